@@ -1,0 +1,35 @@
+# `make train` and `make test` each do everything on a fresh checkout; `make setup` is their first half alone.
+
+PYTHON ?= python3
+ARGS ?= attention=linear
+TESTS ?=
+# Resolving and unpacking the lock takes the pip of Python 3.11 twice as long as this one.
+PIP := pip==26.3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+READY := .venv/ready
+
+.PHONY: setup train test clean
+
+setup: $(READY)
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genoattn needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) '$(PIP)'
+	$(INSTALL) --requirement requirements-dev.lock
+	$(INSTALL) --no-build-isolation --no-deps --editable .
+	touch $@
+
+train: setup
+	$(BIN)/python scripts/train.py $(ARGS)
+
+test: setup  # one thread a worker: two workers already fill two cores
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
+
+clean:
+	rm -rf .venv build dist runs wandb .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,64 @@
+"""The contract of an attention layer: what it is given, what it answers and what it says about itself."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each token stands; every field is [batch, length] or None."""
+
+    keep: Bool[Tensor, "batch length"] | None = None
+    """True at real tokens, False at padding (None: all real)."""
+    positions: Int[Tensor, "batch length"] | None = None
+    """What rotary positions turn by (None: 0, 1, 2, …); a window's reach counts indices, not these."""
+    segments: Int[Tensor, "batch length"] | None = None
+    """Which sequence of the context a token belongs to (reference 0, sample 1; None: one)."""
+
+
+class Attention(nn.Module, ABC):
+    """Mix information along a sequence, leaving its shape alone.
+
+    A layer is built as `factory(dim=…, causal=…)`. It answers zeros at padding, and what padding holds (NaN
+    included) touches neither the other answers nor any gradient.
+    """
+
+    cost: ClassVar[Literal["linear", "n log n", "quadratic"]]
+    """How time and memory grow with the length."""
+    causal: bool
+    """True when a token sees itself and what lies before it, False when it looks both ways."""
+    averages: bool
+    """True when values of 1 everywhere mix to 1 everywhere."""
+    reach: tuple[int, int] | None = None
+    """The farthest indices seen to the left and to the right, inclusive (None: no bound but causality)."""
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        """Each token's answer from the tokens it sees."""
+
+    @abstractmethod
+    def naive(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        """The same answer, written the slow and obvious way; the tests hold `forward` to it."""
+
+    @abstractmethod
+    def flops(self, length: int) -> int:
+        """FLOPs of one sequence forward as it runs, projections included; a multiply-add counts as 2."""
+
+    @abstractmethod
+    def state_bytes(self, length: int) -> int:
+        """Bytes, at 4 a number, of what a next token on the right would read of `length` tokens before it."""
+
+
+def blank(x: Float[Tensor, "batch length *rest"], keep: Bool[Tensor, "batch length"] | None):
+    """`x` with zeros at padding; no gradient flows into padding, and NaN there is gone."""
+    if keep is None:
+        return x
+    return x.masked_fill(~keep.view(*keep.shape, *(1,) * (x.dim() - 2)), 0)

@@ -1,0 +1,81 @@
+"""Softmax attention over every token: exact, and quadratic in the length."""
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.heads import Heads, check_positions, dense_attention, positions_of, rotate, visible_pairs
+
+
+def full_attention(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    *,
+    causal: bool,
+    keep: Bool[Tensor, "batch length"] | None = None,
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """Softmax attention without a stored square; 0 at padding, where q, k and v may hold anything finite."""
+    if keep is None:
+        return _attend(q, k, v, causal=causal)
+    if not causal:
+        # A sequence of nothing but padding sees all of it, so that no kernel is asked for a row without keys.
+        visible = keep | ~keep.any(1, keepdim=True)
+        return blank(_attend(q, k, v, visible=visible[:, None, None, :]), keep)
+    # Fused kernels take causality or a mask, not both. With the real tokens moved to the front in their order, the
+    # causal rule alone hides all padding from them.
+    order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None, None].expand_as(q)
+    y = _attend(q.gather(1, order), k.gather(1, order), v.gather(1, order), causal=True)
+    return blank(torch.zeros_like(y).scatter(1, order, y), keep)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None, causal: bool = False) -> Tensor:
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal).transpose(1, 2)
+
+
+@final
+class FullAttention(Attention):
+    """Each token looks at every token, or at every token before it and itself."""
+
+    cost = "quadratic"
+
+    def __init__(self, dim: int, causal: bool, heads: int = 4, positions: str = "rotary", qk_norm: bool = True):
+        super().__init__()
+        self.heads = Heads(dim, heads, qk_norm)
+        self.causal = causal
+        self.averages = True
+        self.rotary = check_positions(positions, self.heads)
+
+    def forward(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        q, k, v = self._split(x, layout)
+        return self.heads.merge(full_attention(q, k, v, causal=self.causal, keep=layout.keep))
+
+    def naive(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        q, k, v = self._split(x, layout)
+        length = x.shape[1]
+        visible = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
+        return self.heads.merge(dense_attention(q, k, v, visible=visible))
+
+    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.heads.split(blank(x, layout.keep))
+        if self.rotary:
+            positions = positions_of(x, layout.positions)
+            q, k = rotate(q, positions), rotate(k, positions)
+        return q, k, v
+
+    def flops(self, length: int) -> int:
+        """Projections and the whole square of scores; a causal kernel may skip up to half of that square."""
+        return self.heads.flops(length) + 4 * length**2 * self.heads.count * self.heads.dim_head
+
+    def state_bytes(self, length: int) -> int:
+        """Every key and value."""
+        return 4 * 2 * length * self.heads.count * self.heads.dim_head

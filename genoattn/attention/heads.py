@@ -1,0 +1,117 @@
+"""What softmax and linear layers share by holding: projections to heads, rotary positions and the dense reference."""
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from genoattn.errors import UserError
+
+POSITIONS = ("rotary", "none")
+
+
+@final
+class Heads(nn.Module):
+    """Projections of a sequence to queries, keys and values by head, and of the answers back."""
+
+    def __init__(self, dim: int, heads: int, qk_norm: bool = True):
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise UserError(f"attention.heads must divide the model's dim of {dim}, got {heads}")
+        self.count = heads
+        self.dim_head = dim // heads
+        self.qk_norm = qk_norm
+        # No biases: zeros at padding stay zeros through every projection.
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        if qk_norm:
+            self.log_sharpness = nn.Parameter(torch.zeros(heads))
+
+    def split(self, x: Float[Tensor, "batch length dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [batch, length, heads, dim_head].
+
+        With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head, shared equally by
+        both sides: a softmax sees only their product, a feature map sees each.
+        """
+        shape = (*x.shape[:2], self.count, self.dim_head)
+        q, k, v = self.query(x).view(shape), self.key(x).view(shape), self.value(x).view(shape)
+        if self.qk_norm:
+            gain = (self.log_sharpness / 2).exp()[:, None].to(q.dtype)
+            # eps is named because the default follows the dtype, and bfloat16's would shrink ordinary queries.
+            q = F.rms_norm(q, (self.dim_head,), eps=1e-6) * gain
+            k = F.rms_norm(k, (self.dim_head,), eps=1e-6) * gain
+        return q, k, v
+
+    def merge(self, y: Float[Tensor, "batch length heads dim_head"]) -> Float[Tensor, "batch length dim"]:
+        """The heads' answers side by side, projected back."""
+        return self.out(y.flatten(2))
+
+    def flops(self, length: int) -> int:
+        """FLOPs of the four projections of one sequence."""
+        return 8 * length * (self.count * self.dim_head) ** 2
+
+
+def check_positions(positions: str, heads: Heads) -> bool:
+    """True for rotary, False for none; raises UserError at another word or at a head that cannot be turned."""
+    if positions not in POSITIONS:
+        raise UserError(f"attention.positions must be one of {', '.join(POSITIONS)}, got {positions}")
+    if positions == "rotary" and heads.dim_head % 2:
+        raise UserError(
+            f"rotary positions turn pairs of channels, so a head needs an even number of them, got {heads.dim_head}"
+        )
+    return positions == "rotary"
+
+
+def positions_of(
+    x: Float[Tensor, "batch length ..."], positions: Int[Tensor, "batch length"] | None
+) -> Int[Tensor, "#batch length"]:
+    """The given positions, or 0, 1, 2, … for every sequence."""
+    return torch.arange(x.shape[1], device=x.device)[None] if positions is None else positions
+
+
+def rotate(
+    x: Float[Tensor, "batch length heads dim_head"], positions: Int[Tensor, "#batch length"], base: float = 10000.0
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """`x` with channel pairs (c, c + dim_head / 2) turned by position / base^(2c / dim_head) radians.
+
+    The dot product of two turned vectors depends on their positions by the difference alone.
+    """
+    half = x.shape[-1] // 2
+    # A million radians leave bfloat16 no digit of the angle and float32 two; only MPS lacks float64.
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    turn = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)
+    angle = positions[..., None, None].to(wide) * turn
+    exact = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = angle.cos().to(exact), angle.sin().to(exact)
+    first, second = x.to(exact).split(half, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
+
+
+def dense_attention(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_value"],
+    *,
+    visible: Bool[Tensor, "#batch length length"],
+) -> Float[Tensor, "batch length heads dim_value"]:
+    """Softmax attention, scores over sqrt(dim_head), from the whole square; a query that sees nothing answers 0."""
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+    visible = visible[:, None]
+    blind = ~visible.any(-1, keepdim=True)
+    # A row of nothing but -inf would be NaN, backward too: it becomes a softmax of zeros, and its weights are dropped.
+    weights = scores.masked_fill(~visible, float("-inf")).masked_fill(blind, 0).softmax(-1).masked_fill(~visible, 0)
+    return torch.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def visible_pairs(
+    length: int, left: int, right: int, keep: Bool[Tensor, "batch length"] | None, device: torch.device
+) -> Bool[Tensor, "#batch length length"]:
+    """The square of (query, key) pairs with key in [query - left, query + right] and both real; for references."""
+    index = torch.arange(length, device=device)
+    ahead = index[None, :] - index[:, None]
+    near = ((ahead >= -left) & (ahead <= right))[None]
+    return near if keep is None else near & keep[:, None, :] & keep[:, :, None]

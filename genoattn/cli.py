@@ -1,0 +1,66 @@
+"""The console command: `genoattn train attention=linear` is `python scripts/train.py attention=linear`."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from omegaconf import DictConfig
+
+from genoattn.config import choices, conf_dir, run_program
+from genoattn.errors import UserError
+from genoattn.signature import hint
+
+PROGRAMS = {
+    "train": "train a mutation detector on a genome and report how good it is",
+    "evaluate": "report how good a checkpoint is on a genome and its variants",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program that the first word names; returns the exit status."""
+    program, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if program in ("-h", "--help"):
+        print("usage: genoattn PROGRAM [key=value …]\n")
+        print("\n".join(f"  {name:10} {does}" for name, does in PROGRAMS.items()))
+        return 0
+    if program not in PROGRAMS:
+        near = hint(program, PROGRAMS) or f"; there are {', '.join(PROGRAMS)}"
+        print(f"genoattn {program}: there is no such program{near}", file=sys.stderr)
+        return 2
+    arguments = _parser(program).parse_intermixed_args(rest)
+    if arguments.help:
+        return _help(program)
+    flags = ["--multirun"] * arguments.multirun + (["--cfg", arguments.cfg] if arguments.cfg else [])
+
+    def run(config: DictConfig) -> None:
+        import_module(f"genoattn.{program}").main(config)  # late: --help and mistakes need not wait for it
+
+    return run_program(program, run, arguments.overrides, flags + ["--resolve"] * arguments.resolve)
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(f"genoattn {program}", add_help=False, allow_abbrev=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"], help="print the config and stop")
+    parser.add_argument("--resolve", action="store_true", help="with --cfg: interpolations resolved")
+    parser.add_argument("-m", "--multirun", action="store_true", help="a run for each of several values")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    return parser
+
+
+def _help(program: str) -> int:
+    """Usage, and every group with its choices: the first comment of a choice's yaml says what it is."""
+    print(f"{PROGRAMS[program][0].upper()}{PROGRAMS[program][1:]}.\n\n{_parser(program).format_help()}")
+    try:
+        groups = choices(program)
+    except UserError as mistake:
+        print(mistake, file=sys.stderr)
+        return 2
+    for group, (default, names) in groups.items():
+        print(f"{group}={default or 'null'}  (by default)")
+        for name in names:
+            first = (conf_dir() / group / f"{name}.yaml").read_text("utf-8").partition("\n")[0]
+            said = first.lstrip("# ") if first.startswith("#") and "@package" not in first else ""
+            print(f"  {name:12} {said}".rstrip())
+    print(f"\nEvery setting, as key=value: genoattn {program} --cfg job")
+    return 0

@@ -1,0 +1,206 @@
+"""Stretches of a genome: which are for training, validation and test, and the windows drawn from them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+import numpy as np
+
+from genoattn.errors import UserError
+from genoattn.genome.alphabet import UNKNOWN
+from genoattn.genome.store import Genome
+
+_TRIES = 1000
+_WINDOWS_A_BLOCK = 8
+
+
+class Interval(NamedTuple):
+    """Bases start..stop (0-based, half-open) of the record of that number."""
+
+    record: int
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Bases in the interval."""
+        return self.stop - self.start
+
+
+class Splits(NamedTuple):
+    """The intervals of each split in the order of the genome, and the names of the records too short for any."""
+
+    train: tuple[Interval, ...]
+    validation: tuple[Interval, ...]
+    test: tuple[Interval, ...]
+    passed_over: tuple[str, ...]
+
+
+def split_blocks(
+    lengths: Sequence[int],
+    window: int,
+    cycles: int = 5,
+    validation: float = 0.1,
+    test: float = 0.1,
+    names: Sequence[str] = (),
+) -> Splits:
+    """Cuts every record into cycles of train, validation and test blocks with a window's gap between any two.
+
+    A record of fewer than about eight windows a block gets fewer cycles, down to one; its blocks hold a window each at
+    least. One that cannot hold that is for training as a whole, and one shorter than a window is passed over.
+    """
+    names = names or [f"number {number + 1}" for number in range(len(lengths))]
+    _check_fractions(validation, test)
+    _check_longest(names, lengths, window)
+    parts: tuple[list[Interval], ...] = ([], [], [])
+    for record, length in enumerate(lengths):
+        count = next((c for c in range(cycles, 0, -1) if _fits(length, window, c, validation, test)), 0)
+        start = 0
+        for number, size in enumerate(_blocks(length, window, count, validation, test)):
+            parts[number % 3].append(Interval(record, start, start + size))
+            start += size + window
+        if count == 0 and length >= window:
+            parts[0].append(Interval(record, 0, length))
+    if not parts[2]:
+        longest = max(range(len(lengths)), key=lambda record: lengths[record])
+        raise UserError(
+            f"no record can be split: the longest, {names[longest]}, has {lengths[longest]} bases, and three blocks of"
+            f" a window with gaps of a window need {5 * window} (data.length={window}); choose a shorter data.length"
+        )
+    train, held_out, tested = (tuple(part) for part in parts)
+    return Splits(train, held_out, tested, _too_short(names, lengths, window))
+
+
+def _fits(length: int, window: int, cycles: int, validation: float, test: float) -> bool:
+    least = window if cycles == 1 else _WINDOWS_A_BLOCK * window
+    return min(_blocks(length, window, cycles, validation, test), default=0) >= least
+
+
+def _blocks(length: int, window: int, cycles: int, validation: float, test: float) -> list[int]:
+    """Lengths of train, validation, test, train, …, which with gaps of a window between them make up the record."""
+    room = length - (3 * cycles - 1) * window
+    sizes: list[int] = []
+    for cycle in range(cycles):
+        size = room * (cycle + 1) // cycles - room * cycle // cycles
+        tested = min(max(window, round(size * test)), size - 2 * window)
+        held_out = min(max(window, round(size * validation)), size - window - tested)
+        sizes += [size - held_out - tested, held_out, tested]
+    return sizes
+
+
+def split_records(
+    names: Sequence[str],
+    lengths: Sequence[int],
+    window: int,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """Gives whole records to test and validation while they fit in their fraction, the rest to train.
+
+    The seed decides in which order records are offered; no split is left empty, be its record larger than its fraction.
+    """
+    _check_fractions(validation, test)
+    _check_longest(names, lengths, window)
+    usable = [record for record, length in enumerate(lengths) if length >= window]
+    if len(usable) < 3:
+        raise UserError(
+            f"data.split=record needs at least three records of a window or more (data.length={window}), found"
+            f" {len(usable)}; use data.split=block"
+        )
+    total = sum(lengths[record] for record in usable)
+    room = {"test": test * total, "validation": validation * total}
+    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    for record in np.random.default_rng(seed).permutation(usable).tolist():
+        place = next((name for name in room if lengths[record] <= room[name]), "train")
+        parts[place].append(record)
+        if place != "train":
+            room[place] -= lengths[record]
+    for part in parts.values():
+        if not part:
+            fullest = max(parts.values(), key=len)
+            part.append(min(fullest, key=lambda record: lengths[record]))
+            fullest.remove(part[0])
+    whole = {name: tuple(Interval(r, 0, lengths[r]) for r in sorted(part)) for name, part in parts.items()}
+    return Splits(whole["train"], whole["validation"], whole["test"], _too_short(names, lengths, window))
+
+
+def sizes(splits: Splits) -> dict[str, int]:
+    """Bases in each split, and how many records were passed over."""
+    bases = {name: sum(interval.length for interval in getattr(splits, name)) for name in Splits._fields[:3]}
+    return bases | {"passed_over": len(splits.passed_over)}
+
+
+def _check_fractions(validation: float, test: float) -> None:
+    if not (validation > 0 and test > 0 and validation + test < 1):
+        raise UserError(
+            f"data.validation and data.test must be above 0 and below 1 together, got {validation} and {test}"
+        )
+
+
+def _check_longest(names: Sequence[str], lengths: Sequence[int], window: int) -> None:
+    if window < 1:
+        raise UserError(f"data.length must be at least 1, got {window}")
+    longest = max(range(len(lengths)), key=lambda record: lengths[record])
+    if lengths[longest] < window:
+        raise UserError(
+            f"the FASTA is shorter than a window: its longest record, {names[longest]}, has {lengths[longest]} bases,"
+            f" a window data.length={window}; choose a shorter data.length"
+        )
+
+
+def _too_short(names: Sequence[str], lengths: Sequence[int], window: int) -> tuple[str, ...]:
+    return tuple(name for name, length in zip(names, lengths, strict=True) if length < window)
+
+
+@final
+class Windows:
+    """Windows of `length` bases within intervals; those with a larger share of N than `max_unknown` are passed over."""
+
+    def __init__(self, genome: Genome, intervals: Sequence[Interval], length: int, max_unknown: float = 0.5):
+        if not 0 <= max_unknown <= 1:
+            raise UserError(f"data.max_unknown must lie within 0 and 1, got {max_unknown}")
+        self.genome = genome
+        self.intervals = tuple(interval for interval in intervals if interval.length >= length)
+        self.length = length
+        self.max_unknown = max_unknown
+        self.passed_over = 0
+        if length < 1 or not self.intervals:
+            raise UserError(f"no interval of the genome holds a window of data.length={length} bases")
+        self._starts = np.cumsum([interval.length - length + 1 for interval in self.intervals])
+
+    def draw(self, rng: np.random.Generator) -> Interval:
+        """One window, every start in every interval being equally likely."""
+        for _ in range(_TRIES):
+            start = int(rng.integers(self._starts[-1]))
+            number = int(np.searchsorted(self._starts, start, side="right"))
+            interval = self.intervals[number]
+            # Counted from the end: the last start of the interval leaves nothing to its right.
+            stop = interval.stop - (int(self._starts[number]) - 1 - start)
+            window = Interval(interval.record, stop - self.length, stop)
+            if self._is_known(window):
+                return window
+        raise UserError(
+            f"{_TRIES} windows of data.length={self.length} bases were drawn and each is more than"
+            f" {self.max_unknown:.0%} N; use a genome with known bases or raise data.max_unknown"
+        )
+
+    def tile(self, stride: int) -> list[Interval]:
+        """Windows every `stride` bases along each interval, the last one flush with its end."""
+        if stride < 1:
+            raise UserError(f"the stride of a tiling must be at least 1, got {stride}")
+        windows: list[Interval] = []
+        for record, start, stop in self.intervals:
+            last = stop - self.length
+            starts = [*range(start, last, stride), last]
+            windows += [Interval(record, at, at + self.length) for at in starts]
+        return [window for window in windows if self._is_known(window)]
+
+    def _is_known(self, window: Interval) -> bool:
+        record = self.genome.records[window.record]
+        # Most records hold nothing that could be unknown, and need not be read for that.
+        if record.unknown == 0 and (record.masked == 0 or self.genome.soft_mask == "use"):
+            return True
+        unknown = np.count_nonzero(self.genome.bases(*window) == UNKNOWN)
+        known = unknown <= self.max_unknown * self.length
+        self.passed_over += not known
+        return bool(known)

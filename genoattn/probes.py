@@ -1,0 +1,109 @@
+"""What the laws measure with: answers with their gradients, counted costs, and a small model with a planted task."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from genoattn.attention.base import Attention, Layout
+
+
+def answer_and_gradients(layer: Attention, x: Tensor, layout: Layout, naive: bool = False) -> list[Tensor]:
+    """The answer, then the gradients of a fixed random sum of it by the input and by every parameter."""
+    x = x.clone().requires_grad_()
+    y = layer.naive(x, layout) if naive else layer(x, layout)
+    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
+    wanted = [x, *layer.parameters()]
+    return [y.detach(), *torch.autograd.grad(y, wanted, upstream, allow_unused=True, materialize_grads=True)]
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """The largest absolute difference, of the largest number in `b` where that is above 1; infinite if any is NaN."""
+    if not a.numel():
+        return 0.0
+    worst = (a.detach() - b.detach()).abs().max() / max(1.0, b.detach().abs().max().item())
+    return worst.nan_to_num(float("inf")).item()
+
+
+def bfloat16_error(layer: Attention, x: Tensor) -> float:
+    """Root mean square error of the answer under autocast, of the root mean square of float32's answer."""
+    with torch.no_grad():
+        exact = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = layer(x).float()
+    return ((rounded - exact).square().mean() / exact.square().mean()).sqrt().nan_to_num(float("inf")).item()
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the bytes of the largest storage that any operator returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return result
+
+
+def _cpu_sdpa_flops(query, key, value, dropout=0.0, is_causal=False, *, attn_mask=None, scale=None, out_shape=None):
+    """Two products for each pair of a query and a key, hidden or not; torch's counter lacks the CPU kernel."""
+    batch, heads, queries, width = query
+    return 2 * batch * heads * queries * key[2] * (width + value[3])
+
+
+def _cpu_sdpa_backward_flops(upstream, query, key, value, *_, attn_mask=None, scale=None, out_shape=None):
+    """Five products where forward has two."""
+    return _cpu_sdpa_flops(query, key, value) * 5 // 2
+
+
+def counted(layer: Attention, dim: int, length: int) -> tuple[int, int, int]:
+    """FLOPs and bytes of the largest tensor, forward and backward, and FLOPs forward, of one sequence."""
+    aten = torch.ops.aten
+    kernels = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _cpu_sdpa_flops,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_sdpa_backward_flops,
+    }
+    x = torch.randn(1, length, dim, requires_grad=True)
+    layout = Layout(keep=torch.arange(length)[None] < length - 5)
+    with LargestTensor() as largest, FlopCounterMode(display=False, custom_mapping=kernels) as counter:
+        y = layer(x, layout)
+        forward = counter.get_total_flops()
+        y.sum().backward()
+    return counter.get_total_flops(), largest.bytes, forward
+
+
+class Stack(nn.Module):
+    """Embedding, two residual blocks of the layer and an MLP, and a head of four classes."""
+
+    def __init__(self, factory: Callable[..., Attention], dim: int, causal: bool):
+        super().__init__()
+        self.embed = nn.Embedding(8, dim)
+        self.mixes = nn.ModuleList(factory(dim=dim, causal=causal) for _ in range(2))
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+            for _ in range(2)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        for norm, mix, mlp in zip(self.norms, self.mixes, self.mlps, strict=True):
+            x = x + mix(norm(x))
+            x = x + mlp(x)
+        return self.head(x)
+
+
+def planted(batch: int, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens (0..3 letters, 4..7 marks), each token's label and where it is asked for, all [batch, 32]."""
+    index = torch.arange(32)
+    start, kind = torch.randint(0, 17, (batch, 1)), torch.randint(4, (batch, 1))
+    run = (index >= start) & (index < start + 8)
+    tokens = torch.where(run, 4 + kind, torch.randint(4, (batch, 32)))
+    return tokens, kind.expand(batch, 32), (index >= start + 8) if causal else ~run

@@ -1,0 +1,93 @@
+"""Reference and sample side by side from a common start: which sample bases are mutated, and before which bases are gone."""
+
+from bisect import bisect_left
+from typing import final
+
+import numpy as np
+from jaxtyping import Int8, UInt8
+
+from genoattn.errors import UserError
+from genoattn.genome.mutate import Rates, Sample, apply, plant
+from genoattn.objective import IGNORE, Output
+from genoattn.tasks.base import Example, Task
+
+DETECTED = {"snv": "substitution", "mnv": "substitution", "insertion": "insertion", "deletion": "deletion"}
+"""The output that tells of each kind of mutation."""
+
+
+@final
+class Aligned(Task):
+    """Sample base i stands beside reference base i; after each indel the two drift apart.
+
+    `reach` says how far beside its own place a sample base is compared with the reference (0: with its own place
+    alone); `shift_weight` is the weight of naming the drift (sample base i is reference base i + shift), an auxiliary
+    answer that is due at every base. An indel has several right placements in a repeat: the left-aligned one is asked
+    for and nothing is asked about the others.
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.02,
+        snv: float = 0.7,
+        mnv: float = 0.0,
+        insertion: float = 0.15,
+        deletion: float = 0.15,
+        longest: int = 10,
+        transitions: float = 2.0,
+        reach: int = 24,
+        shift_weight: float = 0.3,
+    ):
+        if not 0 <= reach <= 63:
+            raise UserError(f"task.reach must lie within 0 and 63 bases, got {reach}")
+        if shift_weight < 0:
+            raise UserError(f"task.shift_weight must be at least 0, got {shift_weight}")
+        self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions)
+        self.reach = reach
+        self.outputs = {name: Output(1, 1.0) for name in ("substitution", "insertion", "deletion")}
+        if shift_weight > 0:
+            self.outputs["shift"] = Output(2 * reach + 1, shift_weight)
+
+    def span(self, length: int) -> int:
+        # A quarter more than the window: what deletions take away must come from somewhere.
+        return self.reach + length + max(self.reach, length // 4 + 32)
+
+    def example(
+        self, reference: UInt8[np.ndarray, "span"], length: int, rates: Rates, rng: np.random.Generator
+    ) -> Example:
+        source = reference[self.reach :]
+        sample = apply(source, plant(source, rates, rng))
+        return self.lay(reference[: length + 2 * self.reach], cut(sample, 0, length), 0)
+
+    def lay(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
+        """The example of a sample whose first base is due beside reference base `start`, which is beside[reach]."""
+        targets = {
+            "substitution": sample.substituted.astype(np.int8),
+            "insertion": _asked(sample.inserted, sample.ambiguous_inserted),
+            "deletion": _asked(sample.missing, sample.ambiguous_missing),
+        }
+        if "shift" in self.outputs:
+            shift = sample.origin - start - np.arange(len(sample.bases))
+            near = np.abs(shift) <= self.reach
+            targets["shift"] = np.where(near, shift + self.reach, IGNORE).astype(np.int8)
+        return Example(sample.bases, beside, targets, sample.events)
+
+
+def cut(sample: Sample, start: int, stop: int) -> Sample:
+    """Sample bases [start, stop) with their truth; an event belongs to the window that holds its first base."""
+    stop = min(stop, len(sample.bases))
+    arrays = (array[start:stop] for array in sample[:-1])
+    begin, end = (bisect_left(sample.events, place, key=lambda event: event.start) for place in (start, stop))
+    moved = (
+        event._replace(
+            start=event.start - start,
+            stop=min(event.stop, stop) - start,
+            first=max(event.first, start) - start,
+            last=min(event.last, stop) - start,
+        )
+        for event in sample.events[begin:end]
+    )
+    return Sample(*arrays, events=tuple(moved))
+
+
+def _asked(true: np.ndarray, ambiguous: np.ndarray) -> Int8[np.ndarray, "length"]:
+    return np.where(true, 1, np.where(ambiguous, IGNORE, 0)).astype(np.int8)

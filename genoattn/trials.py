@@ -1,0 +1,190 @@
+"""What a detector is tested on: planted mutations in held-out blocks, and whole genomes with mutations that nature made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from genoattn.genome.alphabet import UNKNOWN
+from genoattn.genome.mutate import Event, Mutation, Sample, apply
+from genoattn.genome.regions import Interval
+from genoattn.genome.store import Genome
+from genoattn.metrics import KINDS, OUTPUTS, SIMPLE, Quality, best_threshold, gather, per_base_auprc, quality
+from genoattn.objective import IGNORE
+from genoattn.tasks.aligned import Aligned, cut
+from genoattn.tasks.base import Example
+
+Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length 3"]]]
+"""Gives every base of each example a probability of a substitution, an insertion and a deletion."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Examples laid end to end: bases [low, high) of example n are the trial's from base offset + low on."""
+
+    name: str
+    examples: Sequence[Example]
+    places: Sequence[tuple[int, int, int]]
+    """(offset, low, high) of each example."""
+    events: Sequence[Event]
+    targets: Mapping[str, np.ndarray]
+    """By output, 0 or 1 for each base of the trial, IGNORE where an indel could as well be placed."""
+    windows: Int[np.ndarray, "bases"]
+    """The number of the window that each base belongs to when windows are resampled."""
+    tested: Bool[np.ndarray, "bases"]
+    """False at bases that do not count."""
+
+    @property
+    def bases(self) -> int:
+        """Sample bases tested."""
+        return len(self.windows)
+
+    def scores(self, scorer: Scorer) -> Float[np.ndarray, "bases 3"]:
+        """The scores of all of the trial's bases."""
+        table = np.zeros((self.bases, len(OUTPUTS)))
+        for scored, (offset, low, high) in zip(scorer(self.examples), self.places, strict=True):
+            table[offset + low : offset + high] = scored[low:high]
+        return table
+
+
+def planted(name: str, examples: Sequence[Example]) -> Trial:
+    """A trial of windows as a task makes them, each tested from its first base to its last."""
+    lengths = [len(example.bases) for example in examples]
+    offsets = np.cumsum([0, *lengths[:-1]]).tolist()
+    return Trial(
+        name,
+        examples,
+        [(offset, 0, length) for offset, length in zip(offsets, lengths, strict=True)],
+        [_moved(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
+        {output: np.concatenate([example.targets[output] for example in examples]) for output in OUTPUTS},
+        np.repeat(np.arange(len(examples)), lengths),
+        np.ones(sum(lengths), np.bool_),
+    )
+
+
+def real(
+    name: str,
+    genome: Genome,
+    task: Aligned,
+    mutations: Mapping[int, Sequence[Mutation]],
+    length: int,
+    held_out: Sequence[Interval],
+) -> tuple[Trial, Trial | None]:
+    """A whole genome with known mutations, and the part of it in blocks `held_out` of the reference (None: no such).
+
+    The genome is cut into overlapping windows of which the middle is tested. `mutations` are by record; records that
+    have none are not tested. A window starts at a sample base that stands in the reference too, so that both begin
+    together; what an indel does to the bases after it is the detector's to find.
+    """
+    pieces = [_record(genome, task, record, changes, length) for record, changes in mutations.items()]
+    offsets = np.cumsum([0, *(len(piece.sample.bases) for piece in pieces)]).tolist()
+    targets: dict[str, list[np.ndarray]] = {output: [] for output in OUTPUTS}
+    inside: list[np.ndarray] = []
+    for record, piece in zip(mutations, pieces, strict=True):
+        truth = task.lay(genome.bases(record, 0, genome.lengths[record]), piece.sample, 0).targets
+        for output, columns in targets.items():
+            columns.append(truth[output])
+        origin = piece.sample.origin
+        blocks = [(origin >= block.start) & (origin < block.stop) for block in held_out if block.record == record]
+        inside.append(np.logical_or.reduce([np.zeros(len(origin), np.bool_), *blocks]))
+    places = [
+        (offset + start, low, high)
+        for piece, offset in zip(pieces, offsets, strict=False)
+        for start, low, high in piece.places
+    ]
+    whole = Trial(
+        name,
+        [example for piece in pieces for example in piece.examples],
+        places,
+        [_moved(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.sample.events],
+        {output: np.concatenate(columns) for output, columns in targets.items()},
+        np.arange(offsets[-1]) // length,
+        np.ones(offsets[-1], np.bool_),
+    )
+    chosen = np.concatenate(inside)
+    return whole, part(whole, f"{name}, held out", chosen) if chosen.any() else None
+
+
+class _Record(NamedTuple):
+    """One record of a genome with mutations, cut into examples."""
+
+    sample: Sample
+    examples: list[Example]
+    places: list[tuple[int, int, int]]
+
+
+def _record(genome: Genome, task: Aligned, record: int, changes: Sequence[Mutation], length: int) -> _Record:
+    reference = genome.bases(record, 0, genome.lengths[record])
+    sample = apply(reference, changes)
+    examples, places = [], []
+    for start, low, high in tiles(len(sample.bases), length):
+        first = start
+        while first > 0 and sample.inserted[first]:
+            first -= 1
+        window = cut(sample, first, start + length)
+        begin = int(sample.origin[first])
+        beside = _padded(reference, begin - task.reach, begin + len(window.bases) + task.reach)
+        examples.append(task.lay(beside, window, begin))
+        places.append((first, low + start - first, high + start - first))
+    return _Record(sample, examples, places)
+
+
+def tiles(total: int, length: int) -> list[tuple[int, int, int]]:
+    """Windows (start, low, high) over `total` bases, of which bases [low, high) are tested; each base exactly once.
+
+    An eighth of a window is left out at either side, where the detector sees too little of what surrounds a base.
+    """
+    margin = length // 8
+    last = max(total - length, 0)
+    starts = [*range(0, last, length - 2 * margin), last]
+    ends = [start + length - margin for start in starts[:-1]] + [total]
+    begins = [0, *ends[:-1]]
+    return [(start, low - start, high - start) for start, low, high in zip(starts, begins, ends, strict=True)]
+
+
+def part(trial: Trial, name: str, tested: Bool[np.ndarray, "bases"]) -> Trial:
+    """The same trial with only the bases `tested`, and only the examples that they need."""
+    needed = [n for n, (offset, low, high) in enumerate(trial.places) if tested[offset + low : offset + high].any()]
+    return replace(
+        trial,
+        name=name,
+        examples=[trial.examples[number] for number in needed],
+        places=[trial.places[number] for number in needed],
+        tested=tested,
+    )
+
+
+def thresholds(trial: Trial, scores: Float[np.ndarray, "bases 3"]) -> dict[str, float]:
+    """The score of best F1 for each output; one half where the trial holds no such mutation."""
+    found = gather(scores, trial.events, trial.windows, trial.tested)
+    best = {OUTPUTS[KINDS[kind]]: best_threshold(scored) for kind, scored in found.items() if kind in SIMPLE}
+    return {output: best.get(output, 0.5) for output in OUTPUTS}
+
+
+def measure(
+    trial: Trial, scores: Float[np.ndarray, "bases 3"], cut_offs: Mapping[str, float], resamples: int = 200
+) -> dict[str, Quality]:
+    """How well the scores find the trial's mutations, by kind."""
+    measured = {}
+    for kind, scored in gather(scores, trial.events, trial.windows, trial.tested).items():
+        column = KINDS[kind]
+        target = trial.targets[OUTPUTS[column]]
+        asked = trial.tested & (target != IGNORE)
+        base_auprc = per_base_auprc(scores[:, column], target == 1, asked)
+        bases = int(trial.tested.sum())
+        measured[kind] = quality(scored, cut_offs[OUTPUTS[column]], base_auprc, bases, resamples, seed=0)
+    return measured
+
+
+def _moved(event: Event, by: int) -> Event:
+    return event._replace(
+        start=event.start + by, stop=event.stop + by, first=event.first + by, last=event.last + by
+    )
+
+
+def _padded(reference: UInt8[np.ndarray, "record"], start: int, stop: int) -> UInt8[np.ndarray, "wide"]:
+    """Reference bases [start, stop), N where these lie outside it."""
+    inside = reference[max(start, 0) : max(stop, 0)]
+    return np.pad(inside, (max(-start, 0), max(stop - max(start, 0) - len(inside), 0)), constant_values=UNKNOWN)

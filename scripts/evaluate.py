@@ -1,0 +1,8 @@
+"""Report how good a checkpoint is: `python scripts/evaluate.py checkpoint=…`."""
+
+import sys
+
+from genoattn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,225 @@
+"""Every layer of conf/attention is held to every law, and every law catches the fault it is there for."""
+
+from pathlib import Path
+from typing import final
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from genoattn.attention.base import Attention, Layout
+from genoattn.attention.full import FullAttention
+from genoattn.attention.heads import dense_attention, rotate
+from genoattn.attention.linear import LinearAttention
+from genoattn.attention.none import NoAttention
+from genoattn.attention.window import WindowAttention
+from genoattn.errors import UserError
+from genoattn.laws import LAWS, check
+
+DIM = 32
+CONF = Path(__file__).parents[1] / "conf" / "attention"
+VARIANTS = sorted(path.stem for path in CONF.glob("*.yaml"))
+OTHER_SETTINGS = [
+    ("full", {"positions": "none", "qk_norm": False}),
+    ("window", {"left": 5, "right": 3, "heads": 2}),
+    ("window", {"left": 0, "right": 70, "positions": "none"}),
+    ("linear", {"positions": "none"}),
+    ("linear", {"positions": "none", "features": "relu"}),
+]
+SLOW_LAWS = {"survives_bfloat16", "learns"}  # these do not depend on the settings varied above
+DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+
+
+def build(variant, **settings):
+    return instantiate(OmegaConf.merge(OmegaConf.load(CONF / f"{variant}.yaml"), settings))
+
+
+@pytest.mark.parametrize("law", LAWS)
+@DIRECTIONS
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_law(variant, causal, law):
+    verdict = LAWS[law](build(variant), DIM, causal)
+    # The control: a task that a layer without mixing learns would show nothing about those with it.
+    expected = not (variant == "none" and law == "learns")
+    assert verdict.holds == expected, f"{verdict.name}: {verdict.detail} (catches {verdict.why})"
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS if law not in SLOW_LAWS])
+@DIRECTIONS
+@pytest.mark.parametrize(("variant", "settings"), OTHER_SETTINGS, ids=lambda value: str(value))
+def test_law_under_other_settings(variant, settings, causal, law):
+    verdict = LAWS[law](build(variant, **settings), DIM, causal)
+    assert verdict.holds, f"{verdict.name}: {verdict.detail} (catches {verdict.why})"
+
+
+@final
+class Faulty(Attention):
+    """A sound layer inside, and one fault in what becomes of its answer or in what is said about it."""
+
+    cost = "linear"
+
+    def __init__(self, inner, answer, causal, reach):
+        super().__init__()
+        self.inner, self.answer, self.causal, self.reach = inner, answer, causal, reach
+        self.averages = True
+
+    def forward(self, x, layout=Layout()):
+        return self.answer(self.inner, x, layout)
+
+    def naive(self, x, layout=Layout()):
+        return self.inner.naive(x, layout)
+
+    def flops(self, length):
+        return self.inner.flops(length)
+
+    def state_bytes(self, length):
+        return self.inner.state_bytes(length)
+
+
+def window(dim, causal):
+    return WindowAttention(dim, causal, left=5, right=5)
+
+
+def plain(layer, x, layout):
+    return layer(x, layout)
+
+
+def half_the_gradient(layer, x, layout):
+    y = layer(x, layout)
+    return (y + y.detach()) / 2
+
+
+def shared_across_the_batch(layer, x, layout):
+    y = layer(x, layout)
+    return y + y.mean(0, keepdim=True)
+
+
+FAULTS = {
+    "length made even": ("any_length", window, lambda layer, x, _: layer(F.pad(x, (0, 0, 0, x.shape[1] % 2)))),
+    "half the gradient": ("matches_naive", window, half_the_gradient),
+    "padding not hidden": ("ignores_padding", window, lambda layer, x, _: layer(x)),
+    "causality dropped": ("hides_the_future", lambda dim, _: WindowAttention(dim, False, left=5, right=5), plain),
+    "shared across the batch": ("stands_alone", window, shared_across_the_batch),
+    "sum in place of average": ("averages", window, lambda layer, x, layout: layer(x, layout) * 11),
+    "sums in half precision": ("survives_bfloat16", NoAttention, lambda layer, x, _: layer(x).half().cumsum(1).float()),
+    "a square": ("costs_what_it_says", FullAttention, plain),
+    "reach off by one": (
+        "keeps_its_reach",
+        lambda dim, causal: WindowAttention(dim, causal, left=6, right=5),
+        plain,
+    ),
+    "no mixing": ("learns", NoAttention, plain),
+}
+
+
+def faulty(fault):
+    _, inner, answer = FAULTS[fault]
+
+    def factory(dim, causal):
+        reach = None if fault == "sums in half precision" else (5, 0 if causal else 5)
+        return Faulty(inner(dim, causal), answer, causal, reach)
+
+    return factory
+
+
+def test_every_law_has_a_fault_to_catch():
+    assert {law for law, _, _ in FAULTS.values()} == set(LAWS)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_law_catches_fault(fault):
+    law = FAULTS[fault][0]
+    verdict = LAWS[law](faulty(fault), DIM, True)
+    assert not verdict.holds, verdict.detail
+
+
+def test_a_mistake_made_in_the_reference_too_is_still_caught():
+    assert LAWS["matches_naive"](faulty("reach off by one"), DIM, False).holds
+    assert not LAWS["keeps_its_reach"](faulty("reach off by one"), DIM, False).holds
+
+
+def test_denominator_that_counts_padding_is_caught():
+    def counting(layer, x, layout):
+        y = layer(x, layout)
+        return y if layout.keep is None else y * layout.keep.sum(1)[:, None, None] / x.shape[1]
+
+    def factory(dim, causal):
+        return Faulty(LinearAttention(dim, causal), counting, causal, None)
+
+    assert LAWS["ignores_padding"](factory, DIM, False).holds
+    assert not LAWS["stands_alone"](factory, DIM, False).holds
+
+
+def test_check_names_the_laws_and_reports_a_refusal():
+    def bidirectional_only(dim, causal):
+        if causal:
+            raise UserError("this layer looks both ways, so causal must be false")
+        return NoAttention(dim, causal)
+
+    verdicts = check(bidirectional_only, DIM)
+    assert [verdict.name for verdict in verdicts if not verdict.holds] == ["learns (bidirectional)"]
+    assert len(verdicts) == len(LAWS) + 1
+    assert verdicts[-1].name == "refuses (causal)"
+    assert "looks both ways" in verdicts[-1].detail
+
+
+def test_laws_leave_the_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    LAWS["stands_alone"](build("linear"), DIM, False)
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("variant", ["full", "window", "linear"])
+def test_rotary_positions_count_by_difference_at_a_million(variant):
+    torch.manual_seed(0)
+    layer = build(variant)(dim=DIM, causal=False).double()
+    x, positions = torch.randn(1, 50, DIM, dtype=torch.float64), torch.arange(50)[None]
+    near, far = layer(x, Layout(positions=positions)), layer(x, Layout(positions=positions + 1_000_000))
+    assert torch.allclose(near, far, atol=1e-8)
+    assert not torch.allclose(near, layer(x, Layout(positions=2 * positions)), atol=1e-3)
+
+
+def test_rotate_turns_pairs_of_channels():
+    x = torch.tensor([1.0, 0.0, 0.0, 2.0]).view(1, 1, 1, 4)  # pairs (1, 0) and (0, 2)
+    turned = rotate(x, torch.tensor([[1]]), base=4.0).flatten()
+    one, half = torch.tensor(1.0), torch.tensor(0.5)  # 4^-0 and 4^-(1/2) radians at position 1
+    expected = torch.stack([one.cos(), -2 * half.sin(), one.sin(), 2 * half.cos()])
+    assert torch.allclose(turned, expected)
+
+
+def test_a_query_that_sees_nothing_answers_zero():
+    q = torch.randn(1, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    visible = torch.tensor([[[True, False, False], [False, False, False], [True, True, False]]])
+    y = dense_attention(q, q, q, visible=visible)
+    y.sum().backward()
+    assert not y[0, 1].any()
+    assert torch.allclose(y[0, 0], q[0, 0])
+    assert q.grad is not None and q.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "words"),
+    [
+        ("full", {"heads": 5}, "attention.heads must divide the model's dim of 32, got 5"),
+        ("linear", {"heads": 0}, "attention.heads must divide the model's dim of 32, got 0"),
+        ("full", {"positions": "rotery"}, "attention.positions must be one of rotary, none, got rotery"),
+        ("full", {"heads": 32}, "needs an even number of them, got 1"),
+        ("window", {"left": -1}, "attention.left must be 0 or more tokens, got -1"),
+        ("window", {"right": -7}, "attention.right must be 0 or more tokens, got -7"),
+        ("linear", {"features": "exp"}, "attention.features must be one of elu, relu, got exp"),
+    ],
+)
+def test_mistakes_read_well(variant, settings, words):
+    with pytest.raises(UserError, match=words):
+        build(variant, **settings)(dim=DIM, causal=False)
+
+
+def test_state_bytes():
+    assert build("full")(dim=DIM, causal=True).state_bytes(1000) == 2 * 1000 * 32 * 4
+    assert build("window")(dim=DIM, causal=True).state_bytes(1000) == 2 * 128 * 32 * 4
+    assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 8 * 8 + 4 * 8 + 1)
+    assert build("none")(dim=DIM, causal=True).state_bytes(1000) == 0

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from omegaconf import DictConfig
 
-from genoattn.config import choices, conf_dir, run_program
+from genoattn.config import choices, run_program
 from genoattn.errors import UserError
 from genoattn.signature import hint
 
@@ -49,18 +49,18 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _help(program: str) -> int:
-    """Usage, and every group with its choices: the first comment of a choice's yaml says what it is."""
+    """Usage, and every group with its choices: the first comment in a choice's yaml says what it is."""
     print(f"{PROGRAMS[program][0].upper()}{PROGRAMS[program][1:]}.\n\n{_parser(program).format_help()}")
     try:
         groups = choices(program)
     except UserError as mistake:
         print(mistake, file=sys.stderr)
         return 2
-    for group, (default, names) in groups.items():
+    for group, (default, files) in groups.items():
         print(f"{group}={default or 'null'}  (by default)")
-        for name in names:
-            first = (conf_dir() / group / f"{name}.yaml").read_text("utf-8").partition("\n")[0]
-            said = first.lstrip("# ") if first.startswith("#") and "@package" not in first else ""
-            print(f"  {name:12} {said}".rstrip())
+        for file in files:
+            comments = [line[1:].strip() for line in file.read_text("utf-8").splitlines() if line.startswith("#")]
+            said = next((line for line in comments if not line.startswith("@package")), "")
+            print(f"  {file.stem:12} {said}".rstrip())
     print(f"\nEvery setting, as key=value: genoattn {program} --cfg job")
     return 0

@@ -42,8 +42,8 @@ def compose(program: str, overrides: list[str]) -> DictConfig:
 
 def check(config: DictConfig, spine: type) -> None:
     """Hold a config to its spine and to the signature of every `_target_`; raises UserError with all that is wrong."""
-    missing = sorted(OmegaConf.missing_keys(config))
     try:
+        missing = sorted(OmegaConf.missing_keys(config))
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {first_line(error)}") from None
@@ -53,11 +53,11 @@ def check(config: DictConfig, spine: type) -> None:
         raise UserError("\n".join(found))
 
 
-def choices(program: str) -> dict[str, tuple[str | None, list[str]]]:
-    """For every group of a program, the choice it makes by itself (None: none) and all there are."""
+def choices(program: str) -> dict[str, tuple[str | None, list[Path]]]:
+    """For every group of a program, the choice it makes by itself (None: none) and the files of all there are."""
     made = _composed(program, []).hydra.runtime.choices
     groups = [str(group) for group in made if not str(group).startswith("hydra/")]
-    return {group: (made[group], sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))) for group in groups}
+    return {group: (made[group], sorted((conf_dir() / group.partition("@")[0]).glob("*.yaml"))) for group in groups}
 
 
 def run_program(program: str, main: Callable[[DictConfig], None], overrides: list[str], flags: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Embed, x + conv(x), x + mix(x), x + mlp(x), heads: so dull that what differs between two runs is the attention layer."""
+"""Embed, x + mix(x), x + mlp(x), heads: so dull that what differs between two runs is the attention layer."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, final
@@ -16,7 +16,7 @@ AttentionFactory: TypeAlias = Callable[..., Attention]
 
 @final
 class Convolution(nn.Module):
-    """A short depthwise convolution over real tokens; `kernel` bases, centred, or ending at its own base when causal."""
+    """A depthwise convolution over `kernel` real tokens, centred, or ending at its own when causal."""
 
     def __init__(self, dim: int, kernel: int, causal: bool):
         super().__init__()

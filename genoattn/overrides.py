@@ -24,8 +24,10 @@ def jobs(overrides: list[str]) -> Iterator[list[str]]:
     words = []
     for override in overrides:
         parsed = _parsed(override)
-        sweeps = parsed is not None and parsed.is_choice_sweep()
-        words.append(list(parsed.sweep_string_iterator()) if parsed and sweeps else [override])
+        if parsed is not None and parsed.is_sweep_override():
+            words.append([f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()])
+        else:
+            words.append([override])
     return map(list, itertools.product(*words))
 
 
@@ -41,8 +43,8 @@ def conflicts(overrides: list[str], config: DictConfig) -> list[str]:
         if key in seen:
             found.append(f"{key} is given twice: {seen[key]} and {override}")
         seen[key] = override
-        chosen = config.get(key) if key in config.hydra.runtime.choices else None
-        if isinstance(parsed.value(), list) and "_target_" in (chosen or {}):
+        chosen = config[key] if isinstance(parsed.value(), list) and key in config else None
+        if isinstance(chosen, DictConfig) and "_target_" in chosen:
             found.append(f"{override}: expected one choice, got a list, of which only the last would count")
     return found
 
@@ -86,7 +88,7 @@ def _sentence(override: str, error: Exception, config: DictConfig, folder: Path)
     """What is wrong with one override, and the nearest right name."""
     key, _, value = override.partition("=")
     parsed = _parsed(override)
-    if not key.lstrip("+~") or "=" not in override:
+    if not key.lstrip("+~") or ("=" not in override and not override.startswith("~")):
         return f"{override!r}: expected key=value, such as attention=linear"
     if parsed is None or isinstance(error, OverrideParseException):
         return f"{override!r} cannot be read as key=value; quote a value with special characters: \"{key}='…'\""

@@ -22,17 +22,19 @@ class Node:
 class Between:
     """Bounds of a number, as in `Annotated[int, Between(minimum=1)]`; `above` is not itself within."""
 
-    minimum: float = -math.inf
-    maximum: float = math.inf
-    above: float = -math.inf
+    minimum: int | float = -math.inf
+    maximum: int | float = math.inf
+    above: int | float = -math.inf
 
-    def broken(self, value: float) -> str:
+    def broken(self, value: int | float) -> str:
         """The bound that a number breaks, in words; empty where it breaks none."""
-        if not value >= self.minimum:
+        if math.isnan(value):
+            return "a number"
+        if value < self.minimum:
             return f"at least {self.minimum}"
-        if not value <= self.maximum:
+        if value > self.maximum:
             return f"at most {self.maximum}"
-        return "" if value > self.above or self.above == -math.inf else f"more than {self.above}"
+        return f"more than {self.above}" if value <= self.above else ""
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

@@ -14,8 +14,8 @@ from genoattn.errors import UserError
 class PairStem(nn.Module):
     """Embeds sample base i with reference base i, and with its matches at reference bases i - reach … i + reach.
 
-    The matches form a dot plot: one row a sample base, one diagonal a shift. Each of `filters` learned filters, `kernel`
-    bases long and the same on every diagonal, smooths it along the diagonals; a softmax over the diagonals then says
+    The matches form a dot plot: one row a sample base, one diagonal a shift. Each of `filters` learned filters,
+    `kernel` bases long and the same on every diagonal, smooths it along them; a softmax over the diagonals then says
     where the sample has drifted to, seen from the left or from the right of each base. With `filters` 0 the bare
     matches are all there is.
     """

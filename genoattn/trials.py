@@ -1,4 +1,4 @@
-"""What a detector is tested on: planted mutations in held-out blocks, and whole genomes with mutations that nature made."""
+"""What a detector is tested on: mutations planted in held-out blocks, and genomes with those that nature made."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -179,9 +179,7 @@ def measure(
 
 
 def _moved(event: Event, by: int) -> Event:
-    return event._replace(
-        start=event.start + by, stop=event.stop + by, first=event.first + by, last=event.last + by
-    )
+    return event._replace(start=event.start + by, stop=event.stop + by, first=event.first + by, last=event.last + by)
 
 
 def _padded(reference: UInt8[np.ndarray, "record"], start: int, stop: int) -> UInt8[np.ndarray, "wide"]:

@@ -1,6 +1,7 @@
 """What apply tells is what a naive splice did; an indel's equivalence class is found by trying every placement."""
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -220,7 +221,7 @@ def test_planted_mutations_lie_apart_on_plain_bases(
     rates = Rates(rate, *shares, longest=longest)
     mutations = plant(reference, rates, np.random.default_rng(seed))
     assert mutations == plant(reference, rates, np.random.default_rng(seed))
-    for before, after in zip(mutations, mutations[1:], strict=False):
+    for before, after in pairwise(mutations):
         assert after.start > before.stop
     for start, stop, inserted in mutations:
         kind = Mutation(start, stop, inserted).kind

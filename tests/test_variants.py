@@ -164,7 +164,7 @@ def test_of_overlapping_records_the_first_wins(records: list[str], made: str, ov
 
 def test_ambiguous_bases_of_the_fasta_are_written_as_vcf_wants_them(tmp_path: Path) -> None:
     assert strain(["chr 2 A T", "chr 3 N C"], "ARNY", tmp_path) == ("ATCY", 0)
-    with pytest.raises(UserError, match="chr:4 holds Y in the FASTA; .* says T"):
+    with pytest.raises(UserError, match=r"chr:4 holds Y in the FASTA; .* says T"):
         strain(["chr 4 T C"], "ARNY", tmp_path)
 
 

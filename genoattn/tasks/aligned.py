@@ -1,4 +1,4 @@
-"""Reference and sample side by side from a common start: which sample bases are mutated, and before which bases are gone."""
+"""Reference and sample side by side: which sample bases are mutated, and before which are reference bases gone."""
 
 from bisect import bisect_left
 from typing import final

@@ -43,7 +43,8 @@ class Curriculum:
         moved = {
             field.name: true + left * (start - true)
             for field in fields(Rates)
-            if (start := getattr(self, field.name, None)) is not None and (true := getattr(rates, field.name)) is not None
+            if (start := getattr(self, field.name, None)) is not None
+            and (true := getattr(rates, field.name)) is not None
         }
         shorter = length if self.length is None else round(length * (min(self.length, length) / length) ** left)
         return Stage(replace(rates, **moved), shorter)

@@ -1,0 +1,66 @@
+"""The report of training for a saved model: on the genome that ships, or on another genome and its variants."""
+
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from genoattn import cost
+from genoattn.assemble import Parts, build, open_source, trials
+from genoattn.checkpoint import find_model, load_weights, read_description
+from genoattn.errors import UserError
+from genoattn.evaluation import AlignerScorer, ModelScorer, put_to
+from genoattn.report import flat, plot_curves, print_table, write_metrics
+from genoattn.train import announce
+
+
+def main(config: DictConfig) -> None:
+    """Load a model (and its control where there is one), put it to the trials of a genome, and report."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    home = find_model(Path(config.checkpoint))
+    about = read_description(home)
+    parts = load(home, about)
+    if config.data.length != about["length"]:
+        print(f"data.length is {config.data.length}; the model was trained on windows of {about['length']}")
+    source = open_source(config.data, parts.task, config.seed)
+    announce(source)
+    known = [record.sha256 for record in source.genome.records] == about["genome"]
+    if not known:
+        print("this is not the genome that the model was trained on: all of it is held out")
+    tests = trials(source, config.data, config.test, parts.task, known)
+    if not source.vcfs:
+        print("no data.vcf: evaluation uses planted mutations only")
+
+    name, resamples = str(about["name"]), config.test.resamples
+    results = put_to(tests, ModelScorer(name, parts.model, parts.tokenizer), name, about["thresholds"], resamples)
+    beside = home.parent / "control" / "model"
+    if beside.is_dir():
+        control = read_description(beside)
+        rival = load(beside, control)
+        scorer = ModelScorer(str(control["name"]), rival.model, rival.tokenizer)
+        results += put_to(tests, scorer, scorer.name, control["thresholds"], resamples)
+    torch.manual_seed(config.seed)
+    fresh = build(about)
+    results += put_to(
+        tests, ModelScorer("untrained", fresh.model, fresh.tokenizer), "untrained", about["thresholds"], resamples
+    )
+    half = dict.fromkeys(about["thresholds"], 0.5)
+    results += put_to(tests, AlignerScorer(parts.task.reach), "aligner", half, resamples)
+
+    figures = flat(results, name)
+    figures |= {f"cost/{key}": value for key, value in cost.predicted(parts.model, config.data.length).items()}
+    write_metrics(folder / "metrics.json", figures)
+    plot_curves(results, folder / "plots" / "precision_recall.png")
+    print_table(results, name)
+    print(f"run folder: {folder}")
+
+
+def load(home: Path, about: dict) -> Parts:
+    """The parts of a saved model, its weights in place."""
+    try:
+        parts = build(about)
+    except KeyError as missing:
+        raise UserError(f"{home} lacks {missing} in its description") from None
+    load_weights(home, parts.model)
+    return parts

@@ -1,0 +1,117 @@
+"""Puts detectors to their trials: the same windows, the same events and the same thresholds' choice for each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.progress import track
+from torchmetrics.functional.classification import binary_precision_recall_curve
+
+from genoattn.attention.base import Layout
+from genoattn.data import collate
+from genoattn.genome.aligner import AlignmentCaller
+from genoattn.metrics import OUTPUTS, SIMPLE, Quality, gather
+from genoattn.model import SequenceModel
+from genoattn.tasks.base import Example
+from genoattn.tokenizers.base import BaseTokenizer
+from genoattn.trials import Scorer, Trial, measure, thresholds
+
+BATCH_BASES = 32_768
+"""How many bases are scored at once."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision against recall as the threshold falls."""
+
+    precision: Float[np.ndarray, "points"]
+    recall: Float[np.ndarray, "points"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one detector did in one trial, by kind of mutation."""
+
+    detector: str
+    trial: str
+    bases: int
+    kinds: dict[str, Quality]
+    curves: dict[str, Curve]
+
+
+@final
+class ModelScorer:
+    """A model as a detector: probabilities for every base of each example, in batches, in evaluation mode."""
+
+    def __init__(self, name: str, model: SequenceModel, tokenizer: BaseTokenizer):
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+
+    @torch.no_grad()
+    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
+        device = next(self.model.parameters()).device
+        training = self.model.training
+        self.model.eval()
+        size = max(1, BATCH_BASES // max(len(example.bases) for example in examples))
+        scored: list[np.ndarray] = []
+        for first in track(range(0, len(examples), size), f"  {self.name} scores", transient=True):
+            batch = collate(examples[first : first + size], self.tokenizer).to(device)
+            keep = None if bool(batch.keep.all()) else batch.keep
+            answers = self.model(batch.ids, batch.beside, Layout(keep=keep))
+            table = torch.cat([answers[output] for output in OUTPUTS], -1).double().sigmoid().cpu().numpy()
+            scored += [row[: len(example.bases)] for row, example in zip(table, examples[first:], strict=False)]
+        self.model.train(training)
+        return scored
+
+
+@final
+class AlignerScorer:
+    """The classical aligner as a detector: 1 where it calls a mutation, 0 elsewhere."""
+
+    def __init__(self, reach: int):
+        self.reach, self.caller = reach, AlignmentCaller()
+
+    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
+        scored = []
+        for example in track(examples, "  the aligner aligns", transient=True):
+            assert example.beside is not None
+            calls = self.caller(example.beside[self.reach :], example.bases)
+            scored.append(np.stack(calls, 1).astype(np.float64))
+        return scored
+
+
+def put_to(
+    trials: Sequence[Trial], scorer: Scorer, detector: str, cut_offs: Mapping[str, float], resamples: int
+) -> list[Result]:
+    """One detector in every trial. A part of a trial seen just before takes its scores from the whole."""
+    results: list[Result] = []
+    whole: tuple[Sequence, np.ndarray] | None = None
+    for trial in trials:
+        if whole is None or whole[0] is not trial.events:
+            whole = trial.events, trial.scores(scorer)
+        scores = whole[1]
+        kinds = measure(trial, scores, cut_offs, resamples)
+        curves = {kind: _curve(trial, scores, kind) for kind in SIMPLE if kind in kinds}
+        results.append(Result(detector, trial.name, int(trial.tested.sum()), kinds, curves))
+    return results
+
+
+def choose_thresholds(trial: Trial, scorer: Scorer) -> dict[str, float]:
+    """The score of best F1 for each output on a validation trial."""
+    return thresholds(trial, trial.scores(scorer))
+
+
+def mean_quality(result: Result, figure: Callable[[Quality], float]) -> float:
+    """The mean of a figure over SNVs, insertions and deletions (those that the trial holds)."""
+    return float(np.mean([figure(result.kinds[kind]) for kind in SIMPLE if kind in result.kinds] or [np.nan]))
+
+
+def _curve(trial: Trial, scores: np.ndarray, kind: str) -> Curve:
+    scored = gather(scores, trial.events, trial.windows, trial.tested)[kind]
+    kept = scored.scores >= scored.scores[scored.truth].min()  # below the lowest event recall is 1 already
+    precision, recall, _ = binary_precision_recall_curve(
+        torch.from_numpy(scored.scores[kept]), torch.from_numpy(scored.truth[kept]).long()
+    )
+    return Curve(precision.numpy(), recall.numpy())

@@ -1,0 +1,103 @@
+"""Lightning's view of a run: a step, a validation, an optimiser and what is logged; no mathematics of its own."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias, final
+
+import lightning
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAveragePrecision
+
+from genoattn.attention.base import Layout
+from genoattn.data import Batch
+from genoattn.errors import UserError
+from genoattn.model import SequenceModel
+from genoattn.objective import IGNORE, Output, loss
+
+OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+@final
+class WarmupCosine:
+    """The learning rate's factor: up in a straight line over `warmup` steps, then down a cosine to `final`."""
+
+    def __init__(self, warmup: int = 50, final: float = 0.02):
+        if warmup < 0:
+            raise UserError(f"schedule.warmup must be at least 0 steps, got {warmup}")
+        if not 0 <= final <= 1:
+            raise UserError(f"schedule.final must lie within 0 and 1, got {final}")
+        self.warmup, self.final = warmup, final
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor at `step` (from 0) of `steps`."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        progress = min(1.0, max(0, step - self.warmup) / max(1, steps - self.warmup))
+        return rise * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@final
+class Learner(lightning.LightningModule):
+    """Trains a model on batches of a task; `bases_seen` counts the real tokens it has learned from."""
+
+    bases_seen: Tensor
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        outputs: Mapping[str, Output],
+        optimizer: OptimizerFactory,
+        schedule: WarmupCosine,
+        steps: int,
+    ):
+        super().__init__()
+        self.model, self.outputs = model, dict(outputs)
+        self.optimizer, self.schedule, self.steps = optimizer, schedule, steps
+        binary = {
+            name: BinaryAveragePrecision(ignore_index=IGNORE) for name, o in self.outputs.items() if o.classes == 1
+        }
+        self.validation_auprc = MetricCollection(dict(binary), prefix="validation/auprc_", compute_groups=False)
+        self.register_buffer("bases_seen", torch.zeros((), dtype=torch.int64))
+        self._began = (0.0, 0)
+
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, "batch length classes"]]:
+        # Without padding there is no mask, which some layers can do without and run faster.
+        keep = None if bool(batch.keep.all()) else batch.keep
+        return self.model(batch.ids, batch.beside, Layout(keep=keep))
+
+    def on_train_start(self) -> None:
+        self._began = (time.perf_counter(), int(self.bases_seen))
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        lost = loss(self(batch), batch.targets, self.outputs)
+        self.bases_seen += batch.keep.sum()
+        self.log("loss", lost.total, prog_bar=True)
+        self.log_dict({f"loss/{name}": part for name, part in lost.parts.items()})
+        began, seen = self._began
+        self.log("bases_per_second", (self.bases_seen - seen) / (time.perf_counter() - began), prog_bar=True)
+        self.log("bases_seen", self.bases_seen.float())
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        if batch.stage is not None:
+            rates, length = batch.stage
+            shares = {name: getattr(rates, name) for name in ("rate", "snv", "mnv", "insertion", "deletion")}
+            self.log_dict({f"curriculum/{name}": float(value) for name, value in shares.items()})
+            self.log("curriculum/length", float(length))
+        return lost.total
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        answers = self(batch)
+        lost = loss(answers, batch.targets, self.outputs)
+        self.log("validation/loss", lost.total, batch_size=len(batch.ids))
+        for name, metric in self.validation_auprc.items(keep_base=True):
+            metric.update(answers[str(name)][..., 0].float().flatten(), batch.targets[str(name)].long().flatten())
+        self.log_dict(self.validation_auprc, batch_size=len(batch.ids))  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> dict:
+        optimizer = self.optimizer(self.model.parameters())
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, self.steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

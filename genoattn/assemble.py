@@ -62,12 +62,15 @@ def open_source(data: DictConfig, task: Aligned, seed: int) -> Source:
     shipped = data.fasta is None and data.vcf is None
     vcfs = [folder / name for name in SHIPPED[1]] if shipped else _paths(data.vcf)
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
-    span = task.span(data.length)
-    if data.split == "record":
-        splits = split_records(genome.names, genome.lengths, span, seed=seed)
-    else:
-        splits = split_blocks(genome.lengths, span, names=genome.names)
-    return Source(genome, splits, tuple(vcfs))
+    return Source(genome, divide(genome, task, data.length, data.split, seed), tuple(vcfs))
+
+
+def divide(genome: Genome, task: Aligned, length: int, split: str, seed: int) -> Splits:
+    """The splits of a genome by `block` or by `record`, for windows of `length` sample bases."""
+    span = task.span(length)
+    if split == "record":
+        return split_records(genome.names, genome.lengths, span, seed=seed)
+    return split_blocks(genome.lengths, span, names=genome.names)
 
 
 def examples(

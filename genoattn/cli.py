@@ -27,9 +27,12 @@ def main(argv: list[str] | None = None) -> int:
         near = hint(program, PROGRAMS) or f"; there are {', '.join(PROGRAMS)}"
         print(f"genoattn {program}: there is no such program{near}", file=sys.stderr)
         return 2
-    arguments = _parser(program).parse_intermixed_args(rest)
+    parser = _parser(program)
+    arguments = parser.parse_intermixed_args(rest)
     if arguments.help:
         return _help(program)
+    if (arguments.cfg and arguments.multirun) or (arguments.resolve and not arguments.cfg):
+        parser.error("--cfg prints the config of one run; --resolve goes with --cfg, --multirun does not")
     flags = ["--multirun"] * arguments.multirun + (["--cfg", arguments.cfg] if arguments.cfg else [])
 
     def run(config: DictConfig) -> None:

@@ -130,10 +130,10 @@ def _composed(program: str, overrides: list[str]) -> DictConfig:
     with hydra.initialize_config_dir(str(conf_dir()), job_name=program, version_base="1.3"):
         try:
             config = hydra.compose(program, overrides, return_hydra_config=True)
+            with open_dict(config):  # known only once a run has its folder; configs may refer to it
+                config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
         except FAULTS as error:
             raise UserError("\n".join(faults(program, overrides, error, conf_dir()))) from None
-        with open_dict(config):  # known only once a run has its folder; configs may refer to it
-            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
         HydraConfig.instance().set_config(config)
     if found := conflicts(overrides, config):
         raise UserError("\n".join(found))

@@ -5,12 +5,13 @@ import sys
 
 import torch
 
+from genoattn.attention.base import Attention
 from genoattn.model import SequenceModel
 
 
-def predicted(model: SequenceModel, length: int) -> dict[str, float]:
+def predicted(model: SequenceModel, length: int) -> dict[str, int]:
     """Parameters of the model, and FLOPs (forward, one window) and state of all its attention layers."""
-    layers = [block.mix for block in model.blocks]
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "attention_flops": sum(layer.flops(length) for layer in layers),

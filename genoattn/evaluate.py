@@ -1,5 +1,6 @@
 """The report of training for a saved model: on the genome that ships, or on another genome and its variants."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -7,11 +8,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from genoattn import cost
-from genoattn.assemble import Parts, build, open_source, trials
+from genoattn.assemble import Parts, build, divide, open_source, trials
 from genoattn.checkpoint import find_model, load_weights, read_description
 from genoattn.errors import UserError
-from genoattn.evaluation import AlignerScorer, ModelScorer, put_to
-from genoattn.report import flat, plot_curves, print_table, write_metrics
+from genoattn.evaluation import CALLS, AlignerScorer, ModelScorer, brief, put_to
+from genoattn.report import flat, publish
 from genoattn.train import announce
 
 
@@ -24,8 +25,11 @@ def main(config: DictConfig) -> None:
     if config.data.length != about["length"]:
         print(f"data.length is {config.data.length}; the model was trained on windows of {about['length']}")
     source = open_source(config.data, parts.task, config.seed)
-    announce(source)
     known = [record.sha256 for record in source.genome.records] == about["genome"]
+    if known:  # what training held out, whatever this config says
+        splits = divide(source.genome, parts.task, about["length"], about["split"], about["seed"])
+        source = replace(source, splits=splits)
+    announce(source)
     if not known:
         print("this is not the genome that the model was trained on: all of it is held out")
     tests = trials(source, config.data, config.test, parts.task, known)
@@ -33,26 +37,22 @@ def main(config: DictConfig) -> None:
         print("no data.vcf: evaluation uses planted mutations only")
 
     name, resamples = str(about["name"]), config.test.resamples
-    results = put_to(tests, ModelScorer(name, parts.model, parts.tokenizer), name, about["thresholds"], resamples)
+    results = put_to(tests, ModelScorer(name, parts.model, parts.tokenizer), about["thresholds"], resamples)
     beside = home.parent / "control" / "model"
     if beside.is_dir():
         control = read_description(beside)
         rival = load(beside, control)
         scorer = ModelScorer(str(control["name"]), rival.model, rival.tokenizer)
-        results += put_to(tests, scorer, scorer.name, control["thresholds"], resamples)
-    torch.manual_seed(config.seed)
+        results += put_to(tests, scorer, control["thresholds"], resamples)
+    torch.manual_seed(about["seed"])
     fresh = build(about)
-    results += put_to(
-        tests, ModelScorer("untrained", fresh.model, fresh.tokenizer), "untrained", about["thresholds"], resamples
-    )
-    half = dict.fromkeys(about["thresholds"], 0.5)
-    results += put_to(tests, AlignerScorer(parts.task.reach), "aligner", half, resamples)
+    scorer = ModelScorer("untrained", fresh.model, fresh.tokenizer)
+    results += put_to(brief(tests), scorer, about["untrained"], resamples)
+    results += put_to(brief(tests), AlignerScorer(parts.task.reach), CALLS, resamples)
 
     figures = flat(results, name)
     figures |= {f"cost/{key}": value for key, value in cost.predicted(parts.model, config.data.length).items()}
-    write_metrics(folder / "metrics.json", figures)
-    plot_curves(results, folder / "plots" / "precision_recall.png")
-    print_table(results, name)
+    publish(folder, results, figures, name)
     print(f"run folder: {folder}")
 
 

@@ -1,12 +1,13 @@
 """Puts detectors to their trials: the same windows, the same events and the same thresholds' choice for each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TypeAlias, TypeVar, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from rich.console import Console
 from rich.progress import track
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
@@ -17,10 +18,13 @@ from genoattn.metrics import OUTPUTS, SIMPLE, Quality, gather
 from genoattn.model import SequenceModel
 from genoattn.tasks.base import Example
 from genoattn.tokenizers.base import BaseTokenizer
-from genoattn.trials import Scorer, Trial, measure, thresholds
+from genoattn.trials import Trial, measure, thresholds
 
+_Item = TypeVar("_Item")
 BATCH_BASES = 32_768
 """How many bases are scored at once."""
+CALLS: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
+"""Thresholds for a detector that scores 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class ModelScorer:
         self.model.eval()
         size = max(1, BATCH_BASES // max(len(example.bases) for example in examples))
         scored: list[np.ndarray] = []
-        for first in track(range(0, len(examples), size), f"  {self.name} scores", transient=True):
+        for first in _tracked(range(0, len(examples), size), f"  {self.name} scores"):
             batch = collate(examples[first : first + size], self.tokenizer).to(device)
             keep = None if bool(batch.keep.all()) else batch.keep
             answers = self.model(batch.ids, batch.beside, Layout(keep=keep))
@@ -70,21 +74,36 @@ class ModelScorer:
 class AlignerScorer:
     """The classical aligner as a detector: 1 where it calls a mutation, 0 elsewhere."""
 
+    name = "aligner"
+
     def __init__(self, reach: int):
         self.reach, self.caller = reach, AlignmentCaller()
 
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
         scored = []
-        for example in track(examples, "  the aligner aligns", transient=True):
+        for example in _tracked(examples, "  the aligner aligns"):
             assert example.beside is not None
             calls = self.caller(example.beside[self.reach :], example.bases)
             scored.append(np.stack(calls, 1).astype(np.float64))
         return scored
 
 
-def put_to(
-    trials: Sequence[Trial], scorer: Scorer, detector: str, cut_offs: Mapping[str, float], resamples: int
-) -> list[Result]:
+def _tracked(items: Sequence[_Item], doing: str) -> Iterable[_Item]:
+    """Items behind a passing progress bar, where there is a terminal to show it."""
+    console = Console()
+    return track(items, doing, console=console, transient=True, disable=not console.is_terminal)
+
+
+Detector: TypeAlias = ModelScorer | AlignerScorer
+
+
+def brief(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials without the whole of which a part is among them: enough for what only stands beside the main detector."""
+    parts = [trial for trial in trials if not trial.tested.all()]
+    return [trial for trial in trials if not any(trial is not part and trial.events is part.events for part in parts)]
+
+
+def put_to(trials: Sequence[Trial], scorer: Detector, cut_offs: Mapping[str, float], resamples: int) -> list[Result]:
     """One detector in every trial. A part of a trial seen just before takes its scores from the whole."""
     results: list[Result] = []
     whole: tuple[Sequence, np.ndarray] | None = None
@@ -94,11 +113,11 @@ def put_to(
         scores = whole[1]
         kinds = measure(trial, scores, cut_offs, resamples)
         curves = {kind: _curve(trial, scores, kind) for kind in SIMPLE if kind in kinds}
-        results.append(Result(detector, trial.name, int(trial.tested.sum()), kinds, curves))
+        results.append(Result(scorer.name, trial.name, int(trial.tested.sum()), kinds, curves))
     return results
 
 
-def choose_thresholds(trial: Trial, scorer: Scorer) -> dict[str, float]:
+def choose_thresholds(trial: Trial, scorer: Detector) -> dict[str, float]:
     """The score of best F1 for each output on a validation trial."""
     return thresholds(trial, trial.scores(scorer))
 

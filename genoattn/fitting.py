@@ -1,119 +1,125 @@
-"""Runs Lightning's trainer: checkpoints, resume, stops, and progress that a person can read."""
+"""Runs Lightning's trainer, from the start or from a checkpoint, and keeps it quiet."""
 
-import signal
+import logging
+import os
+import pickle
+import shutil
 import time
-from datetime import timedelta
+import warnings
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from rich.console import Console
 
+from genoattn import cost
+from genoattn.callbacks import Checkpoints, Lines, Stop
 from genoattn.checkpoint import check_fit
 from genoattn.data import GenomeData
 from genoattn.errors import UserError
 from genoattn.learner import Learner
 
+NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
+    r".*The '.*' does not have many workers",  # examples are cheap
+    r".*Experiment logs directory .* exists and is not empty",  # it holds the config
+)
+"""What Lightning warns of and a user can do nothing about."""
+
 
 class Fitted(NamedTuple):
-    """How training ended: seconds it took, steps made, and whether Ctrl-C ended it."""
+    """How training ended: seconds it took, bases it saw, steps made by now, and whether Ctrl-C ended it."""
 
     seconds: float
+    bases: int
     steps: int
     interrupted: bool
 
 
-@final
-class Stop(Callback):
-    """Ends training after the step at hand on Ctrl-C, and leaves last.ckpt however training ends."""
+def fit(
+    name: str,
+    learner: Learner,
+    data: GenomeData,
+    settings: DictConfig,
+    folder: Path,
+    loggers: list[Logger],
+    resume: Path | None,
+) -> Fitted:
+    """Train, then put the weights of the lowest validation loss into the learner's model, on the device that trained.
 
-    def __init__(self, last: Path):
-        self.last, self.interrupted, self._before = last, False, None
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        def interrupt(*_: object) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = trainer.should_stop = True
-
-        self._before = signal.signal(signal.SIGINT, interrupt)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.save_checkpoint(self.last)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        signal.signal(signal.SIGINT, self._before or signal.default_int_handler)
-
-
-@final
-class Lines(Callback):
-    """A line at each validation: where training stands, in loss, quality, curriculum and speed."""
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        auprc = "  ".join(
-            f"{name.removeprefix('validation/auprc_')} {value:.3f}"
-            for name, value in figures.items()
-            if name.startswith("validation/auprc_")
-        )
-        Console().print(
-            f"step {trainer.global_step:>6}  loss {figures.get('loss', 0):.4f}"
-            f"  rate {figures.get('curriculum/rate', 0):.3f}  length {figures.get('curriculum/length', 0):.0f}"
-            f"  {figures.get('bases_per_second', 0):,.0f} bases/s  validation loss {figures['validation/loss']:.4f}"
-            f"  AUPRC {auprc}",
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def fit(learner: Learner, data: GenomeData, settings: DictConfig, folder: Path, loggers: list[Logger]) -> Fitted:
-    """Train, then put the weights of the lowest validation loss into the learner's model.
-
-    Leaves checkpoints/best.ckpt and checkpoints/last.ckpt in `folder`. `settings` is the config's `trainer`.
+    Leaves checkpoints/best.ckpt and checkpoints/last.ckpt in `folder`. `settings` is the config's `trainer`, `resume`
+    a last.ckpt to go on from.
     """
-    if settings.resume:
-        _check_resume(Path(settings.resume), learner)
     checkpoints = folder / "checkpoints"
-    best = ModelCheckpoint(checkpoints, "best", "validation/loss", enable_version_counter=False, save_last=True)
-    stop = Stop(checkpoints / "last.ckpt")
-    bar: list[Callback] = [RichProgressBar(refresh_rate=1, leave=True)] if Console().is_terminal else []
-    trainer = Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        precision=settings.precision,
-        max_steps=settings.max_steps,
-        max_time=timedelta(seconds=settings.max_seconds) if settings.max_seconds else None,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.clip or None,
-        val_check_interval=min(settings.validate_every, settings.max_steps) * settings.accumulate,
-        check_val_every_n_epoch=None,
-        log_every_n_steps=settings.log_every,
-        logger=loggers or False,
-        callbacks=[best, stop, Lines(), *bar],
-        enable_progress_bar=bool(bar),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-    start = time.perf_counter()
-    trainer.fit(learner, data, ckpt_path=settings.resume)
-    seconds = time.perf_counter() - start
-    if best.best_model_path and not stop.interrupted:
-        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    if resume is not None:
+        _take_over(resume, learner, checkpoints)
+    stop = Stop(settings.max_seconds)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of devices, and no advertisements
+    with warnings.catch_warnings():
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message)
+        trainer = _trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Lines()])
+        device = trainer.strategy.root_device
+        layer, parameters = type(learner.model.blocks[0].mix).__name__, cost.predicted(learner.model, 1)["parameters"]
+        print(f"{name}: {layer} (torch) on {device}, {parameters:,} parameters")
+        start = time.perf_counter()
+        with stop.listening():
+            trainer.fit(learner, data, ckpt_path=resume)
+        seconds = time.perf_counter() - start
+    bases = learner.bases_learned
+    if (checkpoints / "best.ckpt").exists() and not stop.interrupted:
+        state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         learner.load_state_dict(state)
-    return Fitted(seconds, trainer.global_step, stop.interrupted)
+    learner.to(device)  # Lightning leaves it on the CPU
+    return Fitted(seconds, bases, trainer.global_step, stop.interrupted)
 
 
-def _check_resume(path: Path, learner: Learner) -> None:
-    if not path.is_file():
-        raise UserError(f"trainer.resume={path}: there is no such file")
+def _trainer(settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
+    bar: list[Callback] = [RichProgressBar(refresh_rate=1, leave=True)] if Console().is_terminal else []
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (OSError, RuntimeError, KeyError, EOFError, ValueError) as error:
-        raise UserError(f"trainer.resume={path} is no checkpoint of a run: {error}") from None
-    check_fit(path, state, learner.state_dict())
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,
+            max_steps=settings.max_steps,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.clip or None,
+            val_check_interval=min(settings.validate_every, settings.max_steps) * settings.accumulate,
+            check_val_every_n_epoch=None,
+            log_every_n_steps=settings.log_every,
+            logger=loggers or False,
+            callbacks=[*callbacks, *bar],
+            enable_checkpointing=False,
+            enable_progress_bar=bool(bar),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+    except MisconfigurationException as error:
+        wrong = " ".join(str(error).split())
+        asked = f"trainer.accelerator={settings.accelerator} with trainer.devices={settings.devices}"
+        raise UserError(f"{asked} cannot run here: {wrong}") from None
+
+
+def _take_over(resume: Path, learner: Learner, checkpoints: Path) -> None:
+    """Checks that the model fits a run's checkpoint, and takes that and the best one so far into the new run."""
+    if not resume.is_file():
+        what = "is a folder; expected its checkpoints/last.ckpt" if resume.is_dir() else "does not exist"
+        raise UserError(f"trainer.resume={resume} {what}")
+    try:
+        state: dict[str, Any] = torch.load(resume, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError):
+        raise UserError(f"trainer.resume={resume} is no checkpoint of a run, or a damaged one") from None
+    check_fit(resume, state, learner.state_dict())
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for file, name in ((resume, "last.ckpt"), (resume.with_name("best.ckpt"), "best.ckpt")):
+        if file.is_file():
+            shutil.copyfile(file, checkpoints / f".{name}.part")
+            os.replace(checkpoints / f".{name}.part", checkpoints / name)

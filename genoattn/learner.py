@@ -70,8 +70,13 @@ class Learner(lightning.LightningModule):
         keep = None if bool(batch.keep.all()) else batch.keep
         return self.model(batch.ids, batch.beside, Layout(keep=keep))
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:
         self._began = (time.perf_counter(), int(self.bases_seen))
+
+    @property
+    def bases_learned(self) -> int:
+        """Real tokens seen since training began or was resumed."""
+        return int(self.bases_seen) - self._began[1]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         lost = loss(self(batch), batch.targets, self.outputs)

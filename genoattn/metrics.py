@@ -98,12 +98,14 @@ def quality(scored: Scored, threshold: float, base_auprc: float, bases: int, res
     counts = _counts(scored, threshold)
     precision, recall, f1 = _at_threshold(counts.sum(0)[None])[0]
     draws = _draws(len(counts), resamples, seed)
-    f1_low, f1_high = _middle(_at_threshold(draws @ counts)[:, 2])
+    drawn = draws @ counts
+    held = drawn[:, 0] + drawn[:, 2] > 0  # a resample without any event says nothing, for AUPRC too
+    f1_low, f1_high = _middle(np.where(held, _at_threshold(drawn)[:, 2], np.nan))
     auprc_low, auprc_high = _middle(resampled_average_precision(scored, draws))
     return Quality(
         events=int(truth.sum()),
         rate=int(truth.sum()) / bases,
-        auprc=float(binary_average_precision(scores, truth.long())),
+        auprc=average_precision(scored.scores, scored.truth),
         auprc_low=auprc_low,
         auprc_high=auprc_high,
         auroc=float(binary_auroc(scores, truth.long())),
@@ -120,14 +122,22 @@ def per_base_auprc(
     scores: Float[np.ndarray, "bases"], truth: Bool[np.ndarray, "bases"], asked: Bool[np.ndarray, "bases"]
 ) -> float:
     """AUPRC over single bases, those about which nothing is asked left out."""
-    return float(binary_average_precision(torch.from_numpy(scores[asked]), torch.from_numpy(truth[asked]).long()))
+    return average_precision(scores[asked], truth[asked])
+
+
+def average_precision(scores: Float[np.ndarray, "candidates"], truth: Bool[np.ndarray, "candidates"]) -> float:
+    """AUPRC; NaN without anything to find."""
+    if not truth.any():
+        return float("nan")
+    # What scores below every event comes after the last of them in the ranking and cannot change the figure.
+    kept = scores >= scores[truth].min()
+    return float(binary_average_precision(torch.from_numpy(scores[kept]), torch.from_numpy(truth[kept]).long()))
 
 
 def resampled_average_precision(
     scored: Scored, draws: Int[np.ndarray, "resamples windows"]
 ) -> Float[np.ndarray, "resamples"]:
     """Average precision of each resample, in which window w counts draws[r, w] times; NaN without any event."""
-    # What scores below every event is after the last event in the ranking and cannot change the figure.
     kept = scored.scores >= scored.scores[scored.truth].min()
     order = np.argsort(-scored.scores[kept], kind="stable")
     scores, truth, windows = (column[kept][order] for column in scored)

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from lightning.pytorch.loggers import Logger, WandbLogger
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -17,38 +18,68 @@ from genoattn.evaluation import Result, mean_quality
 from genoattn.metrics import SIMPLE, Quality
 
 mpl.use("Agg")
-WIDTH = 150
+WIDTH = 1000
+"""Columns a table may take where there is no terminal to say so; it takes what it needs."""
 COLUMNS = ("trial", "kind", "events", "per kb", "AUPRC [95 %]", "AUROC", "precision", "recall", "F1 [95 %]", "per base")
+
+
+def publish(folder: Path, results: Sequence[Result], figures: Mapping[str, object], main: str) -> None:
+    """Leave metrics.json, report.md and the curves in a run folder, and print the table."""
+    write_metrics(folder / "metrics.json", figures)
+    _write(folder / "report.md", markdown(results, main))
+    plot_curves(results, folder / "plots" / "precision_recall.png")
+    print_table(results, main)
 
 
 def table(results: Sequence[Result], main: str) -> Table:
     """The main detector's figures in full, the others' beside: AUPRC where they score, F1 where they only call."""
-    others = list(dict.fromkeys(result.detector for result in results if result.detector != main))
     whole = Table(title=f"Mutations found by attention={main}", title_justify="left")
-    for column in COLUMNS:
-        whole.add_column(column, justify="left" if column in ("trial", "kind") else "right")
-    for other in others:
-        whole.add_column(f"{other}\n{_figure_name(other)}", justify="right")
-    beside = {(result.detector, result.trial): result.kinds for result in results}
-    for result in results:
-        if result.detector != main:
-            continue
-        for number, (kind, found) in enumerate(result.kinds.items()):
-            cells = [_cell(beside.get((other, result.trial), {}).get(kind), other) for other in others]
-            whole.add_row(result.trial if number == 0 else "", kind, *_figures(found), *cells)
-        whole.add_section()
+    for number, column in enumerate(_columns(results, main)):
+        whole.add_column(column, justify="left" if number < 2 else "right", overflow="fold")
+    before = ""
+    for trial, *cells in _rows(results, main):
+        if before not in ("", trial):
+            whole.add_section()
+        whole.add_row("" if trial == before else trial, *cells)
+        before = trial
     return whole
 
 
 def print_table(results: Sequence[Result], main: str) -> None:
     """Print the table, at its full width where the terminal's is unknown."""
     console = Console()
-    Console(width=max(console.width, WIDTH) if not console.is_terminal else None).print(table(results, main))
+    Console(width=None if console.is_terminal else WIDTH).print(table(results, main))
 
 
-def flat(results: Sequence[Result], main: str) -> dict[str, float]:
+def markdown(results: Sequence[Result], main: str) -> str:
+    """The same table for a page."""
+    columns = _columns(results, main)
+    lines = [columns, ["---"] * 2 + ["---:"] * (len(columns) - 2), *_rows(results, main)]
+    return "".join(f"| {' | '.join(cell.replace(chr(10), ' ') for cell in line)} |\n" for line in lines)
+
+
+def _columns(results: Sequence[Result], main: str) -> list[str]:
+    return [*COLUMNS, *(f"{rival}\n{_figure_name(rival)}" for rival in _rivals(results, main))]
+
+
+def _rows(results: Sequence[Result], main: str) -> list[list[str]]:
+    beside = {(result.detector, result.trial): result.kinds for result in results}
+    return [
+        [result.trial, kind, *_figures(found)]
+        + [_cell(beside.get((rival, result.trial), {}).get(kind), rival) for rival in _rivals(results, main)]
+        for result in results
+        if result.detector == main
+        for kind, found in result.kinds.items()
+    ]
+
+
+def _rivals(results: Sequence[Result], main: str) -> list[str]:
+    return list(dict.fromkeys(result.detector for result in results if result.detector != main))
+
+
+def flat(results: Sequence[Result], main: str) -> dict[str, int | float]:
     """Flat keys for metrics.json: test/… for the planted test set, another trial's name, a rival's name before it."""
-    figures: dict[str, float] = {}
+    figures: dict[str, int | float] = {}
     for result in results:
         trial = "test" if result.trial == "planted" else result.trial.replace(", held out", "_held_out")
         prefix = trial if result.detector == main else f"{result.detector}/{trial}"
@@ -62,9 +93,7 @@ def flat(results: Sequence[Result], main: str) -> dict[str, float]:
 def write_metrics(file: Path, figures: Mapping[str, object]) -> None:
     """Write metrics.json, whole or not at all; what is not a number becomes null."""
     plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in figures.items()}
-    half = file.with_name(f".{file.name}.part")
-    half.write_text(json.dumps(plain, indent=2) + "\n", "utf-8")
-    os.replace(half, file)
+    _write(file, json.dumps(plain, indent=2) + "\n")
 
 
 def plot_curves(results: Sequence[Result], file: Path) -> None:
@@ -81,7 +110,8 @@ def plot_curves(results: Sequence[Result], file: Path) -> None:
             else:
                 panel.step(curve.recall, curve.precision, label=f"{result.detector} ({found.auprc:.3f})")
         panel.set(title=kind, xlabel="recall", xlim=(0, 1.02), ylim=(0, 1.02))
-        panel.legend(loc="lower left", fontsize=8)
+        if panel.lines:
+            panel.legend(loc="lower left", fontsize=8)
     panels[0].set_ylabel("precision")
     _save(figure, file)
 
@@ -113,8 +143,8 @@ def plot_training(metrics: Path, file: Path) -> None:
     _save(figure, file)
 
 
-def send(loggers: Sequence[Logger], figures: Mapping[str, float], results: Sequence[Result], main: str, plots: Path):
-    """Give the final figures to every logger, and the table and the plots to Weights & Biases."""
+def send(loggers: Sequence[Logger], figures: Mapping[str, int | float], results: Sequence[Result], plots: Path) -> None:
+    """Give figures, table and plots to Weights & Biases, where it is among the loggers, and end its run."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             rows = [
@@ -126,6 +156,7 @@ def send(loggers: Sequence[Logger], figures: Mapping[str, float], results: Seque
             for plot in sorted(plots.glob("*.png")):
                 logger.log_image(f"plots/{plot.stem}", [str(plot)])
             logger.experiment.summary.update(dict(figures))
+            logger.experiment.finish()
 
 
 def _figures(found: Quality) -> tuple[str, ...]:
@@ -149,7 +180,13 @@ def _cell(found: Quality | None, detector: str) -> str:
     return "–" if found is None else f"{found.f1 if detector == 'aligner' else found.auprc:.3f}"
 
 
-def _save(figure: plt.Figure, file: Path) -> None:
+def _write(file: Path, text: str) -> None:
+    half = file.with_name(f".{file.name}.part")
+    half.write_text(text, "utf-8")
+    os.replace(half, file)
+
+
+def _save(figure: Figure, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_name(f".{file.name}")
     figure.savefig(half, dpi=120, format="png")

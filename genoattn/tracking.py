@@ -1,11 +1,12 @@
 """The loggers of a run: metrics.csv always, Weights & Biases by choice, offline where it cannot be reached."""
 
+import netrc
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 
@@ -19,20 +20,28 @@ def build_loggers(folder: Path, choice: Logger | None, config: Mapping) -> list[
 
 
 def wandb_logger(project: str = "genoattn", name: str | None = None, save_dir: str = ".") -> WandbLogger:
-    """Logs to Weights & Biases; offline, and saying so, where there is no key or no network."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode is None and (reason := _unreachable()):
-        mode = "offline"
+    """Logs to Weights & Biases; offline, and saying so, where there is no key or no network.
+
+    $WANDB_MODE, where it is set, decides instead.
+    """
+    reason = "" if "WANDB_MODE" in os.environ else _unreachable()
+    if reason:
         print(f"wandb: {reason}, so this run is logged offline; send it later with `wandb sync {save_dir}/wandb/…`")
-    return WandbLogger(project=project, name=name, save_dir=save_dir, offline=mode == "offline")
+    return WandbLogger(project=project, name=name, save_dir=save_dir, mode="offline" if reason else None)
 
 
 def _unreachable() -> str:
     """Why nothing can be sent now; empty where it can."""
-    if not wandb.api.api_key:
+    address = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+    try:
+        known = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        known = None
+    if not (os.environ.get("WANDB_API_KEY") or known):
         return "no key was found (wandb login, or WANDB_API_KEY)"
     try:
-        socket.create_connection(("api.wandb.ai", 443), timeout=3).close()
+        socket.create_connection((host, port), timeout=3).close()
     except OSError:
-        return "api.wandb.ai cannot be reached"
+        return f"{host} cannot be reached"
     return ""

@@ -14,11 +14,12 @@ from genoattn import cost
 from genoattn.assemble import Parts, Source, build, examples, open_source, trials, validation_trial
 from genoattn.checkpoint import save_model
 from genoattn.data import GenomeData
-from genoattn.evaluation import AlignerScorer, ModelScorer, choose_thresholds, put_to
+from genoattn.errors import UserError
+from genoattn.evaluation import CALLS, AlignerScorer, ModelScorer, brief, choose_thresholds, put_to
 from genoattn.fitting import Fitted, fit
 from genoattn.genome.regions import sizes
 from genoattn.learner import Learner
-from genoattn.report import flat, plot_curves, plot_training, print_table, send, write_metrics
+from genoattn.report import flat, plot_training, publish, send
 from genoattn.tasks.curriculum import Curriculum
 from genoattn.tracking import build_loggers
 
@@ -29,6 +30,8 @@ def main(config: DictConfig) -> None:
     folder, attention = Path(chosen.output_dir), str(chosen.choices["attention"])
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
+    if config.trainer.resume and folder.resolve() in Path(config.trainer.resume).resolve().parents:
+        raise UserError("trainer.resume lies in this run's folder, which would be written over; choose another folder")
     seed_everything(config.seed, verbose=False)
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
@@ -44,40 +47,34 @@ def main(config: DictConfig) -> None:
     detector = build_seeded(config, "attention")
     loggers = build_loggers(folder, instantiate(config.logger) if config.logger else None, plain)
     trained = learn(config, "attention", detector, source, folder, loggers)
-    if trained.interrupted:
-        print(f"stopped by Ctrl-C after step {trained.steps}; go on with trainer.resume={folder}/checkpoints/last.ckpt")
-        raise SystemExit(130)
     rivals = {"untrained": build_seeded(config, "attention")}
+    rivals["untrained"].model.to(next(detector.model.parameters()).device)
+    names = {"attention": attention, "untrained": "untrained"}
     if config.control:
-        control = build_seeded(config, "control")
-        learn(config, "control", control, source, folder / "control", build_loggers(folder / "control", None, {}))
-        rivals = {"control": control, **rivals}
+        rivals = {"control": build_seeded(config, "control"), **rivals}
+        names["control"] = f"{chosen.choices.get('attention@control', 'control')} (control)"
+        learn(config, "control", rivals["control"], source, folder, build_loggers(folder / "control", None, {}))
 
     validation = validation_trial(source, config.data, config.test, task)
-    names = {"control": f"{chosen.choices.get('attention@control', 'control')} (control)", "untrained": "untrained"}
     results, cut_offs = [], {}
     for key, parts in {"attention": detector, **rivals}.items():
-        name = names.get(key, attention)
-        scorer = ModelScorer(name, parts.model, parts.tokenizer)
+        scorer = ModelScorer(names[key], parts.model, parts.tokenizer)
         cut_offs[key] = choose_thresholds(validation, scorer)
-        results += put_to(tests, scorer, name, cut_offs[key], config.test.resamples)
-    half = dict.fromkeys(cut_offs["attention"], 0.5)
-    results += put_to(tests, AlignerScorer(task.reach), "aligner", half, config.test.resamples)
-    for key, place in (("attention", folder), ("control", folder / "control")):
-        if key in cut_offs:
-            node = {"tokenizer": plain["tokenizer"], "task": plain["task"], "model": plain["model"]}
-            about = {"name": names.get(key, attention), "thresholds": cut_offs[key], "length": config.data.length}
-            records = [record.sha256 for record in source.genome.records]
-            saved = {**about, "genome": records, **node, "attention": plain[key]}
-            save_model(place / "model", (detector if key == "attention" else rivals[key]).model, saved)
+        results += put_to(tests if key != "untrained" else brief(tests), scorer, cut_offs[key], config.test.resamples)
+    results += put_to(brief(tests), AlignerScorer(task.reach), CALLS, config.test.resamples)
 
+    split = {"length": config.data.length, "split": config.data.split, "seed": config.seed}
+    split["genome"] = [record.sha256 for record in source.genome.records]
+    shared = {key: plain[key] for key in ("tokenizer", "task", "model")} | split | {"untrained": cut_offs["untrained"]}
+    for key, parts, home in (("attention", detector, folder), ("control", rivals.get("control"), folder / "control")):
+        if parts is not None:
+            about = {"name": names[key], "thresholds": cut_offs[key], "attention": plain[key]}
+            save_model(home / "model", parts.model, about | shared)
     figures = flat(results, attention) | costs(detector, config, trained)
-    write_metrics(folder / "metrics.json", figures)
-    plot_curves(results, folder / "plots" / "precision_recall.png")
-    if (folder / "metrics.csv").exists():
+    if (folder / "metrics.csv").exists():  # a resumed run may have no step left to make
         plot_training(folder / "metrics.csv", folder / "plots" / "training.png")
-    send(loggers, figures, results, attention, folder / "plots")
-    print_table(results, attention)
+    publish(folder, results, figures, attention)
+    send(loggers, figures, results, folder / "plots")
     print_costs(figures)
     print(f"run folder: {folder}")
 
@@ -98,10 +95,8 @@ def build_seeded(config: DictConfig, key: str) -> Parts:
         return build(config, key)  # type: ignore[arg-type]
 
 
-def learn(config: DictConfig, key: str, parts: Parts, source: Source, folder: Path, loggers: list[Logger]) -> Fitted:
+def learn(config: DictConfig, key: str, parts: Parts, source: Source, run: Path, loggers: list[Logger]) -> Fitted:
     """Train one model with the same data, seed, schedule and number of steps as any other of the run."""
-    layer, count = type(parts.model.blocks[0].mix).__name__, cost.predicted(parts.model, 1)["parameters"]
-    print(f"{key}: {layer}, {count:,} parameters")
     settings, data = config.trainer, config.data
     total = settings.max_steps * settings.accumulate * data.batch
     make = partial(examples, source, data=data, task=parts.task, total=total)
@@ -113,19 +108,26 @@ def learn(config: DictConfig, key: str, parts: Parts, source: Source, folder: Pa
     learner = Learner(
         parts.model, parts.task.outputs, instantiate(config.optimizer), instantiate(config.schedule), settings.max_steps
     )
-    fitted = fit(learner, module, settings, folder, loggers)
+    resume = Path(settings.resume) if settings.resume else None
+    if resume and key == "control":  # as far as the resumed run had come with it
+        beside = resume.parent.parent / key / "checkpoints" / resume.name
+        resume = beside if beside.is_file() else None
+    fitted = fit(key, learner, module, settings, run if key == "attention" else run / key, loggers, resume)
     passed = training.windows.passed_over + held_out.windows.passed_over
     if passed:
         print(f"{passed} windows that are mostly N were passed over")
+    if fitted.interrupted:
+        last = run / "checkpoints" / "last.ckpt"
+        print(f"{key} was stopped by Ctrl-C after step {fitted.steps}; go on with trainer.resume={last}")
+        raise SystemExit(130)
     return fitted
 
 
-def costs(parts: Parts, config: DictConfig, trained: Fitted) -> dict[str, float]:
+def costs(parts: Parts, config: DictConfig, trained: Fitted) -> dict[str, int | float]:
     """What the run cost, as flat keys."""
-    seen = trained.steps * config.trainer.accumulate * config.data.batch * config.data.length
     measured = {
         "train_seconds": trained.seconds,
-        "bases_per_second": seen / max(trained.seconds, 1e-9),
+        "bases_per_second": trained.bases / max(trained.seconds, 1e-9),
         "peak_bytes": cost.peak_bytes(next(parts.model.parameters()).device),
     }
     return {
@@ -133,7 +135,7 @@ def costs(parts: Parts, config: DictConfig, trained: Fitted) -> dict[str, float]
     }
 
 
-def print_costs(figures: dict[str, float]) -> None:
+def print_costs(figures: dict[str, int | float]) -> None:
     """One line on what the run cost."""
     print(
         f"{figures['cost/parameters']:,.0f} parameters, {figures['cost/train_seconds']:.0f} s of training at"

@@ -120,6 +120,7 @@ def complaint(overrides: list[str], program: str = "train") -> str:
         ("trainer.max_steps=[1", "'trainer.max_steps=[1' cannot be read as key=value"),
         ("seed=1,2", "seed=1,2: expected one value, got several; write [1,2] for a list, --multirun for a run each"),
         ("seed=${sed}", "seed: Interpolation key 'sed' not found"),
+        ("hydra.run.dir=${sed}", "Interpolation key 'sed' not found"),
         ("checkpoint=???", "checkpoint must be given: checkpoint=…"),
         ("~attention", "Key 'attention' is missing: a run needs it (a mapping with a _target_)"),
         ("+sed=3", "Key 'sed' is not a setting of a run; nearest is seed"),
@@ -297,6 +298,14 @@ def test_help_lists_programs_and_choices(tree: Path, capsys: pytest.CaptureFixtu
     assert "@package" not in said
     assert main(["trian"]) == 2
     assert "there is no such program; nearest is train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--multirn"], ["--resolve"], ["-m", "--cfg", "job"], ["--cfg", "jop"]])
+def test_a_misspelt_or_stray_flag_ends_with_status_2(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *flags])
+    assert ended.value.code == 2
+    assert "genoattn train: error: " in capsys.readouterr().err
 
 
 def test_configs_and_genomes_are_found_in_a_checkout_and_in_a_wheel(

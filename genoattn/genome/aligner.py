@@ -38,7 +38,8 @@ class AlignmentCaller:
             nothing = np.zeros(len(sample), np.bool_)
             return Calls(nothing, nothing, nothing)
         best = self._aligner.align(decode_bases(reference), decode_bases(sample))[0]
-        called = apply(reference[: int(best.coordinates[0, -1])], self._mutations(best.coordinates, sample, reference))
+        coordinates = np.asarray(best.coordinates)
+        called = apply(reference[: int(coordinates[0, -1])], self._mutations(coordinates, sample, reference))
         return Calls(called.substituted[: len(sample)], called.inserted[: len(sample)], called.missing[: len(sample)])
 
     def _mutations(self, coordinates: np.ndarray, sample: np.ndarray, reference: np.ndarray) -> list[Mutation]:

@@ -64,7 +64,8 @@ def split_blocks(
         longest = max(range(len(lengths)), key=lambda record: lengths[record])
         raise UserError(
             f"no record can be split: the longest, {names[longest]}, has {lengths[longest]} bases, and three blocks of"
-            f" a window with gaps of a window need {5 * window} (data.length={window}); choose a shorter data.length"
+            f" a window with gaps of a window need {5 * window}, a window taking {window} (data.length and the flanks"
+            f" of the task); choose a shorter data.length"
         )
     train, held_out, tested = (tuple(part) for part in parts)
     return Splits(train, held_out, tested, _too_short(names, lengths, window))
@@ -104,8 +105,8 @@ def split_records(
     usable = [record for record, length in enumerate(lengths) if length >= window]
     if len(usable) < 3:
         raise UserError(
-            f"data.split=record needs at least three records of a window or more (data.length={window}), found"
-            f" {len(usable)}; use data.split=block"
+            f"data.split=record needs at least three records of a window or more ({window} bases: data.length and the"
+            f" flanks of the task), found {len(usable)}; use data.split=block"
         )
     total = sum(lengths[record] for record in usable)
     room = {"test": test * total, "validation": validation * total}
@@ -144,7 +145,7 @@ def _check_longest(names: Sequence[str], lengths: Sequence[int], window: int) ->
     if lengths[longest] < window:
         raise UserError(
             f"the FASTA is shorter than a window: its longest record, {names[longest]}, has {lengths[longest]} bases,"
-            f" a window data.length={window}; choose a shorter data.length"
+            f" and a window takes {window} (data.length and the flanks of the task); choose a shorter data.length"
         )
 
 
@@ -165,7 +166,10 @@ class Windows:
         self.max_unknown = max_unknown
         self.passed_over = 0
         if length < 1 or not self.intervals:
-            raise UserError(f"no interval of the genome holds a window of data.length={length} bases")
+            raise UserError(
+                f"no block of the genome holds a window of {length} bases (data.length and the flanks of the task);"
+                " choose a shorter data.length"
+            )
         self._starts = np.cumsum([interval.length - length + 1 for interval in self.intervals])
 
     def draw(self, rng: np.random.Generator) -> Interval:
@@ -180,7 +184,7 @@ class Windows:
             if self._is_known(window):
                 return window
         raise UserError(
-            f"{_TRIES} windows of data.length={self.length} bases were drawn and each is more than"
+            f"{_TRIES} windows of {self.length} bases were drawn and each is more than"
             f" {self.max_unknown:.0%} N; use a genome with known bases or raise data.max_unknown"
         )
 

@@ -1,6 +1,7 @@
 """What is easier at the start of training: more mutations, other kinds, shorter windows, moving to the task's own."""
 
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from typing import NamedTuple
 
 from genoattn.errors import UserError
@@ -32,6 +33,12 @@ class Curriculum:
     def __post_init__(self) -> None:
         if not 0 < self.until <= 1:
             raise UserError(f"curriculum.until must be a share of training above 0 and at most 1, got {self.until}")
+        if self.rate is not None and not 0 <= self.rate <= 1:
+            raise UserError(f"curriculum.rate must be events per base between 0 and 1, got {self.rate}")
+        for name in ("snv", "mnv", "insertion", "deletion"):
+            share = getattr(self, name)
+            if share is not None and not (isfinite(share) and share >= 0):
+                raise UserError(f"curriculum.{name} must be a number of at least 0, got {share}")
         if self.length is not None and self.length < 1:
             raise UserError(f"curriculum.length must be at least 1 base, got {self.length}")
 

@@ -5,7 +5,8 @@
 3. the tokenizer encodes the bases                           -> ids
 4. `collate` pads examples to the longest and stacks them    -> Batch (tensors)
 
-Example i is a pure function of (seed, i): any worker, any order, any resume gives the same examples.
+Example i of a run is a pure function of (seed, i): any worker, any order, any resume gives the same examples. How far
+the curriculum has come by then is a function of i too, of the first example of its batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence

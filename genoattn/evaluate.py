@@ -8,12 +8,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from genoattn import cost
-from genoattn.assemble import Parts, build, divide, open_source, trials
+from genoattn.assemble import PARTS, Parts, build, divide, open_source, trials
 from genoattn.checkpoint import find_model, load_weights, read_description
 from genoattn.errors import UserError
 from genoattn.evaluation import CALLS, AlignerScorer, ModelScorer, brief, put_to
 from genoattn.report import flat, publish
 from genoattn.train import announce
+
+NEEDED = (*PARTS, "name", "thresholds", "untrained", "length", "split", "seed", "genome")
+"""What a model's description says besides its weights."""
 
 
 def main(config: DictConfig) -> None:
@@ -58,9 +61,9 @@ def main(config: DictConfig) -> None:
 
 def load(home: Path, about: dict) -> Parts:
     """The parts of a saved model, its weights in place."""
-    try:
-        parts = build(about)
-    except KeyError as missing:
-        raise UserError(f"{home} lacks {missing} in its description") from None
+    missing = [key for key in NEEDED if key not in about]
+    if missing:
+        raise UserError(f"{home} lacks {', '.join(missing)} in its description")
+    parts = build(about)
     load_weights(home, parts.model)
     return parts

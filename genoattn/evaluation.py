@@ -99,8 +99,8 @@ Detector: TypeAlias = ModelScorer | AlignerScorer
 
 def brief(trials: Sequence[Trial]) -> list[Trial]:
     """Trials without the whole of which a part is among them: enough for what only stands beside the main detector."""
-    parts = [trial for trial in trials if not trial.tested.all()]
-    return [trial for trial in trials if not any(trial is not part and trial.events is part.events for part in parts)]
+    least = {id(trial.events): trial for trial in sorted(trials, key=lambda trial: -int(trial.tested.sum()))}
+    return [trial for trial in trials if least[id(trial.events)] is trial]
 
 
 def put_to(trials: Sequence[Trial], scorer: Detector, cut_offs: Mapping[str, float], resamples: int) -> list[Result]:

@@ -16,6 +16,7 @@ KINDS = {"snv": 0, "mnv": 0, "insertion": 1, "deletion": 2, "long insertion": 1,
 """Every kind that is told apart, and the column that scores it."""
 SIMPLE = ("snv", "insertion", "deletion")
 """The kinds by which a detector's thresholds are chosen and its mean quality is told."""
+LONG_KINDS = ("long insertion", "long deletion")
 LONG = 10
 """An indel of more bases than this is a long one."""
 
@@ -94,6 +95,7 @@ def best_threshold(scored: Scored) -> float:
 
 def quality(scored: Scored, threshold: float, base_auprc: float, bases: int, resamples: int, seed: int) -> Quality:
     """Every figure of one kind; `resamples` bootstrap draws of the windows give the intervals."""
+    scored = scored._replace(windows=np.unique(scored.windows, return_inverse=True)[1])  # those that hold candidates
     scores, truth = torch.from_numpy(scored.scores), torch.from_numpy(scored.truth)
     counts = _counts(scored, threshold)
     precision, recall, f1 = _at_threshold(counts.sum(0)[None])[0]

@@ -31,15 +31,15 @@ class PairStem(nn.Module):
         super().__init__()
         if filters < 0 or filters == 1:
             raise UserError(f"model.filters must be 0 (no alignment) or at least 2 (left and right), got {filters}")
-        if kernel < 1 or kernel % 2 == 0:
-            raise UserError(f"model.kernel must be odd, so that it has a centre, got {kernel}")
+        if kernel < 3 or kernel % 2 == 0:
+            raise UserError(f"model.kernel must be odd, so that it has a centre, and at least 3, got {kernel}")
         self.reach, self.filters = reach, filters
         self.sides = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
         shifts, near = 2 * reach + 1, 2 * NEIGHBOURS + 1
         self.reference = nn.Embedding(vocabulary, dim)
         self.matches = nn.Linear(shifts, dim, bias=False)
         if filters:
-            self.smooth = nn.Parameter(_smoothers(filters, kernel))
+            self.smooth = nn.Parameter(_smoothers(filters, kernel, self.sides[0]))
             self.aligned = nn.Linear(filters * shifts, dim, bias=False)
             self.framed = nn.Linear(2 * (1 + filters) * near, dim, bias=False)
 
@@ -88,13 +88,13 @@ def _seen_from(shown: Float[Tensor, "batch length rows wide"], likely: Tensor) -
     return shown.gather(-1, around[:, :, None].expand(-1, -1, shown.shape[2], -1)).flatten(2)
 
 
-def _smoothers(filters: int, kernel: int) -> Float[Tensor, "filters kernel"]:
-    """Filters to start from: exponentials of several lengths, looking left and right in turn."""
-    offset = torch.arange(kernel) - kernel // 2
+def _smoothers(filters: int, kernel: int, before: int) -> Float[Tensor, "filters kernel"]:
+    """Filters to start from: exponentials of several lengths, looking left and (where they can) right in turn."""
+    offset = torch.arange(kernel) - before
     rows = []
     for number in range(filters):
         length = (6.0, 3.0, 10.0, 16.0)[number // 2 % 4]
-        side = offset < 0 if number % 2 == 0 else offset > 0
+        side = offset < 0 if number % 2 == 0 or before == kernel - 1 else offset > 0
         row = torch.where(side, torch.exp(-offset.abs() / length), 0.0)
         rows.append(12 * row / row.sum())
     return torch.stack(rows)

@@ -11,7 +11,18 @@ from genoattn.genome.alphabet import UNKNOWN
 from genoattn.genome.mutate import Event, Mutation, Sample, apply
 from genoattn.genome.regions import Interval
 from genoattn.genome.store import Genome
-from genoattn.metrics import KINDS, OUTPUTS, SIMPLE, Quality, best_threshold, gather, per_base_auprc, quality
+from genoattn.metrics import (
+    KINDS,
+    LONG_KINDS,
+    OUTPUTS,
+    SIMPLE,
+    Quality,
+    best_threshold,
+    gather,
+    kind_of,
+    per_base_auprc,
+    quality,
+)
 from genoattn.objective import IGNORE
 from genoattn.tasks.aligned import Aligned, cut
 from genoattn.tasks.base import Example
@@ -38,7 +49,7 @@ class Trial:
 
     @property
     def bases(self) -> int:
-        """Sample bases tested."""
+        """Sample bases, tested or not."""
         return len(self.windows)
 
     def scores(self, scorer: Scorer) -> Float[np.ndarray, "bases 3"]:
@@ -76,7 +87,8 @@ def real(
 
     The genome is cut into overlapping windows of which the middle is tested. `mutations` are by record; records that
     have none are not tested. A window starts at a sample base that stands in the reference too, so that both begin
-    together; what an indel does to the bases after it is the detector's to find.
+    together; what an indel does to the bases after it is the detector's to find, but after a long one the next window
+    begins: how far it reaches is not to be seen in one window.
     """
     pieces = [_record(genome, task, record, changes, length) for record, changes in mutations.items()]
     offsets = np.cumsum([0, *(len(piece.sample.bases) for piece in pieces)]).tolist()
@@ -101,9 +113,9 @@ def real(
         [_moved(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.sample.events],
         {output: np.concatenate(columns) for output, columns in targets.items()},
         np.arange(offsets[-1]) // length,
-        np.ones(offsets[-1], np.bool_),
+        np.concatenate([piece.tested for piece in pieces]),
     )
-    chosen = np.concatenate(inside)
+    chosen = np.concatenate(inside) & whole.tested
     return whole, part(whole, f"{name}, held out", chosen) if chosen.any() else None
 
 
@@ -113,35 +125,54 @@ class _Record(NamedTuple):
     sample: Sample
     examples: list[Example]
     places: list[tuple[int, int, int]]
+    tested: Bool[np.ndarray, "bases"]
 
 
 def _record(genome: Genome, task: Aligned, record: int, changes: Sequence[Mutation], length: int) -> _Record:
     reference = genome.bases(record, 0, genome.lengths[record])
     sample = apply(reference, changes)
     examples, places = [], []
-    for start, low, high in tiles(len(sample.bases), length):
-        first = start
-        while first > 0 and sample.inserted[first]:
-            first -= 1
-        window = cut(sample, first, start + length)
-        begin = int(sample.origin[first])
-        beside = _padded(reference, begin - task.reach, begin + len(window.bases) + task.reach)
-        examples.append(task.lay(beside, window, begin))
-        places.append((first, low + start - first, high + start - first))
-    return _Record(sample, examples, places)
+    tested = np.zeros(len(sample.bases), np.bool_)
+    for begin, end in stretches(sample, length):
+        tested[begin:end] = True
+        for start, low, high in tiles(begin, end, length):
+            first = start
+            while first > begin and sample.inserted[first]:
+                first -= 1
+            window = cut(sample, first, start + length)
+            origin = int(sample.origin[first])
+            beside = _padded(reference, origin - task.reach, origin + len(window.bases) + task.reach)
+            examples.append(task.lay(beside, window, origin))
+            places.append((first, low + start - first, high + start - first))
+    return _Record(sample, examples, places, tested)
 
 
-def tiles(total: int, length: int) -> list[tuple[int, int, int]]:
-    """Windows (start, low, high) over `total` bases, of which bases [low, high) are tested; each base exactly once.
+def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
+    """Where sample bases [begin, end) can be tested: each stretch begins anew with the reference after a long indel.
 
-    An eighth of a window is left out at either side, where the detector sees too little of what surrounds a base.
+    A stretch takes in the base before which bases are gone, or the first eighth of a window of a long insertion: the
+    rest of it has no reference that it could stand beside.
+    """
+    found, begin = [], 0
+    for event in sample.events:
+        if kind_of(event) in LONG_KINDS:
+            found.append((begin, min(event.stop, event.start + max(1, length // 8))))
+            begin = event.stop
+    found.append((begin, len(sample.bases)))
+    return [(begin, end) for begin, end in found if begin < end]
+
+
+def tiles(begin: int, end: int, length: int) -> list[tuple[int, int, int]]:
+    """Windows (start, low, high) whose bases [low, high) are tested; of begin … end each base exactly once.
+
+    An eighth of a window is left out at either side, where the detector sees too little of what surrounds a base. The
+    last window may reach beyond `end`.
     """
     margin = length // 8
-    last = max(total - length, 0)
-    starts = [*range(0, last, length - 2 * margin), last]
-    ends = [start + length - margin for start in starts[:-1]] + [total]
-    begins = [0, *ends[:-1]]
-    return [(start, low - start, high - start) for start, low, high in zip(starts, begins, ends, strict=True)]
+    stride = length - 2 * margin
+    starts = range(begin, max(begin + 1, end - margin), stride)
+    cuts = [begin, *(start + margin for start in starts[1:]), end]
+    return [(start, low - start, high - start) for start, low, high in zip(starts, cuts[:-1], cuts[1:], strict=True)]
 
 
 def part(trial: Trial, name: str, tested: Bool[np.ndarray, "bases"]) -> Trial:

@@ -103,6 +103,8 @@ def test_intervals_are_of_windows_drawn_again():
     assert (found.auprc_low, found.auprc, found.auprc_high) == pytest.approx((0.5, (1 + 2 / 3) / 2, 1))
     assert measured(case, 0.5, resamples=5) == measured(case, 0.5, resamples=5)
     assert measured(case, 0.5, resamples=5, seed=1) != measured(case, 0.5, resamples=5)
+    apart = case._replace(windows=3 + 7 * case.windows)  # the windows between hold no candidate
+    assert measured(apart, 0.5, resamples=400) == found
 
 
 @CASES

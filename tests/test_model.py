@@ -98,7 +98,7 @@ def test_the_stem_is_what_the_slow_reading_says(length: int, reach: int, filters
 
 @DIRECTIONS
 def test_a_match_is_a_sample_base_like_the_reference_base_so_far_away(causal: bool):
-    stem = PairStem(2 * REACH + 1, VOCABULARY, REACH, 0, 1, causal)
+    stem = PairStem(2 * REACH + 1, VOCABULARY, REACH, 0, 3, causal)
     with torch.no_grad():
         stem.matches.weight.copy_(torch.eye(2 * REACH + 1))
         stem.reference.weight.zero_()
@@ -107,6 +107,19 @@ def test_a_match_is_a_sample_base_like_the_reference_base_so_far_away(causal: bo
     for base in range(20 - 2 * REACH):
         for shift in range(-REACH, REACH + 1):
             assert shown[base, REACH + shift] == (ids[0, base] == reference[0, REACH + base + shift])
+
+
+@pytest.mark.parametrize("kernel", [3, 9])
+@DIRECTIONS
+def test_filters_start_by_looking_to_one_side(causal: bool, kernel: int):
+    stem = PairStem(5, VOCABULARY, REACH, 9, kernel, causal)
+    before, after = stem.sides
+    assert (before, after) == ((kernel - 1, 0) if causal else (kernel // 2, kernel // 2))
+    for number, row in enumerate(stem.smooth.tolist()):
+        left, own, right = row[:before], row[before], row[before + 1 :]
+        looks, blind = (left, right) if causal or number % 2 == 0 else (right, left)
+        assert own == 0 and all(tap > 0 for tap in looks) and not any(blind)
+        assert sum(looks) == pytest.approx(12)
 
 
 @DIRECTIONS
@@ -187,8 +200,8 @@ def test_answers_by_output():
         ({"conv": -1}, r"model\.conv must be at least 0, got -1"),
         ({"conv": 4}, r"model\.conv must be odd, so that it has a centre, or 0 for none, got 4"),
         ({"filters": -1}, r"model\.filters must be .*, got -1"),
-        ({"kernel": 4}, r"model\.kernel must be odd, so that it has a centre, got 4"),
-        ({"kernel": -1}, r"model\.kernel must be odd, so that it has a centre, got -1"),
+        ({"kernel": 4}, r"model\.kernel must be odd, so that it has a centre, and at least 3, got 4"),
+        ({"kernel": 1}, r"model\.kernel must be odd, so that it has a centre, and at least 3, got 1"),
         ({"dim": 18}, r"attention\.heads must divide the model's dim of 18, got 4"),
     ],
 )

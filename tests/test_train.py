@@ -9,8 +9,9 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -390,29 +391,39 @@ def test_wandb_offline(
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "NETRC"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    assert train(tmp_path / "run", f"data.fasta={genome[0]}", "control=null", "logger=wandb", "seed=7") == 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert train(tmp_path / "run", f"data.fasta={genome[0]}", "control=null", "logger=wandb", "seed=7") == 0
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody has called
+            server.accept()
     assert "wandb: no key was found" in capsys.readouterr().out
     assert wandb.run is None
     assert "WANDB_MODE" not in os.environ
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     written = list(records(file))
 
-    config = {one.key: json.loads(one.value_json) for record in written for one in record.run.config.update}
+    config = told(update for record in written for update in record.config.update)
     assert config["seed"] == 7
     assert config["attention"]["_target_"].endswith("LinearAttention")
-    history = [{(one.key or one.nested_key[0]): one.value_json for one in record.history.item} for record in written]
-    losses = [json.loads(row["loss"]) for row in history if "loss" in row]
+    history = [told(record.history.item) for record in written if record.HasField("history")]
+    losses = [row["loss"] for row in history if "loss" in row]
     assert losses == [float(row["loss"]) for row in rows(tmp_path / "run") if row["loss"]]
-    table = next(json.loads(row["report"]) for row in history if "report" in row)
-    assert table["_type"] == "table-file"
-    assert table["nrows"] == 9  # three detectors, three kinds
-    stored = json.loads((file.parent / "files" / table["path"]).read_text())
+    table = next(row for row in history if "report._type" in row)
+    assert table["report._type"] == "table-file"
+    stored = json.loads((file.parent / "files" / table["report.path"]).read_text())
     assert stored["columns"][:3] == ["detector", "trial", "kind"]
-    plots = [json.loads(value) for row in history for key, value in row.items() if key.startswith("plots/")]
-    assert [plot["format"] for plot in plots] == ["png", "png"]
-    assert all((file.parent / "files" / name).is_file() for plot in plots for name in plot["filenames"])
-    summary = {(one.key or one.nested_key[0]): one.value_json for r in written for one in r.summary.update}
-    assert json.loads(summary["test/auprc"]) == pytest.approx(figures(tmp_path / "run")["test/auprc"])
+    assert [row[:3] for row in stored["data"]][:2] == [["linear", "planted", "snv"], ["linear", "planted", "insertion"]]
+    for plot in ("precision_recall", "training"):
+        (name,) = next(row[f"plots/{plot}.filenames"] for row in history if f"plots/{plot}.filenames" in row)
+        assert (file.parent / "files" / name).read_bytes()[:4] == b"\x89PNG"
+    summary = told(update for record in written for update in record.summary.update)
+    assert summary["test/auprc"] == figures(tmp_path / "run")["test/auprc"]
+
+
+def told(items: Iterable) -> dict[str, Any]:
+    """The keys of wandb's items, dotted where they are nested, and the values."""
+    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
 def test_wandb_says_why_it_is_offline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,9 @@
-"""Every base of a genome is tested once, in a window that lines up, and scores come back to where they belong."""
+"""Each base of a genome is tested once or not at all, in a window that lines up; scores come back to their bases."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genoattn.evaluation import AlignerScorer, brief, mean_quality, put_to
-from genoattn.genome.mutate import Event, Mutation, Rates, apply, plant
+from genoattn.genome.mutate import Event, Mutation, Rates, Sample, apply, plant
 from genoattn.genome.regions import Interval
 from genoattn.genome.store import Genome, open_genome
-from genoattn.metrics import KINDS, OUTPUTS, SIMPLE, kind_of
+from genoattn.metrics import KINDS, LONG_KINDS, OUTPUTS, SIMPLE, kind_of
 from genoattn.objective import IGNORE
 from genoattn.tasks.aligned import Aligned
 from genoattn.tasks.base import Example
-from genoattn.trials import Trial, measure, planted, real, thresholds, tiles
+from genoattn.trials import Trial, measure, planted, real, stretches, thresholds, tiles
 
 RECORDS = [("ACGT", 900), ("AC", 120), ("AC", 400)]
 LENGTHS = [length for _, length in RECORDS]
 HELD_OUT = [Interval(0, 100, 300), Interval(0, 700, 900), Interval(1, 0, 120), Interval(2, 50, 90)]
 TASK = Aligned(reach=7)
 BUSY = Rates(0.06, 1.0, 0.5, 1.0, 1.0, longest=25)
-HALF = dict.fromkeys(OUTPUTS, 0.5)
+HALF: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 
 
@@ -52,23 +53,55 @@ def truth(examples: Sequence[Example]) -> list[np.ndarray]:
     return [np.stack([example.targets[name] == 1 for name in OUTPUTS], 1).astype(np.float64) for example in examples]
 
 
-@given(st.integers(1, 400), st.integers(1, 60))
+def in_reach(sample: Sample, length: int) -> np.ndarray:
+    """Bases that can be tested, one by one: all but the tails of long insertions."""
+    tail = set()
+    for event in sample.events:
+        if kind_of(event) == "long insertion":
+            tail |= set(range(event.start + max(1, length // 8), event.stop))
+    return np.array([base not in tail for base in range(len(sample.bases))], np.bool_)
+
+
+@given(st.integers(0, 50), st.integers(1, 400), st.integers(1, 60))
 @settings(deadline=None, max_examples=150)
-def test_tiles_test_each_base_once(total: int, length: int):
+def test_tiles_test_each_base_once(begin: int, total: int, length: int):
     tested = [0] * total
-    for start, low, high in tiles(total, length):
-        assert 0 <= start and 0 <= low < high <= length and start + high <= total
-        assert low >= length // 8 or start == 0
-        assert length - high >= length // 8 or start + high == total
+    for start, low, high in tiles(begin, begin + total, length):
+        assert begin <= start and 0 <= low < high and start + high <= begin + total
+        assert low >= length // 8 or start == begin
+        assert length - high >= length // 8  # at the end too, where there are bases beyond it
         for base in range(start + low, start + high):
-            tested[base] += 1
+            tested[base - begin] += 1
     assert tested == [1] * total
 
 
 def test_tiles_by_hand():
-    assert tiles(5, 8) == [(0, 0, 5)] and tiles(8, 8) == [(0, 0, 8)]
-    assert tiles(9, 8) == [(0, 0, 7), (1, 6, 8)]
-    assert tiles(24, 16) == [(0, 0, 14), (8, 6, 16)]
+    assert tiles(0, 5, 8) == [(0, 0, 5)] and tiles(3, 10, 8) == [(3, 0, 7)]
+    assert tiles(3, 11, 8) == [(3, 0, 7), (9, 1, 2)]
+    assert tiles(0, 24, 16) == [(0, 0, 14), (12, 2, 12)]
+
+
+SIZES = st.sampled_from([0, 1, 2, 11, 12, 40])
+
+
+@given(st.lists(st.tuples(st.integers(0, 15), SIZES, SIZES), max_size=6), st.integers(0, 9), st.integers(1, 100))
+@settings(deadline=None, max_examples=150)
+def test_stretches_leave_out_the_tails_of_long_insertions(steps: list[tuple[int, int, int]], rest: int, length: int):
+    """Mutations may touch here, and stand at either end."""
+    rng = np.random.default_rng(len(steps))
+    planned, at = [], 0
+    for gap, gone, came in steps:
+        planned.append(Mutation(at + gap, at + gap + gone, rng.integers(0, 2, came, dtype=np.uint8).tobytes()))
+        at += gap + gone
+    sample = apply(rng.integers(0, 2, at + rest, dtype=np.uint8), planned)
+    found = stretches(sample, length)
+    bases = [base for begin, end in found for base in range(begin, end)]
+    assert all(begin < end for begin, end in found)
+    assert bases == np.flatnonzero(in_reach(sample, length)).tolist()
+    begins = {begin for begin, _ in found}
+    for event in sample.events:
+        if kind_of(event) in LONG_KINDS:
+            assert event.start in bases and (event.stop in begins or event.stop not in bases)
 
 
 @SEEDS
@@ -79,8 +112,15 @@ def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
     samples = {record: apply(genome.bases(record, 0, LENGTHS[record]), found) for record, found in planned.items()}
     whole = np.concatenate([sample.bases for sample in samples.values()])
     inserted = np.concatenate([sample.inserted for sample in samples.values()])
-    begins = {0, len(samples[2].bases)}  # of the two records
-    assert trial.bases == len(whole) == len(trial.windows) and trial.tested.all()
+    offsets = {2: 0, 0: len(samples[2].bases)}
+    begins = {
+        offsets[record] + stop
+        for record, sample in samples.items()
+        for stop in [0, *(event.stop for event in sample.events if kind_of(event) in LONG_KINDS)]
+    }
+    assert trial.bases == len(whole) == len(trial.windows)
+    assert np.array_equal(trial.tested, np.concatenate([in_reach(sample, length) for sample in samples.values()]))
+    assert trial.tested.all() == (length == 1000)  # where an eighth of a window holds the longest insertion
     covered = np.zeros(len(whole), int)
     compared = 0
     for example, offset, low, high in windows_of(trial):
@@ -88,13 +128,56 @@ def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
         assert 0 <= low < high <= len(example.bases)
         covered[offset + low : offset + high] += 1
         assert not inserted[offset] or offset in begins  # never starts inside an insertion
-        assert offset in begins or example.targets["shift"][0] == TASK.reach
+        assert example.targets["shift"][0] == TASK.reach
         assert example.beside is not None and len(example.beside) == len(example.bases) + 2 * TASK.reach
         mutated = (example.targets["substitution"] == 1) | inserted[offset : offset + len(example.bases)]
         for base in np.flatnonzero((example.targets["shift"] != IGNORE) & ~mutated).tolist():
             assert example.bases[base] == example.beside[base + int(example.targets["shift"][base])]
             compared += 1
-    assert (covered == 1).all() and compared > 80
+    assert np.array_equal(covered, trial.tested) and compared > 80
+    assert begins <= {offset for _, offset, _, _ in windows_of(trial)}
+
+
+@pytest.mark.parametrize("length", [8, 64, 256, 1000])
+def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
+    rng = np.random.default_rng(0)
+    (tmp_path / "a.fa").write_text(">r\n" + "".join(rng.choice(list("ACGT"), 5000)) + "\n")
+    genome = open_genome([tmp_path / "a.fa"], tmp_path / "cache")
+    planned = [
+        Mutation(800, 803, b""),  # so that the sample has drifted already
+        Mutation(1000, 1000, rng.integers(0, 4, 1000, dtype=np.uint8).tobytes()),
+        Mutation(2100, 2100, b"\0\1"),
+        Mutation(2500, 3500, b""),
+    ]
+    trial, held_out = real("x", genome, TASK, {0: planned}, length, [Interval(0, 0, 5000)])
+    _, insertion, _, deletion = trial.events
+    assert max(len(example.bases) for example in trial.examples) <= length + 20
+    untested = np.flatnonzero(~trial.tested)
+    assert untested.tolist() == list(range(insertion.start + length // 8, insertion.stop))
+    assert held_out is not None and np.array_equal(held_out.tested, trial.tested)
+    found = measure(trial, trial.scores(truth), HALF, resamples=2)
+    assert {kind: (one.events, one.recall) for kind, one in found.items()} == dict.fromkeys(found, (1, 1.0))
+    assert set(found) == {"insertion", "deletion", *LONG_KINDS}
+    shown = {offset: example for example, offset, _, _ in windows_of(trial)}
+    bases = genome.bases(0, 0, 5000)
+    for stop, reference in (
+        (insertion.stop, insertion.reference),
+        (deletion.stop, deletion.reference + 1001),
+    ):
+        example, plain = shown[stop], min(length, 50)
+        assert example.beside is not None
+        assert example.bases[:plain].tolist() == bases[reference : reference + plain].tolist()
+        assert example.beside[TASK.reach :][:plain].tolist() == example.bases[:plain].tolist()
+        assert (example.targets["shift"][:plain] == TASK.reach).all()  # no drift
+
+
+@SEEDS
+@pytest.mark.parametrize("length", [8, 60])
+def test_every_event_is_scored(genome: Genome, length: int, seed: int):
+    trial, _ = real("x", genome, TASK, changes(genome, seed), length, [])
+    found = measure(trial, trial.scores(truth), HALF, resamples=2)
+    assert {kind: one.events for kind, one in found.items()} == Counter(kind_of(event) for event in trial.events)
+    assert set(LONG_KINDS) < set(found) and all(one.recall == one.precision == 1 for one in found.values())
 
 
 @SEEDS
@@ -106,7 +189,7 @@ def test_scores_come_back_to_their_bases(genome: Genome, seed: int):
         rows = [offset + np.arange(len(example.bases)) for example, offset, _, _ in windows_of(shown)]
         return shown.scores(lambda _: [np.stack([row, row, row], 1).astype(np.float64) for row in rows])
 
-    assert (numbers(trial) == np.arange(trial.bases)[:, None]).all()
+    assert (numbers(trial) == (np.arange(trial.bases) * trial.tested)[:, None]).all() and not trial.tested.all()
     assert (numbers(held_out)[held_out.tested] == np.flatnonzero(held_out.tested)[:, None]).all()
     assert 0 < len(held_out.examples) < len(trial.examples)
 
@@ -141,11 +224,12 @@ def test_the_held_out_part_is_what_lies_in_the_blocks(genome: Genome, seed: int)
     for record, found in planned.items():
         sample = apply(genome.bases(record, 0, LENGTHS[record]), found)
         inside = [set(range(block.start, block.stop)) for block in HELD_OUT if block.record == record]
-        tested += sum(origin in block for origin in sample.origin.tolist() for block in inside)
+        kept = sample.origin[in_reach(sample, 60)].tolist()
+        tested += sum(origin in block for origin in kept for block in inside)
         expected.update(kind_of(event) for event in sample.events for block in inside if brought_in(event) in block)
     measured = measure(held_out, held_out.scores(truth), HALF, resamples=2)
     assert {kind: one.events for kind, one in measured.items()} == dict(expected)
-    assert held_out.tested.sum() == tested and 0 < tested < whole.bases
+    assert held_out.tested.sum() == tested and 0 < tested < whole.tested.sum()
     assert all(one.rate == pytest.approx(one.events / tested) for one in measured.values())
 
 
@@ -171,7 +255,7 @@ def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pyt
     assert [(one.detector, one.trial) for one in results] == [("aligner", "x"), ("aligner", "x, held out")]
     (alone,) = put_to(trials[1:], detector, HALF, 5)
     assert alone.kinds == results[1].kinds and alone.kinds != results[0].kinds
-    assert (results[0].bases, results[1].bases) == (trials[0].bases, trials[1].tested.sum())
+    assert [one.bases for one in results] == [trial.tested.sum() for trial in trials]
     assert set(results[0].curves) == {"snv", "insertion", "deletion"}
     assert results[0].curves["snv"].recall.max() == 1
     simple = [results[0].kinds[kind].f1 for kind in ("snv", "insertion", "deletion")]
@@ -183,7 +267,7 @@ def test_in_brief_a_part_stands_for_its_whole(genome: Genome):
     (whole, held_out), (alone, nothing) = (
         real("x", genome, TASK, changes(genome, seed), 60, blocks) for seed, blocks in ((0, HELD_OUT), (1, []))
     )
-    assert held_out is not None and nothing is None
+    assert held_out is not None and nothing is None and not alone.tested.all()
     kept = {"both": brief([alone, whole, held_out]), "none": brief([whole, alone])}
     assert [id(trial) for trial in kept["both"]] == [id(alone), id(held_out)]
     assert [id(trial) for trial in kept["none"]] == [id(whole), id(alone)]

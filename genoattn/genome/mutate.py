@@ -69,6 +69,8 @@ class Rates:
     """How often and how to mutate: events a base, shares of the kinds (on any scale), sizes, and the ts/tv ratio.
 
     Indels are 1 to `longest` bases long and multi-base substitutions 2 to max(2, `longest`), each size equally likely.
+    A share `duplication` of the insertions copies the bases just before them, as a polymerase that slips does; the
+    others insert random ones.
     """
 
     rate: float = 0.02
@@ -78,6 +80,7 @@ class Rates:
     deletion: float = 0.15
     longest: int = 3
     transitions: float = 2.0
+    duplication: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
@@ -88,6 +91,8 @@ class Rates:
                 raise UserError(f"{name} must be a number of at least 0, got {value}")
         if not any(shares.values()):
             raise UserError("one of snv, mnv, insertion and deletion must be above 0, all are 0")
+        if not 0 <= self.duplication <= 1:
+            raise UserError(f"duplication must be a share between 0 and 1, got {self.duplication}")
         if self.longest < 1:
             raise UserError(f"longest must be at least 1 base, got {self.longest}")
 
@@ -113,11 +118,13 @@ def plant(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.rando
     chance = rng.random(int(sizes.sum()))
     fresh = (chance * 4).astype(np.uint8).tobytes()
     flips = _flips(chance, rates.transitions).tobytes()
+    copied = (rng.random(len(starts)) < rates.duplication).tolist()
 
     letters = reference.tobytes()
     mutations: list[Mutation] = []
     free = 0
-    for start, kind, size, end in zip(starts.tolist(), kinds.tolist(), sizes.tolist(), ends.tolist(), strict=True):
+    drawn = zip(starts.tolist(), kinds.tolist(), sizes.tolist(), ends.tolist(), copied, strict=True)
+    for start, kind, size, end, copy in drawn:
         stop = start if kind == _INSERTION else start + size
         indel = kind in (_INSERTION, _DELETION)
         if start < free or (indel and start == 0) or stop > len(letters) - indel:
@@ -127,7 +134,8 @@ def plant(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.rando
         if kind == _DELETION:
             inserted = b""
         elif kind == _INSERTION:
-            inserted = fresh[end - size : end]
+            source = letters[max(start - size, 0) : start]
+            inserted = source if copy and len(source) == size and max(source) < 4 else fresh[end - size : end]
         else:
             inserted = bytes(
                 [letter ^ flip for letter, flip in zip(letters[start:stop], flips[end - size : end], strict=True)]

@@ -32,8 +32,9 @@ class Aligned(Task):
         mnv: float = 0.0,
         insertion: float = 0.15,
         deletion: float = 0.15,
-        longest: int = 10,
+        longest: int = 6,
         transitions: float = 2.0,
+        duplication: float = 0.3,
         reach: int = 24,
         shift_weight: float = 0.3,
     ):
@@ -41,7 +42,7 @@ class Aligned(Task):
             raise UserError(f"task.reach must lie within 0 and 63 bases, got {reach}")
         if shift_weight < 0:
             raise UserError(f"task.shift_weight must be at least 0, got {shift_weight}")
-        self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions)
+        self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication)
         self.reach = reach
         self.outputs = {name: Output(1, 1.0) for name in ("substitution", "insertion", "deletion")}
         if shift_weight > 0:

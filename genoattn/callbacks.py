@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
+import rich.progress
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 @final
@@ -100,8 +102,28 @@ def _save(trainer: Trainer, file: Path) -> None:
 
 
 @final
-class Lines(Callback):
-    """A line at each validation: where training stands, in loss, quality, curriculum and speed."""
+class Progress(Callback):
+    """A bar where there is a terminal, and a line at each validation: how far, loss, quality, curriculum and speed."""
+
+    def __init__(self) -> None:
+        console = Console()
+        figures = TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} bases/s")
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), figures)
+        self.bar = rich.progress.Progress(
+            *columns, console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        done = trainer.global_step
+        self.task = self.bar.add_task("", total=trainer.max_steps, completed=done, loss=math.nan, speed=math.nan)
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if not self.bar.disable:
+            loss, speed = (float(trainer.callback_metrics[name]) for name in ("loss", "bases_per_second"))
+            self.bar.update(self.task, completed=trainer.global_step, loss=loss, speed=speed)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -110,7 +132,7 @@ class Lines(Callback):
             for name, value in figures.items()
             if name.startswith("validation/auprc_")
         )
-        Console().print(
+        self.bar.console.print(
             f"step {trainer.global_step:>6}  loss {figures.get('loss', 0):.4f}"
             f"  rate {figures.get('curriculum/rate', 0):.3f}  length {figures.get('curriculum/length', 0):.0f}"
             f"  {figures.get('bases_per_second', 0):,.0f} bases/s  validation loss {figures['validation/loss']:.4f}"
@@ -118,3 +140,9 @@ class Lines(Callback):
             highlight=False,
             soft_wrap=True,
         )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.bar.stop()

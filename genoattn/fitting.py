@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
-from rich.console import Console
 
 from genoattn import cost
-from genoattn.callbacks import Checkpoints, Lines, Stop
+from genoattn.callbacks import Checkpoints, Progress, Stop
 from genoattn.checkpoint import check_fit
 from genoattn.data import GenomeData
 from genoattn.errors import UserError
@@ -64,7 +62,7 @@ def fit(
     with warnings.catch_warnings():
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
-        trainer = _trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Lines()])
+        trainer = _trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
         device = trainer.strategy.root_device
         layer, parameters = type(learner.model.blocks[0].mix).__name__, cost.predicted(learner.model, 1)["parameters"]
         print(f"{name}: {layer} (torch) on {device}, {parameters:,} parameters")
@@ -81,7 +79,6 @@ def fit(
 
 
 def _trainer(settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
-    bar: list[Callback] = [RichProgressBar(refresh_rate=1, leave=True)] if Console().is_terminal else []
     try:
         return Trainer(
             accelerator=settings.accelerator,
@@ -94,9 +91,9 @@ def _trainer(settings: DictConfig, folder: Path, loggers: list[Logger], callback
             check_val_every_n_epoch=None,
             log_every_n_steps=settings.log_every,
             logger=loggers or False,
-            callbacks=[*callbacks, *bar],
+            callbacks=callbacks,
             enable_checkpointing=False,
-            enable_progress_bar=bool(bar),
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,

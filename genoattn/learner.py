@@ -81,10 +81,10 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         lost = loss(self(batch), batch.targets, self.outputs)
         self.bases_seen += batch.keep.sum()
-        self.log("loss", lost.total, prog_bar=True)
+        self.log("loss", lost.total)
         self.log_dict({f"loss/{name}": part for name, part in lost.parts.items()})
         began, seen = self._began
-        self.log("bases_per_second", (self.bases_seen - seen) / (time.perf_counter() - began), prog_bar=True)
+        self.log("bases_per_second", (self.bases_seen - seen) / (time.perf_counter() - began))
         self.log("bases_seen", self.bases_seen.float())
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         if batch.stage is not None:

@@ -50,7 +50,7 @@ def main(config: DictConfig) -> None:
     rivals = {"untrained": build_seeded(config, "attention")}
     rivals["untrained"].model.to(next(detector.model.parameters()).device)
     names = {"attention": attention, "untrained": "untrained"}
-    if config.control:
+    if config.control and config.control != config.attention:  # the same layer would only be trained twice
         rivals = {"control": build_seeded(config, "control"), **rivals}
         names["control"] = f"{chosen.choices.get('attention@control', 'control')} (control)"
         learn(config, "control", rivals["control"], source, folder, build_loggers(folder / "control", None, {}))

@@ -19,8 +19,8 @@ PROGRAMS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program that the first word names; returns the exit status."""
-    # Read when torch is first imported, below. Threads that spin at a barrier while another process holds their core made
-    # a training step on two cores 15 times slower; ones that soon sleep lose nothing on an idle machine.
+    # Read when torch is first imported, below. Threads that spin at a barrier while another process holds their core
+    # made a step on two cores 15 times slower; ones that soon sleep lose nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     program, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if program in ("-h", "--help"):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def flat(results: Sequence[Result], main: str) -> dict[str, int | float]:
     figures: dict[str, int | float] = {}
     for result in results:
         trial = "test" if result.trial == "planted" else result.trial.replace(", held out", "_held_out")
-        prefix = trial if result.detector == main else f"{result.detector}/{trial}"
+        rival = re.sub(r"\W+", "_", result.detector).strip("_")
+        prefix = trial if result.detector == main else f"{rival}/{trial}"
         for kind, found in result.kinds.items():
             figures |= {f"{prefix}/{kind.replace(' ', '_')}/{name}": value for name, value in found._asdict().items()}
         figures[f"{prefix}/auprc"] = mean_quality(result, lambda found: found.auprc)

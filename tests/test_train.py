@@ -355,10 +355,17 @@ def test_max_seconds_ends_training_and_the_run_goes_on_to_its_report(
 
 
 @pytest.mark.usefixtures("unplotted")
-def test_the_last_step_is_validated(genome: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_last_step_is_validated_and_a_terminal_shows_how_far_it_is(
+    genome: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "150")):
+        monkeypatch.setenv(name, value)
     words = ("trainer.max_steps=3", "trainer.validate_every=2", "control=null")
     assert train(tmp_path, f"data.fasta={genome[0]}", *words) == 0
     assert [row["step"] for row in rows(tmp_path) if row["validation/loss"]] == ["1", "2"]
+    said = capfd.readouterr().out
+    assert "0/3" in said
+    assert [said.count(f"\r\x1b[2Kstep      {number}  loss ") for number in (2, 3)] == [1, 1]  # where the bar stood
 
 
 def test_the_weights_of_the_lowest_validation_loss_are_tested_and_kept(finished: Path) -> None:

@@ -17,6 +17,8 @@ KINDS = {"snv": 0, "mnv": 0, "insertion": 1, "deletion": 2, "long insertion": 1,
 SIMPLE = ("snv", "insertion", "deletion")
 """The kinds by which a detector's thresholds are chosen and its mean quality is told."""
 LONG_KINDS = ("long insertion", "long deletion")
+CHUNK = 256
+"""Events that are resampled at once."""
 LONG = 10
 """An indel of more bases than this is a long one."""
 
@@ -145,15 +147,30 @@ def resampled_average_precision(
     scores, truth, windows = (column[kept][order] for column in scored)
     ties = np.searchsorted(-scores, -scores, side="right") - 1  # the last candidate of the same score
     at = ties[truth]
-    values = []
-    for draw in draws:
-        weight = draw[windows]
-        ranked, hits = np.cumsum(weight)[at], np.cumsum(weight * truth)[at]
-        share = weight[truth]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision = np.where(ranked > 0, hits / ranked, 0)
-            values.append((share * precision).sum() / share.sum())
-    return np.array(values)
+    # A candidate counts at its own event and all that rank after it, so what falls between two events is summed once.
+    first = np.searchsorted(at, np.arange(len(scores)))
+    times = draws.T.astype(np.float64)
+    share = times[windows[truth]]
+    hits = np.zeros_like(share)
+    np.add.at(hits, first[truth], share)
+    ranked = np.concatenate(
+        [
+            _between(first, windows, low, min(low + CHUNK, len(at)), len(times)) @ times
+            for low in range(0, len(at), CHUNK)
+        ]
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.nan_to_num(hits.cumsum(0) / ranked.cumsum(0))
+        return (share * precision).sum(0) / share.sum(0)
+
+
+def _between(
+    first: Int[np.ndarray, "candidates"], windows: Int[np.ndarray, "candidates"], low: int, high: int, count: int
+) -> Float[np.ndarray, "events windows"]:
+    """How many candidates of each window count first at events low … high."""
+    begin, end = np.searchsorted(first, [low, high])
+    cells = (first[begin:end] - low) * count + windows[begin:end]
+    return np.bincount(cells, minlength=(high - low) * count).reshape(high - low, count).astype(np.float64)
 
 
 def _draws(windows: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples windows"]:

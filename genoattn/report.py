@@ -170,7 +170,7 @@ def _figures(found: Quality) -> tuple[str, ...]:
         f"{found.precision:.3f}",
         f"{found.recall:.3f}",
         f"{found.f1:.3f} [{found.f1_low:.3f}–{found.f1_high:.3f}]",
-        f"{found.base_auprc:.3f}",
+        "–" if math.isnan(found.base_auprc) else f"{found.base_auprc:.3f}",
     )
 
 

@@ -197,13 +197,18 @@ def thresholds(trial: Trial, scores: Float[np.ndarray, "bases 3"]) -> dict[str, 
 def measure(
     trial: Trial, scores: Float[np.ndarray, "bases 3"], cut_offs: Mapping[str, float], resamples: int = 200
 ) -> dict[str, Quality]:
-    """How well the scores find the trial's mutations, by kind."""
+    """How well the scores find the trial's mutations, by kind; bases of long indels count in no figure per base."""
+    short = trial.tested.copy()
+    for event in trial.events:
+        if kind_of(event) in LONG_KINDS:
+            short[event.first : event.last] = False
     measured = {}
     for kind, scored in gather(scores, trial.events, trial.windows, trial.tested).items():
         column = KINDS[kind]
         target = trial.targets[OUTPUTS[column]]
-        asked = trial.tested & (target != IGNORE)
-        base_auprc = per_base_auprc(scores[:, column], target == 1, asked)
+        asked = short & (target != IGNORE)
+        told = kind not in LONG_KINDS
+        base_auprc = per_base_auprc(scores[:, column], target == 1, asked) if told else float("nan")
         bases = int(trial.tested.sum())
         measured[kind] = quality(scored, cut_offs[OUTPUTS[column]], base_auprc, bases, resamples, seed=0)
     return measured

@@ -69,7 +69,7 @@ def test_flat_keys():
     figures = flat(RESULTS, "window")
     assert figures["test/snv/auprc"] == 0.911 and figures["test/long_deletion/auprc"] == 0.533
     assert figures["N315/snv/auprc"] == 0.944 and figures["N315_held_out/snv/auprc"] == 0.955
-    assert figures["none (control)/test/deletion/auprc"] == 0.177 and figures["aligner/test/snv/f1"] == 0.799
+    assert figures["none_control/test/deletion/auprc"] == 0.177 and figures["aligner/test/snv/f1"] == 0.799
     assert figures["test/auprc"] == pytest.approx((0.911 + 0.722) / 2)  # long deletions are no part of the mean
     assert figures["aligner/test/f1"] == pytest.approx((0.799 + 0.688) / 2)
     kinds = sum(len(one.kinds) for one in RESULTS)

@@ -21,8 +21,8 @@ from genoattn.tokenizers.base import BaseTokenizer
 from genoattn.trials import Trial, measure, thresholds
 
 _Item = TypeVar("_Item")
-BATCH_BASES = 32_768
-"""How many bases are scored at once."""
+BATCH_BASES = 8_192
+"""How many bases are scored at once: larger batches only make tensors that the allocator faults in anew each time."""
 CALLS: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
 """Thresholds for a detector that scores 0 and 1."""
 

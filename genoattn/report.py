@@ -137,11 +137,12 @@ def plot_training(metrics: Path, file: Path) -> None:
     above.legend()
     if "curriculum/rate" in points:
         below.plot(*zip(*points["curriculum/rate"], strict=True), label="mutations a base")
-    below.set(xlabel="bases seen", ylabel="mutation rate")
+    below.set_xlabel("bases seen")
+    below.set_ylabel("mutations a base", color="C0")
     if "curriculum/length" in points:
         beside = below.twinx()
         beside.plot(*zip(*points["curriculum/length"], strict=True), "C1--", label="length")
-        beside.set_ylabel("window (bases)")
+        beside.set_ylabel("window (bases)", color="C1")
     _save(figure, file)
 
 

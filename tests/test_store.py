@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genoattn.errors import UserError
-from genoattn.genome import store
+from genoattn.genome import digests, store
 from genoattn.genome.alphabet import LETTERS, UNKNOWN, decode_bases, encode_bases
 from genoattn.genome.fasta import Record
 from genoattn.genome.store import Genome, open_genome
@@ -127,9 +127,9 @@ def test_names_must_differ(fasta: Path, cache: Path, tmp_path: Path):
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("fresh", [store._FRESH_NS, -1])
+@pytest.mark.parametrize("fresh", [digests._FRESH_NS, -1])
 def test_the_content_is_the_key(fasta: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: int):
-    monkeypatch.setattr(store, "_FRESH_NS", fresh)
+    monkeypatch.setattr(digests, "_FRESH_NS", fresh)
     copy = tmp_path / "copy.fa"
     copy.write_text(TEXT)
     assert open_genome([fasta], cache).folder == open_genome([copy], cache).folder
@@ -147,7 +147,7 @@ def test_a_settled_file_is_hashed_once(fasta: Path, cache: Path, monkeypatch: py
     open_genome([fasta], cache)
     open_genome([fasta], cache)
     assert len(hashed) == 2, "a file this fresh might still change unseen"
-    monkeypatch.setattr(store, "_FRESH_NS", -1)
+    monkeypatch.setattr(digests, "_FRESH_NS", -1)
     open_genome([fasta], cache)
     open_genome([fasta], cache)
     assert len(hashed) == 3

@@ -20,13 +20,12 @@ from jaxtyping import Bool, UInt8
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import DECODE, SOFT, UNKNOWN
-from genoattn.genome.fasta import Record, check_file, read_fasta
+from genoattn.genome.digests import BUILDING, Source, meet, read_memo, remember, stamp
+from genoattn.genome.fasta import Record, read_fasta
 
 FORMAT = 1  # part of the key: a store of another layout is never opened, only built anew beside it
-_BASES, _INDEX, _MEMO, _BUILDING = "bases.u8", "index.json", "genome-digests.json", ".building-"
+_BASES, _INDEX = "bases.u8", "index.json"
 _CHUNK = 1 << 24
-_MEMO_ENTRIES = 1000
-_FRESH_NS = 2_000_000_000
 _ABANDONED_SECONDS = 24 * 3600
 _LETTERS = DECODE.tobytes().ljust(256, b"N")
 
@@ -111,14 +110,6 @@ def _reopen(folder: Path, soft_mask: str) -> Genome:
     return genome
 
 
-class _Source(NamedTuple):
-    """A FASTA file as it was met: whatever may change in it changes its stamp."""
-
-    path: Path
-    stamp: list[int]
-    sha256: str
-
-
 def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str = "use") -> Genome:
     """The genome in these files, in this order: encoded into the cache the first time, only mapped after that.
 
@@ -129,15 +120,15 @@ def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str
     if not paths:
         raise UserError("data.fasta names no file; expected at least one")
     root = Path(os.path.expanduser(cache or os.environ.get("GENOATTN_CACHE") or "~/.cache/genoattn"))
-    memo = _read_memo(root)
-    sources = [_meet(Path(os.path.expanduser(path)), memo) for path in paths]
+    memo = read_memo(root)
+    sources = [meet(Path(os.path.expanduser(path)), memo) for path in paths]
     key = hashlib.sha256(json.dumps([FORMAT, *(source.sha256 for source in sources)]).encode()).hexdigest()
     folder = root / f"genome-{key[:32]}"
     # Another process may be replacing a damaged store at this moment, hence more than one try.
     for _ in range(3):
         genome = _load(folder, soft_mask)
         if genome is not None:
-            _remember(root, memo, sources)
+            remember(root, memo, sources)
             return genome
         _build(sources, root, folder)
     raise UserError(f"the store {folder} cannot be read after it was built; remove it, or set $GENOATTN_CACHE")
@@ -155,9 +146,9 @@ def _load(folder: Path, soft_mask: str) -> Genome | None:
     return Genome(folder, soft_mask, records, stored) if whole else None
 
 
-def _build(sources: Sequence[_Source], root: Path, folder: Path) -> None:
+def _build(sources: Sequence[Source], root: Path, folder: Path) -> None:
     """Writes a store beside its place and renames it there; whatever happens on the way leaves nothing behind."""
-    work = root / f"{_BUILDING}{os.getpid()}-{secrets.token_hex(4)}"
+    work = root / f"{BUILDING}{os.getpid()}-{secrets.token_hex(4)}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
@@ -173,7 +164,7 @@ def _build(sources: Sequence[_Source], root: Path, folder: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _write(sources: Sequence[_Source], work: Path) -> None:
+def _write(sources: Sequence[Source], work: Path) -> None:
     owners: dict[str, Path] = {}
     records: list[GenomeRecord] = []
     with open(work / _BASES, "wb") as file:
@@ -187,7 +178,7 @@ def _write(sources: Sequence[_Source], work: Path) -> None:
                 records.append(_append(record, file))
         _settle(file)
     for source in sources:
-        if _stamp(source.path) != source.stamp:
+        if stamp(source.path) != source.stamp:
             raise UserError(f"{source.path} changed while it was being read")
     index = {
         "format": FORMAT,
@@ -237,52 +228,7 @@ def _install(work: Path, folder: Path) -> None:
 
 def _sweep(root: Path) -> None:
     """Removes what builds that were killed long ago could not."""
-    for folder in root.glob(f"{_BUILDING}*"):
+    for folder in root.glob(f"{BUILDING}*"):
         with suppress(FileNotFoundError):
             if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _stamp(path: Path) -> list[int]:
-    about = os.stat(path)
-    return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
-
-
-def _meet(path: Path, memo: dict[str, dict]) -> _Source:
-    """A file and the sha256 of its bytes, which is not computed again while the memo knows its stamp."""
-    check_file(path)
-    stamp = _stamp(path)
-    known = memo.get(os.path.abspath(path))
-    if known is not None and known["stamp"] == stamp:
-        return _Source(path, stamp, known["sha256"])
-    try:
-        with open(path, "rb") as file:
-            return _Source(path, stamp, hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _read_memo(root: Path) -> dict[str, dict]:
-    """What is remembered of files hashed before; a damaged memo is an empty one."""
-    try:
-        memo = json.loads((root / _MEMO).read_text("utf-8"))
-        return {path: {"stamp": list(about["stamp"]), "sha256": str(about["sha256"])} for path, about in memo.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _remember(root: Path, memo: dict[str, dict], sources: Sequence[_Source]) -> None:
-    # A file written a moment ago could be written again within the clock's tick, and its stamp would not tell.
-    settled = [source for source in sources if time.time_ns() - max(source.stamp[1:3]) > _FRESH_NS]
-    news = {os.path.abspath(source.path): {"stamp": source.stamp, "sha256": source.sha256} for source in settled}
-    if all(memo.get(path) == about for path, about in news.items()):
-        return
-    entries = list((_read_memo(root) | news).items())[-_MEMO_ENTRIES:]
-    scratch = root / f"{_BUILDING}memo-{os.getpid()}-{secrets.token_hex(4)}"
-    # A cache that can only be read still serves; the next start then hashes again.
-    with suppress(OSError):
-        try:
-            scratch.write_text(json.dumps(dict(entries)), "utf-8")
-            os.replace(scratch, root / _MEMO)
-        finally:
-            scratch.unlink(missing_ok=True)

@@ -1,5 +1,21 @@
-"""Every shape written in a signature of genoattn is checked at every call while the tests run."""
+"""What all tests share: shapes in signatures are checked at every call, and programs run apart from the machine."""
 
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("genoattn", "beartype.beartype")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of its own, and words of pytest that Hydra does not see; threads as they were."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENOATTN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(sys, "argv", ["pytest"])
+        yield
+    torch.set_num_threads(threads)

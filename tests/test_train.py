@@ -50,15 +50,7 @@ def write_genome(folder: Path, name: str, seed: int, lengths: Sequence[int] = (1
     return fasta, vcf
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache of its own, and words of pytest that Hydra does not see; threads as they were."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GENOATTN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(sys, "argv", ["pytest"])
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture

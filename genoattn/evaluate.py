@@ -5,22 +5,38 @@ from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from genoattn import cost
-from genoattn.assemble import PARTS, Parts, build, divide, open_source, trials
+from genoattn.assemble import build, build_tokenizer, divide, open_source
 from genoattn.checkpoint import find_model, load_weights, read_description
 from genoattn.errors import UserError
-from genoattn.evaluation import CALLS, AlignerScorer, ModelScorer, brief, put_to
-from genoattn.report import flat, publish
+from genoattn.exams import open_exam
+from genoattn.exams.base import Contestant
+from genoattn.parts import Parts
+from genoattn.report import publish
 from genoattn.train import announce
 
-NEEDED = (*PARTS, "name", "thresholds", "untrained", "length", "split", "seed", "genome")
+NEEDED = (
+    "tokenizer",
+    "task",
+    "model",
+    "attention",
+    "name",
+    "kept",
+    "untrained",
+    "length",
+    "split",
+    "seed",
+    "genome",
+    "rc",
+)
 """What a model's description says besides its weights."""
 
 
 def main(config: DictConfig) -> None:
-    """Load a model (and its control where there is one), put it to the trials of a genome, and report."""
+    """Load a model (and its control where there is one), put it to the exam of a genome, and report."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     home = find_model(Path(config.checkpoint))
     about = read_description(home)
@@ -35,27 +51,21 @@ def main(config: DictConfig) -> None:
     announce(source)
     if not known:
         print("this is not the genome that the model was trained on: all of it is held out")
-    tests = trials(source, config.data, config.test, parts.task, known)
-    if not source.vcfs:
-        print("no data.vcf: evaluation uses planted mutations only")
+    strands = (config.rc or about["rc"]) in ("average", "equivariant")
+    exam = open_exam(source, config.data, config.test, parts.task, strands, known)
 
-    name, resamples = str(about["name"]), config.test.resamples
-    results = put_to(tests, ModelScorer(name, parts.model, parts.tokenizer), about["thresholds"], resamples)
+    sitting = [Contestant("attention", str(about["name"]), parts, about["kept"])]
     beside = home.parent / "control" / "model"
     if beside.is_dir():
         control = read_description(beside)
-        rival = load(beside, control)
-        scorer = ModelScorer(str(control["name"]), rival.model, rival.tokenizer)
-        results += put_to(tests, scorer, control["thresholds"], resamples)
+        sitting.append(Contestant("control", str(control["name"]), load(beside, control), control["kept"]))
     torch.manual_seed(about["seed"])
-    fresh = build(about)
-    scorer = ModelScorer("untrained", fresh.model, fresh.tokenizer)
-    results += put_to(brief(tests), scorer, about["untrained"], resamples)
-    results += put_to(brief(tests), AlignerScorer(parts.task.reach), CALLS, resamples)
+    sitting.append(Contestant("untrained", "untrained", build(about, parts.task, parts.tokenizer), about["untrained"]))
+    outcome = exam.hold(sitting)
 
-    figures = flat(results, name)
-    figures |= {f"cost/{key}": value for key, value in cost.predicted(parts.model, config.data.length).items()}
-    publish(folder, results, figures, name)
+    predicted = cost.predicted(parts.model, config.data.length)
+    figures = outcome.figures | {f"cost/{key}": value for key, value in predicted.items()}
+    publish(folder, outcome.sheets, figures, outcome.plots)
     print(f"run folder: {folder}")
 
 
@@ -64,6 +74,6 @@ def load(home: Path, about: dict) -> Parts:
     missing = [key for key in NEEDED if key not in about]
     if missing:
         raise UserError(f"{home} lacks {', '.join(missing)} in its description")
-    parts = build(about)
+    parts = build(about, instantiate(about["task"]), build_tokenizer(about["tokenizer"], None, about["seed"]))
     load_weights(home, parts.model)
     return parts

@@ -8,6 +8,7 @@ from genoattn.signature import Between, Node
 Count = Annotated[int, Between(minimum=1)]
 Share = Annotated[float, Between(minimum=0, maximum=1)]
 Seed = Annotated[int, Between(minimum=0, maximum=2**32 - 1)]  # what numpy takes
+Strands = Literal["none", "augment", "average", "equivariant"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Data:
     validation_windows: Count
     cache: str | None
     workers: Annotated[int, Between(minimum=0)]
+    bucket: Count
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Test:
     seed: Seed
     threshold_windows: Count
     resamples: Count
+    phases: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Train:
     """What every training run has."""
 
     seed: Seed
+    rc: Strands
     data: Data
     trainer: Trainer
     test: Test
@@ -89,6 +93,7 @@ class Evaluate:
     """What every evaluation has."""
 
     seed: Seed
+    rc: Strands | None
     checkpoint: str
     data: Data
     test: Test

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from genoattn import evaluation
+from genoattn import parts
 from genoattn.attention.base import Layout
 from genoattn.errors import UserError
 from genoattn.evaluation import ModelScorer
@@ -217,8 +217,8 @@ def test_a_scorer_scores_each_example_as_if_alone(monkeypatch: pytest.MonkeyPatc
         for length in (12, 20, 7, 20, 9)
     ]
     model = build()
-    monkeypatch.setattr(evaluation, "BATCH_BASES", 45)  # two of the longest at once
-    scores = ModelScorer("window", model, BaseTokenizer())(examples)
+    monkeypatch.setattr(parts, "BATCH_BASES", 45)  # two of the longest at once
+    scores = ModelScorer("window", parts.Parts(BaseTokenizer(), task, model))(examples)
     assert model.training
     for example, found in zip(examples, scores, strict=True):
         assert example.beside is not None

@@ -56,7 +56,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 @pytest.fixture
 def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes longest in so small a run."""
-    for name in ("train.plot_training", "report.plot_curves"):
+    for name in ("train.plot_training", "exams.detection.plot_curves"):
         monkeypatch.setattr(f"genoattn.{name}", lambda *_: None)
 
 

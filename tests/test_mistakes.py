@@ -226,7 +226,7 @@ def test_a_checkpoint_to_evaluate(
     description.write_text(json.dumps({**about, "model": {**about["model"], "dim": 32}}))
     assert told(copy).startswith(f"{weights} does not fit this model: it holds ")
     description.write_text(json.dumps({**about, "format": 99}))
-    assert told(copy).startswith(f"{description} is not a model description of format 1")
+    assert told(copy).startswith(f"{description} is not a model description of format 2")
     description.write_text(json.dumps({key: value for key, value in about.items() if key != "thresholds"}))
     assert told(copy) == f"{copy} lacks thresholds in its description"
     description.write_text("{")

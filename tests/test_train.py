@@ -28,7 +28,7 @@ from genoattn.tracking import wandb_logger
 CHECKOUT = Path(__file__).parents[1]
 ATTENTIONS = sorted(file.stem for file in (CHECKOUT / "conf" / "attention").glob("*.yaml"))
 SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=12", "test.threshold_windows=12", "test.resamples=2")
-TIMED = ("cost/train_seconds", "cost/bases_per_second", "cost/peak_bytes")
+TIMED = ("cost/train_seconds", "cost/bases_per_second", "cost/peak_bytes", "cost/tokens", "cost/padding")
 
 
 def write_genome(folder: Path, name: str, seed: int, lengths: Sequence[int] = (16_000,)) -> tuple[Path, Path]:
@@ -74,7 +74,7 @@ def evaluate(folder: Path, *words: str) -> int:
 
 
 def figures(folder: Path) -> dict[str, float]:
-    """metrics.json without what a clock measured."""
+    """metrics.json without what training alone can measure."""
     found = json.loads((folder / "metrics.json").read_text())
     return {key: value for key, value in found.items() if key not in TIMED}
 

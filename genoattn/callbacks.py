@@ -129,7 +129,7 @@ class Progress(Callback):
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         quality = "".join(
             f"  {measure} "
-            + "  ".join(f"{name.removeprefix(prefix)} {value:.3f}" for name, value in figures.items() if prefix in name)
+            + "  ".join(_told(name.removeprefix(prefix), value) for name, value in figures.items() if prefix in name)
             for measure, prefix in (("AUPRC", "validation/auprc_"), ("accuracy", "validation/accuracy_"))
             if any(prefix in name for name in figures)
         )
@@ -147,3 +147,8 @@ class Progress(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.bar.stop()
+
+
+def _told(name: str, value: float) -> str:
+    nothing = math.copysign(1, value) < 0  # so torchmetrics says that there was nothing to find
+    return f"{name} {'–' if nothing else f'{value:.3f}'}"

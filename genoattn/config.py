@@ -56,7 +56,7 @@ def check(config: DictConfig, spine: type) -> None:
 def choices(program: str) -> dict[str, tuple[str | None, list[Path]]]:
     """For every group of a program, the choice it makes by itself (None: none) and the files of all there are."""
     made = _composed(program, []).hydra.runtime.choices
-    groups = [str(group) for group in made if not str(group).startswith("hydra/")]
+    groups = [str(group) for group in made if "/" not in str(group)]  # hydra's own, and what experiments hold
     return {group: (made[group], sorted((conf_dir() / group.partition("@")[0]).glob("*.yaml"))) for group in groups}
 
 

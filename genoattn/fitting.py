@@ -27,6 +27,7 @@ NOISE = (
     r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
     r".*The '.*' does not have many workers",  # examples are cheap
     r".*Experiment logs directory .* exists and is not empty",  # it holds the config
+    r"No positive samples found in target",  # a task may plant no mutation of a kind
 )
 """What Lightning warns of and a user can do nothing about."""
 

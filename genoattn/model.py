@@ -36,19 +36,23 @@ class Convolution(nn.Module):
 
 @final
 class Motif(nn.Module):
-    """A convolution over `width` real tokens, centred, or ending at its own when causal, then a GELU."""
+    """A convolution over `width` real tokens, centred, or ending at its own when causal, a GELU and a norm.
+
+    At first twice as strong as the embedding: a base says less about its place than what surrounds it.
+    """
 
     def __init__(self, dim: int, width: int, causal: bool):
         super().__init__()
         if width % 2 == 0:
             raise UserError(f"model.motif must be odd, so that it has a centre, or 0 for none, got {width}")
-        self.weight = nn.Conv1d(dim, dim, width)
+        self.weight, self.norm = nn.Conv1d(dim, dim, width), nn.RMSNorm(dim)
+        nn.init.constant_(self.norm.weight, 2)
         self.sides = (width - 1, 0) if causal else (width // 2, width // 2)
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], keep: Bool[Tensor, "batch length"] | None
     ) -> Float[Tensor, "batch length dim"]:
-        return F.gelu(self.weight(F.pad(blank(x, keep).transpose(1, 2), self.sides)).transpose(1, 2))
+        return self.norm(F.gelu(self.weight(F.pad(blank(x, keep).transpose(1, 2), self.sides)).transpose(1, 2)))
 
 
 @final
@@ -107,6 +111,8 @@ class SequenceModel(nn.Module):
         self.outputs, self.verdicts, self.causal, self.recompute = dict(outputs), dict(verdicts), causal, recompute
         self.embed = nn.Embedding(vocabulary, dim)
         self.segment = nn.Embedding(segments, dim) if segments > 1 else None
+        if self.segment is not None:  # weak at first: bases of two sequences are to look alike
+            nn.init.normal_(self.segment.weight, std=0.2)
         self.motif = Motif(dim, motif, causal) if motif else None
         self.stem = None if reach is None else PairStem(dim, vocabulary, reach, filters, kernel, causal)
         self.blocks = nn.ModuleList(Block(dim, mlp, conv, causal, attention) for _ in range(depth))

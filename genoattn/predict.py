@@ -38,7 +38,7 @@ def reflect(
         return answers
     index = torch.arange(answers.shape[1], device=answers.device)
     # What lies before base i of one strand lies before base n - i of the other; before base 0 there is nothing.
-    turned = lengths[:, None] - index - (mirror != "gap")
+    turned = lengths[:, None] - index - int(mirror != "gap")
     turned = torch.where((turned >= 0) & (turned < lengths[:, None]), turned, index)
     answers = answers.gather(1, turned[..., None].expand_as(answers))
     return answers.flip(-1) if mirror == "letter" else answers

@@ -60,10 +60,11 @@ class FullAttention(Attention):
         positions: str = "rotary",
         qk_norm: bool = True,
         sharpness: float = 1.0,
+        alike: bool = False,
         cross: float = 0.0,
     ):
         super().__init__()
-        self.heads = Heads(dim, heads, qk_norm, sharpness)
+        self.heads = Heads(dim, heads, qk_norm, sharpness, alike)
         self.causal = causal
         self.crossing = crossing_heads(cross, heads)
         self.averages = not self.crossing

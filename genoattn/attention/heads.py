@@ -17,7 +17,7 @@ POSITIONS = ("rotary", "none")
 class Heads(nn.Module):
     """Projections of a sequence to queries, keys and values by head, and of the answers back."""
 
-    def __init__(self, dim: int, heads: int, qk_norm: bool = True, sharpness: float = 1.0):
+    def __init__(self, dim: int, heads: int, qk_norm: bool = True, sharpness: float = 1.0, alike: bool = False):
         super().__init__()
         if heads < 1 or dim % heads:
             raise UserError(f"attention.heads must divide the model's dim of {dim}, got {heads}")
@@ -33,6 +33,8 @@ class Heads(nn.Module):
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
+        if alike:  # what looks alike attracts from the first step on
+            self.key.weight.data.copy_(self.query.weight.data)
         if qk_norm:
             self.log_sharpness = nn.Parameter(torch.full((heads,), math.log(sharpness)))
 

@@ -82,13 +82,14 @@ class WindowAttention(Attention):
         positions: str = "rotary",
         qk_norm: bool = True,
         sharpness: float = 1.0,
+        alike: bool = False,
         cross: float = 0.0,
     ):
         super().__init__()
         for name, value in (("left", left), ("right", right)):
             if value < 0:
                 raise UserError(f"attention.{name} must be 0 or more tokens, got {value}")
-        self.heads = Heads(dim, heads, qk_norm, sharpness)
+        self.heads = Heads(dim, heads, qk_norm, sharpness, alike)
         self.causal = causal
         self.crossing = crossing_heads(cross, heads)
         self.averages = not self.crossing

@@ -75,7 +75,9 @@ def test_what_learns(tune: str, start: tuple[Path, Path], tmp_path: Path, capsys
     words = (f"checkpoint={tmp_path / 'run'}", f"data.fasta={fasta}", "data.length=64", *SMALL[2:])
     assert main(["evaluate", *words, f"hydra.run.dir={tmp_path / 'seen'}"]) == 0
     again = json.loads((tmp_path / "seen" / "metrics.json").read_text())
-    assert {key: found[key] for key in again if "cost" not in key} == {k: v for k, v in again.items() if "cost" not in k}
+    assert {key: found[key] for key in again if "cost" not in key} == {
+        k: v for k, v in again.items() if "cost" not in k
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from genoattn.checkpoint import load_weights
 from genoattn.config import genomes_dir
 from genoattn.data import Examples, WindowMaker
 from genoattn.errors import UserError
@@ -21,6 +22,22 @@ from genoattn.tokenizers.contract import Tokenizer
 SHIPPED = ("NCTC8325.fa.gz", ("RN4220.vcf.gz", "N315.vcf.gz"))
 LEARNED_FROM = 4096
 """Bases of a stretch from which a tokenizer learns."""
+
+NEEDED = (
+    "tokenizer",
+    "task",
+    "model",
+    "attention",
+    "name",
+    "kept",
+    "untrained",
+    "length",
+    "split",
+    "seed",
+    "genome",
+    "rc",
+)
+"""What a model's description says besides its weights."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,16 @@ def build(config: Mapping, task: Task, tokenizer: Tokenizer, attention: str = "a
     if reason := task.refuse(tokenizer.span, model.causal):
         raise UserError(f"this task cannot be set to this model: {reason}")
     return Parts(tokenizer, task, model)
+
+
+def load(home: Path, about: dict) -> Parts:
+    """The parts of a saved model, its weights in place."""
+    missing = [key for key in NEEDED if key not in about]
+    if missing:
+        raise UserError(f"{home} lacks {', '.join(missing)} in its description")
+    parts = build(about, instantiate(about["task"]), build_tokenizer(about["tokenizer"], None, about["seed"]))
+    load_weights(home, parts.model)
+    return parts
 
 
 def build_tokenizer(node: Mapping, source: Source | None, seed: int) -> Tokenizer:

@@ -5,38 +5,19 @@ from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from genoattn import cost
-from genoattn.assemble import build, build_tokenizer, divide, open_source
-from genoattn.checkpoint import find_model, load_weights, read_description
-from genoattn.errors import UserError
+from genoattn.assemble import build, divide, load, open_source
+from genoattn.checkpoint import find_model, read_description
 from genoattn.exams import open_exam
 from genoattn.exams.base import Contestant
-from genoattn.parts import Parts
 from genoattn.report import publish
 from genoattn.train import announce
 
-NEEDED = (
-    "tokenizer",
-    "task",
-    "model",
-    "attention",
-    "name",
-    "kept",
-    "untrained",
-    "length",
-    "split",
-    "seed",
-    "genome",
-    "rc",
-)
-"""What a model's description says besides its weights."""
-
 
 def main(config: DictConfig) -> None:
-    """Load a model (and its control where there is one), put it to the exam of a genome, and report."""
+    """Load a model (and what stands beside it in its run), put it to the exam of a genome, and report."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     home = find_model(Path(config.checkpoint))
     about = read_description(home)
@@ -55,10 +36,11 @@ def main(config: DictConfig) -> None:
     exam = open_exam(source, config.data, config.test, parts.task, strands, known)
 
     sitting = [Contestant("attention", str(about["name"]), parts, about["kept"])]
-    beside = home.parent / "control" / "model"
-    if beside.is_dir():
-        control = read_description(beside)
-        sitting.append(Contestant("control", str(control["name"]), load(beside, control), control["kept"]))
+    for key in ("control", "before"):
+        beside = home.parent / key / "model"
+        if beside.is_dir():
+            other = read_description(beside)
+            sitting.append(Contestant(key, str(other["name"]), load(beside, other), other["kept"]))
     torch.manual_seed(about["seed"])
     sitting.append(Contestant("untrained", "untrained", build(about, parts.task, parts.tokenizer), about["untrained"]))
     outcome = exam.hold(sitting)
@@ -67,13 +49,3 @@ def main(config: DictConfig) -> None:
     figures = outcome.figures | {f"cost/{key}": value for key, value in predicted.items()}
     publish(folder, outcome.sheets, figures, outcome.plots)
     print(f"run folder: {folder}")
-
-
-def load(home: Path, about: dict) -> Parts:
-    """The parts of a saved model, its weights in place."""
-    missing = [key for key in NEEDED if key not in about]
-    if missing:
-        raise UserError(f"{home} lacks {', '.join(missing)} in its description")
-    parts = build(about, instantiate(about["task"]), build_tokenizer(about["tokenizer"], None, about["seed"]))
-    load_weights(home, parts.model)
-    return parts

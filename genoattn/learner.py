@@ -114,6 +114,6 @@ class Learner(lightning.LightningModule):
             self.log_dict(metrics, batch_size=len(batch.ids))  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> dict:
-        optimizer = self.optimizer(self.model.parameters())
+        optimizer = self.optimizer([one for one in self.model.parameters() if one.requires_grad])
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -69,9 +69,21 @@ class Test:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """`lora`: adapters of low rank on linear layers."""
+
+    rank: Count
+    alpha: Annotated[float, Between(above=0)]
+    dropout: Annotated[float, Between(minimum=0, maximum=0.99)]
+
+
+@dataclass(frozen=True)
 class Train:
     """What every training run has."""
 
+    checkpoint: str | None
+    tune: Literal["all", "head", "lora"]
+    lora: Lora
     seed: Seed
     rc: Strands
     data: Data

@@ -26,12 +26,25 @@ from genoattn.tasks.base import Task
 from genoattn.tasks.curriculum import Curriculum
 from genoattn.tokenizers.contract import Tokenizer
 from genoattn.tracking import build_loggers
+from genoattn.tuning import (
+    check_peft,
+    choose_learning,
+    merge_adapters,
+    open_earlier,
+    same_task,
+    settle,
+    take_weights,
+)
 
 
 def main(config: DictConfig) -> None:
     """The whole run, from FASTA to report."""
-    chosen = HydraConfig.get().runtime
-    folder, attention = Path(chosen.output_dir), str(chosen.choices["attention"])
+    chosen, overrides = HydraConfig.get().runtime, list(HydraConfig.get().overrides.task)
+    folder = Path(chosen.output_dir)
+    earlier = open_earlier(config.checkpoint) if config.checkpoint else None
+    config = settle(config, earlier, overrides)
+    check_peft(config.tune)
+    attention = str(earlier.about["name"] if earlier else chosen.choices["attention"])
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     if config.trainer.resume and folder.resolve() in Path(config.trainer.resume).resolve().parents:
@@ -48,14 +61,22 @@ def main(config: DictConfig) -> None:
     exam = open_exam(source, config.data, config.test, task, config.rc in ("average", "equivariant"), known=True)
 
     learned = build_seeded(config, task, tokenizer, "attention")
+    if earlier:
+        anew = take_weights(earlier, learned.model)
+        choose_learning(learned.model, config.tune, config.lora, anew, config.seed)
     loggers = build_loggers(folder, instantiate(config.logger) if config.logger else None, plain)
     trained = learn(config, "attention", learned, source, folder, loggers)
+    if config.tune == "lora":
+        merge_adapters(learned.model)
     sitting = [Contestant("attention", attention, learned)]
     if config.control and config.control != config.attention:  # the same layer would only be trained twice
         control = build_seeded(config, task, tokenizer, "control")
         name = f"{chosen.choices.get('attention@control', 'control')} (control)"
         sitting.append(Contestant("control", name, control))
         learn(config, "control", control, source, folder, build_loggers(folder / "control", None, {}))
+    if earlier and same_task(earlier.parts.task, task):
+        earlier.parts.model.to(next(learned.model.parameters()).device)
+        sitting.append(Contestant("before", "before", earlier.parts, earlier.about["kept"]))
     untrained = build_seeded(config, task, tokenizer, "attention")
     untrained.model.to(next(learned.model.parameters()).device)
     sitting.append(Contestant("untrained", "untrained", untrained))
@@ -66,6 +87,9 @@ def main(config: DictConfig) -> None:
     about |= {"genome": [record.sha256 for record in source.genome.records], "untrained": outcome.kept["untrained"]}
     for one in sitting[:-1]:
         home = folder if one.key == "attention" else folder / one.key
+        if one.key == "before" and earlier:
+            save_model(home / "model", one.parts.model, {**earlier.about, "name": one.name})
+            continue
         own = {"name": one.name, "attention": plain[one.key], "kept": outcome.kept[one.key]}
         save_model(home / "model", one.parts.model, about | own)
     figures = outcome.figures | costs(learned, config, trained)

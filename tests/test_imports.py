@@ -17,7 +17,7 @@ LAYERS = (
     {"data", "predict"},
     {"parts"},
     {"learner", "cost", "assemble", "callbacks", "evaluation", "tracking", "report"},
-    {"fitting", "exams"},
+    {"fitting", "exams", "tuning", "loaded"},
     {"train", "evaluate"},
     {"cli"},
 )
@@ -28,6 +28,7 @@ ONLY = {
     "pysam": {"genome"},
     "lightning": {"data", "learner", "callbacks", "fitting", "tracking", "report", "train"},
     "hydra": {"config", "overrides", "assemble", "train", "evaluate"},
+    "peft": {"tuning"},
     "wandb": {"tracking"},
     "triton": {"kernels"},
 }

@@ -1,0 +1,51 @@
+"""A loaded model answers as the run that left it, on strings and codes, and says what it cannot take."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import genoattn
+from genoattn.cli import main
+from genoattn.errors import UserError
+from genoattn.genome.alphabet import decode_bases, encode_bases
+
+BASES = decode_bases(np.random.default_rng(0).integers(0, 4, 5000, np.uint8))
+SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=2", "test.threshold_windows=2", "test.resamples=1")
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "one.fa").write_text(f">one\n{BASES}\n")
+    words = (f"data.fasta={folder / 'one.fa'}", "control=null", "trainer.max_steps=1", f"hydra.run.dir={folder}/run")
+    assert main(["train", *SMALL, *words]) == 0
+    return folder / "run"
+
+
+def test_answers(run: Path) -> None:
+    model, again = genoattn.load(run), genoattn.load(str(run / "model"))
+    sample = BASES[:30] + BASES[31:60]
+    scores = model.score(BASES[:64], sample)
+    assert scores.shape == (59, 3) and 0 <= scores.min() <= scores.max() <= 1
+    assert np.array_equal(scores, again.score(BASES[:64].lower(), encode_bases(sample)))
+    one, two = model.embed([sample, BASES[:20].encode()])
+    assert (one.shape, two.shape, one.dtype) == ((59, 16), (20, 16), np.float32)
+    model.thresholds = dict.fromkeys(model.thresholds, 0.0)
+    calls = model.detect(BASES[:300], BASES[:300])
+    assert [call.start for call in calls if call.kind == "substitution"] == list(range(300))
+    assert [(call.start, call.stop) for call in calls if call.kind == "insertion"] == [(0, 300)]
+    assert all(call.start == call.stop for call in calls if call.kind == "deletion")
+
+
+def test_mistakes(run: Path, tmp_path: Path) -> None:
+    model = genoattn.load(run)
+    with pytest.raises(UserError, match="base 3 is '-', which is no IUPAC letter"):
+        model.score("ACGT", "AC-T")
+    with pytest.raises(UserError, match="the sample is empty"):
+        model.detect("ACGT", "")
+    with pytest.raises(UserError, match="embed takes a list of sequences"):
+        model.embed("ACGT")
+    with pytest.raises(UserError, match="neither a run folder"):
+        genoattn.load(tmp_path)

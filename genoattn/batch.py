@@ -14,7 +14,7 @@ from genoattn.genome.mutate import Event
 from genoattn.objective import IGNORE
 from genoattn.tasks.base import MASKED, PLAIN, REPLACED, SHOWN, Example, Framing, other_strand
 from genoattn.tasks.curriculum import Stage
-from genoattn.tokenizers.contract import Encoded, Tokenizer
+from genoattn.tokenizers.contract import Encoded, Tokenizer, kind_of_ids
 
 
 @final
@@ -116,7 +116,7 @@ def _row(example: Example, tokenizer: Tokenizer, framing: Framing, phase: int) -
     separator = np.array([tokenizer.vocabulary])  # the id after the tokenizer's own
     lead = len(first.ids) + 1
     places = (owner + lead) * tokenizer.span + np.arange(length) - starts[owner]
-    kind = np.promote_types(ids.dtype, np.min_scalar_type(tokenizer.vocabulary))
+    kind = kind_of_ids(tokenizer.vocabulary + 1)
     joined = np.concatenate([first.ids, separator, ids]).astype(kind)
     positions = np.concatenate([first.starts, [len(example.before)], starts])
     segments = (np.arange(len(joined)) >= lead).astype(np.int64)

@@ -22,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     # Read when torch is first imported, below. Threads that spin at a barrier while another process holds their core
     # made a step on two cores 15 times slower; ones that soon sleep lose nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Without it the library of tokenizers warns on stderr when a data loader forks after one has learned.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     program, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if program in ("-h", "--help"):
         print("usage: genoattn PROGRAM [key=value …]\n")

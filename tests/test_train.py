@@ -440,3 +440,20 @@ def test_wandb_says_why_it_is_offline(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setenv("WANDB_MODE", "online")
     assert wandb_logger()._wandb_init["mode"] is None
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("unplotted")
+@pytest.mark.parametrize("words", [("tokenizer=kmer", "tokenizer.overlapping=true", "tokenizer.k=3")], ids=["kmer"])
+def test_tokens_that_own_a_base_can_be_laid_side_by_side(
+    words: Sequence[str], genome: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = (f"data.fasta={genome[0]}", "trainer.max_steps=2", "control=null", *words)
+    assert train(tmp_path / "run", *settings) == 0
+    about = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
+    assert about["tokenizer"] == {
+        "_target_": "genoattn.tokenizers.kmer.KmerTokenizer",
+        "k": 3,
+        "overlapping": True,
+    }
+    assert evaluate(tmp_path / "again", f"checkpoint={tmp_path / 'run'}", f"data.fasta={genome[0]}") == 0
+    assert figures(tmp_path / "again")["test/snv/auprc"] == figures(tmp_path / "run")["test/snv/auprc"]

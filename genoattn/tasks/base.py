@@ -72,7 +72,10 @@ class Task(ABC):
     def refuse(self, tokens_own: int, causal: bool) -> str:
         """Why this task cannot be set to a model whose tokens own so many bases or that is causal; empty if it can."""
         if self.side_by_side and tokens_own > 1:
-            return f"it lays reference and sample side by side, one token a base, and a token owns up to {tokens_own}"
+            return (
+                "it lays reference and sample side by side, one token a base, and a token of this tokenizer owns up to"
+                f" {tokens_own}; use tokenizer=base, or tokenizer=kmer tokenizer.overlapping=true, or another task"
+            )
         return ""
 
 

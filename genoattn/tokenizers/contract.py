@@ -10,6 +10,19 @@ from jaxtyping import Int, Int8, Integer, UInt8
 from genoattn.genome.alphabet import LETTERS
 
 
+def kind_of_ids(vocabulary: int) -> np.dtype:
+    """The smallest kind of integer that holds ids below `vocabulary` and that torch reckons with."""
+    return np.dtype(next((kind for kind in (np.uint8, np.int16) if vocabulary - 1 <= np.iinfo(kind).max), np.int32))
+
+
+def check_bases(bases: UInt8[np.ndarray, "length"]) -> int:
+    """The highest code among bases, 0 where there are none; raises ValueError where one is no base."""
+    highest = int(bases.max(initial=0))
+    if highest >= len(LETTERS):
+        raise ValueError(f"base {int(bases.argmax())} has code {highest}; expected 0..{len(LETTERS) - 1}")
+    return highest
+
+
 class Encoded(NamedTuple):
     """The tokens of a window: an id each, and the base (0-based, of the window) at which each starts.
 
@@ -53,6 +66,6 @@ class Tokenizer(ABC):
     def describe(self) -> dict[str, object]:
         """The `_target_` and settings that build the same tokenizer again, as plain values."""
 
-    def train(self, stretches: Iterable[UInt8[np.ndarray, "length"]]) -> None:
+    def train(self, stretches: Iterable[UInt8[np.ndarray, "_"]]) -> None:
         """Learn the vocabulary from stretches of a genome, where there is something to learn."""
         raise ValueError(f"{type(self).__name__} has nothing to learn")

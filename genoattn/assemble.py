@@ -101,20 +101,21 @@ def stretches(source: Source, seed: int):
 
 def open_source(data: DictConfig, task: Task, seed: int) -> Source:
     """The genome that the config names, or the one that ships with its VCFs, split for windows of this task."""
+    _check_shortest(data, task)
     folder = genomes_dir()
     fastas = _paths(data.fasta) or [folder / SHIPPED[0]]
     shipped = data.fasta is None and data.vcf is None
     vcfs = [folder / name for name in SHIPPED[1]] if shipped else _paths(data.vcf)
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
-    return Source(genome, divide(genome, task, data.length, data.split, seed), tuple(vcfs))
+    return Source(genome, divide(genome, task, data.length, data.split, seed, data.shortest), tuple(vcfs))
 
 
-def divide(genome: Genome, task: Task, length: int, split: str, seed: int) -> Splits:
-    """The splits of a genome by `block` or by `record`, for windows of `length` sample bases."""
+def divide(genome: Genome, task: Task, length: int, split: str, seed: int, shortest: int | None = None) -> Splits:
+    """The splits of a genome by `block` or by `record`, for windows of `length` sample bases, or shorter records."""
     span = task.span(length)
     if split == "record":
-        return split_records(genome.names, genome.lengths, span, seed=seed)
-    return split_blocks(genome.lengths, span, names=genome.names)
+        return split_records(genome.names, genome.lengths, span, seed=seed, shortest=shortest)
+    return split_blocks(genome.lengths, span, names=genome.names, shortest=shortest)
 
 
 def window_examples(
@@ -122,9 +123,21 @@ def window_examples(
     curriculum: Curriculum, both_strands: bool = False,
 ) -> Examples:  # fmt: skip
     """Examples of a task from windows within intervals."""
-    windows = Windows(source.genome, intervals, task.span(data.length), data.max_unknown)
+    windows = Windows(source.genome, intervals, task.span(data.length), data.max_unknown, data.shortest)
     maker = WindowMaker(windows, task, both_strands)
     return Examples(maker, task, data.length, seed, curriculum, total, data.bucket)
+
+
+def _check_shortest(data: DictConfig, task: Task) -> None:
+    if data.shortest is None:
+        return
+    if not task.elastic:
+        raise UserError(
+            f"data.shortest={data.shortest} takes records shorter than a window whole, which task=pretrain can and"
+            f" {type(task).__name__} cannot; leave data.shortest=null"
+        )
+    if data.shortest > data.length:
+        raise UserError(f"data.shortest must be at most data.length ({data.length}), got {data.shortest}")
 
 
 def _paths(value: object) -> list[Path]:

@@ -27,7 +27,8 @@ def main(config: DictConfig) -> None:
     source = open_source(config.data, parts.task, config.seed)
     known = [record.sha256 for record in source.genome.records] == about["genome"]
     if known:  # what training held out, whatever this config says
-        splits = divide(source.genome, parts.task, about["length"], about["split"], about["seed"])
+        cut = (about["length"], about["split"], about["seed"], about.get("shortest"))
+        splits = divide(source.genome, parts.task, *cut)
         source = replace(source, splits=splits)
     announce(source)
     if not known:

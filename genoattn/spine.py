@@ -23,6 +23,7 @@ class Data:
     fasta: str | list[str] | None
     vcf: str | list[str] | None
     length: Count
+    shortest: Count | None
     batch: Count
     split: Literal["block", "record"]
     soft_mask: Literal["use", "hide"]

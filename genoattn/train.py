@@ -83,7 +83,12 @@ def main(config: DictConfig) -> None:
     outcome = exam.hold(sitting)
 
     about = {"tokenizer": tokenizer.describe(), "task": plain["task"], "model": plain["model"], "rc": config.rc}
-    about |= {"length": config.data.length, "split": config.data.split, "seed": config.seed}
+    about |= {
+        "length": config.data.length,
+        "split": config.data.split,
+        "shortest": config.data.shortest,
+        "seed": config.seed,
+    }
     about |= {"genome": [record.sha256 for record in source.genome.records], "untrained": outcome.kept["untrained"]}
     for one in sitting[:-1]:
         home = folder if one.key == "attention" else folder / one.key

@@ -50,6 +50,8 @@ class Task(ABC):
     """How a model trained for it is examined: "detection", "language" or "classification"."""
     side_by_side: ClassVar[bool] = False
     """True where a reference is laid beside the bases, so that each token must own one base."""
+    elastic: ClassVar[bool] = False
+    """True where a window may be shorter than asked for, as a short record is."""
     outputs: dict[str, Output]
     reach: int = 0
     """How many bases of a reference that is laid beside stand before a window's first and after its last base."""

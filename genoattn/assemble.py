@@ -1,7 +1,7 @@
 """From a config to live parts: the genome and its splits, tokenizer, task, model, and examples of a task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from genoattn.checkpoint import load_weights
 from genoattn.config import genomes_dir
-from genoattn.data import Examples, WindowMaker
+from genoattn.data import Examples, VariantMaker, WindowMaker
 from genoattn.errors import UserError
+from genoattn.genome.labels import Labelled, read_labelled, split_genes, within
 from genoattn.genome.regions import Interval, Splits, Windows, split_blocks, split_records
 from genoattn.genome.store import Genome, open_genome
 from genoattn.parts import Parts
 from genoattn.tasks.base import Task
 from genoattn.tasks.curriculum import Curriculum
+from genoattn.tasks.variant import VariantEffect
 from genoattn.tokenizers.contract import Tokenizer
 
 SHIPPED = ("NCTC8325.fa.gz", ("RN4220.vcf.gz", "N315.vcf.gz"))
@@ -47,6 +49,8 @@ class Source:
     genome: Genome
     splits: Splits
     vcfs: tuple[Path, ...]
+    labelled: Mapping[str, tuple[Labelled, ...]] = field(default_factory=dict)
+    """By split, the labelled variants of a task that has such; all of them under "all"."""
 
 
 def build(config: Mapping, task: Task, tokenizer: Tokenizer, attention: str = "attention") -> Parts:
@@ -107,7 +111,39 @@ def open_source(data: DictConfig, task: Task, seed: int) -> Source:
     shipped = data.fasta is None and data.vcf is None
     vcfs = [folder / name for name in SHIPPED[1]] if shipped else _paths(data.vcf)
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
-    return Source(genome, divide(genome, task, data.length, data.split, seed, data.shortest), tuple(vcfs))
+    splits = divide(genome, task, data.length, data.split, seed, data.shortest)
+    return deal(Source(genome, splits, tuple(vcfs)), task, seed)
+
+
+def deal(source: Source, task: Task, seed: int) -> Source:
+    """The same source with the labelled variants of the task, where it has such, dealt out to the splits."""
+    if not isinstance(task, VariantEffect):
+        return source
+    genome, splits = source.genome, source.splits
+    found, passed_over = read_labelled(Path(task.file), task.label, task.classes, genome)
+    parts = split_genes(Path(task.split_bed), genome, seed) if task.split_bed else splits[:3]
+    dealt = dict(zip(("train", "validation", "test"), (within(found, part) for part in parts), strict=True))
+    left = len(found) - sum(map(len, dealt.values()))
+    passed_over |= {"between the splits": left} if left else {}
+    told = ", ".join(f"{name} {len(part):,}" for name, part in dealt.items())
+    out = "; left out: " + ", ".join(f"{count:,} {why}" for why, count in passed_over.items()) if passed_over else ""
+    print(f"{Path(task.file).name}: {told}{out}")
+    for name, part in dealt.items():
+        if not part:
+            raise UserError(f"task.file={task.file} holds no labelled variant for {name}")
+    task.weigh(dealt["train"])
+    return replace(source, labelled=dealt | {"all": tuple(found)})
+
+
+def examples_of(
+    source: Source, split: str, data: DictConfig, task: Task, seed: int, total: int, curriculum: Curriculum,
+    both_strands: bool = False,
+) -> Examples:  # fmt: skip
+    """Examples of a task for one split (train, validation, test): of its windows, or of its labelled variants."""
+    if isinstance(task, VariantEffect):
+        maker = VariantMaker(source.genome, source.labelled[split], task, both_strands)
+        return Examples(maker, task, data.length, seed, curriculum, total, data.bucket)
+    return window_examples(source, getattr(source.splits, split), data, task, seed, total, curriculum, both_strands)
 
 
 def divide(genome: Genome, task: Task, length: int, split: str, seed: int, shortest: int | None = None) -> Splits:

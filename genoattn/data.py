@@ -10,7 +10,7 @@ the curriculum has come by then is a function of i too, of the first example of 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import final
 
@@ -20,9 +20,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from genoattn.batch import Batch, collate
 from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.labels import Labelled
 from genoattn.genome.regions import Windows
-from genoattn.tasks.base import Example, Task
+from genoattn.genome.store import Genome
+from genoattn.tasks.base import Example, Task, other_strand
 from genoattn.tasks.curriculum import Curriculum, Stage
+from genoattn.tasks.variant import VariantEffect
 from genoattn.tokenizers.contract import Tokenizer
 
 
@@ -54,6 +57,22 @@ class WindowMaker(Maker):
         if self.both_strands and rng.random() < 0.5:
             reference = reverse_complement(reference)
         return self.task.example(reference, stage.length, stage.rates, rng)
+
+
+@final
+class VariantMaker(Maker):
+    """Draws a labelled variant, each as likely as any other, and shows it on either strand where asked to."""
+
+    passed_over = 0
+
+    def __init__(self, genome: Genome, labelled: Sequence[Labelled], task: VariantEffect, both_strands: bool = False):
+        self.genome, self.labelled, self.task, self.both_strands = genome, labelled, task, both_strands
+
+    def draw(self, rng: np.random.Generator, stage: Stage) -> Example:
+        example = self.task.show(self.genome, self.labelled[int(rng.integers(len(self.labelled)))], stage.length)
+        if self.both_strands and rng.random() < 0.5:
+            return other_strand(example)._replace(targets=example.targets)
+        return example
 
 
 @final

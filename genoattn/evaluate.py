@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from genoattn import cost
-from genoattn.assemble import build, divide, load, open_source
+from genoattn.assemble import build, deal, divide, load, open_source
 from genoattn.checkpoint import find_model, read_description
 from genoattn.exams import open_exam
 from genoattn.exams.base import Contestant
@@ -29,7 +29,7 @@ def main(config: DictConfig) -> None:
     if known:  # what training held out, whatever this config says
         cut = (about["length"], about["split"], about["seed"], about.get("shortest"))
         splits = divide(source.genome, parts.task, *cut)
-        source = replace(source, splits=splits)
+        source = deal(replace(source, splits=splits), parts.task, about["seed"])
     announce(source)
     if not known:
         print("this is not the genome that the model was trained on: all of it is held out")

@@ -26,6 +26,8 @@ class Output(NamedTuple):
     weight: float
     level: Level = "base"
     mirror: Mirror = "flip"
+    balance: tuple[float, ...] = ()
+    """What an answer of each class counts in the loss; empty: all alike."""
 
 
 class Loss(NamedTuple):
@@ -41,16 +43,18 @@ def loss(
     outputs: Mapping[str, Output],
 ) -> Loss:
     """Mean over the bases (tokens, windows) asked about; 0 for an output that nothing is asked of."""
-    parts = {name: _part(answers[name], targets[name].long()) for name in outputs}
+    parts = {name: _part(answers[name], targets[name].long(), one.balance) for name, one in outputs.items()}
     total = torch.stack([output.weight * parts[name] for name, output in outputs.items()]).sum()
     return Loss(total, parts)
 
 
-def _part(logits: Float[Tensor, "batch length classes"], target: Tensor) -> Float[Tensor, ""]:
+def _part(
+    logits: Float[Tensor, "batch length classes"], target: Tensor, balance: tuple[float, ...]
+) -> Float[Tensor, ""]:
     logits, asked = logits.float(), target != IGNORE
-    if logits.shape[-1] > 1:
-        lost = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORE, reduction="sum")
-    else:
+    if logits.shape[-1] == 1:
         lost = F.binary_cross_entropy_with_logits(logits[..., 0], target.float().clamp_min(0), reduction="none")
-        lost = (lost * asked).sum()
+        return (lost * asked).sum() / asked.sum().clamp_min(1)
+    weight = torch.tensor(balance, device=logits.device) if balance else None
+    lost = F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight, ignore_index=IGNORE, reduction="sum")
     return lost / asked.sum().clamp_min(1)

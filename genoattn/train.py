@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from genoattn import cost
-from genoattn.assemble import Source, build, build_tokenizer, open_source, window_examples
+from genoattn.assemble import Source, build, build_tokenizer, examples_of, open_source
 from genoattn.checkpoint import save_model
 from genoattn.data import GenomeData
 from genoattn.errors import UserError
@@ -126,14 +126,14 @@ def learn(config: DictConfig, key: str, parts: Parts, source: Source, run: Path,
     """Train one model with the same data, seed, schedule and number of steps as any other of the run."""
     settings, data = config.trainer, config.data
     total = settings.max_steps * settings.accumulate * data.batch
-    make = partial(window_examples, source, data=data, task=parts.task, total=total)
+    make = partial(examples_of, source, data=data, task=parts.task, total=total)
     training = make(
-        intervals=source.splits.train,
+        split="train",
         seed=config.seed,
         curriculum=instantiate(config.curriculum),
         both_strands=config.rc in ("augment", "average"),
     )
-    held_out = make(intervals=source.splits.validation, seed=config.test.seed, curriculum=Curriculum())
+    held_out = make(split="validation", seed=config.test.seed, curriculum=Curriculum())
     module = GenomeData(
         training, held_out, parts.tokenizer, data.batch, settings.accumulate, data.validation_windows, data.workers,
         strands=config.rc == "equivariant",

@@ -125,7 +125,8 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     found = run(tmp_path / "run", *settings)
     learned = 1.2 if "task.objective=causal" in words else found["untrained/test/bits_per_base"] - 0.3
     assert found["test/bits_per_base"] < learned < found["untrained/test/bits_per_base"]
-    assert found["markov/bits_per_base"] < 0.5 and found["markov/k"] >= 1
+    bits = 1.9 if "span" in words[0] else 0.5  # the base before a hidden one is mostly hidden as well
+    assert found["markov/bits_per_base"] < bits and found["markov/k"] >= 1
     assert ("flanks/k" in found) == ("causal" not in words[0])
     assert found["test/loss_base"] == pytest.approx(found["test/bits_per_base"] * math.log(2))
     assert (tmp_path / "run" / "plots" / "bits_per_base.png").is_file()

@@ -4,11 +4,12 @@ from omegaconf import DictConfig
 
 from genoattn.assemble import Source
 from genoattn.exams.base import Exam
+from genoattn.exams.classification import Classification
 from genoattn.exams.detection import Detection
 from genoattn.exams.language import Language
 from genoattn.tasks.base import Task
 
-EXAMS = {"detection": Detection, "language": Language}
+EXAMS = {"classification": Classification, "detection": Detection, "language": Language}
 
 
 def open_exam(source: Source, data: DictConfig, test: DictConfig, task: Task, strands: bool, known: bool) -> Exam:

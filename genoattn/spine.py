@@ -112,4 +112,15 @@ class Evaluate:
     test: Test
 
 
-SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate}
+@dataclass(frozen=True)
+class Audit:
+    """What every audit of a tokenizer has."""
+
+    seed: Seed
+    checkpoint: str | None
+    data: Data
+    tokenizer: Node
+    test: Test
+
+
+SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate, "tokenizer": Audit}

@@ -28,8 +28,8 @@ class Detection(Exam):
     def __init__(self, source: Source, data: DictConfig, test: DictConfig, task: Task, strands: bool, known: bool):
         assert isinstance(task, Comparison)
         self.task, self.test, self.strands = task, test, strands
-        plant = partial(_planted, source=source, data=data, test=test, task=task)
-        self.tests = [plant("planted", source.splits.test, test.windows)]
+        draw = partial(plant, source=source, data=data, test=test, task=task)
+        self.tests = [draw("planted", source.splits.test, test.windows)]
         for path in source.vcfs:
             name = path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf")
             held_out = source.splits.test if known else ()
@@ -37,7 +37,7 @@ class Detection(Exam):
             self.tests += [whole, part] if part else [whole]
         if not source.vcfs:
             print("no data.vcf: evaluation uses planted mutations only")
-        self._calibration = partial(plant, "validation", source.splits.validation, test.threshold_windows)
+        self._calibration = partial(draw, "validation", source.splits.validation, test.threshold_windows)
 
     def hold(self, contestants: Sequence[Contestant]) -> Outcome:
         main = contestants[0].name
@@ -60,7 +60,7 @@ class Detection(Exam):
         return Outcome(flat(results, main), [sheet_of(results, main)], plots, kept)
 
 
-def _planted(
+def plant(
     name: str,
     intervals: tuple[Interval, ...],
     count: int,
@@ -69,6 +69,7 @@ def _planted(
     test: DictConfig,
     task: Task,
 ) -> Trial:
+    """A trial of windows with mutations planted at the rates of the test."""
     rates = Rates(test.rate, test.snv, test.mnv, test.insertion, test.deletion, test.longest, test.transitions)
     drawn = window_examples(source, intervals, data, task, test.seed, 1, Curriculum())
     made = (drawn.make(number, Stage(rates, data.length)) for number in range(count))

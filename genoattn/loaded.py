@@ -1,4 +1,4 @@
-"""A trained model at hand: it embeds sequences and finds the mutations of a sample, given as strings or codes."""
+"""A trained model at hand: it embeds, scores and detects on sequences that are given as strings or codes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,8 @@ from genoattn.genome.alphabet import LETTERS, UNKNOWN, encode_bases
 from genoattn.genome.mutate import Sample
 from genoattn.metrics import OUTPUTS
 from genoattn.parts import Parts
-from genoattn.tasks.base import Comparison, Example
+from genoattn.tasks.base import MASKED, SHOWN, Comparison, Example
+from genoattn.tasks.variant import VariantEffect
 from genoattn.trials import tiles
 
 Bases: TypeAlias = str | bytes | np.ndarray
@@ -61,6 +62,8 @@ class Model:
         for sequence in sequences:
             bases = _codes(sequence, "a sequence")
             example = self._example(bases, bases) if isinstance(task, Comparison) else Example(bases, None, {}, ())
+            if isinstance(task, VariantEffect):
+                example = example._replace(before=bases)
             batch = collate([example], tokenizer, None, task.framing, 0, self.strands)
             with torch.no_grad():
                 table = self._vectors(model, batch)
@@ -80,6 +83,62 @@ class Model:
         """
         example = self._example(_codes(reference, "the reference"), _codes(sample, "the sample"))
         return next(self.parts.by_base([example], OUTPUTS, self.strands))
+
+    def likelihood(self, sequence: Bases) -> Float[np.ndarray, "length"]:
+        """The natural logarithm of each base's probability, by a language model; NaN where none is asked for.
+
+        A causal model tells a token from those before it, a masked one from those around it, each hidden in turn: a
+        token's logarithm stands at its first base, and 0 at the others that it owns.
+        """
+        task, tokenizer = self.parts.task, self.parts.tokenizer
+        if task.exam != "language":
+            raise UserError(
+                f"this model was trained for {type(task).__name__}, which tells no likelihood of a sequence"
+            )
+        bases = _codes(sequence, "the sequence")
+        starts = tokenizer.encode(bases).starts
+        if task.framing.asks == "next":
+            examples = [Example(bases, None, {}, ())]
+        else:
+            hidden = np.full((len(starts), len(bases)), SHOWN, np.uint8)
+            for row, start, stop in zip(hidden, starts, [*starts[1:], len(bases)], strict=True):
+                row[start:stop] = MASKED
+            examples = [Example(bases, None, {}, (), hidden=row) for row in hidden]
+        told = np.zeros(len(bases))
+        asked = []
+        for batch, answers in self.parts.answers(examples):
+            logs = answers["token"].double().log_softmax(-1)
+            target = batch.targets["token"].to(logs.device).clamp_min(0)
+            asked += list(logs.gather(-1, target[..., None])[..., 0].cpu().numpy())
+        if task.framing.asks == "next":
+            told[starts[1:]] = asked[0][: len(starts) - 1]
+            told[: starts[1] if len(starts) > 1 else None] = np.nan
+        else:
+            told[starts] = [row[number] for number, row in enumerate(asked)]
+        return told
+
+    def classify(
+        self, reference: Bases, alternate: Bases, sites: tuple[tuple[int, int], tuple[int, int]]
+    ) -> dict[str, float]:
+        """The probability of each class of a variant, from a window of the reference and the same with it in.
+
+        `sites` are the bases [start, stop), 0-based, of the allele in each window.
+        """
+        task = self.parts.task
+        if not isinstance(task, VariantEffect):
+            raise UserError(f"this model was trained for {type(task).__name__}, which tells no class of a variant")
+        before, bases = _codes(reference, "the reference"), _codes(alternate, "the alternate window")
+        for what, (start, stop), length in zip(
+            ("reference", "alternate"), sites, map(len, (before, bases)), strict=True
+        ):
+            if not 0 <= start < stop <= length:
+                raise UserError(
+                    f"the site in the {what} window must lie within its {length} bases, got {start}..{stop}"
+                )
+        example = Example(bases, None, {}, (), before, sites=sites)
+        _, answers = next(self.parts.answers([example], self.strands))
+        likely = answers["class"][0, 0].double().softmax(-1).tolist()
+        return dict(zip(task.classes, likely, strict=True))
 
     def detect(self, reference: Bases, sample: Bases) -> list[Call]:
         """The mutations of a sample of any length that begins where the reference does, at the model's thresholds.

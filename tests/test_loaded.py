@@ -49,3 +49,35 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
         model.embed("ACGT")
     with pytest.raises(UserError, match="neither a run folder"):
         genoattn.load(tmp_path)
+
+
+@pytest.mark.parametrize("words", [("task.objective=bert",), ("task.objective=causal", "model.causal=true")])
+def test_the_likelihood_of_a_sequence(words: tuple[str, ...], run: Path, tmp_path: Path) -> None:
+    fasta = run.parent / "one.fa"
+    fixed = (*SMALL, "task=pretrain", "control=null", "trainer.max_steps=1", f"data.fasta={fasta}")
+    assert main(["train", *fixed, *words, f"hydra.run.dir={tmp_path}"]) == 0
+    model = genoattn.load(tmp_path)
+    told = model.likelihood(BASES[:40])
+    first = 1 if "model.causal=true" in words else 0
+    assert np.isnan(told[:first]).all() and (told[first:] < 0).all() and len(told) == 40
+    other = model.likelihood(BASES[:39] + "ACGT"[("ACGT".index(BASES[39]) + 1) % 4])
+    changed = np.flatnonzero(~np.isclose(told, other, equal_nan=True)).tolist()
+    assert changed[-1] == 39 and (len(changed) == 1) == bool(first)  # a causal model has not seen it before
+    assert [one.shape for one in model.embed([BASES[:20]])] == [(20, 16)]
+    with pytest.raises(UserError, match="this model was trained for Pretrain"):
+        model.score(BASES[:20], BASES[:20])
+
+
+def test_the_class_of_a_variant(run: Path, tmp_path: Path) -> None:
+    other = {"A": "C", "C": "A", "G": "A", "T": "A"}
+    rows = [f"one\t{at + 1}\t{BASES[at]}\t{other[BASES[at]]}\t{'xy'[at % 2]}" for at in range(0, 4999, 9)]
+    (tmp_path / "a.tsv").write_text("\n".join(["chrom\tpos\tref\talt\tkind", *rows]) + "\n")
+    labels = (f"task.file={tmp_path}/a.tsv", "task.label=kind", "task.classes={benign: [x], pathogenic: [y]}")
+    fixed = (*SMALL, "task=variant", "control=null", "trainer.max_steps=1", f"data.fasta={run.parent / 'one.fa'}")
+    assert main(["train", *fixed, *labels, f"hydra.run.dir={tmp_path}/run"]) == 0
+    model = genoattn.load(tmp_path / "run")
+    told = model.classify(BASES[:64], BASES[:32] + "A" + BASES[33:64], ((32, 33), (32, 33)))
+    assert list(told) == ["benign", "pathogenic"] and sum(told.values()) == pytest.approx(1)
+    with pytest.raises(UserError, match=r"the site in the alternate window must lie within its 64 bases, got 60\.\.65"):
+        model.classify(BASES[:64], BASES[:64], ((32, 33), (60, 65)))
+    assert model.embed([BASES[:20]])[0].shape == (20, 16)

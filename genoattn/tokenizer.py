@@ -1,6 +1,7 @@
 """An audit of a tokenizer: what a mutation does to the tokens of a window, and what the frame does to its scores."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from jaxtyping import UInt8
 from omegaconf import DictConfig
 
-from genoattn.assemble import Source, build_tokenizer, load, open_source
+from genoattn.assemble import Source, build_tokenizer, divide, load, open_source
 from genoattn.checkpoint import find_model, read_description
 from genoattn.errors import UserError
 from genoattn.evaluation import ModelScorer, mean_quality, put_to
@@ -31,7 +32,7 @@ SIZES = (1, 3, 6)
 
 
 class Change(NamedTuple):
-    """What one mutation did to the tokens: how many are other ones, and bases from the site until all agree again."""
+    """What one mutation did: how many tokens are new, and the bases from its site to the start of the farthest."""
 
     tokens: int
     reach: int
@@ -46,6 +47,9 @@ def main(config: DictConfig) -> None:
     if parts and not isinstance(parts.task, Comparison):
         raise UserError(f"checkpoint={config.checkpoint} is no detector; its scores by base cannot be compared")
     source = open_source(config.data, parts.task if parts else Pretrain(), config.seed)
+    if parts and [record.sha256 for record in source.genome.records] == about["genome"]:  # what training held out
+        cut = (about["length"], about["split"], about["seed"], about.get("shortest"))
+        source = replace(source, splits=divide(source.genome, parts.task, *cut))
     announce(source)
     tokenizer = parts.tokenizer if parts else build_tokenizer(config.tokenizer, source, config.seed)
     windows = Windows(source.genome, source.splits.test, config.data.length, config.data.max_unknown)
@@ -72,12 +76,14 @@ def audit(
         "tokenizer/tokens_per_base": tokens / bases,
         "tokenizer/longest": tokenizer.span,
         "tokenizer/frames": tokenizer.phases,
-        "tokenizer/letters": single / tokens,
+        "tokenizer/letters": single / bases,
     }
     rows = []
     kinds = ["snv", *(f"{kind} of {size}" for kind in ("insertion", "deletion") for size in SIZES)]
     for kind in kinds:
         found = [changed(tokenizer, one, mutation) for one in windows if (mutation := _mutation(one, kind, rng))]
+        if not found:
+            raise UserError(f"no window of data.length={len(windows[0])} has known bases in its middle for {kind}")
         for name, values in zip(("tokens", "reach"), np.array(found).T, strict=True):
             key = f"{kind.replace(' ', '_')}/{name}"
             figures |= {f"{key}_mean": float(values.mean()), f"{key}_max": int(values.max())}
@@ -85,9 +91,9 @@ def audit(
         rows.append([kind, *cells[0], *cells[1]])
     title = (
         f"{type(tokenizer).__name__}: {tokenizer.vocabulary:,} ids, {tokens / bases:.3f} tokens a base,"
-        f" {single / tokens:.1%} of the tokens single letters"
+        f" {single / bases:.1%} of the bases spelled singly; new tokens, and bases from the site to the last of them"
     )
-    heads = ("changed", "tokens, mean", "95 %", "most", "bases until all agree, mean", "95 %", "most")
+    heads = ("changed", "tokens, mean", "95 %", "most", "bases to the last, mean", "95 %", "most")
     return figures, [Sheet(title, heads, rows)]
 
 

@@ -246,8 +246,8 @@ def test_a_checkpoint_to_evaluate(
     assert told(copy).startswith(f"{weights} does not fit this model: it holds ")
     description.write_text(json.dumps({**about, "format": 99}))
     assert told(copy).startswith(f"{description} is not a model description of format 2")
-    description.write_text(json.dumps({key: value for key, value in about.items() if key != "thresholds"}))
-    assert told(copy) == f"{copy} lacks thresholds in its description"
+    description.write_text(json.dumps({key: value for key, value in about.items() if key != "kept"}))
+    assert told(copy) == f"{copy} lacks kept in its description"
     description.write_text("{")
     assert told(copy).startswith(f"{description} is not json")
     description.write_text(json.dumps(about))

@@ -227,6 +227,21 @@ def test_a_scorer_scores_each_example_as_if_alone(monkeypatch: pytest.MonkeyPatc
         np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-9)
 
 
+@LAYERS
+def test_recomputing_changes_no_key_no_answer_and_no_gradient(layer: str):
+    ids, beside = draw(2, 20), draw(2, 20 + 2 * REACH, seed=1)
+    found = []
+    for recompute in (False, True):
+        model = build(layer, recompute=recompute).train()
+        answers = joined(model(ids, beside))
+        answers.square().sum().backward()
+        pulls = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        found.append((list(model.state_dict()), answers.detach(), pulls))
+    (keys, answers, pulls), (others, again, repeated) = found
+    assert keys == others and torch.equal(answers, again) and pulls.keys() == repeated.keys()
+    assert all(torch.allclose(one, repeated[name], atol=1e-12) for name, one in pulls.items())
+
+
 TWO = {"insertion": Output(1, 2.0), "shift": Output(3, 0.5)}
 
 

@@ -50,7 +50,9 @@ class Source:
     splits: Splits
     vcfs: tuple[Path, ...]
     labelled: Mapping[str, tuple[Labelled, ...]] = field(default_factory=dict)
-    """By split, the labelled variants of a task that has such; all of them under "all"."""
+    """By split, the labelled variants of a task that has such."""
+    known: bool = True
+    """False where a saved model was trained on another genome, so that nothing of this one was shown to it."""
 
 
 def build(config: Mapping, task: Task, tokenizer: Tokenizer, attention: str = "attention") -> Parts:
@@ -103,24 +105,31 @@ def stretches(source: Source, seed: int):
         yield source.genome.bases(*whole[number])
 
 
-def open_source(data: DictConfig, task: Task, seed: int) -> Source:
-    """The genome that the config names, or the one that ships with its VCFs, split for windows of this task."""
+def open_source(data: DictConfig, task: Task, seed: int, about: Mapping | None = None) -> Source:
+    """The genome that the config names, or the one that ships with its VCFs, split for windows of this task.
+
+    `about` describes a saved model: what its training held out of this genome is held out, whatever the config says.
+    """
     _check_shortest(data, task)
     folder = genomes_dir()
     fastas = _paths(data.fasta) or [folder / SHIPPED[0]]
     shipped = data.fasta is None and data.vcf is None
     vcfs = [folder / name for name in SHIPPED[1]] if shipped else _paths(data.vcf)
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
-    splits = divide(genome, task, data.length, data.split, seed, data.shortest)
-    return deal(Source(genome, splits, tuple(vcfs)), task, seed)
+    known = about is None or [record.sha256 for record in genome.records] == about["genome"]
+    cut = (data.length, data.split, seed, data.shortest)
+    if about is not None and known:
+        cut = (about["length"], about["split"], about["seed"], about.get("shortest"))
+    source = Source(genome, divide(genome, task, *cut), tuple(vcfs), known=known)
+    return deal(source, task, cut[2], data.length)
 
 
-def deal(source: Source, task: Task, seed: int) -> Source:
+def deal(source: Source, task: Task, seed: int, length: int) -> Source:
     """The same source with the labelled variants of the task, where it has such, dealt out to the splits."""
     if not isinstance(task, VariantEffect):
         return source
     genome, splits = source.genome, source.splits
-    found, passed_over = read_labelled(Path(task.file), task.label, task.classes, genome)
+    found, passed_over = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2)
     parts = split_genes(Path(task.split_bed), genome, seed) if task.split_bed else splits[:3]
     dealt = dict(zip(("train", "validation", "test"), (within(found, part) for part in parts), strict=True))
     left = len(found) - sum(map(len, dealt.values()))
@@ -132,7 +141,7 @@ def deal(source: Source, task: Task, seed: int) -> Source:
         if not part:
             raise UserError(f"task.file={task.file} holds no labelled variant for {name}")
     task.weigh(dealt["train"])
-    return replace(source, labelled=dealt | {"all": tuple(found)})
+    return replace(source, labelled=dealt)
 
 
 def examples_of(

@@ -1,6 +1,5 @@
 """The report of training for a saved model: on the genome that ships, or on another genome and its variants."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from genoattn import cost
-from genoattn.assemble import build, deal, divide, load, open_source
+from genoattn.assemble import build, load, open_source
 from genoattn.checkpoint import find_model, read_description
 from genoattn.exams import open_exam
 from genoattn.exams.base import Contestant
@@ -24,17 +23,12 @@ def main(config: DictConfig) -> None:
     parts = load(home, about)
     if config.data.length != about["length"]:
         print(f"data.length is {config.data.length}; the model was trained on windows of {about['length']}")
-    source = open_source(config.data, parts.task, config.seed)
-    known = [record.sha256 for record in source.genome.records] == about["genome"]
-    if known:  # what training held out, whatever this config says
-        cut = (about["length"], about["split"], about["seed"], about.get("shortest"))
-        splits = divide(source.genome, parts.task, *cut)
-        source = deal(replace(source, splits=splits), parts.task, about["seed"])
+    source = open_source(config.data, parts.task, config.seed, about)
     announce(source)
-    if not known:
+    if not source.known:
         print("this is not the genome that the model was trained on: all of it is held out")
     strands = (config.rc or about["rc"]) in ("average", "equivariant")
-    exam = open_exam(source, config.data, config.test, parts.task, strands, known)
+    exam = open_exam(source, config.data, config.test, parts.task, strands, source.known)
 
     sitting = [Contestant("attention", str(about["name"]), parts, about["kept"])]
     for key in ("control", "before"):

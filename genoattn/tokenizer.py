@@ -1,7 +1,6 @@
 """An audit of a tokenizer: what a mutation does to the tokens of a window, and what the frame does to its scores."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from jaxtyping import UInt8
 from omegaconf import DictConfig
 
-from genoattn.assemble import Source, build_tokenizer, divide, load, open_source
+from genoattn.assemble import Source, build_tokenizer, load, open_source
 from genoattn.checkpoint import find_model, read_description
 from genoattn.errors import UserError
 from genoattn.evaluation import ModelScorer, mean_quality, put_to
@@ -46,10 +45,7 @@ def main(config: DictConfig) -> None:
     parts = load(home, about) if home else None
     if parts and not isinstance(parts.task, Comparison):
         raise UserError(f"checkpoint={config.checkpoint} is no detector; its scores by base cannot be compared")
-    source = open_source(config.data, parts.task if parts else Pretrain(), config.seed)
-    if parts and [record.sha256 for record in source.genome.records] == about["genome"]:  # what training held out
-        cut = (about["length"], about["split"], about["seed"], about.get("shortest"))
-        source = replace(source, splits=divide(source.genome, parts.task, *cut))
+    source = open_source(config.data, parts.task if parts else Pretrain(), config.seed, about or None)
     announce(source)
     tokenizer = parts.tokenizer if parts else build_tokenizer(config.tokenizer, source, config.seed)
     windows = Windows(source.genome, source.splits.test, config.data.length, config.data.max_unknown)

@@ -40,14 +40,14 @@ AROUND = 3
 class Classification(Exam):
     """AUROC and AUPRC are of the second class of two, or of each against the rest of more, averaged.
 
-    Where the genome is not the one trained on, all labelled variants are tested. An interval is the middle 95 % over
-    resampled variants.
+    Of another genome than the one trained on the test split alone is tested too: the regression learns from the rest.
+    An interval is the middle 95 % over resampled variants.
     """
 
     def __init__(self, source: Source, data: DictConfig, test: DictConfig, task: Task, strands: bool, known: bool):
         assert isinstance(task, VariantEffect)
         self.task, self.strands, self.resamples = task, strands, test.resamples
-        self.training, self.tested = source.labelled["train"], source.labelled["test" if known else "all"]
+        self.training, self.tested = source.labelled["train"], source.labelled["test"]
         show = partial(task.show, source.genome, length=data.length)
         self.examples = [show(one) for one in self.tested]
         self.taught = [show(one) for one in self.training]

@@ -1,6 +1,7 @@
 """Variants with a label each, from a VCF's INFO or a table, and genes of a BED by which they can be split."""
 
 import csv
+import gzip
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,21 +30,27 @@ class Labelled(NamedTuple):
 
 
 def read_labelled(
-    path: Path, label: str, classes: Mapping[str, Sequence[str]], genome: Genome
+    path: Path, label: str, classes: Mapping[str, Sequence[str]], genome: Genome, longest: int
 ) -> tuple[list[Labelled], dict[str, int]]:
-    """The variants of a VCF or of a table with a header (tab-separated: chrom, pos from 1, ref, alt, the label), and
-    how many were passed over, by reason; raises UserError where a REF is not what the genome holds."""
+    """The variants of a VCF or of a table with a header (tab-separated: chrom, pos from 1, ref, alt, the label; plain
+    or gzip), and how many were passed over, by reason, such as alleles of more than `longest` bases.
+
+    Raises UserError where a REF is not what the genome holds.
+    """
     numbers = {value: number for number, values in enumerate(classes.values()) for value in values}
     lengths = dict(zip(genome.names, genome.lengths, strict=True))
     if not path.is_file():
         raise UserError(f"task.file={path} does not exist")
-    table = path.suffix.lower() in (".tsv", ".txt", ".tab")
-    read = _from_table(path, label, lengths) if table else _from_vcf(path, label, lengths)
     found: list[Labelled] = []
     passed_over: Counter[str] = Counter()
+    table = path.name.lower().removesuffix(".gz").endswith((".tsv", ".txt", ".tab"))
+    read = _from_table(path, label, lengths) if table else _from_vcf(path, label, lengths, passed_over)
     for variant, value in read:
         if value not in numbers:
             passed_over["without a label" if value is None else f"labelled {value}"] += 1
+            continue
+        if max(len(variant.reference), len(variant.alternate)) > longest:
+            passed_over[f"longer than {longest} bases"] += 1
             continue
         record = genome.index(variant.contig)
         held = genome.bases(record, variant.start, variant.start + len(variant.reference)).tobytes()
@@ -51,14 +58,19 @@ def read_labelled(
     return found, dict(passed_over)
 
 
-def _from_vcf(path: Path, label: str, lengths: Mapping[str, int]) -> Iterator[tuple[Variant, str | None]]:
-    values = info_of(path, label)
-    for variants in read_variants(path, lengths).by_contig.values():
+def _from_vcf(
+    path: Path, label: str, lengths: Mapping[str, int], passed_over: Counter[str]
+) -> Iterator[tuple[Variant, str | None]]:
+    values, read = info_of(path, label), read_variants(path, lengths)
+    passed_over.update(read.skipped)
+    for variants in read.by_contig.values():
         yield from ((variant, values[variant.record - 1]) for variant in variants)
 
 
 def _from_table(path: Path, label: str, lengths: Mapping[str, int]) -> Iterator[tuple[Variant, str | None]]:
-    with path.open(newline="", encoding="utf-8") as lines:
+    packed = path.suffix.lower() == ".gz"
+    # what is no text becomes letters that are no bases, which the sentences below place
+    with (gzip.open if packed else open)(path, "rt", newline="", encoding="utf-8", errors="replace") as lines:
         rows = csv.DictReader(lines, delimiter="\t")
         there = rows.fieldnames or []
         for column in (*COLUMNS, label):
@@ -69,7 +81,7 @@ def _from_table(path: Path, label: str, lengths: Mapping[str, int]) -> Iterator[
             contig, reference, alternate = row["chrom"], (row["ref"] or "").upper(), (row["alt"] or "").upper()
             if contig not in lengths:
                 raise UserError(f"{place}: the FASTA has no contig {contig!r}{hint(contig or '', lengths)}")
-            if not (row["pos"] or "").isdigit() or not 1 <= int(row["pos"]) <= lengths[contig] - len(reference) + 1:
+            if not _is_number(row["pos"] or "") or not 1 <= int(row["pos"]) <= lengths[contig] - len(reference) + 1:
                 raise UserError(f"{place}: pos must lie within 1 and {lengths[contig]}, got {row['pos']!r}")
             for column, letters in (("ref", reference), ("alt", alternate)):
                 if not letters or set(letters) - set("ACGTN"):
@@ -78,6 +90,10 @@ def _from_table(path: Path, label: str, lengths: Mapping[str, int]) -> Iterator[
                 raise UserError(f"{place}: ref and alt are both {reference}")
             value = row[label] or None
             yield Variant(contig, int(row["pos"]) - 1, reference, alternate, rows.line_num), value
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def within(found: Sequence[Labelled], intervals: Sequence[Interval]) -> tuple[Labelled, ...]:
@@ -107,11 +123,11 @@ def _bed(path: Path, genome: Genome) -> list[Interval]:
     if not path.is_file():
         raise UserError(f"task.split_bed={path} does not exist")
     found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
         if not line.strip() or line.startswith(("#", "track", "browser")):
             continue
         fields = line.split("\t") if "\t" in line else line.split()
-        if len(fields) < 3 or not (fields[1].isdigit() and fields[2].isdigit()):
+        if len(fields) < 3 or not (_is_number(fields[1]) and _is_number(fields[2])):
             raise UserError(f"{path}, line {number}: expected a name, a start and an end, got {line!r}")
         if fields[0] not in genome.names:
             raise UserError(

@@ -78,7 +78,15 @@ def matches_naive(factory: Factory, dim: int, causal: bool) -> Verdict:
         x = torch.randn(2, length, dim, dtype=torch.float64)
         keep = torch.rand(2, length) > 0.3
         positions = torch.randint(1000, (2, 1)) + 3 * torch.arange(length)
-        for layout in (Layout(), Layout(keep=keep), Layout(keep=keep, positions=positions)):
+        halves = torch.arange(length).ge(length // 2).long().expand(2, -1)
+        thirds = torch.randint(3, (2, length))
+        for layout in (
+            Layout(),
+            Layout(keep=keep),
+            Layout(keep=keep, positions=positions),
+            Layout(segments=halves),
+            Layout(keep=keep, segments=thirds),
+        ):
             fast, slow = answer_and_gradients(layer, x, layout), answer_and_gradients(layer, x, layout, naive=True)
             worst = max(worst, *(difference(a, b) for a, b in zip(fast, slow, strict=True)))
     return Verdict(
@@ -94,10 +102,11 @@ def ignores_padding(factory: Factory, dim: int, causal: bool) -> Verdict:
         x = torch.randn(4, length, dim, dtype=torch.float64)
         index = torch.arange(length)
         keep = torch.stack([index < length // 2, index >= length // 3, torch.rand(length) > 0.5, index < 0])
-        clean = answer_and_gradients(layer, x.masked_fill(~keep[..., None], 0), Layout(keep=keep))
+        layout = Layout(keep=keep, segments=torch.randint(2, keep.shape))
+        clean = answer_and_gradients(layer, x.masked_fill(~keep[..., None], 0), layout)
         worst = max(worst, *(difference(t[~keep], torch.zeros(())) for t in clean[:2]))
         for poison in (1e6, float("nan")):
-            dirty = answer_and_gradients(layer, x.masked_fill(~keep[..., None], poison), Layout(keep=keep))
+            dirty = answer_and_gradients(layer, x.masked_fill(~keep[..., None], poison), layout)
             worst = max(worst, *(difference(a, b) for a, b in zip(dirty, clean, strict=True)))
     return Verdict(
         "ignores padding",
@@ -116,7 +125,7 @@ def hides_the_future(factory: Factory, dim: int, causal: bool) -> Verdict:
     layer, leaks = _layer(factory, dim, causal), []
     for length, keep in ((40, None), (LONG, None), (LONG, torch.rand(1, LONG) > 0.2)):
         x = torch.randn(1, length, dim, dtype=torch.float64, requires_grad=True)
-        y = layer(x, Layout(keep=keep))
+        y = layer(x, Layout(keep=keep, segments=torch.arange(length)[None] % 2))
         for at in {0, 5, 31, 63, 64, 127, 128, 200, length - 2} & set(range(length - 1)):
             (gradient,) = torch.autograd.grad(y[0, at].sum(), x, retain_graph=True)
             if gradient[0, at + 1 :].any():

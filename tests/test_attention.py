@@ -23,7 +23,9 @@ CONF = Path(__file__).parents[1] / "conf" / "attention"
 VARIANTS = sorted(path.stem for path in CONF.glob("*.yaml"))
 OTHER_SETTINGS = [
     ("full", {"positions": "none", "qk_norm": False}),
+    ("full", {"cross": 0.5, "sharpness": 4.0}),
     ("window", {"left": 5, "right": 3, "heads": 2}),
+    ("window", {"cross": 0.25, "left": 20, "right": 9}),
     ("window", {"left": 0, "right": 70, "positions": "none"}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
@@ -201,9 +203,44 @@ def test_a_query_that_sees_nothing_answers_zero():
     assert q.grad is not None and q.grad.isfinite().all()
 
 
+@DIRECTIONS
+@pytest.mark.parametrize(("variant", "reach"), [("full", 99), ("window", 7)])
+def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, reach, causal):
+    torch.manual_seed(0)
+    sides = {} if variant == "full" else {"left": reach, "right": reach}
+    layer = build(variant, cross=1.0, **sides)(dim=DIM, causal=causal).double()
+    x = torch.randn(1, 40, DIM, dtype=torch.float64, requires_grad=True)
+    segments, keep = torch.randint(3, (1, 40)) * 5, torch.rand(1, 40) > 0.3
+    y = layer(x, Layout(keep=keep, segments=segments))
+    for at in range(40):
+        (gradient,) = torch.autograd.grad(y[0, at].square().sum(), x, retain_graph=True)
+        index = torch.arange(40)
+        seen = (index >= at - reach) & (index <= (at if causal else at + reach)) & (segments[0] != segments[0, at])
+        seen &= keep[0] & keep[0, at]
+        assert gradient[0, index != at].any(-1).tolist() == seen[index != at].tolist()
+    alone = layer(x, Layout(segments=torch.zeros(1, 40, dtype=torch.long)))
+    assert not alone.any() and not layer(x).any()
+
+
+def test_sharpness_is_where_the_softmax_starts():
+    layer = build("full", sharpness=4.0)(dim=DIM, causal=False)
+    q, k, _ = layer.heads.split(torch.randn(1, 5, DIM))
+    assert torch.allclose((q.square().mean(-1) * k.square().mean(-1)).sqrt(), torch.tensor(4.0), rtol=1e-4)
+    torch.manual_seed(0)
+    first = build("full")(dim=DIM, causal=False)
+    torch.manual_seed(0)
+    second = build("full", sharpness=4.0, cross=0.5)(dim=DIM, causal=False)
+    assert torch.equal(first.heads.out.weight, second.heads.out.weight)
+    assert not first.heads.log_sharpness.any()
+
+
 @pytest.mark.parametrize(
     ("variant", "settings", "words"),
     [
+        ("full", {"cross": 1.5}, "attention.cross is a share of the heads, from 0 to 1, got 1.5"),
+        ("window", {"cross": 0.1}, "attention.cross of 0.1 of 4 heads is less than half a head"),
+        ("window", {"sharpness": 0.0}, "attention.sharpness must be more than 0, got 0.0"),
+        ("full", {"sharpness": 2.0, "qk_norm": False}, "attention.sharpness needs attention.qk_norm=true"),
         ("full", {"heads": 5}, "attention.heads must divide the model's dim of 32, got 5"),
         ("linear", {"heads": 0}, "attention.heads must divide the model's dim of 32, got 0"),
         ("full", {"positions": "rotery"}, "attention.positions must be one of rotary, none, got rotery"),

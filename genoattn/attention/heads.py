@@ -1,5 +1,6 @@
 """What softmax and linear layers share by holding: projections to heads, rotary positions and the dense reference."""
 
+import math
 from typing import final
 
 import torch
@@ -16,10 +17,14 @@ POSITIONS = ("rotary", "none")
 class Heads(nn.Module):
     """Projections of a sequence to queries, keys and values by head, and of the answers back."""
 
-    def __init__(self, dim: int, heads: int, qk_norm: bool = True):
+    def __init__(self, dim: int, heads: int, qk_norm: bool = True, sharpness: float = 1.0):
         super().__init__()
         if heads < 1 or dim % heads:
             raise UserError(f"attention.heads must divide the model's dim of {dim}, got {heads}")
+        if not sharpness > 0:
+            raise UserError(f"attention.sharpness must be more than 0, got {sharpness}")
+        if sharpness != 1 and not qk_norm:
+            raise UserError(f"attention.sharpness needs attention.qk_norm=true, which it belongs to, got {sharpness}")
         self.count = heads
         self.dim_head = dim // heads
         self.qk_norm = qk_norm
@@ -29,13 +34,13 @@ class Heads(nn.Module):
         self.value = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         if qk_norm:
-            self.log_sharpness = nn.Parameter(torch.zeros(heads))
+            self.log_sharpness = nn.Parameter(torch.full((heads,), math.log(sharpness)))
 
     def split(self, x: Float[Tensor, "batch length dim"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [batch, length, heads, dim_head].
 
-        With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head, shared equally by
-        both sides: a softmax sees only their product, a feature map sees each.
+        With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head (at first as given),
+        shared equally by both sides: a softmax sees only their product, a feature map sees each.
         """
         shape = (*x.shape[:2], self.count, self.dim_head)
         q, k, v = self.query(x).view(shape), self.key(x).view(shape), self.value(x).view(shape)

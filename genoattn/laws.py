@@ -223,7 +223,8 @@ def keeps_its_reach(factory: Factory, dim: int, causal: bool) -> Verdict:
     for at in (0, left, left + right // 2 + 4, length - 1):
         (gradient,) = torch.autograd.grad(y[0, at].sum(), x, retain_graph=True)
         seen = gradient[0].any(-1).nonzero().flatten().tolist()
-        expected = list(range(max(0, at - left), min(length, at + right + 1)))
+        within = range(max(0, at - left), min(length, at + right + 1))
+        expected = [index for index in within if (index - at) % layer.stride == 0]
         if seen != expected:
             wrong.append(f"token {at} sees {len(seen)} tokens and should see {len(expected)}")
     return Verdict("keeps its reach", not wrong, "; ".join(wrong) or f"{left} + 1 + {right} tokens", why)

@@ -1,6 +1,6 @@
 """Embed, x + mix(x), x + mlp(x), heads: so dull that what differs between two runs is the attention layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, final
 
 import torch.nn.functional as F
@@ -55,7 +55,8 @@ class SequenceModel(nn.Module):
     """From tokens, beside a reference where the task shows one, to an answer at every token.
 
     `vocabulary`, `outputs` (classes by name) and `reach` (None: no reference) come from tokenizer and task as plain
-    values; `attention` is called as `attention(dim=…, causal=…)` for each of `depth` blocks.
+    values; `attention` is called as `attention(dim=…, causal=…)` for each of `depth` blocks, or, where it is several,
+    each in its turn.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class SequenceModel(nn.Module):
         vocabulary: int,
         outputs: Mapping[str, int],
         reach: int | None,
-        attention: AttentionFactory,
+        attention: AttentionFactory | Sequence[AttentionFactory],
         dim: int = 64,
         depth: int = 2,
         mlp: int = 4,
@@ -79,7 +80,8 @@ class SequenceModel(nn.Module):
         self.outputs = dict(outputs)
         self.embed = nn.Embedding(vocabulary, dim)
         self.stem = None if reach is None else PairStem(dim, vocabulary, reach, filters, kernel, causal)
-        self.blocks = nn.ModuleList(Block(dim, mlp, conv, causal, attention) for _ in range(depth))
+        turns = attention if isinstance(attention, Sequence) else [attention]
+        self.blocks = nn.ModuleList(Block(dim, mlp, conv, causal, turns[at % len(turns)]) for at in range(depth))
         self.norm = nn.RMSNorm(dim)
         self.head = nn.Linear(dim, sum(self.outputs.values()))
 

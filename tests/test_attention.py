@@ -1,5 +1,6 @@
 """Every layer of conf/attention is held to every law, and every law catches the fault it is there for."""
 
+from functools import cache
 from pathlib import Path
 from typing import final
 
@@ -7,20 +8,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from genoattn.attention.base import Attention, Layout
 from genoattn.attention.full import FullAttention
 from genoattn.attention.heads import dense_attention, rotate
+from genoattn.attention.hybrid import cycle
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.none import NoAttention
 from genoattn.attention.window import WindowAttention
+from genoattn.config import check as check_config
+from genoattn.config import compose
 from genoattn.errors import UserError
 from genoattn.laws import LAWS, check
+from genoattn.model import SequenceModel
+from genoattn.spine import SPINE
 
 DIM = 32
 CONF = Path(__file__).parents[1] / "conf" / "attention"
-VARIANTS = sorted(path.stem for path in CONF.glob("*.yaml"))
+STACKS = ["based", "hybrid"]  # lists of layers, each of them held to the laws by itself
+VARIANTS = sorted({path.stem for path in CONF.glob("*.yaml")} - set(STACKS))
 OTHER_SETTINGS = [
     ("full", {"positions": "none", "qk_norm": False}),
     ("full", {"cross": 0.5, "sharpness": 4.0}),
@@ -33,6 +39,8 @@ OTHER_SETTINGS = [
     ("window", {"left": 3, "right": 2, "global_tokens": 3, "dilation": 4}),
     ("window", {"cross": 0.25, "left": 20, "right": 9}),
     ("window", {"left": 0, "right": 70, "positions": "none"}),
+    ("gated", {"inner": "linear", "per": "head"}),
+    ("gated", {"inner": "none"}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
 ]
@@ -41,7 +49,13 @@ DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectiona
 
 
 def build(variant, **settings):
-    return instantiate(OmegaConf.merge(OmegaConf.load(CONF / f"{variant}.yaml"), settings))
+    words = {None: "null"}
+    return composed(variant, *(f"attention.{key}={words.get(value, value)}" for key, value in settings.items()))
+
+
+@cache
+def composed(variant, *overrides):
+    return instantiate(compose("train", [f"attention={variant}", *overrides]).attention)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -270,3 +284,32 @@ def test_state_bytes():
     assert build("window")(dim=DIM, causal=True).state_bytes(1000) == 2 * 128 * 32 * 4
     assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 8 * 8 + 4 * 8 + 1)
     assert build("none")(dim=DIM, causal=True).state_bytes(1000) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kinds"),
+    [
+        (["attention=hybrid"], ["WindowAttention", "WindowAttention", "FullAttention"]),
+        (["attention=hybrid", "attention.layers=[none,conv]"], ["NoAttention", "ConvolutionAttention"]),
+        (["attention=hybrid", "attention.layers=[full,linear]"], ["FullAttention", "LinearAttention"]),
+        (["attention=gated", "attention.inner=full", "attention.inner.kv_heads=2"], ["GatedAttention"]),
+    ],
+)
+def test_layers_named_inside_others_bring_their_settings(overrides, kinds):
+    config = compose("train", overrides)
+    check_config(config, SPINE["train"])
+    built = instantiate(config.attention)
+    built = built if isinstance(built, list) else [built]
+    assert [type(factory(dim=DIM, causal=False)).__name__ for factory in built] == kinds
+
+
+def test_layers_of_a_hybrid_take_turns_over_the_depth():
+    factories = composed("hybrid", "attention.layers=[window,none]")
+    model = SequenceModel(4, {"kind": 2}, None, factories, dim=DIM, depth=3)
+    assert [type(block.mix) for block in model.blocks] == [WindowAttention, NoAttention, WindowAttention]
+    with pytest.raises(UserError, match=r"attention.layers names wind, which attention.kinds lacks; nearest is window"):
+        cycle(["wind"], {"window": WindowAttention})
+    with pytest.raises(UserError, match="must name at least one layer"):
+        cycle([], {"window": WindowAttention})
+    with pytest.raises(UserError, match=r"attention.inner: there is no layer ful; nearest is full"):
+        composed("gated", "attention.inner=ful")

@@ -43,6 +43,10 @@ OTHER_SETTINGS = [
     ("gated", {"inner": "none"}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
+    ("linear", {"features": "exp"}),
+    ("linear", {"features": "taylor"}),
+    ("linear", {"decay": True}),
+    ("linear", {"decay": True, "features": "taylor", "positions": "none", "heads": 2}),
 ]
 SLOW_LAWS = {"survives_bfloat16", "learns"}  # these do not depend on the settings varied above
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
@@ -271,7 +275,8 @@ def test_sharpness_is_where_the_softmax_starts():
         ("window", {"positions": "alibi", "cross": 0.5}, "with attention.cross or attention.global_tokens take"),
         ("window", {"left": -1}, "attention.left must be 0 or more tokens, got -1"),
         ("window", {"right": -7}, "attention.right must be 0 or more tokens, got -7"),
-        ("linear", {"features": "exp"}, "attention.features must be one of elu, relu, got exp"),
+        ("linear", {"features": "tailor"}, "attention.features must be one of elu, relu, exp, taylor, got tailor"),
+        ("linear", {"features": "exp", "qk_norm": False}, "attention.features=exp overflows without"),
     ],
 )
 def test_mistakes_read_well(variant, settings, words):

@@ -14,6 +14,7 @@ from genoattn.signature import hint
 PROGRAMS = {
     "train": "train a mutation detector on a genome and report how good it is",
     "evaluate": "report how good a checkpoint is on a genome and its variants",
+    "doctor": "put the laws of attention to a layer, your own included",
 }
 
 

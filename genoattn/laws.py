@@ -270,8 +270,12 @@ def check(factory: Factory, dim: int = 32) -> list[Verdict]:
         except UserError as refusal:
             verdicts.append(Verdict(f"refuses ({direction})", True, str(refusal), "a layer may refuse in words"))
             continue
-        for trial in LAWS.values():
-            verdict = trial(factory, dim, causal)
+        for name, trial in LAWS.items():
+            try:
+                verdict = trial(factory, dim, causal)
+            except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                said = " ".join(str(error).split())[:200]
+                verdict = Verdict(name.replace("_", " "), False, f"{type(error).__name__}: {said}", "layers that fail")
             verdicts.append(verdict._replace(name=f"{verdict.name} ({direction})"))
     return verdicts
 

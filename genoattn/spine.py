@@ -94,4 +94,12 @@ class Evaluate:
     test: Test
 
 
-SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate}
+@dataclass(frozen=True)
+class Doctor:
+    """What every examination of a layer has."""
+
+    attention: Node
+    dim: Count
+
+
+SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate, "doctor": Doctor}

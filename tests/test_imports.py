@@ -16,7 +16,7 @@ LAYERS = (
     {"data", "model", "config", "trials"},
     {"learner", "cost", "assemble", "callbacks", "evaluation", "tracking"},
     {"fitting", "report"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "doctor"},
     {"cli"},
 )
 """From the bottom up; a folder is one part. A module may import from its own layer and from those below."""
@@ -25,7 +25,7 @@ ONLY = {
     "Bio": {"genome"},
     "pysam": {"genome"},
     "lightning": {"data", "learner", "callbacks", "fitting", "tracking", "report", "train"},
-    "hydra": {"config", "overrides", "assemble", "train", "evaluate"},
+    "hydra": {"config", "overrides", "assemble", "train", "evaluate", "doctor"},
     "wandb": {"tracking"},
     "triton": {"kernels"},
 }

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 
-from genoattn.attention.base import Attention, Layout
+from genoattn.attention.base import Attention, Layout, blank
 from genoattn.attention.full import FullAttention
 from genoattn.attention.heads import dense_attention, rotate
+from genoattn.attention.hierarchical import hierarchical_attention
 from genoattn.attention.hybrid import cycle
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.none import NoAttention
@@ -41,6 +42,7 @@ OTHER_SETTINGS = [
     ("window", {"left": 0, "right": 70, "positions": "none"}),
     ("gated", {"inner": "linear", "per": "head"}),
     ("gated", {"inner": "none"}),
+    ("hierarchical", {"block": 4, "positions": "none"}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
     ("linear", {"features": "exp"}),
@@ -318,3 +320,22 @@ def test_layers_of_a_hybrid_take_turns_over_the_depth():
         cycle([], {"window": WindowAttention})
     with pytest.raises(UserError, match=r"attention.inner: there is no layer ful; nearest is full"):
         composed("gated", "attention.inner=ful")
+
+
+@DIRECTIONS
+def test_hierarchical_reads_every_token_once(causal):
+    torch.manual_seed(0)
+    q, v = torch.randn(2, 300, 2, 4, dtype=torch.float64), torch.randn(2, 300, 2, 4, dtype=torch.float64)
+    keep = torch.rand(2, 300) > 0.3
+    y = hierarchical_attention(q, torch.zeros_like(q), v, causal=causal, block=4, keep=keep)
+    v = blank(v, keep)
+    total, count = (v.cumsum(1), keep.cumsum(1)) if causal else (v.sum(1, keepdim=True), keep.sum(1, keepdim=True))
+    assert torch.allclose(y, blank((total / count.clamp_min(1)[..., None, None]).expand_as(v), keep), atol=1e-12)
+
+
+def test_hierarchical_sees_a_sequence_turned_round_the_same():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 256, 2, 4, dtype=torch.float64)
+    y = hierarchical_attention(q, k, v, causal=False, block=8)
+    turned = hierarchical_attention(q.flip(1), k.flip(1), v.flip(1), causal=False, block=8)
+    assert torch.allclose(turned.flip(1), y, atol=1e-12)

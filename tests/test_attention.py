@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 
 from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.delta import delta_rule
 from genoattn.attention.full import FullAttention
 from genoattn.attention.heads import dense_attention, rotate
 from genoattn.attention.hierarchical import hierarchical_attention
@@ -43,6 +44,8 @@ OTHER_SETTINGS = [
     ("gated", {"inner": "linear", "per": "head"}),
     ("gated", {"inner": "none"}),
     ("hierarchical", {"block": 4, "positions": "none"}),
+    ("topk", {"k": 5, "positions": "none"}),
+    ("topk", {"k": None, "fraction": 0.1}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
     ("linear", {"features": "exp"}),
@@ -339,3 +342,33 @@ def test_hierarchical_sees_a_sequence_turned_round_the_same():
     y = hierarchical_attention(q, k, v, causal=False, block=8)
     turned = hierarchical_attention(q.flip(1), k.flip(1), v.flip(1), causal=False, block=8)
     assert torch.allclose(turned.flip(1), y, atol=1e-12)
+
+
+@DIRECTIONS
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [("window", {"left": 90, "right": 90}), ("topk", {"k": 90}), ("topk", {"k": None, "fraction": 1.0})],
+)
+def test_a_layer_that_leaves_nothing_out_is_full_attention(variant, settings, causal):
+    torch.manual_seed(0)
+    full, layer = build("full")(dim=DIM, causal=causal).double(), build(variant, **settings)(dim=DIM, causal=causal)
+    layer = layer.double()
+    layer.load_state_dict(full.state_dict())
+    x, keep = torch.randn(2, 90, DIM, dtype=torch.float64), torch.rand(2, 90) > 0.3
+    assert torch.allclose(layer(x, Layout(keep=keep)), full(x, Layout(keep=keep)), atol=1e-12)
+
+
+@pytest.mark.parametrize("segment", [64, 128])
+def test_delta_rule_is_the_same_in_any_segments(segment, monkeypatch):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 200, 2, 4, dtype=torch.float64)
+    write, log_kept = torch.rand(1, 200, 2, dtype=torch.float64), -torch.rand(1, 200, 2, dtype=torch.float64)
+    whole = delta_rule(q, F.normalize(k, dim=-1), v, write, log_kept)
+    monkeypatch.setattr("genoattn.attention.delta.SEGMENT", segment)
+    assert torch.allclose(delta_rule(q, F.normalize(k, dim=-1), v, write, log_kept), whole, atol=1e-12)
+
+
+def test_topk_refuses_what_would_take_too_long():
+    layer = build("topk", longest=50)(dim=DIM, causal=False)
+    with pytest.raises(UserError, match=r"takes at most attention.longest=50 tokens, got 51"):
+        layer(torch.randn(1, 51, DIM))

@@ -15,6 +15,7 @@ PROGRAMS = {
     "train": "train a mutation detector on a genome and report how good it is",
     "evaluate": "report how good a checkpoint is on a genome and its variants",
     "tokenizer": "tell what a mutation does to the tokens of a window, and the frame of the tokens to scores",
+    "doctor": "put the laws of attention to a layer, your own included",
 }
 
 

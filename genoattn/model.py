@@ -1,6 +1,6 @@
 """Embed, x + mix(x), x + mlp(x), heads: so dull that what differs between two runs is the attention layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias, final
 
@@ -80,7 +80,8 @@ class SequenceModel(nn.Module):
 
     What tokenizer and task own comes as plain values: `vocabulary`; `outputs`, numbers answered at each token, and
     `verdicts`, about the whole window, by name; `reach` (None: no reference beside); `segments`, the sequences of a
-    context. `attention` is called as `attention(dim=…, causal=…)` for each of `depth` blocks. `motif` is the width of a
+    context. `attention` is called as `attention(dim=…, causal=…)` for each
+    of `depth` blocks, or, where it is several, each in its turn. `motif` is the width of a
     convolution of the embedding (0: none), which makes k-mers of bases before anything is mixed. With `recompute` the
     blocks keep nothing for the backward pass but their input.
     """
@@ -90,7 +91,7 @@ class SequenceModel(nn.Module):
         vocabulary: int,
         outputs: Mapping[str, int],
         reach: int | None,
-        attention: AttentionFactory,
+        attention: AttentionFactory | Sequence[AttentionFactory],
         verdicts: Mapping[str, int] = MappingProxyType({}),
         segments: int = 1,
         dim: int = 64,
@@ -115,7 +116,8 @@ class SequenceModel(nn.Module):
             nn.init.normal_(self.segment.weight, std=0.2)
         self.motif = Motif(dim, motif, causal) if motif else None
         self.stem = None if reach is None else PairStem(dim, vocabulary, reach, filters, kernel, causal)
-        self.blocks = nn.ModuleList(Block(dim, mlp, conv, causal, attention) for _ in range(depth))
+        turns = attention if isinstance(attention, Sequence) else [attention]
+        self.blocks = nn.ModuleList(Block(dim, mlp, conv, causal, turns[at % len(turns)]) for at in range(depth))
         self.norm = nn.RMSNorm(dim)
         self.head = nn.Linear(dim, sum(self.outputs.values())) if outputs else None
         self.verdict = nn.Linear(3 * dim, sum(self.verdicts.values())) if verdicts else None

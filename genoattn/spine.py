@@ -123,4 +123,12 @@ class Audit:
     test: Test
 
 
-SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate, "tokenizer": Audit}
+@dataclass(frozen=True)
+class Doctor:
+    """What every examination of a layer has."""
+
+    attention: Node
+    dim: Count
+
+
+SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate, "tokenizer": Audit, "doctor": Doctor}

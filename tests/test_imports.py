@@ -18,7 +18,7 @@ LAYERS = (
     {"parts"},
     {"learner", "cost", "assemble", "callbacks", "evaluation", "tracking", "report"},
     {"fitting", "exams", "tuning", "loaded"},
-    {"train", "evaluate", "tokenizer"},
+    {"train", "evaluate", "tokenizer", "doctor"},
     {"cli"},
 )
 """From the bottom up; a folder is one part. A module may import from its own layer and from those below."""
@@ -27,7 +27,7 @@ ONLY = {
     "Bio": {"genome"},
     "pysam": {"genome"},
     "lightning": {"data", "learner", "callbacks", "fitting", "tracking", "report", "train"},
-    "hydra": {"config", "overrides", "assemble", "train", "evaluate", "tokenizer"},
+    "hydra": {"config", "overrides", "assemble", "train", "evaluate", "tokenizer", "doctor"},
     "peft": {"tuning"},
     "wandb": {"tracking"},
     "triton": {"kernels"},

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from genoattn import parts
 from genoattn.attention.base import Layout
+from genoattn.config import compose
 from genoattn.errors import UserError
 from genoattn.evaluation import ModelScorer
 from genoattn.learner import WarmupCosine
@@ -32,7 +32,7 @@ CLASSES = {"substitution": 1, "insertion": 1, "deletion": 1, "shift": 2 * REACH 
 
 def build(layer: str = "window", reach: int | None = REACH, **changed: Any) -> SequenceModel:
     torch.manual_seed(0)
-    attention = instantiate(OmegaConf.load(CONF / f"{layer}.yaml"))
+    attention = instantiate(compose("train", [f"attention={layer}"]).attention)
     settings: dict[str, Any] = {"dim": DIM, "conv": 3, "filters": 2, "kernel": 5} | changed
     return SequenceModel(VOCABULARY, CLASSES, reach, attention, **settings).double()
 

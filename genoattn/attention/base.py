@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Attention(nn.Module, ABC):
     included) touches neither the other answers nor any gradient.
     """
 
-    cost: ClassVar[Literal["linear", "n log n", "quadratic"]]
+    cost: Literal["linear", "n log n", "quadratic"]
     """How time and memory grow with the length."""
     causal: bool
     """True when a token sees itself and what lies before it, False when it looks both ways."""
@@ -35,6 +35,8 @@ class Attention(nn.Module, ABC):
     """True when values of 1 everywhere mix to 1 everywhere."""
     reach: tuple[int, int] | None = None
     """The farthest indices seen to the left and to the right, inclusive (None: no bound but causality)."""
+    stride: int = 1
+    """Within the reach, the indices at multiples of this distance are seen."""
 
     @abstractmethod
     def forward(

@@ -10,6 +10,7 @@ from torch import Tensor
 from genoattn.attention.base import Attention, Layout, blank
 from genoattn.attention.heads import Heads, check_positions, positions_of, rotate, visible_pairs
 from genoattn.attention.segments import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
+from genoattn.errors import UserError
 
 
 def full_attention(
@@ -57,6 +58,7 @@ class FullAttention(Attention):
         dim: int,
         causal: bool,
         heads: int = 4,
+        kv_heads: int | None = None,
         positions: str = "rotary",
         qk_norm: bool = True,
         sharpness: float = 1.0,
@@ -64,7 +66,12 @@ class FullAttention(Attention):
         cross: float = 0.0,
     ):
         super().__init__()
-        self.heads = Heads(dim, heads, qk_norm, sharpness, alike)
+        if positions == "alibi":
+            raise UserError(
+                "attention.positions=alibi would make attention=full hold a square of distances: a fused kernel knows "
+                "products of queries and keys alone; attention=window takes it"
+            )
+        self.heads = Heads(dim, heads, qk_norm, sharpness, alike, kv_heads)
         self.causal = causal
         self.crossing = crossing_heads(cross, heads)
         self.averages = not self.crossing
@@ -77,9 +84,7 @@ class FullAttention(Attention):
             return full_attention(q, k, v, causal=self.causal, keep=layout.keep, scale=scale)
 
         q, k, v = self._split(x, layout)
-        left, right = x.shape[1], 0 if self.causal else x.shape[1]
-        y = attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout, left=left, right=right)
-        return self.heads.merge(y)
+        return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
@@ -105,4 +110,4 @@ class FullAttention(Attention):
 
     def state_bytes(self, length: int) -> int:
         """Every key and value."""
-        return 4 * 2 * length * self.heads.count * self.heads.dim_head
+        return 4 * 2 * length * self.heads.kv_count * self.heads.dim_head

@@ -36,26 +36,31 @@ def attend_by_segment(
     *,
     crossing: int,
     layout: Layout,
-    left: int,
-    right: int,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`attend` for the first heads as they are; the last `crossing` see no key of their own segment.
 
-    `left` and `right` say how far `attend` reaches; a query that sees no other segment within them answers 0.
+    A query of theirs that sees no other segment answers 0.
     """
     if not crossing:
         return attend(q, k, v, None)
     own, dim_head = q.shape[2] - crossing, q.shape[3]
     member = membership(layout.segments, q)
     extra = extra_channels(dim_head, member.shape[2])
+    marks = _channels(member, q, extra, crossing)
     # A score of HIDDEN more for every pair of one segment: the product of two channels that say which segment it is.
-    marks = F.pad(member.to(q.dtype), (0, extra - member.shape[2]))[:, :, None].expand(-1, -1, crossing, -1)
     wide_q = torch.cat([q[:, :, own:], marks * dim_head**0.5], dim=-1)
     wide_k = torch.cat([k[:, :, own:], marks * HIDDEN], dim=-1)
-    y = attend(wide_q, wide_k, F.pad(v[:, :, own:], (0, extra)), dim_head**-0.5)[..., :dim_head]
-    blind = ~sees_another(member, layout.keep, left, right)
-    y = y.masked_fill(blind[:, :, None, None], 0)
+    real = member if layout.keep is None else member & layout.keep[:, :, None]
+    wide_v = torch.cat([v[:, :, own:], _channels(real, v, extra, crossing)], dim=-1)
+    y = attend(wide_q, wide_k, wide_v, dim_head**-0.5)
+    # The values' channels hold the weight that went to each segment: 1 to others in all, or 0 where none was seen.
+    elsewhere = y[..., dim_head : dim_head + member.shape[2]].masked_fill(member[:, :, None], 0).sum(-1, keepdim=True)
+    y = y[..., :dim_head].masked_fill(elsewhere < 0.5, 0)
     return torch.cat([attend(q[:, :, :own], k[:, :, :own], v[:, :, :own], None), y], dim=2) if own else y
+
+
+def _channels(member: Tensor, like: Tensor, channels: int, heads: int) -> Tensor:
+    return F.pad(member.to(like.dtype), (0, channels - member.shape[2]))[:, :, None].expand(-1, -1, heads, -1)
 
 
 def extra_channels(dim_head: int, needed: int) -> int:
@@ -72,18 +77,6 @@ def membership(
     return segments[..., None] == segments.unique()
 
 
-def sees_another(
-    member: Bool[Tensor, "batch length segments"], keep: Bool[Tensor, "batch length"] | None, left: int, right: int
-) -> Bool[Tensor, "batch length"]:
-    """True where a real token of another segment stands within `left` and `right` of a token."""
-    length = member.shape[1]
-    real = member if keep is None else member & keep[:, :, None]
-    counts = F.pad(real.cumsum(1), (0, 0, 1, 0))
-    index = torch.arange(length, device=member.device)
-    within = counts[:, (index + right + 1).clamp_max(length)] - counts[:, (index - left).clamp_min(0)]
-    return within.masked_fill(member, 0).any(-1)
-
-
 def dense_by_segment(
     q: Float[Tensor, "batch length heads dim_head"],
     k: Float[Tensor, "batch length heads dim_head"],
@@ -92,8 +85,11 @@ def dense_by_segment(
     visible: Bool[Tensor, "#batch length length"],
     crossing: int,
     segments: Int[Tensor, "batch length"] | None,
+    bias: Float[Tensor, "heads length length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """The same answer from the whole square of scores, for references."""
+    if not crossing:
+        return dense_attention(q, k, v, visible=visible, bias=bias)
     own = q.shape[2] - crossing
     another = visible & False if segments is None else visible & (segments[:, :, None] != segments[:, None, :])
     plain = dense_attention(q[:, :, :own], k[:, :, :own], v[:, :, :own], visible=visible)

@@ -96,6 +96,16 @@ class Faulty(Attention):
         self.inner, self.answer, self.causal, self.reach = inner, answer, causal, reach
         self.averages = True
 
+    def init_state(self, batch):
+        return (torch.zeros(batch, 0),)
+
+    def step(self, x, state, layout=Layout()):
+        return self(x, layout), state
+
+    def stream(self, read, length, segment):
+        for start in range(0, length, segment):
+            yield start, min(start + segment, length), self(*read(start, min(start + segment, length)))
+
     def forward(self, x, layout=Layout()):
         return self.answer(self.inner, x, layout)
 
@@ -142,6 +152,10 @@ FAULTS = {
         plain,
     ),
     "no mixing": ("learns", NoAttention, plain),
+    "a side not declared": ("mirrors", window, plain),
+    "half the gradient again": ("passes_gradcheck", window, half_the_gradient),
+    "a state forgotten": ("steps", window, plain),
+    "segments without their neighbours": ("streams", window, plain),
 }
 
 
@@ -162,7 +176,7 @@ def test_every_law_has_a_fault_to_catch():
 @pytest.mark.parametrize("fault", FAULTS)
 def test_law_catches_fault(fault):
     law = FAULTS[fault][0]
-    verdict = LAWS[law](faulty(fault), DIM, True)
+    verdict = LAWS[law](faulty(fault), DIM, law != "mirrors")
     assert not verdict.holds, verdict.detail
 
 

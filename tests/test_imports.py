@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 LAYERS = (
     {"errors"},
-    {"genome", "tokenizers", "attention", "kernels", "metrics", "objective", "laws", "probes", "signature"},
+    {"genome", "tokenizers", "attention", "kernels", "metrics", "objective", "laws", "signature"},
     {"tasks", "stem", "checkpoint", "spine", "overrides"},
     {"batch", "model", "config", "trials"},
     {"data", "predict"},

@@ -27,6 +27,7 @@ class ConvolutionAttention(Attention):
                 raise UserError(f"attention.{name} must be 0 or more tokens, got {value}")
         self.causal = causal
         self.averages = False
+        self.sided = "weights to the left and to the right are learned apart"
         self.left, self.right = self.reach = (left, 0 if causal else right)
         self.value = nn.Linear(dim, dim, bias=False)
         self.mix = nn.Conv1d(dim, dim, self.left + 1 + self.right, groups=dim, bias=False)

@@ -105,6 +105,7 @@ class DeltaAttention(Attention):
         nn.init.constant_(self.kept.bias, FRESH)
         self.causal = causal
         self.averages = False
+        self.sided = "a token's own writing is read in the pass from the left alone"
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.heads import Heads, check_positions, positions_of, rotate, visible_pairs
+from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, visible_pairs
 from genoattn.attention.segments import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
 from genoattn.errors import UserError
 
@@ -76,6 +76,7 @@ class FullAttention(Attention):
         self.crossing = crossing_heads(cross, heads)
         self.averages = not self.crossing
         self.rotary = check_positions(positions, self.heads)
+        self.sided = ROTARY if self.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()

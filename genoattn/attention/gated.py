@@ -39,6 +39,7 @@ class GatedAttention(Attention):
         self.causal = causal
         self.cost, self.reach, self.stride = self.inner.cost, self.inner.reach, self.inner.stride
         self.averages = False
+        self.sided = self.inner.sided
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()

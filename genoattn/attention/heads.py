@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from genoattn.errors import UserError
 
+ROTARY = "rotary positions turn queries and keys by what lies before them"
+"""Why a layer with them is sided."""
+
 
 @final
 class Heads(nn.Module):

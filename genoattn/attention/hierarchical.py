@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.heads import Heads, check_positions, positions_of, rotate
+from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate
 from genoattn.attention.segments import HIDDEN
 from genoattn.errors import UserError
 
@@ -206,6 +206,7 @@ class HierarchicalAttention(Attention):
         self.averages = True
         self.block = block
         self.rotary = check_positions(positions, self.heads)
+        self.sided = ROTARY if self.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()

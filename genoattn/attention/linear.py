@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, Layout, blank
 from genoattn.attention.features import FEATURES, feature, feature_count
-from genoattn.attention.heads import Heads, check_positions, positions_of, rotate, visible_pairs
+from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, visible_pairs
 from genoattn.errors import UserError
 
 CHUNK = 64
@@ -178,6 +178,7 @@ class LinearAttention(Attention):
         self.causal = causal
         self.features = features
         self.rotary = check_positions(positions, self.heads)
+        self.sided = ROTARY if self.rotary else None
         self.averages = not self.rotary or features == "taylor"
         if decay:
             # Heads at first remember 8, 32, 128, … tokens; beyond 5 the last ones differ little from no decay.

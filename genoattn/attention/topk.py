@@ -8,7 +8,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.heads import Heads, check_positions, dense_attention, positions_of, rotate, visible_pairs
+from genoattn.attention.heads import (
+    ROTARY,
+    Heads,
+    check_positions,
+    dense_attention,
+    positions_of,
+    rotate,
+    visible_pairs,
+)
 from genoattn.errors import UserError
 
 ROWS = 128
@@ -113,6 +121,7 @@ class TopKAttention(Attention):
         self.averages = True
         self.k, self.fraction, self.longest = k, fraction, longest
         self.rotary = check_positions(positions, self.heads)
+        self.sided = ROTARY if self.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()

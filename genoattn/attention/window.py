@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genoattn.attention.base import Attention, Layout, blank
 from genoattn.attention.full import full_attention
-from genoattn.attention.heads import Heads, check_positions, positions_of, rotate, slopes, visible_pairs
+from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, slopes, visible_pairs
 from genoattn.attention.segments import HIDDEN, attend_by_segment, crossing_heads, dense_by_segment, extra_channels
 from genoattn.errors import UserError
 
@@ -192,6 +192,10 @@ class WindowAttention(Attention):
             self.reach = (self.left * dilation, self.right * dilation)
         self.rotary = check_positions(positions, self.heads, ("rotary", "alibi", "none"))
         self.alibi = positions == "alibi"
+        if self.rotary:
+            self.sided = ROTARY
+        elif left != right or global_tokens:
+            self.sided = "left and right are not as wide" if left != right else "global tokens are the first ones"
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()

@@ -28,6 +28,7 @@ class Mine(Attention):
         self.both = WindowAttention(dim, False, left=left, right=20)
         self.wider.heads = self.both.heads = self.inner.heads
         self.causal, self.averages, self.reach = causal, True, self.inner.reach
+        self.sided = self.inner.sided
 
     def forward(self, x, layout=Layout()):
         {answer}

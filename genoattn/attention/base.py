@@ -48,7 +48,7 @@ class Attention(nn.Module, ABC):
     stride: int = 1
     """Within the reach, the indices at multiples of this distance are seen."""
     sided: str | None = None
-    """Why, looking both ways, it answers a sequence turned round by other than its answers turned round (None: not so)."""
+    """Why, looking both ways, it answers a sequence turned round otherwise than turned round (None: it does not)."""
 
     @abstractmethod
     def forward(

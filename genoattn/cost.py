@@ -5,7 +5,8 @@ import sys
 
 import torch
 
-from genoattn.model import Block, SequenceModel
+from genoattn.block import Block
+from genoattn.model import SequenceModel
 
 
 def predicted(model: SequenceModel, length: int) -> dict[str, int]:

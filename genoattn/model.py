@@ -1,77 +1,21 @@
 """Embed, x + mix(x), x + mlp(x), heads: so dull that what differs between two runs is the attention layer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias, final
+from typing import final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.base import Layout, blank
+from genoattn.attention.halo import cut
+from genoattn.block import AttentionFactory, Block, Motif, Recompute
 from genoattn.errors import UserError
 from genoattn.stem import PairStem
 
-AttentionFactory: TypeAlias = Callable[..., Attention]
-
-
-@final
-class Convolution(nn.Module):
-    """A depthwise convolution over `kernel` real tokens, centred, or ending at its own when causal."""
-
-    def __init__(self, dim: int, kernel: int, causal: bool):
-        super().__init__()
-        if kernel % 2 == 0:
-            raise UserError(f"model.conv must be odd, so that it has a centre, or 0 for none, got {kernel}")
-        self.weight = nn.Conv1d(dim, dim, kernel, groups=dim)
-        self.sides = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
-
-    def forward(
-        self, x: Float[Tensor, "batch length dim"], keep: Bool[Tensor, "batch length"] | None
-    ) -> Float[Tensor, "batch length dim"]:
-        return self.weight(F.pad(blank(x, keep).transpose(1, 2), self.sides)).transpose(1, 2)
-
-
-@final
-class Motif(nn.Module):
-    """A convolution over `width` real tokens, centred, or ending at its own when causal, a GELU and a norm.
-
-    At first twice as strong as the embedding: a base says less about its place than what surrounds it.
-    """
-
-    def __init__(self, dim: int, width: int, causal: bool):
-        super().__init__()
-        if width % 2 == 0:
-            raise UserError(f"model.motif must be odd, so that it has a centre, or 0 for none, got {width}")
-        self.weight, self.norm = nn.Conv1d(dim, dim, width), nn.RMSNorm(dim)
-        nn.init.constant_(self.norm.weight, 2)
-        self.sides = (width - 1, 0) if causal else (width // 2, width // 2)
-
-    def forward(
-        self, x: Float[Tensor, "batch length dim"], keep: Bool[Tensor, "batch length"] | None
-    ) -> Float[Tensor, "batch length dim"]:
-        return self.norm(F.gelu(self.weight(F.pad(blank(x, keep).transpose(1, 2), self.sides)).transpose(1, 2)))
-
-
-@final
-class Block(nn.Module):
-    """One layer of the backbone: a convolution where asked for, the attention layer, and an MLP, each added to x."""
-
-    def __init__(self, dim: int, mlp: int, conv: int, causal: bool, attention: AttentionFactory):
-        super().__init__()
-        self.conv = Convolution(dim, conv, causal) if conv else None
-        self.conv_norm = nn.RMSNorm(dim) if conv else None
-        self.mix_norm, self.mix = nn.RMSNorm(dim), attention(dim=dim, causal=causal)
-        self.mlp_norm = nn.RMSNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, mlp * dim), nn.GELU(), nn.Linear(mlp * dim, dim))
-
-    def forward(self, x: Float[Tensor, "batch length dim"], layout: Layout) -> Float[Tensor, "batch length dim"]:
-        if self.conv is not None and self.conv_norm is not None:
-            x = x + self.conv(self.conv_norm(x), layout.keep)
-        x = x + self.mix(self.mix_norm(x), layout)
-        return x + self.mlp(self.mlp_norm(x))
+SEGMENT = 4096
+"""Tokens of a stream that are worked on together."""
 
 
 @final
@@ -80,10 +24,9 @@ class SequenceModel(nn.Module):
 
     What tokenizer and task own comes as plain values: `vocabulary`; `outputs`, numbers answered at each token, and
     `verdicts`, about the whole window, by name; `reach` (None: no reference beside); `segments`, the sequences of a
-    context. `attention` is called as `attention(dim=…, causal=…)` for each
-    of `depth` blocks, or, where it is several, each in its turn. `motif` is the width of a
-    convolution of the embedding (0: none), which makes k-mers of bases before anything is mixed. With `recompute` the
-    blocks keep nothing for the backward pass but their input.
+    context. `attention` is called as `attention(dim=…, causal=…)` for each of `depth` blocks, or, where it is several,
+    each in its turn. `motif` is the width of a convolution of the embedding (0: none), which makes k-mers of bases
+    before anything is mixed. `recompute` says what blocks make again for the backward pass in place of keeping it.
     """
 
     def __init__(
@@ -102,14 +45,14 @@ class SequenceModel(nn.Module):
         filters: int = 8,
         kernel: int = 25,
         causal: bool = False,
-        recompute: bool = False,
+        recompute: Recompute = "nothing",
     ):
         super().__init__()
         least = {"dim": (dim, 1), "depth": (depth, 1), "mlp": (mlp, 1), "conv": (conv, 0), "motif": (motif, 0)}
         for name, (value, bound) in least.items():
             if value < bound:
                 raise UserError(f"model.{name} must be at least {bound}, got {value}")
-        self.outputs, self.verdicts, self.causal, self.recompute = dict(outputs), dict(verdicts), causal, recompute
+        self.outputs, self.verdicts, self.causal = dict(outputs), dict(verdicts), causal
         self.embed = nn.Embedding(vocabulary, dim)
         self.segment = nn.Embedding(segments, dim) if segments > 1 else None
         if self.segment is not None:  # weak at first: bases of two sequences are to look alike
@@ -117,7 +60,9 @@ class SequenceModel(nn.Module):
         self.motif = Motif(dim, motif, causal) if motif else None
         self.stem = None if reach is None else PairStem(dim, vocabulary, reach, filters, kernel, causal)
         turns = attention if isinstance(attention, Sequence) else [attention]
-        self.blocks = nn.ModuleList(Block(dim, mlp, conv, causal, turns[at % len(turns)]) for at in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, mlp, conv, causal, turns[at % len(turns)], recompute) for at in range(depth)
+        )
         self.norm = nn.RMSNorm(dim)
         self.head = nn.Linear(dim, sum(self.outputs.values())) if outputs else None
         self.verdict = nn.Linear(3 * dim, sum(self.verdicts.values())) if verdicts else None
@@ -129,16 +74,7 @@ class SequenceModel(nn.Module):
         layout: Layout = Layout(),
         sites: Float[Tensor, "batch 2 length"] | None = None,
     ) -> dict[str, Float[Tensor, "batch asked numbers"]]:
-        x = self.features(ids, beside, layout)
-        answers: dict[str, Tensor] = {}
-        if self.head is not None:
-            parts = self.head(x).split(list(self.outputs.values()), -1)
-            answers |= dict(zip(self.outputs, parts, strict=True))
-        if self.verdict is not None:
-            assert sites is not None, "this model was built for a task whose examples have sites"
-            parts = self.verdict(_summary(x, sites, layout.keep)).split(list(self.verdicts.values()), -1)
-            answers |= dict(zip(self.verdicts, parts, strict=True))
-        return answers
+        return self._answers(self.features(ids, beside, layout), layout.keep, sites)
 
     def features(
         self,
@@ -147,6 +83,44 @@ class SequenceModel(nn.Module):
         layout: Layout = Layout(),
     ) -> Float[Tensor, "batch length dim"]:
         """What the heads read: every token as the last block leaves it, normalised."""
+        x = self._embedded(ids, beside, layout)
+        for block in self.blocks:
+            x = block(x, layout)
+        return self.norm(x)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        ids: Integer[Tensor, "batch length"],
+        beside: Integer[Tensor, "batch wide"] | None = None,
+        layout: Layout = Layout(),
+        sites: Float[Tensor, "batch 2 length"] | None = None,
+        segment: int = SEGMENT,
+    ) -> dict[str, Float[Tensor, "batch asked numbers"]]:
+        """What `forward` answers, for sequences too long for it: layer by layer, in place, `segment` tokens at a time.
+
+        All that is held and grows with the length is one number for each token and channel, and what a layer that
+        cannot stream needs for itself.
+        """
+        length = ids.shape[1]
+        x = self.embed.weight.new_empty(len(ids), length, self.embed.embedding_dim)
+        sides = [part.sides for part in (self.motif, self.stem) if part is not None]
+        before, after = (max(side) for side in zip((0, 0), *sides, strict=True))
+        wider = 0 if self.stem is None else 2 * self.stem.reach
+        for start in range(0, length, segment):
+            stop = min(start + segment, length)
+            low, high = max(0, start - before), min(length, stop + after)
+            shown = None if beside is None else beside[:, low : high + wider]
+            wide = self._embedded(ids[:, low:high], shown, cut(layout, ids, low, high))
+            x[:, start:stop] = wide[:, start - low : stop - low]
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.stream(x, layout, segment)
+        for part in x.split(segment, dim=1):
+            part.copy_(self.norm(part))
+        return self._answers(x, layout.keep, sites)
+
+    def _embedded(self, ids: Tensor, beside: Tensor | None, layout: Layout) -> Tensor:
         x = self.embed(ids.int())
         if self.segment is not None and layout.segments is not None:
             x = x + self.segment(layout.segments)
@@ -155,13 +129,18 @@ class SequenceModel(nn.Module):
         if self.stem is not None:
             assert beside is not None, "this model was built for a task that shows a reference"
             x = x + self.stem(ids, beside, layout.keep)
-        for block in self.blocks:
-            x = (
-                checkpoint(block, x, layout, use_reentrant=False)
-                if self.recompute and self.training
-                else block(x, layout)
-            )
-        return self.norm(x)
+        return x
+
+    def _answers(self, x: Tensor, keep: Tensor | None, sites: Tensor | None) -> dict[str, Tensor]:
+        answers: dict[str, Tensor] = {}
+        if self.head is not None:
+            parts = self.head(x).split(list(self.outputs.values()), -1)
+            answers |= dict(zip(self.outputs, parts, strict=True))
+        if self.verdict is not None:
+            assert sites is not None, "this model was built for a task whose examples have sites"
+            parts = self.verdict(_summary(x, sites, keep)).split(list(self.verdicts.values()), -1)
+            answers |= dict(zip(self.verdicts, parts, strict=True))
+        return answers
 
 
 def _summary(

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from genoattn import parts
+from genoattn.attention import tokenwise
 from genoattn.attention.base import Layout
 from genoattn.config import compose
 from genoattn.errors import UserError
@@ -228,18 +229,45 @@ def test_a_scorer_scores_each_example_as_if_alone(monkeypatch: pytest.MonkeyPatc
 
 
 @LAYERS
-def test_recomputing_changes_no_key_no_answer_and_no_gradient(layer: str):
+def test_recomputing_changes_no_key_no_answer_and_no_gradient(layer: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tokenwise, "SEGMENT", 16)  # of the 40 tokens
     ids, beside = draw(2, 20), draw(2, 20 + 2 * REACH, seed=1)
     found = []
-    for recompute in (False, True):
+    for recompute in ("nothing", "tokens", "blocks"):
         model = build(layer, recompute=recompute).train()
         answers = joined(model(ids, beside))
         answers.square().sum().backward()
         pulls = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
         found.append((list(model.state_dict()), answers.detach(), pulls))
-    (keys, answers, pulls), (others, again, repeated) = found
-    assert keys == others and torch.equal(answers, again) and pulls.keys() == repeated.keys()
-    assert all(torch.allclose(one, repeated[name], atol=1e-12) for name, one in pulls.items())
+    keys, answers, pulls = found[0]
+    for others, again, repeated in found[1:]:
+        assert keys == others and pulls.keys() == repeated.keys()
+        assert torch.allclose(answers, again, rtol=1e-12)
+        assert all(torch.allclose(one, repeated[name], atol=1e-12) for name, one in pulls.items())
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_what_is_made_again_is_not_kept(made: int):
+    kept = []
+    model = build("linear", dim=32, conv=0, reach=None, recompute=("nothing", "tokens", "blocks")[made]).train()
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.nbytes), lambda one: one):
+        model(draw(1, 1000))
+    numbers = sum(kept) / 8 / 1000 / 32  # a token, in widths of the model; two blocks
+    assert (numbers > 40, 10 < numbers < 35, numbers < 10)[made], numbers
+
+
+@DIRECTIONS
+@LAYERS
+def test_a_stream_answers_what_forward_does(layer: str, causal: bool):
+    model = build(layer, causal=causal, motif=7).eval()
+    ids, beside = draw(2, 90), draw(2, 90 + 2 * REACH, seed=1)
+    keep = torch.arange(90) < torch.tensor([[90], [61]])
+    for layout in (Layout(), Layout(keep, torch.arange(90).expand(2, -1) + 5)):
+        whole, pieces = model(ids, beside, layout), model.stream(ids, beside, layout, segment=24)
+        assert whole.keys() == pieces.keys()
+        real = slice(None) if layout.keep is None else keep
+        for name, answer in whole.items():
+            assert torch.allclose(pieces[name][real], answer[real], atol=1e-10)
 
 
 TWO = {"insertion": Output(1, 2.0), "shift": Output(3, 0.5)}

@@ -100,9 +100,9 @@ def test_contradictions(
 
 def test_what_is_no_contradiction(start: tuple[Path, Path], tmp_path: Path) -> None:
     run, fasta = start
-    words = ("attention=full", "attention.heads=2", "model.dim=16", "model.recompute=true", "tokenizer=base")
+    words = ("attention=full", "attention.heads=2", "model.dim=16", "model.recompute=blocks", "tokenizer=base")
     assert train(tmp_path, f"checkpoint={run}", f"data.fasta={fasta}", *words) == 0
-    assert OmegaConf.load(tmp_path / "config.yaml").model.recompute is True
+    assert OmegaConf.load(tmp_path / "config.yaml").model.recompute == "blocks"
     assert list(weights(tmp_path)) == list(weights(run))
 
 

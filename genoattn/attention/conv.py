@@ -1,5 +1,6 @@
 """A depthwise convolution in place of attention: fixed weights within a stated reach; the baseline of local layers."""
 
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -7,7 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.base import Attention, Layout, Read, State, blank
+from genoattn.attention.halo import segments
 from genoattn.errors import UserError
 
 
@@ -47,6 +49,22 @@ class ConvolutionAttention(Attention):
         shifted = [values[:, at : at + x.shape[1]] for at in range(self.left + 1 + self.right)]
         mixed = (torch.stack(shifted, dim=-1) * self.mix.weight[:, 0]).sum(-1)
         return self.out(blank(mixed, layout.keep))
+
+    def init_state(self, batch: int) -> State:
+        if not self.causal:
+            return super().init_state(batch)
+        return (self.out.weight.new_zeros(batch, self.left, self.out.in_features),)
+
+    def step(
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+    ) -> tuple[Float[Tensor, "batch length dim"], State]:
+        values = torch.cat([state[0], self.value(blank(x, layout.keep))], dim=1)
+        mixed = self.mix(values.transpose(1, 2)).transpose(1, 2)
+        return self.out(blank(mixed, layout.keep)), (values[:, x.shape[1] :].to(state[0].dtype),)
+
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        for part in segments(read, length, segment, self.left, self.right):
+            yield part.start, part.stop, part.own(self(part.x, part.layout))
 
     def flops(self, length: int) -> int:
         """The two projections and the sums."""

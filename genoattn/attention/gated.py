@@ -1,13 +1,13 @@
 """A sigmoid gate on the answers of any other layer, computed from the token itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.base import Attention, Layout, Read, State, blank
 from genoattn.errors import UserError
 
 OPEN = 2.0  # a gate's bias at first: sigmoid(2) lets 0.88 of the answer through
@@ -44,8 +44,11 @@ class GatedAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
+        return self._gated(x, layout, self.inner(x, layout))
+
+    def _gated(self, x: Tensor, layout: Layout, y: Tensor) -> Tensor:
         opened = self.gate(blank(x, layout.keep)).sigmoid()
-        return (self.inner(x, layout).unflatten(-1, (-1, self.share)) * opened[..., None]).flatten(-2)
+        return (y.unflatten(-1, (-1, self.share)) * opened[..., None]).flatten(-2)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
@@ -53,6 +56,19 @@ class GatedAttention(Attention):
         x = blank(x, layout.keep)
         opened = 1 / (1 + torch.exp(-(x @ self.gate.weight.T + self.gate.bias)))
         return self.inner.naive(x, layout) * opened.repeat_interleave(self.share, dim=-1)
+
+    def init_state(self, batch: int) -> State:
+        return self.inner.init_state(batch)
+
+    def step(
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+    ) -> tuple[Float[Tensor, "batch length dim"], State]:
+        y, state = self.inner.step(x, state, layout)
+        return self._gated(x, layout, y), state
+
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        for start, stop, y in self.inner.stream(read, length, segment):
+            yield start, stop, self._gated(*read(start, stop), y)
 
     def flops(self, length: int) -> int:
         """The inner layer's and the gate's."""

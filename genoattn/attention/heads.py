@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from genoattn.attention.tokenwise import tokenwise
 from genoattn.errors import UserError
 
 ROTARY = "rotary positions turn queries and keys by what lies before them"
@@ -40,6 +41,7 @@ class Heads(nn.Module):
         self.kv_count = kv_heads or heads
         self.dim_head = dim // heads
         self.qk_norm = qk_norm
+        self.recompute = False  # in training, projections are made again for the backward pass
         # No biases: zeros at padding stay zeros through every projection.
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
@@ -60,9 +62,16 @@ class Heads(nn.Module):
         With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head (at first as given),
         shared equally by both sides: a softmax sees only their product, a feature map sees each.
         """
+        if self.recompute and self.training:
+            learned = [p for part in (self.query, self.key, self.value) for p in part.parameters()]
+            q, k, v = tokenwise(self._split, x, [*learned, self.log_sharpness] if self.qk_norm else learned)
+            return q, k, v
+        return self._split(x)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.query, self.key, self.value))
         if self.kv_count < self.count:  # each key and value serves several queries
-            k, v = (t.repeat_interleave(self.count // self.kv_count, dim=2) for t in (k, v))
+            k, v = (t.repeat_interleave(self.count // self.kv_count, dim=-2) for t in (k, v))
         if self.qk_norm:
             gain = (self.log_sharpness / 2).exp()[:, None].to(q.dtype)
             # eps is named because the default follows the dtype, and bfloat16's would shrink ordinary queries.

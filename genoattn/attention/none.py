@@ -1,11 +1,12 @@
 """The control: values and their projection back, as in every layer, and no mixing between tokens."""
 
+from collections.abc import Iterator
 from typing import final
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.base import Attention, Layout, Read, State, blank
 
 
 @final
@@ -35,6 +36,19 @@ class NoAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
         return blank(x, layout.keep) @ (self.out.weight @ self.value.weight).T
+
+    def init_state(self, batch: int) -> State:
+        return ()
+
+    def step(
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+    ) -> tuple[Float[Tensor, "batch length dim"], State]:
+        return self(x, layout), ()
+
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        for start in range(0, length, segment):
+            stop = min(start + segment, length)
+            yield start, stop, self(*read(start, stop))
 
     def flops(self, length: int) -> int:
         """The two projections."""

@@ -10,6 +10,9 @@ from genoattn.batch import Batch
 from genoattn.model import SequenceModel
 from genoattn.objective import Output
 
+STREAMED = 32_768
+"""Tokens from which on a model that is not in training answers layer by layer, in place, in segments."""
+
 
 def predict(model: SequenceModel, batch: Batch, outputs: Mapping[str, Output]) -> dict[str, Float[Tensor, "batch _ _"]]:
     """The logits of every output, [batch, asked, classes] at its own level.
@@ -55,7 +58,10 @@ def by_base(
 
 
 def _one_strand(model: SequenceModel, batch: Batch, outputs: Mapping[str, Output]) -> dict[str, Tensor]:
-    raw = model(batch.ids, batch.beside, batch.layout, batch.sites)
+    # In one piece a long sequence makes tensors that the allocator faults in anew at every step of every layer.
+    long = batch.ids.shape[1] >= STREAMED and not torch.is_grad_enabled()
+    answer = model.stream if long else model
+    raw = answer(batch.ids, batch.beside, batch.layout, batch.sites)
     return {
         name: by_base(raw[name], batch.places, output.classes) if output.level == "base" else raw[name]
         for name, output in outputs.items()

@@ -46,6 +46,7 @@ OTHER_SETTINGS = [
     ("hierarchical", {"block": 4, "positions": "none"}),
     ("topk", {"k": 5, "positions": "none"}),
     ("topk", {"k": None, "fraction": 0.1}),
+    ("topk", {"k": 9, "cross": 0.5, "sharpness": 4.0}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
     ("linear", {"features": "exp"}),
@@ -247,10 +248,10 @@ def test_a_query_that_sees_nothing_answers_zero():
 
 
 @DIRECTIONS
-@pytest.mark.parametrize(("variant", "reach"), [("full", 99), ("window", 7)])
+@pytest.mark.parametrize(("variant", "reach"), [("full", 99), ("topk", 99), ("window", 7)])
 def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, reach, causal):
     torch.manual_seed(0)
-    sides = {} if variant == "full" else {"left": reach, "right": reach}
+    sides = {"left": reach, "right": reach} if variant == "window" else {}
     layer = build(variant, cross=1.0, **sides)(dim=DIM, causal=causal).double()
     x = torch.randn(1, 40, DIM, dtype=torch.float64, requires_grad=True)
     segments, keep = torch.randint(3, (1, 40)) * 5, torch.rand(1, 40) > 0.3

@@ -17,6 +17,7 @@ from genoattn.attention.heads import (
     rotate,
     visible_pairs,
 )
+from genoattn.attention.segments import attend_by_segment, crossing_heads, extra_channels
 from genoattn.errors import UserError
 
 ROWS = 128
@@ -30,22 +31,25 @@ def topk_attention(
     causal: bool,
     allowed: Int[Tensor, "batch length"],
     keep: Bool[Tensor, "batch length"] | None = None,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention over the `allowed` keys of highest score, fewer where fewer are seen; 0 at padding.
 
-    Scores stand for `ROWS` queries at a time, in the backward pass too. The choice itself has no gradient.
+    Scores are multiplied by `scale` (None: divided by sqrt(dim_head)). They stand for `ROWS` queries at a time, in the
+    backward pass too. The choice itself has no gradient.
     """
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
         real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
-        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, causal)
+        factor = q.shape[-1] ** -0.5 if scale is None else scale
+        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, causal, factor)
     assert isinstance(y, Tensor)
     return blank(y.transpose(1, 2), keep).to(v.dtype)
 
 
-def _weights(q: Tensor, k: Tensor, allowed: Tensor, keep: Tensor, causal: bool, start: int) -> Tensor:
+def _weights(q: Tensor, k: Tensor, allowed: Tensor, keep: Tensor, causal: bool, start: int, scale: float) -> Tensor:
     """The weights of a block of queries over the keys: [batch, heads, rows, keys]."""
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    scores = q @ k.transpose(-1, -2) * scale
     hidden = ~keep[:, None, None, : k.shape[2]]
     if causal:
         index = torch.arange(k.shape[2], device=q.device)
@@ -60,15 +64,17 @@ def _weights(q: Tensor, k: Tensor, allowed: Tensor, keep: Tensor, causal: bool, 
 
 class _TopK(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, keep: Tensor, causal: bool) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, keep: Tensor, causal: bool, scale: float
+    ) -> Tensor:
         y = torch.empty_like(q, memory_format=torch.contiguous_format)
         for start in range(0, q.shape[2], ROWS):
             rows = slice(start, start + ROWS)
             end = min(start + ROWS, q.shape[2]) if causal else q.shape[2]
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], keep, causal, start)
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], keep, causal, start, scale)
             y[:, :, rows] = weights @ v[:, :, :end]
         ctx.save_for_backward(q, k, v, allowed, keep, y)
-        ctx.causal = causal
+        ctx.causal, ctx.scale = causal, scale
         return y
 
     @staticmethod
@@ -79,13 +85,13 @@ class _TopK(torch.autograd.Function):
         for start in range(0, q.shape[2], ROWS):
             rows = slice(start, start + ROWS)
             end = min(start + ROWS, q.shape[2]) if ctx.causal else q.shape[2]
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], keep, ctx.causal, start)
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], keep, ctx.causal, start, ctx.scale)
             dy = upstream[0][:, :, rows]
             dv[:, :, :end] += weights.transpose(-1, -2) @ dy
-            dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * q.shape[-1] ** -0.5
+            dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * ctx.scale
             dq[:, :, rows] = dscores @ k[:, :, :end]
             dk[:, :, :end] += dscores.transpose(-1, -2) @ q[:, :, rows]
-        return dq, dk, dv, None, None, None
+        return dq, dk, dv, None, None, None, None
 
 
 @final
@@ -108,6 +114,8 @@ class TopKAttention(Attention):
         positions: str = "rotary",
         qk_norm: bool = True,
         sharpness: float = 1.0,
+        alike: bool = False,
+        cross: float = 0.0,
     ):
         super().__init__()
         if (k is None) == (fraction is None):
@@ -116,9 +124,10 @@ class TopKAttention(Attention):
             raise UserError(f"attention.k must be 1 or more keys, got {k}")
         if fraction is not None and not 0 < fraction <= 1:
             raise UserError(f"attention.fraction must be above 0 and at most 1, got {fraction}")
-        self.heads = Heads(dim, heads, qk_norm, sharpness)
+        self.heads = Heads(dim, heads, qk_norm, sharpness, alike)
         self.causal = causal
-        self.averages = True
+        self.crossing = crossing_heads(cross, heads)
+        self.averages = not self.crossing
         self.k, self.fraction, self.longest = k, fraction, longest
         self.rotary = check_positions(positions, self.heads)
         self.sided = ROTARY if self.rotary else None
@@ -133,16 +142,23 @@ class TopKAttention(Attention):
             )
         q, k, v = self._split(x, layout)
         allowed = self._allowed(x, layout)
-        return self.heads.merge(topk_attention(q, k, v, causal=self.causal, allowed=allowed, keep=layout.keep))
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+            return topk_attention(q, k, v, causal=self.causal, allowed=allowed, keep=layout.keep, scale=scale)
+
+        return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
         q, k, v = self._split(x, layout)
         length = x.shape[1]
-        visible = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
+        plain = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
+        segments = torch.zeros_like(x[..., 0]) if layout.segments is None else layout.segments
+        another = plain & (segments[:, :, None] != segments[:, None, :])
         answers = []
         for head in range(self.heads.count):
+            visible = plain if head < self.heads.count - self.crossing else another
             score = (q[:, :, head] @ k[:, :, head].transpose(1, 2)).masked_fill(~visible, float("-inf"))
             rank = score.argsort(-1, descending=True).argsort(-1)
             chosen = visible & (rank < self._allowed(x, layout)[:, :, None])
@@ -174,7 +190,9 @@ class TopKAttention(Attention):
         if self.causal:
             blocks = math.ceil(length / ROWS)
             pairs = sum(min(ROWS, length - at * ROWS) * min(length, (at + 1) * ROWS) for at in range(blocks))
-        return self.heads.flops(length) + 4 * pairs * self.heads.count * self.heads.dim_head
+        width = self.heads.dim_head
+        channels = self.heads.count * width + self.crossing * extra_channels(width, 1)
+        return self.heads.flops(length) + 4 * pairs * channels
 
     def state_bytes(self, length: int) -> int:
         """Every key and value: any may be chosen."""

@@ -12,7 +12,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from measure import BUSY, apart, machine, preload, today, versions, wait_quiet
 from operators import MODULES, OPERATORS, PACKAGES, measured
@@ -25,15 +25,22 @@ LONGEST = 240.0
 """Seconds after which a process is ended, whatever was predicted."""
 
 
-def measure_group(group: Group, operators: Sequence[str], known: Sequence[Row], rounds: int) -> list[Row]:
-    """The rows of a group: each operator `rounds` times in turn, and again, up to twice as often, while disturbed."""
+class Pace(NamedTuple):
+    """How often each operator is measured at least, and how many seconds a quiet moment is waited for each time."""
+
+    rounds: int = 2
+    wait: float = 20.0
+
+
+def measure_group(group: Group, operators: Sequence[str], known: Sequence[Row], pace: Pace) -> list[Row]:
+    """The rows of a group: the operators in turn, and again, up to twice as often, those that were always disturbed."""
     why = {name: refusal(group, name, known) for name in operators}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in operators if why[name] is None}
-    for turn in range(2 * rounds):
-        again = [name for name, before in runs.items() if turn < rounds or _disturbed(before)]
+    for turn in range(2 * pace.rounds if pace.wait else pace.rounds):
+        again = [name for name, before in runs.items() if turn < pace.rounds or _disturbed(before)]
         for name in again:
             if not any("error" in run for run in runs[name]):
-                wait_quiet()
+                wait_quiet(pace.wait)
                 seconds = 0.5 if group.length < 2**16 else 1.5
                 case = (group.layer, name, *group[1:], seconds)
                 runs[name].append(apart(measured, *case, seconds=LONGEST, gib=MOST_GIB + 3))
@@ -65,7 +72,7 @@ def _row(group: Group, name: str, why: str | None, runs: list[dict[str, Any]]) -
     }
 
 
-def run(size: str, words: Sequence[str], rounds: int, path: Path, keep: bool) -> dict[str, Any]:
+def run(size: str, words: Sequence[str], pace: Pace, path: Path, keep: bool) -> dict[str, Any]:
     """Measure, saving after each group; with `keep` the groups of the file that are not measured now stay in it."""
     preload(MODULES)
     rows: list[Row] = json.loads(path.read_text())["rows"] if keep and path.is_file() else []
@@ -75,7 +82,7 @@ def run(size: str, words: Sequence[str], rounds: int, path: Path, keep: bool) ->
         raise SystemExit(f"nothing of the size {size} is named by {' '.join(words)}")
     for at, (group, operators) in enumerate(groups, 1):
         others = [row for row in rows if tuple(row[field] for field in Group._fields) != group]
-        new = measure_group(group, operators, others, rounds)
+        new = measure_group(group, operators, others, pace)
         rows = others + new
         rows.sort(key=_order)
         path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
@@ -110,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="WORD", help="measure only groups with these words")
     parser.add_argument("--size", choices=("quick", "usual", "all"), default="usual", help="see benchmarks/plan.py")
-    parser.add_argument("--rounds", type=int, default=2, help="how often each operator is measured")
+    parser.add_argument("--rounds", type=int, default=Pace().rounds, help="how often each operator is measured")
+    parser.add_argument("--wait", type=float, default=Pace().wait, help="seconds to wait for others to be quiet")
     parser.add_argument("--json", type=Path, default=HERE / "attention.json", help="where the figures are saved")
     parser.add_argument("--keep", action="store_true", help="keep what the file holds of other groups")
     parser.add_argument("--list", action="store_true", help="say what would be measured, and do not")
@@ -124,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.table:
         saved = json.loads(options.json.read_text())
     else:
-        saved = run(options.size, options.words, options.rounds, options.json, options.keep)
+        pace = Pace(options.rounds, options.wait)
+        saved = run(options.size, options.words, pace, options.json, options.keep)
     show([*(cases(saved["rows"], heads) for heads in _shapes(saved)), goals(saved["rows"])])
     if options.readme:
         write_between(HERE.parent / "README.md", "benchmarks/attention", rendered(saved))

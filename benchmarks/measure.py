@@ -1,5 +1,6 @@
 """How the benchmarks measure: a process for each case, a quiet moment, the shortest of several calls, peak memory."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -47,10 +48,8 @@ class Memory:
     """The highest memory of this process inside the block, `peak`, and how far `above` what it held before; MiB."""
 
     def __enter__(self) -> Self:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark falls to what is held now
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):  # on Linux the high-water mark falls to what is held now
+            Path("/proc/self/clear_refs").write_text("5")
         self.before = _memory("VmRSS")
         return self
 

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-BLOCK, BACKWARD_BLOCK = 64, 256
-"""Queries of a block: few score little beyond the band, many make few copies of each key's gradient."""
+BLOCK = 64
+"""Queries of a block forward: few score little beyond the band."""
 SEGMENT = 4096
 """Queries that are given to the kernel at once, about."""
 
@@ -87,7 +87,13 @@ def _rows_of_channels(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def runs(queries: int, keys: int, band: Band, block: int, batch: int) -> Iterator[Run]:
+def backward_block(band: Band) -> int:
+    """About half a window, from 64 to 256: many queries make few copies of each key's gradient."""
+    half = (band.left + band.right + 1) // 2
+    return 256 if half >= 256 else 128 if half >= 128 else 64
+
+
+def runs(queries: int, keys: int, band: Band, block: int, batch: int, segment: int) -> Iterator[Run]:
     """The calls that answer every query of every sequence once; of one phase of the dilation, which `band` ignores."""
     left, right, before = band.left, band.right, band.before
     first = max(0, -(-(left - before) // block))
@@ -99,14 +105,16 @@ def runs(queries: int, keys: int, band: Band, block: int, batch: int) -> Iterato
         low, high = max(0, before + at - left), min(keys, before + at + rows + right)
         if rows > 0:
             yield Run(None, at, 1, rows, low, high - low, low - (before + at - left))
-    count = max(1, SEGMENT // block)
+    count = max(1, segment // block)
     for row in range(batch if first < last else 0):
         for at in range(first, last, count):
             blocks, span = min(count, last - at), left + block + right
             yield Run(row, at * block, blocks, block, before + at * block - left, span, 0)
 
 
-def plan(queries: int, keys: int, band: Band, batch: int, block: int) -> Iterator[tuple[int, int, Band, Iterator[Run]]]:
+def plan(
+    queries: int, keys: int, band: Band, batch: int, block: int, segment: int
+) -> Iterator[tuple[int, int, Band, Iterator[Run]]]:
     """For each phase of the dilation its first query, its first key, its band and its runs."""
     step = band.dilation
     for phase in range(min(step, queries)):
@@ -114,12 +122,12 @@ def plan(queries: int, keys: int, band: Band, batch: int, block: int) -> Iterato
         count, seen = -(-(queries - phase) // step), -(-(keys - own) // step)
         # A reach beyond the ends would only make the mask wider.
         near = Band(min(band.left, seen - 1), min(band.right, seen - 1), 1, (band.before + phase) // step)
-        yield phase, own, near, runs(count, seen, near, min(block, count), batch)
+        yield phase, own, near, runs(count, seen, near, min(block, count), batch, segment)
 
 
 def scored_pairs(queries: int, keys: int, band: Band) -> int:
     """How many pairs of a query and a key are scored in one sequence, those beyond the band included."""
-    phases = plan(queries, keys, band, 1, BLOCK)
+    phases = plan(queries, keys, band, 1, BLOCK, SEGMENT)
     return sum(run.blocks * run.rows * run.keys for *_, phase in phases for run in phase)
 
 
@@ -131,8 +139,8 @@ class _BandAttention(torch.autograd.Function):
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         total = torch.empty(batch, queries, heads, dtype=q.dtype, device=q.device)
         attend = _flash if q.device.type == "cpu" else _plain
-        step = band.dilation
-        for phase, own, near, calls in plan(queries, k.shape[1], band, batch, BLOCK):
+        step, segment = band.dilation, _segment(keep, slopes)
+        for phase, own, near, calls in plan(queries, k.shape[1], band, batch, BLOCK, segment):
             x, o, t = q[:, phase::step], out[:, phase::step], total[:, phase::step]
             keys, values, kept = k[:, own::step], v[:, own::step], None if keep is None else keep[:, own::step]
             mask = _band_mask(near, min(BLOCK, x.shape[1]), None if slopes is None else slopes * step, q)
@@ -164,12 +172,12 @@ class _BandAttention(torch.autograd.Function):
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         more = () if few is None else (torch.zeros_like(few_k), torch.zeros_like(few_v))
         attend = _flash_backward if q.device.type == "cpu" else _plain_backward
-        step = band.dilation
-        for phase, own, near, calls in plan(q.shape[1], k.shape[1], band, len(q), BACKWARD_BLOCK):
+        step, segment, block = band.dilation, _segment(keep, slopes), backward_block(band)
+        for phase, own, near, calls in plan(q.shape[1], k.shape[1], band, len(q), block, segment):
             mine = [t[:, phase::step] for t in (g, q, out, total[..., None], dq)]
             keys, values, to_k, to_v = (t[:, own::step] for t in (k, v, dk, dv))
             kept = None if keep is None else keep[:, own::step]
-            mask = _band_mask(near, min(BACKWARD_BLOCK, mine[1].shape[1]), None if slopes is None else slopes * step, q)
+            mask = _band_mask(near, min(block, mine[1].shape[1]), None if slopes is None else slopes * step, q)
             for run in calls:
                 up, x, y, lse, into = (_queries(t, run) for t in mine)
                 hidden = _hidden(mask, kept, run)
@@ -186,6 +194,11 @@ class _BandAttention(torch.autograd.Function):
                     for gradient, part in zip(more, both, strict=True):
                         _few(gradient, run).add_(part)
         return dq, dk, dv, *(more or (None, None)), None, None, None, None, None, None
+
+
+def _segment(keep: Tensor | None, slopes: Tensor | None) -> int:
+    """Fewer queries at once where padding may give each block a mask of its own, and distance each head."""
+    return SEGMENT if keep is None else SEGMENT // 4 if slopes is None else SEGMENT // (4 * len(slopes))
 
 
 def _view(x: Tensor, row: int | None, start: int, blocks: int, rows: int, step: int) -> Tensor:

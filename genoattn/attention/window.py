@@ -1,152 +1,91 @@
 """Softmax attention over a sliding window: exact within its reach, blind beyond, linear in the length."""
 
+from collections.abc import Iterator
 from typing import NamedTuple, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.full import full_attention
+from genoattn.attention.band import Band, Beside, band_attention, scored_pairs
+from genoattn.attention.base import Attention, Layout, Read, State, blank
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, slopes, visible_pairs
-from genoattn.attention.segments import HIDDEN, attend_by_segment, crossing_heads, dense_by_segment, extra_channels
+from genoattn.attention.segments import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
 from genoattn.errors import UserError
 
 
-class Beside(NamedTuple):
-    """Keys that every query sees beside its window, and their values."""
-
-    k: Float[Tensor, "batch few heads dim_head"]
-    v: Float[Tensor, "batch few heads dim_head"]
-    keep: Bool[Tensor, "batch few"]
-
-
 def window_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
-    *,
-    left: int,
-    right: int,
-    keep: Bool[Tensor, "batch length"] | None = None,
-    scale: float | None = None,
-    slopes: Float[Tensor, "heads"] | None = None,
-    beside: Beside | None = None,
-) -> Float[Tensor, "batch length heads dim_head"]:
-    """Softmax attention of token i over tokens i - left to i + right, both ends included, in blocks of queries.
-
-    A block of queries reads one overlapping view of the keys, and one band mask serves all blocks, so nothing grows
-    faster than the length. Scores are multiplied by `scale` (None: divided by sqrt(dim_head)), less a head's slope for
-    each token of distance. Keys that are not to `keep` are hidden; a query that sees none answers something finite.
-    """
-    batch, length, heads, dim_head = q.shape
-    factor: float = dim_head**-0.5 if scale is None else scale
-    left, right, block, blocks = plan(length, left, right)
-    span = left + block + right
-    tail = blocks * block - length
-    extra = extra_channels(dim_head, 1)
-    q = F.pad(q, (0, extra, 0, 0, 0, tail))
-    k = F.pad(k, (0, extra, 0, 0, left, right + tail))
-    v = F.pad(v, (0, extra, 0, 0, left, right + tail))
-    real = torch.ones(batch, length, dtype=torch.bool, device=q.device) if keep is None else keep
-    # Keys at padding and beyond the ends are hidden through a channel of their own: as a mask they would take
-    # span numbers for every token.
-    q[..., dim_head] = 1 / factor
-    k[..., dim_head] = torch.where(F.pad(real, (left, right + tail)), 0.0, HIDDEN)[..., None].to(k.dtype)
-    # Blocks stand where the kernel expects the batch: the overlapping view then needs no copy.
-    q = q.transpose(1, 2).reshape(batch * heads, blocks, block, -1).transpose(0, 1)
-    k = k.transpose(1, 2).flatten(0, 1).unfold(1, span, block).permute(1, 0, 3, 2)
-    v = v.transpose(1, 2).flatten(0, 1).unfold(1, span, block).permute(1, 0, 3, 2)
-    ahead = torch.arange(span, device=q.device) - torch.arange(block, device=q.device)[:, None]
-    mask = ((ahead >= 0) & (ahead <= left + right))[None]
-    if slopes is not None:
-        cost = slopes[:, None, None] * (ahead - left).abs()
-        mask = (-cost).masked_fill(~mask, float("-inf")).to(q.dtype).repeat(batch, 1, 1)
-    if beside is not None:
-        # Copies of the few keys stand at the end of every block's own: one softmax, and each key in it once.
-        hidden = torch.where(beside.keep, 0.0, HIDDEN)[..., None, None].to(k.dtype).expand(-1, -1, heads, 1)
-        few = F.pad(torch.cat([beside.k, hidden], dim=-1), (0, extra - 1)), F.pad(beside.v, (0, extra))
-        k, v = (
-            torch.cat([t, more.transpose(1, 2).flatten(0, 1).expand(blocks, -1, -1, -1)], dim=2)
-            for t, more in zip((k, v), few, strict=True)
-        )
-        mask = F.pad(mask, (0, beside.k.shape[1]), value=mask.dtype == torch.bool)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[None], scale=factor)
-    y = y[..., :dim_head].transpose(0, 1).reshape(batch, heads, blocks * block, dim_head)[:, :, :length]
-    return y.transpose(1, 2)
-
-
-def dilated_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys heads dim_head"],
+    v: Float[Tensor, "batch keys heads dim_head"],
     *,
     left: int,
     right: int,
     causal: bool,
     dilation: int = 1,
     global_tokens: int = 0,
-    keep: Bool[Tensor, "batch length"] | None = None,
+    before: int = 0,
+    keep: Bool[Tensor, "batch keys"] | None = None,
     scale: float | None = None,
     slopes: Float[Tensor, "heads"] | None = None,
-) -> Float[Tensor, "batch length heads dim_head"]:
-    """Windows of every dilation-th token, and the first `global_tokens` seen by all and seeing all; 0 at padding.
+) -> Float[Tensor, "batch queries heads dim_head"]:
+    """Softmax attention of each token over `left` tokens before it, itself and `right` after it; 0 at padding.
 
-    Each phase of the dilation is a sequence of its own in the batch. `left` and `right` count its tokens.
+    With a `dilation` it is every dilation-th token that counts. The first `global_tokens` are seen by all and see all,
+    or in a causal layer those before them. `before` keys stand before the first query's own: queries may be a part.
+    Scores are multiplied by `scale` (None: over sqrt(dim_head)), less a head's slope for each token of distance.
     """
-    length, first = q.shape[1], min(global_tokens, q.shape[1])
-    beside, near = None, keep
-    if first:
-        real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
-        near = real & (torch.arange(length, device=q.device) >= first)  # globals are seen beside the window alone
-        few_k, few_v, few = (_phases(t[:, :first], dilation) for t in (k, v, real))
-        beside = Beside(few_k, few_v, few)
-    if dilation == 1:
-        y = window_attention(q, k, v, left=left, right=right, keep=near, scale=scale, slopes=slopes, beside=beside)
-    else:
-        tail = -length % dilation
-        folded = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, dilation)) for t in (q, k, v))
-        fold_q, fold_k, fold_v = (t.transpose(1, 2).flatten(0, 1) for t in folded)
-        near = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if near is None else near
-        fold_near = F.pad(near, (0, tail)).unflatten(1, (-1, dilation)).transpose(1, 2).flatten(0, 1)
-        far = None if slopes is None else slopes * dilation
-        y = window_attention(
-            fold_q, fold_k, fold_v, left=left, right=right, keep=fold_near, scale=scale, slopes=far, beside=beside
+    real = None if keep is None else keep[:, before : before + q.shape[1]]
+    first = min(global_tokens, k.shape[1])
+    if not first:
+        band = Band(left, right, dilation, before)
+        return band_attention(q, k, v, band, keep=keep, real=real, scale=scale, slopes=slopes)
+    own = min(max(first - before, 0), q.shape[1])  # queries that are global
+    few_k, few_v, k_near, v_near = k[:, :first], v[:, :first], k[:, first:], v[:, first:]
+    few, near = (None, None) if keep is None else (keep[:, :first], keep[:, first:])
+    answers = []
+    if own and causal:
+        shown = None if real is None else real[:, :own]
+        band = Band(first, 0, before=before)
+        answers.append(band_attention(q[:, :own], few_k, few_v, band, keep=few, real=shown, scale=scale))
+    elif own:
+        answers.append(_seeing_all(q[:, :own], k, v, keep, None if real is None else real[:, :own], scale))
+    if own < q.shape[1]:
+        shown = None if real is None else real[:, own:]
+        some = torch.ones(few_k.shape[:2], dtype=torch.bool, device=k.device) if few is None else few
+        band, beside = Band(left, right, dilation, before + own - first), Beside(few_k, few_v, some)
+        answers.append(
+            band_attention(q[:, own:], k_near, v_near, band, keep=near, real=shown, scale=scale, beside=beside)
         )
-        y = y.unflatten(0, (-1, dilation)).transpose(1, 2).flatten(1, 2)[:, :length]
-    if first:
-        y = torch.cat([_global_answers(q, k, v, first, causal, keep, scale), y[:, first:]], dim=1)
-    return blank(y, keep)
+    return torch.cat(answers, dim=1)
 
 
-def _phases(x: Tensor, dilation: int) -> Tensor:
-    """The same for every phase, in the order in which phases stand in the batch."""
-    return x if dilation == 1 else x.repeat_interleave(dilation, dim=0)
-
-
-def _global_answers(
-    q: Tensor, k: Tensor, v: Tensor, first: int, causal: bool, keep: Tensor | None, scale: float | None
+def _seeing_all(
+    q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, real: Tensor | None, scale: float | None
 ) -> Tensor:
-    """The first tokens' answers from every token, or in a causal layer from those before them and themselves."""
-    if causal:
-        front = None if keep is None else keep[:, :first]
-        return full_attention(q[:, :first], k[:, :first], v[:, :first], causal=True, keep=front, scale=scale)
-    q, k, v = q[:, :first].transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     visible = None if keep is None else (keep | ~keep.any(1, keepdim=True))[:, None, None, :]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return blank(F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2), real)
 
 
-def plan(length: int, left: int, right: int) -> tuple[int, int, int, int]:
-    """The reach that matters at this length (left, right), the queries of a block and the number of blocks.
+class Held(NamedTuple):
+    """Turned keys, values and layout of the tokens that later ones see, at the heads that keys have of their own."""
 
-    A block is about half a window, from 64 to 256: shorter ones hold more copies of each key's gradient, longer ones
-    score more pairs beyond the reach.
-    """
-    left, right = min(left, length - 1), min(right, length - 1)
-    half = (left + right + 1) // 2
-    block = min(256 if half >= 256 else 128 if half >= 128 else 64, length)
-    return left, right, block, -(-length // block)
+    k: Float[Tensor, "batch held kv_heads dim_head"]
+    v: Float[Tensor, "batch held kv_heads dim_head"]
+    keep: Bool[Tensor, "batch held"]
+    segments: Int[Tensor, "batch held"]
+
+    def then(self, more: "Held") -> "Held":
+        """These tokens and more."""
+        return Held(*(torch.cat(pair, dim=1) for pair in zip(self, more, strict=True)))
+
+    def since(self, start: int, first: int = 0) -> "Held":
+        """The first tokens, and all from `start` on."""
+        if first >= start:
+            return self
+        return Held(*(torch.cat([t[:, :first], t[:, start:]], dim=1) for t in self))
 
 
 @final
@@ -200,16 +139,25 @@ class WindowAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        costs = slopes(self.heads.count, x.device, x.dtype) if self.alibi else None
+        return self.heads.merge(self._attend(*self._split(x, layout), layout))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, before: int = 0) -> Tensor:
+        """Answers of the queries, which may be those of a part of the keys' tokens; the layout is that of the keys."""
+        costs = slopes(self.heads.count, k.device, k.dtype) if self.alibi else None
+        queries, keys = q.shape[1], k.shape[1]
+        part = slice(before, before + queries)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            return dilated_attention(
-                q, k, v, left=self.left, right=self.right, causal=self.causal, dilation=self.stride,
-                global_tokens=self.global_tokens, keep=layout.keep, scale=scale, slopes=costs,
+            y = window_attention(
+                q[:, part] if q.shape[1] > queries else q, k, v, left=self.left, right=self.right, causal=self.causal,
+                dilation=self.stride, global_tokens=self.global_tokens, before=before, keep=layout.keep, scale=scale,
+                slopes=costs,
             )  # fmt: skip
+            return y if q.shape[1] == queries else _among(y, before, keys)
 
-        q, k, v = self._split(x, layout)
-        return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
+        q = _among(q, before, keys) if self.crossing else q
+        y = attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout)
+        return y[:, part] if self.crossing else y
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
@@ -235,21 +183,92 @@ class WindowAttention(Attention):
             q, k = rotate(q, positions), rotate(k, positions)
         return q, k, v
 
+    def _read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Held]:
+        """Queries, and what is held of their tokens."""
+        q, k, v = self._split(x, layout)
+        each = self.heads.count // self.heads.kv_count
+        k, v = (t[:, :, ::each].to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
+        keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if layout.keep is None else layout.keep
+        segments = torch.zeros_like(keep, dtype=torch.long) if layout.segments is None else layout.segments
+        return q, Held(k, v, keep, segments)
+
+    def _answers(self, q: Tensor, held: Held, before: int) -> Tensor:
+        """Answers of tokens of which `before` held ones stand before the first."""
+        k, v, keep, segments = held
+        each = self.heads.count // self.heads.kv_count
+        if each > 1:
+            k, v = (t.repeat_interleave(each, dim=2) for t in (k, v))
+            if self.heads.qk_norm:  # keys that are shared were held as sharp as their first query's head is
+                gain = (self.heads.log_sharpness / 2).exp()
+                k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
+        layout = Layout(None if keep.all() else keep, segments=segments)
+        return self.heads.merge(self._attend(q.to(k.dtype), k, v, layout, before))
+
+    def init_state(self, batch: int) -> State:
+        if not self.causal:
+            return super().init_state(batch)
+        weight = self.heads.key.weight
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        none = torch.zeros(batch, 0, self.heads.kv_count, self.heads.dim_head, dtype=wide, device=weight.device)
+        flags = torch.zeros(batch, 0, dtype=torch.bool, device=weight.device)
+        return none, none, flags, flags.long(), torch.zeros((), dtype=torch.long)
+
+    def step(
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+    ) -> tuple[Float[Tensor, "batch length dim"], State]:
+        if not self.causal:
+            return super().step(x, state, layout)
+        *tensors, count = state
+        if layout.positions is None:
+            positions = (count + torch.arange(x.shape[1])).to(x.device).expand(len(x), -1)
+            layout = Layout(layout.keep, positions, layout.segments)
+        q, new = self._read(x, layout)
+        before = tensors[0].shape[1]
+        held = Held(*tensors).then(new)
+        y = self._answers(q, held, before)
+        held = held.since(held.k.shape[1] - self.left * self.stride, self.global_tokens)
+        return y, (*held, count + x.shape[1])
+
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        """Segments with what they see on both sides; each token is projected once."""
+        if self.global_tokens and not self.causal:  # the first answer needs the last token
+            yield from super().stream(read, length, segment)
+            return
+        behind, ahead = self.left * self.stride, self.right * self.stride
+        q, held, known, before = None, None, 0, 0
+        for start in range(0, length, segment):
+            stop = min(start + segment, length)
+            if min(stop + ahead, length) > known:
+                more, new = self._read(*read(known, min(stop + ahead, length)))
+                q = more if q is None else torch.cat([q, more], dim=1)
+                held = new if held is None else held.then(new)
+                known += more.shape[1]
+            assert q is not None and held is not None
+            yield start, stop, self._answers(q[:, : stop - start], held, before)
+            q, before = q[:, stop - start :], before + stop - start
+            drop = before - behind - self.global_tokens
+            if drop > 0:
+                held, before = held.since(self.global_tokens + drop, self.global_tokens), before - drop
+
     def flops(self, length: int) -> int:
-        """Projections and the scored band: each query of a block meets left + block + right keys and the global."""
-        phase = -(-length // self.stride)
-        left, right, block, blocks = plan(phase, self.left, self.right)
+        """Projections and the scored band: a block of queries meets the keys its band spans and the global ones."""
         first = min(self.global_tokens, length)
-        pairs = self.stride * blocks * block * (left + block + right + first)
-        width = self.heads.dim_head + extra_channels(self.heads.dim_head, 1)
-        wide = width + extra_channels(width, 1)  # a crossing head has the channels of its segments too
-        own = self.heads.count - self.crossing
-        channels = own * width + self.crossing * wide
-        apart = own * self.heads.dim_head + self.crossing * width  # of global queries, which have no band to hide
-        seen = first if self.causal else length
-        return self.heads.flops(length) + 4 * pairs * channels + 4 * first * seen * apart
+        near = length - first
+        pairs = near * first
+        pairs += scored_pairs(near, near, Band(self.left, self.right, self.stride)) if near else 0
+        if first:
+            pairs += scored_pairs(first, first, Band(first, 0)) if self.causal else first * length
+        own, width = self.heads.count - self.crossing, self.heads.dim_head
+        # A crossing head has the channels of its segments too.
+        channels = own * width + self.crossing * (width + extra_channels(width, 1))
+        return self.heads.flops(length) + 4 * pairs * channels
 
     def state_bytes(self, length: int) -> int:
         """The keys and values within reach to the left, and those of global tokens."""
         held = min(length, self.left * self.stride + self.global_tokens)
         return 4 * 2 * held * self.heads.kv_count * self.heads.dim_head
+
+
+def _among(x: Tensor, before: int, keys: int) -> Tensor:
+    """A part of a sequence in its place, and zeros elsewhere."""
+    return F.pad(x, (0, 0, 0, 0, before, keys - before - x.shape[1]))

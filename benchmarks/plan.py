@@ -67,9 +67,9 @@ def quick(group: Group, operators: Iterable[str]) -> list[str]:
 
 
 def usual(group: Group, operators: Iterable[str]) -> list[str]:
-    """Every goal in both shapes of heads; every operator forward up to 64k, and its training up to 16k, in one."""
+    """Every goal, those of comparison in both shapes of heads; every operator forward at 4k and 16k in one."""
     first = group.heads == HEADS[0]
-    if first and group.length <= (2**16 if group.mode == FORWARD else 2**14):
+    if first and group.mode == FORWARD and group.length <= 2**14:
         return list(operators)
     return [name for name in operators if name in _compared(group) or (name == OURS and first and _grows(group, 2**20))]
 

@@ -1,4 +1,4 @@
-"""The benchmarks: what they run, what they predict, what they conclude from made-up figures; and a small case for real."""
+"""The benchmarks: what they run and predict, what they conclude from made-up figures, and small cases for real."""
 
 import os
 import time

@@ -66,6 +66,11 @@ GROWTHS = (
 )
 
 
+def short(length: int) -> str:
+    """16k, of 16384."""
+    return f"{length >> 20}M" if length % 2**20 == 0 else f"{length >> 10}k" if length % 2**10 == 0 else str(length)
+
+
 def verdicts(rows: Iterable[Mapping[str, Any]], heads: str) -> list[Verdict]:
     """One of every goal, for one shape of heads."""
     least = {
@@ -78,7 +83,7 @@ def verdicts(rows: Iterable[Mapping[str, Any]], heads: str) -> list[Verdict]:
         case = goal.layer, goal.kind, goal.length, goal.mode
         ours, theirs = least.get((*case, OURS)), least.get((*case, goal.over))
         got = None if ours is None or theirs is None else theirs / ours
-        what = f"{goal.layer}, {goal.kind}, {goal.length // KIB}k, {goal.mode}: faster than {goal.over}"
+        what = f"{goal.layer}, {goal.kind}, {short(goal.length)}, {goal.mode}: faster than {goal.over}"
         aim = "" if goal.aim is None else f"{goal.aim:g}×"
         found.append(Verdict(what, f"≥ {goal.least:g}×", aim, got, at_least(got, goal.least, goal.aim)))
     for goal in GROWTHS:
@@ -86,7 +91,7 @@ def verdicts(rows: Iterable[Mapping[str, Any]], heads: str) -> list[Verdict]:
             ends = [least.get((goal.layer, kind, at, goal.mode, OURS)) for at in (goal.short, goal.long)]
             before, after = ends
             got = None if before is None or after is None else after / goal.long / (before / goal.short)
-            what = f"{goal.layer}, {kind}, {goal.mode}: time per token at {goal.long // KIB}k over {goal.short // KIB}k"
+            what = f"{goal.layer}, {kind}, {goal.mode}: time per token at {short(goal.long)} over {short(goal.short)}"
             found.append(Verdict(what, f"≤ {goal.most:g}×", "", got, at_most(got, goal.most)))
     return found
 

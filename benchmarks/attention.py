@@ -42,7 +42,10 @@ def measure_group(group: Group, operators: Sequence[str], known: Sequence[Row], 
             if not any("error" in run for run in runs[name]):
                 wait_quiet(pace.wait)
                 seconds = 0.5 if group.length < 2**16 else 1.5
-                case = (group.layer, name, *group[1:], seconds)
+                patience = (
+                    8.0 if group.length <= 2**16 else 4.0
+                )  # a first call touches fresh memory: goals rest on others
+                case = (group.layer, name, *group[1:], seconds, patience)
                 runs[name].append(apart(measured, *case, seconds=LONGEST, gib=MOST_GIB + 3))
     return [_row(group, name, why[name], runs.get(name, [])) for name in operators]
 
@@ -68,6 +71,7 @@ def _row(group: Group, name: str, why: str | None, runs: list[dict[str, Any]]) -
         "above_mib": max(run["above_mib"] for run in runs),
         "peak_mib": max(run["peak_mib"] for run in runs),
         "disturbed": _disturbed(runs),
+        "cold": all(run["cold"] for run in runs),
         "runs": runs,
     }
 
@@ -75,8 +79,11 @@ def _row(group: Group, name: str, why: str | None, runs: list[dict[str, Any]]) -
 def run(size: str, words: Sequence[str], pace: Pace, path: Path, keep: bool) -> dict[str, Any]:
     """Measure, saving after each group; with `keep` the groups of the file that are not measured now stay in it."""
     preload(MODULES)
-    rows: list[Row] = json.loads(path.read_text())["rows"] if keep and path.is_file() else []
     about = {"machine": machine(), "versions": versions(PACKAGES), "date": today()}
+    saved = json.loads(path.read_text()) if keep and path.is_file() else about | {"rows": []}
+    if any(saved[what] != about[what] for what in ("machine", "versions")):
+        raise SystemExit(f"{path} was measured on another machine or with other versions: take --json or leave --keep")
+    rows: list[Row] = saved["rows"]
     groups = chosen(size, words)
     if not groups:
         raise SystemExit(f"nothing of the size {size} is named by {' '.join(words)}")
@@ -104,6 +111,7 @@ def rendered(saved: dict[str, Any]) -> str:
     place, versions = saved["machine"], saved["versions"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     head = f"{place['cores']} cores ({place['cpu']}, {place['gib']} GiB), {saved['date']}; {told}."
+    head += " `~`: others used the machine in every run; `¹`: a first call alone, too long to be repeated."
     sheets = [folded(cases(saved["rows"], heads)) for heads in _shapes(saved)]
     return "\n\n".join([head, markdown(goals(saved["rows"])), *sheets])
 

@@ -21,21 +21,23 @@ BUSY = 0.25
 
 
 class Timing(NamedTuple):
-    """Seconds of a call: the shortest, the median, and of how many."""
+    """Seconds of a call: the shortest, the median, of how many, and whether the first is the only one."""
 
     least: float
     median: float
     calls: int
+    cold: bool
 
 
-def timed(act: Callable[[], object], seconds: float = 1.5, patience: float = 3.0, most: int = 15) -> Timing:
+def timed(act: Callable[[], object], seconds: float, patience: float, most: int = 15) -> Timing:
     """Calls for about `seconds` after a first one, which is the only one where it took longer than `patience`."""
     taken = [_seconds(act)]
-    if taken[0] <= patience:
+    cold = taken[0] > patience
+    if not cold:
         taken, until = [], time.perf_counter() + seconds
         while not taken or (len(taken) < most and time.perf_counter() < until):
             taken.append(_seconds(act))
-    return Timing(min(taken), statistics.median(taken), len(taken))
+    return Timing(min(taken), statistics.median(taken), len(taken), cold)
 
 
 def _seconds(act: Callable[[], object]) -> float:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from asked import GROWTHS, RATIOS
+from asked import GROWTHS, RATIOS, short
 from operators import BIDIRECTIONAL, BOTH, CAUSAL, FORWARD, OPERATORS, OURS
 
 HEADS = ("4x64", "8x32")
@@ -33,11 +33,6 @@ class Group(NamedTuple):
         return self.layer, self.kind, self.heads, short(self.length), self.mode
 
 
-def short(length: int) -> str:
-    """16k, of 16384."""
-    return f"{length >> 20}M" if length % 2**20 == 0 else f"{length >> 10}k" if length % 2**10 == 0 else str(length)
-
-
 def every() -> Iterator[tuple[Group, tuple[str, ...]]]:
     """Every group with its operators; shorter ones before longer ones, forward before forward and backward."""
     for layer, operators in OPERATORS.items():
@@ -63,13 +58,14 @@ def quick(group: Group, operators: Iterable[str]) -> list[str]:
     """4 heads of 64: the comparisons that the goals name, and the growth that is told at 64k."""
     if group.heads != HEADS[0]:
         return []
-    return [name for name in operators if name in _compared(group) or (name == OURS and _grows(group, 2**16))]
+    grows = group.kind == BIDIRECTIONAL and _grows(group, 2**16)
+    return [name for name in operators if name in _compared(group) or (name == OURS and grows)]
 
 
 def usual(group: Group, operators: Iterable[str]) -> list[str]:
-    """Every goal in both shapes of heads; every operator forward up to 64k, and its training up to 16k, in one."""
+    """Every goal, those of comparison in both shapes of heads; every operator forward at 4k and 16k in one."""
     first = group.heads == HEADS[0]
-    if first and group.length <= (2**16 if group.mode == FORWARD else 2**14):
+    if first and group.mode == FORWARD and group.length <= 2**14:
         return list(operators)
     return [name for name in operators if name in _compared(group) or (name == OURS and first and _grows(group, 2**20))]
 

@@ -33,7 +33,7 @@ SHARES = {"linear": 0.40, "window": 0.36, "hierarchical": None, "delta": None}
 def matrix_peak(size: int = 2048, calls: int = 12) -> float:
     """The most FLOP/s of a product of two square matrices."""
     a, b, c = (torch.randn(size, size) for _ in range(3))
-    return 2 * size**3 / timed(lambda: torch.mm(a, b, out=c), seconds=3.0, most=calls).least
+    return 2 * size**3 / timed(lambda: torch.mm(a, b, out=c), seconds=3.0, patience=9.0, most=calls).least
 
 
 @torch.inference_mode()
@@ -45,7 +45,7 @@ def measured(attention: str, length: int, calls: int) -> dict[str, Any]:
     one.stream(ids[:, : 2 * SEGMENT], segment=SEGMENT)  # what is loaded and made once is not counted
     peak = matrix_peak()
     with Foreign() as foreign, Memory() as memory:
-        taken = [timed(lambda: one.stream(ids, segment=SEGMENT), patience=0.0).least for _ in range(calls)]
+        taken = [timed(lambda: one.stream(ids, segment=SEGMENT), 0.0, patience=0.0).least for _ in range(calls)]
     peak = max(peak, matrix_peak())
     some = ids[:, :COMPARED]
     pieces, whole = one.stream(some, segment=SEGMENT), one(some)

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from asked import OURS, Verdict, verdicts
-from plan import HEADS, Row, short
+from asked import Verdict, short, verdicts
+from operators import OURS
+from plan import HEADS, Row
 from rich.console import Console
 from rich.table import Table
 
@@ -49,7 +50,7 @@ def cases(rows: Sequence[Row], heads: str) -> Sheet:
 
 
 def cell(row: Row | None, ours: Row | None) -> str:
-    """One case in a few words; `~` marks a time in whose every run others used the machine too."""
+    """One case in a few words; `~`: others used the machine in its every run; `¹`: of first calls alone."""
     if row is None:
         return ""
     if row["status"] != "measured":
@@ -59,7 +60,7 @@ def cell(row: Row | None, ours: Row | None) -> str:
         times = f" ({row['least'] / ours['least']:.1f}×)"
     memory = row["above_mib"]
     size = f"{memory:.0f} MiB" if memory < 1024 else f"{memory / 1024:.1f} GiB"
-    return f"{'~' * row['disturbed']}{row['least']:.3g} s{times}, {size}"
+    return f"{'~' * row['disturbed']}{row['least']:.3g} s{'¹' * row['cold']}{times}, {size}"
 
 
 def show(sheets: Iterable[Sheet]) -> None:

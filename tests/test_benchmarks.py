@@ -1,4 +1,4 @@
-"""The benchmarks: what they run, what they predict, what they conclude from made-up figures; and a small case for real."""
+"""The benchmarks: what they run and predict, what they conclude from made-up figures, and small cases for real."""
 
 import os
 import time
@@ -30,7 +30,14 @@ def row(
 ) -> dict[str, Any]:
     """A measured case of the bidirectional window, unless told otherwise."""
     case = {"layer": "window", "kind": BIDIRECTIONAL, "heads": "4x64", "length": length, "mode": mode}
-    figures = {"operator": operator, "status": "measured", "least": least, "above_mib": above, "disturbed": False}
+    figures = {
+        "operator": operator,
+        "status": "measured",
+        "least": least,
+        "above_mib": above,
+        "disturbed": False,
+        "cold": False,
+    }
     return case | figures | other
 
 
@@ -132,9 +139,9 @@ def test_verdicts() -> None:
 
 
 def test_cells() -> None:
-    ours, theirs = row(least=0.5), row("local-attention", least=2.4, above=2048, disturbed=True)
+    ours, theirs = row(least=0.5), row("local-attention", least=2.4, above=2048, disturbed=True, cold=True)
     assert cell(ours, ours) == "0.5 s, 100 MiB"
-    assert cell(theirs, ours) == "~2.4 s (4.8×), 2.0 GiB"
+    assert cell(theirs, ours) == "~2.4 s¹ (4.8×), 2.0 GiB"
     assert cell(row(status="listed", why="predicted 99 s"), ours) == "predicted 99 s"
     assert cell(row(status="missing", why="ModuleNotFoundError"), ours) == "missing"
     assert cell(None, ours) == ""

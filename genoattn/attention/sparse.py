@@ -81,7 +81,7 @@ def choose(
     a causal layer chooses must not depend on queries still to come: it asks with the mean of those of the block before
     and the block's first.
     """
-    batch, count, block, heads, _ = q.shape
+    batch, count, _, heads, _ = q.shape
     sums, reals = _sums(q, real), real.sum(-1)
     if causal:
         first = real[:, :, 0]
@@ -166,9 +166,7 @@ def _gather(x: Tensor, index: Tensor) -> Tensor:
     return few.view(len(index), -1, x.shape[3])
 
 
-def _seen(
-    chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
+def _seen(chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
     """Where a group's keys stand among all blocks of all heads, and what to add to their scores.
 
     The mask is [blocks * heads or 1, block or 1, keys], or None where all is seen.
@@ -292,10 +290,12 @@ class SparseAttention(Attention):
             one = slice(head, head + 1)
             pairs = q[:, :, head] @ k[:, :, head].transpose(1, 2) * self.heads.dim_head**-0.5
             pairs = pairs + HIDDEN * same if crosses else pairs
-            chosen = torch.stack([
-                self._slowly_chosen(pairs[row].detach(), None if layout.keep is None else layout.keep[row])
-                for row in range(len(x))
-            ])
+            chosen = torch.stack(
+                [
+                    self._slowly_chosen(pairs[row].detach(), None if layout.keep is None else layout.keep[row])
+                    for row in range(len(x))
+                ]
+            )
             seen = visible & chosen & ~same if crosses else visible & chosen
             answers.append(dense_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=seen))
         return self.heads.merge(torch.cat(answers, dim=2))
@@ -304,7 +304,9 @@ class SparseAttention(Attention):
         """The square of (query, key) pairs whose block is chosen, from the scores of all pairs of one head."""
         length, size = len(pairs), self.block
         real = [True] * length if keep is None else keep.tolist()
-        places = [[at for at in range(start, min(start + size, length)) if real[at]] for start in range(0, length, size)]
+        places = [
+            [at for at in range(start, min(start + size, length)) if real[at]] for start in range(0, length, size)
+        ]
         chosen = torch.zeros(length, length, dtype=torch.bool)
         for own in range(len(places)):
             before = places[own - 1] if own else []

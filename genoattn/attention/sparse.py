@@ -24,9 +24,10 @@ from genoattn.errors import UserError
 
 OUT_OF_SIGHT = -1e30
 """Added to the score of a key that is not seen: far below HIDDEN, and finite, so that no row becomes NaN."""
-SCRATCH = {"cpu": 2**20}
-"""Numbers of a gathered tensor, or of scores of blocks, that stand at once."""
-SCRATCH_ELSEWHERE = 2**26
+SCRATCH = {"cpu": 2**20, "cuda": 2**26}
+"""Numbers of a gathered tensor, or of scores of blocks, that stand at once (elsewhere as on a CPU)."""
+FUSED = frozenset({"cpu"})
+"""Devices with torch's flash kernel for CPUs; on others plain products and a softmax do its work."""
 
 
 def sparse_attention(
@@ -50,7 +51,7 @@ def sparse_attention(
     real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
     real = F.pad(real, (0, tail)).unflatten(1, (-1, block))
     with torch.autocast(q.device.type, enabled=False):
-        if q.device.type == "cpu":  # whose kernels are slow in half precision
+        if q.device.type in FUSED:  # they are slow in half precision
             q, k, v = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (q, k, v))
         if tail:
             q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
@@ -111,7 +112,7 @@ def _sums(x: Tensor, real: Tensor) -> Tensor:
 
 def _groups(total: int, each: int, device: torch.device) -> Iterator[slice]:
     """Slices of a total of things, as many at once as hold the scratch numbers, `each` a thing."""
-    step = max(1, SCRATCH.get(device.type, SCRATCH_ELSEWHERE) // each)
+    step = max(1, SCRATCH.get(device.type, SCRATCH["cpu"]) // each)
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))
 
@@ -187,7 +188,7 @@ def _seen(chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """Softmax attention and the logarithm of its denominators, each sequence of the batch by itself."""
-    if q.device.type == "cpu":
+    if q.device.type in FUSED:
         mask = None if mask is None else mask[:, None]
         y, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q[:, None], k[:, None], v[:, None], attn_mask=mask, scale=scale
@@ -202,7 +203,7 @@ def _attend_backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of q, k and v."""
-    if q.device.type == "cpu":
+    if q.device.type in FUSED:
         mask = None if mask is None else mask[:, None]
         dy, q, k, v, y, lse = (t[:, None] for t in (dy, q, k, v, y, lse))
         gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(

@@ -1,4 +1,4 @@
-"""What a token of a pyramid reads: cells by brute force, no cell that is not complete, and cells of real tokens alone."""
+"""What a token of a pyramid reads: cells counted by brute force, complete ones if causal, and of real tokens alone."""
 
 import pytest
 import torch

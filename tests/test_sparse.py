@@ -19,9 +19,9 @@ def random(length, batch=2, heads=2, seed=0):
     return q, k, v, torch.rand(batch, length, generator=made) > 0.3
 
 
-def answer_and_gradients(q, k, v, **settings):
+def answer_and_gradients(q, k, v, blocks=4, **settings):
     q, k, v = (t.clone().requires_grad_() for t in (q, k, v))
-    y = sparse_attention(q, k, v, block=4, blocks=4, **settings)
+    y = sparse_attention(q, k, v, block=4, blocks=blocks, **settings)
     upstream = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     return [y.detach(), *torch.autograd.grad(y, (q, k, v), upstream)]
 
@@ -75,17 +75,14 @@ def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
 
 
 def test_crossing_heads_choose_blocks_of_the_other_segment():
-    layer = SparseAttention(32, causal=False, block=4, blocks=5, cross=1.0).double()
+    layer = SparseAttention(32, causal=False, heads=1, block=4, blocks=5, cross=1.0).double()
     x = torch.randn(1, 96, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = layer(x, Layout(segments=(torch.arange(96) >= 48)[None].long()))
-    for at, others in ((20, slice(48, 96)), (70, slice(0, 48))):
+    for at in (20, 70):
         (gradient,) = torch.autograd.grad(y[0, at].square().sum(), x, retain_graph=True)
+        seen = [token for token in gradient[0].any(-1).nonzero().flatten().tolist() if token != at]
         # Three of the five blocks are the token's own and those beside it, which hold its own segment alone.
-        seen = gradient[0].any(-1).unflatten(0, (24, 4))
-        assert 2 <= seen.any(-1).sum() - 1 <= 2 * 4 and (seen.sum(-1)[seen.any(-1)] == 4).sum() >= 2
-        outside = gradient[0].any(-1).clone()
-        outside[others] = outside[at] = False
-        assert not outside.any()
+        assert len(seen) == 2 * 4 and all((token >= 48) != (at >= 48) for token in seen)
 
 
 @DIRECTIONS
@@ -102,22 +99,21 @@ def test_neither_the_groups_nor_the_kernel_change_the_answer(causal, padded, mon
         assert torch.allclose(a, b, atol=1e-12) and torch.allclose(a, c, atol=1e-12)
 
 
-def test_half_precision_is_summed_in_float32(monkeypatch):
+def test_half_precision_is_near_and_stays_what_it_is(monkeypatch):
     *qkv, keep = random(90)
-    expected = answer_and_gradients(*qkv, causal=False, keep=keep)
+    every = {"causal": False, "keep": keep, "blocks": 23}  # or rounded scores would choose other blocks
+    expected = answer_and_gradients(*qkv, **every)
     half = [t.bfloat16() for t in qkv]
-    # What is chosen hangs by rounded scores: all blocks but the chosen are made unlike it by far.
-    fused = answer_and_gradients(*half, causal=False, keep=keep)
+    fused = answer_and_gradients(*half, **every)
     monkeypatch.setattr(sparse, "FUSED", frozenset())
-    plain = answer_and_gradients(*half, causal=False, keep=keep)
+    plain = answer_and_gradients(*half, **every)
     assert all(t.dtype == torch.bfloat16 for t in fused + plain)
-    for a, b, c in zip(expected, fused, plain, strict=True):
-        assert (a - b).square().mean() < 0.01 * a.square().mean()
-        assert (a - c).square().mean() < 0.01 * a.square().mean()
+    for exact, *rounded in zip(expected, fused, plain, strict=True):
+        assert all(((exact - t).square().mean() / exact.square().mean()).sqrt() < 0.02 for t in rounded)
 
 
 class NewBytes(TorchDispatchMode):
-    """Sums the bytes of all tensors that operators make; what they return of their arguments' storage is not new."""
+    """Sums the bytes of all that operators make; what lies in the storage of their arguments is not new."""
 
     def __init__(self):
         super().__init__()

@@ -130,7 +130,7 @@ class _Sparse(torch.autograd.Function):
     ) -> Tensor:
         k, v = k.contiguous(), v.contiguous()
         y, lse = torch.empty_like(q), torch.empty(q.shape[:3], dtype=_wide(q), device=q.device)
-        for rows in _groups(len(q), chosen[0].numel() * q.shape[2] * q.shape[3], q.device):
+        for rows in _groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
             index, mask = _seen(chosen, real, rows, causal, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
             part, part_lse = _attend(q[rows].flatten(0, 1), few_k, few_v, mask, scale)
@@ -145,7 +145,7 @@ class _Sparse(torch.autograd.Function):
         q, k, v, chosen, real, y, lse = ctx.saved_tensors
         dq = torch.empty_like(q)
         dk, dv = (torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (k, v))
-        for rows in _groups(len(q), chosen[0].numel() * q.shape[2] * q.shape[3], q.device):
+        for rows in _groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
             index, mask = _seen(chosen, real, rows, ctx.causal, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
             asked, dy, answer, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))

@@ -116,7 +116,7 @@ class PyramidAttention(Attention):
                 count = keep[:, cell].sum(1)
                 present.append(count > 0)
                 means.append(x[:, cell].sum(1) / count.clamp_min(1)[:, None])
-                places.append(blank(positions[:, cell], keep[:, cell]).sum(1) // count.clamp_min(1))
+                places.append((positions[:, cell] * keep[:, cell]).sum(1) // count.clamp_min(1))
             cells = Layout(torch.stack(present, 1), torch.stack(places, 1))
             answers = level.naive(torch.stack(means, 1), cells)
             read = [(at + 1) // pool - 1 if self.causal else at // pool for at in range(length)]

@@ -107,20 +107,16 @@ class PyramidAttention(Attention):
         x = blank(x, layout.keep)
         keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if layout.keep is None else layout.keep
         positions = positions_of(x, layout.positions).expand(keep.shape)
-        total, nothing = torch.zeros_like(x), torch.zeros_like(x[:, 0])
+        index, total = torch.arange(length, device=x.device), torch.zeros_like(x)
         for pool, level in zip(self.pools, self._each(), strict=True):
-            starts = range(0, length, pool)
-            means, places, present = [], [], []
-            for start in starts:
-                cell = slice(start, start + pool)
-                count = keep[:, cell].sum(1)
-                present.append(count > 0)
-                means.append(x[:, cell].sum(1) / count.clamp_min(1)[:, None])
-                places.append((positions[:, cell] * keep[:, cell]).sum(1) // count.clamp_min(1))
-            cells = Layout(torch.stack(present, 1), torch.stack(places, 1))
-            answers = level.naive(torch.stack(means, 1), cells)
-            read = [(at + 1) // pool - 1 if self.causal else at // pool for at in range(length)]
-            total = total + torch.stack([answers[:, cell] if cell >= 0 else nothing for cell in read], 1)
+            cells = torch.arange(-(-length // pool), device=x.device)
+            member = (index // pool == cells[:, None]) & keep[:, None, :]
+            count = member.sum(-1)
+            means = member.to(x.dtype) @ x / count.clamp_min(1)[..., None]
+            places = (member * positions[:, None, :]).sum(-1) // count.clamp_min(1)
+            answers = F.pad(level.naive(means, Layout(count > 0, places)), (0, 0, 1, 0))  # 0 before the first cell
+            read = [(at + 1) // pool if self.causal else at // pool + 1 for at in range(length)]
+            total = total + answers[:, read]
         return blank(total, layout.keep)
 
     def _each(self) -> list[WindowAttention | FullAttention]:

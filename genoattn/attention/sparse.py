@@ -51,20 +51,21 @@ def sparse_attention(
     real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
     real = F.pad(real, (0, tail)).unflatten(1, (-1, block))
     with torch.autocast(q.device.type, enabled=False):
-        if q.device.type in FUSED:  # they are slow in half precision
-            q, k, v = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (q, k, v))
+        taken = _wide(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
+        q, k, v = (t.to(taken) for t in (q, k, v))
         if tail:
             q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
         q, k, v = (t.unflatten(1, (-1, block)) for t in (q, k, v))
         chosen = choose(q.detach(), k.detach(), real, causal=causal, blocks=blocks)
-        # Block c of sequence b becomes block b * blocks + c of all, so that groups need not end where a sequence does.
+        # Block c of sequence b becomes block b * count + c of all, so that groups need not end where a sequence does.
         first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
         chosen = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
         y = _Sparse.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
     assert isinstance(y, Tensor)
-    return blank(y.transpose(1, 2).reshape(len(real), -1, *y.shape[1:2], y.shape[3])[:, :length], keep).to(kind)
+    y = y.transpose(1, 2).unflatten(0, real.shape[:2]).flatten(1, 2)[:, :length]
+    return blank(y, keep).to(kind)
 
 
 def choose(
@@ -77,10 +78,10 @@ def choose(
 ) -> Int[Tensor, "batch count heads chosen"]:
     """The blocks of keys for each block of queries, in ascending order after -1 where fewer can be seen.
 
-    A block's own and its neighbours (in a causal layer the one before) come first, then those of highest score, the
-    product of the mean query and the mean key. Only real tokens count, and a block without them is never chosen. What
-    a causal layer chooses must not depend on queries still to come: it asks with the mean of those of the block before
-    and the block's first.
+    A block's own and its neighbours (in a causal layer the one before) are always among them, the rest are those of
+    highest score, the product of the mean query and the mean key. Only real tokens count, and a block without them is
+    never chosen. What a causal layer chooses must not depend on queries still to come: it asks with the mean of those
+    of the block before and the block's first.
     """
     batch, count, _, heads, _ = q.shape
     sums, reals = _sums(q, real), real.sum(-1)
@@ -106,8 +107,7 @@ def choose(
 
 def _sums(x: Tensor, real: Tensor) -> Tensor:
     """The sum of each block over its real tokens, in at least float32: [batch, count, heads, channels]."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(wide)
+    return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(_wide(x))
 
 
 def _groups(total: int, each: int, device: torch.device) -> Iterator[slice]:
@@ -120,8 +120,8 @@ def _groups(total: int, each: int, device: torch.device) -> Iterator[slice]:
 class _Sparse(torch.autograd.Function):
     """q, k, v: [blocks, heads, block, channels]; chosen: [blocks, heads, few]; real: [blocks, block].
 
-    Both passes gather a group's keys and values at a time, and the gradients of keys and values gather in one buffer:
-    a gathered tensor's own backward would make a gradient of all keys for every group.
+    Both passes gather the keys and values of a group of blocks at a time, and backward adds to one gradient of all:
+    the backward pass of a gather would make one of its own, as long as the sequence, for every group.
     """
 
     @staticmethod
@@ -151,8 +151,8 @@ class _Sparse(torch.autograd.Function):
             asked, dy, answer, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))
             part, few_dk, few_dv = _attend_backward(dy, asked, few_k, few_v, answer, total, mask, ctx.scale)
             dq[rows] = part.view_as(dq[rows])
-            for all_of_them, few in ((dk, few_dk), (dv, few_dv)):
-                flat = all_of_them.view(-1, k.shape[2] * k.shape[3])
+            for gradient, few in ((dk, few_dk), (dv, few_dv)):
+                flat = gradient.view(-1, k.shape[2] * k.shape[3])
                 flat.index_add_(0, index.flatten(), few.reshape(-1, flat.shape[1]).to(flat.dtype))
         return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None, None
 
@@ -225,8 +225,13 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
 class SparseAttention(Attention):
     """Each block of tokens looks at its own block, at those beside it and at the blocks that suit it best, by head.
 
-    Scores of pairs of tokens cost what the length does; which blocks suit is asked of every pair of blocks, which is
-    quadratic with a small constant: at 64 tokens a block an 8192th of full attention.
+    What a chosen block costs grows with the length alone; which suit is asked of every pair of blocks, which is
+    quadratic with a small constant: at 64 tokens a block an 8192th of full attention. Of the `blocks` that a head of
+    `cross` chooses, a block's own and those beside it are mostly of its own segment and show it nothing. The others it
+    takes first where another segment has its tokens.
+
+    Blocks begin at multiples of their size from the left, so a sequence turned round is seen in the same blocks only
+    where its length is a multiple of it.
     """
 
     cost = "quadratic"

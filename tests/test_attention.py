@@ -44,6 +44,10 @@ OTHER_SETTINGS = [
     ("gated", {"inner": "linear", "per": "head"}),
     ("gated", {"inner": "none"}),
     ("hierarchical", {"block": 4, "positions": "none"}),
+    ("sparse", {"block": 8, "blocks": 3}),
+    ("sparse", {"block": 16, "blocks": 4, "positions": "none", "qk_norm": False}),
+    ("sparse", {"block": 8, "blocks": 6, "cross": 0.5}),
+    ("pyramid", {"pools": "[1,4,16]", "left": 5, "right": 3, "positions": "none"}),
     ("topk", {"k": 5, "positions": "none"}),
     ("topk", {"k": None, "fraction": 0.1}),
     ("topk", {"k": 9, "cross": 0.5, "sharpness": 4.0}),
@@ -248,7 +252,7 @@ def test_a_query_that_sees_nothing_answers_zero():
 
 
 @DIRECTIONS
-@pytest.mark.parametrize(("variant", "reach"), [("full", 99), ("topk", 99), ("window", 7)])
+@pytest.mark.parametrize(("variant", "reach"), [("full", 99), ("topk", 99), ("sparse", 99), ("window", 7)])
 def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, reach, causal):
     torch.manual_seed(0)
     sides = {"left": reach, "right": reach} if variant == "window" else {}
@@ -295,6 +299,15 @@ def test_sharpness_is_where_the_softmax_starts():
         ("window", {"positions": "alibi", "cross": 0.5}, "with attention.cross or attention.global_tokens take"),
         ("window", {"left": -1}, "attention.left must be 0 or more tokens, got -1"),
         ("window", {"right": -7}, "attention.right must be 0 or more tokens, got -7"),
+        ("sparse", {"block": 0}, "attention.block must be 1 or more tokens, got 0"),
+        (
+            "sparse",
+            {"blocks": 2},
+            "attention.blocks must be 3 or more: a block's own and those beside it are always seen",
+        ),
+        ("pyramid", {"pools": "[4,16]"}, r"attention.pools must list .*, 1 and then ever more, got \[4, 16\]"),
+        ("pyramid", {"pools": "[1,16,16]"}, r"1 and then ever more, got \[1, 16, 16\]"),
+        ("pyramid", {"pools": "[]"}, r"1 and then ever more, got \[\]"),
         ("linear", {"features": "tailor"}, "attention.features must be one of elu, relu, exp, taylor, got tailor"),
         ("linear", {"features": "exp", "qk_norm": False}, "attention.features=exp overflows without"),
     ],
@@ -362,7 +375,12 @@ def test_hierarchical_sees_a_sequence_turned_round_the_same():
 @DIRECTIONS
 @pytest.mark.parametrize(
     ("variant", "settings"),
-    [("window", {"left": 90, "right": 90}), ("topk", {"k": 90}), ("topk", {"k": None, "fraction": 1.0})],
+    [
+        ("window", {"left": 90, "right": 90}),
+        ("topk", {"k": 90}),
+        ("topk", {"k": None, "fraction": 1.0}),
+        ("sparse", {"block": 8, "blocks": 12}),
+    ],
 )
 def test_a_layer_that_leaves_nothing_out_is_full_attention(variant, settings, causal):
     torch.manual_seed(0)
@@ -383,7 +401,8 @@ def test_delta_rule_is_the_same_in_any_segments(segment, monkeypatch):
     assert torch.allclose(delta_rule(q, F.normalize(k, dim=-1), v, write, log_kept), whole, atol=1e-12)
 
 
-def test_topk_refuses_what_would_take_too_long():
-    layer = build("topk", longest=50)(dim=DIM, causal=False)
+@pytest.mark.parametrize("variant", ["topk", "sparse"])
+def test_a_layer_refuses_what_would_take_too_long(variant):
+    layer = build(variant, longest=50)(dim=DIM, causal=False)
     with pytest.raises(UserError, match=r"takes at most attention.longest=50 tokens, got 51"):
         layer(torch.randn(1, 51, DIM))

@@ -1,0 +1,138 @@
+"""Attention at several resolutions, side by side: windows at the fine ones, everything at the coarsest."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.full import FullAttention
+from genoattn.attention.heads import positions_of
+from genoattn.attention.window import WindowAttention
+from genoattn.errors import UserError
+
+
+def pooled(
+    x: Float[Tensor, "batch length dim"],
+    keep: Bool[Tensor, "batch length"],
+    positions: Int[Tensor, "batch length"],
+    pool: int,
+) -> tuple[Float[Tensor, "batch cells dim"], Layout]:
+    """The means of `x` and of the positions over the real tokens of each cell of `pool`; a cell without is padding.
+
+    `x` is 0 at padding, and positions are rounded down.
+    """
+    x, keep, positions = (
+        F.pad(t, (0, 0) * (t.dim() - 2) + (0, -t.shape[1] % pool)).unflatten(1, (-1, pool))
+        for t in (x, keep, positions)
+    )
+    count = keep.sum(2)
+    present = count.clamp_min(1)
+    return x.sum(2) / present[..., None], Layout(count > 0, (positions * keep).sum(2) // present)
+
+
+def spread(
+    y: Float[Tensor, "batch cells dim"], pool: int, length: int, causal: bool
+) -> Float[Tensor, "batch length dim"]:
+    """Each cell's answer at its tokens; in a causal layer at those that follow its last but one, and 0 before any."""
+    y = y.repeat_interleave(pool, dim=1)
+    return (F.pad(y, (0, 0, pool - 1, 0)) if causal else y)[:, :length]
+
+
+@final
+class PyramidAttention(Attention):
+    """Each token reads what attention answers at its cell of every level, a level being means of so many tokens.
+
+    The levels' answers side by side, projected, are the sum of each level's projected by itself: so each is projected
+    before it is spread over its tokens. A causal token reads the last cell that is complete with it.
+
+    Cells begin at multiples of their size from the left, so a sequence turned round is seen in the same cells only
+    where its length is a multiple of the largest.
+
+    All but the last level look through windows. The last looks at everything, which is quadratic with a small
+    constant: at 256 tokens a cell a 65536th of full attention.
+    """
+
+    cost = "quadratic"
+    averages = False
+
+    def __init__(
+        self,
+        dim: int,
+        causal: bool,
+        heads: int = 4,
+        pools: Sequence[int] = (1, 16, 256),
+        left: int = 64,
+        right: int = 64,
+        positions: str = "rotary",
+        qk_norm: bool = True,
+        sharpness: float = 1.0,
+    ):
+        super().__init__()
+        if list(pools[:1]) != [1] or any(fine >= coarse for fine, coarse in pairwise(pools)):
+            raise UserError(
+                f"attention.pools must list the tokens of a cell at each level, 1 and then ever more, got {list(pools)}"
+            )
+        self.causal = causal
+        self.pools = tuple(pools)
+        self.levels = nn.ModuleList(
+            WindowAttention(dim, causal, heads, left, right, positions=positions, qk_norm=qk_norm, sharpness=sharpness)
+            for _ in pools[:-1]
+        )
+        self.levels.append(FullAttention(dim, causal, heads, None, positions, qk_norm, sharpness))
+        self.dim = dim
+        self.sided = next((level.sided for level in self._each() if level.sided is not None), None)
+
+    def forward(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        length = x.shape[1]
+        x = blank(x, layout.keep)
+        keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if layout.keep is None else layout.keep
+        positions = positions_of(x, layout.positions).expand(keep.shape)
+        fine, *coarser = self._each()
+        total = fine(x, layout)
+        for pool, level in zip(self.pools[1:], coarser, strict=True):
+            total = total + spread(level(*pooled(x, keep, positions, pool)), pool, length, self.causal)
+        return blank(total, layout.keep)
+
+    def naive(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        length = x.shape[1]
+        x = blank(x, layout.keep)
+        keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if layout.keep is None else layout.keep
+        positions = positions_of(x, layout.positions).expand(keep.shape)
+        index, total = torch.arange(length, device=x.device), torch.zeros_like(x)
+        for pool, level in zip(self.pools, self._each(), strict=True):
+            cells = torch.arange(-(-length // pool), device=x.device)
+            member = (index // pool == cells[:, None]) & keep[:, None, :]
+            count = member.sum(-1)
+            means = member.to(x.dtype) @ x / count.clamp_min(1)[..., None]
+            places = (member * positions[:, None, :]).sum(-1) // count.clamp_min(1)
+            answers = F.pad(level.naive(means, Layout(count > 0, places)), (0, 0, 1, 0))  # 0 before the first cell
+            read = [(at + 1) // pool if self.causal else at // pool + 1 for at in range(length)]
+            total = total + answers[:, read]
+        return blank(total, layout.keep)
+
+    def _each(self) -> list[WindowAttention | FullAttention]:
+        levels = []
+        for level in self.levels:
+            assert isinstance(level, WindowAttention | FullAttention)
+            levels.append(level)
+        return levels
+
+    def flops(self, length: int) -> int:
+        """Those of each level's attention over its cells."""
+        return sum(level.flops(-(-length // pool)) for pool, level in zip(self.pools, self._each(), strict=True))
+
+    def state_bytes(self, length: int) -> int:
+        """What each level holds of its cells, and of cells of several tokens the last answer and the next one's sum."""
+        held = 0
+        for pool, level in zip(self.pools, self._each(), strict=True):
+            held += level.state_bytes(length // pool) + (4 * 2 * self.dim if pool > 1 else 0)
+        return held

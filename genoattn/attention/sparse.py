@@ -1,0 +1,349 @@
+"""Softmax attention over blocks of keys chosen by pooled scores, for each block of queries and each head."""
+
+from collections.abc import Iterator
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.heads import (
+    ROTARY,
+    Heads,
+    check_positions,
+    dense_attention,
+    positions_of,
+    rotate,
+    visible_pairs,
+)
+from genoattn.attention.segments import HIDDEN, attend_by_segment, crossing_heads, extra_channels
+from genoattn.errors import UserError
+
+OUT_OF_SIGHT = -1e30
+"""Added to the score of a key that is not seen: far below HIDDEN, and finite, so that no row becomes NaN."""
+SCRATCH = {"cpu": 2**20, "cuda": 2**26}
+"""Numbers of a gathered tensor, or of scores of blocks, that stand at once (elsewhere as on a CPU)."""
+FUSED = frozenset({"cpu"})
+"""Devices with torch's flash kernel for CPUs; on others plain products and a softmax do its work."""
+
+
+def sparse_attention(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    *,
+    causal: bool,
+    block: int,
+    blocks: int,
+    keep: Bool[Tensor, "batch length"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """Softmax attention of each block of queries over `blocks` blocks of keys, as `choose` has it; 0 at padding.
+
+    Scores are multiplied by `scale` (None: divided by sqrt(dim_head)). The choice has no gradient. At padding q, k and
+    v may hold anything finite.
+    """
+    length, kind = q.shape[1], v.dtype
+    tail = -length % block
+    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
+    real = F.pad(real, (0, tail)).unflatten(1, (-1, block))
+    with torch.autocast(q.device.type, enabled=False):
+        taken = _wide(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
+        q, k, v = (t.to(taken) for t in (q, k, v))
+        if tail:
+            q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
+        q, k, v = (t.unflatten(1, (-1, block)) for t in (q, k, v))
+        chosen = choose(q.detach(), k.detach(), real, causal=causal, blocks=blocks)
+        # Block c of sequence b becomes block b * count + c of all, so that groups need not end where a sequence does.
+        first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
+        chosen = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
+        factor = q.shape[-1] ** -0.5 if scale is None else scale
+        q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
+        y = _Sparse.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
+    assert isinstance(y, Tensor)
+    y = y.transpose(1, 2).unflatten(0, real.shape[:2]).flatten(1, 2)[:, :length]
+    return blank(y, keep).to(kind)
+
+
+def choose(
+    q: Float[Tensor, "batch count block heads dim_head"],
+    k: Float[Tensor, "batch count block heads dim_head"],
+    real: Bool[Tensor, "batch count block"],
+    *,
+    causal: bool,
+    blocks: int,
+) -> Int[Tensor, "batch count heads chosen"]:
+    """The blocks of keys for each block of queries, in ascending order after -1 where fewer can be seen.
+
+    A block's own and its neighbours (in a causal layer the one before) are always among them, the rest are those of
+    highest score, the product of the mean query and the mean key. Only real tokens count, and a block without them is
+    never chosen. What a causal layer chooses must not depend on queries still to come: it asks with the mean of those
+    of the block before and the block's first.
+    """
+    batch, count, _, heads, _ = q.shape
+    sums, reals = _sums(q, real), real.sum(-1)
+    if causal:
+        first = real[:, :, 0]
+        sums = F.pad(sums[:, :-1], (0, 0, 0, 0, 1, 0)) + q[:, :, 0] * first[..., None, None]
+        reals = F.pad(reals[:, :-1], (1, 0)) + first
+    asks = (sums / reals.clamp_min(1)[..., None, None]).transpose(1, 2)
+    means = _sums(k, real) / real.sum(-1).clamp_min(1)[..., None, None]
+    index = torch.arange(count, device=q.device)
+    empty = ~real.any(-1)[:, None, None, :]
+    parts = []
+    for rows in _groups(count, batch * heads * count, q.device):
+        scores = asks[:, :, rows] @ means.permute(0, 2, 3, 1)
+        ahead = index[None, :] - index[rows, None]
+        scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
+        if causal:
+            scores = scores.masked_fill(ahead > 0, float("-inf"))
+        best = scores.topk(min(blocks, count), dim=-1, sorted=False)
+        parts.append(best.indices.masked_fill(best.values == float("-inf"), -1).sort(-1).values.transpose(1, 2))
+    return torch.cat(parts, dim=1)
+
+
+def _sums(x: Tensor, real: Tensor) -> Tensor:
+    """The sum of each block over its real tokens, in at least float32: [batch, count, heads, channels]."""
+    return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(_wide(x))
+
+
+def _groups(total: int, each: int, device: torch.device) -> Iterator[slice]:
+    """Slices of a total of things, as many at once as hold the scratch numbers, `each` a thing."""
+    step = max(1, SCRATCH.get(device.type, SCRATCH["cpu"]) // each)
+    for start in range(0, total, step):
+        yield slice(start, min(start + step, total))
+
+
+class _Sparse(torch.autograd.Function):
+    """q, k, v: [blocks, heads, block, channels]; chosen: [blocks, heads, few]; real: [blocks, block].
+
+    Both passes gather the keys and values of a group of blocks at a time, and backward adds to one gradient of all:
+    the backward pass of a gather would make one of its own, as long as the sequence, for every group.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, real: Tensor, causal: bool, scale: float
+    ) -> Tensor:
+        k, v = k.contiguous(), v.contiguous()
+        y, lse = torch.empty_like(q), torch.empty(q.shape[:3], dtype=_wide(q), device=q.device)
+        for rows in _groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
+            index, mask = _seen(chosen, real, rows, causal, lse.dtype)
+            few_k, few_v = _gather(k, index), _gather(v, index)
+            part, part_lse = _attend(q[rows].flatten(0, 1), few_k, few_v, mask, scale)
+            y[rows], lse[rows] = part.view_as(y[rows]), part_lse.view_as(lse[rows])
+        ctx.save_for_backward(q, k, v, chosen, real, y, lse)
+        ctx.causal, ctx.scale = causal, scale
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, chosen, real, y, lse = ctx.saved_tensors
+        dq = torch.empty_like(q)
+        dk, dv = (torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (k, v))
+        for rows in _groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
+            index, mask = _seen(chosen, real, rows, ctx.causal, lse.dtype)
+            few_k, few_v = _gather(k, index), _gather(v, index)
+            asked, dy, answer, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))
+            part, few_dk, few_dv = _attend_backward(dy, asked, few_k, few_v, answer, total, mask, ctx.scale)
+            dq[rows] = part.view_as(dq[rows])
+            for gradient, few in ((dk, few_dk), (dv, few_dv)):
+                flat = gradient.view(-1, k.shape[2] * k.shape[3])
+                flat.index_add_(0, index.flatten(), few.reshape(-1, flat.shape[1]).to(flat.dtype))
+        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None, None
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _gather(x: Tensor, index: Tensor) -> Tensor:
+    """The chosen blocks one after another: [blocks * heads, keys, channels]."""
+    few = x.view(-1, x.shape[2] * x.shape[3]).index_select(0, index.flatten())
+    return few.view(len(index), -1, x.shape[3])
+
+
+def _seen(chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Where a group's keys stand among all blocks of all heads, and what to add to their scores.
+
+    The mask is [blocks * heads or 1, block or 1, keys], or None where all is seen.
+    """
+    blocks, heads = chosen[rows], torch.arange(chosen.shape[1], device=chosen.device)[:, None]
+    index = (blocks.clamp_min(0) * len(heads) + heads).flatten(0, 1)
+    visible = real[blocks.clamp_min(0)] & (blocks >= 0)[..., None]
+    mask = None
+    if not visible.all():
+        mask = torch.where(visible, 0.0, OUT_OF_SIGHT).to(dtype).flatten(2).flatten(0, 1)[:, None]
+    if causal:  # a block's own is the last of its blocks
+        block = real.shape[1]
+        ahead = torch.ones(block, block, dtype=torch.bool, device=real.device).triu(1)
+        own = F.pad(torch.where(ahead, OUT_OF_SIGHT, 0.0).to(dtype), (visible.shape[2] * block - block, 0))[None]
+        mask = own if mask is None else mask + own
+    return index, mask
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Softmax attention and the logarithm of its denominators, each sequence of the batch by itself."""
+    if q.device.type in FUSED:
+        mask = None if mask is None else mask[:, None]
+        y, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q[:, None], k[:, None], v[:, None], attn_mask=mask, scale=scale
+        )
+        return y[:, 0], lse[:, 0]
+    scores = _scores(q, k, mask, scale)
+    lse = scores.logsumexp(-1)
+    return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
+
+
+def _attend_backward(
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v."""
+    if q.device.type in FUSED:
+        mask = None if mask is None else mask[:, None]
+        dy, q, k, v, y, lse = (t[:, None] for t in (dy, q, k, v, y, lse))
+        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            dy, q, k, v, y, lse, 0.0, False, attn_mask=mask, scale=scale
+        )
+        return gradients[0][:, 0], gradients[1][:, 0], gradients[2][:, 0]
+    weights = (_scores(q, k, mask, scale) - lse[..., None]).exp()
+    shared = (dy * y).sum(-1, keepdim=True, dtype=lse.dtype)
+    dscores = (weights * ((dy @ v.transpose(1, 2)) - shared) * scale).to(q.dtype)
+    return dscores @ k, dscores.transpose(1, 2) @ q, weights.to(dy.dtype).transpose(1, 2) @ dy
+
+
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    scores = (q @ k.transpose(1, 2)).to(_wide(q)) * scale
+    return scores if mask is None else scores + mask
+
+
+@final
+class SparseAttention(Attention):
+    """Each block of tokens looks at its own block, at those beside it and at the blocks that suit it best, by head.
+
+    What a chosen block costs grows with the length alone; which suit is asked of every pair of blocks, which is
+    quadratic with a small constant: at 64 tokens a block an 8192th of full attention. Of the `blocks` that a head of
+    `cross` chooses, a block's own and those beside it are mostly of its own segment and show it nothing. The others it
+    takes first where another segment has its tokens.
+
+    Blocks begin at multiples of their size from the left, so a sequence turned round is seen in the same blocks only
+    where its length is a multiple of it.
+    """
+
+    cost = "quadratic"
+
+    def __init__(
+        self,
+        dim: int,
+        causal: bool,
+        heads: int = 4,
+        block: int = 64,
+        blocks: int = 16,
+        longest: int = 262144,
+        positions: str = "rotary",
+        qk_norm: bool = True,
+        sharpness: float = 1.0,
+        alike: bool = False,
+        cross: float = 0.0,
+    ):
+        super().__init__()
+        if block < 1:
+            raise UserError(f"attention.block must be 1 or more tokens, got {block}")
+        if blocks < 3:
+            raise UserError(
+                f"attention.blocks must be 3 or more: a block's own and those beside it are always seen, got {blocks}"
+            )
+        self.heads = Heads(dim, heads, qk_norm, sharpness, alike)
+        self.causal = causal
+        self.crossing = crossing_heads(cross, heads)
+        self.averages = not self.crossing
+        self.block, self.blocks, self.longest = block, blocks, longest
+        self.rotary = check_positions(positions, self.heads)
+        self.sided = ROTARY if self.rotary else None
+
+    def forward(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        if x.shape[1] > self.longest:
+            raise UserError(
+                "attention=sparse scores every pair of blocks and takes at most attention.longest="
+                f"{self.longest} tokens, got {x.shape[1]}"
+            )
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+            return sparse_attention(
+                q, k, v, causal=self.causal, block=self.block, blocks=self.blocks, keep=layout.keep, scale=scale
+            )
+
+        q, k, v = self._split(x, layout)
+        return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
+
+    def naive(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        q, k, v = self._split(x, layout)
+        length = x.shape[1]
+        visible = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
+        segments = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segments is None else layout.segments
+        same = segments[:, :, None] == segments[:, None, :]
+        answers = []
+        for head in range(self.heads.count):
+            crosses = head >= self.heads.count - self.crossing
+            one = slice(head, head + 1)
+            pairs = q[:, :, head] @ k[:, :, head].transpose(1, 2) * self.heads.dim_head**-0.5
+            pairs = pairs + HIDDEN * same if crosses else pairs
+            chosen = torch.stack(
+                [
+                    self._slowly_chosen(pairs[row].detach(), None if layout.keep is None else layout.keep[row])
+                    for row in range(len(x))
+                ]
+            )
+            seen = visible & chosen & ~same if crosses else visible & chosen
+            answers.append(dense_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=seen))
+        return self.heads.merge(torch.cat(answers, dim=2))
+
+    def _slowly_chosen(self, pairs: Tensor, keep: Tensor | None) -> Tensor:
+        """The square of (query, key) pairs whose block is chosen, from the scores of all pairs of one head."""
+        length, size = len(pairs), self.block
+        real = [True] * length if keep is None else keep.tolist()
+        places = [
+            [at for at in range(start, min(start + size, length)) if real[at]] for start in range(0, length, size)
+        ]
+        chosen = torch.zeros(length, length, dtype=torch.bool)
+        for own in range(len(places)):
+            before = places[own - 1] if own else []
+            asking = before + [own * size] * real[own * size] if self.causal else places[own]
+            others = [at for at, place in enumerate(places) if place and not (self.causal and at > own)]
+            forced = [at for at in others if abs(at - own) <= 1]
+            free = [at for at in others if abs(at - own) > 1]
+            # The mean of all pairs' scores is the score of the means.
+            means = pairs[asking].mean(0).tolist()
+            free.sort(key=lambda at: -sum(means[key] for key in places[at]) / len(places[at]))
+            for other in (forced + free)[: self.blocks]:
+                chosen[own * size : (own + 1) * size, other * size : (other + 1) * size] = True
+        return chosen
+
+    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.heads.split(blank(x, layout.keep))
+        if self.rotary:
+            positions = positions_of(x, layout.positions)
+            q, k = rotate(q, positions), rotate(k, positions)
+        return q, k, v
+
+    def flops(self, length: int) -> int:
+        """Projections, pooled scores of all blocks with all, and every pair of tokens in the blocks that are chosen."""
+        count = -(-length // self.block)
+        padded = count * self.block
+        width = self.heads.dim_head
+        channels = (self.heads.count - self.crossing) * width
+        channels += self.crossing * (width + extra_channels(width, 1))
+        pairs = padded * min(self.blocks, count) * self.block
+        return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * count**2)
+
+    def state_bytes(self, length: int) -> int:
+        """Every key and value: any may be chosen."""
+        return 4 * 2 * length * self.heads.count * self.heads.dim_head

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-BLOCK = 64
+BLOCK = 32
 """Queries of a block forward: few score little beyond the band."""
-SEGMENT = 4096
+SEGMENT = 2048
 """Queries that are given to the kernel at once, about."""
 
 
@@ -88,9 +88,9 @@ def _rows_of_channels(x: Tensor) -> Tensor:
 
 
 def backward_block(band: Band) -> int:
-    """About half a window, from 64 to 256: many queries make few copies of each key's gradient."""
-    half = (band.left + band.right + 1) // 2
-    return 256 if half >= 256 else 128 if half >= 128 else 64
+    """Queries of a block backward: the more of them, the fewer copies of each key's gradient are added up."""
+    wide = band.left + band.right
+    return 128 if wide >= 256 else 64 if wide >= 64 else 32
 
 
 def runs(queries: int, keys: int, band: Band, block: int, batch: int, segment: int) -> Iterator[Run]:

@@ -144,20 +144,21 @@ class WindowAttention(Attention):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, before: int = 0) -> Tensor:
         """Answers of the queries, which may be those of a part of the keys' tokens; the layout is that of the keys."""
         costs = slopes(self.heads.count, k.device, k.dtype) if self.alibi else None
-        queries, keys = q.shape[1], k.shape[1]
-        part = slice(before, before + queries)
+        part, keys = slice(before, before + q.shape[1]), k.shape[1]
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            y = window_attention(
-                q[:, part] if q.shape[1] > queries else q, k, v, left=self.left, right=self.right, causal=self.causal,
-                dilation=self.stride, global_tokens=self.global_tokens, before=before, keep=layout.keep, scale=scale,
-                slopes=costs,
+            return window_attention(
+                q, k, v, left=self.left, right=self.right, causal=self.causal, dilation=self.stride,
+                global_tokens=self.global_tokens, before=before, keep=layout.keep, scale=scale, slopes=costs,
             )  # fmt: skip
-            return y if q.shape[1] == queries else _among(y, before, keys)
 
-        q = _among(q, before, keys) if self.crossing else q
-        y = attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout)
-        return y[:, part] if self.crossing else y
+        def attend_in_place(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+            return _in_place(attend(q[:, part], k, v, scale), before, keys)
+
+        if not self.crossing:
+            return attend(q, k, v, None)
+        q = _in_place(q, before, keys)
+        return attend_by_segment(attend_in_place, q, k, v, crossing=self.crossing, layout=layout)[:, part]
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
@@ -269,6 +270,7 @@ class WindowAttention(Attention):
         return 4 * 2 * held * self.heads.kv_count * self.heads.dim_head
 
 
-def _among(x: Tensor, before: int, keys: int) -> Tensor:
-    """A part of a sequence in its place, and zeros elsewhere."""
-    return F.pad(x, (0, 0, 0, 0, before, keys - before - x.shape[1]))
+def _in_place(x: Tensor, before: int, length: int) -> Tensor:
+    """A part of a sequence where it stands in the whole, and zeros elsewhere."""
+    after = length - before - x.shape[1]
+    return F.pad(x, (0, 0, 0, 0, before, after)) if before or after else x

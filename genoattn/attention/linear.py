@@ -1,22 +1,22 @@
 """Kernel attention: positive features in place of the exponential, so that sums stand for the square of scores."""
 
 import math
+from functools import partial
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.chunks import CHUNK
 from genoattn.attention.features import FEATURES, feature, feature_count
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, visible_pairs
+from genoattn.attention.scan import scan, segment_of
+from genoattn.attention.sums import EPSILON, read_all, read_both, read_past, write_ahead, write_all
 from genoattn.errors import UserError
 
-CHUNK = 64
 WIDEST = 32
-EPSILON = 1e-6
-"""The least denominator for each visible token: it weighs the same against the sum at any length."""
 
 
 def linear_attention(
@@ -37,83 +37,23 @@ def linear_attention(
     least float32 under any autocast: bfloat16 has lost them at a million tokens. At padding q, k and v may hold
     anything finite.
     """
+    count = feature_count(q.shape[-1], features)
+    segment = segment_of(len(q) * q.shape[2] * max(count, v.shape[-1] + 1), CHUNK)
+    walk = partial(scan, segment=segment)
     with torch.autocast(q.device.type, enabled=False):
-        wide = torch.promote_types(q.dtype, torch.float32)
-        phi_q, phi_k = feature(q.to(wide), features), blank(feature(k.to(wide), features), keep)
-        turned_q, turned_k = phi_q, phi_k
-        if positions is not None:
-            turned_q, turned_k = rotate(phi_q, positions), rotate(phi_k, positions)
-        if rates is not None:
-            y = _fading(phi_q, phi_k, turned_q, turned_k, v.to(wide), rates.to(wide), causal)
-        elif causal:
-            y = _past(phi_q, phi_k, turned_q, turned_k, v.to(wide), keep)
-        else:
-            y = _everything(phi_q, phi_k, turned_q, turned_k, v.to(wide), keep)
-        return blank(y, keep).to(v.dtype)
-
-
-def _everything(phi_q: Tensor, phi_k: Tensor, turned_q: Tensor, turned_k: Tensor, v: Tensor, keep: Tensor | None):
-    seen = phi_q.shape[1] if keep is None else keep.sum(1).clamp_min(1)[:, None, None, None]
-    # Divided by the count before the sum and not after, so that the state is no larger for a longer sequence.
-    state = torch.einsum("bkhm,bkhd->bhmd", turned_k / seen, v)
-    total = (phi_k / seen).sum(1, keepdim=True)
-    denominator = (phi_q * total).sum(-1, keepdim=True)
-    return torch.einsum("bqhm,bhmd->bqhd", turned_q, state) / denominator.clamp_min(EPSILON)
-
-
-def _past(phi_q: Tensor, phi_k: Tensor, turned_q: Tensor, turned_k: Tensor, v: Tensor, keep: Tensor | None):
-    length = phi_q.shape[1]
-    seen = torch.arange(1, length + 1, device=v.device)[None] if keep is None else keep.cumsum(1).clamp_min(1)
-    denominator = (phi_q * phi_k.cumsum(1)).sum(-1, keepdim=True)
-    return causal_sums(turned_q, turned_k, v) / torch.maximum(denominator, EPSILON * seen[:, :, None, None])
-
-
-def _fading(phi_q: Tensor, phi_k: Tensor, turned_q: Tensor, turned_k: Tensor, v: Tensor, rates: Tensor, causal: bool):
-    def everyone(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        past = causal_sums(q, k, v, rates)
+        memory = v.new_zeros(
+            len(v), v.shape[2], count, v.shape[3] + 1, dtype=torch.promote_types(v.dtype, torch.float32)
+        )
+        seen = torch.zeros(len(v), dtype=torch.long, device=v.device)
         if causal:
-            return past
-        # What lies ahead is the past of the sequence turned round, its own token left out: that is in the past already.
-        return past + causal_sums(q.flip(1), k.flip(1), v.flip(1), rates, own=False).flip(1)
-
-    denominator = everyone(phi_q, phi_k, torch.ones_like(v[..., :1]))
-    return everyone(turned_q, turned_k, v) / denominator.clamp_min(EPSILON)
-
-
-def causal_sums(
-    q: Float[Tensor, "batch length heads features"],
-    k: Float[Tensor, "batch length heads features"],
-    v: Float[Tensor, "batch length heads dim_value"],
-    rates: Float[Tensor, "heads"] | None = None,
-    own: bool = True,
-) -> Float[Tensor, "batch length heads dim_value"]:
-    """sum over j ≤ i of exp(-rate (i - j)) (q_i·k_j) v_j (j < i without its `own`); rates of None fade nothing.
-
-    Squares inside chunks, and the sum of k vᵀ carried from chunk to chunk.
-    """
-    length = q.shape[1]
-    tail = -length % CHUNK
-    q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, CHUNK)) for t in (q, k, v))
-    weights = torch.einsum("bnqhm,bnkhm->bnhqk", q, k).tril_(0 if own else -1)
-    if rates is not None:
-        index = torch.arange(CHUNK, device=q.device, dtype=q.dtype)
-        faded = -rates[:, None, None] * (index[:, None] - index).clamp_min(0)
-        weights = weights * faded.exp()
-        # Never a power above 1: keys fade to their chunk's end, queries from the end of the chunk before.
-        q = q * (-rates * (index[:, None] + 1)).exp()[..., None]
-        k = k * (-rates * (CHUNK - 1 - index[:, None])).exp()[..., None]
-    inside = torch.einsum("bnhqk,bnkhd->bnqhd", weights, v)
-    states = torch.einsum("bnkhm,bnkhd->bnhmd", k, v)
-    if rates is None:
-        # Shifted by a chunk, where subtracting a chunk from the sum that holds it would leave its rounding behind.
-        before = F.pad(states.cumsum(1)[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-    else:
-        fade = (-rates * CHUNK).exp()[:, None, None]
-        carried = [torch.zeros_like(states[:, 0])]
-        for state in states.unbind(1)[:-1]:
-            carried.append(carried[-1] * fade + state)
-        before = torch.stack(carried, dim=1)
-    return (inside + torch.einsum("bnqhm,bnhmd->bnqhd", q, before)).flatten(1, 2)[:, :length]
+            step = partial(read_past, features=features)
+            return walk(step, (memory, seen), (q, k, v, keep, positions), (rates,))[0]
+        if rates is not None:
+            back, step = partial(write_ahead, features=features), partial(read_both, features=features)
+            ahead, _ = walk(back, (memory,), (k, v, keep, positions), (rates,), backwards=True, sparse=True)
+            return walk(step, (memory,), (q, k, v, keep, positions, ahead), (rates,))[0]
+        _, state = walk(partial(write_all, features=features), (memory, seen), (k, v, keep, positions))
+        return walk(partial(read_all, features=features), (), (q, keep, positions), state)[0]
 
 
 def naive_linear_attention(

@@ -56,8 +56,8 @@ def memories(
     written = torch.cat([written, outer[:, :, None]] if ahead else [outer[:, :, None], written], dim=2)
     reach = fading(rates, (bounds[:, None] - bounds).clamp_min(0))
     kept = k.new_ones(1, len(bounds), len(bounds)) if reach is None else reach
-    kept = kept.triu().mT if ahead else kept.tril()
-    return (kept @ written.flatten(3)).view_as(written)
+    kept = kept.tril()
+    return ((kept.mT if ahead else kept) @ written.flatten(3)).view_as(written)
 
 
 def read_chunks(

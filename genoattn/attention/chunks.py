@@ -1,7 +1,7 @@
 """Weights inside chunks, and from chunk to chunk a memory that fades at each head's rate or not at all.
 
-Chunked tensors are [batch, heads, chunks, chunk, channels]. No power above 1 is ever taken: distances are from the bound
-of a chunk.
+Chunked tensors are [batch, heads, chunks, chunk, channels]. No power above 1 is ever taken: distances are from
+the bound of a chunk.
 """
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 CHUNK = 64
+GROUP = 16  # chunks between which memories are carried by one product
 
 
 def cut(x: Float[Tensor, "batch length heads channels"]) -> Float[Tensor, "batch heads chunks chunk channels"]:
@@ -53,11 +54,16 @@ def memories(
     inside = torch.arange(k.shape[3], device=k.device)
     distance = inside[None] if ahead else (bounds.diff()[:, None] - 1 - inside).clamp_min(0)
     written = faded(k, rates, distance).transpose(-1, -2) @ v
-    written = torch.cat([written, outer[:, :, None]] if ahead else [outer[:, :, None], written], dim=2)
-    reach = fading(rates, (bounds[:, None] - bounds).clamp_min(0))
-    kept = k.new_ones(1, len(bounds), len(bounds)) if reach is None else reach
-    kept = kept.tril()
-    return ((kept.mT if ahead else kept) @ written.flatten(3)).view_as(written)
+    found, outer = [], outer[:, :, None]
+    for start in range(0, len(bounds) - 1, GROUP)[:: -1 if ahead else 1]:
+        near, group = bounds[start : start + GROUP + 1], written[:, :, start : start + GROUP]
+        group = torch.cat([group, outer] if ahead else [outer, group], dim=2)
+        reach = fading(rates, (near[:, None] - near).clamp_min(0))
+        kept = (k.new_ones(1, len(near), len(near)) if reach is None else reach).tril()
+        sums = ((kept.mT if ahead else kept) @ group.flatten(3)).view_as(group)
+        outer = sums[:, :, :1] if ahead else sums[:, :, -1:]
+        found.append(sums[:, :, 1:] if ahead else sums[:, :, :-1])
+    return torch.cat([outer, *found[::-1]] if ahead else [*found, outer], dim=2)
 
 
 def read_chunks(
@@ -68,9 +74,9 @@ def read_chunks(
     rates: Float[Tensor, "heads"] | None = None,
     ahead: Float[Tensor, "batch heads features channels"] | None = None,
 ) -> tuple[Float[Tensor, "batch length heads channels"], Float[Tensor, "batch heads features channels"]]:
-    """sum of exp(-rate |i - j|) (q_i·k_j) v_j over what lies `before` a segment and j ≤ i in it, and the memory after it.
+    """sum of exp(-rate |i - j|) (q_i·k_j) v_j over what lies `before` a segment and j ≤ i in it; the memory after it.
 
-    With what lies `ahead` of the segment, over all of that and all j in the segment too.
+    With what lies `ahead` of the segment, over all of that and every j in the segment too.
     """
     length = q.shape[1]
     bounds = bounds_of(length, q.device)
@@ -88,3 +94,15 @@ def read_chunks(
         coming = memories(k, v, ahead, rates, bounds, ahead=True)
         sums = sums + faded(q, rates, (bounds.diff()[:, None] - inside).clamp_min(0)) @ coming[:, :, 1:]
     return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), past[:, :, -1]
+
+
+def chunk_flops(length: int, features: int, channels: int, ways: int) -> int:
+    """FLOPs of `read_chunks` for one head; with 2 ways what lies ahead is written twice and read once."""
+    size = min(CHUNK, length)
+    chunks = -(-length // size)
+    padded = chunks * size
+    squares = 2 * padded * size * (features + channels)
+    groups = sum((min(GROUP, chunks - start) + 1) ** 2 for start in range(0, chunks, GROUP))
+    written = 2 * features * channels * (padded + groups)
+    read = 2 * padded * features * channels
+    return squares + written + read + (2 * written + read if ways == 2 else 0)

@@ -60,15 +60,25 @@ class Heads(nn.Module):
         With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head (at first as given),
         shared equally by both sides: a softmax sees only their product, a feature map sees each.
         """
-        q, k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.query, self.key, self.value))
+        return self.queries(x), *self.keys_values(x)
+
+    def queries(self, x: Float[Tensor, "batch length dim"]) -> Float[Tensor, "batch length heads dim_head"]:
+        """The first of `split`."""
+        return self._normed(self.query(x).unflatten(-1, (-1, self.dim_head)))
+
+    def keys_values(self, x: Float[Tensor, "batch length dim"]) -> tuple[Tensor, Tensor]:
+        """The second and the third of `split`."""
+        k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.key, self.value))
         if self.kv_count < self.count:  # each key and value serves several queries
             k, v = (t.repeat_interleave(self.count // self.kv_count, dim=2) for t in (k, v))
-        if self.qk_norm:
-            gain = (self.log_sharpness / 2).exp()[:, None].to(q.dtype)
-            # eps is named because the default follows the dtype, and bfloat16's would shrink ordinary queries.
-            q = F.rms_norm(q, (self.dim_head,), eps=1e-6) * gain
-            k = F.rms_norm(k, (self.dim_head,), eps=1e-6) * gain
-        return q, k, v
+        return self._normed(k), v
+
+    def _normed(self, x: Tensor) -> Tensor:
+        if not self.qk_norm:
+            return x
+        gain = (self.log_sharpness / 2).exp()[:, None].to(x.dtype)
+        # eps is named because the default follows the dtype, and bfloat16's would shrink ordinary queries.
+        return F.rms_norm(x, (self.dim_head,), eps=1e-6) * gain
 
     def merge(self, y: Float[Tensor, "batch length heads dim_head"]) -> Float[Tensor, "batch length dim"]:
         """The heads' answers side by side, projected back."""

@@ -1,19 +1,30 @@
 """Kernel attention: positive features in place of the exponential, so that sums stand for the square of scores."""
 
 import math
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.chunks import CHUNK
+from genoattn.attention.base import Attention, Layout, Read, State, blank
+from genoattn.attention.chunks import CHUNK, chunk_flops
 from genoattn.attention.features import FEATURES, feature, feature_count
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, visible_pairs
-from genoattn.attention.scan import scan, segment_of
-from genoattn.attention.sums import EPSILON, read_all, read_both, read_past, write_ahead, write_all
+from genoattn.attention.scan import cuts, segment_of
+from genoattn.attention.sums import (
+    EPSILON,
+    How,
+    Seen,
+    nothing_seen,
+    read_all,
+    read_both,
+    read_past,
+    write_ahead,
+    write_all,
+)
 from genoattn.errors import UserError
 
 WIDEST = 32
@@ -37,23 +48,13 @@ def linear_attention(
     least float32 under any autocast: bfloat16 has lost them at a million tokens. At padding q, k and v may hold
     anything finite.
     """
-    count = feature_count(q.shape[-1], features)
-    segment = segment_of(len(q) * q.shape[2] * max(count, v.shape[-1] + 1), CHUNK)
-    walk = partial(scan, segment=segment)
-    with torch.autocast(q.device.type, enabled=False):
-        memory = v.new_zeros(
-            len(v), v.shape[2], count, v.shape[3] + 1, dtype=torch.promote_types(v.dtype, torch.float32)
-        )
-        seen = torch.zeros(len(v), dtype=torch.long, device=v.device)
-        if causal:
-            step = partial(read_past, features=features)
-            return walk(step, (memory, seen), (q, k, v, keep, positions), (rates,))[0]
-        if rates is not None:
-            back, step = partial(write_ahead, features=features), partial(read_both, features=features)
-            ahead, _ = walk(back, (memory,), (k, v, keep, positions), (rates,), backwards=True, sparse=True)
-            return walk(step, (memory,), (q, k, v, keep, positions, ahead), (rates,))[0]
-        _, state = walk(partial(write_all, features=features), (memory, seen), (k, v, keep, positions))
-        return walk(partial(read_all, features=features), (), (q, keep, positions), state)[0]
+    seen = nothing_seen(len(q), q.shape[2], feature_count(q.shape[3], features), v.shape[3], v)
+    how = How(features, keep, positions, rates)
+    if causal:
+        return read_past(q, k, v, seen, how)[0]
+    if rates is not None:
+        return read_both(q, k, v, seen[0], seen[0], how)[0]
+    return read_all(q, write_all(k, v, seen, how), how)
 
 
 def naive_linear_attention(
@@ -128,43 +129,98 @@ class LinearAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v, turns, rates = self._split(x, layout)
-        y = linear_attention(
-            q, k, v, causal=self.causal, features=self.features, keep=layout.keep, positions=turns, rates=rates
-        )
-        return self.heads.merge(y)
+        return self._answer(linear_attention, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v, turns, rates = self._split(x, layout)
-        y = naive_linear_attention(
-            q, k, v, causal=self.causal, features=self.features, keep=layout.keep, positions=turns, rates=rates
-        )
+        return self._answer(naive_linear_attention, x, layout)
+
+    def _answer(self, attend: Callable[..., Tensor], x: Tensor, layout: Layout) -> Tensor:
+        (features, keep, positions, rates), (k, v) = self._how(x, layout), self._keys_values(x, layout)
+        q = self._queries(x, layout)
+        y = attend(q, k, v, causal=self.causal, features=features, keep=keep, positions=positions, rates=rates)
         return self.heads.merge(y)
 
-    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        q, k, v = self.heads.split(blank(x, layout.keep))
-        rates = self.log_rates.exp() if self.decay else None
-        turns = positions_of(x, layout.positions) if self.rotary else None
-        if turns is not None and self.features == "taylor":
-            q, k, turns = rotate(q, turns), rotate(k, turns), None
-        return q, k, v, turns, rates
+    def init_state(self, batch: int) -> State:
+        if not self.causal:
+            return super().init_state(batch)
+        return *self._nothing_seen(batch), torch.zeros(batch, dtype=torch.long, device=self.heads.out.weight.device)
+
+    def step(
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+    ) -> tuple[Float[Tensor, "batch length dim"], State]:
+        memory, count, position = state
+        if layout.positions is None:
+            layout = replace(layout, positions=position[:, None] + torch.arange(x.shape[1], device=x.device))
+        how, q, (k, v) = self._how(x, layout), self._queries(x, layout), self._keys_values(x, layout)
+        y, seen = read_past(q, k, v, (memory, count), how)
+        return self.heads.merge(y), (*seen, layout.positions[:, -1] + 1)
+
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        """A causal layer reads once. Others first write all, or where it fades keep what lies ahead of each segment."""
+        forwards = cuts(length, segment)
+        batch = len(read(0, 1)[0])
+        if self.causal:
+            state = self.init_state(batch)
+            for start, stop in forwards:
+                x, layout = read(start, stop)
+                y, state = self.step(x, state, layout)
+                yield start, stop, y
+            return
+        (memory, count), ahead = self._nothing_seen(batch), []
+        for start, stop in reversed(forwards):
+            x, layout = read(start, stop)
+            (k, v), how = self._keys_values(x, layout), self._how(x, layout)
+            if self.decay:
+                ahead.append(memory)
+                memory = write_ahead(k, v, memory, how)
+            else:
+                memory, count = write_all(k, v, (memory, count), how)
+        memory = torch.zeros_like(memory) if self.decay else memory
+        for start, stop in forwards:
+            x, layout = read(start, stop)
+            q, how = self._queries(x, layout), self._how(x, layout)
+            if self.decay:
+                y, memory = read_both(q, *self._keys_values(x, layout), memory, ahead.pop(), how)
+            else:
+                y = read_all(q, (memory, count), how)
+            yield start, stop, self.heads.merge(y)
+
+    def _nothing_seen(self, batch: int) -> Seen:
+        features = feature_count(self.heads.dim_head, self.features)
+        return nothing_seen(batch, self.heads.count, features, self.heads.dim_head, self.heads.out.weight)
+
+    def _queries(self, x: Tensor, layout: Layout) -> Tensor:
+        return self._early(self.heads.queries(blank(x, layout.keep)), layout)
+
+    def _keys_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        k, v = self.heads.keys_values(blank(x, layout.keep))
+        return self._early(k, layout), v
+
+    def _early(self, x: Tensor, layout: Layout) -> Tensor:
+        """Taylor features are made of what has been turned; others are turned themselves."""
+        turned = self.rotary and self.features == "taylor"
+        return rotate(x, positions_of(x, layout.positions)) if turned else x
+
+    def _how(self, x: Tensor, layout: Layout) -> How:
+        late = self.rotary and self.features != "taylor"
+        turns = positions_of(x, layout.positions) if late else None
+        return How(self.features, layout.keep, turns, self.log_rates.exp() if self.decay else None)
 
     def flops(self, length: int) -> int:
-        """Projections and the products with the state; a causal layer adds the squares inside its chunks."""
+        """Projections and the products with the sums; a causal or a fading layer adds the squares inside its chunks."""
         heads, width = self.heads.count, self.heads.dim_head
         features = feature_count(width, self.features)
-        padded = -(-length // CHUNK) * CHUNK
-        if self.decay:  # numerator and denominator each, and each way
-            ways = 1 if self.causal else 2
-            scores = 2 * 2 * padded * heads * CHUNK * features
-            return self.heads.flops(length) + ways * (
-                scores + 2 * padded * heads * (width + 1) * (CHUNK + 2 * features)
-            )
-        if not self.causal:
-            return self.heads.flops(length) + 4 * length * heads * features * width
-        return self.heads.flops(length) + 2 * padded * heads * (2 * features * width + CHUNK * (features + width))
+        apart = self.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
+        if not self.causal and not self.decay:
+            return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
+        inside = sum(
+            chunk_flops(stop - start, features, channels, 1 if self.causal else 2)
+            for start, stop in cuts(length, segment_of(heads * features, CHUNK))
+            for channels in ((width, 1) if apart else (width + 1,))
+        )
+        return self.heads.flops(length) + heads * inside
 
     def state_bytes(self, length: int) -> int:
         """The sums of φ(k) vᵀ and of φ(k), and the count; the same at any length."""

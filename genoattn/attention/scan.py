@@ -12,7 +12,7 @@ Inputs: TypeAlias = tuple[Tensor | None, ...]
 Step: TypeAlias = Callable[[State, Inputs, Inputs], tuple[Tensor | None, State]]
 """`step(state, pieces, shared)`: the answer at a segment's tokens (None where none is asked) and the state after it."""
 
-NUMBERS = 2**19
+NUMBERS = 2**20
 """How many numbers of a tensor a segment holds: few enough to stay in a cache, many enough to hide the calls."""
 
 

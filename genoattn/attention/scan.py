@@ -12,7 +12,7 @@ Inputs: TypeAlias = tuple[Tensor | None, ...]
 Step: TypeAlias = Callable[[State, Inputs, Inputs], tuple[Tensor | None, State]]
 """`step(state, pieces, shared)`: the answer at a segment's tokens (None where none is asked) and the state after it."""
 
-NUMBERS = 2**20
+NUMBERS = 2**19
 """How many numbers of a tensor a segment holds: few enough to stay in a cache, many enough to hide the calls."""
 
 
@@ -41,10 +41,11 @@ def scan(
 
     Inputs are [batch, length, …] or, with one entry for each segment, [batch, segments, …]; so are the answers, which
     are one for each segment if `sparse`. What is `shared` goes whole to each step. Gradients flow to the state, the
-    inputs and what is shared, and to nothing else that the step might hold.
+    inputs and what is shared, and to nothing else that the step might hold. No autocast reaches a step.
     """
     plan = _Plan(step, segment, backwards, sparse, len(state), len(inputs))
-    y, *after = _Scan.apply(plan, *state, *inputs, *shared)  # pyright: ignore[reportGeneralTypeIssues]
+    with torch.autocast(_device(inputs), enabled=False):
+        y, *after = _Scan.apply(plan, *state, *inputs, *shared)  # pyright: ignore[reportGeneralTypeIssues]
     return y, tuple(after)
 
 
@@ -71,6 +72,10 @@ class _Plan(NamedTuple):
 
 def _length(inputs: Inputs) -> int:
     return max(t.shape[1] for t in inputs if t is not None)
+
+
+def _device(inputs: Inputs) -> str:
+    return next(t.device.type for t in inputs if t is not None)
 
 
 def _parts(inputs: Inputs, piece: tuple[slice, slice], length: int) -> Inputs:
@@ -116,12 +121,12 @@ class _Scan(torch.autograd.Function):
         shared = _leaves(ctx.saved_tensors[plan.inputs : plan.inputs + len(want_shared)], want_shared)
         dinputs = tuple(torch.empty_like(t) if want else None for t, want in zip(inputs, want_inputs, strict=True))
         dshared = tuple(torch.zeros_like(t) if want else None for t, want in zip(shared, want_shared, strict=True))
-        length, device = _length(inputs), next(t.device.type for t in inputs if t is not None)
+        length = _length(inputs)
         for at, piece in reversed(list(enumerate(plan.pieces(length)))):
             before = borders[at * plan.states : (at + 1) * plan.states]
             state = _leaves(before, tuple(t.is_floating_point() and (at > 0 or any(want_state)) for t in before))
             parts = _leaves(_parts(inputs, piece, length), want_inputs)
-            with torch.enable_grad(), torch.autocast(device, enabled=False):
+            with torch.enable_grad(), torch.autocast(_device(inputs), enabled=False):
                 y, after = plan.step(state, parts, shared)
             part = None if dy is None else dy[:, piece[plan.sparse]]
             gradients = _pulled((y, *after), (part, *dstate), (*state, *parts, *shared))

@@ -73,10 +73,8 @@ def read_both(q: Tensor, k: Tensor, v: Tensor, memory: Tensor, ahead: Tensor, ho
 def _walk(step: Any, how: How, state: State, pieces: Inputs, shared: Inputs = (), **ways: bool) -> tuple[Any, State]:
     x = pieces[0]
     numbers = len(x) * x.shape[2] * feature_count(x.shape[3], how.features)
-    with torch.autocast(x.device.type, enabled=False):
-        return scan(
-            partial(step, features=how.features), state, pieces, shared, segment=segment_of(numbers, CHUNK), **ways
-        )
+    step = partial(step, features=how.features)
+    return scan(step, state, pieces, shared, segment=segment_of(numbers, CHUNK), **ways)
 
 
 def _write_all(state: State, pieces: Inputs, _: Inputs, *, features: str) -> tuple[None, State]:

@@ -25,7 +25,7 @@ def delta_rule(
     memory: Float[Tensor, "batch heads dim_head dim_head"],
     ahead: bool = False,
 ) -> tuple[Float[Tensor, "batch length heads dim_head"], Float[Tensor, "batch heads dim_head dim_head"]]:
-    """y_t = S_tᵀ q_t of S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ after `memory` as the first S; and the last.
+    """y_t = S_tᵀ q_t of S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ from S = `memory` on; and the last S.
 
     With `ahead` tokens are written from the right, after a memory of what lies beyond the last, and none reads its own.
     b is `write`, a the exponential of `log_kept`, and k has length 1. What the tokens of a chunk write depends on

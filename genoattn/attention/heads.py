@@ -1,12 +1,13 @@
 """What softmax and linear layers share by holding: projections to heads, rotary positions and the dense reference."""
 
 import math
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from genoattn.errors import UserError
 
@@ -118,11 +119,33 @@ def rotate(
     # A million radians leave bfloat16 no digit of the angle and float32 two; only MPS lacks float64.
     wide = torch.float32 if x.device.type == "mps" else torch.float64
     turn = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)
-    angle = positions[..., None, None].to(wide) * turn
     exact = torch.promote_types(x.dtype, torch.float32)
-    cos, sin = angle.cos().to(exact), angle.sin().to(exact)
-    first, second = x.to(exact).split(half, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
+    angle = (positions[..., None, None].to(wide) * turn).remainder(2 * math.pi).to(exact)
+    y: Tensor = _Turn.apply(x.to(exact), angle.cos(), angle.sin())  # pyright: ignore[reportAssignmentType]
+    return y.to(x.dtype)
+
+
+class _Turn(torch.autograd.Function):
+    """Written half by half into one tensor, which is several times faster on CPU; backward turns the other way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(upstream, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    y, (first, second) = torch.empty_like(x), x.chunk(2, dim=-1)
+    turned_first, turned_second = y.chunk(2, dim=-1)
+    torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-1)
+    torch.mul(first, sin, out=turned_second).addcmul_(second, cos)
+    return y
 
 
 def slopes(heads: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "heads"]:

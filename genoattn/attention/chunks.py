@@ -93,7 +93,8 @@ def read_chunks(
     if ahead is not None:
         coming = memories(k, v, ahead, rates, bounds, ahead=True)
         sums = sums + faded(q, rates, (bounds.diff()[:, None] - inside).clamp_min(0)) @ coming[:, :, 1:]
-    return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), past[:, :, -1]
+    # A copy, for what holds a state is not to hold all of them.
+    return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), past[:, :, -1].clone()
 
 
 def chunk_flops(length: int, features: int, channels: int, ways: int) -> int:

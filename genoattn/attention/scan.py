@@ -59,8 +59,8 @@ class _Plan(NamedTuple):
     states: int
     inputs: int
 
-    def split(self, tensors: Inputs) -> tuple[Inputs, Inputs, Inputs]:
-        """The state, the inputs and what is shared."""
+    def split(self, tensors: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+        """What concerns the state, the inputs and what is shared."""
         last = self.states + self.inputs
         return tensors[: self.states], tensors[self.states : last], tensors[last:]
 

@@ -112,7 +112,7 @@ def _write_ahead(state: State, pieces: Inputs, shared: Inputs, *, features: str)
     phi, turned = _mapped(k, keep, positions, features)
     bounds, v = bounds_of(k.shape[1], k.device), v.to(phi.dtype)
     if turned is phi:
-        after = memories(cut(phi), cut(F.pad(v, (0, 1), value=1.0)), memory, rates, bounds, ahead=True)[:, :, 0]
+        after = memories(cut(phi), cut(F.pad(v, (0, 1), value=1.0)), memory, rates, bounds, ahead=True)[:, :, 0].clone()
     else:
         above = memories(cut(turned), cut(v), memory[..., :-1], rates, bounds, ahead=True)[:, :, 0]
         below = memories(cut(phi), cut(torch.ones_like(v[..., :1])), memory[..., -1:], rates, bounds, ahead=True)

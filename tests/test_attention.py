@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 
 from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.delta import delta_rule
 from genoattn.attention.full import FullAttention
 from genoattn.attention.heads import dense_attention, rotate
 from genoattn.attention.hierarchical import hierarchical_attention
@@ -389,16 +388,6 @@ def test_a_layer_that_leaves_nothing_out_is_full_attention(variant, settings, ca
     layer.load_state_dict(full.state_dict())
     x, keep = torch.randn(2, 90, DIM, dtype=torch.float64), torch.rand(2, 90) > 0.3
     assert torch.allclose(layer(x, Layout(keep=keep)), full(x, Layout(keep=keep)), atol=1e-12)
-
-
-@pytest.mark.parametrize("segment", [64, 128])
-def test_delta_rule_is_the_same_in_any_segments(segment, monkeypatch):
-    torch.manual_seed(0)
-    q, k, v = torch.randn(3, 1, 200, 2, 4, dtype=torch.float64)
-    write, log_kept = torch.rand(1, 200, 2, dtype=torch.float64), -torch.rand(1, 200, 2, dtype=torch.float64)
-    whole = delta_rule(q, F.normalize(k, dim=-1), v, write, log_kept)
-    monkeypatch.setattr("genoattn.attention.delta.SEGMENT", segment)
-    assert torch.allclose(delta_rule(q, F.normalize(k, dim=-1), v, write, log_kept), whole, atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["topk", "sparse"])

@@ -1,6 +1,6 @@
 """The gated delta rule: a memory that fades, and in which each token replaces what its key held."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.base import Attention, Layout, Read, State, blank
 from genoattn.attention.heads import Heads
+from genoattn.attention.scan import Inputs, cuts, scan, segment_of
 
 CHUNK = 64
-SEGMENT = 4096  # tokens whose squares stand in memory together
 FRESH = 4.0  # the bias of what is kept from token to token, at first sigmoid(4) = 0.98
 
 
@@ -22,49 +22,60 @@ def delta_rule(
     v: Float[Tensor, "batch length heads dim_head"],
     write: Float[Tensor, "batch length heads"],
     log_kept: Float[Tensor, "batch length heads"],
-    own: bool = True,
-) -> Float[Tensor, "batch length heads dim_head"]:
-    """y_t = S_tᵀ q_t of S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ, or S_{t-1}ᵀ q_t without its `own`.
+    memory: Float[Tensor, "batch heads dim_head dim_head"],
+    ahead: bool = False,
+) -> tuple[Float[Tensor, "batch length heads dim_head"], Float[Tensor, "batch heads dim_head dim_head"]]:
+    """y_t = S_tᵀ q_t of S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ from S = `memory` on; and the last S.
 
-    b is `write`, a the exponential of `log_kept`, and k has length 1. What the tokens of a chunk write depends on one
-    another through a triangular system, solved for many chunks at once; the memory is carried from chunk to chunk.
+    With `ahead` tokens are written from the right, after a memory of what lies beyond the last, and none reads its own.
+    b is `write`, a the exponential of `log_kept`, and k has length 1. What the tokens of a chunk write depends on
+    one another through a triangular system, solved for many chunks at once; the memory is carried from chunk to chunk.
     """
-    state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
-    answers = []
-    for pieces in zip(*(t.split(SEGMENT, dim=1) for t in (q, k, v, write, log_kept)), strict=True):
-        y, state = _segment(*pieces, state=state, own=own)
-        answers.append(y)
-    return torch.cat(answers, dim=1)
+    step, pieces = _ahead if ahead else _past, (q, k, v, write, log_kept)
+    y, (memory,) = scan(step, (memory,), pieces, segment=segment_of(q[0, 0].numel(), CHUNK), backwards=ahead)
+    return y, memory
+
+
+def _past(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+    (memory,), (q, k, v, write, log_kept) = state, (t.to(state[0].dtype) for t in pieces)
+    y, memory = _segment(q, k, v, write, log_kept, memory, own=True)
+    return y, (memory,)
+
+
+def _ahead(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+    (memory,), (q, k, v, write, log_kept) = state, (t.to(state[0].dtype).flip(1) for t in pieces)
+    y, memory = _segment(q, k, v, write, log_kept, memory, own=False)
+    return y.flip(1), (memory,)
 
 
 def _segment(
-    q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor, *, state: Tensor, own: bool
+    q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor, memory: Tensor, *, own: bool
 ) -> tuple[Tensor, Tensor]:
-    """The answers of a segment after a memory [batch, heads, dim_head, dim_head], and the memory after it."""
-    length = q.shape[1]
-    tail = -length % CHUNK
-    q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, CHUNK)).transpose(2, 3) for t in (q, k, v))
-    b, log_a = (F.pad(t, (0, 0, 0, tail)).unflatten(1, (-1, CHUNK)).transpose(2, 3) for t in (write, log_kept))
+    """The answers of a segment after a memory, and the memory after it."""
+    length, size = q.shape[1], min(CHUNK, q.shape[1])
+    tail = -length % size
+    q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3).contiguous() for t in (q, k, v))
+    b, log_a = (F.pad(t, (0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3) for t in (write, log_kept))
     faded = log_a.cumsum(-1)
     # Differences of logarithms before the exponential, and only of later tokens less earlier ones: never above 1.
     between = (faded[..., :, None] - faded[..., None, :]).clamp_max(0).exp()
     system = ((k @ k.transpose(-1, -2)) * between * b[..., None]).tril(-1)
-    system = system + torch.eye(CHUNK, dtype=q.dtype, device=q.device)
     wanted = torch.cat([v, k * faded.exp()[..., None]], dim=-1) * b[..., None]
     solved = torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True)
     fresh, against = solved.split(v.shape[-1], dim=-1)
+    last = faded[..., -1:]
+    # A chunk takes a memory S to `turned` S + `added`.
+    added, turned = ((k * (last - faded).exp()[..., None]).transpose(-1, -2) @ solved).split(v.shape[-1], dim=-1)
+    turned = torch.diag_embed(last.exp().expand(*last.shape[:-1], k.shape[-1])) - turned
+    memories = [memory]
+    for more, turn in zip(added.unbind(1), turned.unbind(1), strict=True):
+        memories.append(more + turn @ memories[-1])
+    before = torch.stack(memories[:-1], dim=1)
     read = faded if own else faded - log_a
     seen = (q @ k.transpose(-1, -2)) * (read[..., :, None] - faded[..., None, :]).clamp_max(0).exp()
     seen = seen.tril(0 if own else -1)
-    q = q * read.exp()[..., None]
-    last = faded[..., -1:]
-    k = k * (last - faded).exp()[..., None]
-    answers = []
-    for at in range(q.shape[1]):
-        written = fresh[:, at] - against[:, at] @ state
-        answers.append(q[:, at] @ state + seen[:, at] @ written)
-        state = state * last[:, at, :, :, None].exp() + k[:, at].transpose(-1, -2) @ written
-    return torch.stack(answers, dim=1).transpose(2, 3).flatten(1, 2)[:, :length], state
+    y = (q * read.exp()[..., None]) @ before + seen @ (fresh - against @ before)
+    return y.transpose(2, 3).flatten(1, 2)[:, :length], memories[-1]
 
 
 def naive_delta_rule(
@@ -73,9 +84,15 @@ def naive_delta_rule(
     v: Float[Tensor, "batch length heads dim_head"],
     write: Float[Tensor, "batch length heads"],
     log_kept: Float[Tensor, "batch length heads"],
-    own: bool = True,
+    ahead: bool = False,
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """The same answer, token by token."""
+    """The same answer after a memory of zeros, token by token."""
+    if ahead:
+        return _from_the_left(*(t.flip(1) for t in (q, k, v, write, log_kept)), own=False).flip(1)
+    return _from_the_left(q, k, v, write, log_kept, own=True)
+
+
+def _from_the_left(q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor, own: bool) -> Tensor:
     state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
     answers = []
     for at in range(q.shape[1]):
@@ -110,27 +127,53 @@ class DeltaAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v, write, log_kept = self._split(x, layout)
-        with torch.autocast(x.device.type, enabled=False):
-            wide = torch.promote_types(v.dtype, torch.float32)
-            y = self._passes(delta_rule, *(t.to(wide) for t in (q, k, v, write, log_kept)))
-        return self.heads.merge(blank(y, layout.keep).to(v.dtype))
+        empty = self._empty(len(x))
+        return self._answer(self._split(x, layout), empty, None if self.causal else empty, layout)[0]
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        y = self._passes(naive_delta_rule, *self._split(x, layout))
+        pieces = self._split(x, layout)
+        y = naive_delta_rule(*pieces)
+        if not self.causal:
+            y = y + naive_delta_rule(*pieces, ahead=True)
         return self.heads.merge(blank(y, layout.keep))
 
-    def _passes(
-        self, rule: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor
-    ) -> Tensor:
-        """From the left and, looking both ways, from the right without a token's own."""
-        y = rule(q, k, v, write, log_kept)
-        if self.causal:
-            return y
-        turned = (t.flip(1) for t in (q, k, v, write, log_kept))
-        return y + rule(*turned, own=False).flip(1)
+    def init_state(self, batch: int) -> State:
+        return (self._empty(batch),) if self.causal else super().init_state(batch)
+
+    def step(
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+    ) -> tuple[Float[Tensor, "batch length dim"], State]:
+        y, memory = self._answer(self._split(x, layout), state[0], None, layout)
+        return y, (memory,)
+
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        """Looking both ways it first goes from the right, and keeps the memory that lies ahead of each segment."""
+        memory = ahead = self._empty(len(read(0, 1)[0]))
+        borders = []
+        for start, stop in [] if self.causal else cuts(length, segment, backwards=True):
+            borders.append(ahead)
+            ahead = delta_rule(*self._split(*read(start, stop)), ahead, ahead=True)[1]
+        for start, stop in cuts(length, segment):
+            x, layout = read(start, stop)
+            border = None if self.causal else borders.pop()
+            y, memory = self._answer(self._split(x, layout), memory, border, layout)
+            yield start, stop, y
+
+    def _empty(self, batch: int) -> Tensor:
+        weight, width = self.heads.out.weight, self.heads.dim_head
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        return torch.zeros(batch, self.heads.count, width, width, dtype=dtype, device=weight.device)
+
+    def _answer(
+        self, pieces: tuple[Tensor, ...], memory: Tensor, ahead: Tensor | None, layout: Layout
+    ) -> tuple[Tensor, Tensor]:
+        """From the left and, looking both ways, from the right without a token's own; and the memory after these."""
+        y, memory = delta_rule(*pieces, memory)
+        if ahead is not None:
+            y = y + delta_rule(*pieces, ahead, ahead=True)[0]
+        return self.heads.merge(blank(y, layout.keep).to(pieces[2].dtype)), memory
 
     def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         x = blank(x, layout.keep)
@@ -142,10 +185,10 @@ class DeltaAttention(Attention):
 
     def flops(self, length: int) -> int:
         """Projections and the products of every chunk; its triangular system, CHUNK / 2 of them a number, is apart."""
-        heads, width = self.heads.count, self.heads.dim_head
-        padded = -(-length // CHUNK) * CHUNK
+        heads, width, size = self.heads.count, self.heads.dim_head, min(CHUNK, length)
+        padded = -(-length // size) * size
         gates = 4 * length * heads * width * heads
-        inside = 2 * padded * heads * (3 * CHUNK * width + 3 * width * width)
+        inside = 2 * padded * heads * (3 * size * width + 4 * width * width) + 2 * padded // size * heads * width**3
         return self.heads.flops(length) + gates + inside * (1 if self.causal else 2)
 
     def state_bytes(self, length: int) -> int:

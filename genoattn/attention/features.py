@@ -1,9 +1,12 @@
 """Feature maps: what stands in linear attention for the exponential of the softmax."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 FEATURES = ("elu", "relu", "exp", "taylor")
 
@@ -15,7 +18,7 @@ def feature(x: Float[Tensor, "*shape channels"], name: str) -> Float[Tensor, "*s
     denominator can cross 0.
     """
     if name == "elu":
-        return F.elu(x) + 1
+        return _EluPlusOne.apply(x)  # pyright: ignore[reportReturnType]
     if name == "relu":
         return F.relu(x) + 0.01
     if name == "exp":
@@ -25,6 +28,22 @@ def feature(x: Float[Tensor, "*shape channels"], name: str) -> Float[Tensor, "*s
     first, second = torch.triu_indices(x.shape[-1], x.shape[-1], device=x.device).unbind()
     pairs = x[..., first] * x[..., second] * torch.where(first == second, 0.5, 1.0).sqrt().to(x.dtype)
     return torch.cat([torch.ones_like(x[..., :1]), x, pairs], dim=-1)
+
+
+class _EluPlusOne(torch.autograd.Function):
+    """elu(x) + 1, whose slope is the smaller of its value and 1: torch's backward takes the exponential once more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clamp_max(0).exp_().add_(x.clamp_min(0))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return y.clamp_max(1).mul_(upstream)
 
 
 def feature_count(channels: int, name: str) -> int:

@@ -1,12 +1,13 @@
 """What softmax and linear layers share by holding: projections to heads, rotary positions and the dense reference."""
 
 import math
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from genoattn.attention.tokenwise import tokenwise
 from genoattn.errors import UserError
@@ -64,20 +65,31 @@ class Heads(nn.Module):
         """
         if self.recompute and self.training:
             learned = [p for part in (self.query, self.key, self.value) for p in part.parameters()]
-            q, k, v = tokenwise(self._split, x, [*learned, self.log_sharpness] if self.qk_norm else learned)
+            q, k, v = tokenwise(
+                lambda rows: (self.queries(rows), *self.keys_values(rows)),
+                x,
+                [*learned, self.log_sharpness] if self.qk_norm else learned,
+            )
             return q, k, v
-        return self._split(x)
+        return self.queries(x), *self.keys_values(x)
 
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.query, self.key, self.value))
+    def queries(self, x: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens heads dim_head"]:
+        """The first of `split`."""
+        return self._normed(self.query(x).unflatten(-1, (-1, self.dim_head)))
+
+    def keys_values(self, x: Float[Tensor, "*tokens dim"]) -> tuple[Tensor, Tensor]:
+        """The second and the third of `split`."""
+        k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.key, self.value))
         if self.kv_count < self.count:  # each key and value serves several queries
             k, v = (t.repeat_interleave(self.count // self.kv_count, dim=-2) for t in (k, v))
-        if self.qk_norm:
-            gain = (self.log_sharpness / 2).exp()[:, None].to(q.dtype)
-            # eps is named because the default follows the dtype, and bfloat16's would shrink ordinary queries.
-            q = F.rms_norm(q, (self.dim_head,), eps=1e-6) * gain
-            k = F.rms_norm(k, (self.dim_head,), eps=1e-6) * gain
-        return q, k, v
+        return self._normed(k), v
+
+    def _normed(self, x: Tensor) -> Tensor:
+        if not self.qk_norm:
+            return x
+        gain = (self.log_sharpness / 2).exp()[:, None].to(x.dtype)
+        # eps is named because the default follows the dtype, and bfloat16's would shrink ordinary queries.
+        return F.rms_norm(x, (self.dim_head,), eps=1e-6) * gain
 
     def merge(self, y: Float[Tensor, "batch length heads dim_head"]) -> Float[Tensor, "batch length dim"]:
         """The heads' answers side by side, projected back."""
@@ -117,11 +129,33 @@ def rotate(
     # A million radians leave bfloat16 no digit of the angle and float32 two; only MPS lacks float64.
     wide = torch.float32 if x.device.type == "mps" else torch.float64
     turn = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)
-    angle = positions[..., None, None].to(wide) * turn
     exact = torch.promote_types(x.dtype, torch.float32)
-    cos, sin = angle.cos().to(exact), angle.sin().to(exact)
-    first, second = x.to(exact).split(half, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
+    angle = (positions[..., None, None].to(wide) * turn).remainder(2 * math.pi).to(exact)
+    y: Tensor = _Turn.apply(x.to(exact), angle.cos(), angle.sin())  # pyright: ignore[reportAssignmentType]
+    return y.to(x.dtype)
+
+
+class _Turn(torch.autograd.Function):
+    """Written half by half into one tensor, which is several times faster on CPU; backward turns the other way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(upstream, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    y, (first, second) = torch.empty_like(x), x.chunk(2, dim=-1)
+    turned_first, turned_second = y.chunk(2, dim=-1)
+    torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-1)
+    torch.mul(first, sin, out=turned_second).addcmul_(second, cos)
+    return y
 
 
 def slopes(heads: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "heads"]:

@@ -1,22 +1,33 @@
 """Kernel attention: positive features in place of the exponential, so that sums stand for the square of scores."""
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.base import Attention, Layout, Read, State, blank
+from genoattn.attention.chunks import CHUNK, chunk_flops
 from genoattn.attention.features import FEATURES, feature, feature_count
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, visible_pairs
+from genoattn.attention.scan import cuts, segment_of
+from genoattn.attention.sums import (
+    EPSILON,
+    How,
+    Seen,
+    nothing_seen,
+    read_all,
+    read_both,
+    read_past,
+    write_ahead,
+    write_all,
+)
 from genoattn.errors import UserError
 
-CHUNK = 64
 WIDEST = 32
-EPSILON = 1e-6
-"""The least denominator for each visible token: it weighs the same against the sum at any length."""
 
 
 def linear_attention(
@@ -37,83 +48,13 @@ def linear_attention(
     least float32 under any autocast: bfloat16 has lost them at a million tokens. At padding q, k and v may hold
     anything finite.
     """
-    with torch.autocast(q.device.type, enabled=False):
-        wide = torch.promote_types(q.dtype, torch.float32)
-        phi_q, phi_k = feature(q.to(wide), features), blank(feature(k.to(wide), features), keep)
-        turned_q, turned_k = phi_q, phi_k
-        if positions is not None:
-            turned_q, turned_k = rotate(phi_q, positions), rotate(phi_k, positions)
-        if rates is not None:
-            y = _fading(phi_q, phi_k, turned_q, turned_k, v.to(wide), rates.to(wide), causal)
-        elif causal:
-            y = _past(phi_q, phi_k, turned_q, turned_k, v.to(wide), keep)
-        else:
-            y = _everything(phi_q, phi_k, turned_q, turned_k, v.to(wide), keep)
-        return blank(y, keep).to(v.dtype)
-
-
-def _everything(phi_q: Tensor, phi_k: Tensor, turned_q: Tensor, turned_k: Tensor, v: Tensor, keep: Tensor | None):
-    seen = phi_q.shape[1] if keep is None else keep.sum(1).clamp_min(1)[:, None, None, None]
-    # Divided by the count before the sum and not after, so that the state is no larger for a longer sequence.
-    state = torch.einsum("bkhm,bkhd->bhmd", turned_k / seen, v)
-    total = (phi_k / seen).sum(1, keepdim=True)
-    denominator = (phi_q * total).sum(-1, keepdim=True)
-    return torch.einsum("bqhm,bhmd->bqhd", turned_q, state) / denominator.clamp_min(EPSILON)
-
-
-def _past(phi_q: Tensor, phi_k: Tensor, turned_q: Tensor, turned_k: Tensor, v: Tensor, keep: Tensor | None):
-    length = phi_q.shape[1]
-    seen = torch.arange(1, length + 1, device=v.device)[None] if keep is None else keep.cumsum(1).clamp_min(1)
-    denominator = (phi_q * phi_k.cumsum(1)).sum(-1, keepdim=True)
-    return causal_sums(turned_q, turned_k, v) / torch.maximum(denominator, EPSILON * seen[:, :, None, None])
-
-
-def _fading(phi_q: Tensor, phi_k: Tensor, turned_q: Tensor, turned_k: Tensor, v: Tensor, rates: Tensor, causal: bool):
-    def everyone(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        past = causal_sums(q, k, v, rates)
-        if causal:
-            return past
-        # What lies ahead is the past of the sequence turned round, its own token left out: that is in the past already.
-        return past + causal_sums(q.flip(1), k.flip(1), v.flip(1), rates, own=False).flip(1)
-
-    denominator = everyone(phi_q, phi_k, torch.ones_like(v[..., :1]))
-    return everyone(turned_q, turned_k, v) / denominator.clamp_min(EPSILON)
-
-
-def causal_sums(
-    q: Float[Tensor, "batch length heads features"],
-    k: Float[Tensor, "batch length heads features"],
-    v: Float[Tensor, "batch length heads dim_value"],
-    rates: Float[Tensor, "heads"] | None = None,
-    own: bool = True,
-) -> Float[Tensor, "batch length heads dim_value"]:
-    """sum over j ≤ i of exp(-rate (i - j)) (q_i·k_j) v_j (j < i without its `own`); rates of None fade nothing.
-
-    Squares inside chunks, and the sum of k vᵀ carried from chunk to chunk.
-    """
-    length = q.shape[1]
-    tail = -length % CHUNK
-    q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, CHUNK)) for t in (q, k, v))
-    weights = torch.einsum("bnqhm,bnkhm->bnhqk", q, k).tril_(0 if own else -1)
+    seen = nothing_seen(len(q), q.shape[2], feature_count(q.shape[3], features), v.shape[3], v)
+    how = How(features, keep, positions, rates)
+    if causal:
+        return read_past(q, k, v, seen, how)[0]
     if rates is not None:
-        index = torch.arange(CHUNK, device=q.device, dtype=q.dtype)
-        faded = -rates[:, None, None] * (index[:, None] - index).clamp_min(0)
-        weights = weights * faded.exp()
-        # Never a power above 1: keys fade to their chunk's end, queries from the end of the chunk before.
-        q = q * (-rates * (index[:, None] + 1)).exp()[..., None]
-        k = k * (-rates * (CHUNK - 1 - index[:, None])).exp()[..., None]
-    inside = torch.einsum("bnhqk,bnkhd->bnqhd", weights, v)
-    states = torch.einsum("bnkhm,bnkhd->bnhmd", k, v)
-    if rates is None:
-        # Shifted by a chunk, where subtracting a chunk from the sum that holds it would leave its rounding behind.
-        before = F.pad(states.cumsum(1)[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
-    else:
-        fade = (-rates * CHUNK).exp()[:, None, None]
-        carried = [torch.zeros_like(states[:, 0])]
-        for state in states.unbind(1)[:-1]:
-            carried.append(carried[-1] * fade + state)
-        before = torch.stack(carried, dim=1)
-    return (inside + torch.einsum("bnqhm,bnhmd->bnqhd", q, before)).flatten(1, 2)[:, :length]
+        return read_both(q, k, v, seen[0], seen[0], how)[0]
+    return read_all(q, write_all(k, v, seen, how), how)
 
 
 def naive_linear_attention(
@@ -188,43 +129,98 @@ class LinearAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v, turns, rates = self._split(x, layout)
-        y = linear_attention(
-            q, k, v, causal=self.causal, features=self.features, keep=layout.keep, positions=turns, rates=rates
-        )
-        return self.heads.merge(y)
+        return self._answer(linear_attention, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v, turns, rates = self._split(x, layout)
-        y = naive_linear_attention(
-            q, k, v, causal=self.causal, features=self.features, keep=layout.keep, positions=turns, rates=rates
-        )
+        return self._answer(naive_linear_attention, x, layout)
+
+    def _answer(self, attend: Callable[..., Tensor], x: Tensor, layout: Layout) -> Tensor:
+        (features, keep, positions, rates), (k, v) = self._how(x, layout), self._keys_values(x, layout)
+        q = self._queries(x, layout)
+        y = attend(q, k, v, causal=self.causal, features=features, keep=keep, positions=positions, rates=rates)
         return self.heads.merge(y)
 
-    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        q, k, v = self.heads.split(blank(x, layout.keep))
-        rates = self.log_rates.exp() if self.decay else None
-        turns = positions_of(x, layout.positions) if self.rotary else None
-        if turns is not None and self.features == "taylor":
-            q, k, turns = rotate(q, turns), rotate(k, turns), None
-        return q, k, v, turns, rates
+    def init_state(self, batch: int) -> State:
+        if not self.causal:
+            return super().init_state(batch)
+        return *self._nothing_seen(batch), torch.zeros(batch, dtype=torch.long, device=self.heads.out.weight.device)
+
+    def step(
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+    ) -> tuple[Float[Tensor, "batch length dim"], State]:
+        memory, count, position = state
+        if layout.positions is None:
+            layout = replace(layout, positions=position[:, None] + torch.arange(x.shape[1], device=x.device))
+        how, q, (k, v) = self._how(x, layout), self._queries(x, layout), self._keys_values(x, layout)
+        y, seen = read_past(q, k, v, (memory, count), how)
+        return self.heads.merge(y), (*seen, layout.positions[:, -1] + 1)
+
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        """A causal layer reads once. Others first write all, or where it fades keep what lies ahead of each segment."""
+        forwards = cuts(length, segment)
+        batch = len(read(0, 1)[0])
+        if self.causal:
+            state = self.init_state(batch)
+            for start, stop in forwards:
+                x, layout = read(start, stop)
+                y, state = self.step(x, state, layout)
+                yield start, stop, y
+            return
+        (memory, count), ahead = self._nothing_seen(batch), []
+        for start, stop in reversed(forwards):
+            x, layout = read(start, stop)
+            (k, v), how = self._keys_values(x, layout), self._how(x, layout)
+            if self.decay:
+                ahead.append(memory)
+                memory = write_ahead(k, v, memory, how)
+            else:
+                memory, count = write_all(k, v, (memory, count), how)
+        memory = torch.zeros_like(memory) if self.decay else memory
+        for start, stop in forwards:
+            x, layout = read(start, stop)
+            q, how = self._queries(x, layout), self._how(x, layout)
+            if self.decay:
+                y, memory = read_both(q, *self._keys_values(x, layout), memory, ahead.pop(), how)
+            else:
+                y = read_all(q, (memory, count), how)
+            yield start, stop, self.heads.merge(y)
+
+    def _nothing_seen(self, batch: int) -> Seen:
+        features = feature_count(self.heads.dim_head, self.features)
+        return nothing_seen(batch, self.heads.count, features, self.heads.dim_head, self.heads.out.weight)
+
+    def _queries(self, x: Tensor, layout: Layout) -> Tensor:
+        return self._early(self.heads.queries(blank(x, layout.keep)), layout)
+
+    def _keys_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        k, v = self.heads.keys_values(blank(x, layout.keep))
+        return self._early(k, layout), v
+
+    def _early(self, x: Tensor, layout: Layout) -> Tensor:
+        """Taylor features are made of what has been turned; others are turned themselves."""
+        turned = self.rotary and self.features == "taylor"
+        return rotate(x, positions_of(x, layout.positions)) if turned else x
+
+    def _how(self, x: Tensor, layout: Layout) -> How:
+        late = self.rotary and self.features != "taylor"
+        turns = positions_of(x, layout.positions) if late else None
+        return How(self.features, layout.keep, turns, self.log_rates.exp() if self.decay else None)
 
     def flops(self, length: int) -> int:
-        """Projections and the products with the state; a causal layer adds the squares inside its chunks."""
+        """Projections and the products with the sums; a causal or a fading layer adds the squares inside its chunks."""
         heads, width = self.heads.count, self.heads.dim_head
         features = feature_count(width, self.features)
-        padded = -(-length // CHUNK) * CHUNK
-        if self.decay:  # numerator and denominator each, and each way
-            ways = 1 if self.causal else 2
-            scores = 2 * 2 * padded * heads * CHUNK * features
-            return self.heads.flops(length) + ways * (
-                scores + 2 * padded * heads * (width + 1) * (CHUNK + 2 * features)
-            )
-        if not self.causal:
-            return self.heads.flops(length) + 4 * length * heads * features * width
-        return self.heads.flops(length) + 2 * padded * heads * (2 * features * width + CHUNK * (features + width))
+        apart = self.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
+        if not self.causal and not self.decay:
+            return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
+        inside = sum(
+            chunk_flops(stop - start, features, channels, 1 if self.causal else 2)
+            for start, stop in cuts(length, segment_of(heads * features, CHUNK))
+            for channels in ((width, 1) if apart else (width + 1,))
+        )
+        return self.heads.flops(length) + heads * inside
 
     def state_bytes(self, length: int) -> int:
         """The sums of φ(k) vᵀ and of φ(k), and the count; the same at any length."""

@@ -1,9 +1,10 @@
-"""Cells of 1, 2, 4, … tokens: how keys and values are pooled, and which cells of each level a query reads."""
+"""Cells of 1, 2, 4, … tokens: how keys and values are pooled, level by level, and how gradients come back down."""
 
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import blank
@@ -11,72 +12,7 @@ from genoattn.attention.heads import rotate
 from genoattn.attention.segments import HIDDEN
 
 NEAR = 4
-"""Levels that are pooled anew for every segment of queries; only the cells of higher ones are held for the whole."""
-BEYOND = -(2**40)  # so far to the left that nothing is there
-
-
-class Cells(NamedTuple):
-    """Sums over the real tokens of each cell, and how many those are; cells [batch, cells, …]."""
-
-    k: Tensor
-    v: Tensor
-    positions: Tensor | None
-    """None where nothing is turned by them."""
-    count: Tensor
-
-    def padded(self, start: int, stop: int) -> "Cells":
-        """With so many empty cells before and after."""
-        return Cells(*(t if t is None else F.pad(t, (0, 0) * (t.dim() - 2) + (start, stop)) for t in self))
-
-    def halved(self) -> "Cells":
-        """Two neighbours made one."""
-        return Cells(*(t if t is None else t.unflatten(1, (-1, 2)).sum(2) for t in self))
-
-    def coarse(self, level: int) -> "Cells":
-        """So many levels up, from a whole number of cells."""
-        return Cells(*(t if t is None else t.unflatten(1, (-1, 1 << level)).sum(2) for t in self))
-
-    def means(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean keys, turned by the mean position, mean values, and the logarithm of the count; HIDDEN where empty."""
-        present = self.count.clamp_min(1)
-        share = present.to(self.k.dtype)
-        k, v = self.k / share[..., None, None], self.v / share[..., None, None]
-        bias = torch.where(self.count > 0, share.log(), HIDDEN)
-        return (k if self.positions is None else rotate(k, self.positions // present)), v, bias
-
-
-def tokens(k: Tensor, v: Tensor, positions: Tensor | None, keep: Tensor | None) -> Cells:
-    """Every token a cell of its own; those at padding are empty. In float32 at least."""
-    exact = torch.promote_types(k.dtype, torch.float32)
-    real = torch.ones(k.shape[:2], dtype=torch.long, device=k.device) if keep is None else keep.long()
-    turns = None if positions is None else positions * real
-    return Cells(blank(k, keep).to(exact), blank(v, keep).to(exact), turns, real)
-
-
-class Runs(NamedTuple):
-    """Means of several levels, one after another, in runs of half a block of cells."""
-
-    k: Tensor
-    """[batch * heads, runs, half * dim_head]."""
-    v: Tensor
-    bias: Tensor
-    """[batch, runs, half]."""
-    begin: list[int]
-    """Where each level's runs begin."""
-
-
-def pool(cells: Cells, count: int, block: int) -> Runs:
-    """So many levels of cells, each with half the cells of the one before."""
-    levels, begin, half = [], [], block // 2
-    for level in range(count):
-        if level:
-            cells = cells.halved()
-        cells = cells.padded(0, -cells.count.shape[1] % block)
-        k, v, bias = cells.means()
-        k, v = (t.transpose(1, 2).flatten(0, 1).unflatten(1, (-1, half)).flatten(2) for t in (k, v))
-        begin.append(sum(bias.shape[1] for _, _, bias in levels))
-        levels.append((k, v, bias.unflatten(1, (-1, half))))
-    return Runs(*(torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)), begin)
+"""Levels that are pooled anew for every segment of queries; cells of those above are held for the whole sequence."""
 
 
 def levels(length: int, block: int) -> int:
@@ -88,67 +24,128 @@ def levels(length: int, block: int) -> int:
 
 
 def unit(length: int, block: int) -> int:
-    """Tokens in a block of the highest level that is pooled for a segment; segments begin at multiples of it."""
+    """Tokens in a block of the highest near level; segments begin at multiples of it and read one of it beside them."""
     return block << (min(levels(length, block), NEAR) - 1)
 
 
-class Reading(NamedTuple):
-    """Queries in groups of so many, and the runs that each group reads, in what is near or in what is held."""
+class Cells(NamedTuple):
+    """Means over the real tokens of each cell of one level."""
 
-    group: int
-    held: bool
-    runs: Tensor
-    """[groups, slots]; negative where there is none."""
+    k: Float[Tensor, "batch cells heads dim_head"]
+    v: Float[Tensor, "batch cells heads dim_head"]
+    count: Int[Tensor, "batch cells"]
+    """How many real tokens."""
+    positions: Int[Tensor, "batch cells"] | None
+    """The sum of theirs (None: keys are not turned)."""
 
 
-def readings(
-    start: int,
-    stop: int,
-    length: int,
-    block: int,
-    causal: bool,
-    near: list[int],
-    held: list[int],
-    held_runs: int,
-    device: torch.device,
-) -> list[Reading]:
-    """What the queries from `start` to `stop` read, both multiples of the unit, in all of every token once.
+class Runs(NamedTuple):
+    """Cells of several levels, one after another, in runs of half a block; keys turned by their mean position."""
 
-    Near runs begin one unit before `start`; `near` and `held` say where each level's begin.
+    k: Float[Tensor, "sequences runs channels"]
+    """Of each sequence and head, the channels of a run's cells side by side."""
+    v: Float[Tensor, "sequences runs channels"]
+    bias: Float[Tensor, "batch runs cells"]
+    """The logarithm of the count; HIDDEN where empty."""
+    begin: list[int]
+    """Where each level begins, and the end."""
+    shares: list[Tensor]
+    """Of each level but the lowest, the part of a cell's tokens that stand in either cell below: [batch, cells, 2]."""
+    turns: list[Tensor]
+    """Each level's mean positions [batch, cells]; empty where keys are not turned."""
+    taken: slice
+    """Where the cells that were given stand among the lowest."""
+
+
+def token_cells(
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    positions: Int[Tensor, "batch length"] | None,
+    keep: Bool[Tensor, "batch length"] | None,
+) -> Cells:
+    """Every token a cell of its own, empty at padding."""
+    count = torch.ones(k.shape[:2], dtype=torch.long, device=k.device) if keep is None else keep.long()
+    return Cells(blank(k, keep), blank(v, keep), count, None if positions is None else positions * count)
+
+
+def coarse_cells(cells: Cells) -> Cells:
+    """Tokens that begin a cell of the lowest level held, pooled to that level; the last cell may be cut short."""
+    size, tail = 1 << NEAR, -cells.count.shape[1] % (1 << NEAR)
+    k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) if tail else t for t in cells[:2])
+    count = F.pad(cells.count, (0, tail)).unflatten(1, (-1, size)).sum(2)
+    positions = None
+    if cells.positions is not None:
+        positions = F.pad(cells.positions, (0, tail)).unflatten(1, (-1, size)).sum(2)
+    exact = torch.promote_types(k.dtype, torch.float32)
+    share = count.clamp_min(1).to(exact)[..., None, None]
+    k, v = (t.unflatten(1, (-1, size)).sum(2, dtype=exact) / share for t in (k, v))
+    return Cells(k, v, count, positions)
+
+
+def pool(cells: Cells, count: int, block: int, before: int = 0, after: int = 0) -> Runs:
+    """So many levels from the cells, with empty cells before and after them to whole blocks."""
+    batch, given, heads, dim_head = cells.k.shape
+    half, exact = block // 2, torch.promote_types(cells.k.dtype, torch.float32)
+    sizes = [-(-(before + given + after) // block) * block]
+    while len(sizes) < count:
+        sizes.append(-(-sizes[-1] // 2 // block) * block)
+    begin = [sum(sizes[:level]) // half for level in range(count + 1)]
+    found = cells.k.new_empty(2, batch * heads, begin[-1], half * dim_head, dtype=exact)
+    whole = [view_level(t, begin, level, batch, dim_head) for t in found for level in range(count)]
+    ks, vs = whole[:count], whole[count:]
+    taken = slice(before, before + given)
+    for source, target in ((cells.k, ks[0]), (cells.v, vs[0])):
+        target[:, :, taken] = source.transpose(1, 2)
+        target[:, :, :before] = 0
+        target[:, :, before + given :] = 0
+    number = F.pad(cells.count, (before, sizes[0] - before - given))
+    position = None if cells.positions is None else F.pad(cells.positions, (before, sizes[0] - before - given))
+    biases, shares, turns = [], [], []
+    for level in range(count):
+        if level:
+            pairs, number = number.unflatten(1, (-1, 2)), number.unflatten(1, (-1, 2)).sum(2)
+            shares.append(pairs.to(exact) / number.clamp_min(1)[..., None])
+            rest = sizes[level] - number.shape[1]
+            _merge(ks[level - 1], shares[-1], ks[level])
+            _merge(vs[level - 1], shares[-1], vs[level])
+            number = F.pad(number, (0, rest))
+            if position is not None:
+                position = F.pad(position.unflatten(1, (-1, 2)).sum(2), (0, rest))
+        biases.append(torch.where(number > 0, number.clamp_min(1).to(exact).log(), HIDDEN).unflatten(1, (-1, half)))
+        if position is not None:
+            turns.append(position // number.clamp_min(1))
+    for k, turn in zip(ks, turns, strict=bool(turns)):
+        k.copy_(rotate(k.transpose(1, 2), turn).transpose(1, 2))
+    return Runs(found[0], found[1], torch.cat(biases, dim=1), begin, shares, turns, taken)
+
+
+def unpool(runs: Runs, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """From gradients of a run's keys and values, which are overwritten, those of the cells that were given.
+
+    Both [batch, cells, heads, dim_head].
     """
-    half, widest = block // 2, unit(length, block)
-
-    def local(group: int, chosen: list[int]) -> Reading:
-        first = torch.arange(start, stop, group, device=device)
-        found = []
-        for level in chosen:
-            seen = _seen(first, level, half, causal)
-            origin = (start - widest) // (half << level)
-            found.append(torch.where(seen < -(2**30), -1, seen - origin + near[level]))
-        return Reading(group, False, torch.cat(found, dim=1))
-
-    parts = [local(block, list(range(min(2, len(near)))))]
-    parts += [local(half << level, [level]) for level in range(2, len(near))]
-    if held:
-        first = torch.arange(start, stop, widest, device=device)
-        ends = [*held[1:], held_runs]
-        found = []
-        for index, (begin, end) in enumerate(zip(held, ends, strict=True)):
-            seen = _seen(first, NEAR + index, half, causal)
-            found.append(torch.where((seen >= 0) & (seen < end - begin), seen + begin, -1))
-        parts.append(Reading(widest, True, torch.cat(found, dim=1)))
-    return parts
+    batch, half = runs.bias.shape[0], runs.bias.shape[2]
+    count, dim_head = len(runs.begin) - 1, k.shape[2] // half
+    ks, vs = ([view_level(t, runs.begin, level, batch, dim_head) for level in range(count)] for t in (k, v))
+    for gradient, turn in zip(ks, runs.turns, strict=bool(runs.turns)):
+        gradient.copy_(rotate(gradient.transpose(1, 2), -turn).transpose(1, 2))
+    for level in reversed(range(1, count)):
+        share = runs.shares[level - 1][:, None, ..., None]
+        for gradients in (ks, vs):
+            below = gradients[level - 1].unflatten(2, (-1, 2))
+            below.addcmul_(gradients[level][:, :, : below.shape[2], None], share)
+    return ks[0][:, :, runs.taken].transpose(1, 2), vs[0][:, :, runs.taken].transpose(1, 2)
 
 
-def _seen(first: Tensor, level: int, half: int, causal: bool) -> Tensor:
-    """The runs of a level, counted from the first token of all, that the group beginning at each token reads.
+def view_level(runs: Tensor, begin: list[int], level: int, batch: int, dim_head: int) -> Tensor:
+    """One level's cells: [batch, heads, cells, dim_head]."""
+    return runs[:, begin[level] : begin[level + 1]].unflatten(0, (batch, -1)).flatten(2).unflatten(2, (-1, dim_head))
 
-    At level 0 all of one's own block and of those beside it; at others what those beside one's own hold that lower
-    levels have not read: a query in the first half of its block has read the second half of the block before it, one
-    in the second half the first half of the block after it.
-    """
-    own = first[:, None] // (half << level)
-    if level == 0:
-        return own + torch.arange(-2, 2 if causal else 4, device=first.device)
-    offsets = ((-2, BEYOND), (-3, -2)) if causal else ((-2, 2, 3), (-3, -2, 2))
-    return own + torch.tensor(offsets, device=first.device)[own[:, 0] % 2]
+
+def _merge(below: Tensor, share: Tensor, into: Tensor) -> None:
+    """The means of pairs of cells, and zeros after the last."""
+    pairs = below.unflatten(2, (-1, 2))
+    cells = pairs.shape[2]
+    torch.mul(pairs[:, :, :, 0], share[:, None, :, 0, None], out=into[:, :, :cells])
+    into[:, :, :cells].addcmul_(pairs[:, :, :, 1], share[:, None, :, 1, None])
+    into[:, :, cells:] = 0

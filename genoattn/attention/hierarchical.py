@@ -9,7 +9,7 @@ from torch import Tensor
 from genoattn.attention.base import Attention, Layout, blank
 from genoattn.attention.cells import levels, unit
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate
-from genoattn.attention.partition import HierarchicalFunction
+from genoattn.attention.multilevel import HierarchicalFunction
 from genoattn.attention.segments import HIDDEN
 from genoattn.errors import UserError
 

@@ -1,220 +1,220 @@
-"""One softmax over tokens nearby and cells far away, for a segment of queries at a time, and its gradient."""
+"""Which keys groups of queries read, tokens nearby and cells farther away: every token once."""
+
+from typing import Protocol, final
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from genoattn.attention.base import blank
-from genoattn.attention.cells import NEAR, Cells, Reading, Runs, levels, pool, readings, tokens, unit
-from genoattn.attention.heads import rotate
+from genoattn.attention.cells import NEAR, Runs, unit
 from genoattn.attention.segments import HIDDEN
 
-ROWS = 8192
-"""Queries of all heads and sequences together that are answered at once: their scores stay in the cache."""
+NOWHERE = -(2**40)  # runs: so far to the left that nothing is there
 
 
-def segments(length, sequences, block):
-    step = unit(length, block)
-    size = max(1, ROWS // sequences // step) * step
-    return [(start, min(start + size, length)) for start in range(0, length, size)]
+class Scratch:
+    """Memory that is used again under the same name: fresh memory costs ten times what it is needed for."""
+
+    def __init__(self, like: Tensor):
+        self.like = like
+        self.held: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """Of this shape; what it holds is whatever was left there."""
+        size = torch.Size(shape).numel()
+        if name not in self.held or self.held[name].numel() < size:
+            self.held[name] = self.like.new_empty(size)
+        return self.held[name][:size].view(shape)
 
 
-def rows_of(q, positions, whole):
-    """Turned and scaled: [batch * heads * queries, dim_head], with zeros to a whole number of units."""
-    exact = torch.promote_types(q.dtype, torch.float32)
-    q = (q if positions is None else rotate(q, positions)).to(exact) * q.shape[-1] ** -0.5
-    return F.pad(q, (0, 0, 0, 0, 0, -q.shape[1] % whole)).transpose(1, 2).flatten(0, 2)
+class Part(Protocol):
+    """Groups of `group` queries that read `keys` keys each. Rows are [sequences, queries, dim_head]."""
+
+    group: int
+    keys: int
+    held: bool
+    """Whether it reads what is held for the whole sequence, or what was pooled for the segment."""
+    bias: Tensor
+    """[batch, 1, groups, 1 or group, keys], added to the scores."""
+
+    def take(self, runs: Tensor, scratch: Scratch, name: str) -> list[Tensor]:
+        """The keys of each group, [groups, keys, dim_head], for so many sequences at once as they come."""
+        ...
+
+    def give(self, gradient: Tensor, total: Tensor) -> None:
+        """Add the gradient of what was taken, [sequences * groups, keys, dim_head], to that of the runs."""
+        ...
 
 
-class Part:
-    """What groups of queries read: their keys' biases, and where keys and values are taken from."""
+@final
+class Window:
+    """The tokens of a group's own block and of those beside it, in place."""
 
-    def __init__(self, reading: Reading, source: Runs, dim_head: int):
-        self.group, self.held = reading.group, reading.held
-        self.dim_head = dim_head
-        sequences, runs = source.k.shape[:2]
-        at = reading.runs.clamp_min(0)
-        self.index = (torch.arange(sequences, device=at.device)[:, None, None] * runs + at).flatten()
-        self.shape = (sequences * at.shape[0], -1, dim_head)
-        bias = source.bias[:, at].masked_fill((reading.runs < 0)[..., None], HIDDEN)
-        self.bias = bias.flatten(2)[:, None, :, None]  # [batch, 1, groups, 1, keys]
+    held = False
+
+    def __init__(self, near: Runs, block: int, causal: bool, before: int, groups: int):
+        self.group, self.groups = block, groups
+        self.keys = (2 if causal else 3) * block
+        self.first = before // block - 1  # the block that the first group begins to read
+        seen = near.bias.flatten(1)[:, self.first * block :].unfold(1, self.keys, block)[:, :groups]
+        self.bias = seen[:, None, :, None]
+        if causal:
+            index = torch.arange(block, device=seen.device)
+            ahead = F.pad(index[None, :] > index[:, None], (block, 0))
+            self.bias = self.bias.masked_fill(ahead, HIDDEN)
+
+    def take(self, runs: Tensor, scratch: Scratch, name: str) -> list[Tensor]:
+        channels = 2 * runs.shape[2] // self.group
+        rows = runs.flatten(1).unflatten(1, (-1, channels))[:, self.first * self.group :]
+        return [one.unfold(0, self.keys, self.group)[: self.groups].transpose(1, 2) for one in rows]
+
+    def give(self, gradient: Tensor, total: Tensor) -> None:
+        blocks = gradient.view(len(total), self.groups, self.keys // self.group, -1)
+        wide = total[:, : total.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
+        for beside in range(blocks.shape[2]):
+            wide[:, self.first + beside : self.first + beside + self.groups] += blocks[:, :, beside]
+
+
+@final
+class Gathered:
+    """Runs of cells farther away, copied for each group."""
+
+    def __init__(self, source: Runs, group: int, held: bool, runs: Int[Tensor, "groups slots"]):
+        self.group, self.held, self.groups = group, held, len(runs)
+        sequences, count = source.k.shape[:2]
+        at = runs.clamp_min(0)
+        self.index = (torch.arange(sequences, device=at.device)[:, None, None] * count + at).flatten()
+        bias = source.bias.index_select(1, at.flatten()).unflatten(1, at.shape)
+        self.bias = bias.masked_fill((runs < 0)[..., None], HIDDEN).flatten(2)[:, None, :, None]
         self.keys = self.bias.shape[-1]
 
-    def take(self, runs: Tensor) -> Tensor:
-        """[sequences * groups, keys, dim_head]."""
-        return runs.flatten(0, 1).index_select(0, self.index).view(self.shape)
+    def take(self, runs: Tensor, scratch: Scratch, name: str) -> list[Tensor]:
+        room = scratch(name, len(self.index), runs.shape[2])
+        torch.index_select(runs.flatten(0, 1), 0, self.index, out=room)
+        return [room.view(len(runs) * self.groups, self.keys, -1)]
 
-    def give(self, total: Tensor, gradient: Tensor):
-        total.flatten(0, 1).index_add_(0, self.index, gradient.view(len(self.index), -1))
-
-
-def triangle(part: Part, block: int) -> None:
-    """In a causal layer's part with the nearest tokens, hide those after a query in its own block."""
-    index = torch.arange(block, device=part.bias.device)
-    ahead = F.pad(index[None, :] > index[:, None], (block, part.keys - 2 * block))
-    part.bias = part.bias.masked_fill(ahead, HIDDEN)
+    def give(self, gradient: Tensor, total: Tensor) -> None:
+        total.view(-1, total.shape[2]).index_add_(0, self.index, gradient.view(len(self.index), -1))
 
 
-def parts_of(start, stop, length, block, causal, near, held, dim_head):
-    whole = unit(length, block)
-    stop = start + -(-(stop - start) // whole) * whole
-    found = readings(
-        start,
-        stop,
-        length,
-        block,
-        causal,
-        near.begin,
-        held.begin if held else [],
-        held.k.shape[1] if held else 0,
-        near.k.device,
-    )
-    parts = [Part(reading, held if reading.held else near, dim_head) for reading in found]
-    if causal:
-        triangle(parts[0], block)
+def partition(
+    near: Runs, held: Runs | None, *, start: int, stop: int, length: int, block: int, causal: bool
+) -> list[Window | Gathered]:
+    """What the queries from `start` to `stop`, multiples of the unit, read; near runs begin one unit before `start`."""
+    half, whole = block // 2, unit(length, block)
+    device = near.k.device
+    parts: list[Window | Gathered] = [Window(near, block, causal, whole, (stop - start) // block)]
+    for level in range(1, len(near.begin) - 1):
+        group = half << level
+        seen = _seen(torch.arange(start // group, stop // group, device=device), causal)
+        origin = (start - whole) // group
+        runs = torch.where(seen < NOWHERE // 2, -1, seen - origin + near.begin[level])
+        parts.append(Gathered(near, group, False, runs))
+    if held is not None:
+        found = []
+        for index, (begin, end) in enumerate(zip(held.begin, held.begin[1:], strict=False)):
+            own = torch.arange(start, stop, whole, device=device) // (half << (NEAR + index))
+            seen = _seen(own, causal)
+            found.append(torch.where((seen >= 0) & (seen < end - begin), seen + begin, -1))
+        parts.append(Gathered(held, whole, True, torch.cat(found, dim=1)))
     return parts
 
 
-def fill(parts, rows, keys, bias, into):
-    """rows times each part's keys, into the columns."""
-    at = 0
-    for part, key in zip(parts, keys, strict=True):
-        product = torch.bmm(rows.view(-1, part.group, part.dim_head), key.transpose(1, 2))
-        batch, groups = part.bias.shape[0], part.bias.shape[2]
-        target = into.view(batch, -1, groups, part.group, into.shape[-1])[..., at : at + part.keys]
-        if bias:
-            torch.add(product.view(target.shape), part.bias, out=target)
-        else:
-            target.copy_(product.view(target.shape))
-        at += part.keys
-    return into
+def _seen(own: Int[Tensor, "groups"], causal: bool) -> Int[Tensor, "groups slots"]:
+    """The runs of a level, counted from the first token, that queries in the run `own` of that level read.
+
+    They are those of the blocks beside their own that no lower level has read: a query in the first half of its block
+    has read the second half of the block before it, one in the second half the first half of the block after it.
+    """
+    offsets = ((-2, NOWHERE), (-3, -2)) if causal else ((-2, 2, 3), (-3, -2, 2))
+    return own[:, None] + torch.tensor(offsets, device=own.device)[own % 2]
 
 
-def columns(parts, matrix):
-    at = 0
-    for part in parts:
-        yield part, matrix.view(-1, part.group, matrix.shape[-1])[..., at : at + part.keys]
-        at += part.keys
-
-
-def weights(rows, parts, keys):
-    scores = rows.new_empty(len(rows), sum(part.keys for part in parts))
-    fill(parts, rows, keys, True, scores)
-    return torch.softmax(scores, dim=-1, out=scores)
-
-
-def answer(rows, parts, near, held):
-    keys = [part.take((held if part.held else near).k) for part in parts]
-    weight = weights(rows, parts, keys)
+def answer(
+    rows: Float[Tensor, "rows dim_head"],
+    parts: list[Window | Gathered],
+    near: Runs,
+    held: Runs | None,
+    scratch: Scratch,
+) -> Float[Tensor, "rows dim_head"]:
+    """The softmax of scaled queries over all parts, one sequence and head after another."""
+    weights, _ = _weights(rows, parts, near, held, scratch)
     y = torch.zeros_like(rows)
-    for part, share in columns(parts, weight):
-        values = part.take((held if part.held else near).v)
-        out = y.view(-1, part.group, part.dim_head)
-        torch.baddbmm(out, share, values, out=out)
+    for number, (part, share) in enumerate(_columns(parts, weights)):
+        values = part.take(_of(part, near, held).v, scratch, f"values {number}")
+        _multiply_add(y.view(-1, part.group, y.shape[1]), share, values)
     return y
 
 
-def gradients(rows, parts, near, held, upstream, near_grad, held_grad):
-    """d rows; the gradients of runs are added to near_grad and held_grad (k, v)."""
-    keys = [part.take((held if part.held else near).k) for part in parts]
-    weight = weights(rows, parts, keys)
-    values = [part.take((held if part.held else near).v) for part in parts]
-    change = fill(parts, upstream, values, False, torch.empty_like(weight))
-    del values
-    for part, share in columns(parts, weight):
-        up = upstream.view(-1, part.group, part.dim_head)
-        part.give((held_grad if part.held else near_grad)[1], torch.bmm(share.transpose(1, 2), up))
-    torch.ops.aten._softmax_backward_data.out(change, weight, -1, weight.dtype, grad_input=change)
+def gradients(
+    rows: Float[Tensor, "rows dim_head"],
+    upstream: Float[Tensor, "rows dim_head"],
+    parts: list[Window | Gathered],
+    near: Runs,
+    held: Runs | None,
+    totals: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None],
+    scratch: Scratch,
+) -> Float[Tensor, "rows dim_head"]:
+    """Of the queries; those of keys and values are added to the totals of near and held runs."""
+    weights, keys = _weights(rows, parts, near, held, scratch)
+    changes = scratch("changes", *weights.shape)
+    for number, (part, target) in enumerate(_columns(parts, changes)):
+        values = part.take(_of(part, near, held).v, scratch, f"values {number}")
+        target.copy_(_multiply(upstream, part, values, scratch))
+    for part, share in _columns(parts, weights):
+        _give(part, share, upstream, totals, 1, scratch)
+    torch.ops.aten._softmax_backward_data.out(changes, weights, -1, weights.dtype, grad_input=changes)
     d_rows = torch.zeros_like(rows)
-    for (part, share), key in zip(columns(parts, change), keys, strict=True):
-        out = d_rows.view(-1, part.group, part.dim_head)
-        torch.baddbmm(out, share, key, out=out)
-        query = rows.view(-1, part.group, part.dim_head)
-        part.give((held_grad if part.held else near_grad)[0], torch.bmm(share.transpose(1, 2), query))
+    for (part, share), key in zip(_columns(parts, changes), keys, strict=True):
+        _multiply_add(d_rows.view(-1, part.group, rows.shape[1]), share, key)
+        _give(part, share, rows, totals, 0, scratch)
     return d_rows
 
 
-def held_sums(k, v, positions, keep, block):
-    sums = []
-    for start, stop in segments(k.shape[1], k.shape[0] * k.shape[2], block):
-        cells = tokens(*cut(k, v, positions, keep, start, stop))
-        sums.append(cells.padded(0, -(stop - start) % (1 << NEAR)).coarse(NEAR))
-    return Cells(*(None if parts[0] is None else torch.cat(parts, 1) for parts in zip(*sums, strict=True)))
+def _of(part: Window | Gathered, near: Runs, held: Runs | None) -> Runs:
+    return held if part.held and held is not None else near
 
 
-def cut(k, v, positions, keep, start, stop):
-    return (*(t[:, start:stop] for t in (k, v)), *(None if t is None else t[:, start:stop] for t in (positions, keep)))
+def _weights(
+    rows: Tensor, parts: list[Window | Gathered], near: Runs, held: Runs | None, scratch: Scratch
+) -> tuple[Tensor, list[list[Tensor]]]:
+    """The softmax over all parts, side by side, and each part's keys."""
+    scores, keys = scratch("weights", len(rows), sum(part.keys for part in parts)), []
+    for number, (part, target) in enumerate(_columns(parts, scores)):
+        keys.append(part.take(_of(part, near, held).k, scratch, f"keys {number}"))
+        product = _multiply(rows, part, keys[-1], scratch)
+        batch, groups = part.bias.shape[0], part.bias.shape[2]
+        shape = (batch, -1, groups, part.group, part.keys)
+        torch.add(product.view(shape), part.bias, out=target.unflatten(0, shape[:3]))
+    return torch.softmax(scores, dim=-1, out=scores), keys
 
 
-def surroundings(k, v, positions, keep, start, stop, length, block, causal):
-    """Cells from one unit before start to one after stop; and where they begin"""
-    whole = unit(length, block)
-    first, last = max(0, start - whole), min(length, stop if causal else stop + whole)
-    padded = start + -(-(stop - start) // whole) * whole + (0 if causal else whole)
-    return tokens(*cut(k, v, positions, keep, first, last)).padded(first - start + whole, padded - last), first, last
+def _columns(parts: list[Window | Gathered], matrix: Tensor) -> list[tuple[Window | Gathered, Tensor]]:
+    """Each part's columns [sequences * groups, group, keys] of a matrix of a row for every query."""
+    found, at = [], 0
+    for part in parts:
+        found.append((part, matrix.view(-1, part.group, matrix.shape[1])[..., at : at + part.keys]))
+        at += part.keys
+    return found
 
 
-class HierarchicalFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q, k, v, positions, keep, causal, block):
-        ctx.save_for_backward(q, k, v, positions, keep)
-        ctx.causal, ctx.block = causal, block
-        batch, length, heads, dim_head = q.shape
-        high = levels(length, block) - NEAR
-        low = min(levels(length, block), NEAR)
-        held = pool(held_sums(k, v, positions, keep, block), high, block) if high > 0 else None
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        for start, stop in segments(length, batch * heads, block):
-            cells, _, _ = surroundings(k, v, positions, keep, start, stop, length, block, causal)
-            near = pool(cells, low, block)
-            turns = None if positions is None else positions[:, start:stop]
-            rows = rows_of(q[:, start:stop], turns, unit(length, block))
-            y = answer(rows, parts_of(start, stop, length, block, causal, near, held, dim_head), near, held)
-            out[:, start:stop] = y.view(batch, heads, -1, dim_head)[:, :, : stop - start].transpose(1, 2)
-        return out
+def _multiply(rows: Tensor, part: Window | Gathered, keys: list[Tensor], scratch: Scratch) -> Tensor:
+    """Products of each group's rows with its keys; contiguous, since others are written through a copy."""
+    rows = rows.view(-1, part.group, rows.shape[1])
+    product = scratch("product", len(rows), part.group, part.keys)
+    for left, right, out in zip(rows.chunk(len(keys)), keys, product.chunk(len(keys)), strict=True):
+        torch.bmm(left, right.transpose(1, 2), out=out)
+    return product
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream):
-        q, k, v, positions, keep = ctx.saved_tensors
-        causal, block = ctx.causal, ctx.block
-        batch, length, heads, dim_head = q.shape
-        high = levels(length, block) - NEAR
-        low = min(levels(length, block), NEAR)
-        whole = unit(length, block)
-        held = held_grad = sums = None
-        if high > 0:
-            sums = held_sums(k, v, positions, keep, block)
-            with torch.enable_grad():
-                sums = sums._replace(k=sums.k.requires_grad_(), v=sums.v.requires_grad_())
-                held = pool(sums, high, block)
-            held_grad = torch.zeros_like(held.k), torch.zeros_like(held.v)
-        dq = torch.empty_like(q, memory_format=torch.contiguous_format)
-        dk, dv = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (k, v))
-        for start, stop in segments(length, batch * heads, block):
-            turns = None if positions is None else positions[:, start:stop]
-            with torch.enable_grad():
-                leaf = q[:, start:stop].detach().requires_grad_()
-                rows = rows_of(leaf, turns, whole)
-                first, last = max(0, start - whole), min(length, stop if causal else stop + whole)
-                lk, lv = (t[:, first:last].detach().requires_grad_() for t in (k, v))
-                cells = tokens(lk, lv, *(None if t is None else t[:, first:last] for t in (positions, keep)))
-                padded = start + -(-(stop - start) // whole) * whole + (0 if causal else whole)
-                near = pool(cells.padded(first - start + whole, padded - last), low, block)
-            up = upstream[:, start:stop].to(rows.dtype)
-            up = F.pad(up, (0, 0, 0, 0, 0, -(stop - start) % whole)).transpose(1, 2).flatten(0, 2)
-            near_grad = torch.zeros_like(near.k), torch.zeros_like(near.v)
-            parts = parts_of(start, stop, length, block, causal, near, held, dim_head)
-            d_rows = gradients(rows.detach(), parts, near, held, up, near_grad, held_grad)
-            gq, gk, gv = torch.autograd.grad((rows, near.k, near.v), (leaf, lk, lv), (d_rows, *near_grad))
-            dq[:, start:stop] = gq
-            dk[:, first:last] += gk
-            dv[:, first:last] += gv
-        if high > 0:
-            grads = torch.autograd.grad((held.k, held.v), (sums.k, sums.v), held_grad)
-            for total, g in zip((dk, dv), grads, strict=True):
-                for start, stop in segments(length, batch * heads, block):
-                    wide = g[:, start >> NEAR : -(-stop >> NEAR)].repeat_interleave(1 << NEAR, dim=1)[:, : stop - start]
-                    total[:, start:stop] += blank(wide, None if keep is None else keep[:, start:stop])
-        return dq, dk, dv, None, None, None, None
+
+def _multiply_add(into: Tensor, share: Tensor, keys: list[Tensor]) -> None:
+    for left, right, out in zip(share.chunk(len(keys)), keys, into.chunk(len(keys)), strict=True):
+        torch.baddbmm(out, left, right, out=out)
+
+
+def _give(part: Window | Gathered, share: Tensor, rows: Tensor, totals, which: int, scratch: Scratch) -> None:
+    rows = rows.view(-1, part.group, rows.shape[1])
+    gradient = scratch("gradient", len(rows), part.keys, rows.shape[2])
+    torch.bmm(share.transpose(1, 2), rows, out=gradient)
+    part.give(gradient, totals[1 if part.held else 0][which])

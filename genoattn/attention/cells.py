@@ -1,5 +1,6 @@
 """Cells of 1, 2, 4, … tokens: how keys and values are pooled, level by level, and how gradients come back down."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,22 @@ class Cells(NamedTuple):
     """How many real tokens."""
     positions: Int[Tensor, "batch cells"] | None
     """The sum of theirs (None: keys are not turned)."""
+
+    def part(self, at: slice) -> "Cells":
+        """Some of the cells."""
+        return Cells(self.k[:, at], self.v[:, at], self.count[:, at], _part(self.positions, at))
+
+
+def joined(parts: Iterable[Cells]) -> Cells:
+    """Cells one after another."""
+    ks, vs, counts, positions = zip(*parts, strict=True)
+    turned = [some for some in positions if some is not None]
+    k, v, count = (torch.cat(some, dim=1) for some in (ks, vs, counts))
+    return Cells(k, v, count, torch.cat(turned, dim=1) if turned else None)
+
+
+def _part(x: Tensor | None, at: slice) -> Tensor | None:
+    return None if x is None else x[:, at]
 
 
 class Runs(NamedTuple):

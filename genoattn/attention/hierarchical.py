@@ -1,15 +1,17 @@
 """One softmax over a multi-resolution partition of the keys: exact nearby, pooled cells at doubling distance."""
 
+from collections.abc import Iterator
 from typing import final
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.cells import levels, unit
+from genoattn.attention.base import Attention, Layout, Read, blank
+from genoattn.attention.cells import NEAR, Cells, coarse_cells, joined, levels, token_cells, unit
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate
-from genoattn.attention.multilevel import HierarchicalFunction
+from genoattn.attention.multilevel import HierarchicalFunction, answer_segment, hold
+from genoattn.attention.partition import Scratch
 from genoattn.attention.segments import HIDDEN
 from genoattn.errors import UserError
 
@@ -116,6 +118,38 @@ class HierarchicalAttention(Attention):
             q, k, v, causal=self.causal, block=self.block, positions=turns, keep=layout.keep
         )
         return self.heads.merge(y)
+
+    @torch.no_grad()
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        """In two passes: the first pools what is far, the second answers; no gradient flows.
+
+        Between segments it holds an eighth of the keys and values as cells, and one block of the highest near level.
+        """
+        whole = unit(length, self.block)
+        size = -(-segment // whole) * whole
+        pieces = [(start, min(start + size, length)) for start in range(0, length, size)]
+        held = None
+        if levels(length, self.block) > NEAR:
+            held = hold((coarse_cells(self._cells(*read(*piece))[1]) for piece in pieces), length, self.block)
+        before, scratch = None, Scratch()
+        for start, stop in pieces:
+            x, layout = read(start, stop if self.causal else min(stop + whole, length))
+            q, cells = self._cells(x, layout)
+            cells = cells if before is None else joined([before, cells])
+            first, count = start + x.shape[1] - cells.count.shape[1], stop - start
+            y = answer_segment(
+                q[:, :count], positions_of(x, layout.positions)[:, :count] if self.rotary else None, cells, held, scratch,
+                start=start, first=first, length=length, block=self.block, causal=self.causal,
+            )  # fmt: skip
+            before = cells.part(slice(max(0, stop - whole - first), stop - first))
+            keep = None if layout.keep is None else layout.keep[:, :count]
+            yield start, stop, self.heads.merge(blank(y.to(q.dtype), keep))
+
+    def _cells(self, x: Tensor, layout: Layout) -> tuple[Tensor, Cells]:
+        """Queries, and keys and values each in a cell of its own."""
+        q, k, v = self.heads.split(blank(x, layout.keep))
+        positions = positions_of(x, layout.positions).expand(x.shape[:2]) if self.rotary else None
+        return q, token_cells(k, v, positions, layout.keep)
 
     def flops(self, length: int) -> int:
         """Projections, three blocks of tokens for each query, and a block and a half of cells at each level."""

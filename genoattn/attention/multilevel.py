@@ -1,11 +1,13 @@
 """Hierarchical attention by segments of queries: what is held meanwhile does not grow with the scores."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from genoattn.attention.cells import NEAR, Cells, Runs, coarse_cells, levels, pool, token_cells, unit, unpool
+from genoattn.attention.cells import NEAR, Cells, Runs, coarse_cells, joined, levels, pool, token_cells, unit, unpool
 from genoattn.attention.heads import rotate
 from genoattn.attention.partition import Scratch, answer, gradients, partition
 
@@ -62,13 +64,9 @@ def cut(k: Tensor, v: Tensor, positions: Tensor | None, keep: Tensor | None, at:
     )
 
 
-def hold(parts: list[Cells], length: int, block: int) -> Runs | None:
-    """The levels above the near ones."""
-    high = levels(length, block) - NEAR
-    if high < 1:
-        return None
-    cells = Cells(*(None if t[0] is None else torch.cat(t, dim=1) for t in zip(*parts, strict=True)))
-    return pool(cells, high, block)
+def hold(parts: Iterable[Cells], length: int, block: int) -> Runs:
+    """The levels above the near ones, from cells of the lowest of them."""
+    return pool(joined(parts), levels(length, block) - NEAR, block)
 
 
 class HierarchicalFunction(torch.autograd.Function):
@@ -81,7 +79,7 @@ class HierarchicalFunction(torch.autograd.Function):
         batch, length, heads, _ = q.shape
         pieces = segments(length, batch * heads, block)
         held = _hold(k, v, positions, keep, pieces, block)
-        out, scratch = torch.empty(q.shape, dtype=q.dtype, device=q.device), _scratch(q)
+        out, scratch = torch.empty(q.shape, dtype=q.dtype, device=q.device), Scratch()
         for start, stop in pieces:
             at = beside(start, stop, length, block, causal)
             out[:, start:stop] = answer_segment(
@@ -101,7 +99,7 @@ class HierarchicalFunction(torch.autograd.Function):
         held = _hold(k, v, positions, keep, pieces, block)
         held_total = None if held is None else (torch.zeros_like(held.k), torch.zeros_like(held.v))
         dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
-        scratch, ready = _scratch(q), 0
+        scratch, ready = Scratch(), 0
         for start, stop in pieces:
             turns = None if positions is None else positions[:, start:stop]
             at = beside(start, stop, length, block, causal)
@@ -109,7 +107,7 @@ class HierarchicalFunction(torch.autograd.Function):
             parts = partition(near, held, start=start, stop=rounded, length=length, block=block, causal=causal)
             piece = q[:, start:stop] if turns is None else rotate(q[:, start:stop], turns)
             rows = rows_of(piece, whole) * dim_head**-0.5
-            totals = scratch("k", *near.k.shape).zero_(), scratch("v", *near.v.shape).zero_()
+            totals = scratch("k", near.k, *near.k.shape).zero_(), scratch("v", near.v, *near.v.shape).zero_()
             d_rows = gradients(
                 rows, rows_of(upstream[:, start:stop], whole), parts, near, held, (totals, held_total), scratch
             )
@@ -124,15 +122,11 @@ class HierarchicalFunction(torch.autograd.Function):
         return dq, dk, dv, None, None, None, None
 
 
-def _scratch(q: Tensor) -> Scratch:
-    return Scratch(q.new_empty(0, dtype=torch.promote_types(q.dtype, torch.float32)))
-
-
 def _hold(k, v, positions, keep, pieces, block: int) -> Runs | None:
     length = k.shape[1]
     if levels(length, block) <= NEAR:
         return None
-    return hold([coarse_cells(cut(k, v, positions, keep, slice(*piece))) for piece in pieces], length, block)
+    return hold((coarse_cells(cut(k, v, positions, keep, slice(*piece))) for piece in pieces), length, block)
 
 
 def _spread(gradients, totals, keep, pieces) -> None:

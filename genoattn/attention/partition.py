@@ -16,15 +16,14 @@ NOWHERE = -(2**40)  # runs: so far to the left that nothing is there
 class Scratch:
     """Memory that is used again under the same name: fresh memory costs ten times what it is needed for."""
 
-    def __init__(self, like: Tensor):
-        self.like = like
+    def __init__(self):
         self.held: dict[str, Tensor] = {}
 
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        """Of this shape; what it holds is whatever was left there."""
+    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Of this shape, and the dtype and device of another tensor; what it holds is whatever was left there."""
         size = torch.Size(shape).numel()
         if name not in self.held or self.held[name].numel() < size:
-            self.held[name] = self.like.new_empty(size)
+            self.held[name] = like.new_empty(size)
         return self.held[name][:size].view(shape)
 
 
@@ -90,7 +89,7 @@ class Gathered:
         self.keys = self.bias.shape[-1]
 
     def take(self, runs: Tensor, scratch: Scratch, name: str) -> list[Tensor]:
-        room = scratch(name, len(self.index), runs.shape[2])
+        room = scratch(name, runs, len(self.index), runs.shape[2])
         torch.index_select(runs.flatten(0, 1), 0, self.index, out=room)
         return [room.view(len(runs) * self.groups, self.keys, -1)]
 
@@ -158,7 +157,7 @@ def gradients(
 ) -> Float[Tensor, "rows dim_head"]:
     """Of the queries; those of keys and values are added to the totals of near and held runs."""
     weights, keys = _weights(rows, parts, near, held, scratch)
-    changes = scratch("changes", *weights.shape)
+    changes = scratch("changes", rows, *weights.shape)
     for number, (part, target) in enumerate(_columns(parts, changes)):
         values = part.take(_of(part, near, held).v, scratch, f"values {number}")
         target.copy_(_multiply(upstream, part, values, scratch))
@@ -180,7 +179,7 @@ def _weights(
     rows: Tensor, parts: list[Window | Gathered], near: Runs, held: Runs | None, scratch: Scratch
 ) -> tuple[Tensor, list[list[Tensor]]]:
     """The softmax over all parts, side by side, and each part's keys."""
-    scores, keys = scratch("weights", len(rows), sum(part.keys for part in parts)), []
+    scores, keys = scratch("weights", rows, len(rows), sum(part.keys for part in parts)), []
     for number, (part, target) in enumerate(_columns(parts, scores)):
         keys.append(part.take(_of(part, near, held).k, scratch, f"keys {number}"))
         product = _multiply(rows, part, keys[-1], scratch)
@@ -202,7 +201,7 @@ def _columns(parts: list[Window | Gathered], matrix: Tensor) -> list[tuple[Windo
 def _multiply(rows: Tensor, part: Window | Gathered, keys: list[Tensor], scratch: Scratch) -> Tensor:
     """Products of each group's rows with its keys; contiguous, since others are written through a copy."""
     rows = rows.view(-1, part.group, rows.shape[1])
-    product = scratch("product", len(rows), part.group, part.keys)
+    product = scratch("product", rows, len(rows), part.group, part.keys)
     for left, right, out in zip(rows.chunk(len(keys)), keys, product.chunk(len(keys)), strict=True):
         torch.bmm(left, right.transpose(1, 2), out=out)
     return product
@@ -215,6 +214,6 @@ def _multiply_add(into: Tensor, share: Tensor, keys: list[Tensor]) -> None:
 
 def _give(part: Window | Gathered, share: Tensor, rows: Tensor, totals, which: int, scratch: Scratch) -> None:
     rows = rows.view(-1, part.group, rows.shape[1])
-    gradient = scratch("gradient", len(rows), part.keys, rows.shape[2])
+    gradient = scratch("gradient", rows, len(rows), part.keys, rows.shape[2])
     torch.bmm(share.transpose(1, 2), rows, out=gradient)
     part.give(gradient, totals[1 if part.held else 0][which])

@@ -72,6 +72,8 @@ class Runs(NamedTuple):
     """Each level's mean positions [batch, cells]; empty where keys are not turned."""
     taken: slice
     """Where the cells that were given stand among the lowest."""
+    totals: tuple[Tensor, ...] = ()
+    """What gradients of k and of v are added to."""
 
 
 def token_cells(
@@ -108,7 +110,7 @@ def pool(cells: Cells, count: int, block: int, before: int = 0, after: int = 0) 
         sizes.append(-(-sizes[-1] // 2 // block) * block)
     begin = [sum(sizes[:level]) // half for level in range(count + 1)]
     found = cells.k.new_empty(2, batch * heads, begin[-1], half * dim_head, dtype=exact)
-    whole = [view_level(t, begin, level, batch, dim_head) for t in found for level in range(count)]
+    whole = [_level(t, begin, level, batch, dim_head) for t in found for level in range(count)]
     ks, vs = whole[:count], whole[count:]
     taken = slice(before, before + given)
     for source, target in ((cells.k, ks[0]), (cells.v, vs[0])):
@@ -136,14 +138,15 @@ def pool(cells: Cells, count: int, block: int, before: int = 0, after: int = 0) 
     return Runs(found[0], found[1], torch.cat(biases, dim=1), begin, shares, turns, taken)
 
 
-def unpool(runs: Runs, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """From gradients of a run's keys and values, which are overwritten, those of the cells that were given.
+def unpool(runs: Runs) -> tuple[Tensor, Tensor]:
+    """The gradients of the keys and values of the cells that were given, from the totals, which are overwritten.
 
     Both [batch, cells, heads, dim_head].
     """
+    k, v = runs.totals
     batch, half = runs.bias.shape[0], runs.bias.shape[2]
     count, dim_head = len(runs.begin) - 1, k.shape[2] // half
-    ks, vs = ([view_level(t, runs.begin, level, batch, dim_head) for level in range(count)] for t in (k, v))
+    ks, vs = ([_level(t, runs.begin, level, batch, dim_head) for level in range(count)] for t in (k, v))
     for gradient, turn in zip(ks, runs.turns, strict=bool(runs.turns)):
         gradient.copy_(rotate(gradient.transpose(1, 2), -turn).transpose(1, 2))
     for level in reversed(range(1, count)):
@@ -154,7 +157,7 @@ def unpool(runs: Runs, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return ks[0][:, :, runs.taken].transpose(1, 2), vs[0][:, :, runs.taken].transpose(1, 2)
 
 
-def view_level(runs: Tensor, begin: list[int], level: int, batch: int, dim_head: int) -> Tensor:
+def _level(runs: Tensor, begin: list[int], level: int, batch: int, dim_head: int) -> Tensor:
     """One level's cells: [batch, heads, cells, dim_head]."""
     return runs[:, begin[level] : begin[level + 1]].unflatten(0, (batch, -1)).flatten(2).unflatten(2, (-1, dim_head))
 

@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, Layout, Read, blank
-from genoattn.attention.cells import NEAR, Cells, coarse_cells, joined, levels, token_cells, unit
+from genoattn.attention.cells import Cells, coarse_cells, joined, levels, token_cells, unit
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate
-from genoattn.attention.multilevel import HierarchicalFunction, answer_segment, hold
+from genoattn.attention.multilevel import HierarchicalFunction, Plan, answer_segment
 from genoattn.attention.partition import Scratch
 from genoattn.attention.segments import HIDDEN
 from genoattn.errors import UserError
@@ -125,24 +125,19 @@ class HierarchicalAttention(Attention):
 
         Between segments it holds an eighth of the keys and values as cells, and one block of the highest near level.
         """
-        whole = unit(length, self.block)
-        size = -(-segment // whole) * whole
-        pieces = [(start, min(start + size, length)) for start in range(0, length, size)]
-        held = None
-        if levels(length, self.block) > NEAR:
-            held = hold((coarse_cells(self._cells(*read(*piece))[1]) for piece in pieces), length, self.block)
+        plan = Plan(length, self.block, self.causal)
+        segments = plan.segments(segment + plan.unit - 1)
+        held = plan.held(coarse_cells(self._cells(*read(*at))[1]) for at in segments)
         before, scratch = None, Scratch()
-        for start, stop in pieces:
-            x, layout = read(start, stop if self.causal else min(stop + whole, length))
+        for start, stop in segments:
+            x, layout = read(start, plan.beside(start, stop)[1])
             q, cells = self._cells(x, layout)
+            q, keep = q[:, : stop - start], None if layout.keep is None else layout.keep[:, : stop - start]
+            turns = positions_of(x, layout.positions)[:, : stop - start] if self.rotary else None
             cells = cells if before is None else joined([before, cells])
-            first, count = start + x.shape[1] - cells.count.shape[1], stop - start
-            y = answer_segment(
-                q[:, :count], positions_of(x, layout.positions)[:, :count] if self.rotary else None, cells, held, scratch,
-                start=start, first=first, length=length, block=self.block, causal=self.causal,
-            )  # fmt: skip
-            before = cells.part(slice(max(0, stop - whole - first), stop - first))
-            keep = None if layout.keep is None else layout.keep[:, :count]
+            first = start + x.shape[1] - cells.count.shape[1]
+            y = answer_segment(plan, start, q, turns, cells, first, held, scratch)
+            before = cells.part(slice(max(0, stop - plan.unit - first), stop - first))
             yield start, stop, self.heads.merge(blank(y.to(q.dtype), keep))
 
     def _cells(self, x: Tensor, layout: Layout) -> tuple[Tensor, Cells]:
@@ -152,8 +147,11 @@ class HierarchicalAttention(Attention):
         return q, token_cells(k, v, positions, layout.keep)
 
     def flops(self, length: int) -> int:
-        """Projections, three blocks of tokens for each query, and a block and a half of cells at each level."""
-        whole, count = unit(length, self.block), levels(length, self.block)
+        """Projections, and what each query reads, in whole units: three blocks of tokens, and half as many cells a level.
+
+        In a causal layer two blocks of tokens, and again half as many cells, of which a quarter are seen twice as hidden.
+        """
+        count, whole = levels(length, self.block), unit(length, self.block)
         keys = (2 if self.causal else 3) * self.block + (count - 1) * (
             self.block if self.causal else 3 * self.block // 2
         )

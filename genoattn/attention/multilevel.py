@@ -1,6 +1,7 @@
-"""Hierarchical attention by segments of queries: what is held meanwhile does not grow with the scores."""
+"""Hierarchical attention by segments of queries, and its gradient: nothing of the size of the scores is kept."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,133 +10,144 @@ from torch.autograd.function import once_differentiable
 
 from genoattn.attention.cells import NEAR, Cells, Runs, coarse_cells, joined, levels, pool, token_cells, unit, unpool
 from genoattn.attention.heads import rotate
-from genoattn.attention.partition import Scratch, answer, gradients, partition
+from genoattn.attention.one_softmax import answer, gradients
+from genoattn.attention.partition import Part, Scratch, partition
 
 ROWS = 8192
-"""Queries of all sequences and heads that are answered at once: their scores stay in the cache."""
+"""Queries of all sequences and heads together that are answered at once: their scores stay in the cache."""
 
 
-def segments(length: int, sequences: int, block: int) -> list[tuple[int, int]]:
-    """Where segments begin and end; they begin at multiples of the unit."""
-    size = max(1, ROWS // sequences // unit(length, block)) * unit(length, block)
-    return [(start, min(start + size, length)) for start in range(0, length, size)]
+class Plan(NamedTuple):
+    """What is the same for all segments of a sequence."""
 
+    length: int
+    block: int
+    causal: bool
 
-def rows_of(x: Tensor, whole: int) -> Tensor:
-    """[batch * heads * queries, dim_head] in float32 at least, with zeros to a multiple of `whole` queries."""
-    exact = torch.promote_types(x.dtype, torch.float32)
-    return F.pad(x.to(exact).transpose(1, 2), (0, 0, 0, -x.shape[1] % whole)).flatten(0, 2)
+    @property
+    def unit(self) -> int:
+        """Segments begin at multiples of so many tokens, and read the keys of as many on either side."""
+        return unit(self.length, self.block)
+
+    def segments(self, size: int) -> list[tuple[int, int]]:
+        """Where segments of at least one unit begin and end."""
+        size = max(1, size // self.unit) * self.unit
+        return [(start, min(start + size, self.length)) for start in range(0, self.length, size)]
+
+    def beside(self, start: int, stop: int) -> tuple[int, int]:
+        """The tokens whose keys a segment reads one by one or in near cells."""
+        return max(0, start - self.unit), stop if self.causal else min(self.length, stop + self.unit)
+
+    def near(self, cells: Cells, first: int, start: int, stop: int) -> Runs:
+        """The near levels around a segment, from its cells and those beside it, which begin at token `first`."""
+        end = self._whole(start, stop) + (0 if self.causal else self.unit)
+        after = end - first - cells.count.shape[1]
+        return pool(cells, min(levels(self.length, self.block), NEAR), self.block, first - start + self.unit, after)
+
+    def held(self, cells: Iterable[Cells]) -> Runs | None:
+        """The levels above the near ones, from cells of the lowest of them (None: there are none)."""
+        high = levels(self.length, self.block) - NEAR
+        return pool(joined(cells), high, self.block) if high > 0 else None
+
+    def parts(self, near: Runs, held: Runs | None, start: int, stop: int) -> list[Part]:
+        """What a segment's queries read."""
+        return partition(
+            near, held, start=start, stop=self._whole(start, stop), length=self.length, block=self.block,
+            causal=self.causal,
+        )  # fmt: skip
+
+    def rows(self, x: Tensor) -> Tensor:
+        """A segment's channels by sequence, head and place, with zeros to whole units; in float32 at least."""
+        x, tail = x.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2), -x.shape[1] % self.unit
+        return (F.pad(x, (0, 0, 0, tail)) if tail else x).flatten(0, 2)
+
+    def _whole(self, start: int, stop: int) -> int:
+        return start + -(-(stop - start) // self.unit) * self.unit
 
 
 def answer_segment(
-    q: Tensor, positions: Tensor | None, cells: Cells, held: Runs | None, scratch: Scratch,
-    *, start: int, first: int, length: int, block: int, causal: bool,
+    plan: Plan, start: int, q: Tensor, positions: Tensor | None, cells: Cells, first: int, held: Runs | None,
+    scratch: Scratch,
 ) -> Tensor:  # fmt: skip
-    """The answers at tokens from `start` on, as many as there are queries, from cells of tokens from `first` on."""
+    """The answers to queries from token `start` on, their keys' cells beginning at token `first`."""
     batch, count, heads, dim_head = q.shape
-    whole = unit(length, block)
-    near, stop = pool_near(cells, start, start + count, first, length, block, causal)
-    rows = rows_of(q if positions is None else rotate(q, positions), whole) * dim_head**-0.5
-    parts = partition(near, held, start=start, stop=stop, length=length, block=block, causal=causal)
-    y = answer(rows, parts, near, held, scratch)
+    near = plan.near(cells, first, start, start + count)
+    rows = plan.rows(_turned(q, positions)).mul(dim_head**-0.5)
+    y = answer(rows, plan.parts(near, held, start, start + count), scratch)
     return y.view(batch, heads, -1, dim_head)[:, :, :count].transpose(1, 2)
 
 
-def pool_near(
-    cells: Cells, start: int, stop: int, first: int, length: int, block: int, causal: bool
-) -> tuple[Runs, int]:
-    """The near levels from one unit before `start` to one after `stop`, and `stop` rounded up to a unit."""
-    whole = unit(length, block)
-    rounded = start + -(-(stop - start) // whole) * whole
-    last = first + cells.count.shape[1]
-    end = rounded if causal else rounded + whole
-    return pool(cells, min(levels(length, block), NEAR), block, first - (start - whole), end - last), rounded
-
-
-def beside(start: int, stop: int, length: int, block: int, causal: bool) -> slice:
-    """The tokens whose near cells a segment reads."""
-    whole = unit(length, block)
-    return slice(max(0, start - whole), stop if causal else min(length, stop + whole))
-
-
-def cut(k: Tensor, v: Tensor, positions: Tensor | None, keep: Tensor | None, at: slice) -> Cells:
-    return token_cells(
-        k[:, at], v[:, at], None if positions is None else positions[:, at], None if keep is None else keep[:, at]
-    )
-
-
-def hold(parts: Iterable[Cells], length: int, block: int) -> Runs:
-    """The levels above the near ones, from cells of the lowest of them."""
-    return pool(joined(parts), levels(length, block) - NEAR, block)
-
-
 class HierarchicalFunction(torch.autograd.Function):
-    """`forward(q, k, v, positions, keep, causal, block)`; nothing but those is saved for the gradient."""
+    """`apply(q, k, v, positions, keep, causal, block)`; only those are kept for the gradient."""
 
     @staticmethod
-    def forward(ctx, q, k, v, positions, keep, causal, block):
+    def forward(ctx, q, k, v, positions, keep, causal: bool, block: int):
         ctx.save_for_backward(q, k, v, positions, keep)
-        ctx.causal, ctx.block = causal, block
-        batch, length, heads, _ = q.shape
-        pieces = segments(length, batch * heads, block)
-        held = _hold(k, v, positions, keep, pieces, block)
-        out, scratch = torch.empty(q.shape, dtype=q.dtype, device=q.device), Scratch()
-        for start, stop in pieces:
-            at = beside(start, stop, length, block, causal)
-            out[:, start:stop] = answer_segment(
-                q[:, start:stop], None if positions is None else positions[:, start:stop],
-                cut(k, v, positions, keep, at), held, scratch,
-                start=start, first=at.start, length=length, block=block, causal=causal,
-            )  # fmt: skip
-        return out
+        ctx.plan = plan = Plan(q.shape[1], block, causal)
+        segments = plan.segments(ROWS // (q.shape[0] * q.shape[2]))
+        held = _held(plan, segments, k, v, positions, keep)
+        y, scratch = torch.empty(q.shape, dtype=q.dtype, device=q.device), Scratch()
+        for start, stop in segments:
+            first, last = plan.beside(start, stop)
+            cells = _cut(k, v, positions, keep, first, last)
+            turns = None if positions is None else positions[:, start:stop]
+            y[:, start:stop] = answer_segment(plan, start, q[:, start:stop], turns, cells, first, held, scratch)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):
         q, k, v, positions, keep = ctx.saved_tensors
-        causal, block = ctx.causal, ctx.block
-        batch, length, heads, dim_head = q.shape
-        whole, pieces = unit(length, block), segments(length, batch * heads, block)
-        held = _hold(k, v, positions, keep, pieces, block)
-        held_total = None if held is None else (torch.zeros_like(held.k), torch.zeros_like(held.v))
-        dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
-        scratch, ready = Scratch(), 0
-        for start, stop in pieces:
-            turns = None if positions is None else positions[:, start:stop]
-            at = beside(start, stop, length, block, causal)
-            near, rounded = pool_near(cut(k, v, positions, keep, at), start, stop, at.start, length, block, causal)
-            parts = partition(near, held, start=start, stop=rounded, length=length, block=block, causal=causal)
-            piece = q[:, start:stop] if turns is None else rotate(q[:, start:stop], turns)
-            rows = rows_of(piece, whole) * dim_head**-0.5
-            totals = scratch("k", near.k, *near.k.shape).zero_(), scratch("v", near.v, *near.v.shape).zero_()
-            d_rows = gradients(
-                rows, rows_of(upstream[:, start:stop], whole), parts, near, held, (totals, held_total), scratch
-            )
-            d_piece = d_rows.view(batch, heads, -1, dim_head)[:, :, : stop - start].transpose(1, 2) * dim_head**-0.5
-            dq[:, start:stop] = d_piece if turns is None else rotate(d_piece, -turns)
-            for total, part in zip((dk, dv), unpool(near, *totals), strict=True):
-                total[:, at.start : ready] += part[:, : ready - at.start]
-                total[:, ready : at.stop] = part[:, ready - at.start :]
-            ready = at.stop
+        plan, (batch, _, heads, dim_head) = ctx.plan, q.shape
+        segments = plan.segments(ROWS // (batch * heads))
+        held = _held(plan, segments, k, v, positions, keep)
         if held is not None:
-            _spread(unpool(held, *held_total), (dk, dv), keep, pieces)
+            held = held._replace(totals=(torch.zeros_like(held.k), torch.zeros_like(held.v)))
+        dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
+        scratch, done = Scratch(), 0
+        for start, stop in segments:
+            first, last = plan.beside(start, stop)
+            near = plan.near(_cut(k, v, positions, keep, first, last), first, start, stop)
+            totals = (scratch(name, t, *t.shape).zero_() for name, t in (("near k", near.k), ("near v", near.v)))
+            near = near._replace(totals=tuple(totals))
+            turns = None if positions is None else positions[:, start:stop]
+            rows = plan.rows(_turned(q[:, start:stop], turns)).mul(dim_head**-0.5)
+            d_rows = gradients(
+                rows, plan.rows(upstream[:, start:stop]), plan.parts(near, held, start, stop), scratch
+            ).mul_(dim_head**-0.5)
+            d_turned = d_rows.view(batch, heads, -1, dim_head)[:, :, : stop - start].transpose(1, 2)
+            dq[:, start:stop] = _turned(d_turned, None if turns is None else -turns)
+            for total, part in zip((dk, dv), unpool(near), strict=True):
+                total[:, first:done] += part[:, : done - first]
+                total[:, done:last] = part[:, done - first :]
+            done = last
+        if held is not None:
+            for total, gradient in zip((dk, dv), unpool(held), strict=True):
+                _spread(gradient, total, keep, segments)
         return dq, dk, dv, None, None, None, None
 
 
-def _hold(k, v, positions, keep, pieces, block: int) -> Runs | None:
-    length = k.shape[1]
-    if levels(length, block) <= NEAR:
-        return None
-    return hold((coarse_cells(cut(k, v, positions, keep, slice(*piece))) for piece in pieces), length, block)
+def _turned(x: Tensor, positions: Tensor | None) -> Tensor:
+    return x if positions is None else rotate(x, positions)
 
 
-def _spread(gradients, totals, keep, pieces) -> None:
-    """Add the gradients of the lowest cells held to those of their tokens."""
+def _cut(k: Tensor, v: Tensor, positions: Tensor | None, keep: Tensor | None, start: int, stop: int) -> Cells:
+    turns, real = (None if t is None else t[:, start:stop] for t in (positions, keep))
+    return token_cells(k[:, start:stop], v[:, start:stop], turns, real)
+
+
+def _held(
+    plan: Plan, segments: list[tuple[int, int]], k: Tensor, v: Tensor, positions: Tensor | None, keep: Tensor | None
+) -> Runs | None:
+    return plan.held(coarse_cells(_cut(k, v, positions, keep, start, stop)) for start, stop in segments)
+
+
+def _spread(gradient: Tensor, total: Tensor, keep: Tensor | None, segments: list[tuple[int, int]]) -> None:
+    """Add the gradient of the lowest cells held, means of real tokens, to that of their tokens."""
     size = 1 << NEAR
-    for start, stop in pieces:
-        for total, gradient in zip(totals, gradients, strict=True):
-            count = torch.ones_like(total[:, start:stop, 0, 0]) if keep is None else keep[:, start:stop].to(total.dtype)
-            pairs = F.pad(count, (0, -(stop - start) % size)).unflatten(1, (-1, size))
-            share = (pairs / pairs.sum(2, keepdim=True).clamp_min(1)).flatten(1)[:, : stop - start]
-            wide = gradient[:, start // size : -(-stop // size)].repeat_interleave(size, dim=1)[:, : stop - start]
-            total[:, start:stop] += wide.to(total.dtype) * share[..., None, None]
+    for start, stop in segments:
+        real = torch.ones_like(total[:, start:stop, 0, 0]) if keep is None else keep[:, start:stop].to(total.dtype)
+        real = F.pad(real, (0, -real.shape[1] % size)).unflatten(1, (-1, size))
+        share = real / real.sum(2, keepdim=True).clamp_min(1)
+        wide = gradient[:, start // size : -(-stop // size), None] * share[..., None, None]
+        total[:, start:stop] += wide.flatten(1, 2)[:, : stop - start]

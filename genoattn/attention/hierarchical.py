@@ -147,9 +147,9 @@ class HierarchicalAttention(Attention):
         return q, token_cells(k, v, positions, layout.keep)
 
     def flops(self, length: int) -> int:
-        """Projections, and what each query reads, in whole units: three blocks of tokens, and half as many cells a level.
+        """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.
 
-        In a causal layer two blocks of tokens, and again half as many cells, of which a quarter are seen twice as hidden.
+        In a causal layer two blocks of tokens, and one of cells a level, a quarter of them hidden.
         """
         count, whole = levels(length, self.block), unit(length, self.block)
         keys = (2 if self.causal else 3) * self.block + (count - 1) * (

@@ -1,49 +1,19 @@
 """One softmax over a multi-resolution partition of the keys: exact nearby, pooled cells at doubling distance."""
 
-from typing import NamedTuple, final
+from collections.abc import Iterator
+from typing import final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.base import Attention, Layout, Read, blank
+from genoattn.attention.cells import Cells, coarse_cells, joined, levels, token_cells, unit
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate
+from genoattn.attention.multilevel import HierarchicalFunction, Plan, answer_segment
+from genoattn.attention.partition import Scratch
 from genoattn.attention.segments import HIDDEN
 from genoattn.errors import UserError
-
-
-class Cells(NamedTuple):
-    """Sums over the real tokens of each cell, and how many those are; cells [batch, cells, …]."""
-
-    k: Tensor
-    v: Tensor
-    positions: Tensor
-    count: Tensor
-
-    def padded(self, cells: int) -> "Cells":
-        """With empty cells at the end, to a multiple of so many."""
-        tail = -self.count.shape[1] % cells
-        return Cells(*(F.pad(t, (0, 0) * (t.dim() - 2) + (0, tail)) for t in self))
-
-    def halved(self) -> "Cells":
-        """Two neighbours made one."""
-        return Cells(*(t.unflatten(1, (-1, 2)).sum(2) for t in self))
-
-    def means(self, rotary: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean keys, turned by the mean position, mean values, and the logarithm of the count; HIDDEN where empty."""
-        present = self.count.clamp_min(1)
-        k, v = self.k / present[..., None, None], self.v / present[..., None, None]
-        bias = torch.where(self.count > 0, present.to(k.dtype).log(), HIDDEN)
-        return (rotate(k, self.positions // present) if rotary else k), v, bias
-
-
-class Part(NamedTuple):
-    """A softmax not yet divided: the largest score, and sums of exp(score - largest) times values and alone."""
-
-    largest: Tensor
-    sums: Tensor
-    total: Tensor
 
 
 def hierarchical_attention(
@@ -63,85 +33,8 @@ def hierarchical_attention(
     so read once. A cell stands for its real tokens by their mean key, mean value and the logarithm of their count.
     With `positions` queries and means are turned. At padding q, k and v may hold anything finite.
     """
-    length = q.shape[1]
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
-    turns = torch.zeros_like(real).long() if positions is None else positions.expand_as(real)
-    rotary = positions is not None
-    if positions is not None:
-        q = rotate(q, positions)
-    cells = Cells(blank(k, keep), blank(v, keep), turns * real, real.long())
-    parts = [_near(q, cells, block, causal, rotary)]
-    for level in range(1, levels(length, block)):
-        cells = cells.padded(block).halved()
-        parts.append(_far(q, cells, block, level, causal, rotary))
-    largest = torch.stack([part.largest for part in parts]).amax(0).detach()
-    weights = [(part.largest - largest).exp() for part in parts]
-    sums = sum(part.sums * weight for part, weight in zip(parts, weights, strict=True))
-    total = sum(part.total * weight for part, weight in zip(parts, weights, strict=True))
-    assert isinstance(sums, Tensor) and isinstance(total, Tensor)
-    return blank(sums / total, keep)
-
-
-def levels(length: int, block: int) -> int:
-    """How many levels it takes until the blocks beside one's own are all there are."""
-    count = 1
-    while -(-length // (block << (count - 1))) > 2:
-        count += 1
-    return count
-
-
-def _near(q: Tensor, cells: Cells, block: int, causal: bool, rotary: bool) -> Part:
-    """The tokens of a query's own block and of those beside it."""
-    length = q.shape[1]
-    k, v, bias = cells.padded(block).means(rotary)
-    rows = F.pad(q, (0, 0, 0, 0, 0, -length % block)).unflatten(1, (-1, block))
-    sides = (-1, 0) if causal else (-1, 0, 1)
-    beside = [_shifted(t, block, sides, fill) for t, fill in ((k, 0.0), (v, 0.0), (bias, HIDDEN))]
-    if causal:
-        index = torch.arange(block, device=q.device)
-        ahead = F.pad(index[None, :] > index[:, None], (block, 0))
-        return _read(rows, beside[0], beside[1], beside[2][:, :, None, None, :].masked_fill(ahead, HIDDEN), length)
-    return _read(rows, beside[0], beside[1], beside[2][:, :, None, None, :], length)
-
-
-def _shifted(x: Tensor, block: int, sides: tuple[int, ...], fill: float) -> Tensor:
-    """For each block, itself and the blocks so far to the side, one after another: [batch, blocks, keys, …]."""
-    x = x.unflatten(1, (-1, block))
-    wide = F.pad(x, (0, 0) * (x.dim() - 2) + (1, 1), value=fill)
-    return torch.cat([wide[:, 1 + side : 1 + side + x.shape[1]] for side in sides], dim=2)
-
-
-def _far(q: Tensor, cells: Cells, block: int, level: int, causal: bool, rotary: bool) -> Part:
-    """Of the blocks of a level beside a query's own, the halves that lower levels have not read, in its cells."""
-    length, half = q.shape[1], block // 2
-    span = block << level
-    k, v, bias = cells.padded(block).means(rotary)
-    rows = F.pad(q, (0, 0, 0, 0, 0, -length % span)).unflatten(1, (-1, 2, span // 2))
-    halves = [
-        F.pad(t.unflatten(1, (-1, 2, half)), (0, 0) * t.dim() + (1, 1), value=fill)
-        for t, fill in ((k, 0.0), (v, 0.0), (bias, HIDDEN))
-    ]
-    blocks = rows.shape[1]
-    parts = []
-    # A query in the first half of its block has read the second half of the block before it, one in the second half
-    # the first half of the block after it.
-    for parity, reads in ((0, ((0, 0), (2, 0), (2, 1))), (1, ((0, 0), (0, 1), (2, 1)))):
-        seen = [(side, part) for side, part in reads if side == 0 or not causal]
-        keys, values, biases = (
-            torch.cat([t[:, side : side + blocks, part] for side, part in seen], dim=2) for t in halves
-        )
-        parts.append(_read(rows[:, :, parity], keys, values, biases[:, :, None, None, :], None))
-    return Part(*(torch.stack(pair, dim=2).flatten(1, 3)[:, :length] for pair in zip(*parts, strict=True)))
-
-
-def _read(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, length: int | None) -> Part:
-    """q [batch, blocks, queries, heads, channels]; k and v the keys of each block. Flat where a length is given."""
-    scores = torch.einsum("bnqhd,bnkhd->bnhqk", q, k) * q.shape[-1] ** -0.5 + bias
-    largest = scores.amax(-1, keepdim=True).detach()
-    weights = (scores - largest).exp()
-    sums = torch.einsum("bnhqk,bnkhd->bnqhd", weights, v)
-    part = Part(largest.transpose(2, 3), sums, weights.sum(-1, keepdim=True).transpose(2, 3))
-    return part if length is None else Part(*(t.flatten(1, 2)[:, :length] for t in part))
+    turns = None if positions is None else positions.expand(q.shape[:2])
+    return blank(HierarchicalFunction.apply(q, k, v, turns, keep, causal, block), keep)
 
 
 def naive_hierarchical_attention(
@@ -226,15 +119,44 @@ class HierarchicalAttention(Attention):
         )
         return self.heads.merge(y)
 
+    @torch.no_grad()
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        """In two passes: the first pools what is far, the second answers; no gradient flows.
+
+        Between segments it holds an eighth of the keys and values as cells, and one block of the highest near level.
+        """
+        plan = Plan(length, self.block, self.causal)
+        segments = plan.segments(segment + plan.unit - 1)
+        held = plan.held(coarse_cells(self._cells(*read(*at))[1]) for at in segments)
+        before, scratch = None, Scratch()
+        for start, stop in segments:
+            x, layout = read(start, plan.beside(start, stop)[1])
+            q, cells = self._cells(x, layout)
+            q, keep = q[:, : stop - start], None if layout.keep is None else layout.keep[:, : stop - start]
+            turns = positions_of(x, layout.positions)[:, : stop - start] if self.rotary else None
+            cells = cells if before is None else joined([before, cells])
+            first = start + x.shape[1] - cells.count.shape[1]
+            y = answer_segment(plan, start, q, turns, cells, first, held, scratch)
+            before = cells.part(slice(max(0, stop - plan.unit - first), stop - first))
+            yield start, stop, self.heads.merge(blank(y.to(q.dtype), keep))
+
+    def _cells(self, x: Tensor, layout: Layout) -> tuple[Tensor, Cells]:
+        """Queries, and keys and values each in a cell of its own."""
+        q, k, v = self.heads.split(blank(x, layout.keep))
+        positions = positions_of(x, layout.positions).expand(x.shape[:2]) if self.rotary else None
+        return q, token_cells(k, v, positions, layout.keep)
+
     def flops(self, length: int) -> int:
-        """Projections, three blocks of tokens for each query, and a block and a half of cells at each level."""
-        width = self.heads.count * self.heads.dim_head
-        near = -(-length // self.block) * self.block * (2 if self.causal else 3) * self.block
-        far = 0
-        for level in range(1, levels(length, self.block)):
-            padded = -(-length // (self.block << level)) * (self.block << level)
-            far += padded * self.block * (3 if self.causal else 6) // 4
-        return self.heads.flops(length) + 4 * (near + far) * width
+        """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.
+
+        In a causal layer two blocks of tokens, and one of cells a level, a quarter of them hidden.
+        """
+        count, whole = levels(length, self.block), unit(length, self.block)
+        keys = (2 if self.causal else 3) * self.block + (count - 1) * (
+            self.block if self.causal else 3 * self.block // 2
+        )
+        queries = -(-length // whole) * whole
+        return self.heads.flops(length) + 4 * queries * keys * self.heads.count * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:
         """The keys and values of two blocks of tokens, and of three blocks of cells at each level."""

@@ -43,6 +43,7 @@ OTHER_SETTINGS = [
     ("gated", {"inner": "linear", "per": "head"}),
     ("gated", {"inner": "none"}),
     ("hierarchical", {"block": 4, "positions": "none"}),
+    ("hierarchical", {"block": 8, "cross": 0.5, "sharpness": 4.0}),
     ("sparse", {"block": 8, "blocks": 3}),
     ("sparse", {"block": 16, "blocks": 4, "positions": "none", "qk_norm": False}),
     ("sparse", {"block": 8, "blocks": 6, "cross": 0.5}),
@@ -251,7 +252,9 @@ def test_a_query_that_sees_nothing_answers_zero():
 
 
 @DIRECTIONS
-@pytest.mark.parametrize(("variant", "reach"), [("full", 99), ("topk", 99), ("sparse", 99), ("window", 7)])
+@pytest.mark.parametrize(
+    ("variant", "reach"), [("full", 99), ("topk", 99), ("sparse", 99), ("hierarchical", 99), ("window", 7)]
+)
 def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, reach, causal):
     torch.manual_seed(0)
     sides = {"left": reach, "right": reach} if variant == "window" else {}

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from genoattn.attention import sparse
 from genoattn.attention.base import Layout
 from genoattn.attention.sparse import SparseAttention, choose, sparse_attention
 from genoattn.laws.probes import counted

@@ -1,6 +1,7 @@
 """One softmax over a multi-resolution partition of the keys: exact nearby, pooled cells at doubling distance."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import final
 
 import torch
@@ -12,7 +13,7 @@ from genoattn.attention.cells import Cells, coarse_cells, joined, levels, token_
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate
 from genoattn.attention.multilevel import HierarchicalFunction, Plan, answer_segment
 from genoattn.attention.partition import Scratch
-from genoattn.attention.segments import HIDDEN
+from genoattn.attention.segments import HIDDEN, crossing_heads
 from genoattn.errors import UserError
 
 
@@ -25,16 +26,19 @@ def hierarchical_attention(
     block: int,
     positions: Int[Tensor, "#batch length"] | None = None,
     keep: Bool[Tensor, "batch length"] | None = None,
+    seen: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention over tokens nearby and cells of 2^l of them farther away; 0 at padding.
 
     Blocks of level l are `block` cells of 2^l tokens. A query reads the tokens of its block and of those beside it;
     then, level by level, of the blocks beside its own what it has not read yet, in that level's cells. Every token is
     so read once. A cell stands for its real tokens by their mean key, mean value and the logarithm of their count.
-    With `positions` queries and means are turned. At padding q, k and v may hold anything finite.
+    With `positions` queries and means are turned. At padding q, k and v may hold anything finite. Where not all real
+    tokens are, `seen` says which are; a query that sees none answers something finite.
     """
     turns = None if positions is None else positions.expand(q.shape[:2])
-    return blank(HierarchicalFunction.apply(q, k, v, turns, keep, causal, block), keep)
+    shown = keep if seen is None else seen
+    return blank(HierarchicalFunction.apply(q, k, v, turns, shown, causal, block), keep)
 
 
 def naive_hierarchical_attention(
@@ -46,11 +50,13 @@ def naive_hierarchical_attention(
     block: int,
     positions: Int[Tensor, "#batch length"] | None = None,
     keep: Bool[Tensor, "batch length"] | None = None,
+    seen: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """The same from the whole square: full attention in which a far key is replaced by the mean of its cell."""
     length = q.shape[1]
     index = torch.arange(length, device=q.device)
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
+    shown = keep if seen is None else seen
+    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if shown is None else shown
     turns = torch.zeros_like(real).long() if positions is None else positions.expand_as(real)
     scores = q.new_zeros(q.shape[0], q.shape[2], length, length)
     turned_q = q if positions is None else rotate(q, positions)
@@ -69,6 +75,19 @@ def naive_hierarchical_attention(
     visible = real[:, None, None, :] & ((index[:, None] >= index) | (not causal))
     weights = scores.masked_fill(~visible, HIDDEN).softmax(-1).masked_fill(~visible, 0)
     return blank(torch.einsum("bhqk,bkhd->bqhd", weights, v), keep)
+
+
+def _across(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, layout: Layout, causal: bool) -> Tensor:
+    """Each segment's queries over the tokens of all others, in cells without its own; 0 where there are none."""
+    y = torch.zeros_like(q)
+    if layout.segments is None:
+        return y
+    for segment in layout.segments.unique():
+        own = layout.segments == segment
+        others = ~own if layout.keep is None else ~own & layout.keep
+        some = others.cummax(1).values if causal else others.any(1, keepdim=True)
+        y = torch.where((own & some)[:, :, None, None], attend(q, k, v, seen=others), y)
+    return y
 
 
 @final
@@ -90,13 +109,16 @@ class HierarchicalAttention(Attention):
         positions: str = "rotary",
         qk_norm: bool = True,
         sharpness: float = 1.0,
+        alike: bool = False,
+        cross: float = 0.0,
     ):
         super().__init__()
         if block < 2 or block % 2:
             raise UserError(f"attention.block must be an even number of tokens from 2, got {block}")
-        self.heads = Heads(dim, heads, qk_norm, sharpness)
+        self.heads = Heads(dim, heads, qk_norm, sharpness, alike)
         self.causal = causal
-        self.averages = True
+        self.crossing = crossing_heads(cross, heads)
+        self.averages = not self.crossing
         self.block = block
         self.rotary = check_positions(positions, self.heads)
         self.sided = ROTARY if self.rotary else None
@@ -104,20 +126,22 @@ class HierarchicalAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self.heads.split(blank(x, layout.keep))
-        turns = positions_of(x, layout.positions) if self.rotary else None
-        y = hierarchical_attention(q, k, v, causal=self.causal, block=self.block, positions=turns, keep=layout.keep)
-        return self.heads.merge(y)
+        return self._answers(hierarchical_attention, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
+        return self._answers(naive_hierarchical_attention, x, layout)
+
+    def _answers(self, attend: Callable[..., Tensor], x: Tensor, layout: Layout) -> Tensor:
         q, k, v = self.heads.split(blank(x, layout.keep))
         turns = positions_of(x, layout.positions) if self.rotary else None
-        y = naive_hierarchical_attention(
-            q, k, v, causal=self.causal, block=self.block, positions=turns, keep=layout.keep
-        )
-        return self.heads.merge(y)
+        attend = partial(attend, causal=self.causal, block=self.block, positions=turns, keep=layout.keep)
+        own = self.heads.count - self.crossing
+        parts = [attend(*(t[:, :, :own] for t in (q, k, v)))] if own else []
+        if self.crossing:
+            parts.append(_across(attend, *(t[:, :, own:] for t in (q, k, v)), layout, self.causal))
+        return self.heads.merge(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0])
 
     @torch.no_grad()
     def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
@@ -125,6 +149,9 @@ class HierarchicalAttention(Attention):
 
         Between segments it holds an eighth of the keys and values as cells, and one block of the highest near level.
         """
+        if self.crossing:  # a cell would need its sums by segment
+            yield from super().stream(read, length, segment)
+            return
         plan = Plan(length, self.block, self.causal)
         segments = plan.segments(segment + plan.unit - 1)
         held = plan.held(coarse_cells(self._cells(*read(*at))[1]) for at in segments)
@@ -149,14 +176,15 @@ class HierarchicalAttention(Attention):
     def flops(self, length: int) -> int:
         """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.
 
-        In a causal layer two blocks of tokens, and one of cells a level, a quarter of them hidden.
+        In a causal layer two blocks of tokens, and one of cells a level, a quarter of them hidden. Heads that cross
+        read nothing in a sequence of one segment, and this again for each segment where there are several.
         """
         count, whole = levels(length, self.block), unit(length, self.block)
         keys = (2 if self.causal else 3) * self.block + (count - 1) * (
             self.block if self.causal else 3 * self.block // 2
         )
         queries = -(-length // whole) * whole
-        return self.heads.flops(length) + 4 * queries * keys * self.heads.count * self.heads.dim_head
+        return self.heads.flops(length) + 4 * queries * keys * (self.heads.count - self.crossing) * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:
         """The keys and values of two blocks of tokens, and of three blocks of cells at each level."""

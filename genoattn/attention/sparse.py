@@ -1,15 +1,14 @@
 """Softmax attention over blocks of keys chosen by pooled scores, for each block of queries and each head."""
 
-from collections.abc import Iterator
-from typing import Any, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.gathered import FUSED, GatheredAttention, at_least_float32, groups
 from genoattn.attention.heads import (
     ROTARY,
     Heads,
@@ -21,13 +20,6 @@ from genoattn.attention.heads import (
 )
 from genoattn.attention.segments import HIDDEN, attend_by_segment, crossing_heads, extra_channels
 from genoattn.errors import UserError
-
-OUT_OF_SIGHT = -1e30
-"""Added to the score of a key that is not seen: far below HIDDEN, and finite, so that no row becomes NaN."""
-SCRATCH = {"cpu": 2**20, "cuda": 2**26}
-"""Numbers of a gathered tensor, or of scores of blocks, that stand at once (elsewhere as on a CPU)."""
-FUSED = frozenset({"cpu"})
-"""Devices with torch's flash kernel for CPUs; on others plain products and a softmax do its work."""
 
 
 def sparse_attention(
@@ -51,7 +43,7 @@ def sparse_attention(
     real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
     real = F.pad(real, (0, tail)).unflatten(1, (-1, block))
     with torch.autocast(q.device.type, enabled=False):
-        taken = _wide(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
+        taken = at_least_float32(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
         q, k, v = (t.to(taken) for t in (q, k, v))
         if tail:
             q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
@@ -62,7 +54,7 @@ def sparse_attention(
         chosen = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
-        y = _Sparse.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
+        y = GatheredAttention.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
     assert isinstance(y, Tensor)
     y = y.transpose(1, 2).unflatten(0, real.shape[:2]).flatten(1, 2)[:, :length]
     return blank(y, keep).to(kind)
@@ -94,7 +86,7 @@ def choose(
     index = torch.arange(count, device=q.device)
     empty = ~real.any(-1)[:, None, None, :]
     parts = []
-    for rows in _groups(count, batch * heads * count, q.device):
+    for rows in groups(count, batch * heads * count, q.device):
         scores = asks[:, :, rows] @ means.permute(0, 2, 3, 1)
         ahead = index[None, :] - index[rows, None]
         scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
@@ -107,118 +99,7 @@ def choose(
 
 def _sums(x: Tensor, real: Tensor) -> Tensor:
     """The sum of each block over its real tokens, in at least float32: [batch, count, heads, channels]."""
-    return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(_wide(x))
-
-
-def _groups(total: int, each: int, device: torch.device) -> Iterator[slice]:
-    """Slices of a total of things, as many at once as hold the scratch numbers, `each` a thing."""
-    step = max(1, SCRATCH.get(device.type, SCRATCH["cpu"]) // each)
-    for start in range(0, total, step):
-        yield slice(start, min(start + step, total))
-
-
-class _Sparse(torch.autograd.Function):
-    """q, k, v: [blocks, heads, block, channels]; chosen: [blocks, heads, few]; real: [blocks, block].
-
-    Both passes gather the keys and values of a group of blocks at a time, and backward adds to one gradient of all:
-    the backward pass of a gather would make one of its own, as long as the sequence, for every group.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, real: Tensor, causal: bool, scale: float
-    ) -> Tensor:
-        k, v = k.contiguous(), v.contiguous()
-        y, lse = torch.empty_like(q), torch.empty(q.shape[:3], dtype=_wide(q), device=q.device)
-        for rows in _groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
-            index, mask = _seen(chosen, real, rows, causal, lse.dtype)
-            few_k, few_v = _gather(k, index), _gather(v, index)
-            part, part_lse = _attend(q[rows].flatten(0, 1), few_k, few_v, mask, scale)
-            y[rows], lse[rows] = part.view_as(y[rows]), part_lse.view_as(lse[rows])
-        ctx.save_for_backward(q, k, v, chosen, real, y, lse)
-        ctx.causal, ctx.scale = causal, scale
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, chosen, real, y, lse = ctx.saved_tensors
-        dq = torch.empty_like(q)
-        dk, dv = (torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (k, v))
-        for rows in _groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
-            index, mask = _seen(chosen, real, rows, ctx.causal, lse.dtype)
-            few_k, few_v = _gather(k, index), _gather(v, index)
-            asked, dy, answer, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))
-            part, few_dk, few_dv = _attend_backward(dy, asked, few_k, few_v, answer, total, mask, ctx.scale)
-            dq[rows] = part.view_as(dq[rows])
-            for gradient, few in ((dk, few_dk), (dv, few_dv)):
-                flat = gradient.view(-1, k.shape[2] * k.shape[3])
-                flat.index_add_(0, index.flatten(), few.reshape(-1, flat.shape[1]).to(flat.dtype))
-        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None, None
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def _gather(x: Tensor, index: Tensor) -> Tensor:
-    """The chosen blocks one after another: [blocks * heads, keys, channels]."""
-    few = x.view(-1, x.shape[2] * x.shape[3]).index_select(0, index.flatten())
-    return few.view(len(index), -1, x.shape[3])
-
-
-def _seen(chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Where a group's keys stand among all blocks of all heads, and what to add to their scores.
-
-    The mask is [blocks * heads or 1, block or 1, keys], or None where all is seen.
-    """
-    blocks, heads = chosen[rows], torch.arange(chosen.shape[1], device=chosen.device)[:, None]
-    index = (blocks.clamp_min(0) * len(heads) + heads).flatten(0, 1)
-    visible = real[blocks.clamp_min(0)] & (blocks >= 0)[..., None]
-    mask = None
-    if not visible.all():
-        mask = torch.where(visible, 0.0, OUT_OF_SIGHT).to(dtype).flatten(2).flatten(0, 1)[:, None]
-    if causal:  # a block's own is the last of its blocks
-        block = real.shape[1]
-        ahead = torch.ones(block, block, dtype=torch.bool, device=real.device).triu(1)
-        own = F.pad(torch.where(ahead, OUT_OF_SIGHT, 0.0).to(dtype), (visible.shape[2] * block - block, 0))[None]
-        mask = own if mask is None else mask + own
-    return index, mask
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Softmax attention and the logarithm of its denominators, each sequence of the batch by itself."""
-    if q.device.type in FUSED:
-        mask = None if mask is None else mask[:, None]
-        y, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q[:, None], k[:, None], v[:, None], attn_mask=mask, scale=scale
-        )
-        return y[:, 0], lse[:, 0]
-    scores = _scores(q, k, mask, scale)
-    lse = scores.logsumexp(-1)
-    return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
-
-
-def _attend_backward(
-    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v."""
-    if q.device.type in FUSED:
-        mask = None if mask is None else mask[:, None]
-        dy, q, k, v, y, lse = (t[:, None] for t in (dy, q, k, v, y, lse))
-        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            dy, q, k, v, y, lse, 0.0, False, attn_mask=mask, scale=scale
-        )
-        return gradients[0][:, 0], gradients[1][:, 0], gradients[2][:, 0]
-    weights = (_scores(q, k, mask, scale) - lse[..., None]).exp()
-    shared = (dy * y).sum(-1, keepdim=True, dtype=lse.dtype)
-    dscores = (weights * ((dy @ v.transpose(1, 2)) - shared) * scale).to(q.dtype)
-    return dscores @ k, dscores.transpose(1, 2) @ q, weights.to(dy.dtype).transpose(1, 2) @ dy
-
-
-def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    scores = (q @ k.transpose(1, 2)).to(_wide(q)) * scale
-    return scores if mask is None else scores + mask
+    return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(at_least_float32(x))
 
 
 @final

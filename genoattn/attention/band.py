@@ -137,7 +137,7 @@ class _BandAttention(torch.autograd.Function):
     def forward(ctx, q, k, v, few_k, few_v, band, keep, real, few, slopes, scale):
         batch, queries, heads, _ = q.shape
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-        total = torch.empty(batch, queries, heads, dtype=q.dtype, device=q.device)
+        total = torch.empty(batch, queries, heads, 1, dtype=q.dtype, device=q.device)
         attend = _flash if q.device.type == "cpu" else _plain
         step, segment = band.dilation, _segment(keep, slopes)
         for phase, own, near, calls in plan(queries, k.shape[1], band, batch, BLOCK, segment):
@@ -148,17 +148,17 @@ class _BandAttention(torch.autograd.Function):
                 hidden = _hidden(mask, kept, run)
                 y, lse = attend(_queries(x, run), _keys(keys, run), _keys(values, run), hidden, scale)
                 _queries(o, run).copy_(y)
-                _queries(t[..., None], run)[..., 0].copy_(lse)
+                _queries(t, run).copy_(lse[..., None])
                 whole = run._replace(blocks=1, rows=run.blocks * run.rows)
                 if few is not None:
                     beside = _few(few_k, run), _few(few_v, run), _few_mask(few, run, q)
                     y, lse = attend(_queries(x, whole), *beside, scale)
-                    _merge(_queries(o, whole), _queries(t[..., None], whole)[..., 0], y, lse)
+                    _merge(_queries(o, whole), _queries(t, whole), y, lse[..., None])
                 if real is not None:
                     # Weights of exp(score - infinity) are 0, and so is all that backward makes of them.
                     padding = ~_queries(real[:, phase::step, None, None], whole)
                     _queries(o, whole).masked_fill_(padding, 0)
-                    _queries(t[..., None], whole).masked_fill_(padding, float("inf"))
+                    _queries(t, whole).masked_fill_(padding, float("inf"))
         ctx.save_for_backward(q, k, v, few_k, few_v, out, total)
         ctx.others = band, keep, few, slopes, scale
         return out
@@ -174,7 +174,7 @@ class _BandAttention(torch.autograd.Function):
         attend = _flash_backward if q.device.type == "cpu" else _plain_backward
         step, segment, block = band.dilation, _segment(keep, slopes), backward_block(band)
         for phase, own, near, calls in plan(q.shape[1], k.shape[1], band, len(q), block, segment):
-            mine = [t[:, phase::step] for t in (g, q, out, total[..., None], dq)]
+            mine = [t[:, phase::step] for t in (g, q, out, total, dq)]
             keys, values, to_k, to_v = (t[:, own::step] for t in (k, v, dk, dv))
             kept = None if keep is None else keep[:, own::step]
             mask = _band_mask(near, min(block, mine[1].shape[1]), None if slopes is None else slopes * step, q)
@@ -254,7 +254,7 @@ def _hidden(mask: Tensor, keep: Tensor | None, run: Run) -> Tensor:
 def _merge(out: Tensor, total: Tensor, y: Tensor, lse: Tensor) -> None:
     """Put the answers from more keys to those from others, in place: one softmax over both."""
     both = torch.logaddexp(total, lse)
-    out.mul_((total - both).exp_()[..., None]).addcmul_(y, (lse - both).exp_()[..., None])
+    out.mul_((total - both).exp_()).addcmul_(y, (lse - both).exp_())
     total.copy_(both)
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 State: TypeAlias = tuple[Tensor, ...]
-Inputs: TypeAlias = tuple[Tensor | None, ...]
+Inputs: TypeAlias = tuple[Any, ...]
+"""Tensors, or None where nothing is given."""
 Step: TypeAlias = Callable[[State, Inputs, Inputs], tuple[Tensor | None, State]]
 """`step(state, pieces, shared)`: the answer at a segment's tokens (None where none is asked) and the state after it."""
 
@@ -36,8 +37,8 @@ def scan(
     segment: int,
     backwards: bool = False,
     sparse: bool = False,
-) -> tuple[Tensor | None, State]:
-    """The answers side by side along dimension 1, and the state after the last segment.
+) -> tuple[Any, State]:
+    """The answers side by side along dimension 1 (None where steps give none), and the state after the last segment.
 
     Inputs are [batch, length, …] or, with one entry for each segment, [batch, segments, …]; so are the answers, which
     are one for each segment if `sparse`. What is `shared` goes whole to each step. Gradients flow to the state, the
@@ -45,7 +46,7 @@ def scan(
     """
     plan = _Plan(step, segment, backwards, sparse, len(state), len(inputs))
     with torch.autocast(_device(inputs), enabled=False):
-        y, *after = _Scan.apply(plan, *state, *inputs, *shared)  # pyright: ignore[reportGeneralTypeIssues]
+        y, *after = _Scan.apply(plan, *state, *inputs, *shared)  # pyright: ignore
     return y, tuple(after)
 
 
@@ -59,7 +60,7 @@ class _Plan(NamedTuple):
     states: int
     inputs: int
 
-    def split(self, tensors: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+    def split(self, tensors: Inputs) -> tuple[Inputs, Inputs, Inputs]:
         """What concerns the state, the inputs and what is shared."""
         last = self.states + self.inputs
         return tensors[: self.states], tensors[self.states : last], tensors[last:]

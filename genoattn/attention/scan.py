@@ -44,7 +44,8 @@ def scan(
     are one for each segment if `sparse`. What is `shared` goes whole to each step. Gradients flow to the state, the
     inputs and what is shared, and to nothing else that the step might hold. No autocast reaches a step.
     """
-    plan = _Plan(step, segment, backwards, sparse, len(state), len(inputs))
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *inputs, *shared) if t is not None)
+    plan = _Plan(step, segment, backwards, sparse, learns, len(state), len(inputs))
     with torch.autocast(_device(inputs), enabled=False):
         y, *after = _Scan.apply(plan, *state, *inputs, *shared)  # pyright: ignore
     return y, tuple(after)
@@ -57,6 +58,7 @@ class _Plan(NamedTuple):
     segment: int
     backwards: bool
     sparse: bool
+    learns: bool
     states: int
     inputs: int
 
@@ -100,7 +102,8 @@ class _Scan(torch.autograd.Function):
         length, borders, y = _length(inputs), [], None
         pieces = plan.pieces(length)
         for piece in pieces:
-            borders.extend(state)
+            if plan.learns:
+                borders.extend(state)
             answer, state = plan.step(state, _parts(inputs, piece, length), shared)
             if answer is None or len(pieces) == 1:
                 y = answer
@@ -109,7 +112,8 @@ class _Scan(torch.autograd.Function):
                 y = answer.new_empty(len(answer), len(pieces) if plan.sparse else length, *answer.shape[2:])
             y[:, piece[plan.sparse]] = answer
         ctx.plan = plan
-        ctx.save_for_backward(*inputs, *shared, *borders)
+        if plan.learns:
+            ctx.save_for_backward(*inputs, *shared, *borders)
         ctx.mark_non_differentiable(*(t for t in state if not t.is_floating_point()))
         return y, *state
 

@@ -175,7 +175,7 @@ def kept_beside(inputs, run) -> int:
 @DIRECTIONS
 @FADES
 def test_backward_keeps_queries_keys_values_and_small_states(causal, fades, monkeypatch):
-    monkeypatch.setattr("genoattn.attention.scan.NUMBERS", 4096)  # segments of 512 tokens
+    monkeypatch.setattr("genoattn.attention.scan.NUMBERS", 8192)  # segments of 512 tokens
     q, k, v = drawn(length=2048, grad=True)
     rates = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else None
     beside = kept_beside((q, k, v), lambda: linear_attention(q, k, v, causal=causal, rates=rates))

@@ -1,7 +1,7 @@
 """The gated delta rule: a memory that fades, and in which each token replaces what its key held."""
 
 from collections.abc import Iterator
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from genoattn.attention.base import Attention, Layout, Read, State, blank
 from genoattn.attention.heads import Heads
 from genoattn.attention.scan import Inputs, cuts, scan, segment_of
 
+Pieces: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Queries, keys, values, how much each token writes, and the logarithm of what it keeps."""
 CHUNK = 64
 FRESH = 4.0  # the bias of what is kept from token to token, at first sigmoid(4) = 0.98
 
@@ -166,16 +168,14 @@ class DeltaAttention(Attention):
         dtype = torch.promote_types(weight.dtype, torch.float32)
         return torch.zeros(batch, self.heads.count, width, width, dtype=dtype, device=weight.device)
 
-    def _answer(
-        self, pieces: tuple[Tensor, ...], memory: Tensor, ahead: Tensor | None, layout: Layout
-    ) -> tuple[Tensor, Tensor]:
+    def _answer(self, pieces: Pieces, memory: Tensor, ahead: Tensor | None, layout: Layout) -> tuple[Tensor, Tensor]:
         """From the left and, looking both ways, from the right without a token's own; and the memory after these."""
         y, memory = delta_rule(*pieces, memory)
         if ahead is not None:
             y = y + delta_rule(*pieces, ahead, ahead=True)[0]
         return self.heads.merge(blank(y, layout.keep).to(pieces[2].dtype)), memory
 
-    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _split(self, x: Tensor, layout: Layout) -> Pieces:
         x = blank(x, layout.keep)
         q, k, v = self.heads.split(x)
         # Padding writes nothing, and nothing fades there. (eps keeps the gradient of a key of zeros finite.)

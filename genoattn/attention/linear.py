@@ -151,11 +151,12 @@ class LinearAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
         memory, count, position = state
-        if layout.positions is None:
-            layout = replace(layout, positions=position[:, None] + torch.arange(x.shape[1], device=x.device))
+        on = position[:, None] + torch.arange(x.shape[1], device=x.device)
+        positions = on if layout.positions is None else layout.positions
+        layout = replace(layout, positions=positions)
         how, q, (k, v) = self._how(x, layout), self._queries(x, layout), self._keys_values(x, layout)
         y, seen = read_past(q, k, v, (memory, count), how)
-        return self.heads.merge(y), (*seen, layout.positions[:, -1] + 1)
+        return self.heads.merge(y), (*seen, positions[:, -1] + 1)
 
     def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
         """A causal layer reads once. Others first write all, or where it fades keep what lies ahead of each segment."""

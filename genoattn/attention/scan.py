@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 State: TypeAlias = tuple[Tensor, ...]
-Inputs: TypeAlias = tuple[Tensor | None, ...]
+Inputs: TypeAlias = tuple[Any, ...]
+"""Tensors, or None where nothing is given."""
 Step: TypeAlias = Callable[[State, Inputs, Inputs], tuple[Tensor | None, State]]
 """`step(state, pieces, shared)`: the answer at a segment's tokens (None where none is asked) and the state after it."""
 
@@ -36,16 +37,17 @@ def scan(
     segment: int,
     backwards: bool = False,
     sparse: bool = False,
-) -> tuple[Tensor | None, State]:
-    """The answers side by side along dimension 1, and the state after the last segment.
+) -> tuple[Any, State]:
+    """The answers side by side along dimension 1 (None where steps give none), and the state after the last segment.
 
     Inputs are [batch, length, …] or, with one entry for each segment, [batch, segments, …]; so are the answers, which
     are one for each segment if `sparse`. What is `shared` goes whole to each step. Gradients flow to the state, the
     inputs and what is shared, and to nothing else that the step might hold. No autocast reaches a step.
     """
-    plan = _Plan(step, segment, backwards, sparse, len(state), len(inputs))
+    learns = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *inputs, *shared) if t is not None)
+    plan = _Plan(step, segment, backwards, sparse, learns, len(state), len(inputs))
     with torch.autocast(_device(inputs), enabled=False):
-        y, *after = _Scan.apply(plan, *state, *inputs, *shared)  # pyright: ignore[reportGeneralTypeIssues]
+        y, *after = _Scan.apply(plan, *state, *inputs, *shared)  # pyright: ignore
     return y, tuple(after)
 
 
@@ -56,10 +58,11 @@ class _Plan(NamedTuple):
     segment: int
     backwards: bool
     sparse: bool
+    learns: bool
     states: int
     inputs: int
 
-    def split(self, tensors: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+    def split(self, tensors: Inputs) -> tuple[Inputs, Inputs, Inputs]:
         """What concerns the state, the inputs and what is shared."""
         last = self.states + self.inputs
         return tensors[: self.states], tensors[self.states : last], tensors[last:]
@@ -99,7 +102,8 @@ class _Scan(torch.autograd.Function):
         length, borders, y = _length(inputs), [], None
         pieces = plan.pieces(length)
         for piece in pieces:
-            borders.extend(state)
+            if plan.learns:
+                borders.extend(state)
             answer, state = plan.step(state, _parts(inputs, piece, length), shared)
             if answer is None or len(pieces) == 1:
                 y = answer
@@ -108,7 +112,8 @@ class _Scan(torch.autograd.Function):
                 y = answer.new_empty(len(answer), len(pieces) if plan.sparse else length, *answer.shape[2:])
             y[:, piece[plan.sparse]] = answer
         ctx.plan = plan
-        ctx.save_for_backward(*inputs, *shared, *borders)
+        if plan.learns:
+            ctx.save_for_backward(*inputs, *shared, *borders)
         ctx.mark_non_differentiable(*(t for t in state if not t.is_floating_point()))
         return y, *state
 

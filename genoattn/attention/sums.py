@@ -103,7 +103,7 @@ def _read_past(state: State, pieces: Inputs, shared: Inputs, *, features: str) -
     (memory, seen), (q, k, v, keep, positions), (rates,) = state, pieces, shared
     above, below, memory = _read_chunks(q, k, v, keep, positions, memory, rates, features=features)
     seen = seen[:, None] + _ones(k, keep).cumsum(1)
-    return _divided(above, below, seen if rates is None else None, keep).to(v.dtype), (memory, seen[:, -1])
+    return _divided(above, below, seen if rates is None else None, keep).to(v.dtype), (memory, seen[:, -1].clone())
 
 
 def _write_ahead(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:

@@ -58,10 +58,12 @@ def delta(heads: int, dim_head: int, length: int, causal: bool) -> Run:
     k = F.normalize(k, dim=-1)
     leaves = q, k, v, torch.full((1, length, heads), 0.5), torch.full((1, length, heads), -0.02)
 
-    def both_ways() -> Tensor:
-        return delta_rule(*leaves) + delta_rule(*(t.flip(1) for t in leaves), own=False).flip(1)
+    empty = torch.zeros(1, heads, dim_head, dim_head)
 
-    return Run((lambda: delta_rule(*leaves)) if causal else both_ways, leaves)
+    def both_ways() -> Tensor:
+        return delta_rule(*leaves, empty)[0] + delta_rule(*leaves, empty, ahead=True)[0]
+
+    return Run((lambda: delta_rule(*leaves, empty)[0]) if causal else both_ways, leaves)
 
 
 def sparse(heads: int, dim_head: int, length: int, causal: bool) -> Run:

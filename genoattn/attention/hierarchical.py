@@ -140,7 +140,8 @@ class HierarchicalAttention(Attention):
         own = self.heads.count - self.crossing
         parts = [attend(*(t[:, :, :own] for t in (q, k, v)))] if own else []
         if self.crossing:
-            parts.append(_across(attend, *(t[:, :, own:] for t in (q, k, v)), layout, self.causal))
+            far_q, far_k, far_v = (t[:, :, own:] for t in (q, k, v))
+            parts.append(_across(attend, far_q, far_k, far_v, layout, self.causal))
         return self.heads.merge(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0])
 
     @torch.no_grad()

@@ -40,7 +40,7 @@ def window(heads: int, dim_head: int, length: int, causal: bool) -> Run:
 
     q, k, v = leaves = tokens_first(heads, dim_head, length)
     left, right = (512, 0) if causal else (256, 256)
-    return Run(lambda: window_attention(q, k, v, left=left, right=right), leaves)
+    return Run(lambda: window_attention(q, k, v, left=left, right=right, causal=causal), leaves)
 
 
 def linear(heads: int, dim_head: int, length: int, causal: bool) -> Run:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from genoattn.attention import gathered, sparse
 from genoattn.attention.base import Layout
 from genoattn.attention.sparse import SparseAttention, choose, sparse_attention
 from genoattn.laws.probes import counted
@@ -90,9 +91,10 @@ def test_neither_the_groups_nor_the_kernel_change_the_answer(causal, padded, mon
     *qkv, keep = random(90)
     settings = {"causal": causal, "keep": keep if padded else None}
     expected = answer_and_gradients(*qkv, **settings)
-    monkeypatch.setattr(sparse, "SCRATCH", {"cpu": 1})
+    monkeypatch.setattr(gathered, "SCRATCH", {"cpu": 1})
     one_by_one = answer_and_gradients(*qkv, **settings)
-    monkeypatch.setattr(sparse, "FUSED", frozenset())
+    for module in (gathered, sparse):
+        monkeypatch.setattr(module, "FUSED", frozenset())
     plain = answer_and_gradients(*qkv, **settings)
     for a, b, c in zip(expected, one_by_one, plain, strict=True):
         assert torch.allclose(a, b, atol=1e-12) and torch.allclose(a, c, atol=1e-12)
@@ -104,7 +106,8 @@ def test_half_precision_is_near_and_stays_what_it_is(monkeypatch):
     expected = answer_and_gradients(*qkv, **every)
     half = [t.bfloat16() for t in qkv]
     fused = answer_and_gradients(*half, **every)
-    monkeypatch.setattr(sparse, "FUSED", frozenset())
+    for module in (gathered, sparse):
+        monkeypatch.setattr(module, "FUSED", frozenset())
     plain = answer_and_gradients(*half, **every)
     assert all(t.dtype == torch.bfloat16 for t in fused + plain)
     for exact, *rounded in zip(expected, fused, plain, strict=True):
@@ -129,7 +132,7 @@ class NewBytes(TorchDispatchMode):
 
 @DIRECTIONS
 def test_a_training_step_grows_with_the_length_alone(causal, monkeypatch):
-    monkeypatch.setattr(sparse, "SCRATCH", {"cpu": 2**13})  # many groups
+    monkeypatch.setattr(gathered, "SCRATCH", {"cpu": 2**13})  # many groups
 
     def step(length):
         q, k, v = torch.randn(3, 1, length, 2, 8, requires_grad=True)

@@ -137,8 +137,9 @@ class LinearAttention(Attention):
         return self._answer(naive_linear_attention, x, layout)
 
     def _answer(self, attend: Callable[..., Tensor], x: Tensor, layout: Layout) -> Tensor:
-        (features, keep, positions, rates), (k, v) = self._how(x, layout), self._keys_values(x, layout)
-        q = self._queries(x, layout)
+        features, keep, positions, rates = self._how(x, layout)
+        q, k, v = self.heads.split(blank(x, layout.keep))
+        q, k = self._early(q, layout), self._early(k, layout)
         y = attend(q, k, v, causal=self.causal, features=features, keep=keep, positions=positions, rates=rates)
         return self.heads.merge(y)
 

@@ -122,8 +122,9 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, *dstate: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         want_state, want_inputs, want_shared = plan.split(ctx.needs_input_grad[1:])
-        inputs, borders = ctx.saved_tensors[: plan.inputs], ctx.saved_tensors[plan.inputs + len(want_shared) :]
-        shared = _leaves(ctx.saved_tensors[plan.inputs : plan.inputs + len(want_shared)], want_shared)
+        saved, last = ctx.saved_tensors, plan.inputs + len(want_shared)  # read once, or checkpoints refuse
+        inputs, borders = saved[: plan.inputs], saved[last:]
+        shared = _leaves(saved[plan.inputs : last], want_shared)
         dinputs = tuple(torch.empty_like(t) if want else None for t, want in zip(inputs, want_inputs, strict=True))
         dshared = tuple(torch.zeros_like(t) if want else None for t, want in zip(shared, want_shared, strict=True))
         length = _length(inputs)

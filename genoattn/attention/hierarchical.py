@@ -155,12 +155,12 @@ class HierarchicalAttention(Attention):
             return
         plan = Plan(length, self.block, self.causal)
         segments = plan.segments(segment + plan.unit - 1)
-        held = plan.held(coarse_cells(self._cells(*read(*at))[1]) for at in segments)
+        held = plan.held(coarse_cells(self._cells(*read(*at))) for at in segments)
         before, scratch = None, Scratch()
         for start, stop in segments:
             x, layout = read(start, plan.beside(start, stop)[1])
-            q, cells = self._cells(x, layout)
-            q, keep = q[:, : stop - start], None if layout.keep is None else layout.keep[:, : stop - start]
+            q, cells = self.heads.queries(blank(x, layout.keep)[:, : stop - start]), self._cells(x, layout)
+            keep = None if layout.keep is None else layout.keep[:, : stop - start]
             turns = positions_of(x, layout.positions)[:, : stop - start] if self.rotary else None
             cells = cells if before is None else joined([before, cells])
             first = start + x.shape[1] - cells.count.shape[1]
@@ -168,11 +168,11 @@ class HierarchicalAttention(Attention):
             before = cells.part(slice(max(0, stop - plan.unit - first), stop - first))
             yield start, stop, self.heads.merge(blank(y.to(q.dtype), keep))
 
-    def _cells(self, x: Tensor, layout: Layout) -> tuple[Tensor, Cells]:
-        """Queries, and keys and values each in a cell of its own."""
-        q, k, v = self.heads.split(blank(x, layout.keep))
+    def _cells(self, x: Tensor, layout: Layout) -> Cells:
+        """Keys and values, each in a cell of its own."""
+        k, v = self.heads.keys_values(blank(x, layout.keep))
         positions = positions_of(x, layout.positions).expand(x.shape[:2]) if self.rotary else None
-        return q, token_cells(k, v, positions, layout.keep)
+        return token_cells(k, v, positions, layout.keep)
 
     def flops(self, length: int) -> int:
         """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.

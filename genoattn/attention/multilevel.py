@@ -8,7 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from genoattn.attention.cells import NEAR, Cells, Runs, coarse_cells, joined, levels, pool, token_cells, unit, unpool
+from genoattn.attention.cells import (
+    NEAR,
+    Cells,
+    Runs,
+    coarse_cells,
+    collected,
+    levels,
+    pool,
+    token_cells,
+    unit,
+    unpool,
+)
 from genoattn.attention.heads import rotate
 from genoattn.attention.one_softmax import answer, gradients
 from genoattn.attention.partition import Part, Scratch, partition
@@ -47,7 +58,7 @@ class Plan(NamedTuple):
     def held(self, cells: Iterable[Cells]) -> Runs | None:
         """The levels above the near ones, from cells of the lowest of them (None: there are none)."""
         high = levels(self.length, self.block) - NEAR
-        return pool(joined(cells), high, self.block) if high > 0 else None
+        return pool(collected(cells, -(-self.length >> NEAR)), high, self.block) if high > 0 else None
 
     def parts(self, near: Runs, held: Runs | None, start: int, stop: int) -> list[Part]:
         """What a segment's queries read."""

@@ -79,7 +79,10 @@ def ignores_padding(factory: Factory, dim: int, causal: bool) -> Verdict:
 
 @law
 def hides_the_future(factory: Factory, dim: int, causal: bool) -> Verdict:
-    """In a causal layer the gradient of an answer is exactly zero at every later token."""
+    """In a causal layer the gradient of an answer is exactly zero at every later token, and what stands there is idle.
+
+    A choice of keys has no gradient: only other tokens in their place show that later ones had a say in it.
+    """
     why = "leaks through pooling, upsampling, chunks"
     if not causal:
         return Verdict("hides the future", True, "looks both ways by choice", why)
@@ -93,7 +96,17 @@ def hides_the_future(factory: Factory, dim: int, causal: bool) -> Verdict:
                 leaks.append(
                     f"token {at} of {length} sees token {at + 1 + int(gradient[0, at + 1 :].any(-1).int().argmax())}"
                 )
-    return Verdict("hides the future", not leaks, "; ".join(leaks[:3]) or "no gradient from later tokens", why)
+    x, y = x.detach(), y.detach()
+    for at in (5, 63, 64, 127, 200):
+        other = torch.where(torch.arange(LONG)[:, None] > at, torch.randn_like(x), x)
+        off = difference(
+            layer(other, Layout(segments=torch.arange(LONG)[None] % 2, keep=keep))[:, : at + 1], y[:, : at + 1]
+        )
+        if off > TOLERANCE:
+            leaks.append(f"other tokens after {at} change answers up to it by {off:.1e}")
+    return Verdict(
+        "hides the future", not leaks, "; ".join(leaks[:3]) or "later tokens have neither gradient nor say", why
+    )
 
 
 @law

@@ -10,9 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from genoattn.attention.base import Attention, Layout, blank
 from genoattn.attention.halo import cut, segments
-from genoattn.attention.heads import Heads
-from genoattn.attention.tokenwise import tokenwise
 from genoattn.errors import UserError
+from genoattn.tokenwise import tokenwise
 
 AttentionFactory: TypeAlias = Callable[..., Attention]
 Recompute: TypeAlias = Literal["nothing", "tokens", "blocks"]
@@ -62,8 +61,8 @@ class Motif(nn.Module):
 class Block(nn.Module):
     """One layer of the backbone: a convolution where asked for, the attention layer, and an MLP, each added to x.
 
-    In training it keeps for the backward pass everything that helps (`recompute` of "nothing"), not what is made
-    token by token ("tokens"), or its input alone ("blocks").
+    In training it keeps for the backward pass everything that helps (`recompute` of "nothing"), all but what its MLP
+    makes ("tokens"), or its input alone ("blocks").
     """
 
     def __init__(
@@ -76,9 +75,6 @@ class Block(nn.Module):
         self.mlp_norm = nn.RMSNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, mlp * dim), nn.GELU(), nn.Linear(mlp * dim, dim))
         self.recompute: Recompute = recompute
-        for module in self.mix.modules():
-            if isinstance(module, Heads):
-                module.recompute = recompute == "tokens"
 
     def forward(self, x: Float[Tensor, "batch length dim"], layout: Layout) -> Float[Tensor, "batch length dim"]:
         if self.recompute == "blocks" and self.training:
@@ -89,9 +85,10 @@ class Block(nn.Module):
         if self.conv is not None and self.conv_norm is not None:
             x = x + self.conv(self.conv_norm(x), layout.keep)
         x = x + self.mix(self.mix_norm(x), layout)
-        if self.recompute == "tokens" and self.training:
-            learned = [*self.mlp_norm.parameters(), *self.mlp.parameters()]
-            return x + tokenwise(lambda rows: (self.mlp(self.mlp_norm(rows)),), x, learned)[0]
+        last = self.mlp[-1]
+        if self.recompute == "tokens" and self.training and type(last) is nn.Linear:  # an adapter stands in its place
+            inner = nn.Sequential(self.mlp_norm, *list(self.mlp)[:-1])
+            return x + tokenwise(inner, last, x, list(inner.parameters()))
         return x + self.mlp(self.mlp_norm(x))
 
     def stream(self, x: Float[Tensor, "batch length dim"], layout: Layout, segment: int) -> None:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 LAYERS = (
     {"errors"},
     {"genome", "tokenizers", "attention", "kernels", "metrics", "objective", "laws", "signature"},
-    {"tasks", "stem", "block", "checkpoint", "spine", "overrides"},
+    {"tasks", "stem", "block", "tokenwise", "checkpoint", "spine", "overrides"},
     {"batch", "model", "config", "trials"},
     {"data", "predict"},
     {"parts"},

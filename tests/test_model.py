@@ -10,8 +10,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from genoattn import parts
-from genoattn.attention import tokenwise
+from genoattn import parts, tokenwise
 from genoattn.attention.base import Layout
 from genoattn.config import compose
 from genoattn.errors import UserError

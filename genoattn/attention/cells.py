@@ -54,17 +54,18 @@ def joined(parts: Iterable[Cells]) -> Cells:
 
 def collected(parts: Iterable[Cells], total: int) -> Cells:
     """Cells one after another, so many in all, in tensors made at once: kept apart they would scatter the memory."""
-    whole, done = None, 0
+    whole: list[Tensor | None] = []
+    done = 0
     for part in parts:
-        if whole is None:
-            whole = Cells(*(None if t is None else t.new_empty(len(t), total, *t.shape[2:]) for t in part))
+        whole = whole or [None if t is None else t.new_empty(len(t), total, *t.shape[2:]) for t in part]
         count = part.count.shape[1]
         for target, source in zip(whole, part, strict=True):
             if target is not None and source is not None:
                 target[:, done : done + count] = source
         done += count
-    assert whole is not None and done == total
-    return whole
+    k, v, count, positions = whole
+    assert done == total and k is not None and v is not None and count is not None
+    return Cells(k, v, count, positions)
 
 
 def _part(x: Tensor | None, at: slice) -> Tensor | None:

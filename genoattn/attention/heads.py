@@ -4,12 +4,10 @@ import math
 from typing import Any, final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from genoattn.attention.tokenwise import tokenwise
 from genoattn.errors import UserError
 
 ROTARY = "rotary positions turn queries and keys by what lies before them"
@@ -42,7 +40,6 @@ class Heads(nn.Module):
         self.kv_count = kv_heads or heads
         self.dim_head = dim // heads
         self.qk_norm = qk_norm
-        self.recompute = False  # in training, projections are made again for the backward pass
         # No biases: zeros at padding stay zeros through every projection.
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
@@ -63,14 +60,6 @@ class Heads(nn.Module):
         With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head (at first as given),
         shared equally by both sides: a softmax sees only their product, a feature map sees each.
         """
-        if self.recompute and self.training:
-            learned = [p for part in (self.query, self.key, self.value) for p in part.parameters()]
-            q, k, v = tokenwise(
-                lambda rows: (self.queries(rows), *self.keys_values(rows)),
-                x,
-                [*learned, self.log_sharpness] if self.qk_norm else learned,
-            )
-            return q, k, v
         return self.queries(x), *self.keys_values(x)
 
     def queries(self, x: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens heads dim_head"]:
@@ -85,11 +74,7 @@ class Heads(nn.Module):
         return self._normed(k), v
 
     def _normed(self, x: Tensor) -> Tensor:
-        if not self.qk_norm:
-            return x
-        gain = (self.log_sharpness / 2).exp()[:, None].to(x.dtype)
-        # eps is named because the default follows the dtype, and bfloat16's would shrink ordinary queries.
-        return F.rms_norm(x, (self.dim_head,), eps=1e-6) * gain
+        return _Normed.apply(x, self.log_sharpness) if self.qk_norm else x  # type: ignore[return-value]
 
     def merge(self, y: Float[Tensor, "batch length heads dim_head"]) -> Float[Tensor, "batch length dim"]:
         """The heads' answers side by side, projected back."""
@@ -98,6 +83,34 @@ class Heads(nn.Module):
     def flops(self, length: int) -> int:
         """FLOPs of the four projections of one sequence."""
         return 4 * length * self.count * (self.count + self.kv_count) * self.dim_head**2
+
+
+class _Normed(torch.autograd.Function):
+    """x [*tokens, heads, dim_head] over its root mean square by head, times exp(log_sharpness / 2) of its head.
+
+    It keeps its answer, which attention keeps as well, and a number by token and head: torch's own keeps its input and
+    what came before the gain too, four times as much.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, log_sharpness: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        # The small number is named because a default follows the dtype, and bfloat16's would shrink ordinary queries.
+        least = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1] + 1e-6
+        scale = least.rsqrt_() * (log_sharpness / 2).exp()[:, None].to(wide.dtype)
+        y = (wide * scale).to(x.dtype)
+        ctx.save_for_backward(y, scale, log_sharpness)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
+        y, scale, log_sharpness = ctx.saved_tensors
+        wide, y = dy.to(scale.dtype), y.to(scale.dtype)
+        along = (wide * y).sum(-1, keepdim=True)
+        square = log_sharpness.exp()[:, None].to(scale.dtype)  # of the gain: the answer's mean square
+        dx = (wide * scale).addcmul_(y, along * scale / (-y.shape[-1] * square))
+        return dx.to(dy.dtype), along.flatten(0, -3).sum((0, 2)).to(log_sharpness.dtype) / 2
 
 
 def check_positions(positions: str, heads: Heads, words: tuple[str, ...] = ("rotary", "none")) -> bool:

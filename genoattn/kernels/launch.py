@@ -1,7 +1,8 @@
 """Where kernels run and how they are started: the device or the interpreter, strides, descriptors, precision."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool
@@ -19,8 +20,49 @@ LONGEST = 2**30
 """Tokens of one sequence: positions are int32 and so is the sum of two of them. Offsets are int64."""
 
 
+class Start(NamedTuple):
+    """A kernel, and all that it was started with."""
+
+    kernel: Any
+    programs: int
+    arguments: Sequence[Any]
+    constants: Mapping[str, Any]
+
+
+class _Recorder(NamedTuple):
+    family: str
+    starts: list[Start]
+
+
+_recorder: _Recorder | None = None
+
+
+@contextmanager
+def recording(family: str) -> Iterator[list[Start]]:
+    """Kernels started inside are listed and not run, as for a device of this family; tensors may be on `meta`.
+
+    What is compiled ahead of time is thus what would have been started, tile for tile and hint for hint.
+    """
+    global _recorder
+    _recorder = _Recorder(family, [])
+    try:
+        yield _recorder.starts
+    finally:
+        _recorder = None
+
+
+def start(kernel: Any, programs: int, arguments: Sequence[Any], constants: Mapping[str, Any]) -> None:
+    """Run so many programs of a kernel; none at all where there is nothing to do, which a GPU would refuse."""
+    if _recorder:
+        _recorder.starts.append(Start(kernel, programs, arguments, constants))
+    elif programs:
+        kernel[(programs,)](*arguments, **constants)
+
+
 def refusal(device: torch.device) -> str | None:
     """Why the kernels cannot run on this device, or None where they can."""
+    if _recorder:
+        return None
     if INTERPRETED:
         return None if device.type == "cpu" else f"the interpreter reads the memory of the CPU, not of {device}"
     if device.type != "cuda":
@@ -45,6 +87,8 @@ def check_dtypes(tensors: dict[str, Tensor]) -> None:
 
 def family(device: torch.device) -> str:
     """Whose tiles a device is given: sm_90 and sm_100 their own, AMD gfx942's, all others sm_80's."""
+    if _recorder:
+        return _recorder.family
     if device.type != "cuda":
         return "sm_80"
     if torch.version.hip:
@@ -58,10 +102,15 @@ def has_descriptors(family: str) -> bool:
     return family in ("sm_90", "sm_100") or INTERPRETED
 
 
-def precision(dtype: torch.dtype, family: str) -> str:
-    """How float32 products are taken: three TF32 products that add up to float32, or one where torch is told to."""
-    if dtype != torch.float32 or family.startswith("gfx"):
+def precision(dtype: torch.dtype, family: str, halves: str = "ieee") -> str:
+    """How float32 products are taken: three TF32 products that add up to float32, or one where torch is told to.
+
+    `halves` is the answer for float16 and bfloat16, which only a kernel that makes float32 of them asks for.
+    """
+    if family.startswith("gfx"):
         return "ieee"
+    if dtype != torch.float32:
+        return halves
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
 
 
@@ -73,12 +122,6 @@ def readable(tensor: Tensor) -> Tensor:
     if INTERPRETED and tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def start(kernel: Any, programs: int, arguments: Sequence[object], constants: Mapping[str, object]) -> None:
-    """Run so many programs of a kernel; none at all where there is nothing to do, which a GPU would refuse."""
-    if programs:
-        kernel[(programs,)](*arguments, **constants)
 
 
 def strides_of(tensor: Tensor) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Kernels compiled for GPUs that are not there, and what the compiler says of them: registers, spills, instructions.
 
-Nothing here needs a driver: ptxas comes with triton. A kernel's start is recorded (genoattn.kernels.launch) and compiled
-for the types, hints and constants that the start would have had.
+Nothing here needs a driver: ptxas comes with triton. A kernel's start is recorded (genoattn.kernels.launch) and
+compiled for the types, hints and constants that the start would have had.
 """
 
 import re
@@ -45,7 +45,7 @@ class Statistics(NamedTuple):
     asynchronous: int
     """Instructions that copy to shared memory without waiting (cp.async, TMA)."""
     resident: int
-    """Programs of it that fit on one multiprocessor at a time, by registers, shared memory and threads; 0: not known."""
+    """Programs that fit on one multiprocessor at a time, by registers, shared memory and threads; 0: not known."""
     narrow_offsets: int
     """Pointers moved by an int32, which overflows past 2^31 numbers."""
 
@@ -54,7 +54,7 @@ def compile_start(start: Start, family: str, hints: bool = True) -> Any:
     """The compiled kernel of one start; without `hints` the compiler is not told what is divisible by 16."""
     signature, constants, attributes = {}, {}, {}
     options = {name: value for name, value in start.constants.items() if name not in start.kernel.arg_names}
-    named = dict(zip(start.kernel.arg_names, start.arguments, strict=False)) | start.constants
+    named = dict(zip(start.kernel.arg_names, start.arguments, strict=False))
     plain = set(start.kernel.do_not_specialize or ())
     for index, name in enumerate(start.kernel.arg_names):
         if name in start.constants:

@@ -1,6 +1,8 @@
-"""Tiles, warps and stages of every kernel by architecture: so chosen that nothing spills (`genoattn kernels`)."""
+"""Tiles, warps and stages of every kernel by architecture: chosen by what the compiler said of their registers."""
 
 from typing import NamedTuple
+
+from genoattn.errors import UserError
 
 
 class Tiles(NamedTuple):
@@ -28,11 +30,58 @@ def power_of_two(channels: int) -> int:
     return max(16, 1 << (channels - 1).bit_length())
 
 
+FLASH = {
+    ("sm_80", 2): {
+        "forward": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 128, 8, 3), 128: Tiles(128, 64, 8, 3)},
+        "dq": {32: Tiles(64, 64, 4, 3), 64: Tiles(128, 64, 8, 2), 128: Tiles(64, 64, 8, 2)},
+        "dkv": {32: Tiles(64, 64, 4, 3), 64: Tiles(64, 128, 8, 2), 128: Tiles(64, 64, 8, 2)},
+    },
+    ("sm_90", 2): {
+        "forward": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 128, 8, 3), 128: Tiles(128, 128, 8, 2)},
+        "dq": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 64, 8, 2), 128: Tiles(128, 64, 8, 2)},
+        "dkv": {32: Tiles(64, 64, 4, 3), 64: Tiles(64, 128, 8, 2), 128: Tiles(32, 64, 8, 2)},
+    },
+    ("sm_100", 2): {
+        "forward": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 128, 8, 3), 128: Tiles(128, 128, 8, 2)},
+        "dq": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 64, 8, 2), 128: Tiles(128, 64, 8, 2)},
+        "dkv": {32: Tiles(64, 64, 4, 3), 64: Tiles(64, 128, 8, 2), 128: Tiles(64, 128, 8, 2)},
+    },
+    ("sm_80", 4): {
+        "forward": {32: Tiles(64, 32, 4, 2), 64: Tiles(32, 32, 4, 2), 128: Tiles(16, 32, 4, 2)},
+        "dq": {32: Tiles(64, 32, 4, 2), 64: Tiles(32, 32, 8, 2)},
+        "dkv": {64: Tiles(32, 32, 8, 2)},
+    },
+    ("sm_90", 4): {
+        "forward": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 32, 4, 2)},
+        "dq": {32: Tiles(64, 64, 8, 2)},
+        "dkv": {32: Tiles(32, 64, 8, 2)},
+    },
+    ("sm_100", 4): {
+        "forward": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 8, 2)},
+        "dq": {32: Tiles(64, 64, 8, 2), 64: Tiles(64, 32, 8, 2)},
+        "dkv": {32: Tiles(32, 64, 8, 2), 64: Tiles(32, 64, 8, 2)},
+    },
+}
+"""By family and bytes of a number, kernel and width: the first candidate that spilled nowhere, compiled by triton 3.7.1
+for bfloat16 or float32 (as three TF32 products), full, causal, windowed both ways and causal with padding. What is not
+here spilled in every candidate. None has been timed, and sm_80's table stands in for AMD and other devices unseen."""
+
+
 def flash_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
-    """Tiles of the forward, dq or dkv kernel for heads of `dim` (a power of two) in numbers of `itemsize` bytes."""
-    return Tiles(64, 64, 4, 2)
+    """Tiles of the forward, dq or dkv kernel for heads of `dim` (a power of two) in numbers of `itemsize` bytes.
+
+    Raises UserError where no tiles are known that do not spill. Heads of 16 take those of 32.
+    """
+    known = FLASH.get((family, itemsize), FLASH["sm_80", itemsize])[kernel]
+    tiles = known.get(max(dim, 32))
+    if tiles is None:
+        raise UserError(
+            f"the {kernel} kernel has no tiles for heads of {dim} channels in numbers of {itemsize} bytes on {family} "
+            "that keep within its registers; use float16 or bfloat16"
+        )
+    return tiles
 
 
 def linear_chunks(family: str, dim: int) -> Chunks:
-    """Chunks for features or values of `dim`, whichever are wider (a power of two)."""
+    """Chunks for features or values of `dim`, whichever are wider (a power of two); not yet chosen by registers."""
     return Chunks(64, 4)

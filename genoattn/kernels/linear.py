@@ -135,7 +135,7 @@ def _states(setting: _Setting, k: Tensor, v: Tensor, weights: Tensor | None, bac
 def _both(
     setting: _Setting, k: Tensor, v: Tensor, weights: Tensor | None, backward: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The states that lie towards the past (the future, `backward`), and those on the other side where they are read."""
+    """The states towards the past (the future, `backward`), and those on the other side where they are read."""
     near = _states(setting, k, v, weights, backward)
     one_sided = setting.constants["CAUSAL"] or setting.total
     return *near, *(near if one_sided else _states(setting, k, v, weights, not backward))

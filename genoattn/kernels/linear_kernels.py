@@ -1,4 +1,4 @@
-"""The kernels of linear attention: sums of chunks, their scan, answers and gradients chunk by chunk; float32 throughout.
+"""The kernels of linear attention: sums of chunks, their scan, answers and gradients by chunk; float32 throughout.
 
 With w_ij = exp(log_decay |i - j|), over the j that i sees: N_i = sum_j w_ij (q_i·k_j) v_j and d_i = sum_j w_ij q_i·k_j.
 What a chunk reads of those before it, `before`, is as seen from its first token; of those after it, `after`, from its
@@ -41,11 +41,7 @@ def load_numbers(numbers, batch, head, first, heads, length, ROWS: tl.constexpr)
 @triton.jit
 def decay_of(log_decay, head, DECAY: tl.constexpr):
     """The logarithm of one head's decay per token, in base 2."""
-    if DECAY:
-        rate = tl.load(log_decay + head.to(tl.int64)) * 1.4426950408889634
-    else:
-        rate = 0.0
-    return rate
+    return tl.load(log_decay + head.to(tl.int64)) * 1.4426950408889634 if DECAY else 0.0
 
 
 @triton.jit
@@ -125,7 +121,7 @@ def answers_kernel(
     CHUNK: tl.constexpr, M: tl.constexpr, D: tl.constexpr, DIM_M: tl.constexpr, DIM_D: tl.constexpr,
     CAUSAL: tl.constexpr, TOTAL: tl.constexpr, DECAY: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """N and d of one chunk. With TOTAL, `before` holds one sum over everything for each head, and nothing else is read."""
+    """N and d of one chunk. With TOTAL `before` holds one sum over everything for each head, and is all it reads."""
     program = tl.program_id(0)
     chunk = program % chunks
     head = program // chunks % heads

@@ -19,6 +19,7 @@ from rich.table import Table
 from genoattn.genome.fasta import read_fasta
 from genoattn.genome.store import Genome, open_genome
 from genoattn.tokenizers.base import BaseTokenizer
+from genoattn.tokenizers.kmer import KmerTokenizer
 
 WINDOW, DRAWS, LINE = 100_000, 2000, 80
 
@@ -83,6 +84,11 @@ def measure(folder: Path, megabases: int) -> list[Figure]:
         tokenizer = BaseTokenizer(unknown)
         speed = WINDOW / 1e6 / seconds(lambda t=tokenizer: t.encode(window), 100)
         figures.append(Figure(f"tokenizer base, {unknown}", speed, "MB/s", at_least=300))
+    for overlapping in (False, True):
+        words = [KmerTokenizer(k, overlapping) for k in range(1, 9)]
+        speed = min(WINDOW / 1e6 / seconds(lambda t=tokenizer: t.encode(window), 100) for tokenizer in words)
+        kind = "one at every base" if overlapping else "one after the other"
+        figures.append(Figure(f"tokenizer kmer, {kind}, the slowest k of 1 to 8", speed, "MB/s", at_least=150))
     return figures
 
 

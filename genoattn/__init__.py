@@ -1,0 +1,16 @@
+"""Train, compare and use models of very long DNA whose attention layer is one switch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genoattn.loaded import Model
+
+
+def load(path: str | Path) -> Model:
+    """A trained model, from its run folder or the model/ in it, on the CPU; raises UserError where there is none."""
+    from genoattn.loaded import open_model  # late: importing genoattn costs nothing
+
+    return open_model(Path(path))

@@ -127,16 +127,17 @@ class Progress(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        auprc = "  ".join(
-            f"{name.removeprefix('validation/auprc_')} {value:.3f}"
-            for name, value in figures.items()
-            if name.startswith("validation/auprc_")
+        quality = "".join(
+            f"  {measure} "
+            + "  ".join(_told(name.removeprefix(prefix), value) for name, value in figures.items() if prefix in name)
+            for measure, prefix in (("AUPRC", "validation/auprc_"), ("accuracy", "validation/accuracy_"))
+            if any(prefix in name for name in figures)
         )
         self.bar.console.print(
             f"step {trainer.global_step:>6}  loss {figures.get('loss', 0):.4f}"
             f"  rate {figures.get('curriculum/rate', 0):.3f}  length {figures.get('curriculum/length', 0):.0f}"
             f"  {figures.get('bases_per_second', 0):,.0f} bases/s  validation loss {figures['validation/loss']:.4f}"
-            f"  AUPRC {auprc}",
+            f"{quality}",
             highlight=False,
             soft_wrap=True,
         )
@@ -146,3 +147,8 @@ class Progress(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.bar.stop()
+
+
+def _told(name: str, value: float) -> str:
+    nothing = math.copysign(1, value) < 0  # so torchmetrics says that there was nothing to find
+    return f"{name} {'–' if nothing else f'{value:.3f}'}"

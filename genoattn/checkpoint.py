@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genoattn.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 
 

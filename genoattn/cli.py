@@ -14,6 +14,8 @@ from genoattn.signature import hint
 PROGRAMS = {
     "train": "train a mutation detector on a genome and report how good it is",
     "evaluate": "report how good a checkpoint is on a genome and its variants",
+    "tokenizer": "tell what a mutation does to the tokens of a window, and the frame of the tokens to scores",
+    "doctor": "put the laws of attention to a layer, your own included",
 }
 
 
@@ -22,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
     # Read when torch is first imported, below. Threads that spin at a barrier while another process holds their core
     # made a step on two cores 15 times slower; ones that soon sleep lose nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Without it the library of tokenizers warns on stderr when a data loader forks after one has learned.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     program, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if program in ("-h", "--help"):
         print("usage: genoattn PROGRAM [key=value …]\n")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from genoattn.errors import UserError
-from genoattn.overrides import FAULTS, conflicts, faults, first_line, jobs
+from genoattn.overrides import FAULTS, bring_layers, conflicts, faults, first_line, jobs
 from genoattn.signature import mistakes
 from genoattn.spine import SPINE
 
@@ -37,7 +37,7 @@ def _shipped(in_checkout: str, in_wheel: str) -> Path:
 
 def compose(program: str, overrides: list[str]) -> DictConfig:
     """The config of a program under overrides, read-only, not yet checked; raises UserError with all that is wrong."""
-    return _without_hydra(_composed(program, overrides))
+    return _without_hydra(_composed(program, bring_layers(overrides, conf_dir())))
 
 
 def check(config: DictConfig, spine: type) -> None:
@@ -56,7 +56,7 @@ def check(config: DictConfig, spine: type) -> None:
 def choices(program: str) -> dict[str, tuple[str | None, list[Path]]]:
     """For every group of a program, the choice it makes by itself (None: none) and the files of all there are."""
     made = _composed(program, []).hydra.runtime.choices
-    groups = [str(group) for group in made if not str(group).startswith("hydra/")]
+    groups = [str(group) for group in made if "/" not in str(group)]  # hydra's own, and what experiments hold
     return {group: (made[group], sorted((conf_dir() / group.partition("@")[0]).glob("*.yaml"))) for group in groups}
 
 
@@ -79,6 +79,7 @@ def run_program(program: str, main: Callable[[DictConfig], None], overrides: lis
             raise
 
     try:
+        overrides = bring_layers(overrides, conf_dir())
         folder = _prepare(program, overrides, flags)
         sys.argv = [program, *flags, f"hydra.job.name={program}", *overrides, *folder]
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=program)(guarded)()

@@ -5,13 +5,13 @@ import sys
 
 import torch
 
-from genoattn.attention.base import Attention
-from genoattn.model import SequenceModel
+from genoattn.model import Block, SequenceModel
 
 
 def predicted(model: SequenceModel, length: int) -> dict[str, int]:
     """Parameters of the model, and FLOPs (forward, one window) and state of all its attention layers."""
-    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    # Of the blocks alone: a layer may hold others, and counts them.
+    layers = [block.mix for block in model.blocks if isinstance(block, Block)]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "attention_flops": sum(layer.flops(length) for layer in layers),

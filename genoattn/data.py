@@ -9,93 +9,120 @@ Example i of a run is a pure function of (seed, i): any worker, any order, any r
 the curriculum has come by then is a function of i too, of the first example of its batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from itertools import chain
 from typing import final
 
 import lightning
 import numpy as np
-import torch
-from jaxtyping import Bool, Int8, UInt8
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from genoattn.genome.mutate import Event
+from genoattn.batch import Batch, collate
+from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.labels import Labelled
 from genoattn.genome.regions import Windows
-from genoattn.objective import IGNORE
-from genoattn.tasks.base import Example, Task
+from genoattn.genome.store import Genome
+from genoattn.tasks.base import Example, Task, other_strand
 from genoattn.tasks.curriculum import Curriculum, Stage
-from genoattn.tokenizers.base import BaseTokenizer
+from genoattn.tasks.variant import VariantEffect
+from genoattn.tokenizers.contract import Tokenizer
+
+
+class Maker(ABC):
+    """Where examples come from: one drawn at random, at the stage that training has reached."""
+
+    passed_over: int
+    """How many draws were left out."""
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator, stage: Stage) -> Example:
+        """An example, of what the generator gives alone."""
 
 
 @final
-@dataclass(frozen=True)
-class Batch:
-    """Examples as a model takes them; ids stay bytes until they are embedded."""
+class WindowMaker(Maker):
+    """Draws a window of a genome and has the task make an example of it, of either strand where asked to."""
 
-    ids: UInt8[Tensor, "batch length"]
-    beside: UInt8[Tensor, "batch wide"] | None
-    keep: Bool[Tensor, "batch length"]
-    targets: dict[str, Int8[Tensor, "batch length"]]
-    events: tuple[tuple[Event, ...], ...]
-    stage: Stage | None = None
+    def __init__(self, windows: Windows, task: Task, both_strands: bool = False):
+        self.windows, self.task, self.both_strands = windows, task, both_strands
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """The same batch on another device."""
-        moved = {
-            field.name: value.to(device, non_blocking=non_blocking)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        targets = {name: target.to(device, non_blocking=non_blocking) for name, target in self.targets.items()}
-        return replace(self, **moved, targets=targets)
+    @property
+    def passed_over(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Windows left out because they are mostly N."""
+        return self.windows.passed_over
+
+    def draw(self, rng: np.random.Generator, stage: Stage) -> Example:
+        reference = self.windows.genome.bases(*self.windows.draw(rng))
+        if self.both_strands and rng.random() < 0.5:
+            reference = reverse_complement(reference)
+        return self.task.example(reference, stage.length, stage.rates, rng)
 
 
-def collate(examples: Sequence[Example], tokenizer: BaseTokenizer, stage: Stage | None = None) -> Batch:
-    """Stacks examples of one reach, padding the shorter at their ends."""
-    length = max(len(example.bases) for example in examples)
+@final
+class VariantMaker(Maker):
+    """Draws a labelled variant, each as likely as any other, and shows it on either strand where asked to."""
 
-    def stack(rows: Sequence[np.ndarray], width: int, filler: int) -> Tensor:
-        table = np.full((len(rows), width), filler, rows[0].dtype)
-        for row, values in zip(table, rows, strict=True):
-            row[: len(values)] = values
-        return torch.from_numpy(table)
+    passed_over = 0
 
-    beside = [tokenizer.encode(example.beside).ids for example in examples if example.beside is not None]
-    return Batch(
-        ids=stack([tokenizer.encode(example.bases).ids for example in examples], length, tokenizer.pad),
-        beside=stack(beside, max(map(len, beside)), tokenizer.pad) if beside else None,
-        keep=stack([np.ones(len(example.bases), np.bool_) for example in examples], length, False),
-        targets={
-            name: stack([example.targets[name] for example in examples], length, IGNORE) for name in examples[0].targets
-        },
-        events=tuple(example.events for example in examples),
-        stage=stage,
-    )
+    def __init__(self, genome: Genome, labelled: Sequence[Labelled], task: VariantEffect, both_strands: bool = False):
+        self.genome, self.labelled, self.task, self.both_strands = genome, labelled, task, both_strands
+
+    def draw(self, rng: np.random.Generator, stage: Stage) -> Example:
+        example = self.task.show(self.genome, self.labelled[int(rng.integers(len(self.labelled)))], stage.length)
+        if self.both_strands and rng.random() < 0.5:
+            return other_strand(example)._replace(targets=example.targets)
+        return example
 
 
 @final
 class Examples:
-    """Example i of a task on the windows of a split, at the stage that the curriculum has reached by then."""
+    """Example i of a maker, at the stage that the curriculum has reached by then, and batches of them.
 
-    def __init__(self, windows: Windows, task: Task, length: int, seed: int, curriculum: Curriculum, total: int):
-        self.windows, self.task, self.length, self.seed = windows, task, length, seed
-        self.curriculum, self.total = curriculum, total
+    A batch holds `length` bases times its size: shorter windows, when a curriculum begins with such, are more of them.
+    With `bucket` above 1 the examples of so many batches are sorted by length before they are dealt out.
+    """
+
+    def __init__(
+        self, maker: Maker, task: Task, length: int, seed: int, curriculum: Curriculum, total: int, bucket: int = 1
+    ):
+        self.maker, self.task, self.length, self.seed = maker, task, length, seed
+        self.curriculum, self.total, self.bucket = curriculum, total, bucket
+        self._kept: tuple[tuple[int, int], list[list[Example]]] | None = None
 
     def stage(self, number: int) -> Stage:
         """The rates and the length at example `number` of `total`."""
         return self.curriculum.at(number / self.total, self.task.rates, self.length)
 
-    def make(self, number: int, stage: Stage) -> Example:
-        rng = np.random.default_rng([self.seed, number])
-        reference = self.windows.genome.bases(*self.windows.draw(rng))
-        return self.task.example(reference, stage.length, stage.rates, rng)
+    def make(self, number: int, stage: Stage, more: int = 0) -> Example:
+        """Example `number`; `more` counts those that shorter windows add to it."""
+        return self.maker.draw(np.random.default_rng([self.seed, number] + [more] * (more > 0)), stage)
 
-    def batch(self, number: int, size: int, tokenizer: BaseTokenizer) -> Batch:
-        """Examples [number * size, (number + 1) * size), all at the stage of the first."""
-        first = number * size
-        stage = self.stage(first)
-        return collate([self.make(first + more, stage) for more in range(size)], tokenizer, stage)
+    def batch(self, number: int, size: int, tokenizer: Tokenizer, strands: bool = False) -> Batch:
+        """The examples of batch `number`, all at the stage of the first of its bucket."""
+        first = number // self.bucket * self.bucket
+        stage = self.stage(first * size)
+        made = self._bucket(first, size, stage, tokenizer)[number - first]
+        return collate(made, tokenizer, stage, self.task.framing, strands=strands)
+
+    def _bucket(self, first: int, size: int, stage: Stage, tokenizer: Tokenizer) -> list[list[Example]]:
+        """The examples of batches first … first + bucket, those of like length together where there are several."""
+        if self._kept is not None and self._kept[0] == (first, size):
+            return self._kept[1]
+        count = max(1, round(size * self.length / stage.length))
+        made = [
+            [self.make((first + batch) * size + one % size, stage, one // size) for one in range(count)]
+            for batch in range(self.bucket)
+        ]
+        if self.bucket > 1:
+            ranked = sorted(chain(*made), key=lambda example: len(tokenizer.encode(example.bases).ids))
+            order = np.random.default_rng([self.seed, first, self.bucket]).permutation(self.bucket)
+            made = [ranked[turn * count : (turn + 1) * count] for turn in order.tolist()]
+            self._kept = (first, size), made
+        return made
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_kept": None}
 
 
 @final
@@ -122,19 +149,20 @@ class GenomeData(lightning.LightningDataModule):
         self,
         training: Examples,
         validation: Examples,
-        tokenizer: BaseTokenizer,
+        tokenizer: Tokenizer,
         batch: int,
         accumulate: int,
         validation_windows: int,
         workers: int,
+        strands: bool = False,
     ):
         super().__init__()
         self.training, self.validation, self.tokenizer = training, validation, tokenizer
-        self.batch, self.accumulate, self.workers = batch, accumulate, workers
+        self.batch, self.accumulate, self.workers, self.strands = batch, accumulate, workers, strands
         self.validation_batches = max(1, validation_windows // batch)
 
     def _make(self, number: int) -> Batch:
-        return self.training.batch(number, self.batch, self.tokenizer)
+        return self.training.batch(number, self.batch, self.tokenizer, self.strands)
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -143,5 +171,6 @@ class GenomeData(lightning.LightningDataModule):
         return DataLoader(_Batches(self._make, start, ranks), batch_size=None, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader:
-        batches = [self.validation.batch(n, self.batch, self.tokenizer) for n in range(self.validation_batches)]
+        size, numbers = self.batch, range(self.validation_batches)
+        batches = [self.validation.batch(number, size, self.tokenizer, self.strands) for number in numbers]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]

@@ -11,18 +11,13 @@ from rich.console import Console
 from rich.progress import track
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
-from genoattn.attention.base import Layout
-from genoattn.data import collate
 from genoattn.genome.aligner import AlignmentCaller
 from genoattn.metrics import OUTPUTS, SIMPLE, Quality, gather
-from genoattn.model import SequenceModel
+from genoattn.parts import Parts
 from genoattn.tasks.base import Example
-from genoattn.tokenizers.base import BaseTokenizer
 from genoattn.trials import Trial, measure, thresholds
 
 _Item = TypeVar("_Item")
-BATCH_BASES = 8_192
-"""How many bases are scored at once: larger batches only make tensors that the allocator faults in anew each time."""
 CALLS: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
 """Thresholds for a detector that scores 0 and 1."""
 
@@ -48,26 +43,22 @@ class Result:
 
 @final
 class ModelScorer:
-    """A model as a detector: probabilities for every base of each example, in batches, in evaluation mode."""
+    """A model as a detector: probabilities for every base of each example, in evaluation mode.
 
-    def __init__(self, name: str, model: SequenceModel, tokenizer: BaseTokenizer):
-        self.name, self.model, self.tokenizer = name, model, tokenizer
+    `strands` averages over both strands, `phases` over every frame in which the tokenizer can read the bases.
+    """
 
-    @torch.no_grad()
+    def __init__(self, name: str, parts: Parts, strands: bool = False, phases: bool = False):
+        self.name, self.parts, self.strands = name, parts, strands
+        self.phases = parts.tokenizer.phases if phases else 1
+
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
-        device = next(self.model.parameters()).device
-        training = self.model.training
-        self.model.eval()
-        size = max(1, BATCH_BASES // max(len(example.bases) for example in examples))
-        scored: list[np.ndarray] = []
-        for first in _tracked(range(0, len(examples), size), f"  {self.name} scores"):
-            batch = collate(examples[first : first + size], self.tokenizer).to(device)
-            keep = None if bool(batch.keep.all()) else batch.keep
-            answers = self.model(batch.ids, batch.beside, Layout(keep=keep))
-            table = torch.cat([answers[output] for output in OUTPUTS], -1).double().sigmoid().cpu().numpy()
-            scored += [row[: len(example.bases)] for row, example in zip(table, examples[first:], strict=False)]
-        self.model.train(training)
-        return scored
+        total: list[np.ndarray] = []
+        for phase in range(self.phases):
+            made = self.parts.by_base(examples, OUTPUTS, self.strands, phase)
+            scored = list(_tracked(made, f"  {self.name} scores", len(examples)))
+            total = [sum_ + one for sum_, one in zip(total, scored, strict=True)] if total else scored
+        return [one / self.phases for one in total]
 
 
 @final
@@ -81,17 +72,18 @@ class AlignerScorer:
 
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
         scored = []
-        for example in _tracked(examples, "  the aligner aligns"):
-            assert example.beside is not None
-            calls = self.caller(example.beside[self.reach :], example.bases)
+        for example in _tracked(examples, "  the aligner aligns", len(examples)):
+            reference = example.before if example.beside is None else example.beside[self.reach :]
+            assert reference is not None
+            calls = self.caller(reference, example.bases)
             scored.append(np.stack(calls, 1).astype(np.float64))
         return scored
 
 
-def _tracked(items: Sequence[_Item], doing: str) -> Iterable[_Item]:
+def _tracked(items: Iterable[_Item], doing: str, total: int) -> Iterable[_Item]:
     """Items behind a passing progress bar, where there is a terminal to show it."""
     console = Console()
-    return track(items, doing, console=console, transient=True, disable=not console.is_terminal)
+    return track(items, doing, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 Detector: TypeAlias = ModelScorer | AlignerScorer

@@ -27,17 +27,23 @@ NOISE = (
     r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
     r".*The '.*' does not have many workers",  # examples are cheap
     r".*Experiment logs directory .* exists and is not empty",  # it holds the config
+    r"No positive samples found in target",  # a task may plant no mutation of a kind
 )
 """What Lightning warns of and a user can do nothing about."""
 
 
 class Fitted(NamedTuple):
-    """How training ended: seconds it took, bases it saw, steps made by now, and whether Ctrl-C ended it."""
+    """How training ended: seconds it took, bases it saw, steps made by now, and whether Ctrl-C ended it.
+
+    `tokens` stand in a window of the first validation batch; `padding` is the share of padding among all tokens seen.
+    """
 
     seconds: float
     bases: int
     steps: int
     interrupted: bool
+    tokens: int
+    padding: float
 
 
 def fit(
@@ -75,7 +81,10 @@ def fit(
         state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         learner.load_state_dict(state)
     learner.to(device)  # Lightning leaves it on the CPU
-    return Fitted(seconds, bases, trainer.global_step, stop.interrupted)
+    tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
+    real, padding = learner.tokens_seen.tolist()
+    share = padding / max(1, real + padding)
+    return Fitted(seconds, bases, trainer.global_step, stop.interrupted, tokens, share)
 
 
 def _trainer(settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:

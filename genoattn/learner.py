@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAveragePrecision
 
-from genoattn.attention.base import Layout
-from genoattn.data import Batch
+from genoattn.batch import Batch
 from genoattn.errors import UserError
 from genoattn.model import SequenceModel
 from genoattn.objective import IGNORE, Output, loss
+from genoattn.predict import predict
 
 OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -43,9 +43,11 @@ class WarmupCosine:
 
 @final
 class Learner(lightning.LightningModule):
-    """Trains a model on batches of a task; `bases_seen` counts the real tokens it has learned from."""
+    """Trains a model on batches of a task; `bases_seen` counts the bases it has learned from."""
 
     bases_seen: Tensor
+    tokens_seen: Tensor
+    """Real tokens, and padding."""
 
     def __init__(
         self,
@@ -61,26 +63,30 @@ class Learner(lightning.LightningModule):
         binary = {
             name: BinaryAveragePrecision(ignore_index=IGNORE) for name, o in self.outputs.items() if o.classes == 1
         }
+        right = {name: MeanMetric() for name, o in self.outputs.items() if o.classes != 1}
         self.validation_auprc = MetricCollection(dict(binary), prefix="validation/auprc_", compute_groups=False)
+        self.validation_accuracy = MetricCollection(dict(right), prefix="validation/accuracy_", compute_groups=False)
         self.register_buffer("bases_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("tokens_seen", torch.zeros(2, dtype=torch.int64))
         self._began = (0.0, 0)
 
-    def forward(self, batch: Batch) -> dict[str, Float[Tensor, "batch length classes"]]:
-        # Without padding there is no mask, which some layers can do without and run faster.
-        keep = None if bool(batch.keep.all()) else batch.keep
-        return self.model(batch.ids, batch.beside, Layout(keep=keep))
+    def forward(self, batch: Batch) -> dict[str, Float[Tensor, "batch _ _"]]:
+        return predict(self.model, batch, self.outputs)
 
     def on_fit_start(self) -> None:
         self._began = (time.perf_counter(), int(self.bases_seen))
 
     @property
     def bases_learned(self) -> int:
-        """Real tokens seen since training began or was resumed."""
+        """Bases seen since training began or was resumed."""
         return int(self.bases_seen) - self._began[1]
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         lost = loss(self(batch), batch.targets, self.outputs)
-        self.bases_seen += batch.keep.sum()
+        real = batch.keep.sum()
+        self.bases_seen += batch.bases
+        self.tokens_seen += torch.stack([real, batch.keep.numel() - real])
+        self.log("padding", 1 - real / batch.keep.numel())
         self.log("loss", lost.total)
         self.log_dict({f"loss/{name}": part for name, part in lost.parts.items()})
         began, seen = self._began
@@ -100,9 +106,14 @@ class Learner(lightning.LightningModule):
         self.log("validation/loss", lost.total, batch_size=len(batch.ids))
         for name, metric in self.validation_auprc.items(keep_base=True):
             metric.update(answers[str(name)][..., 0].float().flatten(), batch.targets[str(name)].long().flatten())
-        self.log_dict(self.validation_auprc, batch_size=len(batch.ids))  # type: ignore[arg-type]
+        for name, metric in self.validation_accuracy.items(keep_base=True):
+            target = batch.targets[str(name)].long()
+            asked = target != IGNORE
+            metric.update((answers[str(name)].argmax(-1) == target)[asked].float())
+        for metrics in (self.validation_auprc, self.validation_accuracy):
+            self.log_dict(metrics, batch_size=len(batch.ids))  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> dict:
-        optimizer = self.optimizer(self.model.parameters())
+        optimizer = self.optimizer([one for one in self.model.parameters() if one.requires_grad])
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

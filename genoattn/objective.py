@@ -1,22 +1,33 @@
 """What a wrong answer costs: cross-entropy at every base about which something is asked, weighted by output."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 IGNORE = -1
 """The target of a base about which nothing is asked."""
+Level = Literal["base", "token", "window"]
+Mirror = Literal["flip", "gap", "letter", "whole", "own"]
 
 
 class Output(NamedTuple):
-    """What the model answers at each token: how many classes (1: yes or no), and the weight of it in the loss."""
+    """What the model answers: how many classes (1: yes or no; 0: one for each token there is), and its weight.
+
+    It answers at every base, token, or once for the window. `mirror` says how an answer about the other strand is read
+    on this one: "flip" base by base; "gap" as what lies before a base; "letter" with the complement of each class;
+    "whole" as it is; "own" not at all.
+    """
 
     classes: int
     weight: float
+    level: Level = "base"
+    mirror: Mirror = "flip"
+    balance: tuple[float, ...] = ()
+    """What an answer of each class counts in the loss; empty: all alike."""
 
 
 class Loss(NamedTuple):
@@ -27,21 +38,23 @@ class Loss(NamedTuple):
 
 
 def loss(
-    answers: Mapping[str, Float[Tensor, "batch length _"]],
-    targets: Mapping[str, Int8[Tensor, "batch length"]],
+    answers: Mapping[str, Float[Tensor, "batch _ _"]],
+    targets: Mapping[str, Int[Tensor, "batch _"]],
     outputs: Mapping[str, Output],
 ) -> Loss:
-    """Mean over the bases asked about; 0 for an output that nothing is asked of."""
-    parts = {name: _part(answers[name].float(), targets[name].long(), outputs[name].classes) for name in outputs}
+    """Mean over the bases (tokens, windows) asked about; 0 for an output that nothing is asked of."""
+    parts = {name: _part(answers[name], targets[name].long(), one.balance) for name, one in outputs.items()}
     total = torch.stack([output.weight * parts[name] for name, output in outputs.items()]).sum()
     return Loss(total, parts)
 
 
-def _part(logits: Float[Tensor, "batch length classes"], target: Tensor, classes: int) -> Float[Tensor, ""]:
-    asked = target != IGNORE
-    if classes > 1:
-        lost = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=IGNORE, reduction="sum")
-    else:
+def _part(
+    logits: Float[Tensor, "batch length classes"], target: Tensor, balance: tuple[float, ...]
+) -> Float[Tensor, ""]:
+    logits, asked = logits.float(), target != IGNORE
+    if logits.shape[-1] == 1:
         lost = F.binary_cross_entropy_with_logits(logits[..., 0], target.float().clamp_min(0), reduction="none")
-        lost = (lost * asked).sum()
+        return (lost * asked).sum() / asked.sum().clamp_min(1)
+    weight = torch.tensor(balance, device=logits.device) if balance else None
+    lost = F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight, ignore_index=IGNORE, reduction="sum")
     return lost / asked.sum().clamp_min(1)

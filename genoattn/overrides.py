@@ -1,6 +1,7 @@
 """What a user writes after a program's name, such as `attention=linear model.dim=64`, and in words what is wrong."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from genoattn.errors import UserError
 from genoattn.signature import hint
 
 # what composing raises over a user's words; ValueError is what Hydra says of `group=null`
@@ -29,6 +31,45 @@ def jobs(overrides: list[str]) -> Iterator[list[str]]:
         else:
             words.append([override])
     return map(list, itertools.product(*words))
+
+
+def bring_layers(overrides: list[str], folder: Path) -> list[str]:
+    """The overrides with the yaml of every layer that `….inner=window` or `….layers=[window,full]` names brought in.
+
+    Every setting of such a layer is then in the config, to be read, changed and checked as those of any choice.
+    `folder` holds the configs.
+    """
+    there = {file.stem for file in (folder / "attention").glob("*.yaml")}
+    written: list[str] = []
+    for override in overrides:
+        parsed = _parsed(override)
+        place, _, last = parsed.key_or_group.rpartition(".") if parsed is not None else ("", "", "")
+        if parsed is None or last not in ("inner", "layers") or not place:
+            written.append(override)
+            continue
+        _, _, words = override.partition("=")
+        if last == "inner":
+            for word in words.split(","):
+                if word not in there:
+                    raise UserError(f"{place}.inner: there is no layer {word}{hint(word, there)}")
+            written.append(f"attention@{place}.inner={words}")
+            continue
+        written.append(override)
+        held = _kinds(overrides, place, folder)
+        for name in sorted(set(re.findall(r"\w+", words)) & there - held):
+            written.append(f"+attention@{place}.kinds.{name}={name}")
+    return written
+
+
+def _kinds(overrides: list[str], place: str, folder: Path) -> set[str]:
+    """The layers that the choice made for `attention` (or `attention@control`) brings by itself."""
+    key = "attention=" if place == "attention" else f"attention@{place}="
+    chosen = [override.removeprefix(key) for override in overrides if override.startswith(key)]
+    file = folder / "attention" / f"{chosen[-1] if chosen else ''}.yaml"
+    if not file.is_file():
+        return set()
+    defaults = yaml.safe_load(file.read_text("utf-8")).get("defaults", [])
+    return {str(name).rpartition("kinds.")[2] for one in defaults if isinstance(one, dict) for name in one}
 
 
 def conflicts(overrides: list[str], config: DictConfig) -> list[str]:

@@ -204,7 +204,7 @@ def describe(annotation: Any) -> str:
         items = [one for one in inner if one is not ...]
         counted = f" of {len(items)}" if origin is tuple and ... not in inner else ""
         return f"a list{counted}" + (f" of {describe(items[0])}" if items and not counted else "")
-    if annotation is Node:
+    if annotation is Node or origin is Callable:
         return "a mapping with a _target_"
     if (origin or annotation) in (dict, Mapping) or is_dataclass(annotation):
         return "a mapping"

@@ -8,6 +8,7 @@ from genoattn.signature import Between, Node
 Count = Annotated[int, Between(minimum=1)]
 Share = Annotated[float, Between(minimum=0, maximum=1)]
 Seed = Annotated[int, Between(minimum=0, maximum=2**32 - 1)]  # what numpy takes
+Strands = Literal["none", "augment", "average", "equivariant"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Data:
     fasta: str | list[str] | None
     vcf: str | list[str] | None
     length: Count
+    shortest: Count | None
     batch: Count
     split: Literal["block", "record"]
     soft_mask: Literal["use", "hide"]
@@ -29,6 +31,7 @@ class Data:
     validation_windows: Count
     cache: str | None
     workers: Annotated[int, Between(minimum=0)]
+    bucket: Count
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,27 @@ class Test:
     seed: Seed
     threshold_windows: Count
     resamples: Count
+    phases: bool
+
+
+@dataclass(frozen=True)
+class Lora:
+    """`lora`: adapters of low rank on linear layers."""
+
+    rank: Count
+    alpha: Annotated[float, Between(above=0)]
+    dropout: Annotated[float, Between(minimum=0, maximum=0.99)]
 
 
 @dataclass(frozen=True)
 class Train:
     """What every training run has."""
 
+    checkpoint: str | None
+    tune: Literal["all", "head", "lora"]
+    lora: Lora
     seed: Seed
+    rc: Strands
     data: Data
     trainer: Trainer
     test: Test
@@ -89,9 +106,29 @@ class Evaluate:
     """What every evaluation has."""
 
     seed: Seed
+    rc: Strands | None
     checkpoint: str
     data: Data
     test: Test
 
 
-SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate}
+@dataclass(frozen=True)
+class Audit:
+    """What every audit of a tokenizer has."""
+
+    seed: Seed
+    checkpoint: str | None
+    data: Data
+    tokenizer: Node
+    test: Test
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What every examination of a layer has."""
+
+    attention: Node
+    dim: Count
+
+
+SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate, "tokenizer": Audit, "doctor": Doctor}

@@ -4,7 +4,7 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
 from genoattn.errors import UserError
@@ -45,8 +45,8 @@ class PairStem(nn.Module):
 
     def forward(
         self,
-        ids: UInt8[Tensor, "batch length"],
-        beside: UInt8[Tensor, "batch wide"],
+        ids: Integer[Tensor, "batch length"],
+        beside: Integer[Tensor, "batch wide"],
         keep: Bool[Tensor, "batch length"] | None,
     ) -> Float[Tensor, "batch length dim"]:
         length = ids.shape[1]

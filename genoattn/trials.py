@@ -24,8 +24,8 @@ from genoattn.metrics import (
     quality,
 )
 from genoattn.objective import IGNORE
-from genoattn.tasks.aligned import Aligned, cut
-from genoattn.tasks.base import Example
+from genoattn.tasks.aligned import cut
+from genoattn.tasks.base import Comparison, Example
 
 Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length 3"]]]
 """Gives every base of each example a probability of a substitution, an insertion and a deletion."""
@@ -61,7 +61,7 @@ class Trial:
 
 
 def planted(name: str, examples: Sequence[Example]) -> Trial:
-    """A trial of windows as a task makes them, each tested from its first base to its last."""
+    """A trial of windows as a task makes them; bases that have nothing to be compared with are not tested."""
     lengths = [len(example.bases) for example in examples]
     offsets = np.cumsum([0, *lengths[:-1]]).tolist()
     return Trial(
@@ -71,14 +71,14 @@ def planted(name: str, examples: Sequence[Example]) -> Trial:
         [_moved(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
         {output: np.concatenate([example.targets[output] for example in examples]) for output in OUTPUTS},
         np.repeat(np.arange(len(examples)), lengths),
-        np.ones(sum(lengths), np.bool_),
+        np.concatenate([example.targets["substitution"] != IGNORE for example in examples]),
     )
 
 
 def real(
     name: str,
     genome: Genome,
-    task: Aligned,
+    task: Comparison,
     mutations: Mapping[int, Sequence[Mutation]],
     length: int,
     held_out: Sequence[Interval],
@@ -128,8 +128,9 @@ class _Record(NamedTuple):
     tested: Bool[np.ndarray, "bases"]
 
 
-def _record(genome: Genome, task: Aligned, record: int, changes: Sequence[Mutation], length: int) -> _Record:
+def _record(genome: Genome, task: Comparison, record: int, changes: Sequence[Mutation], length: int) -> _Record:
     reference = genome.bases(record, 0, genome.lengths[record])
+    reach = task.reach
     sample = apply(reference, changes)
     examples, places = [], []
     tested = np.zeros(len(sample.bases), np.bool_)
@@ -141,7 +142,7 @@ def _record(genome: Genome, task: Aligned, record: int, changes: Sequence[Mutati
                 first -= 1
             window = cut(sample, first, start + length)
             origin = int(sample.origin[first])
-            beside = _padded(reference, origin - task.reach, origin + len(window.bases) + task.reach)
+            beside = _padded(reference, origin - reach, origin + len(window.bases) + reach)
             examples.append(task.lay(beside, window, origin))
             places.append((first, low + start - first, high + start - first))
     return _Record(sample, examples, places, tested)

@@ -1,5 +1,6 @@
 """Every layer of conf/attention is held to every law, and every law catches the fault it is there for."""
 
+from functools import cache
 from pathlib import Path
 from typing import final
 
@@ -7,33 +8,63 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from genoattn.attention.base import Attention, Layout
+from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.delta import delta_rule
 from genoattn.attention.full import FullAttention
 from genoattn.attention.heads import dense_attention, rotate
+from genoattn.attention.hierarchical import hierarchical_attention
+from genoattn.attention.hybrid import cycle
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.none import NoAttention
 from genoattn.attention.window import WindowAttention
+from genoattn.config import check as check_config
+from genoattn.config import compose
 from genoattn.errors import UserError
 from genoattn.laws import LAWS, check
+from genoattn.model import SequenceModel
+from genoattn.spine import SPINE
 
 DIM = 32
 CONF = Path(__file__).parents[1] / "conf" / "attention"
-VARIANTS = sorted(path.stem for path in CONF.glob("*.yaml"))
+STACKS = ["based", "hybrid"]  # lists of layers, each of them held to the laws by itself
+VARIANTS = sorted({path.stem for path in CONF.glob("*.yaml")} - set(STACKS))
 OTHER_SETTINGS = [
     ("full", {"positions": "none", "qk_norm": False}),
+    ("full", {"cross": 0.5, "sharpness": 4.0}),
+    ("full", {"kv_heads": 2}),
     ("window", {"left": 5, "right": 3, "heads": 2}),
+    ("window", {"left": 9, "right": 4, "positions": "alibi", "kv_heads": 1}),
+    ("window", {"left": 5, "right": 3, "dilation": 3}),
+    ("window", {"left": 5, "right": 3, "dilation": 2, "positions": "alibi"}),
+    ("window", {"left": 7, "right": 4, "global_tokens": 3, "cross": 0.5}),
+    ("window", {"left": 3, "right": 2, "global_tokens": 3, "dilation": 4}),
+    ("window", {"cross": 0.25, "left": 20, "right": 9}),
     ("window", {"left": 0, "right": 70, "positions": "none"}),
+    ("gated", {"inner": "linear", "per": "head"}),
+    ("gated", {"inner": "none"}),
+    ("hierarchical", {"block": 4, "positions": "none"}),
+    ("topk", {"k": 5, "positions": "none"}),
+    ("topk", {"k": None, "fraction": 0.1}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
+    ("linear", {"features": "exp"}),
+    ("linear", {"features": "taylor"}),
+    ("linear", {"decay": True}),
+    ("linear", {"decay": True, "features": "taylor", "positions": "none", "heads": 2}),
 ]
 SLOW_LAWS = {"survives_bfloat16", "learns"}  # these do not depend on the settings varied above
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 
 
 def build(variant, **settings):
-    return instantiate(OmegaConf.merge(OmegaConf.load(CONF / f"{variant}.yaml"), settings))
+    words = {None: "null"}
+    return composed(variant, *(f"attention.{key}={words.get(value, value)}" for key, value in settings.items()))
+
+
+@cache
+def composed(variant, *overrides):
+    return instantiate(compose("train", [f"attention={variant}", *overrides]).attention)
 
 
 @pytest.mark.parametrize("law", LAWS)
@@ -64,6 +95,16 @@ class Faulty(Attention):
         super().__init__()
         self.inner, self.answer, self.causal, self.reach = inner, answer, causal, reach
         self.averages = True
+
+    def init_state(self, batch):
+        return (torch.zeros(batch, 0),)
+
+    def step(self, x, state, layout=Layout()):
+        return self(x, layout), state
+
+    def stream(self, read, length, segment):
+        for start in range(0, length, segment):
+            yield start, min(start + segment, length), self(*read(start, min(start + segment, length)))
 
     def forward(self, x, layout=Layout()):
         return self.answer(self.inner, x, layout)
@@ -111,6 +152,10 @@ FAULTS = {
         plain,
     ),
     "no mixing": ("learns", NoAttention, plain),
+    "a side not declared": ("mirrors", window, plain),
+    "half the gradient again": ("passes_gradcheck", window, half_the_gradient),
+    "a state forgotten": ("steps", window, plain),
+    "segments without their neighbours": ("streams", window, plain),
 }
 
 
@@ -131,7 +176,7 @@ def test_every_law_has_a_fault_to_catch():
 @pytest.mark.parametrize("fault", FAULTS)
 def test_law_catches_fault(fault):
     law = FAULTS[fault][0]
-    verdict = LAWS[law](faulty(fault), DIM, True)
+    verdict = LAWS[law](faulty(fault), DIM, law != "mirrors")
     assert not verdict.holds, verdict.detail
 
 
@@ -201,16 +246,56 @@ def test_a_query_that_sees_nothing_answers_zero():
     assert q.grad is not None and q.grad.isfinite().all()
 
 
+@DIRECTIONS
+@pytest.mark.parametrize(("variant", "reach"), [("full", 99), ("window", 7)])
+def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, reach, causal):
+    torch.manual_seed(0)
+    sides = {} if variant == "full" else {"left": reach, "right": reach}
+    layer = build(variant, cross=1.0, **sides)(dim=DIM, causal=causal).double()
+    x = torch.randn(1, 40, DIM, dtype=torch.float64, requires_grad=True)
+    segments, keep = torch.randint(3, (1, 40)) * 5, torch.rand(1, 40) > 0.3
+    y = layer(x, Layout(keep=keep, segments=segments))
+    for at in range(40):
+        (gradient,) = torch.autograd.grad(y[0, at].square().sum(), x, retain_graph=True)
+        index = torch.arange(40)
+        seen = (index >= at - reach) & (index <= (at if causal else at + reach)) & (segments[0] != segments[0, at])
+        seen &= keep[0] & keep[0, at]
+        assert gradient[0, index != at].any(-1).tolist() == seen[index != at].tolist()
+    alone = layer(x, Layout(segments=torch.zeros(1, 40, dtype=torch.long)))
+    assert not alone.any() and not layer(x).any()
+
+
+def test_sharpness_is_where_the_softmax_starts():
+    layer = build("full", sharpness=4.0)(dim=DIM, causal=False)
+    q, k, _ = layer.heads.split(torch.randn(1, 5, DIM))
+    assert torch.allclose((q.square().mean(-1) * k.square().mean(-1)).sqrt(), torch.tensor(4.0), rtol=1e-4)
+    torch.manual_seed(0)
+    first = build("full")(dim=DIM, causal=False)
+    torch.manual_seed(0)
+    second = build("full", sharpness=4.0, cross=0.5)(dim=DIM, causal=False)
+    assert torch.equal(first.heads.out.weight, second.heads.out.weight)
+    assert not first.heads.log_sharpness.any()
+
+
 @pytest.mark.parametrize(
     ("variant", "settings", "words"),
     [
+        ("full", {"cross": 1.5}, "attention.cross is a share of the heads, from 0 to 1, got 1.5"),
+        ("window", {"cross": 0.1}, "attention.cross of 0.1 of 4 heads is less than half a head"),
+        ("window", {"sharpness": 0.0}, "attention.sharpness must be more than 0, got 0.0"),
+        ("full", {"sharpness": 2.0, "qk_norm": False}, "attention.sharpness needs attention.qk_norm=true"),
         ("full", {"heads": 5}, "attention.heads must divide the model's dim of 32, got 5"),
         ("linear", {"heads": 0}, "attention.heads must divide the model's dim of 32, got 0"),
         ("full", {"positions": "rotery"}, "attention.positions must be one of rotary, none, got rotery"),
         ("full", {"heads": 32}, "needs an even number of them, got 1"),
+        ("full", {"positions": "alibi"}, "attention=window takes it"),
+        ("full", {"kv_heads": 3}, "attention.kv_heads must divide the 4 heads, got 3"),
+        ("window", {"dilation": 0}, "attention.dilation must be 1 or more tokens, got 0"),
+        ("window", {"positions": "alibi", "cross": 0.5}, "with attention.cross or attention.global_tokens take"),
         ("window", {"left": -1}, "attention.left must be 0 or more tokens, got -1"),
         ("window", {"right": -7}, "attention.right must be 0 or more tokens, got -7"),
-        ("linear", {"features": "exp"}, "attention.features must be one of elu, relu, got exp"),
+        ("linear", {"features": "tailor"}, "attention.features must be one of elu, relu, exp, taylor, got tailor"),
+        ("linear", {"features": "exp", "qk_norm": False}, "attention.features=exp overflows without"),
     ],
 )
 def test_mistakes_read_well(variant, settings, words):
@@ -223,3 +308,81 @@ def test_state_bytes():
     assert build("window")(dim=DIM, causal=True).state_bytes(1000) == 2 * 128 * 32 * 4
     assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 8 * 8 + 4 * 8 + 1)
     assert build("none")(dim=DIM, causal=True).state_bytes(1000) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kinds"),
+    [
+        (["attention=hybrid"], ["WindowAttention", "WindowAttention", "FullAttention"]),
+        (["attention=hybrid", "attention.layers=[none,conv]"], ["NoAttention", "ConvolutionAttention"]),
+        (["attention=hybrid", "attention.layers=[full,linear]"], ["FullAttention", "LinearAttention"]),
+        (["attention=gated", "attention.inner=full", "attention.inner.kv_heads=2"], ["GatedAttention"]),
+    ],
+)
+def test_layers_named_inside_others_bring_their_settings(overrides, kinds):
+    config = compose("train", overrides)
+    check_config(config, SPINE["train"])
+    built = instantiate(config.attention)
+    built = built if isinstance(built, list) else [built]
+    assert [type(factory(dim=DIM, causal=False)).__name__ for factory in built] == kinds
+
+
+def test_layers_of_a_hybrid_take_turns_over_the_depth():
+    factories = composed("hybrid", "attention.layers=[window,none]")
+    model = SequenceModel(4, {"kind": 2}, None, factories, dim=DIM, depth=3)
+    assert [type(block.mix) for block in model.blocks] == [WindowAttention, NoAttention, WindowAttention]
+    with pytest.raises(UserError, match=r"attention.layers names wind, which attention.kinds lacks; nearest is window"):
+        cycle(["wind"], {"window": WindowAttention})
+    with pytest.raises(UserError, match="must name at least one layer"):
+        cycle([], {"window": WindowAttention})
+    with pytest.raises(UserError, match=r"attention.inner: there is no layer ful; nearest is full"):
+        composed("gated", "attention.inner=ful")
+
+
+@DIRECTIONS
+def test_hierarchical_reads_every_token_once(causal):
+    torch.manual_seed(0)
+    q, v = torch.randn(2, 300, 2, 4, dtype=torch.float64), torch.randn(2, 300, 2, 4, dtype=torch.float64)
+    keep = torch.rand(2, 300) > 0.3
+    y = hierarchical_attention(q, torch.zeros_like(q), v, causal=causal, block=4, keep=keep)
+    v = blank(v, keep)
+    total, count = (v.cumsum(1), keep.cumsum(1)) if causal else (v.sum(1, keepdim=True), keep.sum(1, keepdim=True))
+    assert torch.allclose(y, blank((total / count.clamp_min(1)[..., None, None]).expand_as(v), keep), atol=1e-12)
+
+
+def test_hierarchical_sees_a_sequence_turned_round_the_same():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 256, 2, 4, dtype=torch.float64)
+    y = hierarchical_attention(q, k, v, causal=False, block=8)
+    turned = hierarchical_attention(q.flip(1), k.flip(1), v.flip(1), causal=False, block=8)
+    assert torch.allclose(turned.flip(1), y, atol=1e-12)
+
+
+@DIRECTIONS
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [("window", {"left": 90, "right": 90}), ("topk", {"k": 90}), ("topk", {"k": None, "fraction": 1.0})],
+)
+def test_a_layer_that_leaves_nothing_out_is_full_attention(variant, settings, causal):
+    torch.manual_seed(0)
+    full, layer = build("full")(dim=DIM, causal=causal).double(), build(variant, **settings)(dim=DIM, causal=causal)
+    layer = layer.double()
+    layer.load_state_dict(full.state_dict())
+    x, keep = torch.randn(2, 90, DIM, dtype=torch.float64), torch.rand(2, 90) > 0.3
+    assert torch.allclose(layer(x, Layout(keep=keep)), full(x, Layout(keep=keep)), atol=1e-12)
+
+
+@pytest.mark.parametrize("segment", [64, 128])
+def test_delta_rule_is_the_same_in_any_segments(segment, monkeypatch):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 200, 2, 4, dtype=torch.float64)
+    write, log_kept = torch.rand(1, 200, 2, dtype=torch.float64), -torch.rand(1, 200, 2, dtype=torch.float64)
+    whole = delta_rule(q, F.normalize(k, dim=-1), v, write, log_kept)
+    monkeypatch.setattr("genoattn.attention.delta.SEGMENT", segment)
+    assert torch.allclose(delta_rule(q, F.normalize(k, dim=-1), v, write, log_kept), whole, atol=1e-12)
+
+
+def test_topk_refuses_what_would_take_too_long():
+    layer = build("topk", longest=50)(dim=DIM, causal=False)
+    with pytest.raises(UserError, match=r"takes at most attention.longest=50 tokens, got 51"):
+        layer(torch.randn(1, 51, DIM))

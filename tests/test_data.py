@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from genoattn.data import Batch, Examples, GenomeData, collate
+from genoattn.batch import Batch, collate
+from genoattn.data import Examples, GenomeData, WindowMaker
 from genoattn.genome.alphabet import LETTERS
 from genoattn.genome.mutate import Event, Rates
 from genoattn.genome.regions import Interval, Windows
@@ -36,7 +37,7 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Windows:
 
 
 def examples(windows: Windows, seed: int = 1, curriculum: Curriculum = Curriculum()) -> Examples:  # noqa: B008
-    return Examples(windows, TASK, LENGTH, seed, curriculum, TOTAL)
+    return Examples(WindowMaker(windows, TASK), TASK, LENGTH, seed, curriculum, TOTAL)
 
 
 def told(example: Example) -> tuple:
@@ -79,9 +80,10 @@ def test_a_curriculum_rules_a_batch_by_its_first_example(windows: Windows):
     for number, batch in batches.items():
         assert batch.stage == made.stage(4 * number) == MOVING.at(4 * number / TOTAL, TASK.rates, LENGTH)
         assert batch.stage is not None and batch.ids.shape[1] <= batch.stage.length
-        alone = [made.make(4 * number + n, batch.stage) for n in range(4)]
+        alone = [made.make(4 * number + n % 4, batch.stage, n // 4) for n in range(len(batch.ids))]
         assert rows(batch) == [(told(one)[0], told(one)[2], one.events) for one in alone]
-    assert batches[0].ids.shape == (4, 10) and batches[11].ids.shape == (4, LENGTH)
+        assert abs(batch.bases - 4 * LENGTH) <= 2 * batch.stage.length  # shorter windows are more of them
+    assert batches[0].ids.shape == (16, 10) and batches[11].ids.shape == (4, LENGTH)
 
 
 def example(length: int, wide: int, events: tuple[Event, ...] = ()) -> Example:

@@ -11,12 +11,14 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 LAYERS = (
     {"errors"},
-    {"genome", "tokenizers", "attention", "kernels", "metrics", "objective", "laws", "probes", "signature"},
+    {"genome", "tokenizers", "attention", "kernels", "metrics", "objective", "laws", "signature"},
     {"tasks", "stem", "checkpoint", "spine", "overrides"},
-    {"data", "model", "config", "trials"},
-    {"learner", "cost", "assemble", "callbacks", "evaluation", "tracking"},
-    {"fitting", "report"},
-    {"train", "evaluate"},
+    {"batch", "model", "config", "trials"},
+    {"data", "predict"},
+    {"parts"},
+    {"learner", "cost", "assemble", "callbacks", "evaluation", "tracking", "report"},
+    {"fitting", "exams", "tuning", "loaded"},
+    {"train", "evaluate", "tokenizer", "doctor"},
     {"cli"},
 )
 """From the bottom up; a folder is one part. A module may import from its own layer and from those below."""
@@ -25,7 +27,8 @@ ONLY = {
     "Bio": {"genome"},
     "pysam": {"genome"},
     "lightning": {"data", "learner", "callbacks", "fitting", "tracking", "report", "train"},
-    "hydra": {"config", "overrides", "assemble", "train", "evaluate"},
+    "hydra": {"config", "overrides", "assemble", "train", "evaluate", "tokenizer", "doctor"},
+    "peft": {"tuning"},
     "wandb": {"tracking"},
     "triton": {"kernels"},
 }

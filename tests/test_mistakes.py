@@ -153,6 +153,9 @@ def test_too_few_records(fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
         (["train", "+attention.hedas=2"], "Key 'attention.hedas' is not a setting of genoattn.attention.linear."),
         (["train", "trainer.max_steps=0"], "trainer.max_steps: expected at least 1, got 0"),
         (["train", "attention=null"], "attention=null: "),
+        (["train", "tokenizer=kmer", "tokenizer.vocabulary=9"], "Key 'tokenizer.vocabulary' is not in the config"),
+        (["train", "tokenizer=kmers"], "tokenizer=kmers: there is no conf/tokenizer/kmers.yaml; nearest is kmer; "),
+        (["train", "tokenizer=kmer", "tokenizer.overlapping=6"], "tokenizer.overlapping: expected bool, got 6"),
         (["evaluate"], "checkpoint must be given: checkpoint=…"),
         (["evaluate", "chekpoint=x"], "Key 'chekpoint' is not in the config; nearest is checkpoint"),
     ],
@@ -162,12 +165,28 @@ def test_a_setting(words: Sequence[str], sentence: str, tmp_path: Path, capfd: p
     assert not (tmp_path / "run").exists()
 
 
+SIDE_BY_SIDE = (
+    "this task cannot be set to this model: it lays reference and sample side by side, one token a base, and a token of"
+    " this tokenizer"
+)
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
         ("trainer.accelerator=gpu", "trainer.accelerator=gpu with trainer.devices=1 cannot run here: "),
         ("attention.heads=3", "attention.heads must divide the model's dim of 16, got 3"),
         ("model.kernel=4", "model.kernel must be odd"),
+        ("tokenizer=kmer tokenizer.k=9", "tokenizer.k must lie within 1 and 8 bases, got 9"),
+        (
+            "tokenizer=kmer",
+            f"{SIDE_BY_SIDE} owns up to 6; use tokenizer=base, or tokenizer=kmer tokenizer.overlapping=",
+        ),
+        ("tokenizer=bpe", f"{SIDE_BY_SIDE} owns up to "),
+        ("tokenizer=bpe tokenizer.vocabulary=17", "tokenizer.vocabulary must be at least 18 ids (15 letters, "),
+        ("tokenizer=bpe tokenizer.longest=0", "tokenizer.longest must lie within 2 and 127 bases, got 0"),
+        ("tokenizer=bpe tokenizer.bases=0", "tokenizer.bases must be at least 2 bases to learn from, got 0"),
+        ("tokenizer=bpe +tokenizer.merges=[A]", "tokenizer.merges[0] must join two words of A, C, G, T or of earlier"),
     ],
 )
 def test_what_only_building_shows(
@@ -175,7 +194,7 @@ def test_what_only_building_shows(
 ) -> None:
     if word == "trainer.accelerator=gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={fasta}", word).startswith(sentence)
+    assert complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={fasta}", *word.split()).startswith(sentence)
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +245,9 @@ def test_a_checkpoint_to_evaluate(
     description.write_text(json.dumps({**about, "model": {**about["model"], "dim": 32}}))
     assert told(copy).startswith(f"{weights} does not fit this model: it holds ")
     description.write_text(json.dumps({**about, "format": 99}))
-    assert told(copy).startswith(f"{description} is not a model description of format 1")
-    description.write_text(json.dumps({key: value for key, value in about.items() if key != "thresholds"}))
-    assert told(copy) == f"{copy} lacks thresholds in its description"
+    assert told(copy).startswith(f"{description} is not a model description of format 2")
+    description.write_text(json.dumps({key: value for key, value in about.items() if key != "kept"}))
+    assert told(copy) == f"{copy} lacks kept in its description"
     description.write_text("{")
     assert told(copy).startswith(f"{description} is not json")
     description.write_text(json.dumps(about))

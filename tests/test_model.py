@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from genoattn import evaluation
+from genoattn import parts
 from genoattn.attention.base import Layout
+from genoattn.config import compose
 from genoattn.errors import UserError
 from genoattn.evaluation import ModelScorer
 from genoattn.learner import WarmupCosine
@@ -32,7 +32,7 @@ CLASSES = {"substitution": 1, "insertion": 1, "deletion": 1, "shift": 2 * REACH 
 
 def build(layer: str = "window", reach: int | None = REACH, **changed: Any) -> SequenceModel:
     torch.manual_seed(0)
-    attention = instantiate(OmegaConf.load(CONF / f"{layer}.yaml"))
+    attention = instantiate(compose("train", [f"attention={layer}"]).attention)
     settings: dict[str, Any] = {"dim": DIM, "conv": 3, "filters": 2, "kernel": 5} | changed
     return SequenceModel(VOCABULARY, CLASSES, reach, attention, **settings).double()
 
@@ -217,14 +217,29 @@ def test_a_scorer_scores_each_example_as_if_alone(monkeypatch: pytest.MonkeyPatc
         for length in (12, 20, 7, 20, 9)
     ]
     model = build()
-    monkeypatch.setattr(evaluation, "BATCH_BASES", 45)  # two of the longest at once
-    scores = ModelScorer("window", model, BaseTokenizer())(examples)
+    monkeypatch.setattr(parts, "BATCH_BASES", 45)  # two of the longest at once
+    scores = ModelScorer("window", parts.Parts(BaseTokenizer(), task, model))(examples)
     assert model.training
     for example, found in zip(examples, scores, strict=True):
         assert example.beside is not None
         answers = model(torch.from_numpy(example.bases)[None], torch.from_numpy(example.beside)[None])
         expected = torch.cat([answers[name] for name in OUTPUTS], -1)[0].sigmoid()
         np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-9)
+
+
+@LAYERS
+def test_recomputing_changes_no_key_no_answer_and_no_gradient(layer: str):
+    ids, beside = draw(2, 20), draw(2, 20 + 2 * REACH, seed=1)
+    found = []
+    for recompute in (False, True):
+        model = build(layer, recompute=recompute).train()
+        answers = joined(model(ids, beside))
+        answers.square().sum().backward()
+        pulls = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        found.append((list(model.state_dict()), answers.detach(), pulls))
+    (keys, answers, pulls), (others, again, repeated) = found
+    assert keys == others and torch.equal(answers, again) and pulls.keys() == repeated.keys()
+    assert all(torch.allclose(one, repeated[name], atol=1e-12) for name, one in pulls.items())
 
 
 TWO = {"insertion": Output(1, 2.0), "shift": Output(3, 0.5)}

@@ -41,7 +41,7 @@ MADE = [words for words in commands() if words[0] == "make"]
 
 def test_the_readme_shows_how() -> None:
     shown = {program(words) for words in COMMANDS}
-    assert {"train", "evaluate"} <= shown
+    assert {"train", "evaluate", "tokenizer"} <= shown
     assert {"train", "test"} <= {word for words in MADE for word in words[1:]}
 
 
@@ -61,6 +61,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     other = "CGTA"["ACGT".index(bases[1499])]
     head = "##fileformat=VCFv4.2\n##contig=<ID=small,length=3000>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
     (folder / "small.vcf").write_text(f"{head}small\t1500\t.\t{bases[1499]}\t{other}\t.\t.\t.\n")
+    changed = [f"small\t{at + 1}\t{bases[at]}\t{'CGTA'['ACGT'.index(bases[at])]}" for at in range(10, 2990, 5)]
+    labels = [f"{row}\t{('Benign', 'Pathogenic')[n % 2]}" for n, row in enumerate(changed)]
+    (folder / "small.tsv").write_text("\n".join(["chrom\tpos\tref\talt\tCLNSIG", *labels]) + "\n")
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GENOATTN_CACHE", str(folder / "cache"))
@@ -73,7 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.set_num_threads(threads)
 
 
-def cheaper(words: list[str], place: Path) -> list[str]:
+def cheaper(name: str, words: list[str], place: Path) -> list[str]:
     """The overrides of a command with the budget, the small genome where there is a VCF, and the run that is there."""
     given = dict(word.split("=", 1) for word in words)
     for path in [given[key] for key in ("data.fasta", "data.vcf") if key in given]:
@@ -83,7 +86,11 @@ def cheaper(words: list[str], place: Path) -> list[str]:
     if "trainer.resume" in given:
         given["trainer.resume"] = "run/checkpoints/last.ckpt"
     if "checkpoint" in given:
-        return [f"{key}={value}" for key, value in (given | TESTED | {"checkpoint": "run"}).items()]
+        given["checkpoint"] = "run"
+    if "task.file" in given:
+        given["task.file"] = "small.tsv"
+    if name != "train":
+        return [f"{key}={value}" for key, value in (given | TESTED).items()]
     return [f"{key}={value}" for key, value in (given | BUDGET | {"experiment": "smoke"}).items()]
 
 
@@ -96,7 +103,9 @@ def test_it_runs(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch)
     flags = [word for word in words[2:] if word.startswith("-")]
     if not flags:
         check(compose(name, [word.replace("…", "x") for word in overrides]), SPINE[name])
-    arguments = words[2:] if {"-h", "--help", "-c", "--cfg"} & set(flags) else [*flags, *cheaper(overrides, place)]
+    arguments = (
+        words[2:] if {"-h", "--help", "-c", "--cfg"} & set(flags) else [*flags, *cheaper(name, overrides, place)]
+    )
     if words[0] == "genoattn":
         assert main([name, *arguments]) == 0
         return

@@ -10,8 +10,10 @@ from rich.console import Console
 
 from genoattn import report
 from genoattn.evaluation import Curve, Result
+from genoattn.exams import findings
+from genoattn.exams.findings import COLUMNS, flat, plot_curves, sheet_of
 from genoattn.metrics import Quality
-from genoattn.report import COLUMNS, flat, plot_curves, plot_training, print_table, table, write_metrics
+from genoattn.report import plot_training, write_metrics
 
 
 def quality(auprc: float, f1: float = 0.5) -> Quality:
@@ -37,7 +39,7 @@ RESULTS = [
 def rendered(results: list[Result]) -> list[str]:
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=200, file=nowhere)
-        console.print(table(results, "window"))
+        console.print(sheet_of(results, "window")._table())
         return console.export_text().splitlines()
 
 
@@ -60,7 +62,7 @@ def test_the_table_holds_every_row_and_column():
 
 def test_the_table_is_printed_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    print_table(RESULTS, "window")
+    sheet_of(RESULTS, "window").print()
     shown = capsys.readouterr().out
     assert "0.911 [0.901–0.921]" in shown and "none (control)" in shown and "N315, held out" in shown
 
@@ -103,8 +105,8 @@ def check_picture(file: Path) -> None:
 
 def test_precision_against_recall_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn: list = []
-    save = report._save
-    monkeypatch.setattr(report, "_save", lambda figure, file: (drawn.append(figure), save(figure, file)))
+    save = findings.save_figure
+    monkeypatch.setattr(findings, "save_figure", lambda figure, file: (drawn.append(figure), save(figure, file)))
     file = tmp_path / "plots" / "curves.png"
     plot_curves(RESULTS, file)  # without any insertion
     check_picture(file)

@@ -69,4 +69,4 @@ def test_what_is_no_base_is_refused():
 
 def test_its_description_builds_it_again():
     description = BaseTokenizer("merge").describe()
-    assert description == {"kind": "base", "unknown": "merge"}
+    assert description == {"_target_": "genoattn.tokenizers.base.BaseTokenizer", "unknown": "merge"}

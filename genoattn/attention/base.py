@@ -1,11 +1,14 @@
 """The contract of an attention layer: what it is given, what it answers and what it says about itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal, TypeAlias
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from genoattn.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,13 @@ class Layout:
     """Which sequence of the context a token belongs to (reference 0, sample 1; None: one)."""
 
 
+State: TypeAlias = tuple[Tensor, ...]
+"""What a causal layer keeps of the tokens before: numbers in at least float32, and counts."""
+Read: TypeAlias = Callable[[int, int], tuple[Tensor, Layout]]
+"""`read(start, stop)`: tokens [start, stop) of a long sequence, [batch, stop - start, dim], and their layout, which
+holds their positions whatever the whole one holds."""
+
+
 class Attention(nn.Module, ABC):
     """Mix information along a sequence, leaving its shape alone.
 
@@ -27,7 +37,7 @@ class Attention(nn.Module, ABC):
     included) touches neither the other answers nor any gradient.
     """
 
-    cost: ClassVar[Literal["linear", "n log n", "quadratic"]]
+    cost: Literal["linear", "n log n", "quadratic"]
     """How time and memory grow with the length."""
     causal: bool
     """True when a token sees itself and what lies before it, False when it looks both ways."""
@@ -35,6 +45,10 @@ class Attention(nn.Module, ABC):
     """True when values of 1 everywhere mix to 1 everywhere."""
     reach: tuple[int, int] | None = None
     """The farthest indices seen to the left and to the right, inclusive (None: no bound but causality)."""
+    stride: int = 1
+    """Within the reach, the indices at multiples of this distance are seen."""
+    sided: str | None = None
+    """Why, looking both ways, it answers a sequence turned round otherwise than turned round (None: it does not)."""
 
     @abstractmethod
     def forward(
@@ -47,6 +61,30 @@ class Attention(nn.Module, ABC):
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
         """The same answer, written the slow and obvious way; the tests hold `forward` to it."""
+
+    def init_state(self, batch: int) -> State:
+        """What `step` is given before the first token."""
+        raise UserError(f"{self._name} cannot be fed piece by piece: it keeps no state from one piece to the next")
+
+    def step(
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+    ) -> tuple[Float[Tensor, "batch length dim"], State]:
+        """The answers of a causal layer at the next tokens, and the state after them; any cut into pieces is equal.
+
+        Where the layout holds no positions they go on from those before.
+        """
+        raise UserError(f"{self._name} cannot be fed piece by piece: it keeps no state from one piece to the next")
+
+    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+        """The answers [start, stop) of a long sequence in order, without holding what grows with it where that can be.
+
+        As soon as answers are given, their tokens may be overwritten: nothing before `stop` is read after that.
+        """
+        yield 0, length, self(*read(0, length))
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__} ({'causal' if self.causal else 'bidirectional'})"
 
     @abstractmethod
     def flops(self, length: int) -> int:

@@ -1,5 +1,6 @@
 """What softmax and linear layers share by holding: projections to heads, rotary positions and the dense reference."""
 
+import math
 from typing import final
 
 import torch
@@ -9,36 +10,59 @@ from torch import Tensor, nn
 
 from genoattn.errors import UserError
 
-POSITIONS = ("rotary", "none")
+ROTARY = "rotary positions turn queries and keys by what lies before them"
+"""Why a layer with them is sided."""
 
 
 @final
 class Heads(nn.Module):
     """Projections of a sequence to queries, keys and values by head, and of the answers back."""
 
-    def __init__(self, dim: int, heads: int, qk_norm: bool = True):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        qk_norm: bool = True,
+        sharpness: float = 1.0,
+        alike: bool = False,
+        kv_heads: int | None = None,
+    ):
         super().__init__()
         if heads < 1 or dim % heads:
             raise UserError(f"attention.heads must divide the model's dim of {dim}, got {heads}")
+        if not sharpness > 0:
+            raise UserError(f"attention.sharpness must be more than 0, got {sharpness}")
+        if sharpness != 1 and not qk_norm:
+            raise UserError(f"attention.sharpness needs attention.qk_norm=true, which it belongs to, got {sharpness}")
+        if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
+            raise UserError(f"attention.kv_heads must divide the {heads} heads, got {kv_heads}")
         self.count = heads
+        self.kv_count = kv_heads or heads
         self.dim_head = dim // heads
         self.qk_norm = qk_norm
         # No biases: zeros at padding stay zeros through every projection.
         self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
+        self.value = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
+        if alike:  # what looks alike attracts from the first step on
+            group = (self.kv_count, -1, self.dim_head, dim)  # the queries of one key begin alike too
+            self.key.weight.data.copy_(self.query.weight.data.view(group)[:, 0].flatten(0, 1))
+            self.query.weight.data.copy_(
+                self.key.weight.data.view(group).expand(group[0], heads // group[0], *group[2:]).flatten(0, 2)
+            )
         if qk_norm:
-            self.log_sharpness = nn.Parameter(torch.zeros(heads))
+            self.log_sharpness = nn.Parameter(torch.full((heads,), math.log(sharpness)))
 
     def split(self, x: Float[Tensor, "batch length dim"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [batch, length, heads, dim_head].
 
-        With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head, shared equally by
-        both sides: a softmax sees only their product, a feature map sees each.
+        With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head (at first as given),
+        shared equally by both sides: a softmax sees only their product, a feature map sees each.
         """
-        shape = (*x.shape[:2], self.count, self.dim_head)
-        q, k, v = self.query(x).view(shape), self.key(x).view(shape), self.value(x).view(shape)
+        q, k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.query, self.key, self.value))
+        if self.kv_count < self.count:  # each key and value serves several queries
+            k, v = (t.repeat_interleave(self.count // self.kv_count, dim=2) for t in (k, v))
         if self.qk_norm:
             gain = (self.log_sharpness / 2).exp()[:, None].to(q.dtype)
             # eps is named because the default follows the dtype, and bfloat16's would shrink ordinary queries.
@@ -52,13 +76,13 @@ class Heads(nn.Module):
 
     def flops(self, length: int) -> int:
         """FLOPs of the four projections of one sequence."""
-        return 8 * length * (self.count * self.dim_head) ** 2
+        return 4 * length * self.count * (self.count + self.kv_count) * self.dim_head**2
 
 
-def check_positions(positions: str, heads: Heads) -> bool:
-    """True for rotary, False for none; raises UserError at another word or at a head that cannot be turned."""
-    if positions not in POSITIONS:
-        raise UserError(f"attention.positions must be one of {', '.join(POSITIONS)}, got {positions}")
+def check_positions(positions: str, heads: Heads, words: tuple[str, ...] = ("rotary", "none")) -> bool:
+    """True for rotary, False for other words; raises UserError at an unknown one or a head that cannot be turned."""
+    if positions not in words:
+        raise UserError(f"attention.positions must be one of {', '.join(words)}, got {positions}")
     if positions == "rotary" and heads.dim_head % 2:
         raise UserError(
             f"rotary positions turn pairs of channels, so a head needs an even number of them, got {heads.dim_head}"
@@ -91,15 +115,22 @@ def rotate(
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
 
 
+def slopes(heads: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "heads"]:
+    """ALiBi's: what a token of distance costs each head's score, 2^-8 at the last and evenly spread powers before."""
+    return 2.0 ** (-8 * torch.arange(1, heads + 1, device=device, dtype=dtype) / heads)
+
+
 def dense_attention(
     q: Float[Tensor, "batch length heads dim_head"],
     k: Float[Tensor, "batch length heads dim_head"],
     v: Float[Tensor, "batch length heads dim_value"],
     *,
     visible: Bool[Tensor, "#batch length length"],
+    bias: Float[Tensor, "heads length length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_value"]:
     """Softmax attention, scores over sqrt(dim_head), from the whole square; a query that sees nothing answers 0."""
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+    scores = scores if bias is None else scores + bias
     visible = visible[:, None]
     blind = ~visible.any(-1, keepdim=True)
     # A row of nothing but -inf would be NaN, backward too: it becomes a softmax of zeros, and its weights are dropped.

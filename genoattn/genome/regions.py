@@ -42,15 +42,18 @@ def split_blocks(
     validation: float = 0.1,
     test: float = 0.1,
     names: Sequence[str] = (),
+    shortest: int | None = None,
 ) -> Splits:
     """Cuts every record into cycles of train, validation and test blocks with a window's gap between any two.
 
     A record of fewer than about eight windows a block gets fewer cycles, down to one; its blocks hold a window each at
-    least. One that cannot hold that is for training as a whole, and one shorter than a window is passed over.
+    least. One that cannot hold that is for training as a whole, and one shorter than a window (than `shortest`, where
+    that is given) is passed over.
     """
     names = names or [f"number {number + 1}" for number in range(len(lengths))]
     _check_fractions(validation, test)
     _check_longest(names, lengths, window)
+    least = min(shortest or window, window)
     parts: tuple[list[Interval], ...] = ([], [], [])
     for record, length in enumerate(lengths):
         count = next((c for c in range(cycles, 0, -1) if _fits(length, window, c, validation, test)), 0)
@@ -58,7 +61,7 @@ def split_blocks(
         for number, size in enumerate(_blocks(length, window, count, validation, test)):
             parts[number % 3].append(Interval(record, start, start + size))
             start += size + window
-        if count == 0 and length >= window:
+        if count == 0 and length >= least:
             parts[0].append(Interval(record, 0, length))
     if not parts[2]:
         longest = max(range(len(lengths)), key=lambda record: lengths[record])
@@ -68,7 +71,7 @@ def split_blocks(
             f" of the task); choose a shorter data.length"
         )
     train, held_out, tested = (tuple(part) for part in parts)
-    return Splits(train, held_out, tested, _too_short(names, lengths, window))
+    return Splits(train, held_out, tested, _too_short(names, lengths, least))
 
 
 def _fits(length: int, window: int, cycles: int, validation: float, test: float) -> bool:
@@ -95,10 +98,12 @@ def split_records(
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
+    shortest: int | None = None,
 ) -> Splits:
     """Gives whole records to test and validation while they fit in their fraction, the rest to train.
 
     The seed decides in which order records are offered; no split is left empty, be its record larger than its fraction.
+    Records shorter than a window, down to `shortest` where that is given, are for training.
     """
     _check_fractions(validation, test)
     _check_longest(names, lengths, window)
@@ -121,8 +126,10 @@ def split_records(
             fullest = max(parts.values(), key=len)
             part.append(min(fullest, key=lambda record: lengths[record]))
             fullest.remove(part[0])
+    least = min(shortest or window, window)
+    parts["train"] += [record for record, length in enumerate(lengths) if least <= length < window]
     whole = {name: tuple(Interval(r, 0, lengths[r]) for r in sorted(part)) for name, part in parts.items()}
-    return Splits(whole["train"], whole["validation"], whole["test"], _too_short(names, lengths, window))
+    return Splits(whole["train"], whole["validation"], whole["test"], _too_short(names, lengths, least))
 
 
 def sizes(splits: Splits) -> dict[str, int]:
@@ -155,13 +162,24 @@ def _too_short(names: Sequence[str], lengths: Sequence[int], window: int) -> tup
 
 @final
 class Windows:
-    """Windows of `length` bases within intervals; those with a larger share of N than `max_unknown` are passed over."""
+    """Windows of `length` bases within intervals; those with a larger share of N than `max_unknown` are passed over.
 
-    def __init__(self, genome: Genome, intervals: Sequence[Interval], length: int, max_unknown: float = 0.5):
+    An interval shorter than that, down to `shortest` where it is given, is one window as a whole.
+    """
+
+    def __init__(
+        self,
+        genome: Genome,
+        intervals: Sequence[Interval],
+        length: int,
+        max_unknown: float = 0.5,
+        shortest: int | None = None,
+    ):
         if not 0 <= max_unknown <= 1:
             raise UserError(f"data.max_unknown must lie within 0 and 1, got {max_unknown}")
         self.genome = genome
-        self.intervals = tuple(interval for interval in intervals if interval.length >= length)
+        least = min(shortest or length, length)
+        self.intervals = tuple(interval for interval in intervals if interval.length >= least)
         self.length = length
         self.max_unknown = max_unknown
         self.passed_over = 0
@@ -170,7 +188,7 @@ class Windows:
                 f"no block of the genome holds a window of {length} bases (data.length and the flanks of the task);"
                 " choose a shorter data.length"
             )
-        self._starts = np.cumsum([interval.length - length + 1 for interval in self.intervals])
+        self._starts = np.cumsum([max(1, interval.length - length + 1) for interval in self.intervals])
 
     def draw(self, rng: np.random.Generator) -> Interval:
         """One window, every start in every interval being equally likely."""
@@ -180,7 +198,7 @@ class Windows:
             interval = self.intervals[number]
             # Counted from the end: the last start of the interval leaves nothing to its right.
             stop = interval.stop - (int(self._starts[number]) - 1 - start)
-            window = Interval(interval.record, stop - self.length, stop)
+            window = Interval(interval.record, max(interval.start, stop - self.length), stop)
             if self._is_known(window):
                 return window
         raise UserError(
@@ -194,9 +212,9 @@ class Windows:
             raise UserError(f"the stride of a tiling must be at least 1, got {stride}")
         windows: list[Interval] = []
         for record, start, stop in self.intervals:
-            last = stop - self.length
+            last = max(start, stop - self.length)
             starts = [*range(start, last, stride), last]
-            windows += [Interval(record, at, at + self.length) for at in starts]
+            windows += [Interval(record, at, min(at + self.length, stop)) for at in starts]
         return [window for window in windows if self._is_known(window)]
 
     def _is_known(self, window: Interval) -> bool:
@@ -205,6 +223,6 @@ class Windows:
         if record.unknown == 0 and (record.masked == 0 or self.genome.soft_mask == "use"):
             return True
         unknown = np.count_nonzero(self.genome.bases(*window) == UNKNOWN)
-        known = unknown <= self.max_unknown * self.length
+        known = unknown <= self.max_unknown * window.length
         self.passed_over += not known
         return bool(known)

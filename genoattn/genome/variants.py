@@ -110,6 +110,30 @@ def to_mutations(
     return Mutations(mutations, overlapping)
 
 
+def to_mutation(variant: Variant, held: bytes, path: str | PathLike[str]) -> Mutation:
+    """One variant as a minimal mutation; raises UserError where REF is not the codes `held` at its place."""
+    stated = _codes(variant.reference)
+    _check_reference(variant, stated, held, variant.contig, path)
+    return _minimal(variant.start, stated, _codes(variant.alternate))
+
+
+def info_of(path: str | PathLike[str], field: str) -> list[str | None]:
+    """A field of INFO for every record of a VCF in file order, its values joined by commas; None where it is not."""
+    values: list[str | None] = []
+    for record in _records(Path(path)):
+        if not values and field not in record.header.info:
+            there = list(record.header.info)
+            nearest = get_close_matches(field, there, 1, 0.0)
+            raise UserError(
+                f"{path}: its header has no INFO field {field!r}"
+                + (f"; nearest is {nearest[0]}" if nearest else "; it has none at all")
+            )
+        value = record.info.get(field)
+        joined = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        values.append(None if joined is None else str(joined))
+    return values
+
+
 def consensus(
     reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation]
 ) -> UInt8[np.ndarray, "consensus"]:

@@ -9,14 +9,14 @@ from jaxtyping import Int8, UInt8
 from genoattn.errors import UserError
 from genoattn.genome.mutate import Rates, Sample, apply, plant
 from genoattn.objective import IGNORE, Output
-from genoattn.tasks.base import Example, Task
+from genoattn.tasks.base import Comparison, Example
 
 DETECTED = {"snv": "substitution", "mnv": "substitution", "insertion": "insertion", "deletion": "deletion"}
 """The output that tells of each kind of mutation."""
 
 
 @final
-class Aligned(Task):
+class Aligned(Comparison):
     """Sample base i stands beside reference base i; after each indel the two drift apart.
 
     `reach` says how far beside its own place a sample base is compared with the reference (0: with its own place
@@ -24,6 +24,8 @@ class Aligned(Task):
     answer that is due at every base. An indel has several right placements in a repeat: the left-aligned one is asked
     for and nothing is asked about the others.
     """
+
+    side_by_side = True
 
     def __init__(
         self,
@@ -44,9 +46,10 @@ class Aligned(Task):
             raise UserError(f"task.shift_weight must be at least 0, got {shift_weight}")
         self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication)
         self.reach = reach
-        self.outputs = {name: Output(1, 1.0) for name in ("substitution", "insertion", "deletion")}
+        self.outputs = {"substitution": Output(1, 1.0), "insertion": Output(1, 1.0)}
+        self.outputs["deletion"] = Output(1, 1.0, mirror="gap")
         if shift_weight > 0:
-            self.outputs["shift"] = Output(2 * reach + 1, shift_weight)
+            self.outputs["shift"] = Output(2 * reach + 1, shift_weight, mirror="own")
 
     def span(self, length: int) -> int:
         # A quarter more than the window: what deletions take away must come from somewhere.
@@ -60,12 +63,7 @@ class Aligned(Task):
         return self.lay(reference[: length + 2 * self.reach], cut(sample, 0, length), 0)
 
     def lay(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
-        """The example of a sample whose first base is due beside reference base `start`, which is beside[reach]."""
-        targets = {
-            "substitution": sample.substituted.astype(np.int8),
-            "insertion": _asked(sample.inserted, sample.ambiguous_inserted),
-            "deletion": _asked(sample.missing, sample.ambiguous_missing),
-        }
+        targets = truth(sample)
         if "shift" in self.outputs:
             shift = sample.origin - start - np.arange(len(sample.bases))
             near = np.abs(shift) <= self.reach
@@ -88,6 +86,15 @@ def cut(sample: Sample, start: int, stop: int) -> Sample:
         for event in sample.events[begin:end]
     )
     return Sample(*arrays, events=tuple(moved))
+
+
+def truth(sample: Sample) -> dict[str, Int8[np.ndarray, "length"]]:
+    """What is asked of every base: 1 where it is mutated, IGNORE where an indel could as well be placed, else 0."""
+    return {
+        "substitution": sample.substituted.astype(np.int8),
+        "insertion": _asked(sample.inserted, sample.ambiguous_inserted),
+        "deletion": _asked(sample.missing, sample.ambiguous_missing),
+    }
 
 
 def _asked(true: np.ndarray, ambiguous: np.ndarray) -> Int8[np.ndarray, "length"]:

@@ -1,36 +1,29 @@
 """One token a base: the fifteen IUPAC letters as they stand, padding, and a mask."""
 
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int8, UInt8
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import COMPLEMENT, LETTERS, UNKNOWN
+from genoattn.tokenizers.contract import Encoded, Tokenizer
 
 _ILLEGAL = 255
 
 
-class Encoded(NamedTuple):
-    """The tokens of a window: an id each, and the base (0-based, of the window) at which each starts."""
-
-    ids: UInt8[np.ndarray, "tokens"]
-    starts: Int[np.ndarray, "tokens"]
-
-
 @final
-class BaseTokenizer:
+class BaseTokenizer(Tokenizer):
     """Ids 0..14 are the codes of the bases, 15 is padding, 16 a mask.
 
     `unknown` says what becomes of letters that stand for several bases: "keep" gives each its own id, "merge" makes N
     of them all.
     """
 
-    letters = LETTERS
-    pad = len(LETTERS)
-    mask = len(LETTERS) + 1
     vocabulary = len(LETTERS) + 2
-    complement: UInt8[np.ndarray, "vocabulary"] = np.append(COMPLEMENT, np.array([pad, mask], np.uint8))
+    complement: UInt8[np.ndarray, "vocabulary"] = np.append(
+        COMPLEMENT, np.array([Tokenizer.pad, Tokenizer.mask], np.uint8)
+    )
 
     def __init__(self, unknown: str = "keep"):
         if unknown not in ("keep", "merge"):
@@ -41,8 +34,8 @@ class BaseTokenizer:
         self._ids = _table(ids)
         self._codes = _table(np.append(codes, np.array([_ILLEGAL, UNKNOWN], np.uint8)))
 
-    def encode(self, bases: UInt8[np.ndarray, "length"]) -> Encoded:
-        """A token for each base of codes 0..14; token i starts at base i."""
+    def encode(self, bases: UInt8[np.ndarray, "length"], phase: int = 0) -> Encoded:
+        """A token for each base of codes 0..14; token i starts at base i, in every phase."""
         ids = _look_up(bases, self._ids)
         if len(ids) and ids.max() == _ILLEGAL:
             at = int(ids.argmax())
@@ -59,9 +52,12 @@ class BaseTokenizer:
         """The other strand, read 5' to 3'; padding and masks come to the other end unchanged."""
         return self.complement[ids[::-1]]
 
-    def describe(self) -> dict[str, str]:
-        """What is needed to build the same tokenizer again, as plain values."""
-        return {"kind": "base", "unknown": self.unknown}
+    def spell(self) -> Int8[np.ndarray, "vocabulary span"]:
+        codes = np.arange(self.vocabulary, dtype=np.int8)
+        return np.where(codes < len(LETTERS), codes, -1)[:, None].astype(np.int8)
+
+    def describe(self) -> dict[str, object]:
+        return {"_target_": "genoattn.tokenizers.base.BaseTokenizer", "unknown": self.unknown}
 
 
 def _table(values: UInt8[np.ndarray, "codes"]) -> bytes:

@@ -1,0 +1,58 @@
+"""A depthwise convolution in place of attention: fixed weights within a stated reach; the baseline of local layers."""
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genoattn.attention.base import Attention, Layout, blank
+from genoattn.errors import UserError
+
+
+@final
+class ConvolutionAttention(Attention):
+    """Each channel of a token's answer is a learned sum of that channel over its neighbours' values.
+
+    What is seen does not depend on what stands there, unlike in a window.
+    """
+
+    cost = "linear"
+
+    def __init__(self, dim: int, causal: bool, left: int = 16, right: int = 16):
+        super().__init__()
+        for name, value in (("left", left), ("right", right)):
+            if value < 0:
+                raise UserError(f"attention.{name} must be 0 or more tokens, got {value}")
+        self.causal = causal
+        self.averages = False
+        self.sided = "weights to the left and to the right are learned apart"
+        self.left, self.right = self.reach = (left, 0 if causal else right)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.mix = nn.Conv1d(dim, dim, self.left + 1 + self.right, groups=dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        values = self.value(blank(x, layout.keep)).transpose(1, 2)
+        mixed = self.mix(F.pad(values, (self.left, self.right))).transpose(1, 2)
+        return self.out(blank(mixed, layout.keep))
+
+    def naive(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        values = F.pad(self.value(blank(x, layout.keep)), (0, 0, self.left, self.right))
+        shifted = [values[:, at : at + x.shape[1]] for at in range(self.left + 1 + self.right)]
+        mixed = (torch.stack(shifted, dim=-1) * self.mix.weight[:, 0]).sum(-1)
+        return self.out(blank(mixed, layout.keep))
+
+    def flops(self, length: int) -> int:
+        """The two projections and the sums."""
+        dim = self.value.in_features
+        return 4 * length * dim**2 + 2 * length * dim * (self.left + 1 + self.right)
+
+    def state_bytes(self, length: int) -> int:
+        """The values within reach to the left."""
+        return 4 * min(length, self.left) * self.value.in_features

@@ -1,0 +1,32 @@
+"""Feature maps: what stands in linear attention for the exponential of the softmax."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+FEATURES = ("elu", "relu", "exp", "taylor")
+
+
+def feature(x: Float[Tensor, "*shape channels"], name: str) -> Float[Tensor, "*shape features"]:
+    """φ: elu(x) + 1, relu(x) + 0.01 or exp(x), channel by channel, or the features whose product is 1 + s + s²/2.
+
+    s is q·k / sqrt(channels), so that Taylor features follow the softmax. All products are positive, so that no
+    denominator can cross 0.
+    """
+    if name == "elu":
+        return F.elu(x) + 1
+    if name == "relu":
+        return F.relu(x) + 0.01
+    if name == "exp":
+        return x.exp()
+    x = x * x.shape[-1] ** -0.25
+    # Each pair of two channels once: twice the product, or half the square, is what s² / 2 holds of it.
+    first, second = torch.triu_indices(x.shape[-1], x.shape[-1], device=x.device).unbind()
+    pairs = x[..., first] * x[..., second] * torch.where(first == second, 0.5, 1.0).sqrt().to(x.dtype)
+    return torch.cat([torch.ones_like(x[..., :1]), x, pairs], dim=-1)
+
+
+def feature_count(channels: int, name: str) -> int:
+    """How many features a head of so many channels has."""
+    return 1 + channels + channels * (channels + 1) // 2 if name == "taylor" else channels

@@ -1,0 +1,181 @@
+"""Softmax attention over each query's highest-scoring keys: exact, and every pair is scored, block by block."""
+
+import math
+from typing import Any, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.heads import (
+    ROTARY,
+    Heads,
+    check_positions,
+    dense_attention,
+    positions_of,
+    rotate,
+    visible_pairs,
+)
+from genoattn.errors import UserError
+
+ROWS = 128
+
+
+def topk_attention(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    *,
+    causal: bool,
+    allowed: Int[Tensor, "batch length"],
+    keep: Bool[Tensor, "batch length"] | None = None,
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """Softmax attention over the `allowed` keys of highest score, fewer where fewer are seen; 0 at padding.
+
+    Scores stand for `ROWS` queries at a time, in the backward pass too. The choice itself has no gradient.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        wide = torch.promote_types(q.dtype, torch.float32)
+        real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
+        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, causal)
+    assert isinstance(y, Tensor)
+    return blank(y.transpose(1, 2), keep).to(v.dtype)
+
+
+def _weights(q: Tensor, k: Tensor, allowed: Tensor, keep: Tensor, causal: bool, start: int) -> Tensor:
+    """The weights of a block of queries over the keys: [batch, heads, rows, keys]."""
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    hidden = ~keep[:, None, None, : k.shape[2]]
+    if causal:
+        index = torch.arange(k.shape[2], device=q.device)
+        hidden = hidden | (index > index[start : start + q.shape[2], None])
+    best = scores.masked_fill(hidden, float("-inf")).topk(min(int(allowed.max()), k.shape[2]), dim=-1)
+    rank = torch.arange(best.values.shape[-1], device=q.device)
+    chosen = (rank < allowed[:, None, :, None]) & best.values.isfinite()
+    # A row that sees nothing becomes a softmax of equal scores, whose weights are then dropped.
+    weights = best.values.masked_fill(~chosen, -1e30).softmax(-1).masked_fill(~chosen, 0)
+    return torch.zeros_like(scores).scatter(-1, best.indices, weights)
+
+
+class _TopK(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, keep: Tensor, causal: bool) -> Tensor:
+        y = torch.empty_like(q, memory_format=torch.contiguous_format)
+        for start in range(0, q.shape[2], ROWS):
+            rows = slice(start, start + ROWS)
+            end = min(start + ROWS, q.shape[2]) if causal else q.shape[2]
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], keep, causal, start)
+            y[:, :, rows] = weights @ v[:, :, :end]
+        ctx.save_for_backward(q, k, v, allowed, keep, y)
+        ctx.causal = causal
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, allowed, keep, y = ctx.saved_tensors
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        shared = (upstream[0] * y).sum(-1, keepdim=True)
+        for start in range(0, q.shape[2], ROWS):
+            rows = slice(start, start + ROWS)
+            end = min(start + ROWS, q.shape[2]) if ctx.causal else q.shape[2]
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], keep, ctx.causal, start)
+            dy = upstream[0][:, :, rows]
+            dv[:, :, :end] += weights.transpose(-1, -2) @ dy
+            dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * q.shape[-1] ** -0.5
+            dq[:, :, rows] = dscores @ k[:, :, :end]
+            dk[:, :, :end] += dscores.transpose(-1, -2) @ q[:, :, rows]
+        return dq, dk, dv, None, None, None
+
+
+@final
+class TopKAttention(Attention):
+    """Each token looks at the `k` tokens, or the `fraction` of those it may see, that score highest.
+
+    It costs what full attention costs, for all pairs are scored; what it shows is what forgetting the rest does.
+    """
+
+    cost = "quadratic"
+
+    def __init__(
+        self,
+        dim: int,
+        causal: bool,
+        heads: int = 4,
+        k: int | None = 64,
+        fraction: float | None = None,
+        longest: int = 16384,
+        positions: str = "rotary",
+        qk_norm: bool = True,
+        sharpness: float = 1.0,
+    ):
+        super().__init__()
+        if (k is None) == (fraction is None):
+            raise UserError(f"give attention.k or attention.fraction, the other null: got {k} and {fraction}")
+        if k is not None and k < 1:
+            raise UserError(f"attention.k must be 1 or more keys, got {k}")
+        if fraction is not None and not 0 < fraction <= 1:
+            raise UserError(f"attention.fraction must be above 0 and at most 1, got {fraction}")
+        self.heads = Heads(dim, heads, qk_norm, sharpness)
+        self.causal = causal
+        self.averages = True
+        self.k, self.fraction, self.longest = k, fraction, longest
+        self.rotary = check_positions(positions, self.heads)
+        self.sided = ROTARY if self.rotary else None
+
+    def forward(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        if x.shape[1] > self.longest:
+            raise UserError(
+                "attention=topk scores every pair of tokens and takes at most attention.longest="
+                f"{self.longest} tokens, got {x.shape[1]}"
+            )
+        q, k, v = self._split(x, layout)
+        allowed = self._allowed(x, layout)
+        return self.heads.merge(topk_attention(q, k, v, causal=self.causal, allowed=allowed, keep=layout.keep))
+
+    def naive(
+        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+    ) -> Float[Tensor, "batch length dim"]:
+        q, k, v = self._split(x, layout)
+        length = x.shape[1]
+        visible = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
+        answers = []
+        for head in range(self.heads.count):
+            score = (q[:, :, head] @ k[:, :, head].transpose(1, 2)).masked_fill(~visible, float("-inf"))
+            rank = score.argsort(-1, descending=True).argsort(-1)
+            chosen = visible & (rank < self._allowed(x, layout)[:, :, None])
+            one = slice(head, head + 1)
+            answers.append(dense_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=chosen))
+        return self.heads.merge(torch.cat(answers, dim=2))
+
+    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        # Not in half precision, whose rounded scores would choose other keys.
+        with torch.autocast(x.device.type, enabled=False):
+            q, k, v = self.heads.split(blank(x, layout.keep).to(self.heads.query.weight.dtype))
+        if self.rotary:
+            positions = positions_of(x, layout.positions)
+            q, k = rotate(q, positions), rotate(k, positions)
+        return q, k, v
+
+    def _allowed(self, x: Tensor, layout: Layout) -> Int[Tensor, "batch length"]:
+        """How many keys each query may choose."""
+        if self.fraction is None:
+            assert self.k is not None
+            return torch.full(x.shape[:2], self.k, device=x.device)
+        real = torch.ones(x.shape[:2], dtype=torch.long, device=x.device) if layout.keep is None else layout.keep.long()
+        seen = real.cumsum(1) if self.causal else real.sum(1, keepdim=True).expand_as(real)
+        return (seen * self.fraction).ceil().long().clamp_min(1)
+
+    def flops(self, length: int) -> int:
+        """Projections, and scores and sums over every key; a causal layer leaves out blocks of the future."""
+        pairs = length**2
+        if self.causal:
+            blocks = math.ceil(length / ROWS)
+            pairs = sum(min(ROWS, length - at * ROWS) * min(length, (at + 1) * ROWS) for at in range(blocks))
+        return self.heads.flops(length) + 4 * pairs * self.heads.count * self.heads.dim_head
+
+    def state_bytes(self, length: int) -> int:
+        """Every key and value: any may be chosen."""
+        return 4 * 2 * length * self.heads.count * self.heads.dim_head

@@ -1,0 +1,96 @@
+"""What a detector found in its trials, as a table, as flat keys and as curves."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from genoattn.evaluation import Result, mean_quality
+from genoattn.metrics import SIMPLE, Quality
+from genoattn.report import Sheet, save_figure
+
+COLUMNS = ("trial", "kind", "events", "per kb", "AUPRC [95 %]", "AUROC", "precision", "recall", "F1 [95 %]", "per base")
+
+
+def sheet_of(results: Sequence[Result], main: str) -> Sheet:
+    """The main detector's figures in full, the others' beside: AUPRC where they score, F1 where they only call."""
+    numbers = [[one.detector, one.trial, kind, *found] for one in results for kind, found in one.kinds.items()]
+    plain = (["detector", "trial", "kind", *Quality._fields], numbers)
+    title = f"Mutations found by attention={main}"
+    return Sheet(title, _columns(results, main), _rows(results, main), texts=2, numbers=plain)
+
+
+def _columns(results: Sequence[Result], main: str) -> list[str]:
+    return [*COLUMNS, *(f"{rival}\n{_figure_name(rival)}" for rival in _rivals(results, main))]
+
+
+def _rows(results: Sequence[Result], main: str) -> list[list[str]]:
+    beside = {(result.detector, result.trial): result.kinds for result in results}
+    return [
+        [result.trial, kind, *_figures(found)]
+        + [_cell(beside.get((rival, result.trial), {}).get(kind), rival) for rival in _rivals(results, main)]
+        for result in results
+        if result.detector == main
+        for kind, found in result.kinds.items()
+    ]
+
+
+def _rivals(results: Sequence[Result], main: str) -> list[str]:
+    return list(dict.fromkeys(result.detector for result in results if result.detector != main))
+
+
+def flat(results: Sequence[Result], main: str) -> dict[str, int | float]:
+    """Flat keys for metrics.json: test/… for the planted test set, another trial's name, a rival's name before it."""
+    figures: dict[str, int | float] = {}
+    for result in results:
+        trial = "test" if result.trial == "planted" else result.trial.replace(", held out", "_held_out")
+        rival = re.sub(r"\W+", "_", result.detector).strip("_")
+        prefix = trial if result.detector == main else f"{rival}/{trial}"
+        for kind, found in result.kinds.items():
+            figures |= {f"{prefix}/{kind.replace(' ', '_')}/{name}": value for name, value in found._asdict().items()}
+        figures[f"{prefix}/auprc"] = mean_quality(result, lambda found: found.auprc)
+        figures[f"{prefix}/f1"] = mean_quality(result, lambda found: found.f1)
+    return figures
+
+
+def plot_curves(results: Sequence[Result], file: Path) -> None:
+    """Precision against recall on the planted test set, a panel a kind, a line a detector (a point for callers)."""
+    shown = [result for result in results if result.trial == "planted"]
+    figure, panels = plt.subplots(1, len(SIMPLE), figsize=(4.2 * len(SIMPLE), 4), sharey=True, layout="constrained")
+    for panel, kind in zip(panels, SIMPLE, strict=True):
+        for result in shown:
+            if kind not in result.curves:
+                continue
+            found, curve = result.kinds[kind], result.curves[kind]
+            if result.detector == "aligner":
+                panel.plot([found.recall], [found.precision], "k*", ms=11, label=f"aligner (F1 {found.f1:.3f})")
+            else:
+                panel.step(curve.recall, curve.precision, label=f"{result.detector} ({found.auprc:.3f})")
+        panel.set(title=kind, xlabel="recall", xlim=(0, 1.02), ylim=(0, 1.02))
+        if panel.lines:
+            panel.legend(loc="lower left", fontsize=8)
+    panels[0].set_ylabel("precision")
+    save_figure(figure, file)
+
+
+def _figures(found: Quality) -> tuple[str, ...]:
+    return (
+        f"{found.events:,}",
+        f"{1000 * found.rate:.3f}",
+        f"{found.auprc:.3f} [{found.auprc_low:.3f}–{found.auprc_high:.3f}]",
+        f"{found.auroc:.4f}",
+        f"{found.precision:.3f}",
+        f"{found.recall:.3f}",
+        f"{found.f1:.3f} [{found.f1_low:.3f}–{found.f1_high:.3f}]",
+        "–" if math.isnan(found.base_auprc) else f"{found.base_auprc:.3f}",
+    )
+
+
+def _figure_name(detector: str) -> str:
+    return "F1" if detector == "aligner" else "AUPRC"
+
+
+def _cell(found: Quality | None, detector: str) -> str:
+    return "–" if found is None else f"{found.f1 if detector == 'aligner' else found.auprc:.3f}"

@@ -34,7 +34,10 @@ def delta_kernel(
     rows = first + tl.arange(0, BLOCK)
     at = (batch * heads + head).to(tl.int64) * length + rows.to(tl.int64)
     taken = tl.sum(answer.to(tl.float32) * gradient.to(tl.float32), 1)
-    tl.store(delta + at, taken - tl.load(dlse + at, mask=rows < length, other=0.0), mask=rows < length)
+    taken -= tl.load(dlse + at, mask=rows < length, other=0.0)
+    if KEEP:  # merging two answers gives NaN for the gradient of a lse of -inf
+        taken = tl.where(load_keep(keep, first, length, BLOCK), taken, 0.0)
+    tl.store(delta + at, taken, mask=rows < length)
 
 
 @triton.jit

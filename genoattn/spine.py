@@ -131,4 +131,19 @@ class Doctor:
     dim: Count
 
 
-SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate, "tokenizer": Audit, "doctor": Doctor}
+@dataclass(frozen=True)
+class Kernels:
+    """What every look at the kernels has."""
+
+    all: bool
+    family: str | None
+    update: bool
+
+
+SPINE: dict[str, type] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "tokenizer": Audit,
+    "doctor": Doctor,
+    "kernels": Kernels,
+}

@@ -1,1 +1,42 @@
-"""Triton kernels, one file a family; the only part of the package that imports triton."""
+"""Triton kernels, one file a family; the only part of the package that imports triton, and only when asked."""
+
+import os
+import sys
+from importlib.util import find_spec
+
+import torch
+from omegaconf import DictConfig
+
+from genoattn.errors import UserError
+
+OLDEST = (8, 0)
+"""The compute capability from which on kernels are compiled and looked at."""
+
+
+def available(device: torch.device) -> tuple[bool, str]:
+    """Whether the kernels run on a device, and a line that says why or why not."""
+    if find_spec("triton") is None:
+        return False, "triton is not installed"
+    if device.type == "cpu" and interpreted():
+        return True, "TRITON_INTERPRET=1: the kernels are interpreted, for tests"
+    if device.type != "cuda":
+        return False, f"Triton's kernels need a GPU and the tensors are on {device.type}"
+    name = torch.cuda.get_device_name(device)
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < OLDEST:
+        return False, f"the kernels need compute capability {OLDEST[0]}.{OLDEST[1]}, which {name} has not"
+    return True, f"on {name}"
+
+
+def interpreted() -> bool:
+    """True where kernels run as Python on the CPU, for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def main(config: DictConfig) -> None:
+    """Compile the kernels that ship and print what the compiler says; exit status 1 if something is amiss."""
+    if sys.platform != "linux" or find_spec("triton") is None:
+        raise UserError("genoattn kernels needs triton, which is not installed")
+    from genoattn.kernels.table import show  # late: the rest of the package does without triton
+
+    if show(config["all"], config["family"], config["update"]):  # a config has a method update
+        raise SystemExit(1)

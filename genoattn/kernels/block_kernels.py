@@ -1,6 +1,7 @@
 """The kernels of attention by lists of key blocks: forward, dQ by query blocks, dK and dV by key blocks; no atomics.
 
-A tile of keys is filled from the blocks of a list one after another, whatever their size: blocks of 8 keys make as full a
+Lists are of blocks of QUERIES queries and SIZE keys, tiles of BLOCK_Q and BLOCK_K: a block of queries may be cut into several
+tiles. A tile of keys is filled from the blocks of a list one after another, whatever their size: blocks of 8 keys make as full a
 tile as blocks of 64. The key blocks' side goes through `readers`, the same lists turned round, with `begins` where each
 key block's part begins.
 
@@ -22,7 +23,8 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 def load_rows(source, rows, real, DIM: tl.constexpr, WIDTH: tl.constexpr):
     """Rows of one head [rows, DIM] from pointers to their first channels; 0 where not `real`."""
     columns = tl.arange(0, DIM)
-    return tl.load(source + rows[:, None] + columns[None, :], mask=real[:, None] & (columns < WIDTH)[None, :], other=0.0)
+    offsets = rows[:, None] + columns[None, :]
+    return tl.load(source + offsets, mask=real[:, None] & (columns < WIDTH)[None, :], other=0.0)
 
 
 @triton.jit
@@ -33,17 +35,17 @@ def listed_keys(
     """Of the keys of a list, BLOCK_K from number `at` on: which they are, which are read, their bias, their ends."""
     spots = at + tl.arange(0, BLOCK_K)
     slot = spots // SIZE
-    entry = tl.load(table + slot, mask=slot < slots, other=-1)
+    entry = tl.load(table + slot.to(tl.int64), mask=slot < slots, other=-1)
     index = entry * SIZE + spots % SIZE
     real = (entry >= 0) & (index < keys)
     added = tl.zeros([BLOCK_K], tl.float32)
     if BIAS:
-        added = tl.load(bias + index, mask=real, other=float("-inf"))
+        added = tl.load(bias + index.to(tl.int64), mask=real, other=float("-inf"))
         real = real & (added > float("-inf"))
         added = tl.where(real, added, 0.0)
     last = index
     if ENDS:
-        last = tl.load(ends + index, mask=real, other=0)
+        last = tl.load(ends + index.to(tl.int64), mask=real, other=0)
     return index, real, added, last
 
 
@@ -61,20 +63,19 @@ def block_forward_kernel(
     q, k, v, table, bias, ends, keep, out, lse,
     q_strides, k_strides, v_strides, out_strides, table_strides, keep_batch,
     length, keys, heads, group, slots, scale,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
+    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Answers and log-sum-exps of one block of queries."""
     program = tl.program_id(0)
-    blocks = tl.cdiv(length, BLOCK_Q)
-    block = program % blocks
-    head = program // blocks % heads
-    batch = program // (blocks * heads)
-    first = block * BLOCK_Q
+    tiles = tl.cdiv(length, BLOCK_Q)
+    first = program % tiles * BLOCK_Q
+    head = program // tiles % heads
+    batch = program // (tiles * heads)
     keep += batch.to(tl.int64) * keep_batch
     bias += batch.to(tl.int64) * keys
     table += batch.to(tl.int64) * table_strides[0] + head.to(tl.int64) * table_strides[1]
-    table += block.to(tl.int64) * slots
+    table += (first // QUERIES).to(tl.int64) * slots
     k += batch.to(tl.int64) * k_strides[0] + (head // group).to(tl.int64) * k_strides[2]
     v += batch.to(tl.int64) * v_strides[0] + (head // group).to(tl.int64) * v_strides[2]
     q_tile = load_tile(q, batch, first, head, q_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False)
@@ -104,20 +105,19 @@ def block_dq_kernel(
     q, k, v, table, bias, ends, keep, dout, lse, delta, dq,
     q_strides, k_strides, v_strides, dout_strides, dq_strides, table_strides, keep_batch,
     length, keys, heads, group, slots, scale,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
+    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dQ of one block of queries."""
     program = tl.program_id(0)
-    blocks = tl.cdiv(length, BLOCK_Q)
-    block = program % blocks
-    head = program // blocks % heads
-    batch = program // (blocks * heads)
-    first = block * BLOCK_Q
+    tiles = tl.cdiv(length, BLOCK_Q)
+    first = program % tiles * BLOCK_Q
+    head = program // tiles % heads
+    batch = program // (tiles * heads)
     keep += batch.to(tl.int64) * keep_batch
     bias += batch.to(tl.int64) * keys
     table += batch.to(tl.int64) * table_strides[0] + head.to(tl.int64) * table_strides[1]
-    table += block.to(tl.int64) * slots
+    table += (first // QUERIES).to(tl.int64) * slots
     k += batch.to(tl.int64) * k_strides[0] + (head // group).to(tl.int64) * k_strides[2]
     v += batch.to(tl.int64) * v_strides[0] + (head // group).to(tl.int64) * v_strides[2]
     q_tile = load_tile(q, batch, first, head, q_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False)
@@ -147,29 +147,33 @@ def block_dkv_kernel(
     q, k, v, readers, begins, bias, ends, keep, dout, lse, delta, dk, dv,
     q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, table_of, keep_batch,
     length, keys, kv_heads, group, scale,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
+    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
     BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dK and dV of one block of SIZE keys, from the query blocks whose lists hold it; BLOCK_K is SIZE, 16 at least.
+    """dK and dV of a tile of a block of keys, from the query blocks whose lists hold it; the tile may be the wider.
 
     `table_of` says by how much the number of a table grows with the sequence and with the head: 0 where it is shared.
     """
     program = tl.program_id(0)
+    PARTS: tl.constexpr = QUERIES // BLOCK_Q
+    ROWS: tl.constexpr = min(SIZE, BLOCK_K)
     blocks = tl.cdiv(keys, SIZE)
-    block = program % blocks
-    head = program // blocks % kv_heads
-    batch = program // (blocks * kv_heads)
+    tiles = blocks * (SIZE // ROWS)
+    first_key = program % tiles * ROWS
+    block = first_key // SIZE
+    head = program // tiles % kv_heads
+    batch = program // (tiles * kv_heads)
     spots = tl.arange(0, BLOCK_K)
-    index = block * SIZE + spots
-    inside = (spots < SIZE) & (index < keys)
+    index = first_key + spots
+    inside = (spots < ROWS) & (index < keys)
     keep += batch.to(tl.int64) * keep_batch
     real, added, last = inside, tl.zeros([BLOCK_K], tl.float32), index
     if BIAS:
-        added = tl.load(bias + batch.to(tl.int64) * keys + index, mask=inside, other=float("-inf"))
+        added = tl.load(bias + (batch.to(tl.int64) * keys + index), mask=inside, other=float("-inf"))
         real = inside & (added > float("-inf"))
         added = tl.where(real, added, 0.0)
     if ENDS:
-        last = tl.load(ends + index, mask=real, other=0)
+        last = tl.load(ends + index.to(tl.int64), mask=real, other=0)
     k += batch.to(tl.int64) * k_strides[0] + head.to(tl.int64) * k_strides[2]
     v += batch.to(tl.int64) * v_strides[0] + head.to(tl.int64) * v_strides[2]
     k_tile = load_rows(k, index.to(tl.int64) * k_strides[1], real, DIM, WIDTH)
@@ -179,9 +183,9 @@ def block_dkv_kernel(
     for member in range(group):
         q_at = head * group + member
         rows_at = (batch * kv_heads * group + q_at).to(tl.int64) * length
-        place = begins + (batch * table_of[0] + q_at * table_of[1]).to(tl.int64) * blocks + block
-        for entry in range(tl.load(place), tl.load(place + 1)):
-            first = tl.load(readers + entry) * BLOCK_Q
+        place = (batch * table_of[0] + q_at * table_of[1]).to(tl.int64) * blocks + block
+        for step in range(tl.load(begins + place) * PARTS, tl.load(begins + (place + 1)) * PARTS):
+            first = (tl.load(readers + step // PARTS) * QUERIES + step % PARTS * BLOCK_Q).to(tl.int32)
             q_tile = load_tile(q, batch, first, q_at, q_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False)
             dout_tile = load_tile(
                 dout, batch, first, q_at, dout_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False
@@ -199,7 +203,7 @@ def block_dkv_kernel(
             weights, ds = score_gradient(scores, products, lse_rows[None, :], delta_rows[None, :], visible, 1.0, True)
             dv_tile = tl.dot(weights.to(dout_tile.dtype), dout_tile, dv_tile, input_precision=PRECISION)
             dk_tile = tl.dot(ds.to(q_tile.dtype), q_tile, dk_tile, input_precision=PRECISION)
-    # Rows past SIZE belong to the next block's program.
-    stop = tl.minimum((block + 1) * SIZE, keys)
-    store_tile(dk, dk_tile * (scale * LN2), batch, block * SIZE, head, dk_strides, stop, BLOCK_K, DIM, WIDTH)
-    store_tile(dv, dv_tile, batch, block * SIZE, head, dv_strides, stop, BLOCK_K, DIM, WIDTH)
+    # Rows of a tile wider than its block belong to the next block's program.
+    stop = tl.minimum(first_key + ROWS, keys)
+    store_tile(dk, dk_tile * (scale * LN2), batch, first_key, head, dk_strides, stop, BLOCK_K, DIM, WIDTH)
+    store_tile(dv, dv_tile, batch, first_key, head, dv_strides, stop, BLOCK_K, DIM, WIDTH)

@@ -9,13 +9,13 @@ from torch import Tensor
 from genoattn.errors import UserError
 from genoattn.kernels import launch
 from genoattn.kernels.block_kernels import block_dkv_kernel, block_dq_kernel, block_forward_kernel
-from genoattn.kernels.configurations import block_tiles, power_of_two
+from genoattn.kernels.configurations import INTERPRETED, block_tiles, power_of_two
 from genoattn.kernels.flash_backward import delta_kernel
 
 LOG2E = 1.4426950408889634
 WIDEST = 128
-QUERY_BLOCKS = (16, 32, 64, 128)
-KEY_BLOCKS = (1, 2, 4, 8, 16, 32, 64, 128)
+QUERY_BLOCKS = (16, 32, 64)
+KEY_BLOCKS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def block_attention(
@@ -74,13 +74,15 @@ def _check(q: Tensor, k: Tensor, v: Tensor, table: Tensor, query_block: int, key
 
 
 def _constants(
-    q: Tensor, bias: Tensor | None, ends: Tensor | None, keep: Tensor | None, query_block: int, key_block: int
+    kernel: str, q: Tensor, bias: Tensor | None, ends: Tensor | None, keep: Tensor | None, sizes: tuple[int, int]
 ) -> dict[str, Any]:
-    """What the forward and the dq kernel are compiled for."""
+    """What a kernel is compiled for; `sizes` are those of a query block and of a key block."""
     family, dim = launch.family(q.device), power_of_two(q.shape[-1])
-    tiles = block_tiles(family, dim, q.element_size(), query_block)
+    tiles = INTERPRETED if launch.INTERPRETED else block_tiles(kernel, family, dim, q.element_size())
+    keys = min(tiles.keys, max(16, sizes[1])) if kernel == "dkv" else tiles.keys
     return {
-        "BLOCK_Q": query_block, "BLOCK_K": tiles.keys, "SIZE": key_block, "DIM": dim, "WIDTH": q.shape[-1],
+        "QUERIES": sizes[0], "BLOCK_Q": min(sizes[0], tiles.queries), "BLOCK_K": keys, "SIZE": sizes[1],
+        "DIM": dim, "WIDTH": q.shape[-1],
         "BIAS": bias is not None, "ENDS": ends is not None, "KEEP": keep is not None,
         "PRECISION": launch.precision(q.dtype, family), "num_warps": tiles.warps, "num_stages": tiles.stages,
     }  # fmt: skip
@@ -115,12 +117,13 @@ def forward(
     lse = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
     table = table.contiguous()
     byte_flags, keep_batch = launch.flags(keep, lse)
+    constants = _constants("forward", q, bias, ends, keep, (query_block, key_block))
     launch.start(
-        block_forward_kernel, table.shape[2] * heads * batch, [
+        block_forward_kernel, -(-length // constants["BLOCK_Q"]) * heads * batch, [
         q, k, v, table, _scores_added(bias, lse), lse if ends is None else ends.contiguous(), byte_flags, out, lse,
         *map(launch.strides_of, (q, k, v, out)), _table_strides(table), keep_batch,
         length, k.shape[1], heads, heads // k.shape[2], table.shape[3], scale * LOG2E,
-        ], _constants(q, bias, ends, keep, query_block, key_block),
+        ], constants,
     )  # fmt: skip
     return out.to(dtype), lse
 
@@ -150,9 +153,9 @@ def backward(
         out, dout, dlse, byte_flags, delta, launch.strides_of(out), strides[3], keep_batch, length, heads,
         ], {"BLOCK": rows, "DIM": power_of_two(width), "WIDTH": width, "KEEP": keep is not None},
     )  # fmt: skip
-    constants = _constants(q, bias, ends, keep, query_block, key_block)
+    constants = _constants("dq", q, bias, ends, keep, (query_block, key_block))
     launch.start(
-        block_dq_kernel, table.shape[2] * heads * batch, [
+        block_dq_kernel, -(-length // constants["BLOCK_Q"]) * heads * batch, [
         q, k, v, table, added, last, byte_flags, dout, lse, delta, dq, *strides, launch.strides_of(dq),
         _table_strides(table), keep_batch, length, keys, heads, heads // kv_heads, table.shape[3], scale * LOG2E,
         ], constants,
@@ -160,12 +163,14 @@ def backward(
     blocks = -(-keys // key_block)
     readers, begins = readers_of(table, blocks)
     table_of = (table.shape[1] if table.shape[0] > 1 else 0, 1 if table.shape[1] > 1 else 0)
+    constants = _constants("dkv", q, bias, ends, keep, (query_block, key_block))
+    tiles = blocks * max(1, key_block // constants["BLOCK_K"])
     launch.start(
-        block_dkv_kernel, blocks * kv_heads * batch, [
+        block_dkv_kernel, tiles * kv_heads * batch, [
         q, k, v, readers, begins, added, last, byte_flags, dout, lse, delta, dk, dv, *strides,
         launch.strides_of(dk), launch.strides_of(dv), table_of, keep_batch,
         length, keys, kv_heads, heads // kv_heads, scale * LOG2E,
-        ], constants | {"BLOCK_K": max(16, key_block)},
+        ], constants,
     )  # fmt: skip
     return dq.to(dtype), dk.to(dtype), dv.to(dtype)
 

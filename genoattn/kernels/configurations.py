@@ -93,10 +93,12 @@ def flash_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
     return tiles
 
 
-def block_tiles(family: str, dim: int, itemsize: int, queries: int) -> Tiles:
-    """Tiles of the kernels over lists of key blocks, for query blocks of so many tokens; dK and dV take key blocks."""
-    keys = 32 if itemsize == 4 or dim == 128 else 64
-    return Tiles(queries, keys, 4 if queries <= 64 else 8, 2 if itemsize == 2 else 1)
+BLOCKS: dict[tuple[str, int], dict[str, dict[int, Tiles]]] = {}
+
+
+def block_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
+    """As `flash_tiles`, of the kernels over lists of key blocks; no tile takes more than a query block's queries."""
+    return Tiles(64, 32, 4, 2)
 
 
 def linear_chunks(family: str, dim: int) -> Chunks:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genoattn.kernels import flash, launch, linear
+from genoattn.kernels import blocks, flash, launch, linear
 from genoattn.kernels.launch import Start
 
 NVIDIA = ("sm_80", "sm_86", "sm_90", "sm_100")
@@ -14,11 +14,16 @@ LENGTH = 4096
 MODES = {
     "flash": ("full", "causal", "window", "padded"),
     "linear": ("full", "causal", "decay"),
+    "blocks": ("sparse", "hierarchical"),
 }
 
 
 class Configuration(NamedTuple):
-    """One way in which an operator ships; `padded` is causal with padding, `decay` both ways with padding."""
+    """One way in which an operator ships.
+
+    `padded` is causal with padding, `decay` both ways with padding, `sparse` a table by head of blocks of 64 and
+    `hierarchical` one table for all heads of blocks of 8 keys for blocks of 16 queries, both causal with padding.
+    """
 
     family: str
     operator: str
@@ -40,10 +45,12 @@ def every() -> Iterator[Configuration]:
         for width in (32, 64, 128):
             for mode in ("causal", "padded"):
                 yield Configuration(family, "flash", "float32", width, mode)
-        for operator in ("linear",):
+        for operator in ("linear", "blocks"):
             for width in (32, 64, 128):
                 for mode in MODES[operator]:
                     yield Configuration(family, operator, "bfloat16", width, mode)
+        for mode in MODES["blocks"]:
+            yield Configuration(family, "blocks", "float32", 64, mode)
 
 
 def tested() -> Iterator[Configuration]:
@@ -54,8 +61,10 @@ def tested() -> Iterator[Configuration]:
         yield Configuration(family, "flash", "bfloat16", 128, "window")
         yield Configuration(family, "flash", "float16", 64, "causal")
         yield Configuration(family, "linear", "bfloat16", 64, "causal")
+        yield Configuration(family, "blocks", "bfloat16", 64, "sparse")
     yield Configuration("sm_86", "flash", "bfloat16", 128, "causal")
     yield Configuration("sm_90", "flash", "float32", 64, "causal")
+    yield Configuration("sm_90", "blocks", "bfloat16", 64, "hierarchical")
     yield Configuration("gfx942", "flash", "bfloat16", 64, "causal")
 
 
@@ -63,9 +72,9 @@ def starts(configuration: Configuration) -> list[Start]:
     """What the forward and the backward pass would start on such a device, once each."""
     family, operator, dtype, width, mode = configuration
     q, k, v = (torch.empty(2, LENGTH, 8, width, dtype=getattr(torch, dtype), device="meta") for _ in range(3))
-    keep = torch.ones(2, LENGTH, dtype=torch.bool, device="meta") if mode in ("padded", "decay") else None
+    keep = torch.ones(2, LENGTH, dtype=torch.bool, device="meta") if mode not in ("full", "causal", "window") else None
     with launch.recording(family) as recorded:
-        {"flash": _flash, "linear": _linear}[operator](q, k, v, keep, mode)
+        {"flash": _flash, "linear": _linear, "blocks": _blocks}[operator](q, k, v, keep, mode)
     distinct = {}
     for start in recorded:
         distinct.setdefault(_label(start), start)
@@ -94,3 +103,12 @@ def _linear(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, mode: str) -> 
     rate = torch.empty(q.shape[2], device="meta") if mode == "decay" else None
     out, total = linear.forward(q, k, v, keep, rate, mode == "causal")
     linear.backward(out, total, q, k, v, keep, rate, mode == "causal")
+
+
+def _blocks(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, mode: str) -> None:
+    sizes = (64, 64) if mode == "sparse" else (16, 8)
+    heads, slots = (q.shape[2], 16) if mode == "sparse" else (1, 48)
+    table = torch.empty(2 if mode == "sparse" else 1, heads, LENGTH // sizes[0], slots, dtype=torch.int32, device="meta")
+    bias, ends = torch.empty(2, LENGTH, device="meta"), torch.empty(LENGTH, dtype=torch.int32, device="meta")
+    out, lse = blocks.forward(q, k, v, table, bias, ends, keep, *sizes, 0.125)
+    blocks.backward(out, lse, q, k, v, table, bias, ends, keep, out, lse, *sizes, 0.125)

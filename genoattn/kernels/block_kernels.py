@@ -50,7 +50,9 @@ def listed_keys(
 
 
 @triton.jit
-def listed_scores(q_tile, k_tile, queries, length, real, added, last, scale, ENDS: tl.constexpr, PRECISION: tl.constexpr):
+def listed_scores(
+    q_tile, k_tile, queries, length, real, added, last, scale, ENDS: tl.constexpr, PRECISION: tl.constexpr
+):
     """Scores [queries, keys] in base 2, and which pairs are seen; rows of padding are not told apart here."""
     visible = real[None, :] & (queries < length)[:, None]
     if ENDS:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import triton
 
-from genoattn.errors import UserError
 from genoattn.kernels.compilation import SHARED_LIMIT, Statistics, compile_start, statistics
 from genoattn.kernels.shipped import Configuration, labelled
 
@@ -19,9 +18,7 @@ Known = dict[str, dict[str, Statistics]]
 def measured(configuration: Configuration) -> dict[str, Statistics]:
     """What the compiler says of every kernel of a configuration, compiled now; empty where it is refused in words."""
     family = configuration.family
-    return {
-        label: statistics(compile_start(start, family), family) for label, start in labelled(configuration).items()
-    }
+    return {label: statistics(compile_start(start, family), family) for label, start in labelled(configuration).items()}
 
 
 def complaints(

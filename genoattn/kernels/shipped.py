@@ -108,7 +108,9 @@ def _linear(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, mode: str) -> 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, mode: str) -> None:
     sizes = (64, 64) if mode == "sparse" else (16, 8)
     heads, slots = (q.shape[2], 16) if mode == "sparse" else (1, 48)
-    table = torch.empty(2 if mode == "sparse" else 1, heads, LENGTH // sizes[0], slots, dtype=torch.int32, device="meta")
+    table = torch.empty(
+        2 if mode == "sparse" else 1, heads, LENGTH // sizes[0], slots, dtype=torch.int32, device="meta"
+    )
     bias, ends = torch.empty(2, LENGTH, device="meta"), torch.empty(LENGTH, dtype=torch.int32, device="meta")
     out, lse = blocks.forward(q, k, v, table, bias, ends, keep, *sizes, 0.125)
     blocks.backward(out, lse, q, k, v, table, bias, ends, keep, out, lse, *sizes, 0.125)

@@ -1,6 +1,7 @@
 """Attention over lists of key blocks against a dense reference in float64, run by the interpreter or on a GPU."""
 
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,9 +60,11 @@ class Lists(NamedTuple):
         bias = bias.masked_fill(torch.rand(bias.shape, generator=draw) < 0.2, float("-inf")).to(DEVICE)
         ends = torch.linspace(0, self.length - 1, self.keys).long().to(DEVICE)
         keep = (torch.rand(self.batch, self.length, generator=draw) < 0.7).to(DEVICE)
-        return dict(
-            bias=bias if self.bias else None, ends=ends if self.causal else None, keep=keep if self.padded else None
-        )
+        return {
+            "bias": bias if self.bias else None,
+            "ends": ends if self.causal else None,
+            "keep": keep if self.padded else None,
+        }
 
     def visible(self) -> Tensor:
         """[batch, heads, query, key]."""
@@ -82,7 +85,7 @@ def check(case: Lists, function: Callable[..., Any] = blocks.block_attention) ->
     """Fails unless the kernel answers what the reference does, whatever hidden keys and padding hold."""
     q, k, v, dout, dlse = case.inputs()
     given, table, visible = case.settings(), case.table(), case.visible()
-    shared = dict(query_block=case.query_block, key_block=case.key_block, return_lse=True)
+    shared = {"query_block": case.query_block, "key_block": case.key_block, "return_lse": True}
     hidden = None if given["bias"] is None else given["bias"].isfinite()
     nan, keep = float("nan"), given["keep"]
     poisoned = [poison(q, keep, nan), poison(k, hidden, nan), poison(v, hidden, 1e6)]
@@ -108,7 +111,9 @@ CASES = [
     Lists(48, 48, heads=2, kv_heads=2, batch=2),
     Lists(65, 65, key_block=8, slots=6, bias=True, batch=2, padded=True),
     Lists(65, 65, causal=True, bias=True, slots=4),
-    Lists(97, 200, 32, 4, slots=20, dim=40, causal=True, bias=True, padded=True, heads=2, kv_heads=1, batch=2, apart=True),
+    Lists(
+        97, 200, 32, 4, slots=20, dim=40, causal=True, bias=True, padded=True, heads=2, kv_heads=1, batch=2, apart=True
+    ),
 ]
 
 
@@ -129,22 +134,22 @@ def test_lists_of_everything_are_full_attention() -> None:
 def test_lists_turned_round() -> None:
     table = torch.tensor([[[[0, 2], [2, -1], [-1, -1]], [[1, 0], [0, 1], [2, 0]]]])
     readers, begins = blocks.readers_of(table, 3)
-    said = [readers[start:stop].tolist() for start, stop in zip(begins, begins[1:], strict=False)]
+    said = [readers[start:stop].tolist() for start, stop in itertools.pairwise(begins)]
     assert said == [[0], [], [0, 1], [0, 1, 2], [0, 1], [2]]
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (dict(query_block=24), "query_block must be one of"),
-        (dict(table=torch.zeros(1, 1, 2, 1, dtype=torch.int32)), "table must be"),
-        (dict(bias=torch.zeros(1, 3)), "bias must be"),
-        (dict(k=torch.zeros(1, 5, 2, 16)), "k and v must be alike"),
+        ({"query_block": 24}, "query_block must be one of"),
+        ({"table": torch.zeros(1, 1, 2, 1, dtype=torch.int32)}, "table must be"),
+        ({"bias": torch.zeros(1, 3)}, "bias must be"),
+        ({"k": torch.zeros(1, 5, 2, 16)}, "k and v must be alike"),
     ],
 )
 def test_mistakes(change: dict[str, Any], sentence: str) -> None:
-    given: dict[str, Any] = dict.fromkeys("qkv", torch.zeros(1, 4, 2, 16)) | dict(query_block=16, key_block=16)
-    given |= dict(table=torch.zeros(1, 1, 1, 1, dtype=torch.int32)) | change
+    given: dict[str, Any] = dict.fromkeys("qkv", torch.zeros(1, 4, 2, 16)) | {"query_block": 16, "key_block": 16}
+    given |= {"table": torch.zeros(1, 1, 1, 1, dtype=torch.int32)} | change
     moved = {name: one.to(DEVICE) if isinstance(one, Tensor) else one for name, one in given.items()}
     positional = [moved.pop(name) for name in ("q", "k", "v", "table")]
     with pytest.raises(UserError, match=sentence):

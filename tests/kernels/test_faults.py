@@ -8,10 +8,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
+import test_blocks
 import test_flash
 import test_linear
 import test_programs
+import torch
+from test_blocks import Lists
 from test_flash import Softmax
 from test_linear import Case
 
@@ -68,11 +70,21 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
     "decay one step late": (
         "linear_kernels", "CHUNK - index", "CHUNK - 1 - index", lambda f: test_linear.check(Case(130, decay=True), f),
     ),
+    "keys after a query's seen": (
+        "block_kernels", "last[None, :] <= queries[:, None]", "last[None, :] <= queries[:, None] + 1",
+        lambda f: test_blocks.check(Lists(33, 33, causal=True), f),
+    ),
+    "an empty slot read": (
+        "block_kernels", "real = (entry >= 0)", "real = (entry >= -1)", lambda f: test_blocks.check(Lists(33, 70), f),
+    ),
+    "a bias in the wrong base": (
+        "blocks", "(bias * LOG2E)", "(bias * 1.0)", lambda f: test_blocks.check(Lists(33, 33, bias=True), f),
+    ),
 }  # fmt: skip
 
 
 def planted(folder: Path, file: str, right: str, wrong: str) -> ModuleType:
-    """The module `flash` or `linear` of a copy of the kernels in which `right` was replaced."""
+    """The module that a file belongs to, of a copy of the kernels in which `right` was replaced."""
     package = f"faulty{next(COUNT)}"
     (folder / package).mkdir()
     for path in SOURCE.glob("*.py"):
@@ -82,7 +94,12 @@ def planted(folder: Path, file: str, right: str, wrong: str) -> ModuleType:
             text = text.replace(right, wrong)
         (folder / package / path.name).write_text(text, "utf-8")
     importlib.invalidate_caches()
-    return importlib.import_module(f"{package}.{'linear' if file.startswith('linear') else 'flash'}")
+    return importlib.import_module(f"{package}.{family(file)}")
+
+
+def family(file: str) -> str:
+    """The module with the function that a file's kernels are for."""
+    return "linear" if file.startswith("linear") else "blocks" if file.startswith("block") else "flash"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -91,7 +108,8 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     module = planted(tmp_path, file, right, wrong)
-    function = module.linear_sums if file.startswith("linear") else module.flash_attention
+    functions = {"linear": "linear_sums", "blocks": "block_attention", "flash": "flash_attention"}
+    function = getattr(module, functions[family(file)])
     with pytest.raises(AssertionError, match="off|numerators|assert"):
         check(function)
 

@@ -34,7 +34,13 @@ CASES = [
 def kernel(case: Softmax, inputs: list[Tensor], function: Callable[..., Any] = flash.flash_attention) -> list[Tensor]:
     """Answers and gradients of the kernel in a case."""
     *tensors, dout, dlse = inputs
-    settings = dict(causal=case.causal, window=case.window, keep=case.keep(), scale=case.scale, return_lse=True)
+    settings = {
+        "causal": case.causal,
+        "window": case.window,
+        "keep": case.keep(),
+        "scale": case.scale,
+        "return_lse": True,
+    }
     return answers(lambda *given: function(*given, **settings), tensors, [dout, dlse])
 
 
@@ -57,7 +63,9 @@ def test_answers_and_gradients(case: Softmax) -> None:
 def test_float16_is_at_most_twice_as_far_off_as_plain_float16(causal: bool) -> None:
     case = Softmax(97, 32, causal, dtype=torch.float16)
     right, plain = wide(case), wide(case, torch.float16)
-    for name, found, other, exact in zip("o l q k v".split(), kernel(case, case.inputs()), plain, right, strict=True):
+    for name, found, other, exact in zip(
+        ["o", "l", "q", "k", "v"], kernel(case, case.inputs()), plain, right, strict=True
+    ):
         assert off(found, exact) <= 2 * off(other, exact) + 1e-5, name
 
 
@@ -125,14 +133,14 @@ def test_disjoint_keys_merge_by_their_log_sum_exps_with_gradients() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (dict(q=torch.zeros(1, 4, 3, 16)), "number of heads that divides"),
-        (dict(k=torch.zeros(1, 5, 2, 16)), "k and v must have the batch, length"),
-        (dict(q=torch.zeros(1, 4, 2, 16, dtype=torch.float64)), "must all be float32, float16 or bfloat16"),
+        ({"q": torch.zeros(1, 4, 3, 16)}, "number of heads that divides"),
+        ({"k": torch.zeros(1, 5, 2, 16)}, "k and v must have the batch, length"),
+        ({"q": torch.zeros(1, 4, 2, 16, dtype=torch.float64)}, "must all be float32, float16 or bfloat16"),
         (dict.fromkeys("qkv", torch.zeros(1, 4, 2, 129)), "dim_head must be from 1 to 128"),
         (dict.fromkeys("qkv", torch.zeros(1, 0, 2, 16)), "length must be from 1"),
-        (dict(keep=torch.ones(1, 5, dtype=torch.bool)), "keep must be"),
-        (dict(window=(-1, 3)), "window must be a pair"),
-        (dict(scale=0.0), "scale must be above 0"),
+        ({"keep": torch.ones(1, 5, dtype=torch.bool)}, "keep must be"),
+        ({"window": (-1, 3)}, "window must be a pair"),
+        ({"scale": 0.0}, "scale must be above 0"),
     ],
 )
 def test_mistakes(change: dict[str, Any], sentence: str) -> None:

@@ -72,7 +72,7 @@ def check(case: Case, function: Callable[..., Any] = linear.linear_sums, within:
     given = [poison(one, keep, value) for one, value in zip(tensors, (float("nan"), 1e6, -1e6), strict=True)]
     g = poison(g, keep, float("nan"))
     h = h if keep is None else h.masked_fill(~keep[..., None], float("nan"))
-    settings = dict(causal=case.causal, keep=keep, log_decay=case.log_decay())
+    settings = {"causal": case.causal, "keep": keep, "log_decay": case.log_decay()}
     found = answers(lambda *one: function(*one, **settings), given, [g, h])
     zeros = [one.double().nan_to_num() for one in (g, h)]
     right = answers(lambda *one: square(case, *one), [one.double() for one in tensors], zeros)
@@ -113,7 +113,7 @@ def test_inputs_that_are_not_contiguous() -> None:
     case = Case(70, causal=True, heads=2, batch=2)
     q, k, v, g, h = case.inputs()
     packed = torch.stack([q, k, v], dim=2).unbind(2)
-    settings = dict(causal=True)
+    settings = {"causal": True}
     given = [one.transpose(1, 2).contiguous().transpose(1, 2) for one in (g, h)]
     found = answers(lambda *one: linear.linear_sums(*one, **settings), list(packed), given)
     right = answers(lambda *one: square(case, *one), [one.double() for one in (q, k, v)], [g.double(), h.double()])
@@ -132,10 +132,10 @@ def test_what_is_divided_averages_the_values() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (dict(v=torch.zeros(1, 4, 2, 129)), "none wider than 128"),
-        (dict(k=torch.zeros(1, 4, 2, 16).half()), "must all be float32"),
+        ({"v": torch.zeros(1, 4, 2, 129)}, "none wider than 128"),
+        ({"k": torch.zeros(1, 4, 2, 16).half()}, "must all be float32"),
         (dict.fromkeys("qkv", torch.zeros(1, 0, 2, 16)), "length must be from 1"),
-        (dict(log_decay=torch.zeros(2, requires_grad=True)), "ask for no gradient"),
+        ({"log_decay": torch.zeros(2, requires_grad=True)}, "ask for no gradient"),
     ],
 )
 def test_mistakes(change: dict[str, Any], sentence: str) -> None:

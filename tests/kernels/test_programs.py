@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from references import DEVICE, off
+from test_blocks import Lists
 from test_flash import Softmax
 from test_linear import Case
 from torch import Tensor
 
-from genoattn.kernels import flash, launch, linear
+from genoattn.kernels import blocks, flash, launch, linear
 
 GUARD = 64
 CANARY = 12345.0
@@ -32,10 +33,22 @@ def linear_call(case: Case) -> list[Tensor]:
     return [*linear.forward(q, k, v, *shared), *linear.backward(g, h, q, k, v, *shared)]
 
 
+def block_call(case: Lists) -> list[Tensor]:
+    q, k, v, dout, dlse = case.inputs()
+    given = case.settings()
+    ends = None if given["ends"] is None else given["ends"].int()
+    shared = (case.table().int(), given["bias"], ends, given["keep"])
+    sizes = (case.query_block, case.key_block, 0.2)
+    out, lse = blocks.forward(q, k, v, *shared, *sizes)
+    return [out, lse, *blocks.backward(dout, dlse, q, k, v, *shared, out, lse, *sizes)]
+
+
 CALLS: dict[str, Callable[[], list[Tensor]]] = {
     "flash": lambda: flash_call(Softmax(71, 24, True, heads=2, kv_heads=1, batch=2)),
     "flash with padding": lambda: flash_call(Softmax(40, 16, window=(9, 5), padded=True, batch=2)),
     "linear": lambda: linear_call(Case(70, 20, 24, heads=2, batch=2)),
+    "blocks": lambda: block_call(Lists(33, 70, key_block=8, slots=5, dim=20, heads=2, batch=2, padded=True)),
+    "blocks with bias": lambda: block_call(Lists(40, 40, 32, 32, slots=2, bias=True, causal=True, apart=True)),
     "causal linear": lambda: linear_call(Case(130, 16, 16, True, True, padded=True, heads=2)),
 }
 
@@ -56,7 +69,9 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]
     def harmed() -> list[str]:
         assert made, "no output was made by torch.empty, so none was guarded"
         canary = [torch.tensor(CANARY, dtype=whole.dtype, device=whole.device) for whole, _ in made]
-        said = [f"{tuple(i.shape)} was not filled" for (_, i), one in zip(made, canary, strict=True) if (i == one).any()]
+        said = [
+            f"{tuple(i.shape)} was not filled" for (_, i), one in zip(made, canary, strict=True) if (i == one).any()
+        ]
         bands = [torch.cat([whole[:GUARD], whole[-GUARD:]]) for whole, _ in made]
         beside = [bool((band != one).any()) for band, one in zip(bands, canary, strict=True)]
         return said + [f"beside {tuple(i.shape)}" for (_, i), bad in zip(made, beside, strict=True) if bad]
@@ -131,22 +146,39 @@ def test_linear_of_more_than_2_to_the_31_numbers(axis: str) -> None:
     check_far(axis, lambda q, k, v, keep: linear.linear_sums(q, k, v, causal=True, keep=keep)[0])
 
 
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="memory that is not there is the CPU's")
+@pytest.mark.parametrize("axis", STRIDES)
+def test_blocks_of_more_than_2_to_the_31_numbers(axis: str) -> None:
+    table = torch.zeros(1, 1, 1, 1, dtype=torch.int32)
+    check_far(axis, lambda *given, keep: blocks.block_attention(*given, table, query_block=16, key_block=16, keep=keep))
+
+
 def _operators() -> dict[str, tuple[Callable, tuple]]:
     q, k, v, dout, dlse = Softmax(9, 16, heads=2, kv_heads=1).inputs()
     keep = torch.ones(1, 9, dtype=torch.bool, device=DEVICE)
     out, lse = flash.forward(q, k, v, keep, 4, 9, 0.25)
     p, f, w, g, h = Case(9, 16, 24, heads=2).inputs()
     rate = torch.tensor([-0.1, -0.2], device=DEVICE)
+    table, bias = torch.zeros(1, 1, 1, 1, dtype=torch.int32, device=DEVICE), torch.zeros(1, 9, device=DEVICE)
+    lists = (table, bias, torch.arange(9, dtype=torch.int32, device=DEVICE), keep)
+    block_out, block_lse = blocks.forward(q, k, v, *lists, 16, 16, 0.25)
     leaves = [one.requires_grad_() for one in (q, k, v, p, f, w)]
     return {
         "flash_forward": (flash.flash_forward, (*leaves[:3], keep, 4, 9, 0.25)),
         "flash_backward": (flash.flash_backward, (dout, dlse, *leaves[:3], keep, out, lse, 4, 9, 0.25)),
+        "block_forward": (blocks.block_forward, (*leaves[:3], *lists, 16, 16, 0.25)),
+        "block_backward": (
+            blocks.block_backward,
+            (dout, dlse, *leaves[:3], *lists, block_out, block_lse, 16, 16, 0.25),
+        ),
         "linear_forward": (linear.linear_forward, (*leaves[3:], keep, rate, True)),
         "linear_backward": (linear.linear_backward, (g, h, *leaves[3:], keep, rate, True)),
     }
 
 
-@pytest.mark.parametrize("name", ["flash_forward", "flash_backward", "linear_forward", "linear_backward"])
+@pytest.mark.parametrize(
+    "name", [f"{one}_{way}" for one in ("flash", "linear", "block") for way in ("forward", "backward")]
+)
 def test_operators_are_what_torch_asks_of_one(name: str) -> None:
     operator, arguments = _operators()[name]
     if name.endswith("backward"):  # it has no gradient of its own

@@ -1,9 +1,9 @@
 """The kernels of attention by lists of key blocks: forward, dQ by query blocks, dK and dV by key blocks; no atomics.
 
-Lists are of blocks of QUERIES queries and SIZE keys, tiles of BLOCK_Q and BLOCK_K: a block of queries may be cut into several
-tiles. A tile of keys is filled from the blocks of a list one after another, whatever their size: blocks of 8 keys make as full a
-tile as blocks of 64. The key blocks' side goes through `readers`, the same lists turned round, with `begins` where each
-key block's part begins.
+Lists are of blocks of QUERIES queries and SIZE keys, tiles of BLOCK_Q and BLOCK_K: a block of queries may be cut into
+several tiles. A tile of keys is filled from the blocks of a list one after another, whatever their size: blocks of 8
+keys make as full a tile as blocks of 64. The keys' side goes through `readers`, the same lists turned round, with
+`begins` where each key block's part begins.
 
 Legend: q, out, dout, dq [batch, length, heads, WIDTH]; k, v, dk, dv [batch, keys, kv_heads, WIDTH]; table [batch or 1,
 heads or 1, query blocks, slots] of key blocks, negative for none; bias [batch, keys] added to scores in base 2, -inf
@@ -65,8 +65,9 @@ def block_forward_kernel(
     q, k, v, table, bias, ends, keep, out, lse,
     q_strides, k_strides, v_strides, out_strides, table_strides, keep_batch,
     length, keys, heads, group, slots, scale,
-    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
+    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Answers and log-sum-exps of one block of queries."""
     program = tl.program_id(0)
@@ -107,8 +108,9 @@ def block_dq_kernel(
     q, k, v, table, bias, ends, keep, dout, lse, delta, dq,
     q_strides, k_strides, v_strides, dout_strides, dq_strides, table_strides, keep_batch,
     length, keys, heads, group, slots, scale,
-    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
+    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dQ of one block of queries."""
     program = tl.program_id(0)
@@ -149,8 +151,9 @@ def block_dkv_kernel(
     q, k, v, readers, begins, bias, ends, keep, dout, lse, delta, dk, dv,
     q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, table_of, keep_batch,
     length, keys, kv_heads, group, scale,
-    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
+    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr,
+    DIM: tl.constexpr, WIDTH: tl.constexpr, BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """dK and dV of a tile of a block of keys, from the query blocks whose lists hold it; the tile may be the wider.
 

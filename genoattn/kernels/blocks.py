@@ -61,7 +61,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, table: Tensor, query_block: int, key
         )
     if query_block not in QUERY_BLOCKS or key_block not in KEY_BLOCKS:
         raise UserError(
-            f"query_block must be one of {QUERY_BLOCKS} and key_block of {KEY_BLOCKS}, got {query_block} and {key_block}"
+            f"query_block must be one of {QUERY_BLOCKS} and key_block of {KEY_BLOCKS}, got {query_block}, {key_block}"
         )
     if not 1 <= dim_head <= WIDEST or not 1 <= min(length, k.shape[1]) <= max(length, k.shape[1]) <= launch.LONGEST:
         raise UserError(f"dim_head must be from 1 to {WIDEST}, length and keys from 1 to {launch.LONGEST}")

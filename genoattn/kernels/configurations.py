@@ -86,19 +86,44 @@ def flash_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
     known = FLASH[family, itemsize][kernel]
     tiles = known.get(max(dim, 32))
     if tiles is None:
-        raise UserError(
-            f"the {kernel} kernel has no tiles for heads of {dim} channels in numbers of {itemsize} bytes on {family} "
-            "that keep within its registers; use float16 or bfloat16"
-        )
+        raise _no_tiles(kernel, family, dim, itemsize)
     return tiles
 
 
-BLOCKS: dict[tuple[str, int], dict[str, dict[int, Tiles]]] = {}
+def _no_tiles(kernel: str, family: str, dim: int, itemsize: int) -> UserError:
+    return UserError(
+        f"the {kernel} kernel has no tiles for heads of {dim} channels in numbers of {itemsize} bytes on {family} that "
+        "keep within its registers; use float16 or bfloat16"
+    )
+
+
+BLOCKS = {
+    ("sm_80", 2): {
+        "forward": {32: Tiles(64, 32, 4, 2), 64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 4, 2)},
+        "dq": {32: Tiles(64, 32, 4, 2), 64: Tiles(64, 32, 4, 2), 128: Tiles(64, 32, 4, 2)},
+        "dkv": {32: Tiles(64, 64, 4, 2), 64: Tiles(32, 64, 4, 2), 128: Tiles(64, 32, 4, 2)},
+    },
+    ("sm_90", 2): {
+        "forward": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 4, 2)},
+        "dq": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 4, 2)},
+        "dkv": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 4, 2)},
+    },
+    ("sm_80", 4): {
+        "forward": {32: Tiles(32, 32, 4, 1), 64: Tiles(16, 32, 4, 1)},
+        "dq": {32: Tiles(16, 32, 4, 2), 64: Tiles(16, 32, 4, 1)},
+        "dkv": {32: Tiles(16, 16, 4, 1), 64: Tiles(16, 16, 4, 1)},
+    },
+}
+BLOCKS |= {(family, 2): BLOCKS["sm_80", 2] for family in ("sm_86", "gfx942")} | {("sm_100", 2): BLOCKS["sm_90", 2]}
+BLOCKS |= {(family, 4): BLOCKS["sm_80", 4] for family in ("sm_86", "sm_90", "sm_100", "gfx942")}
 
 
 def block_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
     """As `flash_tiles`, of the kernels over lists of key blocks; no tile takes more than a query block's queries."""
-    return Tiles(64, 32, 4, 2)
+    tiles = BLOCKS[family, itemsize][kernel].get(max(dim, 32))
+    if tiles is None:
+        raise _no_tiles(kernel, family, dim, itemsize)
+    return tiles
 
 
 def linear_chunks(family: str, dim: int) -> Chunks:

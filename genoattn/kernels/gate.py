@@ -1,4 +1,4 @@
-"""What the compiler may say of a kernel that ships, held against what it said before: baseline.json, by triton version."""
+"""What the compiler may say of a kernel that ships, against what it said before: baseline.json, by triton version."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`genoattn kernels`: kernels compiled for GPUs that need not be there, and what the compiler says of them as a table."""
+"""`genoattn kernels`: kernels compiled for GPUs that need not be there, and what the compiler says of them."""
 
 import os
 import tempfile

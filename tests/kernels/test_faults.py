@@ -110,7 +110,7 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     module = planted(tmp_path, file, right, wrong)
     functions = {"linear": "linear_sums", "blocks": "block_attention", "flash": "flash_attention"}
     function = getattr(module, functions[family(file)])
-    with pytest.raises(AssertionError, match="off|numerators|assert"):
+    with pytest.raises(AssertionError, match=r"off|numerators|assert"):
         check(function)
 
 

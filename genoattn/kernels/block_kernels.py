@@ -11,6 +11,9 @@ for a key that is hidden and not read; ends [keys], the last token that each key
 length]. `scale` holds log2(e); `group` query heads share a key head.
 """
 
+# pyright takes a kernel for plain Python.
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+
 import triton
 import triton.language as tl
 

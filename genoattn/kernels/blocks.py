@@ -90,7 +90,7 @@ def _constants(
 
 def _table_strides(table: Tensor) -> tuple[int, int]:
     """How far apart tables of a contiguous stack are by sequence and by head: 0 where one serves all."""
-    return tuple(0 if size == 1 else stride for size, stride in zip(table.shape[:2], table.stride()[:2], strict=True))
+    return 0 if table.shape[0] == 1 else table.stride(0), 0 if table.shape[1] == 1 else table.stride(1)
 
 
 def readers_of(table: Int[Tensor, "tables table_heads query_blocks slots"], blocks: int) -> tuple[Tensor, Tensor]:

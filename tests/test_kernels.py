@@ -9,9 +9,18 @@ import pytest
 import torch
 
 import genoattn.kernels
+from genoattn.attention.flash import FlashAttention
+from genoattn.cli import main
 
 FOLDER = Path(__file__).parent / "kernels"
-INTERPRETED = ("test_flash.py", "test_linear.py", "test_blocks.py", "test_programs.py", "test_faults.py")
+INTERPRETED = (
+    "test_flash.py",
+    "test_linear.py",
+    "test_blocks.py",
+    "test_programs.py",
+    "test_layer.py",
+    "test_faults.py",
+)
 
 
 def run(*files: str, **environment: str) -> None:
@@ -43,6 +52,20 @@ def test_on_the_gpu() -> None:
     run(*INTERPRETED[:-1])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_triton_asked_for_where_it_cannot_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(sys, "argv", ["genoattn"])
+    words = ["attention=flash", "attention.backend=triton", "experiment=smoke", f"hydra.run.dir={tmp_path}"]
+    assert main(["train", *words]) == 2
+    said = capsys.readouterr().err
+    assert (
+        said
+        == "attention.backend=triton: Triton's kernels need a GPU and there is none; auto takes torch's kernel there\n"
+    )
+    assert "torch, which computes the same" in FlashAttention(32, False).backend(torch.device("cpu"))
+
+
 def test_every_file_is_run() -> None:
     assert {file.name for file in FOLDER.glob("test_*.py")} == {*INTERPRETED, "test_compiled.py"}
 
@@ -50,7 +73,7 @@ def test_every_file_is_run() -> None:
 def test_why_they_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert genoattn.kernels.available(cpu) == (False, "Triton's kernels need a GPU and the tensors are on cpu")
+    assert genoattn.kernels.available(cpu) == (False, "Triton's kernels need a GPU and there is none")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert genoattn.kernels.available(cpu)[0]
     monkeypatch.setattr(genoattn.kernels, "find_spec", lambda name: None)

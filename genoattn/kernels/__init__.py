@@ -20,11 +20,28 @@ def available(device: torch.device) -> tuple[bool, str]:
     if device.type == "cpu" and interpreted():
         return True, "TRITON_INTERPRET=1: the kernels are interpreted, for tests"
     if device.type != "cuda":
-        return False, f"Triton's kernels need a GPU and the tensors are on {device.type}"
+        return False, "Triton's kernels need a GPU" + ("" if torch.cuda.is_available() else " and there is none")
     name = torch.cuda.get_device_name(device)
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < OLDEST:
         return False, f"the kernels need compute capability {OLDEST[0]}.{OLDEST[1]}, which {name} has not"
     return True, f"on {name}"
+
+
+def flash_refusal(device: torch.device, dtype: torch.dtype, dim_head: int) -> str | None:
+    """Why flash attention does not run on such heads, backward included; None where it does."""
+    there, why = available(device)
+    if not there:
+        return why
+    from genoattn.kernels import flash, launch  # late: the rest of the package does without triton
+
+    if dtype not in launch.DTYPES or dim_head > flash.WIDTHS[1]:
+        return f"the kernels know no heads of {dim_head} channels in {dtype}"
+    try:
+        for kernel in ("forward", "dq", "dkv"):
+            flash.flash_tiles(kernel, launch.family(device), flash.power_of_two(dim_head), dtype.itemsize)
+    except UserError as reason:
+        return str(reason)
+    return None
 
 
 def interpreted() -> bool:

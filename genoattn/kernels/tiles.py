@@ -107,7 +107,8 @@ def score_gradient(scores, value_products, lse, delta, visible, scale, MASKED: t
 
     `lse` is natural and meets the base-2 scores here. What is not visible has weight 0 even where lse is -inf.
     """
-    weights = tl.exp2(scores * scale - lse * 1.4426950408889634)
-    if MASKED:
-        weights = tl.where(visible, weights, 0.0)
+    exponents = scores * scale - lse * 1.4426950408889634
+    if MASKED:  # before the power: a hidden score may be far above all that are seen
+        exponents = tl.where(visible, exponents, float("-inf"))
+    weights = tl.exp2(exponents)
     return weights, weights * (value_products - delta)

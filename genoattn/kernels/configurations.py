@@ -109,9 +109,9 @@ BLOCKS = {
         "dkv": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 64, 4, 2), 128: Tiles(64, 32, 4, 2)},
     },
     ("sm_80", 4): {
-        "forward": {32: Tiles(32, 32, 4, 1), 64: Tiles(16, 32, 4, 1)},
-        "dq": {32: Tiles(16, 32, 4, 2), 64: Tiles(16, 32, 4, 1)},
-        "dkv": {32: Tiles(16, 16, 4, 1), 64: Tiles(16, 16, 4, 1)},
+        "forward": {32: Tiles(16, 32, 4, 2), 64: Tiles(16, 32, 4, 2)},
+        "dq": {32: Tiles(16, 32, 4, 2), 64: Tiles(16, 32, 4, 2)},
+        "dkv": {32: Tiles(16, 16, 4, 2), 64: Tiles(16, 16, 4, 2)},
     },
 }
 BLOCKS |= {(family, 2): BLOCKS["sm_80", 2] for family in ("sm_86", "gfx942")} | {("sm_100", 2): BLOCKS["sm_90", 2]}

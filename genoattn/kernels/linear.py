@@ -11,8 +11,9 @@ from genoattn.kernels import launch
 from genoattn.kernels.configurations import Chunks, linear_chunks, power_of_two
 from genoattn.kernels.linear_kernels import (
     answers_kernel,
-    dkv_chunk_kernel,
+    dk_chunk_kernel,
     dq_chunk_kernel,
+    dv_chunk_kernel,
     scan_kernel,
     states_kernel,
 )
@@ -175,10 +176,17 @@ def backward(
         *map(launch.strides_of, (k, v, g, dq)), *numbers,
         ], setting.constants,
     )  # fmt: skip
+    later, later_vectors, earlier, earlier_vectors = _both(setting, q, g, h, True)
     launch.start(
-        dkv_chunk_kernel, programs, [
-        q, k, v, g, h, setting.byte_flags, setting.rate, *_both(setting, q, g, h, True), dk, dv,
-        *map(launch.strides_of, (q, k, v, g, dk, dv)), *numbers,
+        dk_chunk_kernel, programs, [
+        q, v, g, h, setting.byte_flags, setting.rate, later, later_vectors, earlier, earlier_vectors, dk,
+        *map(launch.strides_of, (q, v, g, dk)), *numbers,
+        ], setting.constants,
+    )  # fmt: skip
+    launch.start(
+        dv_chunk_kernel, programs, [
+        q, k, g, setting.byte_flags, setting.rate, later, earlier, dv,
+        *map(launch.strides_of, (q, k, g, dv)), *numbers,
         ], setting.constants,
     )  # fmt: skip
     return dq.to(dtype), dk.to(dtype), dv.to(dtype)

@@ -195,13 +195,13 @@ def dq_chunk_kernel(
 
 
 @triton.jit
-def dkv_chunk_kernel(
-    q, k, v, g, h, keep, log_decay, after, after_vectors, before, before_vectors, dk, dv,
-    q_strides, k_strides, v_strides, g_strides, dk_strides, dv_strides, keep_batch, length, heads, chunks,
+def dk_chunk_kernel(
+    q, v, g, h, keep, log_decay, after, after_vectors, before, before_vectors, dk,
+    q_strides, v_strides, g_strides, dk_strides, keep_batch, length, heads, chunks,
     CHUNK: tl.constexpr, M: tl.constexpr, D: tl.constexpr, DIM_M: tl.constexpr, DIM_D: tl.constexpr,
     CAUSAL: tl.constexpr, TOTAL: tl.constexpr, DECAY: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dk_j = sum_i w_ij (g_i·v_j + h_i) q_i and dv_j = sum_i w_ij (q_i·k_j) g_i of one chunk, over the i that see j.
+    """dk_j = sum_i w_ij (g_i·v_j + h_i) q_i of one chunk, over the i that see j.
 
     `after` and `before` hold sums of q gᵀ and of h q over later and earlier chunks; with TOTAL `after` holds it all.
     """
@@ -215,32 +215,58 @@ def dkv_chunk_kernel(
     rate = decay_of(log_decay, head, DECAY)
     index = tl.arange(0, CHUNK)
     real = load_keep(keep, first, length, CHUNK) if KEEP else first + index < length
-    k_tile = load_tile(k, batch, first, head, k_strides, length, keep, CHUNK, DIM_M, M, True, KEEP, False)
     v_tile = load_tile(v, batch, first, head, v_strides, length, keep, CHUNK, DIM_D, D, True, KEEP, False)
-    k_tile, v_tile = k_tile.to(tl.float32), v_tile.to(tl.float32)
+    v_tile = v_tile.to(tl.float32)
     matrix = load_matrix(after, at, M, D, DIM_M, DIM_D)
     dk_tile = tl.dot(v_tile, matrix.T, input_precision=PRECISION)
     dk_tile += load_vector(after_vectors, at, M, DIM_M)[None, :]
-    dv_tile = tl.dot(k_tile, matrix, input_precision=PRECISION)
     if DECAY:
-        until = tl.exp2(rate * (CHUNK - 1 - index).to(tl.float32))[:, None]
-        dk_tile, dv_tile = dk_tile * until, dv_tile * until
+        dk_tile = dk_tile * tl.exp2(rate * (CHUNK - 1 - index).to(tl.float32))[:, None]
     if not (CAUSAL or TOTAL):
-        since = tl.exp2(rate * index.to(tl.float32))[:, None]
         matrix = load_matrix(before, at, M, D, DIM_M, DIM_D)
         part = tl.dot(v_tile, matrix.T, input_precision=PRECISION)
-        dk_tile += (part + load_vector(before_vectors, at, M, DIM_M)[None, :]) * since
-        dv_tile += tl.dot(k_tile, matrix, input_precision=PRECISION) * since
+        part += load_vector(before_vectors, at, M, DIM_M)[None, :]
+        dk_tile += part * tl.exp2(rate * index.to(tl.float32))[:, None]
     if not TOTAL:
         q_tile = load_tile(q, batch, first, head, q_strides, length, keep, CHUNK, DIM_M, M, True, KEEP, False)
-        q_tile = q_tile.to(tl.float32)
         g_tile = load_tile(g, batch, first, head, g_strides, length, keep, CHUNK, DIM_D, D, True, KEEP, False)
         h_rows = tl.where(real, load_numbers(h, batch, head, first, heads, length, CHUNK), 0.0)[None, :]
-        inside = decays(rate, CHUNK, CAUSAL, DECAY).T
-        products = (tl.dot(v_tile, g_tile.T, input_precision=PRECISION) + h_rows) * inside
-        dk_tile = tl.dot(products, q_tile, dk_tile, input_precision=PRECISION)
-        products = tl.dot(k_tile, q_tile.T, input_precision=PRECISION) * inside
-        dv_tile = tl.dot(products, g_tile, dv_tile, input_precision=PRECISION)
+        products = tl.dot(v_tile, g_tile.T, input_precision=PRECISION) + h_rows
+        products = products * decays(rate, CHUNK, CAUSAL, DECAY).T
+        dk_tile = tl.dot(products, q_tile.to(tl.float32), dk_tile, input_precision=PRECISION)
     dk_tile = tl.where(real[:, None], dk_tile, 0.0)
     store_tile(dk, dk_tile, batch, first, head, dk_strides, length, CHUNK, DIM_M, M)
+
+
+@triton.jit
+def dv_chunk_kernel(
+    q, k, g, keep, log_decay, after, before, dv,
+    q_strides, k_strides, g_strides, dv_strides, keep_batch, length, heads, chunks,
+    CHUNK: tl.constexpr, M: tl.constexpr, D: tl.constexpr, DIM_M: tl.constexpr, DIM_D: tl.constexpr,
+    CAUSAL: tl.constexpr, TOTAL: tl.constexpr, DECAY: tl.constexpr, KEEP: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dv_j = sum_i w_ij (q_i·k_j) g_i of one chunk, over the i that see j; `after` and `before` as for dk."""
+    program = tl.program_id(0)
+    chunk = program % chunks
+    head = program // chunks % heads
+    batch = program // (chunks * heads)
+    first = chunk * CHUNK
+    keep += batch.to(tl.int64) * keep_batch
+    at = (batch * heads + head).to(tl.int64) * (1 if TOTAL else chunks) + (0 if TOTAL else chunk)
+    rate = decay_of(log_decay, head, DECAY)
+    index = tl.arange(0, CHUNK)
+    k_tile = load_tile(k, batch, first, head, k_strides, length, keep, CHUNK, DIM_M, M, True, KEEP, False)
+    k_tile = k_tile.to(tl.float32)
+    dv_tile = tl.dot(k_tile, load_matrix(after, at, M, D, DIM_M, DIM_D), input_precision=PRECISION)
+    if DECAY:
+        dv_tile = dv_tile * tl.exp2(rate * (CHUNK - 1 - index).to(tl.float32))[:, None]
+    if not (CAUSAL or TOTAL):
+        part = tl.dot(k_tile, load_matrix(before, at, M, D, DIM_M, DIM_D), input_precision=PRECISION)
+        dv_tile += part * tl.exp2(rate * index.to(tl.float32))[:, None]
+    if not TOTAL:
+        q_tile = load_tile(q, batch, first, head, q_strides, length, keep, CHUNK, DIM_M, M, True, KEEP, False)
+        g_tile = load_tile(g, batch, first, head, g_strides, length, keep, CHUNK, DIM_D, D, True, KEEP, False)
+        products = tl.dot(k_tile, q_tile.to(tl.float32).T, input_precision=PRECISION)
+        products = products * decays(rate, CHUNK, CAUSAL, DECAY).T
+        dv_tile = tl.dot(products, g_tile, dv_tile, input_precision=PRECISION)
     store_tile(dv, dv_tile, batch, first, head, dv_strides, length, CHUNK, DIM_D, D)

@@ -50,6 +50,7 @@ def every() -> Iterator[Configuration]:
                 for mode in MODES[operator]:
                     yield Configuration(family, operator, "bfloat16", width, mode)
         for mode in MODES["blocks"]:
+            yield Configuration(family, "blocks", "float32", 32, mode)
             yield Configuration(family, "blocks", "float32", 64, mode)
 
 
@@ -60,9 +61,10 @@ def tested() -> Iterator[Configuration]:
         yield Configuration(family, "flash", "bfloat16", 64, "padded")
         yield Configuration(family, "flash", "bfloat16", 128, "window")
         yield Configuration(family, "flash", "float16", 64, "causal")
-        yield Configuration(family, "linear", "bfloat16", 64, "causal")
         yield Configuration(family, "blocks", "bfloat16", 64, "sparse")
     yield Configuration("sm_86", "flash", "bfloat16", 128, "causal")
+    yield Configuration("sm_80", "linear", "bfloat16", 64, "causal")
+    yield Configuration("sm_90", "linear", "bfloat16", 64, "decay")
     yield Configuration("sm_90", "flash", "float32", 64, "causal")
     yield Configuration("sm_90", "blocks", "bfloat16", 64, "hierarchical")
     yield Configuration("gfx942", "flash", "bfloat16", 64, "causal")

@@ -136,8 +136,9 @@ class Kernels:
     """What every look at the kernels has."""
 
     all: bool
-    family: str | None
+    family: Literal["sm_80", "sm_86", "sm_90", "sm_100", "gfx942"] | None
     update: bool
+    choices: bool
 
 
 SPINE: dict[str, type] = {

@@ -53,7 +53,10 @@ def main(config: DictConfig) -> None:
     """Compile the kernels that ship and print what the compiler says; exit status 1 if something is amiss."""
     if sys.platform != "linux" or find_spec("triton") is None:
         raise UserError("genoattn kernels needs triton, which is not installed")
-    from genoattn.kernels.table import show  # late: the rest of the package does without triton
+    from genoattn.kernels.table import show, show_choices  # late: the rest of the package does without triton
 
+    if config["choices"]:
+        show_choices(config["family"])
+        return
     if show(config["all"], config["family"], config["update"]):  # a config has a method update
         raise SystemExit(1)

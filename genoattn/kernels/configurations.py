@@ -21,7 +21,7 @@ class Chunks(NamedTuple):
     warps: int
 
 
-INTERPRETED = Tiles(32, 32, 4, 1)
+INTERPRETED, INTERPRETED_CHUNKS = Tiles(32, 32, 4, 1), Chunks(64, 4)
 """Small, so that a test of a hundred tokens meets full tiles, edges and tiles out of reach."""
 
 
@@ -126,6 +126,20 @@ def block_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
     return tiles
 
 
-def linear_chunks(family: str, dim: int) -> Chunks:
-    """Chunks for features or values of `dim`, whichever are wider (a power of two); not yet chosen by registers."""
-    return Chunks(64, 4)
+CHUNKS = {
+    ("sm_80", 2): {32: Chunks(64, 4), 64: Chunks(32, 4), 128: Chunks(16, 8)},
+    ("sm_90", 2): {32: Chunks(64, 4), 64: Chunks(64, 4), 128: Chunks(16, 8)},
+    ("sm_100", 2): {32: Chunks(64, 8), 64: Chunks(64, 8), 128: Chunks(16, 8)},
+    ("gfx942", 2): {32: Chunks(64, 4), 64: Chunks(64, 4), 128: Chunks(16, 8)},
+    ("sm_80", 4): {32: Chunks(32, 4), 64: Chunks(32, 8)},
+}
+CHUNKS["sm_86", 2] = CHUNKS["sm_80", 2]
+CHUNKS |= {(family, 4): CHUNKS["sm_80", 4] for family in ("sm_86", "sm_90", "sm_100", "gfx942")}
+
+
+def linear_chunks(family: str, dim: int, itemsize: int) -> Chunks:
+    """As `flash_tiles`, of the kernels of linear attention; `dim` is that of keys or of values, whichever are wider."""
+    chunks = CHUNKS[family, itemsize].get(max(dim, 32))
+    if chunks is None:
+        raise _no_tiles("linear", family, dim, itemsize)
+    return chunks

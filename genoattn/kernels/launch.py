@@ -31,6 +31,7 @@ class Start(NamedTuple):
 
 class _Recorder(NamedTuple):
     family: str
+    descriptors: bool
     starts: list[Start]
 
 
@@ -38,13 +39,14 @@ _recorder: _Recorder | None = None
 
 
 @contextmanager
-def recording(family: str) -> Iterator[list[Start]]:
+def recording(family: str, descriptors: bool = True) -> Iterator[list[Start]]:
     """Kernels started inside are listed and not run, as for a device of this family; tensors may be on `meta`.
 
-    What is compiled ahead of time is thus what would have been started, tile for tile and hint for hint.
+    What is compiled ahead of time is thus what would have been started, tile for tile and hint for hint; but without
+    `descriptors` by pointers where the device has better, to see what that would cost.
     """
     global _recorder
-    _recorder = _Recorder(family, [])
+    _recorder = _Recorder(family, descriptors, [])
     try:
         yield _recorder.starts
     finally:
@@ -101,6 +103,8 @@ def family(device: torch.device) -> str:
 
 def has_descriptors(family: str) -> bool:
     """True where tiles are fetched by the tensor memory accelerator, which needs descriptors in place of pointers."""
+    if _recorder and not _recorder.descriptors:
+        return False
     return family in ("sm_90", "sm_100") or INTERPRETED
 
 

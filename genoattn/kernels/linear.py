@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genoattn.errors import UserError
 from genoattn.kernels import launch
-from genoattn.kernels.configurations import Chunks, linear_chunks, power_of_two
+from genoattn.kernels.configurations import INTERPRETED_CHUNKS, Chunks, linear_chunks, power_of_two
 from genoattn.kernels.linear_kernels import (
     answers_kernel,
     dk_chunk_kernel,
@@ -96,7 +96,7 @@ class _Setting(NamedTuple):
 def _setting(q: Tensor, v: Tensor, keep: Tensor | None, log_decay: Tensor | None, causal: bool) -> _Setting:
     family = launch.family(q.device)
     widths = power_of_two(q.shape[-1]), power_of_two(v.shape[-1])
-    chunks = linear_chunks(family, max(widths))
+    chunks = INTERPRETED_CHUNKS if launch.INTERPRETED else linear_chunks(family, max(widths), q.element_size())
     byte_flags, keep_batch = launch.flags(keep, q)
     rate = q if log_decay is None else log_decay.float().contiguous()
     constants = {

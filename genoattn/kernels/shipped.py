@@ -49,9 +49,10 @@ def every() -> Iterator[Configuration]:
             for width in (32, 64, 128):
                 for mode in MODES[operator]:
                     yield Configuration(family, operator, "bfloat16", width, mode)
-        for mode in MODES["blocks"]:
-            yield Configuration(family, "blocks", "float32", 32, mode)
-            yield Configuration(family, "blocks", "float32", 64, mode)
+        for width in (32, 64):
+            yield Configuration(family, "linear", "float32", width, "decay")
+            for mode in MODES["blocks"]:
+                yield Configuration(family, "blocks", "float32", width, mode)
 
 
 def tested() -> Iterator[Configuration]:
@@ -70,12 +71,12 @@ def tested() -> Iterator[Configuration]:
     yield Configuration("gfx942", "flash", "bfloat16", 64, "causal")
 
 
-def starts(configuration: Configuration) -> list[Start]:
-    """What the forward and the backward pass would start on such a device, once each."""
+def starts(configuration: Configuration, descriptors: bool = True) -> list[Start]:
+    """What the forward and the backward pass would start on such a device, once each; `descriptors` as in launch."""
     family, operator, dtype, width, mode = configuration
     q, k, v = (torch.empty(2, LENGTH, 8, width, dtype=getattr(torch, dtype), device="meta") for _ in range(3))
     keep = torch.ones(2, LENGTH, dtype=torch.bool, device="meta") if mode not in ("full", "causal", "window") else None
-    with launch.recording(family) as recorded:
+    with launch.recording(family, descriptors) as recorded:
         {"flash": _flash, "linear": _linear, "blocks": _blocks}[operator](q, k, v, keep, mode)
     distinct = {}
     for start in recorded:
@@ -89,9 +90,9 @@ def _label(start: Start) -> str:
     return " ".join([start.kernel.__name__.removesuffix("_kernel"), *told])
 
 
-def labelled(configuration: Configuration) -> dict[str, Start]:
+def labelled(configuration: Configuration, descriptors: bool = True) -> dict[str, Start]:
     """The starts of a configuration by name."""
-    return {_label(start): start for start in starts(configuration)}
+    return {_label(start): start for start in starts(configuration, descriptors)}
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, mode: str) -> None:

@@ -9,9 +9,19 @@ from rich.table import Table
 
 from genoattn.errors import UserError
 from genoattn.kernels import gate, launch, shipped
+from genoattn.kernels.choices import choices
 from genoattn.kernels.compilation import Statistics
 
 COLUMNS = ("registers", "spilled bytes", "shared KiB", "tensor-core instr.", "async copies", "resident", "")
+
+
+def show_choices(family: str | None) -> None:
+    """Print what kernels would be without each choice of their design."""
+    drawn = _empty("flash attention, bfloat16, heads of 64", *COLUMNS[:-1])
+    for one in shipped.NVIDIA:
+        for name, row in choices(one) if family in (None, one) else ():
+            drawn.add_row(name, *_cells(row))
+    Console().print(drawn)
 
 
 def show(all: bool, family: str | None, update: bool) -> int:
@@ -51,13 +61,16 @@ def show(all: bool, family: str | None, update: bool) -> int:
 
 def table(found: gate.Known, said: list[str]) -> Table:
     """A row for each kernel."""
-    title = f"triton {triton.__version__}; resident: programs that fit on a multiprocessor at a time"
-    drawn = Table("kernel", *COLUMNS, title=title, title_justify="left")
+    drawn = _empty("resident: programs that fit on a multiprocessor at a time", *COLUMNS)
     for name, kernels in found.items():
         for kernel, row in kernels.items():
             bad = any(line.startswith(f"{name}, {kernel}:") for line in said)
             drawn.add_row(f"{name} {kernel}", *_cells(row), "[bold red]bad[/]" if bad else "[green]good[/]")
     return drawn
+
+
+def _empty(title: str, *columns: str) -> Table:
+    return Table("kernel", *columns, title=f"triton {triton.__version__}; {title}", title_justify="left")
 
 
 def _cells(row: Statistics) -> list[str]:

@@ -31,7 +31,7 @@ def test_few_enough_are_compiled_here() -> None:
     assert sum(len(shipped.starts(one)) for one in shipped.tested()) <= 100
 
 
-@pytest.mark.parametrize("configuration", shipped.tested(), ids=str)
+@pytest.mark.parametrize("configuration", list(shipped.tested()), ids=str)
 def test_what_the_compiler_says(configuration: Configuration) -> None:
     known = gate.read().get(str(configuration), {})
     found = gate.measured(configuration)

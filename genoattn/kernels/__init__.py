@@ -32,7 +32,8 @@ def flash_refusal(device: torch.device, dtype: torch.dtype, dim_head: int) -> st
     there, why = available(device)
     if not there:
         return why
-    from genoattn.kernels import flash, launch  # late: the rest of the package does without triton
+    import genoattn.kernels.flash as flash  # late: the rest of the package does without triton
+    import genoattn.kernels.launch as launch
 
     if dtype not in launch.DTYPES or dim_head > flash.WIDTHS[1]:
         return f"the kernels know no heads of {dim_head} channels in {dtype}"

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+import genoattn.kernels.launch as launch
 from genoattn.errors import UserError
-from genoattn.kernels import launch
 from genoattn.kernels.block_kernels import block_dkv_kernel, block_dq_kernel, block_forward_kernel
 from genoattn.kernels.configurations import INTERPRETED, block_tiles, power_of_two
 from genoattn.kernels.flash_backward import delta_kernel

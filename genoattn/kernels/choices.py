@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from genoattn.kernels import shipped
+import genoattn.kernels.shipped as shipped
 from genoattn.kernels.compilation import Statistics, compile_start, statistics
 from genoattn.kernels.shipped import Configuration
 

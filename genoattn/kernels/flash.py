@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+import genoattn.kernels.launch as launch
 from genoattn.errors import UserError
-from genoattn.kernels import launch
 from genoattn.kernels.configurations import INTERPRETED, Tiles, flash_tiles, power_of_two
 from genoattn.kernels.flash_backward import delta_kernel, dkv_kernel, dq_kernel
 from genoattn.kernels.flash_forward import forward_kernel

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+import genoattn.kernels.launch as launch
 from genoattn.errors import UserError
-from genoattn.kernels import launch
 from genoattn.kernels.configurations import INTERPRETED_CHUNKS, Chunks, linear_chunks, power_of_two
 from genoattn.kernels.linear_kernels import (
     answers_kernel,

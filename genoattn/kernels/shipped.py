@@ -6,7 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genoattn.kernels import blocks, flash, launch, linear
+import genoattn.kernels.blocks as blocks
+import genoattn.kernels.flash as flash
+import genoattn.kernels.launch as launch
+import genoattn.kernels.linear as linear
 from genoattn.kernels.launch import Start
 
 NVIDIA = ("sm_80", "sm_86", "sm_90", "sm_100")

@@ -7,8 +7,10 @@ import triton
 from rich.console import Console
 from rich.table import Table
 
+import genoattn.kernels.gate as gate
+import genoattn.kernels.launch as launch
+import genoattn.kernels.shipped as shipped
 from genoattn.errors import UserError
-from genoattn.kernels import gate, launch, shipped
 from genoattn.kernels.choices import choices
 from genoattn.kernels.compilation import Statistics
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import genoattn.kernels
-from genoattn.attention.flash import FlashAttention
+from genoattn.attention.full import FullAttention
 from genoattn.cli import main
 
 FOLDER = Path(__file__).parent / "kernels"
@@ -61,7 +61,7 @@ def test_triton_asked_for_where_it_cannot_run(tmp_path: Path, monkeypatch: pytes
     said = capsys.readouterr().err
     assert said.startswith("attention.backend=triton: Triton's kernels need a GPU and there is none; auto takes")
     assert said.count("\n") == 1
-    assert "torch, which computes the same" in FlashAttention(32, False).backend(torch.device("cpu"))
+    assert "torch, which computes the same" in FullAttention(32, False, backend="auto").backend(torch.device("cpu"))
 
 
 def test_every_file_is_run() -> None:

@@ -9,6 +9,8 @@ from omegaconf import DictConfig
 
 from genoattn.errors import UserError
 
+WIDEST = 128
+"""Channels of a head."""
 OLDEST = (8, 0)
 """The compute capability from which on kernels are compiled and looked at."""
 
@@ -27,19 +29,24 @@ def available(device: torch.device) -> tuple[bool, str]:
     return True, f"on {name}"
 
 
-def flash_refusal(device: torch.device, dtype: torch.dtype, dim_head: int) -> str | None:
-    """Why flash attention does not run on such heads, backward included; None where it does."""
+def refusal(kernel: str, device: torch.device, dtype: torch.dtype, dim_head: int) -> str | None:
+    """Why the `flash`, `linear` or `blocks` kernels do not run on such heads, backward included; None where they do."""
     there, why = available(device)
     if not there:
         return why
-    import genoattn.kernels.flash as flash  # late: the rest of the package does without triton
+    import genoattn.kernels.configurations as configurations  # late: the rest of the package does without triton
     import genoattn.kernels.launch as launch
 
-    if dtype not in launch.DTYPES or dim_head > flash.WIDTHS[1]:
+    if dtype not in launch.DTYPES or dim_head > WIDEST:
         return f"the kernels know no heads of {dim_head} channels in {dtype}"
+    family, width, size = launch.family(device), configurations.power_of_two(dim_head), dtype.itemsize
     try:
-        for kernel in ("forward", "dq", "dkv"):
-            flash.flash_tiles(kernel, launch.family(device), flash.power_of_two(dim_head), dtype.itemsize)
+        if kernel == "linear":
+            configurations.linear_chunks(family, width, size)
+        else:
+            tiles = configurations.flash_tiles if kernel == "flash" else configurations.block_tiles
+            for part in ("forward", "dq", "dkv"):
+                tiles(part, family, width, size)
     except UserError as reason:
         return str(reason)
     return None

@@ -16,6 +16,7 @@ PROGRAMS = {
     "evaluate": "report how good a checkpoint is on a genome and its variants",
     "tokenizer": "tell what a mutation does to the tokens of a window, and the frame of the tokens to scores",
     "doctor": "put the laws of attention to a layer, your own included",
+    "kernels": "compile the GPU kernels without a GPU and tell what the compiler says of them",
 }
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
 from genoattn import cost
+from genoattn.attention.base import Attention
 from genoattn.callbacks import Checkpoints, Progress, Stop
 from genoattn.checkpoint import check_fit
 from genoattn.data import GenomeData
@@ -70,8 +71,9 @@ def fit(
             warnings.filterwarnings("ignore", message)
         trainer = _trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
         device = trainer.strategy.root_device
-        layer, parameters = type(learner.model.blocks[0].mix).__name__, cost.predicted(learner.model, 1)["parameters"]
-        print(f"{name}: {layer} (torch) on {device}, {parameters:,} parameters")
+        mix, parameters = learner.model.blocks[0].mix, cost.predicted(learner.model, 1)["parameters"]
+        assert isinstance(mix, Attention)
+        print(f"{name}: {type(mix).__name__} ({mix.backend(device)}) on {device}, {parameters:,} parameters")
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(learner, data, ckpt_path=resume)

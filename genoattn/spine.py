@@ -131,4 +131,20 @@ class Doctor:
     dim: Count
 
 
-SPINE: dict[str, type] = {"train": Train, "evaluate": Evaluate, "tokenizer": Audit, "doctor": Doctor}
+@dataclass(frozen=True)
+class Kernels:
+    """What every look at the kernels has."""
+
+    all: bool
+    family: Literal["sm_80", "sm_86", "sm_90", "sm_100", "gfx942"] | None
+    update: bool
+    choices: bool
+
+
+SPINE: dict[str, type] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "tokenizer": Audit,
+    "doctor": Doctor,
+    "kernels": Kernels,
+}

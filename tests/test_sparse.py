@@ -7,7 +7,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genoattn.attention import gathered, sparse
 from genoattn.attention.base import Layout
-from genoattn.attention.sparse import SparseAttention, choose, sparse_attention
+from genoattn.attention.choice import choose
+from genoattn.attention.sparse import SparseAttention, sparse_attention
 from genoattn.laws.probes import counted
 
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])

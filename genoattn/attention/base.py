@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -81,6 +82,10 @@ class Attention(nn.Module, ABC):
         As soon as answers are given, their tokens may be overwritten: nothing before `stop` is read after that.
         """
         yield 0, length, self(*read(0, length))
+
+    def backend(self, device: torch.device) -> str:
+        """What computes the layer on a device, and why where there is a choice; a run says so at its start."""
+        return "torch"
 
     @property
     def _name(self) -> str:

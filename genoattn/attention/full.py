@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from genoattn.attention import by_triton
+from genoattn.attention.backends import Backend
 from genoattn.attention.base import Attention, Layout, blank
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, visible_pairs
 from genoattn.attention.segments import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
@@ -64,6 +66,7 @@ class FullAttention(Attention):
         sharpness: float = 1.0,
         alike: bool = False,
         cross: float = 0.0,
+        backend: str = "torch",
     ):
         super().__init__()
         if positions == "alibi":
@@ -75,6 +78,7 @@ class FullAttention(Attention):
         self.causal = causal
         self.crossing = crossing_heads(cross, heads)
         self.averages = not self.crossing
+        self.engine = Backend(backend, "flash")
         self.rotary = check_positions(positions, self.heads)
         self.sided = ROTARY if self.rotary else None
 
@@ -82,7 +86,8 @@ class FullAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            return full_attention(q, k, v, causal=self.causal, keep=layout.keep, scale=scale)
+            by = by_triton.softmax_attention if self.engine.triton(q) else full_attention
+            return by(q, k, v, causal=self.causal, keep=layout.keep, scale=scale)
 
         q, k, v = self._split(x, layout)
         return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
@@ -102,6 +107,9 @@ class FullAttention(Attention):
             positions = positions_of(x, layout.positions)
             q, k = rotate(q, positions), rotate(k, positions)
         return q, k, v
+
+    def backend(self, device: torch.device) -> str:
+        return self.engine.said(device)
 
     def flops(self, length: int) -> int:
         """Projections and the whole square of scores; a causal kernel may skip up to half of that square."""

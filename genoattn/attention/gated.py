@@ -70,6 +70,9 @@ class GatedAttention(Attention):
         for start, stop, y in self.inner.stream(read, length, segment):
             yield start, stop, self._gated(*read(start, stop), y)
 
+    def backend(self, device: torch.device) -> str:
+        return self.inner.backend(device)
+
     def flops(self, length: int) -> int:
         """The inner layer's and the gate's."""
         return self.inner.flops(length) + 2 * length * self.gate.in_features * self.gate.out_features

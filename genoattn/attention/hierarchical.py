@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from genoattn.attention import by_triton
+from genoattn.attention.backends import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.base import Attention, Layout, Read, blank
 from genoattn.attention.cells import Cells, coarse_cells, joined, levels, token_cells, unit
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate
@@ -111,6 +113,7 @@ class HierarchicalAttention(Attention):
         sharpness: float = 1.0,
         alike: bool = False,
         cross: float = 0.0,
+        backend: str = "auto",
     ):
         super().__init__()
         if block < 2 or block % 2:
@@ -120,21 +123,24 @@ class HierarchicalAttention(Attention):
         self.crossing = crossing_heads(cross, heads)
         self.averages = not self.crossing
         self.block = block
+        self.engine = Backend(backend, "blocks", None if block in KERNEL_BLOCKS else NO_SUCH_BLOCK)
         self.rotary = check_positions(positions, self.heads)
         self.sided = ROTARY if self.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self._answers(hierarchical_attention, x, layout)
+        return self._answers(None, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
         return self._answers(naive_hierarchical_attention, x, layout)
 
-    def _answers(self, attend: Callable[..., Tensor], x: Tensor, layout: Layout) -> Tensor:
+    def _answers(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: Layout) -> Tensor:
         q, k, v = self.heads.split(blank(x, layout.keep))
+        if attend is None:
+            attend = by_triton.hierarchical_attention if self.engine.triton(q) else hierarchical_attention
         turns = positions_of(x, layout.positions) if self.rotary else None
         attend = partial(attend, causal=self.causal, block=self.block, positions=turns, keep=layout.keep)
         own = self.heads.count - self.crossing
@@ -173,6 +179,9 @@ class HierarchicalAttention(Attention):
         k, v = self.heads.keys_values(blank(x, layout.keep))
         positions = positions_of(x, layout.positions).expand(x.shape[:2]) if self.rotary else None
         return token_cells(k, v, positions, layout.keep)
+
+    def backend(self, device: torch.device) -> str:
+        return self.engine.said(device)
 
     def flops(self, length: int) -> int:
         """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from genoattn.attention import by_triton
+from genoattn.attention.backends import Backend
 from genoattn.attention.base import Attention, Layout, Read, State, blank
 from genoattn.attention.chunks import CHUNK, chunk_flops
 from genoattn.attention.features import FEATURES, feature, feature_count
@@ -104,6 +106,7 @@ class LinearAttention(Attention):
         positions: str = "rotary",
         qk_norm: bool = True,
         decay: bool = False,
+        backend: str = "auto",
     ):
         super().__init__()
         if features not in FEATURES:
@@ -125,21 +128,25 @@ class LinearAttention(Attention):
             # Heads at first remember 8, 32, 128, … tokens; beyond 5 the last ones differ little from no decay.
             self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads) - math.log(8))
         self.decay = decay
+        plain = not decay and features != "taylor"
+        self.engine = Backend(backend, "linear", None if plain else "the kernel knows no learned decay and no taylor")
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self._answer(linear_attention, x, layout)
+        return self._answer(None, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
         return self._answer(naive_linear_attention, x, layout)
 
-    def _answer(self, attend: Callable[..., Tensor], x: Tensor, layout: Layout) -> Tensor:
+    def _answer(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: Layout) -> Tensor:
         features, keep, positions, rates = self._how(x, layout)
         q, k, v = self.heads.split(blank(x, layout.keep))
         q, k = self._early(q, layout), self._early(k, layout)
+        if attend is None:
+            attend = by_triton.linear_attention if self.engine.triton(q) else linear_attention
         y = attend(q, k, v, causal=self.causal, features=features, keep=keep, positions=positions, rates=rates)
         return self.heads.merge(y)
 
@@ -209,6 +216,9 @@ class LinearAttention(Attention):
         late = self.rotary and self.features != "taylor"
         turns = positions_of(x, layout.positions) if late else None
         return How(self.features, layout.keep, turns, self.log_rates.exp() if self.decay else None)
+
+    def backend(self, device: torch.device) -> str:
+        return self.engine.said(device)
 
     def flops(self, length: int) -> int:
         """Projections and the products with the sums; a causal or a fading layer adds the squares inside its chunks."""

@@ -126,6 +126,11 @@ class PyramidAttention(Attention):
             levels.append(level)
         return levels
 
+    def backend(self, device: torch.device) -> str:
+        first = self.levels[0]
+        assert isinstance(first, Attention)
+        return first.backend(device)
+
     def flops(self, length: int) -> int:
         """Those of each level's attention over its cells."""
         return sum(level.flops(-(-length // pool)) for pool, level in zip(self.pools, self._each(), strict=True))

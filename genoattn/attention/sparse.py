@@ -4,11 +4,14 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from genoattn.attention import by_triton
+from genoattn.attention.backends import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.gathered import FUSED, GatheredAttention, at_least_float32, groups
+from genoattn.attention.choice import choose
+from genoattn.attention.gathered import FUSED, GatheredAttention, at_least_float32
 from genoattn.attention.heads import (
     ROTARY,
     Heads,
@@ -60,48 +63,6 @@ def sparse_attention(
     return blank(y, keep).to(kind)
 
 
-def choose(
-    q: Float[Tensor, "batch count block heads dim_head"],
-    k: Float[Tensor, "batch count block heads dim_head"],
-    real: Bool[Tensor, "batch count block"],
-    *,
-    causal: bool,
-    blocks: int,
-) -> Int[Tensor, "batch count heads chosen"]:
-    """The blocks of keys for each block of queries, in ascending order after -1 where fewer can be seen.
-
-    A block's own and its neighbours (in a causal layer the one before) are always among them, the rest are those of
-    highest score, the product of the mean query and the mean key. Only real tokens count, and a block without them is
-    never chosen. What a causal layer chooses must not depend on queries still to come: it asks with the mean of those
-    of the block before and the block's first.
-    """
-    batch, count, _, heads, _ = q.shape
-    sums, reals = _sums(q, real), real.sum(-1)
-    if causal:
-        first = real[:, :, 0]
-        sums = F.pad(sums[:, :-1], (0, 0, 0, 0, 1, 0)) + q[:, :, 0] * first[..., None, None]
-        reals = F.pad(reals[:, :-1], (1, 0)) + first
-    asks = (sums / reals.clamp_min(1)[..., None, None]).transpose(1, 2)
-    means = _sums(k, real) / real.sum(-1).clamp_min(1)[..., None, None]
-    index = torch.arange(count, device=q.device)
-    empty = ~real.any(-1)[:, None, None, :]
-    parts = []
-    for rows in groups(count, batch * heads * count, q.device):
-        scores = asks[:, :, rows] @ means.permute(0, 2, 3, 1)
-        ahead = index[None, :] - index[rows, None]
-        scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
-        if causal:
-            scores = scores.masked_fill(ahead > 0, float("-inf"))
-        best = scores.topk(min(blocks, count), dim=-1, sorted=False)
-        parts.append(best.indices.masked_fill(best.values == float("-inf"), -1).sort(-1).values.transpose(1, 2))
-    return torch.cat(parts, dim=1)
-
-
-def _sums(x: Tensor, real: Tensor) -> Tensor:
-    """The sum of each block over its real tokens, in at least float32: [batch, count, heads, channels]."""
-    return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(at_least_float32(x))
-
-
 @final
 class SparseAttention(Attention):
     """Each block of tokens looks at its own block, at those beside it and at the blocks that suit it best, by head.
@@ -130,6 +91,7 @@ class SparseAttention(Attention):
         sharpness: float = 1.0,
         alike: bool = False,
         cross: float = 0.0,
+        backend: str = "auto",
     ):
         super().__init__()
         if block < 1:
@@ -143,6 +105,7 @@ class SparseAttention(Attention):
         self.crossing = crossing_heads(cross, heads)
         self.averages = not self.crossing
         self.block, self.blocks, self.longest = block, blocks, longest
+        self.engine = Backend(backend, "blocks", None if block in KERNEL_BLOCKS else NO_SUCH_BLOCK)
         self.rotary = check_positions(positions, self.heads)
         self.sided = ROTARY if self.rotary else None
 
@@ -156,9 +119,8 @@ class SparseAttention(Attention):
             )
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            return sparse_attention(
-                q, k, v, causal=self.causal, block=self.block, blocks=self.blocks, keep=layout.keep, scale=scale
-            )
+            by = by_triton.sparse_attention if self.engine.triton(q) else sparse_attention
+            return by(q, k, v, causal=self.causal, block=self.block, blocks=self.blocks, keep=layout.keep, scale=scale)
 
         q, k, v = self._split(x, layout)
         return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
@@ -214,6 +176,9 @@ class SparseAttention(Attention):
             positions = positions_of(x, layout.positions)
             q, k = rotate(q, positions), rotate(k, positions)
         return q, k, v
+
+    def backend(self, device: torch.device) -> str:
+        return self.engine.said(device)
 
     def flops(self, length: int) -> int:
         """Projections, pooled scores of all blocks with all, and every pair of tokens in the blocks that are chosen."""

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from genoattn.attention import by_triton
+from genoattn.attention.backends import Backend
 from genoattn.attention.band import Band, Beside, band_attention, scored_pairs
 from genoattn.attention.base import Attention, Layout, Read, State, blank
 from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, slopes, visible_pairs
@@ -109,6 +111,7 @@ class WindowAttention(Attention):
         sharpness: float = 1.0,
         alike: bool = False,
         cross: float = 0.0,
+        backend: str = "auto",
     ):
         super().__init__()
         for name, value in (("left", left), ("right", right), ("global_tokens", global_tokens)):
@@ -131,6 +134,10 @@ class WindowAttention(Attention):
             self.reach = (self.left * dilation, self.right * dilation)
         self.rotary = check_positions(positions, self.heads, ("rotary", "alibi", "none"))
         self.alibi = positions == "alibi"
+        plain = dilation == 1 and not global_tokens and not self.alibi
+        self.engine = Backend(
+            backend, "flash", None if plain else "the kernel knows no dilation, no global tokens and no alibi"
+        )
         if self.rotary:
             self.sided = ROTARY
         elif left != right or global_tokens:
@@ -147,6 +154,11 @@ class WindowAttention(Attention):
         part, keys = slice(before, before + q.shape[1]), k.shape[1]
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
+            if q.shape[1] == keys and self.engine.triton(q):
+                reach = self.left, self.right
+                return by_triton.softmax_attention(
+                    q, k, v, causal=self.causal, window=reach, keep=layout.keep, scale=scale
+                )
             return window_attention(
                 q, k, v, left=self.left, right=self.right, causal=self.causal, dilation=self.stride,
                 global_tokens=self.global_tokens, before=before, keep=layout.keep, scale=scale, slopes=costs,
@@ -250,6 +262,9 @@ class WindowAttention(Attention):
             drop = before - behind - self.global_tokens
             if drop > 0:
                 held, before = held.since(self.global_tokens + drop, self.global_tokens), before - drop
+
+    def backend(self, device: torch.device) -> str:
+        return self.engine.said(device)
 
     def flops(self, length: int) -> int:
         """Projections and the scored band: a block of queries meets the keys its band spans and the global ones."""

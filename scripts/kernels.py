@@ -1,0 +1,8 @@
+"""Compile the kernels and print what the compiler says of them: `python scripts/kernels.py family=sm_90`."""
+
+import sys
+
+from genoattn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["kernels", *sys.argv[1:]]))

@@ -78,9 +78,9 @@ def sparse_attention(
     tail = -length % block
     real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
     with torch.no_grad():
-        blocked = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, block)) for t in (q, k))
+        q_blocks, k_blocks = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, block)) for t in (q, k))
         whole = F.pad(real, (0, tail)).unflatten(1, (-1, block))
-        table = choose(*blocked, whole, causal=causal, blocks=blocks).transpose(1, 2)
+        table = choose(q_blocks, k_blocks, whole, causal=causal, blocks=blocks).transpose(1, 2)
     bias = None if keep is None else torch.zeros(q.shape[:2], device=q.device).masked_fill(~keep, float("-inf"))
     ends = torch.arange(length, device=q.device) if causal else None
     q, k, v = _as_computed(q, k, v)

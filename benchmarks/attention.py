@@ -23,6 +23,8 @@ from tables import cases, cell, folded, goals, markdown, show, write_between
 HERE = Path(__file__).parent
 LONGEST = 240.0
 """Seconds after which a process is ended, whatever was predicted."""
+PATIENCE = 10.0
+"""Seconds of a first call, which touches fresh memory, up to which it is followed by others that count."""
 
 
 class Pace(NamedTuple):
@@ -42,10 +44,7 @@ def measure_group(group: Group, operators: Sequence[str], known: Sequence[Row], 
             if not any("error" in run for run in runs[name]):
                 wait_quiet(pace.wait)
                 seconds = 0.5 if group.length < 2**16 else 1.5
-                patience = (
-                    8.0 if group.length <= 2**16 else 4.0
-                )  # a first call touches fresh memory: goals rest on others
-                case = (group.layer, name, *group[1:], seconds, patience)
+                case = (group.layer, name, *group[1:], seconds, PATIENCE)
                 runs[name].append(apart(measured, *case, seconds=LONGEST, gib=MOST_GIB + 3))
     return [_row(group, name, why[name], runs.get(name, [])) for name in operators]
 

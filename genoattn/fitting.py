@@ -71,9 +71,10 @@ def fit(
             warnings.filterwarnings("ignore", message)
         trainer = _trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
         device = trainer.strategy.root_device
-        mix, parameters = learner.model.blocks[0].mix, cost.predicted(learner.model, 1)["parameters"]
-        assert isinstance(mix, Attention)
-        print(f"{name}: {type(mix).__name__} ({mix.backend(device)}) on {device}, {parameters:,} parameters")
+        mixes = [block.mix for block in learner.model.blocks if isinstance(block.mix, Attention)]
+        kinds = dict.fromkeys(f"{type(mix).__name__} ({mix.backend(device)})" for mix in mixes)
+        parameters = cost.predicted(learner.model, 1)["parameters"]
+        print(f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters")
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(learner, data, ckpt_path=resume)

@@ -10,7 +10,7 @@ from torch import Tensor
 from genoattn.attention import by_triton
 from genoattn.attention.backends import Backend
 from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, visible_pairs
+from genoattn.attention.heads import ROTARY, Heads, check_positions, split_turned, visible_pairs
 from genoattn.attention.segments import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
 from genoattn.errors import UserError
 
@@ -89,24 +89,17 @@ class FullAttention(Attention):
             by = by_triton.softmax_attention if self.engine.triton(q) else full_attention
             return by(q, k, v, causal=self.causal, keep=layout.keep, scale=scale)
 
-        q, k, v = self._split(x, layout)
+        q, k, v = split_turned(self.heads, x, layout, self.rotary)
         return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self._split(x, layout)
+        q, k, v = split_turned(self.heads, x, layout, self.rotary)
         length = x.shape[1]
         visible = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
         y = dense_by_segment(q, k, v, visible=visible, crossing=self.crossing, segments=layout.segments)
         return self.heads.merge(y)
-
-    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.heads.split(blank(x, layout.keep))
-        if self.rotary:
-            positions = positions_of(x, layout.positions)
-            q, k = rotate(q, positions), rotate(k, positions)
-        return q, k, v
 
     def backend(self, device: torch.device) -> str:
         return self.engine.said(device)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from genoattn.attention.base import Layout, blank
 from genoattn.errors import UserError
 
 ROTARY = "rotary positions turn queries and keys by what lies before them"
@@ -122,6 +123,17 @@ def check_positions(positions: str, heads: Heads, words: tuple[str, ...] = ("rot
             f"rotary positions turn pairs of channels, so a head needs an even number of them, got {heads.dim_head}"
         )
     return positions == "rotary"
+
+
+def split_turned(
+    heads: Heads, x: Float[Tensor, "batch length dim"], layout: Layout, rotary: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of what is no padding, queries and keys turned by their positions where `rotary`."""
+    q, k, v = heads.split(blank(x, layout.keep))
+    if rotary:
+        positions = positions_of(x, layout.positions)
+        q, k = rotate(q, positions), rotate(k, positions)
+    return q, k, v
 
 
 def positions_of(

@@ -17,8 +17,7 @@ from genoattn.attention.heads import (
     Heads,
     check_positions,
     dense_attention,
-    positions_of,
-    rotate,
+    split_turned,
     visible_pairs,
 )
 from genoattn.attention.segments import HIDDEN, attend_by_segment, crossing_heads, extra_channels
@@ -122,13 +121,13 @@ class SparseAttention(Attention):
             by = by_triton.sparse_attention if self.engine.triton(q) else sparse_attention
             return by(q, k, v, causal=self.causal, block=self.block, blocks=self.blocks, keep=layout.keep, scale=scale)
 
-        q, k, v = self._split(x, layout)
+        q, k, v = split_turned(self.heads, x, layout, self.rotary)
         return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self._split(x, layout)
+        q, k, v = split_turned(self.heads, x, layout, self.rotary)
         length = x.shape[1]
         visible = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
         segments = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segments is None else layout.segments
@@ -169,13 +168,6 @@ class SparseAttention(Attention):
             for other in (forced + free)[: self.blocks]:
                 chosen[own * size : (own + 1) * size, other * size : (other + 1) * size] = True
         return chosen
-
-    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.heads.split(blank(x, layout.keep))
-        if self.rotary:
-            positions = positions_of(x, layout.positions)
-            q, k = rotate(q, positions), rotate(k, positions)
-        return q, k, v
 
     def backend(self, device: torch.device) -> str:
         return self.engine.said(device)

@@ -59,22 +59,25 @@ def read_past(q: Tensor, k: Tensor, v: Tensor, seen: Seen, how: How) -> tuple[Te
 def write_ahead(k: Tensor, v: Tensor, ahead: Tensor, how: How) -> Tensor:
     """The fading memory of these tokens and of what lies ahead of them, as it is at the first of them."""
     pieces = (k, v, how.keep, how.positions)
-    return _walk(_write_ahead, how, (ahead,), pieces, (how.rates,), backwards=True, sparse=True)[1][0]
+    return _walk(_write_ahead, how, (ahead,), pieces, (how.rates,), ahead=True)[1][0]
 
 
 def read_both(q: Tensor, k: Tensor, v: Tensor, memory: Tensor, ahead: Tensor, how: How) -> tuple[Tensor, Tensor]:
     """The answers from these tokens and the fading memories at both ends, and the memory after the last of them."""
     pieces, rates = (k, v, how.keep, how.positions), (how.rates,)
-    borders, _ = _walk(_write_ahead, how, (ahead,), pieces, rates, backwards=True, sparse=True)
+    borders, _ = _walk(_write_ahead, how, (ahead,), pieces, rates, ahead=True)
     y, (memory,) = _walk(_read_both, how, (memory,), (q, *pieces, borders), rates)
     return y, memory
 
 
-def _walk(step: Any, how: How, state: State, pieces: Inputs, shared: Inputs = (), **ways: bool) -> tuple[Any, State]:
+def _walk(
+    step: Any, how: How, state: State, pieces: Inputs, shared: Inputs = (), *, ahead: bool = False
+) -> tuple[Any, State]:
+    """A scan from the left, or of what lies `ahead` from the right, with an answer for each segment."""
     x = pieces[0]
     numbers = len(x) * x.shape[2] * feature_count(x.shape[3], how.features)
     step = partial(step, features=how.features)
-    return scan(step, state, pieces, shared, segment=segment_of(numbers, CHUNK), **ways)
+    return scan(step, state, pieces, shared, segment=segment_of(numbers, CHUNK), backwards=ahead, sparse=ahead)
 
 
 def _write_all(state: State, pieces: Inputs, _: Inputs, *, features: str) -> tuple[None, State]:

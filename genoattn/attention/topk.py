@@ -13,8 +13,7 @@ from genoattn.attention.heads import (
     Heads,
     check_positions,
     dense_attention,
-    positions_of,
-    rotate,
+    split_turned,
     visible_pairs,
 )
 from genoattn.attention.segments import attend_by_segment, crossing_heads, extra_channels
@@ -169,11 +168,7 @@ class TopKAttention(Attention):
     def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         # Not in half precision, whose rounded scores would choose other keys.
         with torch.autocast(x.device.type, enabled=False):
-            q, k, v = self.heads.split(blank(x, layout.keep).to(self.heads.query.weight.dtype))
-        if self.rotary:
-            positions = positions_of(x, layout.positions)
-            q, k = rotate(q, positions), rotate(k, positions)
-        return q, k, v
+            return split_turned(self.heads, x.to(self.heads.query.weight.dtype), layout, self.rotary)
 
     def _allowed(self, x: Tensor, layout: Layout) -> Int[Tensor, "batch length"]:
         """How many keys each query may choose."""

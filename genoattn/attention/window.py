@@ -12,7 +12,14 @@ from genoattn.attention import by_triton
 from genoattn.attention.backends import Backend
 from genoattn.attention.band import Band, Beside, band_attention, scored_pairs
 from genoattn.attention.base import Attention, Layout, Read, State, blank
-from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, slopes, visible_pairs
+from genoattn.attention.heads import (
+    ROTARY,
+    Heads,
+    check_positions,
+    slopes,
+    split_turned,
+    visible_pairs,
+)
 from genoattn.attention.segments import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
 from genoattn.errors import UserError
 
@@ -146,7 +153,7 @@ class WindowAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self.heads.merge(self._attend(*self._split(x, layout), layout))
+        return self.heads.merge(self._attend(*split_turned(self.heads, x, layout, self.rotary), layout))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, before: int = 0) -> Tensor:
         """Answers of the queries, which may be those of a part of the keys' tokens; the layout is that of the keys."""
@@ -175,7 +182,7 @@ class WindowAttention(Attention):
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self._split(x, layout)
+        q, k, v = split_turned(self.heads, x, layout, self.rotary)
         length = x.shape[1]
         index = torch.arange(length, device=x.device)
         ahead = index[None, :] - index[:, None]
@@ -189,16 +196,9 @@ class WindowAttention(Attention):
         y = dense_by_segment(q, k, v, visible=visible, crossing=self.crossing, segments=layout.segments, bias=bias)
         return self.heads.merge(y)
 
-    def _split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.heads.split(blank(x, layout.keep))
-        if self.rotary:
-            positions = positions_of(x, layout.positions)
-            q, k = rotate(q, positions), rotate(k, positions)
-        return q, k, v
-
     def _read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Held]:
         """Queries, and what is held of their tokens."""
-        q, k, v = self._split(x, layout)
+        q, k, v = split_turned(self.heads, x, layout, self.rotary)
         each = self.heads.count // self.heads.kv_count
         k, v = (t[:, :, ::each].to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
         keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if layout.keep is None else layout.keep

@@ -28,6 +28,9 @@ from genoattn.tasks.curriculum import Curriculum, Stage
 from genoattn.tasks.variant import VariantEffect
 from genoattn.tokenizers.contract import Tokenizer
 
+BLOCK = 8192
+"""Bases of a stretch that is drawn or left out as one when a genome is resampled; of longer windows, a window."""
+
 
 class Maker(ABC):
     """Where examples come from: one drawn at random, at the stage that training has reached."""
@@ -53,10 +56,12 @@ class WindowMaker(Maker):
         return self.windows.passed_over
 
     def draw(self, rng: np.random.Generator, stage: Stage) -> Example:
-        reference = self.windows.genome.bases(*self.windows.draw(rng))
+        window = self.windows.draw(rng)
+        reference = self.windows.genome.bases(*window)
         if self.both_strands and rng.random() < 0.5:
             reference = reverse_complement(reference)
-        return self.task.example(reference, stage.length, stage.rates, rng)
+        example = self.task.example(reference, stage.length, stage.rates, rng)
+        return example._replace(block=(window.record, window.start // max(BLOCK, window.length)))
 
 
 @final

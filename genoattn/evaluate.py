@@ -42,5 +42,7 @@ def main(config: DictConfig) -> None:
 
     predicted = cost.predicted(parts.model, config.data.length)
     figures = outcome.figures | {f"cost/{key}": value for key, value in predicted.items()}
+    if outcome.evidence:
+        outcome.evidence.write(folder)
     publish(folder, outcome.sheets, figures, outcome.plots)
     print(f"run folder: {folder}")

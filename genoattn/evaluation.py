@@ -15,7 +15,7 @@ from genoattn.genome.aligner import AlignmentCaller
 from genoattn.metrics import OUTPUTS, SIMPLE, Quality, gather
 from genoattn.parts import Parts
 from genoattn.tasks.base import Example
-from genoattn.trials import Trial, measure, thresholds
+from genoattn.trials import Trial, drawn, measure, thresholds
 
 _Item = TypeVar("_Item")
 CALLS: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
@@ -39,6 +39,8 @@ class Result:
     bases: int
     kinds: dict[str, Quality]
     curves: dict[str, Curve]
+    draws: dict[str, Float[np.ndarray, "draws"]]
+    """By kind, AUPRC in resamples of the genome; empty where windows were not drawn from it."""
 
 
 @final
@@ -105,7 +107,8 @@ def put_to(trials: Sequence[Trial], scorer: Detector, cut_offs: Mapping[str, flo
         scores = whole[1]
         kinds = measure(trial, scores, cut_offs, resamples)
         curves = {kind: _curve(trial, scores, kind) for kind in SIMPLE if kind in kinds}
-        results.append(Result(scorer.name, trial.name, int(trial.tested.sum()), kinds, curves))
+        draws = drawn(trial, scores, resamples) if trial.blocks else {}
+        results.append(Result(scorer.name, trial.name, int(trial.tested.sum()), kinds, curves, draws))
     return results
 
 

@@ -1,6 +1,6 @@
 """How well scores find mutations: per event and per base, by kind, with intervals from resampled windows."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -162,6 +162,32 @@ def resampled_average_precision(
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.nan_to_num(hits.cumsum(0) / ranked.cumsum(0))
         return (share * precision).sum(0) / share.sum(0)
+
+
+def resamples(
+    blocks: Sequence[Hashable], count: int
+) -> tuple[Int[np.ndarray, "windows"], Int[np.ndarray, "draws blocks"]]:
+    """The number of each window's block, and how often every block counts in each of `count` bootstrap draws.
+
+    The same blocks in the same order give the same draws, whatever is measured on them.
+    """
+    numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
+    total = len(numbers)
+    draws = np.random.default_rng([total, count]).multinomial(total, np.full(total, 1 / total), size=count)
+    return np.array([numbers[block] for block in blocks]), draws
+
+
+def share(
+    hits: Float[np.ndarray, "questions"],
+    owners: Int[np.ndarray, "questions"],
+    draws: Int[np.ndarray, "draws blocks"],
+) -> Float[np.ndarray, "draws"]:
+    """The mean of `hits` in every draw; `owners` are the blocks of the questions. NaN where a draw holds none."""
+    size = draws.shape[1]
+    found = np.bincount(owners, weights=hits, minlength=size)
+    asked = np.bincount(owners, minlength=size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (draws @ found) / (draws @ asked)
 
 
 def _between(

@@ -71,7 +71,12 @@ def publish(
 def write_metrics(file: Path, figures: Mapping[str, object]) -> None:
     """Write metrics.json, whole or not at all; what is not a number becomes null."""
     plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in figures.items()}
-    _write(file, json.dumps(plain, indent=2) + "\n")
+    write_json(file, plain, indent=2)
+
+
+def write_json(file: Path, value: object, indent: int | None = None) -> None:
+    """Write a file of json, whole or not at all."""
+    _write(file, json.dumps(value, indent=indent) + "\n")
 
 
 def plot_training(metrics: Path, file: Path) -> None:

@@ -100,6 +100,8 @@ def main(config: DictConfig) -> None:
     figures = outcome.figures | costs(learned, config, trained)
     if (folder / "metrics.csv").exists():  # a resumed run may have no step left to make
         plot_training(folder / "metrics.csv", folder / "plots" / "training.png")
+    if outcome.evidence:
+        outcome.evidence.write(folder)
     publish(folder, outcome.sheets, figures, outcome.plots)
     send(loggers, figures, outcome.sheets, folder / "plots")
     print_costs(figures)

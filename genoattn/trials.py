@@ -1,6 +1,6 @@
 """What a detector is tested on: mutations planted in held-out blocks, and genomes with those that nature made."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from genoattn.metrics import (
     kind_of,
     per_base_auprc,
     quality,
+    resampled_average_precision,
+    resamples,
 )
 from genoattn.objective import IGNORE
 from genoattn.tasks.aligned import cut
@@ -46,6 +48,8 @@ class Trial:
     """The number of the window that each base belongs to when windows are resampled."""
     tested: Bool[np.ndarray, "bases"]
     """False at bases that do not count."""
+    blocks: Sequence[Hashable] = ()
+    """The stretch of the genome that each window was drawn from, where windows were drawn."""
 
     @property
     def bases(self) -> int:
@@ -72,6 +76,7 @@ def planted(name: str, examples: Sequence[Example]) -> Trial:
         {output: np.concatenate([example.targets[output] for example in examples]) for output in OUTPUTS},
         np.repeat(np.arange(len(examples)), lengths),
         np.concatenate([example.targets["substitution"] != IGNORE for example in examples]),
+        [example.block for example in examples],
     )
 
 
@@ -213,6 +218,13 @@ def measure(
         bases = int(trial.tested.sum())
         measured[kind] = quality(scored, cut_offs[OUTPUTS[column]], base_auprc, bases, resamples, seed=0)
     return measured
+
+
+def drawn(trial: Trial, scores: Float[np.ndarray, "bases 3"], count: int) -> dict[str, Float[np.ndarray, "draws"]]:
+    """By kind, AUPRC in `count` resamples of the stretches of the genome that the trial's windows were drawn from."""
+    owners, draws = resamples(trial.blocks, count)
+    found = gather(scores, trial.events, owners[trial.windows], trial.tested)
+    return {kind: resampled_average_precision(scored, draws) for kind, scored in found.items()}
 
 
 def _moved(event: Event, by: int) -> Event:

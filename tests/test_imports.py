@@ -20,6 +20,7 @@ LAYERS = (
     {"fitting", "exams", "tuning", "loaded"},
     {"train", "evaluate", "tokenizer", "doctor"},
     {"cli"},
+    {"__main__"},
 )
 """From the bottom up; a folder is one part. A module may import from its own layer and from those below."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genoattn.exams.evidence import Evidence
 from genoattn.parts import Parts
 from genoattn.report import Sheet
 
@@ -33,6 +34,8 @@ class Outcome:
     """By name, what draws a file."""
     kept: Mapping[str, Mapping[str, Any]]
     """By the contestant's key, what its model is to keep, as plain values."""
+    evidence: Evidence | None = None
+    """What a comparison of runs needs of the model that the run is about; None: runs of this kind are not compared."""
 
 
 class Exam(ABC):

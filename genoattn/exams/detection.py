@@ -11,7 +11,7 @@ from genoattn.assemble import Source, window_examples
 from genoattn.errors import UserError
 from genoattn.evaluation import CALLS, AlignerScorer, ModelScorer, Result, brief, choose_thresholds, put_to
 from genoattn.exams.base import Contestant, Exam, Outcome
-from genoattn.exams.findings import flat, plot_curves, sheet_of
+from genoattn.exams.findings import evidence_of, flat, plot_curves, sheet_of
 from genoattn.genome.mutate import Mutation, Rates
 from genoattn.genome.regions import Interval
 from genoattn.genome.store import Genome
@@ -57,7 +57,7 @@ class Detection(Exam):
             aligner = AlignerScorer(self.task.reach)
             results += put_to(brief(self.tests), aligner, CALLS, self.test.resamples)
         plots = {"precision_recall": partial(plot_curves, results)}
-        return Outcome(flat(results, main), [sheet_of(results, main)], plots, kept)
+        return Outcome(flat(results, main), [sheet_of(results, main)], plots, kept, evidence_of(results, main))
 
 
 def plant(

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from genoattn.evaluation import Result, mean_quality
+from genoattn.exams.evidence import Evidence
 from genoattn.metrics import SIMPLE, Quality
 from genoattn.report import Sheet, save_figure
 
@@ -46,13 +48,25 @@ def flat(results: Sequence[Result], main: str) -> dict[str, int | float]:
     figures: dict[str, int | float] = {}
     for result in results:
         trial = "test" if result.trial == "planted" else result.trial.replace(", held out", "_held_out")
-        rival = re.sub(r"\W+", "_", result.detector).strip("_")
-        prefix = trial if result.detector == main else f"{rival}/{trial}"
+        prefix = trial if result.detector == main else f"{_rival(result.detector)}/{trial}"
         for kind, found in result.kinds.items():
             figures |= {f"{prefix}/{kind.replace(' ', '_')}/{name}": value for name, value in found._asdict().items()}
         figures[f"{prefix}/auprc"] = mean_quality(result, lambda found: found.auprc)
         figures[f"{prefix}/f1"] = mean_quality(result, lambda found: found.f1)
     return figures
+
+
+def evidence_of(results: Sequence[Result], main: str) -> Evidence:
+    """AUPRC in resamples of the genome, for every detector put to the planted test set, under the keys of `flat`."""
+    draws: dict[str, Sequence[float]] = {}
+    for result in results:
+        if not result.draws:
+            continue
+        prefix = "test" if result.detector == main else f"{_rival(result.detector)}/test"
+        draws |= {f"{prefix}/{kind.replace(' ', '_')}/auprc": values.tolist() for kind, values in result.draws.items()}
+        simple = [result.draws[kind] for kind in SIMPLE if kind in result.draws]
+        draws[f"{prefix}/auprc"] = np.mean(simple, axis=0).tolist() if simple else []
+    return Evidence("test/auprc", draws)
 
 
 def plot_curves(results: Sequence[Result], file: Path) -> None:
@@ -73,6 +87,10 @@ def plot_curves(results: Sequence[Result], file: Path) -> None:
             panel.legend(loc="lower left", fontsize=8)
     panels[0].set_ylabel("precision")
     save_figure(figure, file)
+
+
+def _rival(detector: str) -> str:
+    return re.sub(r"\W+", "_", detector).strip("_")
 
 
 def _figures(found: Quality) -> tuple[str, ...]:

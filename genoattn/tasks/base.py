@@ -28,6 +28,8 @@ class Example(NamedTuple):
     """The reference that stands before the bases in the same context, a separator between them."""
     hidden: UInt8[np.ndarray, "length"] | None = None
     """SHOWN, MASKED, REPLACED or KEPT for each base."""
+    block: tuple[int, int] = (0, 0)
+    """Which stretch of the genome it was drawn from: record, and number of the stretch in it."""
     sites: tuple[tuple[int, int], tuple[int, int]] | None = None
     """What a verdict on the window looks at: bases [start, stop) of `before`, and of `bases`."""
 

@@ -1,0 +1,7 @@
+"""`python -m genoattn train attention=linear` is `genoattn train attention=linear`."""
+
+import sys
+
+from genoattn.cli import main
+
+sys.exit(main())

@@ -13,6 +13,7 @@ from genoattn.signature import hint
 
 PROGRAMS = {
     "train": "train a mutation detector on a genome and report how good it is",
+    "compare": "compare attention layers on one task: quality, cost and a verdict",
     "evaluate": "report how good a checkpoint is on a genome and its variants",
     "tokenizer": "tell what a mutation does to the tokens of a window, and the frame of the tokens to scores",
     "doctor": "put the laws of attention to a layer, your own included",

@@ -102,6 +102,49 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Lengths(Data):
+    """`data` of a comparison."""
+
+    length: Count | list[Count]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`budget`, `sweep`: how long every run of a comparison is, in one of three units."""
+
+    steps: Count | None
+    bases: Count | None
+    seconds: Annotated[float, Between(above=0)] | None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`limit`: what the recommended layer may cost."""
+
+    seconds: Annotated[float, Between(above=0)] | None
+    bytes: Annotated[float, Between(above=0)] | None
+
+
+@dataclass(frozen=True)
+class Compare(Train):
+    """What every comparison has."""
+
+    data: Lengths
+    layers: list[str]
+    variants: dict
+    learning_rates: list[Annotated[float, Between(above=0)]]
+    seeds: list[Seed]
+    budget: Budget
+    sweep: Budget
+    match: Literal["parameters", "flops"] | None
+    extrapolate: list[Annotated[int, Between(minimum=2)]]
+    costs: list[Count]
+    limit: Limit
+    expectations: str | None
+    name: str
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """What every evaluation has."""
 
@@ -143,6 +186,7 @@ class Kernels:
 
 SPINE: dict[str, type] = {
     "train": Train,
+    "compare": Compare,
     "evaluate": Evaluate,
     "tokenizer": Audit,
     "doctor": Doctor,

@@ -1,0 +1,196 @@
+"""Compare attention layers: the same data, seeds and budget for each, a learning rate of its own, and a verdict."""
+
+import datetime
+import json
+import math
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from genoattn import collected, page
+from genoattn.design import FEWEST, Design, Run, read
+from genoattn.errors import UserError
+from genoattn.launching import composed, launch
+from genoattn.matching import match
+from genoattn.tracking import build_loggers
+
+
+def main(config: DictConfig) -> None:
+    """Every run that is not there yet, then what they say: tables, plots, comparison.json, .csv and .html."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    overrides = list(HydraConfig.get().overrides.task)
+    design = read(config, overrides, lambda words: composed("train", words))
+    if config.match:
+        design = matched(design, config.match)
+    said = Path(config.expectations).read_text("utf-8") if config.expectations else None
+    OmegaConf.save(config, folder / "config.yaml")
+    print(f"{len(design.layers)} layers × {len(design.lengths)} lengths: {', '.join(design.layers)}")
+
+    costs = measured(design, config, folder)
+    sweep = [
+        design.run(layer, length, rate, design.seeds[0], "sweep", steps(design, config.sweep, costs, layer, length))
+        for length in design.lengths
+        for layer in design.layers
+        for rate in design.rates
+        if len(design.rates) > 1
+    ]
+    failed = train(folder, sweep)
+    chosen = {
+        (layer, length): rate
+        for length in design.lengths
+        for layer in design.layers
+        if (rate := chosen_rate(folder, design, sweep, layer, length)) is not None
+    }
+    final = [
+        design.run(layer, length, rate, seed, "final", steps(design, config.budget, costs, layer, length))
+        for (layer, length), rate in chosen.items()
+        for seed in design.seeds
+    ]
+    failed += train(folder, final)
+    failed += probe(folder, design, final, config.extrapolate)
+
+    whole = gather(folder, design, config, [*sweep, *final], costs, chosen) | {"expectations": said, "failed": failed}
+    page.write(folder, whole)
+    for sheet in page.sheets(whole):
+        sheet.print()
+    for logger in build_loggers(folder, instantiate(config.logger) if config.logger else None, {})[1:]:
+        page.send([logger], whole, folder)
+    print(f"comparison: {folder / 'comparison.html'}")
+    if failed:
+        raise UserError(
+            f"{len(failed)} runs ended badly and are missing from the comparison; what they said stands in"
+            f" {folder / failed[0] / 'output.txt'}; the same command tries them again"
+        )
+
+
+def matched(design: Design, by: str) -> Design:
+    """The same design with every layer's model as large, or as costly, as the first layer's."""
+    length = min(design.lengths)
+    configs = {name: composed("train", design.base(name, length)) for name in design.layers}
+    added = match(configs, by)
+    layers = {name: (*words, *added[name]) for name, words in design.layers.items()}
+    return Design(layers, design.lengths, design.rates, design.seeds, design.common, design.windows)
+
+
+def measured(design: Design, config: DictConfig, folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """By length and layer, what `genoattn plan` measured, one after the other on a machine that does nothing else."""
+    jobs = {}
+    for length in sorted({*design.lengths, *config.costs}):
+        for layer in design.layers:
+            words = design.base(layer, length)
+            jobs[f"costs/{length}/{layer}"] = [*words, "control=null", "measure=true"]
+    for place in launch("plan", jobs, folder, "plan.json", launcher=False):
+        print(f"{place} was not measured: see {folder / place / 'output.txt'}", file=sys.stderr)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for place in jobs:
+        _, length, layer = place.split("/")
+        file = folder / place / "plan.json"
+        if file.is_file():
+            found.setdefault(length, {})[layer] = json.loads(file.read_text("utf-8"))["measured"]
+    return found
+
+
+def steps(
+    design: Design, budget: DictConfig, costs: Mapping[str, Mapping[str, Mapping[str, float]]], layer: str, length: int
+) -> int:
+    """How many steps a budget gives a layer at a length."""
+    if budget.steps is not None:
+        return budget.steps
+    if budget.bases is not None:
+        return max(1, round(budget.bases / design.bases(layer, length, lambda words: composed("train", words))))
+    try:
+        return max(1, round(budget.seconds / costs[str(length)][layer]["seconds_per_step"]))
+    except KeyError:
+        raise UserError(
+            f"{layer} could not be timed at {length} bases, so that a budget of seconds cannot be kept;"
+            f" see costs/{length}/{layer}/output.txt in the comparison's folder"
+        ) from None
+
+
+def train(folder: Path, runs: Sequence[Run]) -> list[str]:
+    """Train what is not trained yet; returns the places of runs that failed."""
+    return launch("train", {run.place: run.words for run in runs}, folder, "metrics.json")
+
+
+def chosen_rate(folder: Path, design: Design, sweep: Sequence[Run], layer: str, length: int) -> float | None:
+    """The learning rate of a layer at a length: the only one there is, or the sweep's best."""
+    if len(design.rates) == 1:
+        return design.rates[0]
+    return collected.best_rate(folder, [run for run in sweep if (run.layer, run.length) == (layer, length)])
+
+
+def probe(folder: Path, design: Design, final: Sequence[Run], factors: Sequence[int]) -> list[str]:
+    """Effective context, and the test at longer windows, of the first seed's models."""
+    ended = [run for run, _ in collected.finished(folder, final) if run.seed == design.seeds[0]]
+    contexts = {
+        f"context/{run.length}/{run.layer}": [f"checkpoint='{folder / run.place}'", f"data.length={run.length}"]
+        for run in ended
+    }
+    longer = {}
+    for run in ended:
+        for factor in factors:
+            count = max(FEWEST, round(design.windows["test.windows"] * min(design.lengths) / run.length / factor))
+            words = [f"checkpoint='{folder / run.place}'", f"data.length={factor * run.length}", "data.vcf=[]"]
+            longer[f"longer/{run.length}/{run.layer}/{factor}"] = [*words, f"test.windows={count}"]
+    return [
+        *launch("context", contexts, folder, "context.json"),
+        *launch("evaluate", longer, folder, "metrics.json"),
+    ]
+
+
+def gather(
+    folder: Path, design: Design, config: DictConfig, runs: Sequence[Run],
+    costs: Mapping[str, Mapping[str, Mapping[str, float]]], chosen: Mapping[tuple[str, int], float],
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that comparison.json holds."""
+    found: dict[str, Any] = {key: {} for key in ("verdicts", "measures", "strata", "baselines")}
+    headline = ""
+    for length in design.lengths:
+        final = [run for run in runs if run.stage == "final" and run.length == length]
+        seen = collected.judged(folder, final)
+        if seen is None:
+            continue
+        headline = seen["headline"]
+        priced = {name: price(one) for name, one in costs.get(str(length), {}).items()}
+        limit = {key: value for key, value in config.limit.items() if value is not None}
+        found["verdicts"][str(length)] = collected.told(seen["verdict"], priced, limit)
+        for key in ("measures", "strata", "baselines"):
+            found[key][str(length)] = seen[key]
+    return found | {
+        "title": f"{config.name}: {', '.join(design.layers)} at {', '.join(map(str, design.lengths))} bases",
+        "command": "genoattn compare " + shlex.join(HydraConfig.get().overrides.task),
+        "made": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("genoattn", "torch", "lightning", "numpy")},
+        "machine": f"{platform.machine()}, {platform.system()}, {torch.get_num_threads()} threads",
+        "task": str(HydraConfig.get().runtime.choices["task"]),
+        "headline": headline,
+        "measure": {"auprc": "AUPRC", "exact": "exact match"}.get(headline.rpartition("/")[2], headline),
+        "budget": dict(config.budget), "sweep": dict(config.sweep),
+        "lengths": list(design.lengths), "layers": list(design.layers), "baseline_layers": ["none", "conv"],
+        "seeds": list(design.seeds), "learning_rates": list(design.rates), "match": config.match,
+        "runs": collected.listed(folder, runs),
+        "chosen": {
+            str(length): {layer: rate for (layer, size), rate in chosen.items() if size == length}
+            for length in design.lengths
+        },
+        "costs": costs,
+        "crossovers": collected.crossovers(costs),
+        "context": collected.contexts(folder, design),
+        "extrapolation": collected.longer(folder, design, list(config.extrapolate)),
+    }  # fmt: skip
+
+
+def price(costs: Mapping[str, float]) -> dict[str, float]:
+    """What a recommendation weighs: seconds to read a million bases, bytes of memory in training."""
+    speed, peak = costs.get("forward_bases_per_second"), costs.get("training_peak_bytes")
+    named = {"seconds": 1e6 / speed if speed else math.nan, "bytes": peak or math.nan}
+    return {key: value for key, value in named.items() if not math.isnan(value)}

@@ -68,7 +68,7 @@ class Design:
         """The words of a layer at a length, before seed, rate and steps."""
         scale = min(self.lengths) / length
         counts = (
-            f"{key}={max(1 if key == 'data.batch' else FEWEST, round(count * scale))}"
+            f"{key}={max(1 if key == 'data.batch' else min(count, FEWEST), round(count * scale))}"
             for key, count in self.windows.items()
         )
         return (*self.common, *self.layers[layer], f"data.length={length}", *counts)

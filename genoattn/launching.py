@@ -1,6 +1,7 @@
 """Runs of other programs: each in a process and a folder of its own, spread by Hydra's launchers, done once."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,8 @@ def launch(
     spread = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(loader, Callbacks(master)), task_function=partial(_one, program), config=master
     )
+    for name in ("hydra", "hydra_plugins"):  # the launchers' own news of each job
+        logging.getLogger(name).setLevel(logging.WARNING)
     with _watched(program, [folder / place / done for place in todo]):
         ended = spread.launch([[f"hydra.sweep.subdir='{place}'", *words] for place, words in todo.items()], 0)
     return [place for place, one in zip(todo, ended, strict=True) if one.return_value]

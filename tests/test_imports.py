@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 LAYERS = (
     {"errors"},
-    {"genome", "tokenizers", "attention", "kernels", "metrics", "objective", "laws", "signature"},
-    {"tasks", "stem", "block", "tokenwise", "checkpoint", "spine", "overrides"},
+    {"genome", "tokenizers", "attention", "kernels", "metrics", "objective", "laws", "signature", "student", "verdict"},
+    {"tasks", "stem", "block", "tokenwise", "checkpoint", "spine", "overrides", "frontier"},
     {"batch", "model", "config", "trials"},
     {"data", "predict"},
     {"parts"},

@@ -31,13 +31,14 @@ def write(folder: Path, comparison: Mapping) -> None:
     report.write_json(folder / "comparison.json", comparison, indent=2)
     _write_csv(folder / "comparison.csv", records(comparison))
     plots = draw(comparison)
-    report.write_text(folder / "comparison.html", page(comparison, plots))
     for plot in plots:
         report.save_figure(plot.figure, folder / "plots" / f"{plot.name}.png")
+    pictures = {plot.name: (folder / "plots" / f"{plot.name}.png").read_bytes() for plot in plots}
+    report.write_text(folder / "comparison.html", page(comparison, plots, pictures))
 
 
 def draw(comparison: Mapping) -> list[Plot]:
-    """Every plot that there is something for; who calls closes the figures."""
+    """Every plot that there is something for."""
     found = [one for at in lengths(comparison) for parts in of(comparison, "strata", at).values() for one in parts]
     made = [make(comparison) for make in DRAWINGS]
     made += [quality_plots.strata(comparison, by) for by in dict.fromkeys(one["by"] for one in found)]

@@ -51,7 +51,7 @@ def ranked(comparison: Mapping, length: int) -> list[str]:
     """Every layer, the best first; those without a rank last, as they were named."""
     found = estimates(comparison, length)
 
-    def place(layer: str) -> tuple[float, float]:
+    def place(layer: str) -> tuple[int | float, int | float]:
         mean = (found.get(layer) or {}).get("mean")
         return rank(comparison, length, layer) or float("inf"), float("inf") if mean is None else -mean
 

@@ -1,6 +1,7 @@
 """Plots of how layers train and scale: learning curves, the sweep, memory and speed against length, context."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def learning(comparison: Mapping) -> Plot | None:
     return finish(figure, comparison, present, ("learning", "Learning curves", words, rest))
 
 
-def _curve(panel: Axes, curves: list[np.ndarray], style: Mapping) -> None:
+def _curve(panel: Axes, curves: list[np.ndarray], style: Mapping[str, Any]) -> None:
     """Seeds that ran for seconds stop at different bases: all are read at the bases of the one that stopped first."""
     shortest = min(curves, key=lambda points: points[-1, 0])
     start = max(points[0, 0] for points in curves)
@@ -79,9 +80,9 @@ def sweep(comparison: Mapping) -> Plot | None:
     return finish(figure, comparison, present, about)
 
 
-def _losses(comparison: Mapping, length: int, layer: str) -> dict[float, float]:
+def _losses(comparison: Mapping, length: int, layer: str) -> dict[int | float, float]:
     """By learning rate, the mean validation loss over the sweep's seeds."""
-    found: dict[float, list[float]] = {}
+    found: dict[int | float, list[float]] = {}
     for one in runs(comparison, "sweep", length, layer):
         if one.get("validation_loss") is not None:
             found.setdefault(one["lr"], []).append(one["validation_loss"])
@@ -101,7 +102,7 @@ def speed(comparison: Mapping) -> Plot | None:
 
 
 def _scaling(
-    comparison: Mapping, about: tuple[str, str], keys: Mapping[str, str], word: str, scale: float
+    comparison: Mapping, about: tuple[str, str], keys: Mapping[str, str], word: str, scale: int
 ) -> Plot | None:
     measured = sorted(map(int, comparison.get("costs") or {}))
     lines = {

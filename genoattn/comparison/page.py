@@ -1,7 +1,6 @@
 """The page of a comparison: one html file that holds its style and pictures, and opens with no network."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -53,22 +52,22 @@ summary { cursor: pointer; color: var(--mark); margin: .6rem 0; }
 """
 
 
-def page(comparison: Mapping, plots: Sequence[Plot]) -> str:
-    """The whole page."""
+def page(comparison: Mapping, plots: Sequence[Plot], pictures: Mapping[str, bytes]) -> str:
+    """The whole page; the pictures are PNGs by the plot's name."""
     title = escape(comparison.get("title") or "Comparison")
     sheets = every(comparison)
-    drawn = {plot.name: plot for plot in plots}
+    drawn = {plot.name: _picture(plot, pictures[plot.name]) for plot in plots}
     parts = [
         ("answer", "Answer", _answer(comparison)),
-        ("results", "Results", _table(sheets.get("results")) + _figure(drawn, "quality", "tradeoff")),
+        ("results", "Results", _table(sheets.get("results")) + _drawn(drawn, "quality", "tradeoff")),
         ("differences", "Differences", _differences(comparison, sheets.get("differences"))),
-        ("parts", "Where layers differ", _figure(drawn, *(name for name in drawn if name.startswith("by_")))
+        ("parts", "Where layers differ", _drawn(drawn, *(name for name in drawn if name.startswith("by_")))
          + _folded(sheets.get("strata")) + _folded(sheets.get("measures"))),
-        ("costs", "Costs", _figure(drawn, "memory", "speed") + _table(sheets.get("crossovers"))
+        ("costs", "Costs", _drawn(drawn, "memory", "speed") + _table(sheets.get("crossovers"))
          + _folded(sheets.get("costs"))),
-        ("context", "Context and longer sequences", _figure(drawn, "context", "extrapolation")
+        ("context", "Context and longer sequences", _drawn(drawn, "context", "extrapolation")
          + _table(sheets.get("context")) + _folded(sheets.get("extrapolation"))),
-        ("training", "Training", _figure(drawn, "learning", "sweep") + _folded(sheets.get("sweep"))),
+        ("training", "Training", _drawn(drawn, "learning", "sweep") + _folded(sheets.get("sweep"))),
         ("expected", "Expected before the runs", _paragraphs((comparison.get("expectations") or "").split("\n\n"))),
         ("method", "Method", _paragraphs([" ".join(method(comparison))])),
         ("made", "How to make it again", _made(comparison)),
@@ -99,6 +98,10 @@ def _answer(comparison: Mapping) -> str:
         html += f'<div class="answer"><h3>{head}</h3>{_paragraphs(sentences)}{ordered}</div>'
     lacking = "".join(f"<li>{escape(sentence)}</li>" for sentence in missing(comparison))
     return html + (f'<div class="lacking"><p>Not everything is there:</p><ul>{lacking}</ul></div>' if lacking else "")
+
+
+def _drawn(drawn: Mapping[str, str], *names: str) -> str:
+    return "".join(drawn[name] for name in names if name in drawn)
 
 
 def _paragraphs(texts: Sequence[str]) -> str:
@@ -167,17 +170,10 @@ def _difference(pair: tuple[int, Mapping] | None) -> str:
     )
 
 
-def _figure(plots: Mapping[str, Plot], *names: str) -> str:
-    return "".join(_picture(plots[name]) for name in names if name in plots)
-
-
-def _picture(plot: Plot) -> str:
-    held = io.BytesIO()
-    plot.figure.savefig(held, dpi=120, format="png")
-    data = base64.b64encode(held.getvalue()).decode()
+def _picture(plot: Plot, png: bytes) -> str:
     words = escape(f"{plot.title}. {plot.caption} {plot.basis}.")
-    wide = int(plot.figure.get_figwidth() * 96)
-    image = f'<img src="data:image/png;base64,{data}" alt="{words}" width="{wide}">'
+    data = base64.b64encode(png).decode()
+    image = f'<img src="data:image/png;base64,{data}" alt="{words}" width="{int(plot.figure.get_figwidth() * 96)}">'
     return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -37,7 +38,7 @@ def quality(comparison: Mapping) -> Plot | None:
     return finish(figure, comparison, [], about)
 
 
-def _estimate(panel: Axes, place: int, found: Mapping | None, style: Mapping) -> None:
+def _estimate(panel: Axes, place: int, found: Mapping | None, style: Mapping[str, Any]) -> None:
     if not found or found.get("mean") is None:
         panel.plot([0.02], [place], "x", color="#999999", transform=panel.get_yaxis_transform())
         return
@@ -97,7 +98,13 @@ def _against(panel: Axes, by: str, found: Mapping[str, Sequence[Mapping]], compa
 
 
 def _bars(
-    panel: Axes, across: Sequence, found: Sequence[Mapping], style: Mapping, low: str, high: str, joined: bool = True
+    panel: Axes,
+    across: Sequence,
+    found: Sequence[Mapping],
+    style: Mapping[str, Any],
+    low: str,
+    high: str,
+    joined: bool = True,
 ) -> None:
     style = {**style, "linestyle": style["linestyle"] if joined else "none"}
     panel.plot(across, [one["mean"] for one in found], ms=5, lw=1.4, **style)
@@ -171,7 +178,7 @@ def tradeoff(comparison: Mapping) -> Plot | None:
     return finish(figure, comparison, [*present], ("tradeoff", f"{measure(comparison)} against cost", words, rest))
 
 
-def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+def front(points: Mapping[str, tuple[int | float, int | float]]) -> list[str]:
     """Those that no other beats in both cost and quality, the cheapest first."""
     line: list[str] = []
     for name in sorted(points, key=lambda one: (points[one][0], -points[one][1])):

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from genoattn.comparison.content import layers
 
@@ -53,7 +51,8 @@ def panels(titles: Sequence[Sequence[str]], wide: float = 4.6, high: float = 3.4
     """Panels in rows under their titles, with room for a title above and words below."""
     rows, columns = len(titles), max(map(len, titles))
     size = (max(wide * columns, 7.0) + 1.4, high * rows + 1.0)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")  # not of pyplot, which would keep it
+    axes = figure.subplots(rows, columns, squeeze=False)
     for row, named in zip(axes, titles, strict=True):
         for panel, title in zip(row, [*named, *[""] * (columns - len(named))], strict=True):
             panel.set_title(title, fontsize=10)
@@ -74,22 +73,22 @@ def finish(figure: Figure, comparison: Mapping, shown: Sequence[str], plot: tupl
     return Plot(name, title, caption, basis, figure)
 
 
-def dodge(values: Sequence[float], place: int, places: int) -> np.ndarray:
+def dodge(values: Sequence[int | float], place: int, places: int) -> list[float]:
     """Values on a logarithmic axis, moved by a little, so that the bars of several layers stand side by side."""
-    return np.asarray(values, float) * 1.03 ** (place - (places - 1) / 2)
+    return [value * 1.03 ** (place - (places - 1) / 2) for value in values]
 
 
-def length_axis(panel: Axes, values: Sequence[float], word: str) -> None:
+def length_axis(panel: Axes, values: Sequence[int | float], word: str) -> None:
     """A logarithmic axis of bases, its ticks at the lengths themselves."""
     panel.set_xscale("log", base=2)
     ticks = sorted(set(values))
-    panel.set_xticks(ticks[:: -(-len(ticks) // 8)])
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    ticks = ticks[:: -(-len(ticks) // 8)]
+    panel.set_xticks(ticks, [short(tick) for tick in ticks])
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel(word)
 
 
-def short(value: float) -> str:
+def short(value: int | float) -> str:
     """A length in few characters: 512, 2k, 1M; of powers of 2 where it is one."""
     for size, letter in ((2**20, "Mi"), (2**10, "Ki")):
         if value >= size and value % size == 0:

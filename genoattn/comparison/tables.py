@@ -20,7 +20,7 @@ COSTS = (
 """The keys of a layer's costs at a length."""
 
 
-def number(value: float | None, form: str = ",.0f", scale: float = 1) -> str:
+def number(value: int | float | None, form: str = ",.0f", scale: int | float = 1) -> str:
     """A cell; a dash where there is no figure."""
     return "–" if value is None else f"{value / scale:{form}}"
 
@@ -63,7 +63,7 @@ def _record(comparison: Mapping, length: int, layer: str) -> dict[str, Any]:
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _mean(values: Sequence[int | float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 

@@ -61,7 +61,7 @@ def publish(
     write_metrics(folder / "metrics.json", figures)
     pages = [sheet.markdown() for sheet in sheets]
     titles = [f"{sheet.title}\n\n" if len(sheets) > 1 else "" for sheet in sheets]
-    _write(folder / "report.md", "\n".join(title + page for title, page in zip(titles, pages, strict=True)))
+    write_text(folder / "report.md", "\n".join(title + page for title, page in zip(titles, pages, strict=True)))
     for name, draw in plots.items():
         draw(folder / "plots" / f"{name}.png")
     for sheet in sheets:
@@ -76,7 +76,7 @@ def write_metrics(file: Path, figures: Mapping[str, object]) -> None:
 
 def write_json(file: Path, value: object, indent: int | None = None) -> None:
     """Write a file of json, whole or not at all."""
-    _write(file, json.dumps(value, indent=indent) + "\n")
+    write_text(file, json.dumps(value, indent=indent) + "\n")
 
 
 def plot_training(metrics: Path, file: Path) -> None:
@@ -121,7 +121,8 @@ def send(loggers: Sequence[Logger], figures: Mapping[str, int | float], sheets: 
             logger.experiment.finish()
 
 
-def _write(file: Path, text: str) -> None:
+def write_text(file: Path, text: str) -> None:
+    """Write a file of words, whole or not at all."""
     half = file.with_name(f".{file.name}.part")
     half.write_text(text, "utf-8")
     os.replace(half, file)

@@ -17,7 +17,7 @@ LAYERS = (
     {"data", "predict"},
     {"parts"},
     {"learner", "cost", "assemble", "callbacks", "evaluation", "tracking", "report"},
-    {"fitting", "exams", "tuning", "loaded"},
+    {"fitting", "exams", "tuning", "loaded", "comparison"},
     {"train", "evaluate", "tokenizer", "doctor"},
     {"cli"},
     {"__main__"},

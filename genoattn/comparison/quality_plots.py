@@ -1,0 +1,187 @@
+"""Plots of quality: by layer, by part of the test set, beyond the trained length, against cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from genoattn.comparison.content import estimates, layers, lengths, measure, of, ranked
+from genoattn.comparison.style import Plot, dodge, finish, length_axis, look, panels
+from genoattn.comparison.tables import MEBI
+from genoattn.comparison.words import INTERVAL, basis
+
+GREYS = ("-", "--", ":", "-.")
+
+
+def quality(comparison: Mapping) -> Plot | None:
+    """Mean and interval of every layer, its seeds as dots, what needed no training as lines."""
+    shown = [length for length in lengths(comparison) if estimates(comparison, length)]
+    if not shown:
+        return None
+    order = ranked(comparison, shown[0])[::-1]
+    figure, (row,) = panels([[f"{length:,} bases" for length in shown]], high=1.2 + 0.34 * len(order))
+    for panel, length in zip(row, shown, strict=True):
+        for place, layer in enumerate(order):
+            _estimate(panel, place, estimates(comparison, length).get(layer), look(comparison, layer))
+        known = of(comparison, "baselines", length).items()
+        for style, (name, found) in zip(GREYS, known, strict=False):
+            if found.get("mean") is not None:
+                panel.axvline(found["mean"], color="#555555", ls=style, lw=1, zorder=0, label=f"{name} (not trained)")
+        panel.set_yticks(range(len(order)), order)
+        panel.set_ylim(-0.6, len(order) - 0.4)
+        panel.set_xlabel(measure(comparison))
+        if panel.get_legend_handles_labels()[1]:
+            panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
+    words = "Mark: mean; bar: interval; each hollow dot: one seed. A cross on the left: no final run."
+    about = ("quality", f"{measure(comparison)} by layer", words, f"{basis(comparison)}; {INTERVAL}")
+    return finish(figure, comparison, [], about)
+
+
+def _estimate(panel: Axes, place: int, found: Mapping | None, style: Mapping[str, Any]) -> None:
+    if not found or found.get("mean") is None:
+        panel.plot([0.02], [place], "x", color="#999999", transform=panel.get_yaxis_transform())
+        return
+    values = [value for value in found.get("values") or [] if value is not None]
+    panel.plot(values, [place + 0.22] * len(values), "o", ms=4, mfc="none", mec=style["color"])
+    if found.get("low") is not None and found.get("high") is not None:
+        panel.plot([found["low"], found["high"]], [place, place], "-", color=style["color"], lw=2.5, alpha=0.6)
+    panel.plot([found["mean"]], [place], style["marker"], color=style["color"], ms=8, mec="white")
+
+
+def strata(comparison: Mapping, by: str) -> Plot | None:
+    """Quality against a property of the questions, a panel a length and kind of mutation."""
+    parts = {
+        (length, layer): [one for one in found if one["by"] == by and one.get("mean") is not None]
+        for length in lengths(comparison)
+        for layer, found in of(comparison, "strata", length).items()
+    }
+    shown = [at for at in lengths(comparison) if any(parts.get((at, layer)) for layer in layers(comparison))]
+    kinds = list(dict.fromkeys(one.get("kind") or "" for found in parts.values() for one in found))
+    if not shown:
+        return None
+    figure, rows = panels([[f"{at:,} bases" + f", {kind}" * bool(kind) for kind in kinds] for at in shown])
+    present = [name for name in layers(comparison) if any(parts.get((at, name)) for at in shown)]
+    for row, length in zip(rows, shown, strict=True):
+        for panel, kind in zip(row, kinds, strict=True):
+            mine = {
+                layer: [one for one in parts.get((length, layer), []) if (one.get("kind") or "") == kind]
+                for layer in present
+            }
+            _against(panel, by, {layer: found for layer, found in mine.items() if found}, comparison)
+        row[0].set_ylabel(measure(comparison))
+    counts = [one["count"] for found in parts.values() for one in found if one.get("count") is not None]
+    rest = f"; {min(counts):,} to {max(counts):,} questions a point" if counts else ""
+    words = f"One point a part of the test set, bars: interval. Layers are set a little apart along {by}."
+    about = (f"by_{by}", f"{measure(comparison)} against {by}", words, f"{basis(comparison)}{rest}; {INTERVAL}")
+    return finish(figure, comparison, present, about)
+
+
+def _against(panel: Axes, by: str, found: Mapping[str, Sequence[Mapping]], comparison: Mapping) -> None:
+    """Lines over a logarithmic axis where the parts are ranges, else over their names."""
+    every = [one for parts in found.values() for one in parts]
+    ranges = all(one.get("low") is not None and one.get("high") is not None for one in every)
+    names = list(dict.fromkeys(one["name"] for one in every))
+    for place, (layer, parts) in enumerate(found.items()):
+        if ranges:
+            parts = sorted(parts, key=lambda one: one["low"])
+            across = dodge([math.sqrt(max(one["low"], 1) * one["high"]) for one in parts], place, len(found))
+        else:
+            across = [names.index(one["name"]) + 0.6 * ((place + 0.5) / len(found) - 0.5) for one in parts]
+        _bars(panel, across, parts, look(comparison, layer), "ci_low", "ci_high", joined=ranges)
+    if every and ranges:
+        edges = [edge for one in every for edge in (one["low"], one["high"])]
+        length_axis(panel, [max(edge, 1) for edge in edges], f"{by} (bases)" if by in ("distance", "length") else by)
+    else:
+        panel.set_xticks(range(len(names)), names)
+        panel.set_xlabel(by)
+
+
+def _bars(
+    panel: Axes,
+    across: Sequence,
+    found: Sequence[Mapping],
+    style: Mapping[str, Any],
+    low: str,
+    high: str,
+    joined: bool = True,
+) -> None:
+    style = {**style, "linestyle": style["linestyle"] if joined else "none"}
+    panel.plot(across, [one["mean"] for one in found], ms=5, lw=1.4, **style)
+    for at, one in zip(across, found, strict=True):
+        if one.get(low) is not None and one.get(high) is not None:
+            panel.plot([at, at], [one[low], one[high]], "-", color=style["color"], lw=1, alpha=0.6)
+
+
+def extrapolation(comparison: Mapping) -> Plot | None:
+    """Quality at lengths beyond the trained one."""
+    shown = [length for length in lengths(comparison) if of(comparison, "extrapolation", length)]
+    if not shown:
+        return None
+    figure, (row,) = panels([[f"trained at {length:,} bases" for length in shown]])
+    present = [
+        name for name in layers(comparison) if any(of(comparison, "extrapolation", at).get(name) for at in shown)
+    ]
+    for panel, length in zip(row, shown, strict=True):
+        ticks = [length]
+        for place, layer in enumerate(present):
+            found = of(comparison, "extrapolation", length).get(layer) or []
+            found = sorted((one for one in found if one.get("mean") is not None), key=lambda one: one["length"])
+            across = dodge([one["length"] for one in found], place, len(present))
+            _bars(panel, across, found, look(comparison, layer), "low", "high")
+            ticks += [one["length"] for one in found]
+        panel.axvline(length, color="#555555", ls=":", lw=1, zorder=0)
+        length_axis(panel, ticks, "length evaluated at (bases)")
+    row[0].set_ylabel(measure(comparison))
+    words = "Dotted: the trained length. Layers are set a little apart along the length."
+    title = f"{measure(comparison)} beyond the trained length"
+    about = ("extrapolation", title, words, f"{basis(comparison)}; {INTERVAL}")
+    return finish(figure, comparison, present, about)
+
+
+def tradeoff(comparison: Mapping) -> Plot | None:
+    """Quality against three costs, a row a length, with the front that nothing beats in both."""
+    axes = {
+        "seconds_per_step": ("training: seconds a step", 1),
+        "training_peak_bytes": ("training: peak memory (MiB)", MEBI),
+        "forward_peak_bytes": ("forward: peak memory (MiB)", MEBI),
+    }
+    found = {
+        (length, key): {
+            layer: (costs[layer][key] / scale, one)
+            for costs in [of(comparison, "costs", length)]
+            for layer, one in estimates(comparison, length).items()
+            if one.get("mean") is not None and (costs.get(layer) or {}).get(key) is not None
+        }
+        for length in lengths(comparison)
+        for key, (_, scale) in axes.items()
+    }
+    shown = [length for length in lengths(comparison) if any(found[length, key] for key in axes)]
+    if not shown:
+        return None
+    figure, rows = panels([[f"{length:,} bases"] * len(axes) for length in shown], wide=3.8)
+    for row, length in zip(rows, shown, strict=True):
+        for panel, (key, (word, _)) in zip(row, axes.items(), strict=True):
+            for layer, (cost, one) in found[length, key].items():
+                _bars(panel, [cost], [one], look(comparison, layer), "low", "high", joined=False)
+            line = front({layer: (cost, one["mean"]) for layer, (cost, one) in found[length, key].items()})
+            across, up = (
+                [[found[length, key][layer][0] for layer in line]],
+                [found[length, key][layer] for layer in line],
+            )
+            panel.step(across[0], [one["mean"] for _, one in up], where="post", color="#888888", lw=1, zorder=0)
+            panel.set(xscale="log", xlabel=word)
+        row[0].set_ylabel(measure(comparison))
+    present = {layer for length in shown for key in axes for layer in found[length, key]}
+    words = "Grey: the front; no layer on or above it is beaten both in mean quality and in that panel's cost."
+    rest = f"{basis(comparison)}; {INTERVAL}; costs measured once"
+    return finish(figure, comparison, [*present], ("tradeoff", f"{measure(comparison)} against cost", words, rest))
+
+
+def front(points: Mapping[str, tuple[int | float, int | float]]) -> list[str]:
+    """Those that no other beats in both cost and quality, the cheapest first."""
+    line: list[str] = []
+    for name in sorted(points, key=lambda one: (points[one][0], -points[one][1])):
+        if not line or points[name][1] > points[line[-1]][1]:
+            line.append(name)
+    return line

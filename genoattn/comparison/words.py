@@ -1,0 +1,79 @@
+"""A comparison in sentences: what was found, what each figure rests on, how it was made."""
+
+from collections.abc import Mapping
+
+from genoattn.comparison.content import layers, lengths, listed, measure, of, runs
+
+
+def answers(comparison: Mapping) -> list[tuple[str, list[str]]]:
+    """By length: a heading, and what is to be said of the layers at it."""
+    found = [(length, of(comparison, "verdicts", length)) for length in lengths(comparison)]
+    return [(f"{length:,} bases", _sentences(verdict)) for length, verdict in found if verdict]
+
+
+def _sentences(verdict: Mapping) -> list[str]:
+    choice = verdict.get("recommendation") or {}
+    said = []
+    if choice.get("layer"):
+        said.append(f"Recommended: {choice['layer']}. {choice.get('why') or ''}".strip())
+    if verdict.get("words"):
+        said.append(verdict["words"])
+    if verdict.get("front"):
+        said.append(f"On the front of quality and cost: {listed(verdict['front'])}.")
+    return said
+
+
+def groups(comparison: Mapping, length: int) -> list[str]:
+    """The groups of layers that could be told apart, best first."""
+    found = of(comparison, "verdicts", length).get("groups") or []
+    return [group[0] if len(group) == 1 else f"{listed(group)} (not told apart)" for group in found]
+
+
+def basis(comparison: Mapping, stage: str = "final") -> str:
+    """What a figure rests on: runs and seeds."""
+    used = [
+        one for at in lengths(comparison) for layer in layers(comparison) for one in runs(comparison, stage, at, layer)
+    ]
+    seeds = sorted({one["seed"] for one in used if one.get("seed") is not None})
+    word = {"final": "final runs", "sweep": "runs of the sweep"}[stage]
+    return f"n = {len(used)} {word}; seeds {listed(seeds) or 'unknown'}"
+
+
+INTERVAL = "95 % interval over resampled seeds and genomic blocks"
+NO_INTERVAL = "measured once, no interval"
+
+
+def budget(found: Mapping) -> str:
+    """A budget in words: what is not limited is left out."""
+    units = {"steps": "steps", "seconds": "seconds", "bases": "bases"}
+    said = [f"{found[key]:,} {unit}" for key, unit in units.items() if found.get(key) is not None]
+    return " or ".join(said) or "no limit"
+
+
+def method(comparison: Mapping) -> list[str]:
+    """How the figures were made, in sentences."""
+    said = ["Every layer was trained on the same examples, in the same order, for the same budget, in the same frame."]
+    if comparison.get("task"):
+        said.append(f"Task: {comparison['task']}.")
+    if comparison.get("budget"):
+        said.append(f"Budget of a final run: {budget(comparison['budget'])}, whichever ends first.")
+    if comparison.get("learning_rates"):
+        given = f" for {budget(comparison['sweep'])}" if comparison.get("sweep") else ""
+        said.append(
+            f"Learning rates {listed(comparison['learning_rates'])} were tried{given} for each layer and length; "
+            "the one with the lowest validation loss was kept, and the test set had no part in it."
+        )
+    if comparison.get("seeds"):
+        said.append(f"The final runs have the seeds {listed(comparison['seeds'])}.")
+    if comparison.get("match"):
+        said.append(f"Layers were matched in {comparison['match']} by the width of the model.")
+    said.append(
+        f"Quality is {measure(comparison)} ({comparison.get('headline') or 'the headline of the task'}), on a test set "
+        "that is the same for all. Its interval holds 95 % of the means over resampled seeds, then resampled genomic "
+        "blocks, which are the same blocks for every layer in a resample."
+    )
+    said.append(
+        "Two layers are told apart where the p-value of their difference, corrected for the number of pairs compared, "
+        "is below 0.05. Layers in one group are not told apart; that does not make them equal."
+    )
+    return said

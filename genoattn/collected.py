@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from genoattn.design import Run
+from genoattn.design import Design, Run
 from genoattn.exams import evidence
 from genoattn.frontier import crossover, front, recommend, sentence
 from genoattn.verdict import Estimate, Seeded, Verdict, judge

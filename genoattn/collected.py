@@ -91,7 +91,9 @@ def told(verdict: Verdict, costs: Mapping[str, Mapping[str, float]], limit: Mapp
     `costs` are by layer: seconds (to read a million bases) and bytes (of memory, in training).
     """
     points = {
-        name: (costs[name]["seconds"], one.mean) for name, one in verdict.estimates.items() if "seconds" in costs.get(name, {})
+        name: (costs[name]["seconds"], one.mean)
+        for name, one in verdict.estimates.items()
+        if "seconds" in costs.get(name, {})
     }
     return {
         "estimates": {name: _told(one) for name, one in verdict.estimates.items()},
@@ -109,9 +111,7 @@ def crossovers(costs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[d
     names = list(dict.fromkeys(name for length in lengths for name in costs[length]))
     found = []
     for key, what in COSTS.values():
-        slow = {
-            name: [1 / costs[length].get(name, {}).get(key, math.nan) for length in lengths] for name in names
-        }
+        slow = {name: [1 / costs[length].get(name, {}).get(key, math.nan) for length in lengths] for name in names}
         for one in names:
             for other in names:
                 at = crossover([float(length) for length in lengths], slow[one], slow[other]) if one != other else None
@@ -153,7 +153,9 @@ def _strata(seen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for first in seen[0]["strata"]:
         name = tuple(first[key] for key in ("by", "name", "kind"))
-        same = [one for run in seen for one in run["strata"] if tuple(one[key] for key in ("by", "name", "kind")) == name]
+        same = [
+            one for run in seen for one in run["strata"] if tuple(one[key] for key in ("by", "name", "kind")) == name
+        ]
         runs = [
             Seeded(one["value"], np.array([math.nan if draw is None else draw for draw in one["draws"]]))
             for one in same

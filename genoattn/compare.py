@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from genoattn import collected, page
+from genoattn import collected, comparison, report
 from genoattn.design import FEWEST, Design, Run, read
 from genoattn.errors import UserError
 from genoattn.launching import composed, launch
@@ -59,11 +60,11 @@ def main(config: DictConfig) -> None:
     failed += probe(folder, design, final, config.extrapolate)
 
     whole = gather(folder, design, config, [*sweep, *final], costs, chosen) | {"expectations": said, "failed": failed}
-    page.write(folder, whole)
-    for sheet in page.sheets(whole):
+    comparison.write(folder, whole)
+    for sheet in comparison.sheets(whole):
         sheet.print()
-    for logger in build_loggers(folder, instantiate(config.logger) if config.logger else None, {})[1:]:
-        page.send([logger], whole, folder)
+    loggers = build_loggers(folder, instantiate(config.logger, group=config.name) if config.logger else None, {})
+    report.send(loggers, comparison.figures(whole), comparison.tables(whole), folder / "plots")
     print(f"comparison: {folder / 'comparison.html'}")
     if failed:
         raise UserError(
@@ -78,7 +79,7 @@ def matched(design: Design, by: str) -> Design:
     configs = {name: composed("train", design.base(name, length)) for name in design.layers}
     added = match(configs, by)
     layers = {name: (*words, *added[name]) for name, words in design.layers.items()}
-    return Design(layers, design.lengths, design.rates, design.seeds, design.common, design.windows)
+    return replace(design, layers=layers)
 
 
 def measured(design: Design, config: DictConfig, folder: Path) -> dict[str, dict[str, dict[str, float]]]:

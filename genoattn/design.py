@@ -11,9 +11,21 @@ from genoattn.errors import UserError
 
 BASELINES = ("none", "conv")
 """Layers that are always in: no mixing, and neighbours alone."""
-OWN = (
-    "layers variants learning_rates seeds budget sweep match extrapolate costs limit expectations name data.length"
-).split()
+OWN = [
+    "layers",
+    "variants",
+    "learning_rates",
+    "seeds",
+    "budget",
+    "sweep",
+    "match",
+    "extrapolate",
+    "costs",
+    "limit",
+    "expectations",
+    "name",
+    "data.length",
+]
 """Settings that are the comparison's and no run's."""
 SETTLED = {
     "attention": "layers=[…]",
@@ -63,6 +75,8 @@ class Design:
     """Words of every run."""
     windows: Mapping[str, int]
     """Counts of windows at the shortest length, by setting: a longer window is fewer of them, of as many bases."""
+    group: str | None = None
+    """Of Weights & Biases, where runs are logged to it."""
 
     def base(self, layer: str, length: int) -> tuple[str, ...]:
         """The words of a layer at a length, before seed, rate and steps."""
@@ -84,6 +98,8 @@ class Design:
             told = {"test.windows": FEWEST, "test.threshold_windows": FEWEST, "test.resamples": 1}
             words = [word for word in words if word.partition("=")[0] not in told]
             words += [f"{key}={value}" for key, value in told.items()]
+        if self.group:
+            words += [f"logger.group='{self.group}'", f"logger.name='{layer} {length} {stage} {rate:g} {seed}'"]
         return Run(layer, length, rate, seed, stage, steps, tuple(words))
 
     def bases(self, layer: str, length: int, config: Callable[[Sequence[str]], DictConfig]) -> int:
@@ -111,9 +127,8 @@ def read(config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequen
         common.append("data.vcf=[]")
     shown = compose([*common, *layers[next(iter(layers))], f"data.length={min(lengths)}"])
     windows = {key: int(_select(config if key in given else shown, key)) for key in COUNTED}
-    design = Design(
-        layers, lengths, tuple(config.learning_rates), tuple(config.seeds), tuple(common), windows
-    )  # fmt: skip
+    group = config.name if config.logger else None
+    design = Design(layers, lengths, tuple(config.learning_rates), tuple(config.seeds), tuple(common), windows, group)
     for name in layers:
         compose(design.base(name, min(lengths)))
     return design

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from genoattn.config import check
-from genoattn.overrides import FAULTS, first_line
 from genoattn.errors import UserError
+from genoattn.overrides import FAULTS, first_line
 from genoattn.report import write_json
 from genoattn.spine import SPINE
 

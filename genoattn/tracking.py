@@ -19,7 +19,9 @@ def build_loggers(folder: Path, choice: Logger | None, config: Mapping) -> list[
     return loggers
 
 
-def wandb_logger(project: str = "genoattn", name: str | None = None, save_dir: str = ".") -> WandbLogger:
+def wandb_logger(
+    project: str = "genoattn", name: str | None = None, group: str | None = None, save_dir: str = "."
+) -> WandbLogger:
     """Logs to Weights & Biases; offline, and saying so, where there is no key or no network.
 
     $WANDB_MODE, where it is set, decides instead.
@@ -27,7 +29,8 @@ def wandb_logger(project: str = "genoattn", name: str | None = None, save_dir: s
     reason = "" if "WANDB_MODE" in os.environ else _unreachable()
     if reason:
         print(f"wandb: {reason}, so this run is logged offline; send it later with `wandb sync {save_dir}/wandb/…`")
-    return WandbLogger(project=project, name=name, save_dir=save_dir, mode="offline" if reason else None)
+    mode = "offline" if reason else None
+    return WandbLogger(project=project, name=name, group=group, save_dir=save_dir, mode=mode)
 
 
 def _unreachable() -> str:

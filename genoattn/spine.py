@@ -113,6 +113,19 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Context:
+    """What every look at a model's context has."""
+
+    seed: Seed
+    rc: Strands | None
+    checkpoint: str
+    windows: Count
+    spots: Count
+    threshold: Annotated[float, Between(above=0, maximum=1)]
+    data: Data
+
+
+@dataclass(frozen=True)
 class Audit:
     """What every audit of a tokenizer has."""
 
@@ -144,6 +157,7 @@ class Kernels:
 SPINE: dict[str, type] = {
     "train": Train,
     "evaluate": Evaluate,
+    "context": Context,
     "tokenizer": Audit,
     "doctor": Doctor,
     "kernels": Kernels,

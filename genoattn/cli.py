@@ -15,6 +15,7 @@ PROGRAMS = {
     "train": "train a mutation detector on a genome and report how good it is",
     "compare": "compare attention layers on one task: quality, cost and a verdict",
     "evaluate": "report how good a checkpoint is on a genome and its variants",
+    "context": "tell how far away a base may be and still change what a checkpoint answers",
     "tokenizer": "tell what a mutation does to the tokens of a window, and the frame of the tokens to scores",
     "doctor": "put the laws of attention to a layer, your own included",
     "kernels": "compile the GPU kernels without a GPU and tell what the compiler says of them",

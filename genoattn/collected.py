@@ -56,7 +56,8 @@ def listed(folder: Path, runs: Iterable[Run]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "layer": run.layer, "length": run.length, "lr": run.rate, "seed": run.seed, "stage": run.stage,
-                "folder": run.place, "steps": run.steps, "value": figures.get(_evidence(folder / run.place)["headline"]),
+                "folder": run.place, "steps": run.steps,
+                "value": figures.get(_evidence(folder / run.place)["headline"]),
                 "validation_loss": min((loss for _, loss in points), default=None),
                 "train_seconds": figures.get("cost/train_seconds"), "bases": points[-1][0] if points else None,
                 "peak_bytes": figures.get("cost/peak_bytes"), "curve": points,

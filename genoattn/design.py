@@ -11,21 +11,10 @@ from genoattn.errors import UserError
 
 BASELINES = ("none", "conv")
 """Layers that are always in: no mixing, and neighbours alone."""
-OWN = [
-    "layers",
-    "variants",
-    "learning_rates",
-    "seeds",
-    "budget",
-    "sweep",
-    "match",
-    "extrapolate",
-    "costs",
-    "limit",
-    "expectations",
-    "name",
-    "data.length",
-]
+OWN = (
+    *("layers", "variants", "learning_rates", "seeds", "budget", "sweep", "match", "extrapolate", "costs", "limit"),
+    *("expectations", "name", "data.length"),
+)
 """Settings that are the comparison's and no run's."""
 SETTLED = {
     "attention": "layers=[…]",

@@ -156,6 +156,19 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Context:
+    """What every look at a model's context has."""
+
+    seed: Seed
+    rc: Strands | None
+    checkpoint: str
+    windows: Count
+    spots: Count
+    threshold: Annotated[float, Between(above=0, maximum=1)]
+    data: Data
+
+
+@dataclass(frozen=True)
 class Audit:
     """What every audit of a tokenizer has."""
 
@@ -188,6 +201,7 @@ SPINE: dict[str, type] = {
     "train": Train,
     "compare": Compare,
     "evaluate": Evaluate,
+    "context": Context,
     "tokenizer": Audit,
     "doctor": Doctor,
     "kernels": Kernels,

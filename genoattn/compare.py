@@ -32,7 +32,7 @@ def main(config: DictConfig) -> None:
     design = read(config, overrides, lambda words: composed("train", words))
     if config.match:
         design = matched(design, config.match)
-    said = Path(config.expectations).read_text("utf-8") if config.expectations else None
+    said = expectations(config.expectations)
     OmegaConf.save(config, folder / "config.yaml")
     print(f"{len(design.layers)} layers × {len(design.lengths)} lengths: {', '.join(design.layers)}")
 
@@ -71,6 +71,16 @@ def main(config: DictConfig) -> None:
             f"{len(failed)} runs ended badly and are missing from the comparison; what they said stands in"
             f" {folder / failed[0] / 'output.txt'}; the same command tries them again"
         )
+
+
+def expectations(file: str | None) -> str | None:
+    """What the user expected to come out, from a text file."""
+    try:
+        return Path(file).read_text("utf-8") if file else None
+    except FileNotFoundError:
+        raise UserError(f"expectations={file} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"expectations={file} is no text that can be read ({error})") from None
 
 
 def matched(design: Design, by: str) -> Design:

@@ -7,7 +7,9 @@ from typing import Literal
 
 from omegaconf import DictConfig
 
+from genoattn.config import conf_dir
 from genoattn.errors import UserError
+from genoattn.overrides import bring_layers
 
 BASELINES = ("none", "conv")
 """Layers that are always in: no mixing, and neighbours alone."""
@@ -104,7 +106,10 @@ def read(config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequen
     """
     _refuse(config, overrides)
     layers: dict[str, tuple[str, ...]] = {}
-    variants = {str(name): tuple(str(word) for word in words) for name, words in config.variants.items()}
+    variants = {
+        str(name): tuple(bring_layers([str(word) for word in words], conf_dir()))
+        for name, words in config.variants.items()
+    }
     for name in dict.fromkeys([*config.layers, *variants, *BASELINES]):
         layers[name] = variants.get(name, (f"attention={name}",))
     asked = config.data.length

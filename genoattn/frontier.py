@@ -77,10 +77,14 @@ def recommend(
     """The cheapest layer within the budget that is not told apart from the best within it.
 
     `costs` are by layer and name, such as seconds or bytes, and `budget` names the most of some of them. The cheapest
-    takes the smallest share of its scarcest; a layer whose cost is not known does not fit.
+    takes the smallest share of its scarcest; a layer whose cost is not known does not fit. Without a budget the
+    cheapest is that of the first cost, and no layer is too dear.
     """
     if not budget:
-        raise UserError("a recommendation needs a budget: the most that a layer may cost")
+        first = next(iter(next(iter(costs.values()))))
+        most = max(one.get(first, 0.0) for one in costs.values())
+        found = recommend(verdict, costs, {first: most})
+        return found._replace(why=found.why.replace(f" within {first} of at most {_plain(most)}", ""))
     for key, most in budget.items():
         if not any(key in costs.get(name, {}) for name in verdict.estimates):
             known = sorted({key for costs_of_one in costs.values() for key in costs_of_one})

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from genoattn.config import check
+from genoattn.config import check, conf_dir
 from genoattn.errors import UserError
-from genoattn.overrides import FAULTS, first_line
+from genoattn.overrides import FAULTS, faults
 from genoattn.report import write_json
 from genoattn.spine import SPINE
 
@@ -38,7 +38,7 @@ def composed(program: str, words: Sequence[str]) -> DictConfig:
     try:
         config = GlobalHydra.instance().config_loader().load_configuration(program, list(words), RunMode.RUN)
     except FAULTS as error:
-        raise UserError(f"{program} {' '.join(words)}: {first_line(error)}") from None
+        raise UserError("\n".join(faults(program, list(words), error, conf_dir()))) from None
     whole = config.copy()
     with open_dict(whole):
         del whole["hydra"]

@@ -56,8 +56,10 @@ def bring_layers(overrides: list[str], folder: Path) -> list[str]:
             continue
         written.append(override)
         held = _kinds(overrides, place, folder)
-        for name in sorted(set(re.findall(r"\w+", words)) & there - held):
-            written.append(f"+attention@{place}.kinds.{name}={name}")
+        brought = [
+            f"+attention@{place}.kinds.{name}={name}" for name in sorted(set(re.findall(r"\w+", words)) & there - held)
+        ]
+        written += [one for one in brought if one not in overrides]
     return written
 
 

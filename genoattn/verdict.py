@@ -12,8 +12,8 @@ put together from its parts:
 
 The degrees of freedom are Welch's and Satterthwaite's, a variance over R resamples counting R − 1, with one change:
 three seeds often lie closer by chance than they should, and the many degrees of the blocks then pass for theirs, so the
-variance of seeds is weighed three times. Without it, in simulation, two layers that are the same pass a level of 0.0024,
-that of 21 pairs, more than twice as often as they should.
+variance of seeds is weighed three times. Without it, in simulation, two layers that are the same pass a level of
+0.0024, that of 21 pairs, more than twice as often as they should.
 
 What is left: with two seeds, or where one layer's seeds vary ten times as much as another's, equals are told apart too
 often, in simulation in up to 10 % of cases instead of 5; Welch's own test does so too. Three seeds are the least to

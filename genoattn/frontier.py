@@ -39,7 +39,7 @@ def sentence(verdict: Verdict) -> str:
         if len(group) > 1:
             clauses.append(f"{_listed(group)} are not told apart")
         for behind in [behind for behind, names in ahead.items() if names == group]:
-            who = "both are" if len(group) == 2 else "all are" if len(group) > 2 else f"{group[0]} is"
+            who = {1: f"{_listed(group)} is", 2: "both are"}.get(len(group), "all are")
             clauses.append(f"{who} ahead of {_listed(behind)}")
             del ahead[behind]
     for behind, names in ahead.items():
@@ -57,14 +57,14 @@ def _lone(verdict: Verdict) -> list[str]:
     return [f"{_listed(lone)} {has} taken to vary from seed to seed as much as the layer that varies most"]
 
 
-def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+def front(points: Mapping[str, tuple[int | float, int | float]]) -> list[str]:
     """Of points (cost, quality) those that no other beats in one without losing in the other, cheapest first.
 
     Equals do not beat each other; a point with NaN is left out.
     """
     measured = {name: point for name, point in points.items() if not any(map(math.isnan, point))}
 
-    def beaten(cost: float, quality: float) -> bool:
+    def beaten(cost: int | float, quality: int | float) -> bool:
         others = measured.values()
         return any(c <= cost and q >= quality and (c, q) != (cost, quality) for c, q in others)
 
@@ -72,7 +72,7 @@ def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 
 def recommend(
-    verdict: Verdict, costs: Mapping[str, Mapping[str, float]], budget: Mapping[str, float]
+    verdict: Verdict, costs: Mapping[str, Mapping[str, int | float]], budget: Mapping[str, int | float]
 ) -> Recommendation:
     """The cheapest layer within the budget that is not told apart from the best within it.
 
@@ -117,7 +117,7 @@ def recommend(
     )
 
 
-def crossover(lengths: Sequence[float], first: Sequence[float], second: Sequence[float]) -> Crossover:
+def crossover(lengths: Sequence[int | float], first: Sequence[int | float], second: Sequence[int | float]) -> Crossover:
     """The length from which on the second is cheaper than the first, at every longer one measured too.
 
     Between measured lengths both are straight lines of logarithms, as powers of the length are; beyond them nothing is
@@ -138,13 +138,13 @@ def crossover(lengths: Sequence[float], first: Sequence[float], second: Sequence
     return Crossover(found, f"at {_plain(found)}")
 
 
-def _share(costs: Mapping[str, float], budget: Mapping[str, float]) -> tuple[float, str]:
+def _share(costs: Mapping[str, int | float], budget: Mapping[str, int | float]) -> tuple[float, str]:
     """The largest share of a limit that a layer takes, infinite where a cost is not known, and which limit that is."""
     shares = [(costs.get(key, math.nan) / most, key) for key, most in budget.items()]
     return max((math.inf if math.isnan(share) else share, key) for share, key in shares)
 
 
-def _plain(value: float) -> str:
+def _plain(value: int | float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

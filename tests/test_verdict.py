@@ -359,10 +359,16 @@ def test_a_layer_for_a_budget(budget: dict[str, float], layer: str | None, why: 
     assert recommend(verdict, COSTS, budget) == (layer, why)
 
 
+def test_without_a_budget_the_cheapest_of_those_not_told_apart_is_taken() -> None:
+    costs = {"a": {"seconds": 9.0}, "b": {"seconds": 2.0}, "c": {"seconds": 1.0}}
+    layer, why = recommend(stated({"a": 0.9, "b": 0.88, "c": 0.2}, "ac bc", ["ab", "c"]), costs, {})
+    assert layer == "b"
+    assert why.startswith("b: of 3, the cheapest (2 seconds) that is not told apart from the best, a")
+
+
 @pytest.mark.parametrize(
     ("budget", "words"),
     [
-        ({}, "needs a budget"),
         ({"hours": 1.0}, "budget names hours, which no layer's costs hold: they are bytes, seconds"),
         ({"seconds": 0.0}, "budget: seconds must be above 0, got 0.0"),
     ],

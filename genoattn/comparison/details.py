@@ -52,7 +52,7 @@ def strata(comparison: Mapping) -> Sheet:
 def crossovers(comparison: Mapping) -> Sheet:
     """The lengths from which one layer is cheaper than another."""
     found = comparison.get("crossovers") or []
-    rows = [[one["cheaper"], one["than"], one["what"], number(one.get("length"))] for one in found]
+    rows = [[one["cheaper"], one["than"], one["what"].replace("_", " "), number(one.get("length"))] for one in found]
     return Sheet("Crossovers", ["cheaper", "than", "in", "from length"], rows, texts=3)
 
 

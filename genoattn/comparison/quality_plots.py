@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from genoattn.comparison.content import estimates, layers, lengths, measure, of, ranked
-from genoattn.comparison.style import Plot, dodge, finish, length_axis, look, panels
+from genoattn.comparison.style import Plot, cost_axis, dodge, finish, length_axis, look, panels
 from genoattn.comparison.tables import MEBI
 from genoattn.comparison.words import INTERVAL, basis
 
@@ -15,27 +16,29 @@ GREYS = ("-", "--", ":", "-.")
 
 
 def quality(comparison: Mapping) -> Plot | None:
-    """Mean and interval of every layer, its seeds as dots, what needed no training as lines."""
+    """Mean and interval of every layer, its seeds as dots, the references as lines."""
     shown = [length for length in lengths(comparison) if estimates(comparison, length)]
     if not shown:
         return None
     order = ranked(comparison, shown[0])[::-1]
     figure, (row,) = panels([[f"{length:,} bases" for length in shown]], high=1.2 + 0.34 * len(order))
+    names = dict.fromkeys(name for length in shown for name in of(comparison, "baselines", length))
+    references = {
+        name: {"color": "#555555", "lw": 1, "linestyle": GREYS[place % len(GREYS)]} for place, name in enumerate(names)
+    }
     for panel, length in zip(row, shown, strict=True):
         for place, layer in enumerate(order):
             _estimate(panel, place, estimates(comparison, length).get(layer), look(comparison, layer))
-        known = of(comparison, "baselines", length).items()
-        for style, (name, found) in zip(GREYS, known, strict=False):
+        for name, found in of(comparison, "baselines", length).items():
             if found.get("mean") is not None:
-                panel.axvline(found["mean"], color="#555555", ls=style, lw=1, zorder=0, label=f"{name} (not trained)")
+                panel.axvline(found["mean"], zorder=0, **references[name])
         panel.set_yticks(range(len(order)), order)
         panel.set_ylim(-0.6, len(order) - 0.4)
         panel.set_xlabel(measure(comparison))
-        if panel.get_legend_handles_labels()[1]:
-            panel.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
     words = "Mark: mean; bar: interval; each hollow dot: one seed. A cross on the left: no final run."
     about = ("quality", f"{measure(comparison)} by layer", words, f"{basis(comparison)}; {INTERVAL}")
-    return finish(figure, comparison, [], about)
+    lines = [Line2D([], [], label=f"{name} (reference)", **style) for name, style in references.items()]
+    return finish(figure, comparison, [], about, lines)
 
 
 def _estimate(panel: Axes, place: int, found: Mapping | None, style: Mapping[str, Any]) -> None:
@@ -71,9 +74,14 @@ def strata(comparison: Mapping, by: str) -> Plot | None:
             _against(panel, by, {layer: found for layer, found in mine.items() if found}, comparison)
         row[0].set_ylabel(measure(comparison))
     counts = [one["count"] for found in parts.values() for one in found if one.get("count") is not None]
-    rest = f"; {min(counts):,} to {max(counts):,} questions a point" if counts else ""
+    span = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)})) if counts else "unknown"
     words = f"One point a part of the test set, bars: interval. Layers are set a little apart along {by}."
-    about = (f"by_{by}", f"{measure(comparison)} against {by}", words, f"{basis(comparison)}{rest}; {INTERVAL}")
+    about = (
+        f"by_{by}",
+        f"{measure(comparison)} against {by}",
+        words,
+        f"{basis(comparison)}; {span} questions a point; {INTERVAL}",
+    )
     return finish(figure, comparison, present, about)
 
 
@@ -170,7 +178,7 @@ def tradeoff(comparison: Mapping) -> Plot | None:
                 [found[length, key][layer] for layer in line],
             )
             panel.step(across[0], [one["mean"] for _, one in up], where="post", color="#888888", lw=1, zorder=0)
-            panel.set(xscale="log", xlabel=word)
+            cost_axis(panel, [cost for cost, _ in found[length, key].values()], word)
         row[0].set_ylabel(measure(comparison))
     present = {layer for length in shown for key in axes for layer in found[length, key]}
     words = "Grey: the front; no layer on or above it is beaten both in mean quality and in that panel's cost."

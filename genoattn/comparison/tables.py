@@ -22,7 +22,7 @@ COSTS = (
 
 def number(value: int | float | None, form: str = ",.0f", scale: int | float = 1) -> str:
     """A cell; a dash where there is no figure."""
-    return "–" if value is None else f"{value / scale:{form}}"
+    return "–" if value is None else f"{value / scale:{form}}".replace("-", "−")
 
 
 def interval(found: Mapping[str, Any] | None, form: str = ".3f", low: str = "low", high: str = "high") -> str:
@@ -30,9 +30,9 @@ def interval(found: Mapping[str, Any] | None, form: str = ".3f", low: str = "low
     if not found or found.get("mean") is None:
         return "–"
     if found.get(low) is None or found.get(high) is None:
-        return f"{found['mean']:{form}}"
+        return number(found["mean"], form)
     dash = " to " if "+" in form else "–"
-    return f"{found['mean']:{form}} [{found[low]:{form}}{dash}{found[high]:{form}}]"
+    return f"{number(found['mean'], form)} [{number(found[low], form)}{dash}{number(found[high], form)}]"
 
 
 def records(comparison: Mapping) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def _mean(values: Sequence[int | float | None]) -> float | None:
 
 
 def results(comparison: Mapping) -> Sheet:
-    """A line a layer and length, the best first, and under them what needed no training."""
+    """A line a layer and length, the best first, and under them the references."""
     rows, plain = [], []
     asked = len(comparison.get("seeds") or [])
     for record in records(comparison):
@@ -81,7 +81,7 @@ def results(comparison: Mapping) -> Sheet:
     for length in lengths(comparison):
         for name, found in of(comparison, "baselines", length).items():
             at = max((place for place, row in enumerate(rows) if row[0] == f"{length:,}"), default=len(rows) - 1) + 1
-            rows.insert(at, [f"{length:,}", f"{name} (not trained)", "–", interval(found), *["–"] * width])
+            rows.insert(at, [f"{length:,}", f"{name} (reference)", "–", interval(found), *["–"] * width])
     columns = [column.format(measure(comparison)) for column in RESULTS]
     numbers = (list(_record(comparison, 0, "")), plain)
     return Sheet("Results", columns, rows, texts=2, numbers=numbers)

@@ -132,7 +132,8 @@ def _table(sheet: Sheet | None, titled: bool = True) -> str:
 def _folded(sheet: Sheet | None) -> str:
     if sheet is None:
         return ""
-    return f"<details><summary>{escape(sheet.title)} ({len(sheet.rows)} rows)</summary>{_table(sheet, titled=False)}</details>"
+    summary = f"<summary>{escape(sheet.title)} ({len(sheet.rows)} rows)</summary>"
+    return f"<details>{summary}{_table(sheet, titled=False)}</details>"
 
 
 def _differences(comparison: Mapping, sheet: Sheet | None) -> str:
@@ -169,7 +170,8 @@ def _difference(pair: tuple[int, Mapping] | None) -> str:
         return "<td>·</td>"
     sign, one = pair
     kind = ' class="apart"' if one.get("apart") else ""
-    return f'<td{kind}>{number(sign * one["mean"], "+.3f")}<br><span class="soft">p {number(one.get("adjusted"), ".4f")}</span></td>'
+    chance = f'<span class="soft">p {number(one.get("adjusted"), ".4f")}</span>'
+    return f"<td{kind}>{number(sign * one['mean'], '+.3f')}<br>{chance}</td>"
 
 
 def _picture(plot: Plot, png: bytes) -> str:

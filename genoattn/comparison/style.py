@@ -36,7 +36,7 @@ class Plot:
 def look(comparison: Mapping, layer: str) -> dict[str, Any]:
     """Colour, mark and line of a layer; baselines are black and grey, and dotted."""
     plain = list(comparison.get("baseline_layers") or [])
-    place = layers(comparison).index(layer) if layer in layers(comparison) else 0
+    place = layers(comparison).index(layer)
     if layer in plain:
         return {"color": PLAIN[plain.index(layer) % 2], "marker": MARKS[-1 - plain.index(layer) % 2], "linestyle": ":"}
     # 7 colours and 11 marks: 77 layers before two look alike.

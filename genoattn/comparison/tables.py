@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genoattn.comparison.content import estimates, lengths, measure, of, rank, ranked, runs, seeds
+from genoattn.comparison.content import estimates, lengths, measure, of, ranked, ranks, runs, seeds
 from genoattn.report import Sheet
 
 MEBI = 2**20
@@ -50,7 +50,7 @@ def _record(comparison: Mapping, length: int, layer: str) -> dict[str, Any]:
     return {
         "length": length,
         "layer": layer,
-        "rank": rank(comparison, length, layer),
+        "ranks": " ".join(map(str, ranks(comparison, length, layer))),
         "measure": comparison.get("headline"),
         **{key: found.get(key) for key in ("mean", "low", "high")},
         "n": len(seeds(comparison, length, layer)),
@@ -90,7 +90,7 @@ def results(comparison: Mapping) -> Sheet:
 RESULTS = (
     "length",
     "layer",
-    "rank group",
+    "rank groups",
     "{} [95 %]",
     "seeds",
     "learning rate",
@@ -108,7 +108,7 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
     return [
         f"{record['length']:,}",
         record["layer"],
-        number(record["rank"]),
+        record["ranks"].replace(" ", ", ") or "–",
         interval(record),
         str(record["n"]),
         number(record["learning_rate"], "g"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from genoattn.comparison.content import layers, lengths, of, runs
 from genoattn.comparison.style import Plot, finish, length_axis, look, panels
@@ -36,6 +36,7 @@ def learning(comparison: Mapping) -> Plot | None:
             if curves[length, layer]:
                 _curve(panel, curves[length, layer], look(comparison, layer))
         panel.set_xlabel("bases seen in training")
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     row[0].set_ylabel("validation loss")
     present = [layer for layer in layers(comparison) if any(curves[length, layer] for length in shown)]
     words = "Line: mean of the seeds, as far as all of them went; shade: from the lowest seed to the highest."

@@ -22,7 +22,8 @@ def lengths(comparison: Mapping) -> list[int]:
 
 def layers(comparison: Mapping) -> list[str]:
     """Every layer that was to be compared, each once, baselines last."""
-    return list(dict.fromkeys([*(comparison.get("layers") or []), *(comparison.get("baseline_layers") or [])]))
+    plain = comparison.get("baseline_layers") or []
+    return list(dict.fromkeys([*(one for one in comparison.get("layers") or [] if one not in plain), *plain]))
 
 
 def measure(comparison: Mapping) -> str:
@@ -41,21 +42,17 @@ def estimates(comparison: Mapping, length: int) -> Mapping[str, Mapping[str, Any
     return of(comparison, "verdicts", length).get("estimates") or {}
 
 
-def rank(comparison: Mapping, length: int, layer: str) -> int | None:
-    """The number of the group that a layer stands in, 1 being the best."""
+def ranks(comparison: Mapping, length: int, layer: str) -> list[int]:
+    """The numbers of the groups that a layer stands in, 1 being the best; not told apart, it may be in several."""
     groups = of(comparison, "verdicts", length).get("groups") or []
-    return next((number for number, group in enumerate(groups, 1) if layer in group), None)
+    return [number for number, group in enumerate(groups, 1) if layer in group]
 
 
 def ranked(comparison: Mapping, length: int) -> list[str]:
-    """Every layer, the best first; those without a rank last, as they were named."""
-    found = estimates(comparison, length)
-
-    def place(layer: str) -> tuple[int | float, int | float]:
-        mean = (found.get(layer) or {}).get("mean")
-        return rank(comparison, length, layer) or float("inf"), float("inf") if mean is None else -mean
-
-    return sorted(layers(comparison), key=place)
+    """Every layer, the best first; those without a figure last, as they were named."""
+    found = {layer: (estimates(comparison, length).get(layer) or {}).get("mean") for layer in layers(comparison)}
+    known = {layer: mean for layer, mean in found.items() if mean is not None}
+    return [*sorted(known, key=lambda layer: -known[layer]), *(layer for layer in found if layer not in known)]
 
 
 def seeds(comparison: Mapping, length: int, layer: str) -> list[int]:
@@ -65,7 +62,7 @@ def seeds(comparison: Mapping, length: int, layer: str) -> list[int]:
 
 def missing(comparison: Mapping) -> list[str]:
     """A sentence on every layer that lacks a run that was asked for."""
-    sentences = []
+    sentences: list[str] = []
     for length in lengths(comparison):
         for layer in layers(comparison):
             there = seeds(comparison, length, layer)
@@ -78,7 +75,7 @@ def missing(comparison: Mapping) -> list[str]:
                 sentences.append(f"{layer} at {length:,} bases: no figure for seed {listed(lacking)}.")
             if untried and len(comparison.get("learning_rates") or []) > 1:
                 sentences.append(f"{layer} at {length:,} bases: learning rate {listed(untried)} was not tried.")
-    return sentences
+    return sentences + [f"{place}: this run ended badly." for place in comparison.get("failed") or []]
 
 
 def listed(values: Sequence[object]) -> str:

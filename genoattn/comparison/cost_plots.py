@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from genoattn.comparison.content import layers, lengths, of, runs
 from genoattn.comparison.style import Plot, finish, length_axis, look, panels
 from genoattn.comparison.tables import MEBI
 from genoattn.comparison.words import NO_INTERVAL, basis
+
+CROSSED = {"to read": "forward_bases_per_second", "to train on": "training_bases_per_second"}
+"""The cost that a crossover is in."""
 
 
 def learning(comparison: Mapping) -> Plot | None:
@@ -33,6 +36,7 @@ def learning(comparison: Mapping) -> Plot | None:
             if curves[length, layer]:
                 _curve(panel, curves[length, layer], look(comparison, layer))
         panel.set_xlabel("bases seen in training")
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     row[0].set_ylabel("validation loss")
     present = [layer for layer in layers(comparison) if any(curves[length, layer] for length in shown)]
     words = "Line: mean of the seeds, as far as all of them went; shade: from the lowest seed to the highest."
@@ -123,14 +127,16 @@ def _scaling(
             panel.plot([*lines[key, layer]], [*lines[key, layer].values()], ms=5, lw=1.4, **look(comparison, layer))
         for one in comparison.get("crossovers") or []:
             line = lines.get((key, one["cheaper"]))
-            if one["what"] == key and line and one.get("length"):
+            if CROSSED.get(one["what"]) == key and line and one.get("length"):
                 height = np.exp(np.interp(np.log(one["length"]), np.log([*line]), np.log([*line.values()])))
                 panel.plot([one["length"]], [height], "*", ms=13, color="black", mec="white", zorder=9)
         panel.set_yscale("log")
         length_axis(panel, measured, "length (bases)")
         panel.set_ylabel(word)
     present = [layer for layer in layers(comparison) if any(lines[key, layer] for key in keys)]
-    words = "Both axes are logarithmic; a star: the length from which one layer is cheaper than another."
+    words = "Both axes are logarithmic."
+    if {*keys} & {*CROSSED.values()} and comparison.get("crossovers"):
+        words += " A star: the length from which one layer is faster than another, told in the table of crossovers."
     basis_ = f"n = 1 measurement a point, one seed; {NO_INTERVAL}"
     return finish(figure, comparison, present, (*about, words, basis_))
 
@@ -147,21 +153,23 @@ def context(comparison: Mapping) -> Plot | None:
     figure, (row,) = panels([[f"trained at {length:,} bases" for length in shown]])
     for panel, length in zip(row, shown, strict=True):
         reached = []
-        for layer, found in of(comparison, "context", length).items():
-            points = [(at, change) for at, change in found.get("curve") or [] if at > 0 and change is not None]
+        for layer in layers(comparison):
+            found = of(comparison, "context", length).get(layer) or {}
+            rows = [row for row in found.get("curve") or [] if row[0] > 0]
             style = look(comparison, layer)
-            if points:
-                across, up = zip(*points, strict=True)
-                panel.plot(across, [change if change > 0 else np.nan for change in up], ms=4, lw=1.4, **style)
-                reached += across
+            # Nothing at all, as beyond a window's reach, has no place on a logarithmic axis.
+            across, up, *band = (np.array(part, float) for part in zip(*rows, strict=True)) if rows else ([], [])
+            panel.plot(across, np.where(np.array(up) > 0, up, np.nan), ms=4, lw=1.4, **style)
+            if len(band) == 2:
+                panel.fill_between(across, *band, where=band[0] > 0, color=style["color"], alpha=0.12, lw=0)
+            reached += list(across)
             if found.get("effective"):
                 panel.axvline(found["effective"], ymax=0.06, color=style["color"], lw=3)
         panel.set_yscale("log")
-        length_axis(panel, [2.0**power for power in range(int(np.log2(max(reached))) + 1)], "distance (bases)")
-    row[0].set_ylabel("change of the output")
+        length_axis(panel, [2.0**power for power in range(int(np.log2(max([1, *reached]))) + 1)], "distance (bases)")
+    row[0].set_ylabel("change of the answers")
     present = [layer for layer in layers(comparison) if any(of(comparison, "context", at).get(layer) for at in shown)]
-    words = (
-        "What changing one base does to the output, at a distance. Ticks at the foot: effective context. Zero: no line."
-    )
-    rest = f"n = 1 model a layer and length, one seed; {NO_INTERVAL}"
+    words = "What changing one base does to the answers, by its distance. Ticks at the foot: effective context. "
+    words += "Where nothing changes there is no line."
+    rest = "n = 1 model a layer and length, of one seed; shade: 95 % interval over windows, where there are several"
     return finish(figure, comparison, present, ("context", "Effective context", words, rest))

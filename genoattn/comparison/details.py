@@ -53,13 +53,18 @@ def crossovers(comparison: Mapping) -> Sheet:
     """The lengths from which one layer is cheaper than another."""
     found = comparison.get("crossovers") or []
     rows = [[one["cheaper"], one["than"], one["what"], number(one.get("length"))] for one in found]
-    return Sheet("Crossovers", ["cheaper", "than", "in", "from length"], rows, texts=3)
+    return Sheet("Crossovers", ["cheaper", "than", "what", "from length"], rows, texts=3)
 
 
 def context(comparison: Mapping) -> Sheet:
-    """How far a changed base is felt: as the layers are built, and as measured."""
+    """How far a changed base is felt: as the layers are built (any: no bound), and as measured."""
     rows = [
-        [f"{length:,}", layer, number(found.get("nominal")), number(found.get("effective"))]
+        [
+            f"{length:,}",
+            layer,
+            "any" if found.get("nominal") is None else number(found["nominal"]),
+            number(found.get("effective")),
+        ]
         for length in lengths(comparison)
         for layer, found in of(comparison, "context", length).items()
     ]

@@ -17,29 +17,32 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a2abb8; --page: #15181c; --card: #1f242a;
   --line: #363d46; --mark: #6cb8ea; --warn: #3a2f1a; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1180px; padding: 2rem 1.2rem 4rem; background: var(--page); color: var(--ink);
+body { margin: 0 auto; max-width: 1240px; padding: 2rem 1.2rem 4rem; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .8rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; }
 p { margin: .4rem 0 .8rem; max-width: 75ch; }
 .soft, figcaption, caption { color: var(--soft); font-size: .875rem; }
-nav a { margin-right: 1rem; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; }
+.answers { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 a { color: var(--mark); }
 .answer { background: var(--card); border-left: 4px solid var(--mark); border-radius: 4px; padding: .2rem 1.2rem .6rem;
-  margin: 1rem 0; }
+  }
 .answer p:first-of-type { font-weight: 600; }
 .answer ol { margin: .4rem 0 .8rem; padding-left: 1.4rem; }
 .lacking { background: var(--warn); border-radius: 4px; padding: .4rem 1.2rem; margin: 1rem 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
 caption { text-align: left; padding-bottom: .3rem; }
-th, td { padding: .28rem .65rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: bottom; }
+th, td { padding: .26rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: bottom; }
 td { white-space: nowrap; }
 th { font-weight: 600; }
 .number { text-align: right; }
 tr.first td { border-top: 2px solid var(--soft); }
-.matrix td, .matrix thead th { text-align: right; }
+.matrix td, .matrix thead th { text-align: right; line-height: 1.3; }
+.matrix td, .matrix tbody th { vertical-align: middle; }
+.matrix .soft { font-size: .75rem; font-weight: 400; }
 .apart { font-weight: 700; background: var(--card); }
 figure { margin: 1.2rem 0 1.8rem; }
 img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 4px; }
@@ -59,7 +62,7 @@ def page(comparison: Mapping, plots: Sequence[Plot], pictures: Mapping[str, byte
     drawn = {plot.name: _picture(plot, pictures[plot.name]) for plot in plots}
     parts = [
         ("answer", "Answer", _answer(comparison)),
-        ("results", "Results", _table(sheets.get("results")) + _drawn(drawn, "quality", "tradeoff")),
+        ("results", "Results", _table(sheets.get("results"), titled=False) + _drawn(drawn, "quality", "tradeoff")),
         ("differences", "Differences", _differences(comparison, sheets.get("differences"))),
         ("parts", "Where layers differ", _drawn(drawn, *(name for name in drawn if name.startswith("by_")))
          + _folded(sheets.get("strata")) + _folded(sheets.get("measures"))),
@@ -96,6 +99,7 @@ def _answer(comparison: Mapping) -> str:
         ordered = "".join(f"<li>{escape(group)}</li>" for group in groups(comparison, length))
         ordered = f"<ol>{ordered}</ol>" if ordered else ""
         html += f'<div class="answer"><h3>{head}</h3>{_paragraphs(sentences)}{ordered}</div>'
+    html = f'<div class="answers">{html}</div>' if said else html
     lacking = "".join(f"<li>{escape(sentence)}</li>" for sentence in missing(comparison))
     return html + (f'<div class="lacking"><p>Not everything is there:</p><ul>{lacking}</ul></div>' if lacking else "")
 
@@ -108,7 +112,7 @@ def _paragraphs(texts: Sequence[str]) -> str:
     return "".join(f"<p>{escape(text.strip())}</p>" for text in texts if text.strip())
 
 
-def _table(sheet: Sheet | None) -> str:
+def _table(sheet: Sheet | None, titled: bool = True) -> str:
     if sheet is None:
         return ""
     kinds = ["" if place < sheet.texts else ' class="number"' for place in range(len(sheet.columns))]
@@ -121,14 +125,15 @@ def _table(sheet: Sheet | None) -> str:
         first = ' class="first"' if before not in (None, row[0]) and sheet.texts > 1 else ""
         lines += f"<tr{first}>{cells}</tr>\n"
         before = row[0]
-    caption = f"<caption>{escape(sheet.title)}</caption>"
+    caption = f"<caption>{escape(sheet.title)}</caption>" if titled else ""
     return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _folded(sheet: Sheet | None) -> str:
     if sheet is None:
         return ""
-    return f"<details><summary>{escape(sheet.title)} ({len(sheet.rows)} rows)</summary>{_table(sheet)}</details>"
+    summary = f"<summary>{escape(sheet.title)} ({len(sheet.rows)} rows)</summary>"
+    return f"<details>{summary}{_table(sheet, titled=False)}</details>"
 
 
 def _differences(comparison: Mapping, sheet: Sheet | None) -> str:
@@ -165,9 +170,8 @@ def _difference(pair: tuple[int, Mapping] | None) -> str:
         return "<td>·</td>"
     sign, one = pair
     kind = ' class="apart"' if one.get("apart") else ""
-    return (
-        f'<td{kind}>{sign * one["mean"]:+.3f}<br><span class="soft">p {number(one.get("adjusted"), ".4f")}</span></td>'
-    )
+    chance = f'<span class="soft">p {number(one.get("adjusted"), ".4f")}</span>'
+    return f"<td{kind}>{number(sign * one['mean'], '+.3f')}<br>{chance}</td>"
 
 
 def _picture(plot: Plot, png: bytes) -> str:

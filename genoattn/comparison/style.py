@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from genoattn.comparison.content import layers
 
@@ -36,7 +36,7 @@ class Plot:
 def look(comparison: Mapping, layer: str) -> dict[str, Any]:
     """Colour, mark and line of a layer; baselines are black and grey, and dotted."""
     plain = list(comparison.get("baseline_layers") or [])
-    place = layers(comparison).index(layer) if layer in layers(comparison) else 0
+    place = layers(comparison).index(layer)
     if layer in plain:
         return {"color": PLAIN[plain.index(layer) % 2], "marker": MARKS[-1 - plain.index(layer) % 2], "linestyle": ":"}
     # 7 colours and 11 marks: 77 layers before two look alike.
@@ -61,14 +61,20 @@ def panels(titles: Sequence[Sequence[str]], wide: float = 4.6, high: float = 3.4
     return figure, axes.tolist()
 
 
-def finish(figure: Figure, comparison: Mapping, shown: Sequence[str], plot: tuple[str, str, str, str]) -> Plot:
+def finish(
+    figure: Figure,
+    comparison: Mapping,
+    shown: Sequence[str],
+    plot: tuple[str, str, str, str],
+    others: Sequence[Line2D] = (),
+) -> Plot:
     """Put the legend beside the panels, the title above and the words below."""
     name, title, caption, basis = plot
     handles = [Line2D([], [], label=layer, **look(comparison, layer)) for layer in layers(comparison) if layer in shown]
-    if len(handles) > 0:
-        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
+    if handles or others:
+        figure.legend(handles=[*handles, *others], loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    words = textwrap.fill(f"{caption} {basis}.", int(13.5 * figure.get_figwidth()))
+    words = textwrap.fill(f"{caption} {basis}.", int(17 * figure.get_figwidth()))
     figure.supxlabel(words, x=0.01, ha="left", fontsize=8, color="#444444")
     return Plot(name, title, caption, basis, figure)
 
@@ -88,12 +94,18 @@ def length_axis(panel: Axes, values: Sequence[int | float], word: str) -> None:
     panel.set_xlabel(word)
 
 
+def cost_axis(panel: Axes, values: Sequence[int | float], word: str) -> None:
+    """An axis of costs: logarithmic where they span a decade."""
+    if values and max(values) >= 10 * min(values) > 0:
+        panel.set_xscale("log")
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+    panel.set_xlabel(word)
+
+
 def short(value: int | float) -> str:
-    """A length in few characters: 512, 2k, 1M; of powers of 2 where it is one."""
+    """A length in few characters: 512, 32,768, 128Ki, 1Mi, 3M."""
     for size, letter in ((2**20, "Mi"), (2**10, "Ki")):
-        if value >= size and value % size == 0:
+        if value >= max(size, 1e5) and value % size == 0:
             return f"{value / size:g}{letter}"
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
+    return f"{value / 1e6:.3g}M" if value >= 1e6 else f"{value:,.6g}"

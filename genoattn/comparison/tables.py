@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genoattn.comparison.content import estimates, lengths, measure, of, rank, ranked, runs, seeds
+from genoattn.comparison.content import estimates, lengths, measure, of, ranked, ranks, runs, seeds
 from genoattn.report import Sheet
 
 MEBI = 2**20
@@ -22,7 +22,7 @@ COSTS = (
 
 def number(value: int | float | None, form: str = ",.0f", scale: int | float = 1) -> str:
     """A cell; a dash where there is no figure."""
-    return "–" if value is None else f"{value / scale:{form}}"
+    return "–" if value is None else f"{value / scale:{form}}".replace("-", "−")
 
 
 def interval(found: Mapping[str, Any] | None, form: str = ".3f", low: str = "low", high: str = "high") -> str:
@@ -30,9 +30,9 @@ def interval(found: Mapping[str, Any] | None, form: str = ".3f", low: str = "low
     if not found or found.get("mean") is None:
         return "–"
     if found.get(low) is None or found.get(high) is None:
-        return f"{found['mean']:{form}}"
+        return number(found["mean"], form)
     dash = " to " if "+" in form else "–"
-    return f"{found['mean']:{form}} [{found[low]:{form}}{dash}{found[high]:{form}}]"
+    return f"{number(found['mean'], form)} [{number(found[low], form)}{dash}{number(found[high], form)}]"
 
 
 def records(comparison: Mapping) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def _record(comparison: Mapping, length: int, layer: str) -> dict[str, Any]:
     return {
         "length": length,
         "layer": layer,
-        "rank": rank(comparison, length, layer),
+        "ranks": " ".join(map(str, ranks(comparison, length, layer))),
         "measure": comparison.get("headline"),
         **{key: found.get(key) for key in ("mean", "low", "high")},
         "n": len(seeds(comparison, length, layer)),
@@ -69,7 +69,7 @@ def _mean(values: Sequence[int | float | None]) -> float | None:
 
 
 def results(comparison: Mapping) -> Sheet:
-    """A line a layer and length, the best first, and under them what needed no training."""
+    """A line a layer and length, the best first, and under them the references."""
     rows, plain = [], []
     asked = len(comparison.get("seeds") or [])
     for record in records(comparison):
@@ -81,7 +81,7 @@ def results(comparison: Mapping) -> Sheet:
     for length in lengths(comparison):
         for name, found in of(comparison, "baselines", length).items():
             at = max((place for place, row in enumerate(rows) if row[0] == f"{length:,}"), default=len(rows) - 1) + 1
-            rows.insert(at, [f"{length:,}", f"{name} (not trained)", "–", interval(found), *["–"] * width])
+            rows.insert(at, [f"{length:,}", f"{name} (reference)", "–", interval(found), *["–"] * width])
     columns = [column.format(measure(comparison)) for column in RESULTS]
     numbers = (list(_record(comparison, 0, "")), plain)
     return Sheet("Results", columns, rows, texts=2, numbers=numbers)
@@ -90,7 +90,7 @@ def results(comparison: Mapping) -> Sheet:
 RESULTS = (
     "length",
     "layer",
-    "rank group",
+    "rank groups",
     "{} [95 %]",
     "seeds",
     "learning rate",
@@ -108,7 +108,7 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
     return [
         f"{record['length']:,}",
         record["layer"],
-        number(record["rank"]),
+        record["ranks"].replace(" ", ", ") or "–",
         interval(record),
         str(record["n"]),
         number(record["learning_rate"], "g"),

@@ -15,12 +15,19 @@ def _sentences(verdict: Mapping) -> list[str]:
     choice = verdict.get("recommendation") or {}
     said = []
     if choice.get("layer"):
-        said.append(f"Recommended: {choice['layer']}. {choice.get('why') or ''}".strip())
+        why = (choice.get("why") or "").removeprefix(f"{choice['layer']}: ")
+        said.append(_ended(f"Recommended: {choice['layer']}" + f": {why}" * bool(why)))
+    elif choice.get("why"):
+        said.append(f"No layer is recommended: {_ended(choice['why'])}")
     if verdict.get("words"):
-        said.append(verdict["words"])
+        said.append(_ended(verdict["words"]))
     if verdict.get("front"):
-        said.append(f"On the front of quality and cost: {listed(verdict['front'])}.")
+        said.append(f"On the front of quality and time to read: {listed(verdict['front'])}.")
     return said
+
+
+def _ended(words: str) -> str:
+    return words if words.endswith(".") else f"{words}."
 
 
 def groups(comparison: Mapping, length: int) -> list[str]:
@@ -31,15 +38,16 @@ def groups(comparison: Mapping, length: int) -> list[str]:
 
 def basis(comparison: Mapping, stage: str = "final") -> str:
     """What a figure rests on: runs and seeds."""
-    used = [
-        one for at in lengths(comparison) for layer in layers(comparison) for one in runs(comparison, stage, at, layer)
-    ]
+    each = [(at, layer) for at in lengths(comparison) for layer in layers(comparison)]
+    used = [one for at, layer in each for one in runs(comparison, stage, at, layer)]
+    if not used:
+        return "n and seeds unknown"
     seeds = sorted({one["seed"] for one in used if one.get("seed") is not None})
     word = {"final": "final runs", "sweep": "runs of the sweep"}[stage]
-    return f"n = {len(used)} {word}; seeds {listed(seeds) or 'unknown'}"
+    return f"n = {len(used)} {word}; seeds {listed(seeds)}"
 
 
-INTERVAL = "95 % interval over resampled seeds and genomic blocks"
+INTERVAL = "95 % interval over seeds and genomic blocks"
 NO_INTERVAL = "measured once, no interval"
 
 
@@ -56,7 +64,9 @@ def method(comparison: Mapping) -> list[str]:
     if comparison.get("task"):
         said.append(f"Task: {comparison['task']}.")
     if comparison.get("budget"):
-        said.append(f"Budget of a final run: {budget(comparison['budget'])}, whichever ends first.")
+        said.append(f"Budget of a final run: {budget(comparison['budget'])}.")
+        if comparison["budget"].get("seconds") is not None:
+            said.append("Seconds were made into steps by timing every layer beforehand.")
     if comparison.get("learning_rates"):
         given = f" for {budget(comparison['sweep'])}" if comparison.get("sweep") else ""
         said.append(
@@ -66,14 +76,15 @@ def method(comparison: Mapping) -> list[str]:
     if comparison.get("seeds"):
         said.append(f"The final runs have the seeds {listed(comparison['seeds'])}.")
     if comparison.get("match"):
-        said.append(f"Layers were matched in {comparison['match']} by the width of the model.")
+        said.append(f"Layers were matched in {comparison['match']} by the width of their MLP.")
     said.append(
         f"Quality is {measure(comparison)} ({comparison.get('headline') or 'the headline of the task'}), on a test set "
-        "that is the same for all. Its interval holds 95 % of the means over resampled seeds, then resampled genomic "
-        "blocks, which are the same blocks for every layer in a resample."
+        "that is the same for all. Its 95 % interval is Student's, of the variances between seeds and over "
+        "resamples of genomic blocks, the same blocks for every layer; of a single seed it is of blocks alone."
     )
     said.append(
-        "Two layers are told apart where the p-value of their difference, corrected for the number of pairs compared, "
-        "is below 0.05. Layers in one group are not told apart; that does not make them equal."
+        "Two layers are told apart where the p-value of their difference (Welch's test over seeds, blocks paired), "
+        "corrected for the number of pairs by Holm's method, is at most 0.05. Layers in one group are not told apart; "
+        "that does not make them equal. A layer may stand in several groups."
     )
     return said

@@ -70,8 +70,8 @@ class Trial:
 def planted(name: str, examples: Sequence[Example]) -> Trial:
     """A trial of windows as a task makes them; bases that have nothing to be compared with are not tested.
 
-    What is resampled are windows, or stretches of `STRETCH` bases of longer ones: few long windows would leave intervals
-    that say nothing.
+    What is resampled are windows, or stretches of `STRETCH` bases of longer ones: few long windows would leave
+    intervals that say nothing.
     """
     lengths = [len(example.bases) for example in examples]
     offsets = np.cumsum([0, *lengths[:-1]]).tolist()

@@ -13,10 +13,10 @@ from genoattn.config import genomes_dir
 from genoattn.data import Examples, VariantMaker, WindowMaker
 from genoattn.errors import UserError
 from genoattn.genome.labels import Labelled, read_labelled, split_genes, within
-from genoattn.genome.regions import Interval, Splits, Windows, split_blocks, split_records
+from genoattn.genome.regions import Interval, Splits, Windows, held_out, split_blocks, split_records
 from genoattn.genome.store import Genome, open_genome
 from genoattn.parts import Parts
-from genoattn.tasks.base import Task
+from genoattn.tasks.base import Comparison, Task
 from genoattn.tasks.curriculum import Curriculum
 from genoattn.tasks.variant import VariantEffect
 from genoattn.tokenizers.contract import Tokenizer
@@ -120,7 +120,9 @@ def open_source(data: DictConfig, task: Task, seed: int, about: Mapping | None =
     cut = (data.length, data.split, seed, data.shortest)
     if about is not None and known:
         cut = (about["length"], about["split"], about["seed"], about.get("shortest"))
-    source = Source(genome, divide(genome, task, *cut), tuple(vcfs), known=known)
+    unseen = about is not None and not known and isinstance(task, Comparison)  # nothing of it is for training
+    splits = held_out(genome.names, genome.lengths, task.span(data.length)) if unseen else divide(genome, task, *cut)
+    source = Source(genome, splits, tuple(vcfs), known=known)
     return deal(source, task, cut[2], data.length)
 
 

@@ -1,5 +1,6 @@
 """Puts detectors to their trials: the same windows, the same events and the same thresholds' choice for each."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar, final
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
+from genoattn.cost import peak_bytes
 from genoattn.genome.aligner import AlignmentCaller
 from genoattn.metrics import OUTPUTS, SIMPLE, Quality, gather
 from genoattn.parts import Parts
@@ -53,13 +55,26 @@ class ModelScorer:
     def __init__(self, name: str, parts: Parts, strands: bool = False, phases: bool = False):
         self.name, self.parts, self.strands = name, parts, strands
         self.phases = parts.tokenizer.phases if phases else 1
+        self.taken: dict[str, float] = {}
+        """What scoring took so far: seconds, seconds of all its threads, bases, the process's memory at the peak."""
 
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
+        began = time.perf_counter(), time.process_time()
         total: list[np.ndarray] = []
         for phase in range(self.phases):
             made = self.parts.by_base(examples, OUTPUTS, self.strands, phase)
             scored = list(_tracked(made, f"  {self.name} scores", len(examples)))
             total = [sum_ + one for sum_, one in zip(total, scored, strict=True)] if total else scored
+        now = time.perf_counter(), time.process_time(), sum(len(example.bases) for example in examples)
+        spent = dict(
+            zip(
+                ("score_seconds", "score_cpu_seconds", "scored_bases"),
+                np.subtract(now, (*began, 0)).tolist(),
+                strict=True,
+            )
+        )
+        self.taken = {key: self.taken.get(key, 0) + value for key, value in spent.items()}
+        self.taken["score_peak_bytes"] = peak_bytes(next(self.parts.model.parameters()).device)
         return [one / self.phases for one in total]
 
 

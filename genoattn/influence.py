@@ -184,6 +184,8 @@ def _answers(
                 logits = answers[name][row].double()
                 if logits.shape[-1] > 1:
                     logits = logits - logits.mean(-1, keepdim=True)
+                if strands and output.mirror == "gap":
+                    logits[0] = 0  # nothing lies before the first base, and what stands there is of the other end
                 if output.level == "token":
                     logits = logits[_owners(parts.tokenizer, example)]
                 elif output.level == "window":

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from genoattn.genome.alphabet import UNKNOWN
-from genoattn.genome.mutate import Event, Mutation, Sample, apply
+from genoattn.genome.mutate import Event, Mutation, Sample, apply, moved
 from genoattn.genome.regions import Interval
 from genoattn.genome.store import Genome
 from genoattn.metrics import (
@@ -28,6 +28,9 @@ from genoattn.metrics import (
 from genoattn.objective import IGNORE
 from genoattn.tasks.aligned import cut
 from genoattn.tasks.base import Comparison, Example
+
+STRETCH = 8192
+"""Bases of a window that are resampled as one."""
 
 Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length 3"]]]
 """Gives every base of each example a probability of a substitution, an insertion and a deletion."""
@@ -65,18 +68,27 @@ class Trial:
 
 
 def planted(name: str, examples: Sequence[Example]) -> Trial:
-    """A trial of windows as a task makes them; bases that have nothing to be compared with are not tested."""
+    """A trial of windows as a task makes them; bases that have nothing to be compared with are not tested.
+
+    What is resampled are windows, or stretches of `STRETCH` bases of longer ones: few long windows would leave
+    intervals that say nothing.
+    """
     lengths = [len(example.bases) for example in examples]
     offsets = np.cumsum([0, *lengths[:-1]]).tolist()
+    stretches = [[min(STRETCH, length - at) for at in range(0, length, STRETCH)] for length in lengths]
     return Trial(
         name,
         examples,
         [(offset, 0, length) for offset, length in zip(offsets, lengths, strict=True)],
-        [_moved(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
+        [moved(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
         {output: np.concatenate([example.targets[output] for example in examples]) for output in OUTPUTS},
-        np.repeat(np.arange(len(examples)), lengths),
+        np.repeat(np.arange(sum(map(len, stretches))), [size for sizes in stretches for size in sizes]),
         np.concatenate([example.targets["substitution"] != IGNORE for example in examples]),
-        [example.block for example in examples],
+        [
+            (*example.block, part)
+            for example, sizes in zip(examples, stretches, strict=True)
+            for part in range(len(sizes))
+        ],
     )
 
 
@@ -115,7 +127,7 @@ def real(
         name,
         [example for piece in pieces for example in piece.examples],
         places,
-        [_moved(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.sample.events],
+        [moved(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.sample.events],
         {output: np.concatenate(columns) for output, columns in targets.items()},
         np.arange(offsets[-1]) // length,
         np.concatenate([piece.tested for piece in pieces]),
@@ -225,10 +237,6 @@ def drawn(trial: Trial, scores: Float[np.ndarray, "bases 3"], count: int) -> dic
     owners, draws = resamples(trial.blocks, count)
     found = gather(scores, trial.events, owners[trial.windows], trial.tested)
     return {kind: resampled_average_precision(scored, draws) for kind, scored in found.items()}
-
-
-def _moved(event: Event, by: int) -> Event:
-    return event._replace(start=event.start + by, stop=event.stop + by, first=event.first + by, last=event.last + by)
 
 
 def _padded(reference: UInt8[np.ndarray, "record"], start: int, stop: int) -> UInt8[np.ndarray, "wide"]:

@@ -20,6 +20,9 @@ from genoattn.tasks.base import Comparison, Task
 from genoattn.tasks.curriculum import Curriculum, Stage
 from genoattn.trials import Trial, planted, real
 
+ALIGNED = 8192
+"""Bases of the longest windows that the aligner is put to: it fills a square of them, in time and in memory."""
+
 
 @final
 class Detection(Exam):
@@ -27,7 +30,7 @@ class Detection(Exam):
 
     def __init__(self, source: Source, data: DictConfig, test: DictConfig, task: Task, strands: bool, known: bool):
         assert isinstance(task, Comparison)
-        self.task, self.test, self.strands = task, test, strands
+        self.task, self.test, self.strands, self.length = task, test, strands, data.length
         draw = partial(plant, source=source, data=data, test=test, task=task)
         self.tests = [draw("planted", source.splits.test, test.windows)]
         for path in source.vcfs:
@@ -44,6 +47,7 @@ class Detection(Exam):
         validation: Trial | None = None
         results: list[Result] = []
         kept: dict[str, dict] = {}
+        taken: dict[str, float] = {}
         for one in contestants:
             scorer = ModelScorer(one.name, one.parts, self.strands, self.test.phases)
             cut_offs = one.kept.get("thresholds")
@@ -53,11 +57,15 @@ class Detection(Exam):
             kept[one.key] = {"thresholds": dict(cut_offs)}
             tests = self.tests if one.key in ("attention", "control") else brief(self.tests)
             results += put_to(tests, scorer, cut_offs, self.test.resamples)
-        if self.task.starts_together:
+            taken = taken or scorer.taken
+        if self.task.starts_together and self.length > ALIGNED:
+            print(f"the aligner is left out: data.length={self.length} is above {ALIGNED}, and it fills a square")
+        elif self.task.starts_together:
             aligner = AlignerScorer(self.task.reach)
             results += put_to(brief(self.tests), aligner, CALLS, self.test.resamples)
         plots = {"precision_recall": partial(plot_curves, results)}
-        return Outcome(flat(results, main), [sheet_of(results, main)], plots, kept, evidence_of(results, main))
+        figures = flat(results, main) | {f"cost/{key}": value for key, value in taken.items()}
+        return Outcome(figures, [sheet_of(results, main)], plots, kept, evidence_of(results, main))
 
 
 def plant(

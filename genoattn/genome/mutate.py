@@ -189,6 +189,11 @@ def splice(reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutati
     return np.frombuffer(_splice(letters, _pieces(letters, mutations)), np.uint8)
 
 
+def moved(event: Event, by: int) -> Event:
+    """The event `by` bases further on in the sample."""
+    return event._replace(start=event.start + by, stop=event.stop + by, first=event.first + by, last=event.last + by)
+
+
 def _flips(chance: np.ndarray, transitions: float) -> np.ndarray:
     """What to XOR a code with for another base: 2 is the transition (A-G, C-T), 1 and 3 are the transversions."""
     transition = transitions / (1 + transitions)

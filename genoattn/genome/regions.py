@@ -132,6 +132,13 @@ def split_records(
     return Splits(whole["train"], whole["validation"], whole["test"], _too_short(names, lengths, least))
 
 
+def held_out(names: Sequence[str], lengths: Sequence[int], window: int) -> Splits:
+    """Every record of a window or more for the test as a whole (and for validation), none for training."""
+    _check_longest(names, lengths, window)
+    whole = tuple(Interval(record, 0, length) for record, length in enumerate(lengths) if length >= window)
+    return Splits((), whole, whole, _too_short(names, lengths, window))
+
+
 def sizes(splits: Splits) -> dict[str, int]:
     """Bases in each split, and how many records were passed over."""
     bases = {name: sum(interval.length for interval in getattr(splits, name)) for name in Splits._fields[:3]}

@@ -90,7 +90,7 @@ class AlignerScorer:
 
 @final
 class LookupScorer:
-    """k-mer look-up as a detector, in a task that shows the reference before the sample: 1 where it calls a mutation."""
+    """k-mer look-up as a detector where the reference stands before the sample: 1 where it calls a mutation."""
 
     name = "lookup"
 

@@ -9,7 +9,16 @@ from omegaconf import DictConfig
 
 from genoattn.assemble import Source, window_examples
 from genoattn.errors import UserError
-from genoattn.evaluation import CALLS, AlignerScorer, LookupScorer, ModelScorer, Result, brief, choose_thresholds, put_to
+from genoattn.evaluation import (
+    CALLS,
+    AlignerScorer,
+    LookupScorer,
+    ModelScorer,
+    Result,
+    brief,
+    choose_thresholds,
+    put_to,
+)
 from genoattn.exams.base import Contestant, Exam, Outcome
 from genoattn.exams.findings import distance_sheets, evidence_of, flat, plot_curves, sheet_of
 from genoattn.genome.mutate import Mutation, Rates

@@ -1,10 +1,11 @@
 """k-mer look-up as a mutation caller: finds its place on either strand by itself, and knows no training."""
 
+from itertools import pairwise
 from math import ceil, log
 from typing import NamedTuple, final
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from genoattn.genome.aligner import Calls
 from genoattn.genome.alphabet import reverse_complement
@@ -53,8 +54,11 @@ class LookupCaller:
 
 
 def anchored(
-    reference: UInt8[np.ndarray, "reference"], other: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"], k: int
-) -> Int[np.ndarray, "2 kmers"]:  # fmt: skip
+    reference: UInt8[np.ndarray, "reference"],
+    other: UInt8[np.ndarray, "reference"],
+    sample: UInt8[np.ndarray, "sample"],
+    k: int,
+) -> Int[np.ndarray, "2 kmers"]:
     """Where in the reference, and where in its other strand, each k-mer of the sample stands; -1 unless just once."""
     codes = np.concatenate([_codes(reference, k), _codes(other, k)])
     asked = _codes(sample, k)
@@ -128,7 +132,7 @@ def _read(reference: np.ndarray, sample: np.ndarray, chained: list[Anchor]) -> t
     end = tail.stop + _extent(reference[tail.stop + tail.diagonal :], sample[tail.stop :])
     mutations: list[Mutation] = []
     at = begin
-    for left, right in zip(chained[:-1], chained[1:], strict=True):
+    for left, right in pairwise(chained):
         change = right.diagonal - left.diagonal
         came = max(0, -change)
         turn = max(at, _turn(reference, sample, left, right))

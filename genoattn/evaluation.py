@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar, final
 
 import numpy as np
@@ -14,14 +14,18 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 
 from genoattn.cost import peak_bytes
 from genoattn.genome.aligner import AlignmentCaller
+from genoattn.genome.lookup import LookupCaller
 from genoattn.metrics import OUTPUTS, SIMPLE, Quality, gather
 from genoattn.parts import Parts
+from genoattn.strata import InRange, by_distance
 from genoattn.tasks.base import Example
 from genoattn.trials import Trial, drawn, measure, thresholds
 
 _Item = TypeVar("_Item")
 CALLS: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
 """Thresholds for a detector that scores 0 and 1."""
+CALLERS = ("aligner", "lookup")
+"""The detectors that call a mutation or none, so that F1 says what they do and AUPRC does not."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,10 @@ class Result:
     bases: int
     kinds: dict[str, Quality]
     curves: dict[str, Curve]
-    draws: dict[str, Float[np.ndarray, "draws"]]
+    draws: dict[str, Float[np.ndarray, "draws"]] = field(default_factory=dict)
     """By kind, AUPRC in resamples of the genome; empty where windows were not drawn from it."""
+    ranges: Sequence[InRange] = ()
+    """The same by distance to the counterpart, where that lies in the context."""
 
 
 @final
@@ -97,13 +103,30 @@ class AlignerScorer:
         return scored
 
 
+@final
+class LookupScorer:
+    """k-mer look-up as a detector where the reference stands before the sample: 1 where it calls a mutation."""
+
+    name = "lookup"
+
+    def __init__(self) -> None:
+        self.caller = LookupCaller()
+
+    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
+        scored = []
+        for example in _tracked(examples, "  k-mers are looked up", len(examples)):
+            assert example.before is not None
+            scored.append(np.stack(self.caller(example.before, example.bases), 1).astype(np.float64))
+        return scored
+
+
 def _tracked(items: Iterable[_Item], doing: str, total: int) -> Iterable[_Item]:
     """Items behind a passing progress bar, where there is a terminal to show it."""
     console = Console()
     return track(items, doing, total, console=console, transient=True, disable=not console.is_terminal)
 
 
-Detector: TypeAlias = ModelScorer | AlignerScorer
+Detector: TypeAlias = ModelScorer | AlignerScorer | LookupScorer
 
 
 def brief(trials: Sequence[Trial]) -> list[Trial]:
@@ -123,7 +146,8 @@ def put_to(trials: Sequence[Trial], scorer: Detector, cut_offs: Mapping[str, flo
         kinds = measure(trial, scores, cut_offs, resamples)
         curves = {kind: _curve(trial, scores, kind) for kind in SIMPLE if kind in kinds}
         draws = drawn(trial, scores, resamples) if trial.blocks else {}
-        results.append(Result(scorer.name, trial.name, int(trial.tested.sum()), kinds, curves, draws))
+        ranges = by_distance(trial, scores, cut_offs, resamples)
+        results.append(Result(scorer.name, trial.name, int(trial.tested.sum()), kinds, curves, draws, ranges))
     return results
 
 

@@ -122,6 +122,11 @@ def quality(scored: Scored, threshold: float, base_auprc: float, bases: int, res
     )
 
 
+def f1_score(scored: Scored, threshold: float) -> float:
+    """F1 of calling what scores `threshold` or more; 0 where nothing was called or there is nothing to find."""
+    return float(_at_threshold(_counts(scored, threshold).sum(0)[None])[0, 2])
+
+
 def per_base_auprc(
     scores: Float[np.ndarray, "bases"], truth: Bool[np.ndarray, "bases"], asked: Bool[np.ndarray, "bases"]
 ) -> float:

@@ -53,6 +53,8 @@ class Trial:
     """False at bases that do not count."""
     blocks: Sequence[Hashable] = ()
     """The stretch of the genome that each window was drawn from, where windows were drawn."""
+    distance: Int[np.ndarray, "bases"] | None = None
+    """How far back each base has its counterpart in its context, -1 where it has none; None: it lies beside it."""
 
     @property
     def bases(self) -> int:
@@ -76,10 +78,11 @@ def planted(name: str, examples: Sequence[Example]) -> Trial:
     lengths = [len(example.bases) for example in examples]
     offsets = np.cumsum([0, *lengths[:-1]]).tolist()
     stretches = [[min(STRETCH, length - at) for at in range(0, length, STRETCH)] for length in lengths]
+    places = [(offset, 0, length) for offset, length in zip(offsets, lengths, strict=True)]
     return Trial(
         name,
         examples,
-        [(offset, 0, length) for offset, length in zip(offsets, lengths, strict=True)],
+        places,
         [moved(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
         {output: np.concatenate([example.targets[output] for example in examples]) for output in OUTPUTS},
         np.repeat(np.arange(sum(map(len, stretches))), [size for sizes in stretches for size in sizes]),
@@ -89,6 +92,7 @@ def planted(name: str, examples: Sequence[Example]) -> Trial:
             for example, sizes in zip(examples, stretches, strict=True)
             for part in range(len(sizes))
         ],
+        _distances(examples, places, sum(lengths)),
     )
 
 
@@ -118,6 +122,7 @@ def real(
         origin = piece.sample.origin
         blocks = [(origin >= block.start) & (origin < block.stop) for block in held_out if block.record == record]
         inside.append(np.logical_or.reduce([np.zeros(len(origin), np.bool_), *blocks]))
+    examples = [example for piece in pieces for example in piece.examples]
     places = [
         (offset + start, low, high)
         for piece, offset in zip(pieces, offsets, strict=False)
@@ -125,12 +130,13 @@ def real(
     ]
     whole = Trial(
         name,
-        [example for piece in pieces for example in piece.examples],
+        examples,
         places,
         [moved(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.sample.events],
         {output: np.concatenate(columns) for output, columns in targets.items()},
         np.arange(offsets[-1]) // length,
         np.concatenate([piece.tested for piece in pieces]),
+        distance=_distances(examples, places, offsets[-1]),
     )
     chosen = np.concatenate(inside) & whole.tested
     return whole, part(whole, f"{name}, held out", chosen) if chosen.any() else None
@@ -237,6 +243,18 @@ def drawn(trial: Trial, scores: Float[np.ndarray, "bases 3"], count: int) -> dic
     owners, draws = resamples(trial.blocks, count)
     found = gather(scores, trial.events, owners[trial.windows], trial.tested)
     return {kind: resampled_average_precision(scored, draws) for kind, scored in found.items()}
+
+
+def _distances(
+    examples: Sequence[Example], places: Sequence[tuple[int, int, int]], bases: int
+) -> Int[np.ndarray, "bases"] | None:
+    """How far back each of a trial's bases has its counterpart, as the example in which it is tested shows it."""
+    found = np.full(bases, -1)
+    for example, (offset, low, high) in zip(examples, places, strict=True):
+        if example.distance is None:
+            return None
+        found[offset + low : offset + high] = example.distance[low:high]
+    return found
 
 
 def _padded(reference: UInt8[np.ndarray, "record"], start: int, stop: int) -> UInt8[np.ndarray, "wide"]:

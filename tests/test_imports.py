@@ -13,7 +13,7 @@ LAYERS = (
     {"errors"},
     {"genome", "tokenizers", "attention", "kernels", "metrics", "objective", "laws", "signature", "student", "verdict"},
     {"tasks", "stem", "block", "tokenwise", "checkpoint", "spine", "overrides", "frontier"},
-    {"batch", "model", "config", "trials"},
+    {"batch", "model", "config", "trials", "strata"},
     {"data", "predict"},
     {"parts"},
     {"learner", "cost", "assemble", "callbacks", "evaluation", "influence", "tracking", "report"},

@@ -111,7 +111,15 @@ def test_what_a_run_leaves_behind(finished: Path, genome: tuple[Path, Path]) -> 
     files = {str(file.relative_to(finished)) for file in finished.rglob("*") if file.is_file()}
     model = {"model/model.json", "model/weights.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     assert files == {
-        *("config.yaml", "metrics.json", "report.md", "train.log", "plots/precision_recall.png", "plots/training.png"),
+        *(
+            "config.yaml",
+            "evidence.json",
+            "metrics.json",
+            "report.md",
+            "train.log",
+            "plots/precision_recall.png",
+            "plots/training.png",
+        ),
         *(f".hydra/{name}.yaml" for name in ("config", "overrides", "hydra")),
         *("metrics.csv", *model),
         *(f"control/{name}" for name in ("metrics.csv", *model)),

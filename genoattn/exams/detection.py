@@ -9,9 +9,18 @@ from omegaconf import DictConfig
 
 from genoattn.assemble import Source, window_examples
 from genoattn.errors import UserError
-from genoattn.evaluation import CALLS, AlignerScorer, ModelScorer, Result, brief, choose_thresholds, put_to
+from genoattn.evaluation import (
+    CALLS,
+    AlignerScorer,
+    LookupScorer,
+    ModelScorer,
+    Result,
+    brief,
+    choose_thresholds,
+    put_to,
+)
 from genoattn.exams.base import Contestant, Exam, Outcome
-from genoattn.exams.findings import evidence_of, flat, plot_curves, sheet_of
+from genoattn.exams.findings import distance_sheets, evidence_of, flat, plot_curves, sheet_of
 from genoattn.genome.mutate import Mutation, Rates
 from genoattn.genome.regions import Interval
 from genoattn.genome.store import Genome
@@ -63,9 +72,12 @@ class Detection(Exam):
         elif self.task.starts_together:
             aligner = AlignerScorer(self.task.reach)
             results += put_to(brief(self.tests), aligner, CALLS, self.test.resamples)
+        if not self.task.side_by_side:
+            results += put_to(brief(self.tests), LookupScorer(), CALLS, self.test.resamples)
         plots = {"precision_recall": partial(plot_curves, results)}
         figures = flat(results, main) | {f"cost/{key}": value for key, value in taken.items()}
-        return Outcome(figures, [sheet_of(results, main)], plots, kept, evidence_of(results, main))
+        sheets = [sheet_of(results, main), *distance_sheets(results, main)]
+        return Outcome(figures, sheets, plots, kept, evidence_of(results, main))
 
 
 def plant(

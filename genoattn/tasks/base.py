@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int8, UInt8
+from jaxtyping import Int, Int8, UInt8
 
 from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.mutate import Event, Rates, Sample
@@ -32,6 +32,9 @@ class Example(NamedTuple):
     """Which stretch of the genome it was drawn from: record, and number of the stretch in it."""
     sites: tuple[tuple[int, int], tuple[int, int]] | None = None
     """What a verdict on the window looks at: bases [start, stop) of `before`, and of `bases`."""
+    distance: Int[np.ndarray, "length"] | None = None
+    """How far back each base has its counterpart in `before`, in bases and the separator; -1 where it has none there.
+    None: the task shows no reference before the bases."""
 
 
 class Framing(NamedTuple):

@@ -84,10 +84,11 @@ class Paired(Comparison):
     def _asked(self, before: np.ndarray, sample: Sample, places: np.ndarray) -> Example:
         """The example of a sample whose bases have their counterparts at `places` of the reference window."""
         held = (places >= 0) & (places < len(before))
+        distance = np.where(held, len(before) + 1 + np.arange(len(places)) - places, -1)
         targets = {name: np.where(held, target, IGNORE).astype(np.int8) for name, target in truth(sample).items()}
         if "restore" in self.outputs:
             targets["restore"] = np.full(len(held), IGNORE, np.int8)
-        return Example(sample.bases, None, targets, sample.events, before)
+        return Example(sample.bases, None, targets, sample.events, before, distance=distance)
 
     def _masked(self, example: Example, rng: np.random.Generator) -> Example:
         """Some bases hidden: nothing else is asked of them, and those as in the reference are to be restored."""

@@ -1,7 +1,9 @@
-# `make train` and `make test` each do everything on a fresh checkout; `make setup` is their first half alone.
+# `make train`, `make compare` and `make test` each do everything on a fresh checkout; `make setup` is their first part.
 
 PYTHON ?= python3
 ARGS ?= attention=linear
+COMPARE ?= experiment=paired name=quick layers=[full,window,linear] data.length=256 learning_rates=[0.001,0.004] \
+  sweep.seconds=10 budget.seconds=30 extrapolate=[2] trainer.threads=1 hydra/launcher=joblib hydra.launcher.n_jobs=2
 TESTS ?=
 # Resolving and unpacking the lock takes the pip of Python 3.11 twice as long as this one.
 PIP := pip==26.3
@@ -11,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup train test clean
+.PHONY: setup train compare test clean
 
 setup: $(READY)
 
@@ -26,6 +28,9 @@ $(READY): requirements-dev.lock pyproject.toml
 
 train: setup
 	$(BIN)/python scripts/train.py $(ARGS)
+
+compare: setup
+	$(BIN)/python scripts/compare.py $(COMPARE)
 
 test: setup  # one thread a worker: two workers already fill two cores
 	$(BIN)/ruff check .

@@ -1,8 +1,10 @@
 """Runs of other programs: each in a process and a folder of its own, spread by Hydra's launchers, done once."""
 
+import ctypes
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +32,7 @@ SAID = "output.txt"
 """What a run printed, in its folder."""
 ASKED = "asked.json"
 """The words that a run was started with, in its folder."""
+_PR_SET_PDEATHSIG = 1
 QUIET = ("hydra.output_subdir=null", "hydra/hydra_logging=none", "hydra/job_logging=none")
 
 
@@ -123,9 +126,17 @@ def _one(program: str, _: DictConfig) -> int:
     quoted = str(folder).replace("'", "\\'")
     words = [sys.executable, "-m", "genoattn", program, *about.overrides.task, f"hydra.run.dir='{quoted}'"]
     with (folder / SAID).open("w") as said:
-        process = subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT, cwd=about.runtime.cwd)
+        process = subprocess.Popen(
+            words, stdout=said, stderr=subprocess.STDOUT, cwd=about.runtime.cwd, preexec_fn=_end_with_parent
+        )
         try:
             return process.wait()
         except KeyboardInterrupt:  # the terminal has told the run too, which needs a moment to end well
             process.wait(timeout=60)
             raise
+
+
+def _end_with_parent() -> None:
+    """Has Linux end this process when its parent is killed: a comparison that was killed leaves nothing running."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

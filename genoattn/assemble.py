@@ -70,7 +70,7 @@ def build(config: Mapping, task: Task, tokenizer: Tokenizer, attention: str = "a
         segments=task.segments,
         attention=instantiate(node[attention]),
     )
-    if reason := task.refuse(tokenizer.span, model.causal):
+    if reason := task.refuse(tokenizer.span, model.causal, tokenizer.overlap):
         raise UserError(f"this task cannot be set to this model: {reason}")
     return Parts(tokenizer, task, model)
 

@@ -7,9 +7,10 @@ from genoattn.exams.base import Exam
 from genoattn.exams.classification import Classification
 from genoattn.exams.detection import Detection
 from genoattn.exams.language import Language
+from genoattn.exams.retrieval import Retrieval
 from genoattn.tasks.base import Task
 
-EXAMS = {"classification": Classification, "detection": Detection, "language": Language}
+EXAMS = {"classification": Classification, "detection": Detection, "language": Language, "retrieval": Retrieval}
 
 
 def open_exam(source: Source, data: DictConfig, test: DictConfig, task: Task, strands: bool, known: bool) -> Exam:

@@ -14,6 +14,21 @@ SHOWN, MASKED, REPLACED, KEPT = range(4)
 """What becomes of a base: shown and not asked for, or asked for behind a mask, behind another token, or as it is."""
 
 
+class Query(NamedTuple):
+    """A question in a window about another place of it: bases [start, stop) are those of the needle at `source`."""
+
+    start: int
+    stop: int
+    source: int
+    """The first of the bases that answer it, as many as are asked for."""
+    opposite: bool
+    """True where they are on the other strand, and so are to be read as their reverse complement."""
+    distance: int
+    """Bases from the needle to the query."""
+    rivals: tuple[int, ...] = ()
+    """The first of the bases that would answer it if a near-duplicate of the key were taken for it."""
+
+
 class Example(NamedTuple):
     """One window: what is shown, and what is asked of each of its bases."""
 
@@ -35,6 +50,8 @@ class Example(NamedTuple):
     distance: Int[np.ndarray, "length"] | None = None
     """How far back each base has its counterpart in `before`, in bases and the separator; -1 where it has none there.
     None: the task shows no reference before the bases."""
+    queries: tuple[Query, ...] = ()
+    """What is asked about other places of the window, in order."""
 
 
 class Framing(NamedTuple):
@@ -52,7 +69,7 @@ class Task(ABC):
     """Makes examples; knows neither tokenizer nor model."""
 
     exam: ClassVar[str]
-    """How a model trained for it is examined: "detection", "language" or "classification"."""
+    """How a model trained for it is examined: "detection", "language", "classification" or "retrieval"."""
     side_by_side: ClassVar[bool] = False
     """True where a reference is laid beside the bases, so that each token must own one base."""
     elastic: ClassVar[bool] = False
@@ -76,8 +93,11 @@ class Task(ABC):
     ) -> Example:
         """A window of `length` sample bases, mutated at `rates`, from the first bases of `reference`."""
 
-    def refuse(self, tokens_own: int, causal: bool) -> str:
-        """Why this task cannot be set to a model whose tokens own so many bases or that is causal; empty if it can."""
+    def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
+        """Why this task cannot be set to a model; empty if it can.
+
+        Its tokens own so many bases and read `reads_on` beyond them, and it is causal or not.
+        """
         if self.side_by_side and tokens_own > 1:
             return (
                 "it lays reference and sample side by side, one token a base, and a token of this tokenizer owns up to"

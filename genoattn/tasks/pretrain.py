@@ -52,7 +52,7 @@ class Pretrain(Task):
         hidden = self._singly(known, rng) if self.objective == "bert" else self._runs(known, rng)
         return Example(bases, None, {}, (), hidden=hidden)
 
-    def refuse(self, tokens_own: int, causal: bool) -> str:
+    def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
         if self.objective == "causal" and not causal:
             return "task.objective=causal asks for each next token, which needs model.causal=true, and it is false"
         if self.objective != "causal" and causal:

@@ -61,19 +61,20 @@ class Motif(nn.Module):
 class Block(nn.Module):
     """One layer of the backbone: a convolution where asked for, the attention layer, and an MLP, each added to x.
 
-    In training it keeps for the backward pass everything that helps (`recompute` of "nothing"), all but what its MLP
-    makes ("tokens"), or its input alone ("blocks").
+    The MLP has `width` channels. In training a block keeps for the backward pass everything that helps (`recompute` of
+    "nothing"), all but what its MLP makes ("tokens"), or its input alone ("blocks").
     """
 
     def __init__(
-        self, dim: int, mlp: int, conv: int, causal: bool, attention: AttentionFactory, recompute: Recompute = "nothing"
-    ):
+        self, dim: int, width: int, conv: int, causal: bool, attention: AttentionFactory,
+        recompute: Recompute = "nothing",
+    ):  # fmt: skip
         super().__init__()
         self.conv = Convolution(dim, conv, causal) if conv else None
         self.conv_norm = nn.RMSNorm(dim) if conv else None
         self.mix_norm, self.mix = nn.RMSNorm(dim), attention(dim=dim, causal=causal)
         self.mlp_norm = nn.RMSNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, mlp * dim), nn.GELU(), nn.Linear(mlp * dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, dim))
         self.recompute: Recompute = recompute
 
     def forward(self, x: Float[Tensor, "batch length dim"], layout: Layout) -> Float[Tensor, "batch length dim"]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -83,13 +83,15 @@ def expectations(file: str | None) -> str | None:
         raise UserError(f"expectations={file} is no text that can be read ({error})") from None
 
 
-def matched(design: Design, by: str) -> Design:
+def matched(design: Design, by: Literal["parameters", "flops"]) -> Design:
     """The same design with every layer's model as large, or as costly, as the first layer's."""
     length = min(design.lengths)
     configs = {name: composed("train", design.base(name, length)) for name in design.layers}
-    added = match(configs, by)
-    layers = {name: (*words, *added[name]) for name, words in design.layers.items()}
-    return replace(design, layers=layers)
+    segments = instantiate(next(iter(configs.values())).task).segments
+    found = match(configs, by, segments * (length + 1) - 1)
+    for name, one in found.items():
+        print(f"{name}: {' '.join(one.overrides) or 'as it is'}, {one.count:,} {by} ({one.off:+.1%})")
+    return replace(design, layers={name: (*words, *found[name].overrides) for name, words in design.layers.items()})
 
 
 def measured(design: Design, config: DictConfig, folder: Path) -> dict[str, dict[str, dict[str, float]]]:

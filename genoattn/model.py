@@ -1,5 +1,6 @@
 """Embed, x + mix(x), x + mlp(x), heads: so dull that what differs between two runs is the attention layer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import final
@@ -25,8 +26,9 @@ class SequenceModel(nn.Module):
     What tokenizer and task own comes as plain values: `vocabulary`; `outputs`, numbers answered at each token, and
     `verdicts`, about the whole window, by name; `reach` (None: no reference beside); `segments`, the sequences of a
     context. `attention` is called as `attention(dim=…, causal=…)` for each of `depth` blocks, or, where it is several,
-    each in its turn. `motif` is the width of a convolution of the embedding (0: none), which makes k-mers of bases
-    before anything is mixed. `recompute` says what blocks make again for the backward pass in place of keeping it.
+    each in its turn. An MLP has `mlp` times `dim` channels, rounded. `motif` is the width of a convolution of the
+    embedding (0: none), which makes k-mers of bases before anything is mixed. `recompute` says what blocks make again
+    for the backward pass in place of keeping it.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class SequenceModel(nn.Module):
         segments: int = 1,
         dim: int = 64,
         depth: int = 2,
-        mlp: int = 4,
+        mlp: int | float = 4,
         conv: int = 0,
         motif: int = 0,
         filters: int = 8,
@@ -48,10 +50,13 @@ class SequenceModel(nn.Module):
         recompute: Recompute = "nothing",
     ):
         super().__init__()
-        least = {"dim": (dim, 1), "depth": (depth, 1), "mlp": (mlp, 1), "conv": (conv, 0), "motif": (motif, 0)}
+        least = {"dim": (dim, 1), "depth": (depth, 1), "conv": (conv, 0), "motif": (motif, 0)}
         for name, (value, bound) in least.items():
             if value < bound:
                 raise UserError(f"model.{name} must be at least {bound}, got {value}")
+        if not 0.5 < mlp * dim < math.inf:
+            raise UserError(f"model.mlp must be at least 1 / model.dim, so that the MLP has a channel, got {mlp}")
+        width = round(mlp * dim)
         self.outputs, self.verdicts, self.causal = dict(outputs), dict(verdicts), causal
         self.embed = nn.Embedding(vocabulary, dim)
         self.segment = nn.Embedding(segments, dim) if segments > 1 else None
@@ -61,7 +66,7 @@ class SequenceModel(nn.Module):
         self.stem = None if reach is None else PairStem(dim, vocabulary, reach, filters, kernel, causal)
         turns = attention if isinstance(attention, Sequence) else [attention]
         self.blocks = nn.ModuleList(
-            Block(dim, mlp, conv, causal, turns[at % len(turns)], recompute) for at in range(depth)
+            Block(dim, width, conv, causal, turns[at % len(turns)], recompute) for at in range(depth)
         )
         self.norm = nn.RMSNorm(dim)
         self.head = nn.Linear(dim, sum(self.outputs.values())) if outputs else None

@@ -17,7 +17,7 @@ LAYERS = (
     {"data", "predict"},
     {"parts"},
     {"learner", "cost", "assemble", "callbacks", "evaluation", "influence", "tracking", "report"},
-    {"fitting", "exams", "tuning", "loaded", "comparison"},
+    {"fitting", "exams", "tuning", "loaded", "comparison", "matching"},
     {"design", "launching"},
     {"collected"},
     {"train", "evaluate", "context", "tokenizer", "doctor", "compare"},
@@ -31,7 +31,7 @@ ONLY = {
     "pysam": {"genome"},
     "lightning": {"data", "learner", "callbacks", "fitting", "tracking", "report", "train"},
     "hydra": {
-        *("config", "overrides", "assemble", "launching"),
+        *("config", "overrides", "assemble", "launching", "matching"),
         *("train", "evaluate", "context", "tokenizer", "doctor", "compare"),
     },
     "peft": {"tuning"},

@@ -196,7 +196,7 @@ def test_answers_by_output():
     [
         ({"dim": 0}, r"model\.dim must be at least 1, got 0"),
         ({"depth": 0}, r"model\.depth must be at least 1, got 0"),
-        ({"mlp": 0}, r"model\.mlp must be at least 1, got 0"),
+        ({"mlp": 0}, r"model\.mlp must be at least 1 / model\.dim, so that the MLP has a channel, got 0"),
         ({"conv": -1}, r"model\.conv must be at least 0, got -1"),
         ({"conv": 4}, r"model\.conv must be odd, so that it has a centre, or 0 for none, got 4"),
         ({"filters": -1}, r"model\.filters must be .*, got -1"),

@@ -15,14 +15,14 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from genoattn.cost import peak_bytes
 from genoattn.genome.aligner import AlignmentCaller
 from genoattn.genome.lookup import LookupCaller
-from genoattn.metrics import OUTPUTS, SIMPLE, Quality, gather
+from genoattn.metrics import COLUMNS, SIMPLE, Quality, gather
 from genoattn.parts import Parts
 from genoattn.strata import InRange, by_distance
 from genoattn.tasks.base import Example
 from genoattn.trials import Trial, drawn, measure, thresholds
 
 _Item = TypeVar("_Item")
-CALLS: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
+CALLS: dict[str, float] = dict.fromkeys(COLUMNS, 0.5)
 """Thresholds for a detector that scores 0 and 1."""
 CALLERS = ("aligner", "lookup")
 """The detectors that call a mutation or none, so that F1 says what they do and AUPRC does not."""
@@ -64,11 +64,12 @@ class ModelScorer:
         self.taken: dict[str, float] = {}
         """What scoring took so far: seconds, seconds of all its threads, bases, the process's memory at the peak."""
 
-    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
+    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
         began = time.perf_counter(), time.process_time()
         total: list[np.ndarray] = []
+        outputs = [output for output in COLUMNS if output in self.parts.task.outputs]
         for phase in range(self.phases):
-            made = self.parts.by_base(examples, OUTPUTS, self.strands, phase)
+            made = self.parts.by_base(examples, outputs, self.strands, phase)
             scored = list(_tracked(made, f"  {self.name} scores", len(examples)))
             total = [sum_ + one for sum_, one in zip(total, scored, strict=True)] if total else scored
         now = time.perf_counter(), time.process_time(), sum(len(example.bases) for example in examples)
@@ -93,7 +94,7 @@ class AlignerScorer:
     def __init__(self, reach: int):
         self.reach, self.caller = reach, AlignmentCaller()
 
-    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
+    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
         scored = []
         for example in _tracked(examples, "  the aligner aligns", len(examples)):
             reference = example.before if example.beside is None else example.beside[self.reach :]
@@ -112,7 +113,7 @@ class LookupScorer:
     def __init__(self) -> None:
         self.caller = LookupCaller()
 
-    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length 3"]]:
+    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
         scored = []
         for example in _tracked(examples, "  k-mers are looked up", len(examples)):
             assert example.before is not None

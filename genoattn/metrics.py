@@ -11,12 +11,17 @@ from torchmetrics.functional.classification import binary_auroc, binary_average_
 from genoattn.genome.mutate import Event
 
 OUTPUTS = ("substitution", "insertion", "deletion")
-"""The columns of a table of scores."""
+"""The columns of a table of scores that every comparison has."""
+COLUMNS = (*OUTPUTS, "inversion")
+"""All columns in order; the last is there in tasks that ask for inversions."""
 KINDS = {"snv": 0, "mnv": 0, "insertion": 1, "deletion": 2, "long insertion": 1, "long deletion": 2}
+KINDS |= {"inversion": 3, "duplication": 1, "expansion": 1, "contraction": 2}
 """Every kind that is told apart, and the column that scores it."""
 SIMPLE = ("snv", "insertion", "deletion")
 """The kinds by which a detector's thresholds are chosen and its mean quality is told."""
 LONG_KINDS = ("long insertion", "long deletion")
+EVENT_KINDS = (*LONG_KINDS, "duplication", "expansion", "contraction")
+"""The kinds that have no figure per base: what is asked of their bases is asked of those of short indels too."""
 CHUNK = 256
 """Events that are resampled at once."""
 LONG = 10
@@ -54,7 +59,7 @@ def kind_of(event: Event) -> str:
 
 
 def gather(
-    scores: Float[np.ndarray, "bases 3"],
+    scores: Float[np.ndarray, "bases columns"],
     events: Sequence[Event],
     windows: Int[np.ndarray, "bases"],
     tested: Bool[np.ndarray, "bases"],

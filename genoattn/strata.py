@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from genoattn.metrics import (
+    COLUMNS,
     KINDS,
-    OUTPUTS,
     SIMPLE,
     average_precision,
     f1_score,
@@ -38,7 +38,7 @@ class InRange(NamedTuple):
 
 
 def by_distance(
-    trial: Trial, scores: Float[np.ndarray, "bases 3"], cut_offs: Mapping[str, float], count: int
+    trial: Trial, scores: Float[np.ndarray, "bases columns"], cut_offs: Mapping[str, float], count: int
 ) -> list[InRange]:
     """Figures in ranges between powers of two; none for a trial of windows that were not drawn from the genome.
 
@@ -60,7 +60,7 @@ def by_distance(
             events = int(scored.truth.sum())
             if events >= FEWEST:
                 precision = average_precision(scored.scores, scored.truth)
-                f1 = f1_score(scored, cut_offs[OUTPUTS[KINDS[kind]]])
+                f1 = f1_score(scored, cut_offs[COLUMNS[KINDS[kind]]])
                 drawn = resampled_average_precision(scored, draws)
                 rows.append(InRange(low, high, kind, events, precision, f1, drawn))
         told = [row for row in rows if row.kind in SIMPLE]

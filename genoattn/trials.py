@@ -12,9 +12,10 @@ from genoattn.genome.mutate import Event, Mutation, Sample, apply, moved
 from genoattn.genome.regions import Interval
 from genoattn.genome.store import Genome
 from genoattn.metrics import (
+    COLUMNS,
+    EVENT_KINDS,
     KINDS,
     LONG_KINDS,
-    OUTPUTS,
     SIMPLE,
     Quality,
     best_threshold,
@@ -32,8 +33,8 @@ from genoattn.tasks.base import Comparison, Example
 STRETCH = 8192
 """Bases of a window that are resampled as one."""
 
-Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length 3"]]]
-"""Gives every base of each example a probability of a substitution, an insertion and a deletion."""
+Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length columns"]]]
+"""Gives every base of each example a probability of each output, in the order of COLUMNS; the last may be lacking."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Trial:
     """(offset, low, high) of each example."""
     events: Sequence[Event]
     targets: Mapping[str, np.ndarray]
-    """By output, 0 or 1 for each base of the trial, IGNORE where an indel could as well be placed."""
+    """By output, in the order of COLUMNS, 0 or 1 for each base of the trial, IGNORE where nothing is asked, as where an
+    indel could as well be placed."""
     windows: Int[np.ndarray, "bases"]
     """The number of the window that each base belongs to when windows are resampled."""
     tested: Bool[np.ndarray, "bases"]
@@ -61,11 +63,11 @@ class Trial:
         """Sample bases, tested or not."""
         return len(self.windows)
 
-    def scores(self, scorer: Scorer) -> Float[np.ndarray, "bases 3"]:
+    def scores(self, scorer: Scorer) -> Float[np.ndarray, "bases columns"]:
         """The scores of all of the trial's bases."""
-        table = np.zeros((self.bases, len(OUTPUTS)))
+        table = np.zeros((self.bases, len(self.targets)))
         for scored, (offset, low, high) in zip(scorer(self.examples), self.places, strict=True):
-            table[offset + low : offset + high] = scored[low:high]
+            table[offset + low : offset + high, : scored.shape[1]] = scored[low:high]
         return table
 
 
@@ -79,12 +81,13 @@ def planted(name: str, examples: Sequence[Example]) -> Trial:
     offsets = np.cumsum([0, *lengths[:-1]]).tolist()
     stretches = [[min(STRETCH, length - at) for at in range(0, length, STRETCH)] for length in lengths]
     places = [(offset, 0, length) for offset, length in zip(offsets, lengths, strict=True)]
+    asked = [output for output in COLUMNS if output in examples[0].targets]
     return Trial(
         name,
         examples,
         places,
         [moved(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
-        {output: np.concatenate([example.targets[output] for example in examples]) for output in OUTPUTS},
+        {output: np.concatenate([example.targets[output] for example in examples]) for output in asked},
         np.repeat(np.arange(sum(map(len, stretches))), [size for sizes in stretches for size in sizes]),
         np.concatenate([example.targets["substitution"] != IGNORE for example in examples]),
         [
@@ -113,7 +116,7 @@ def real(
     """
     pieces = [_record(genome, task, record, changes, length) for record, changes in mutations.items()]
     offsets = np.cumsum([0, *(len(piece.sample.bases) for piece in pieces)]).tolist()
-    targets: dict[str, list[np.ndarray]] = {output: [] for output in OUTPUTS}
+    targets: dict[str, list[np.ndarray]] = {output: [] for output in COLUMNS if output in task.outputs}
     inside: list[np.ndarray] = []
     for record, piece in zip(mutations, pieces, strict=True):
         truth = task.lay(genome.bases(record, 0, genome.lengths[record]), piece.sample, 0).targets
@@ -211,34 +214,37 @@ def part(trial: Trial, name: str, tested: Bool[np.ndarray, "bases"]) -> Trial:
     )
 
 
-def thresholds(trial: Trial, scores: Float[np.ndarray, "bases 3"]) -> dict[str, float]:
-    """The score of best F1 for each output; one half where the trial holds no such mutation."""
+def thresholds(trial: Trial, scores: Float[np.ndarray, "bases columns"]) -> dict[str, float]:
+    """The score of best F1 for each output of the trial; one half where it holds no such mutation."""
     found = gather(scores, trial.events, trial.windows, trial.tested)
-    best = {OUTPUTS[KINDS[kind]]: best_threshold(scored) for kind, scored in found.items() if kind in SIMPLE}
-    return {output: best.get(output, 0.5) for output in OUTPUTS}
+    chosen = (*SIMPLE, "inversion")
+    best = {COLUMNS[KINDS[kind]]: best_threshold(scored) for kind, scored in found.items() if kind in chosen}
+    return {output: best.get(output, 0.5) for output in trial.targets}
 
 
 def measure(
-    trial: Trial, scores: Float[np.ndarray, "bases 3"], cut_offs: Mapping[str, float], resamples: int = 200
+    trial: Trial, scores: Float[np.ndarray, "bases columns"], cut_offs: Mapping[str, float], resamples: int = 200
 ) -> dict[str, Quality]:
-    """How well the scores find the trial's mutations, by kind; bases of long indels count in no figure per base."""
+    """How well the scores find the trial's mutations, by kind; a figure per base leaves out those of `EVENT_KINDS`."""
     short = trial.tested.copy()
     for event in trial.events:
-        if kind_of(event) in LONG_KINDS:
+        if kind_of(event) in EVENT_KINDS:
             short[event.first : event.last] = False
     measured = {}
     for kind, scored in gather(scores, trial.events, trial.windows, trial.tested).items():
         column = KINDS[kind]
-        target = trial.targets[OUTPUTS[column]]
+        target = trial.targets[COLUMNS[column]]
         asked = short & (target != IGNORE)
-        told = kind not in LONG_KINDS
+        told = kind not in EVENT_KINDS
         base_auprc = per_base_auprc(scores[:, column], target == 1, asked) if told else float("nan")
         bases = int(trial.tested.sum())
-        measured[kind] = quality(scored, cut_offs[OUTPUTS[column]], base_auprc, bases, resamples, seed=0)
+        measured[kind] = quality(scored, cut_offs[COLUMNS[column]], base_auprc, bases, resamples, seed=0)
     return measured
 
 
-def drawn(trial: Trial, scores: Float[np.ndarray, "bases 3"], count: int) -> dict[str, Float[np.ndarray, "draws"]]:
+def drawn(
+    trial: Trial, scores: Float[np.ndarray, "bases columns"], count: int
+) -> dict[str, Float[np.ndarray, "draws"]]:
     """By kind, AUPRC in `count` resamples of the stretches of the genome that the trial's windows were drawn from."""
     owners, draws = resamples(trial.blocks, count)
     found = gather(scores, trial.events, owners[trial.windows], trial.tested)

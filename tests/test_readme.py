@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_compare import Lab
 
 from genoattn import compare
 from genoattn.cli import main
 from genoattn.config import check, compose
 from genoattn.spine import SPINE
-from test_compare import Lab
 
 CHECKOUT = Path(__file__).parents[1]
 README = (CHECKOUT / "README.md").read_text("utf-8")

@@ -33,10 +33,11 @@ class Event(NamedTuple):
 
     [start, stop) is the left-aligned place: the bases that were substituted or inserted, or for a deletion the one
     base before which `size` bases are gone. [first, last) is the union of all places that give the same sample, so
-    first == start.
+    first == start, but for an inversion, which is told at its shortest. Duplications and expansions of a tandem repeat
+    are insertions, contractions are deletions (see `structural`).
     """
 
-    kind: Literal["snv", "mnv", "insertion", "deletion"]
+    kind: Literal["snv", "mnv", "insertion", "deletion", "inversion", "duplication", "expansion", "contraction"]
     size: int
     start: int
     stop: int

@@ -132,5 +132,16 @@ def truth(sample: Sample) -> dict[str, Int8[np.ndarray, "length"]]:
     }
 
 
+def inverted(sample: Sample) -> Int8[np.ndarray, "length"]:
+    """1 within the shortest inversions that give the sample, IGNORE where longer ones would reach, else 0."""
+    asked = np.zeros(len(sample.bases), np.int8)
+    found = [event for event in sample.events if event.kind == "inversion"]
+    for event in found:
+        asked[event.first : event.last] = IGNORE
+    for event in found:
+        asked[event.start : event.stop] = 1
+    return asked
+
+
 def _asked(true: np.ndarray, ambiguous: np.ndarray) -> Int8[np.ndarray, "length"]:
     return np.where(true, 1, np.where(ambiguous, IGNORE, 0)).astype(np.int8)

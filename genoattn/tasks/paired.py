@@ -7,9 +7,10 @@ from jaxtyping import UInt8
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import reverse_complement
-from genoattn.genome.mutate import Rates, Sample, apply, plant
+from genoattn.genome.mutate import Rates, Sample, plant
+from genoattn.genome.structural import Change, Structure, clear, rearrange
 from genoattn.objective import IGNORE, Output
-from genoattn.tasks.aligned import cut, truth
+from genoattn.tasks.aligned import cut, inverted, truth
 from genoattn.tasks.base import MASKED, SHOWN, Comparison, Example, Framing
 
 
@@ -21,6 +22,11 @@ class Paired(Comparison):
     the other strand. With `restart` its positions begin anew at 0, else they run on. A share `masked` of its bases is
     hidden, and to restore them is asked too, with `restore_weight`: it teaches to look things up. Nothing is asked of
     bases whose counterpart the reference window does not hold.
+
+    `inversion`, `tandem` and `repeat` are structural events a base, in training and tests alike, beside the small
+    mutations and whatever their rates: see `Structure` for what they do and their sizes. What a tandem duplication or
+    the expansion of a repeat brings is asked for as inserted, what a contraction takes as missing; bases of an inverted
+    stretch are neither, and with `inversion` above 0 an output of that name asks for them.
     """
 
     def __init__(
@@ -33,6 +39,13 @@ class Paired(Comparison):
         longest: int = 3,
         transitions: float = 2.0,
         duplication: float = 0.0,
+        inversion: float = 0.0,
+        tandem: float = 0.0,
+        repeat: float = 0.0,
+        structure_shortest: int = 20,
+        structure_longest: int = 200,
+        unit: int = 6,
+        units: int = 5,
         shift: int = 0,
         reversed_share: float = 0.0,
         restart: bool = True,
@@ -47,11 +60,14 @@ class Paired(Comparison):
         if restore_weight < 0:
             raise UserError(f"task.restore_weight must be at least 0, got {restore_weight}")
         self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication)
+        self.structure = Structure(inversion, tandem, repeat, structure_shortest, structure_longest, unit, units)
         self.shift, self.reversed_share, self.masked = shift, reversed_share, masked
         self.starts_together = shift == 0 and reversed_share == 0
         self.segments, self.framing = 2, Framing(restart=restart)
         self.outputs = {"substitution": Output(1, 1.0), "insertion": Output(1, 1.0)}
         self.outputs["deletion"] = Output(1, 1.0, mirror="gap")
+        if inversion > 0:
+            self.outputs["inversion"] = Output(1, 1.0)
         if masked > 0:
             self.outputs["restore"] = Output(4, restore_weight, mirror="letter")
 
@@ -67,16 +83,26 @@ class Paired(Comparison):
     ) -> Example:
         lead = self._lead(length)
         offset = int(rng.integers(-self.shift, self.shift + 1)) if self.shift else 0
+        reference, changes = self.structure.plant(reference, rng)
         before = reference[lead : lead + length]
         if self.reversed_share and rng.random() < self.reversed_share:
             source = reverse_complement(reference[: lead + length + offset])
-            sample = cut(apply(source, plant(source, rates, rng)), 0, length)
+            changes = [change.turned(len(source)) for change in reversed(changes)]
+            sample = self._sample(source, changes, length, rates, rng)
             example = self._asked(before, sample, length + offset - 1 - sample.origin)
         else:
             source = reference[lead + offset :]
-            sample = cut(apply(source, plant(source, rates, rng)), 0, length)
+            sample = self._sample(source, [change.moved(-lead - offset) for change in changes], length, rates, rng)
             example = self._asked(before, sample, sample.origin + offset)
         return self._masked(example, rng) if self.masked else example
+
+    def _sample(
+        self, source: np.ndarray, changes: list[Change], length: int, rates: Rates, rng: np.random.Generator
+    ) -> Sample:
+        """The first `length` bases of a sample of `source`."""
+        mutations = plant(source, rates, rng)
+        within = [change for change in changes if change.start > 0 and change.stop < len(source)]
+        return cut(rearrange(source, clear(mutations, within), within), 0, length)
 
     def lay(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
         return self._asked(beside, sample, sample.origin - start)
@@ -86,6 +112,8 @@ class Paired(Comparison):
         held = (places >= 0) & (places < len(before))
         distance = np.where(held, len(before) + 1 + np.arange(len(places)) - places, -1)
         targets = {name: np.where(held, target, IGNORE).astype(np.int8) for name, target in truth(sample).items()}
+        if "inversion" in self.outputs:
+            targets["inversion"] = np.where(held, inverted(sample), IGNORE).astype(np.int8)
         if "restore" in self.outputs:
             targets["restore"] = np.full(len(held), IGNORE, np.int8)
         return Example(sample.bases, None, targets, sample.events, before, distance=distance)

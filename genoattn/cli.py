@@ -14,6 +14,7 @@ from genoattn.signature import hint
 PROGRAMS = {
     "train": "train a mutation detector on a genome and report how good it is",
     "compare": "compare attention layers on one task: quality, cost and a verdict",
+    "plan": "say what a training run would cost, its memory before all, before it runs",
     "evaluate": "report how good a checkpoint is on a genome and its variants",
     "context": "tell how far away a base may be and still change what a checkpoint answers",
     "tokenizer": "tell what a mutation does to the tokens of a window, and the frame of the tokens to scores",

@@ -1,7 +1,9 @@
 """What a run costs: parameters, FLOPs and state of the attention layers as predicted, memory and speed as measured."""
 
+import contextlib
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -18,6 +20,26 @@ def predicted(model: SequenceModel, length: int) -> dict[str, int]:
         "attention_flops": sum(layer.flops(length) for layer in layers),
         "attention_state_bytes": sum(layer.state_bytes(length) for layer in layers),
     }
+
+
+def forget_peak(device: torch.device) -> None:
+    """Have `peak_bytes` begin at what is held now; where the system has no means to, it goes on from all that was."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # Linux, and not in every container
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def held_bytes(device: torch.device) -> int:
+    """The memory held now: by tensors on a GPU where there is one, else resident memory of this whole process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_bytes(device)
+    return pages * resource.getpagesize()
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -69,7 +69,7 @@ def fit(
     with warnings.catch_warnings():
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
-        trainer = _trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
+        trainer = build_trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
         device = trainer.strategy.root_device
         mixes = [block.mix for block in learner.model.blocks if isinstance(block.mix, Attention)]
         kinds = dict.fromkeys(f"{type(mix).__name__} ({mix.backend(device)})" for mix in mixes)
@@ -90,7 +90,8 @@ def fit(
     return Fitted(seconds, bases, trainer.global_step, stop.interrupted, tokens, share)
 
 
-def _trainer(settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
+def build_trainer(settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
+    """Lightning's trainer as the config's `trainer` has it: device, precision, steps and when it validates."""
     try:
         return Trainer(
             accelerator=settings.accelerator,

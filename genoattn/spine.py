@@ -145,6 +145,14 @@ class Compare(Train):
 
 
 @dataclass(frozen=True)
+class Plan(Train):
+    """What every plan of a training run has."""
+
+    measure: bool
+    memory: str | None
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """What every evaluation has."""
 
@@ -200,6 +208,7 @@ class Kernels:
 SPINE: dict[str, type] = {
     "train": Train,
     "compare": Compare,
+    "plan": Plan,
     "evaluate": Evaluate,
     "context": Context,
     "tokenizer": Audit,

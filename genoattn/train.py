@@ -124,8 +124,8 @@ def build_seeded(config: DictConfig, task: Task, tokenizer: Tokenizer, key: str)
         return build(config, task, tokenizer, key)  # type: ignore[arg-type]
 
 
-def learn(config: DictConfig, key: str, parts: Parts, source: Source, run: Path, loggers: list[Logger]) -> Fitted:
-    """Train one model with the same data, seed, schedule and number of steps as any other of the run."""
+def prepare(config: DictConfig, parts: Parts, source: Source) -> tuple[Learner, GenomeData]:
+    """What learns, and from what: the same data, seed, schedule and number of steps for every model of a run."""
     settings, data = config.trainer, config.data
     total = settings.max_steps * settings.accumulate * data.batch
     make = partial(examples_of, source, data=data, task=parts.task, total=total)
@@ -143,12 +143,19 @@ def learn(config: DictConfig, key: str, parts: Parts, source: Source, run: Path,
     learner = Learner(
         parts.model, parts.task.outputs, instantiate(config.optimizer), instantiate(config.schedule), settings.max_steps
     )
+    return learner, module
+
+
+def learn(config: DictConfig, key: str, parts: Parts, source: Source, run: Path, loggers: list[Logger]) -> Fitted:
+    """Train one model of the run."""
+    settings = config.trainer
+    learner, module = prepare(config, parts, source)
     resume = Path(settings.resume) if settings.resume else None
     if resume and key == "control":  # as far as the resumed run had come with it
         beside = resume.parent.parent / key / "checkpoints" / resume.name
         resume = beside if beside.is_file() else None
     fitted = fit(key, learner, module, settings, run if key == "attention" else run / key, loggers, resume)
-    passed = training.maker.passed_over + held_out.maker.passed_over
+    passed = module.training.maker.passed_over + module.validation.maker.passed_over
     if passed:
         print(f"{passed} windows that are mostly N were passed over")
     if fitted.interrupted:

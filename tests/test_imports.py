@@ -17,10 +17,11 @@ LAYERS = (
     {"data", "predict"},
     {"parts"},
     {"learner", "cost", "assemble", "callbacks", "evaluation", "influence", "tracking", "report"},
-    {"fitting", "exams", "tuning", "loaded", "comparison", "matching"},
+    {"fitting", "measuring", "exams", "tuning", "loaded", "comparison", "matching"},
     {"design", "launching"},
     {"collected"},
     {"train", "evaluate", "context", "tokenizer", "doctor", "compare"},
+    {"plan"},
     {"cli"},
     {"__main__"},
 )
@@ -29,10 +30,10 @@ LAYERS = (
 ONLY = {
     "Bio": {"genome"},
     "pysam": {"genome"},
-    "lightning": {"data", "learner", "callbacks", "fitting", "tracking", "report", "train"},
+    "lightning": {"data", "learner", "callbacks", "fitting", "tracking", "report", "train", "measuring"},
     "hydra": {
         *("config", "overrides", "assemble", "launching", "matching"),
-        *("train", "evaluate", "context", "tokenizer", "doctor", "compare"),
+        *("train", "evaluate", "context", "tokenizer", "doctor", "compare", "plan"),
     },
     "peft": {"tuning"},
     "wandb": {"tracking"},

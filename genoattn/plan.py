@@ -1,0 +1,61 @@
+"""Say what a training run would cost before it runs: predicted, and where asked for measured by a few of its steps."""
+
+import logging
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning import seed_everything
+from omegaconf import DictConfig
+
+from genoattn import cost
+from genoattn.assemble import build_tokenizer, open_source
+from genoattn.fitting import build_trainer
+from genoattn.measuring import measure
+from genoattn.report import Sheet, write_json
+from genoattn.tasks.base import Task
+from genoattn.train import announce, build_seeded, prepare
+from genoattn.tuning import open_earlier, settle
+
+
+def main(config: DictConfig) -> None:
+    """Build what `train` would build under the same overrides, and leave plan.json and a table."""
+    chosen, overrides = HydraConfig.get().runtime, list(HydraConfig.get().overrides.task)
+    folder = Path(chosen.output_dir)
+    earlier = open_earlier(config.checkpoint) if config.checkpoint else None
+    config = settle(config, earlier, overrides)
+    attention = str(earlier.about["name"] if earlier else chosen.choices["attention"])
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    seed_everything(config.seed, verbose=False)
+
+    task: Task = instantiate(config.task)
+    source = open_source(config.data, task, config.seed)
+    announce(source)
+    parts = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
+    learner, data = prepare(config, parts, source)
+    tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
+    predicted: dict[str, float] = dict(cost.predicted(parts.model, tokens)) | {"tokens": tokens}
+    measured = None
+    if config.measure:
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        trainer = build_trainer(config.trainer, folder, [], [])
+        measured = measure(learner, data, trainer)
+    write_json(folder / "plan.json", {"predicted": predicted, "measured": measured}, indent=2)
+    table(attention, predicted, measured or {}).print()
+    print(f"run folder: {folder}")
+
+
+def table(attention: str, predicted: dict[str, float], measured: dict[str, float]) -> Sheet:
+    """A row for each figure, as predicted and as measured."""
+    rows = [[name, _told(name, predicted.get(name)), _told(name, measured.get(name))] for name in predicted | measured]
+    return Sheet(f"a training of attention={attention}", ["", "predicted", "measured"], rows)
+
+
+def _told(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if name.endswith("_bytes"):
+        return f"{value / 2**20:,.1f} MiB"
+    return f"{value:,.3g}" if name.startswith("seconds") else f"{value:,.0f}"

@@ -1,30 +1,34 @@
 """Layers brought to equal parameters and FLOPs: counts held to torch's own, and what cannot be matched is refused."""
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from genoattn.assemble import build
-from genoattn.config import compose
+from genoattn.config import check, compose
 from genoattn.errors import UserError
 from genoattn.matching import match, model_flops
 from genoattn.model import SequenceModel
+from genoattn.spine import Train
 
 LAYERS = ("full", "window", "linear", "sparse", "hierarchical", "based", "none", "conv")
 TOKENS = 513
 REACH = 5
 
 
-def config(layer: str, *words: str):
-    return compose("train", ["task=paired", f"attention={layer}", "data.length=256", *words])
+@cache
+def config(layer: str, *words: str) -> DictConfig:
+    return compose("train", ["task=paired", f"attention={layer}", *words])
 
 
-def built(layer: str, *words: str) -> SequenceModel:
-    made = config(layer, *words)
+def built(made: DictConfig, overrides: Sequence[str] = ()) -> SequenceModel:
+    made = OmegaConf.merge(made, OmegaConf.from_dotlist(list(overrides)))  # type: ignore[assignment]
     return build(made, instantiate(made.task), instantiate(made.tokenizer)).model
 
 
@@ -69,7 +73,7 @@ def test_flops_outside_attention_are_those_that_torch_counts(settings: dict[str,
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_flops_of_a_model_are_those_that_torch_counts(layer: str):
-    model = built(layer)
+    model = built(config(layer))
     assert model_flops(model, TOKENS) == pytest.approx(counted(model, TOKENS), rel=0.02)
 
 
@@ -81,30 +85,31 @@ def test_parameters_are_matched():
         found = match(configs, "parameters", TOKENS)
         assert list(found) == list(order) and found[order[0]].overrides == []
         assert {layer: OmegaConf.to_yaml(one) for layer, one in configs.items()} == before
-        target = parameters(built(order[0]))
+        target = parameters(built(configs[order[0]]))
         for layer, one in found.items():
-            count = parameters(built(layer, *one.overrides))
+            count = parameters(built(configs[layer], one.overrides))
             assert (count, target) == (one.count, one.target) and one.off == count / target - 1
             assert abs(count - target) <= 2 * 129 / 2  # half of a channel in each of the two MLPs of dim 64
-    assert abs(parameters(built("none")) / parameters(built("full")) - 1) > 0.1  # they differ unmatched
+    assert abs(parameters(built(config("none"))) / parameters(built(config("full"))) - 1) > 0.1  # they differ unmatched
 
 
 def test_flops_are_matched():
     found = match({layer: config(layer) for layer in LAYERS}, "flops", TOKENS)
-    target = counted(built("full"), TOKENS)
-    assert found["full"].overrides == [] and abs(counted(built("none"), TOKENS) / target - 1) > 0.3
+    target = counted(built(config("full")), TOKENS)
+    assert found["full"].overrides == [] and abs(counted(built(config("none")), TOKENS) / target - 1) > 0.3
     for layer, one in found.items():
-        model = built(layer, *one.overrides)
+        model = built(config(layer), one.overrides)
         assert model_flops(model, TOKENS) == one.count and abs(one.off) < 0.005
         assert counted(model, TOKENS) == pytest.approx(target, rel=0.05)
 
 
-def test_a_match_is_the_same_in_any_width():
-    """Widths that are no power of two, where channels over dim has no end."""
-    words = ("model.dim=36", "model.depth=3")
+def test_overrides_are_what_a_user_may_write():
+    """At a width that is no power of two, where most numbers of channels are no short fraction of it."""
+    words = ("model.dim=48", "model.depth=3")
     found = match({layer: config(layer, *words) for layer in ("full", "none")}, "parameters", TOKENS)["none"]
-    assert parameters(built("none", *words, *found.overrides)) == found.count
-    assert abs(found.off) < 0.002
+    written = config("none", *words, *found.overrides)
+    check(written, Train)
+    assert parameters(built(written)) == found.count and abs(found.off) < 0.002
 
 
 def test_what_cannot_be_matched_is_refused():

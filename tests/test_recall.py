@@ -100,9 +100,9 @@ def test_an_example_is_a_function_of_its_generator():
 
 def test_distances_double_alike():
     task = Recall(pairs=1, key=8, value=4, distance=(12, 3072))
-    distances = [window(task, 4096, seed).queries[0].distance for seed in range(400)]
+    distances = [window(task, 4096, seed).queries[0].distance for seed in range(200)]
     counts = np.histogram(np.log2(distances), bins=np.log2([12, 48, 192, 768, 3073]))[0]
-    assert counts.sum() == 400 and (np.abs(counts - 100) < 35).all()
+    assert counts.sum() == 200 and (np.abs(counts - 50) < 22).all()
 
 
 @pytest.mark.parametrize("form", ["masked", "causal"])
@@ -110,7 +110,7 @@ def test_nothing_but_the_key_tells_a_needle_from_its_rivals(form: Any):
     """Whatever picks a copy without reading the query is right as often as a coin; where they lie, what they hold."""
     task = Recall(pairs=1, key=8, value=4, delta=1, rivals=1, distance=(12, 500), opposite=0.5, form=form)
     right = {"nearest": 0, "first": 0, "richer in G and C": 0, "greater at the base that differs": 0}
-    count = 400
+    count = 250
     for seed in range(count):
         example = window(task, 512, seed)
         (query,) = example.queries
@@ -122,18 +122,13 @@ def test_nothing_but_the_key_tells_a_needle_from_its_rivals(form: Any):
         right["first"] += places[0] < places[1]
         right["richer in G and C"] += (gc[0] > gc[1]) + 0.5 * (gc[0] == gc[1])
         right["greater at the base that differs"] += tuple(keys[0]) > tuple(keys[1])
-    assert all(abs(share / count - 0.5) < 0.1 for share in right.values()), right
+    assert all(abs(share / count - 0.5) < 0.12 for share in right.values()), right
 
 
 def test_letters_are_as_common_as_in_the_haystack():
     task = Recall(pairs=4, key=16, value=8)
-    planted = np.concatenate(
-        [
-            window(task, 512, seed).bases[q.start - 16 : q.stop]
-            for seed in range(40)
-            for q in window(task, 512, seed).queries
-        ]
-    )
+    examples = [window(task, 512, seed) for seed in range(40)]
+    planted = np.concatenate([one.bases[q.start - 16 : q.stop] for one in examples for q in one.queries])
     shares = np.bincount(planted, minlength=4) / len(planted)
     np.testing.assert_allclose(shares, [0.347, 0.153, 0.153, 0.347], atol=0.03)
 
@@ -183,7 +178,7 @@ def test_what_cannot_be_placed():
         window(task, 100, 0)
 
 
-SMALL = ("experiment=smoke", "task=recall", "task.pairs=2", "task.key=8", "task.value=2", "curriculum=none")
+SMALL = ("experiment=smoke", "task=recall", "task.pairs=1", "task.key=8", "task.value=2", "curriculum=none")
 SMALL += ("trainer.threads=1", "data.length=96", "test.windows=12", "test.resamples=5")
 
 
@@ -201,8 +196,8 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids=["masked", "causal"],
 )
 def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Path, tmp_path: Path):
-    train = ["train", *SMALL, *words, "task.pairs=1", f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run"]
-    assert main([word for word in train if word != "task.pairs=2"]) == 0
+    given = (*SMALL, *words, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run")
+    assert main(["train", *given]) == 0
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert found["test/queries"] == 12 and 0 <= found["test/exact"] <= found["test/accuracy"] <= 1
     assert found["lookup/test/exact"] == found["lookup/test/accuracy"] == 1
@@ -233,9 +228,10 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
             "an overlapping token already reads",
         ),
         (("task.form=causal", "model.causal=true", "rc=average"), "rc must be none or augment with task.form=causal"),
-        (("curriculum.length=20",), "cannot hold a query and its needle(s)"),
+        (("curriculum=anneal", "curriculum.length=20"), "cannot hold a query and its needle(s)"),
     ],
 )
 def test_mistakes_read_well(words, sentence: str, fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["train", *SMALL, *words, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run"]) == 2
+    given = {word.split("=")[0]: word for word in (*SMALL, *words)}
+    assert main(["train", *given.values(), f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run"]) == 2
     assert sentence in capsys.readouterr().err

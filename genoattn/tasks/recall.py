@@ -13,8 +13,10 @@ from genoattn.genome.mutate import Rates
 from genoattn.objective import IGNORE, Output
 from genoattn.tasks.base import MASKED, SHOWN, Example, Query, Task
 
-TRIES = 500
-"""How often a place, a value or a whole window is drawn again before it is held to be impossible."""
+TRIES = 200
+"""How often a place for a query or values that differ are drawn again before it is held to be impossible."""
+WINDOWS = 50
+"""How often a whole window is."""
 MARGIN = 64
 """How many times as many k-mers as bases there must be, so that a key is rarely met by chance."""
 
@@ -128,7 +130,7 @@ class Recall(Task):
         haystack = rng.integers(0, 4, length, np.uint8) if self.haystack == "random" else reference[:length]
         known = haystack[haystack < 4]
         letters = known if len(known) else np.arange(4, dtype=np.uint8)
-        for _ in range(TRIES):
+        for _ in range(WINDOWS):
             groups = self._places(length, rng)
             planted = None if groups is None else self._planted(haystack, groups, letters, rng)
             if groups is not None and planted is not None:
@@ -169,9 +171,9 @@ class Recall(Task):
                 drawn = rng.integers(low, high + 1, 1 + self.rivals)
             else:
                 drawn = np.exp(rng.uniform(log(low), log(high + 1), 1 + self.rivals)).astype(np.int64)
-            apart = np.clip(drawn, low, high)
-            query = int(rng.integers(apart.max(), farthest + 1))
-            yield _Group(query, tuple((query - apart).tolist()), bool(rng.random() < self.opposite))
+            apart = [min(max(one, low), high) for one in drawn.tolist()]
+            query = int(rng.integers(max(apart), farthest + 1))
+            yield _Group(query, tuple(query - one for one in apart), bool(rng.random() < self.opposite))
 
     def _planted(
         self, haystack: np.ndarray, groups: Sequence[_Group], letters: np.ndarray, rng: np.random.Generator
@@ -187,7 +189,7 @@ class Recall(Task):
             planted.append((keys, values))
         text = bases.tobytes()
         for keys, values in planted:
-            if len(np.unique(values, axis=0)) < len(values):
+            if not _differ(values):
                 return None
             for number, key in enumerate(keys):  # the needle's own stands at the query too
                 met = sum(_count(text, strand.tobytes()) for strand in (key, reverse_complement(key)))
@@ -196,17 +198,16 @@ class Recall(Task):
         return bases
 
     def _keys(self, letters: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "copies key"]:
-        keys = np.tile(rng.choice(letters, self.key), (1 + self.rivals, 1))
+        keys = np.tile(letters[rng.integers(len(letters), size=self.key)], (1 + self.rivals, 1))
         for place in rng.choice(self.key, self.delta or 0, replace=False):
             keys[:, place] = rng.permutation(4)[: 1 + self.rivals]
         return keys
 
     def _values(self, letters: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "copies value"]:
-        values = rng.choice(letters, (1 + self.rivals, self.value))
         for _ in range(TRIES):
-            if len(np.unique(values, axis=0)) == len(values):
+            values = letters[rng.integers(len(letters), size=(1 + self.rivals, self.value))]
+            if _differ(values):
                 break
-            values = rng.choice(letters, values.shape)
         return values
 
     def _asked(self, bases: UInt8[np.ndarray, "length"], groups: Sequence[_Group]) -> Example:
@@ -232,6 +233,10 @@ def _free(group: _Group, taken: Sequence[int], unit: int) -> bool:
             return False
         placed.append(start)
     return True
+
+
+def _differ(values: np.ndarray) -> bool:
+    return len({value.tobytes() for value in values}) == len(values)
 
 
 def _count(text: bytes, word: bytes) -> int:

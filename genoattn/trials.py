@@ -34,7 +34,7 @@ STRETCH = 8192
 """Bases of a window that are resampled as one."""
 
 Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length columns"]]]
-"""Gives every base of each example a probability of each output, in the order of COLUMNS; the last may be lacking."""
+"""Gives every base of each example a probability of each output, in the order of COLUMNS; the last may be left out."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Trial:
         """The scores of all of the trial's bases."""
         table = np.zeros((self.bases, len(self.targets)))
         for scored, (offset, low, high) in zip(scorer(self.examples), self.places, strict=True):
-            table[offset + low : offset + high, : scored.shape[1]] = scored[low:high]
+            table[offset + low : offset + high, : scored.shape[1]] = scored[low:high, : table.shape[1]]
         return table
 
 

@@ -5,14 +5,22 @@ from math import ceil, log
 from typing import NamedTuple, final
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
-from genoattn.genome.aligner import Calls
-from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.alphabet import COMPLEMENT, reverse_complement
 from genoattn.genome.mutate import Mutation, apply
 
 MISMATCH = -4
 """What a mismatch weighs against a match of 1 beyond the outermost anchors, as in the aligner."""
+
+
+class Found(NamedTuple):
+    """Which sample bases are called substituted or inserted, before which bases are gone, and which are inverted."""
+
+    substituted: Bool[np.ndarray, "sample"]
+    inserted: Bool[np.ndarray, "sample"]
+    missing: Bool[np.ndarray, "sample"]
+    inverted: Bool[np.ndarray, "sample"]
 
 
 class Anchor(NamedTuple):
@@ -31,12 +39,13 @@ class LookupCaller:
     bases, so that few occur by chance. Anchors of the strand that has more of them are chained (with a logarithmic cost
     of changing the diagonal, as minimap2's). Between two of one diagonal what differs is substituted; where the
     diagonal changes bases are inserted or gone, at the place that leaves the fewest differences, then left-aligned.
-    Beyond the outermost anchors the diagonal is followed as long as it pays (ungapped extension, as BLAST's).
+    Beyond the outermost anchors the diagonal is followed as long as it pays (ungapped extension, as BLAST's). Where
+    anchors of the other strand lie between two of one diagonal, a stretch that explains them is inverted.
     """
 
-    def __call__(self, reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"]) -> Calls:
+    def __call__(self, reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"]) -> Found:
         """Calls for a sample of either strand that overlaps the reference anywhere; none where it finds no anchor."""
-        calls = Calls(*(np.zeros(len(sample), np.bool_) for _ in range(3)))
+        calls = Found(*(np.zeros(len(sample), np.bool_) for _ in range(4)))
         k = 3 + ceil(log(max(4, 2 * len(reference)), 4))
         other = reverse_complement(reference)
         places = anchored(reference, other, sample, k)
@@ -48,8 +57,13 @@ class LookupCaller:
         begin, end, mutations = _read(reference, sample, chained)
         first, last = begin + chained[0].diagonal, end + chained[-1].diagonal
         found = apply(reference[first:last], [_moved(one, -first) for one in mutations])
-        for mask, told in zip(calls, (found.substituted, found.inserted, found.missing), strict=True):
+        for mask, told in zip(calls[:3], (found.substituted, found.inserted, found.missing), strict=True):
             mask[begin:end] = told
+        turned = _runs(places[1], k)
+        for left, right in pairwise(chained):
+            start, stop = _inversion(reference, sample, left, right, turned)
+            calls.inverted[start:stop] = True
+        calls.substituted[calls.inverted] = False
         return calls
 
 
@@ -154,6 +168,30 @@ def _turn(reference: np.ndarray, sample: np.ndarray, left: Anchor, right: Anchor
     after = sample[low + came : right.start] != reference[low + came + right.diagonal : right.start + right.diagonal]
     differing = np.concatenate([[0], np.cumsum(before)]) + np.concatenate([np.cumsum(after[::-1])[::-1], [0]])
     return low + int(differing.argmin())
+
+
+def _inversion(
+    reference: np.ndarray, sample: np.ndarray, left: Anchor, right: Anchor, turned: list[Anchor]
+) -> tuple[int, int]:
+    """The sample bases between two anchors that are inverted, the fewest that leave the fewest differences, if any."""
+    low, high, diagonal = left.stop, right.start, left.diagonal
+    within = [one for one in turned if low <= (one.start + one.stop) // 2 < high]  # their ends may match by chance
+    if diagonal != right.diagonal or not within:
+        return low, low
+    # Base i of an inverted stretch is the complement of what stands at place `turn` + diagonal - i.
+    turn = len(reference) - 1 - max(within, key=lambda one: one.stop - one.start).diagonal - diagonal
+    first = max(low, turn + 1 - high)
+    starts = np.arange(first, turn // 2 + 1)
+    stops = turn + 1 - starts
+    inside = np.arange(first, turn + 1 - first)
+    there = reference[inside + diagonal]
+    gained = (there != sample[inside]).astype(int) - (COMPLEMENT[there[::-1]] != sample[inside])
+    spared = np.concatenate([[0], np.cumsum(gained)])
+    worth = spared[stops - first] - spared[starts - first]
+    if len(worth) == 0 or worth.max() <= 0:
+        return low, low
+    best = len(worth) - 1 - int(worth[::-1].argmax())  # the shortest of the best
+    return int(starts[best]), int(stops[best])
 
 
 def _substitutions(reference: np.ndarray, sample: np.ndarray, start: int, stop: int, diagonal: int) -> list[Mutation]:

@@ -1,0 +1,157 @@
+"""One detector a layer, trained at 32,768 bases, on unseen E. coli in windows of 1 k to 2^20 bases.
+
+python benchmarks/long.py [LAYER ...] [--steps 60] [--bases 1048576] [--readme]
+
+Mutations are planted at the rates of a real strain (conf/experiment/long.yaml). Each training and each evaluation is a
+program of its own with a run folder of its own under --runs; what has its metrics.json is not repeated, so that a
+benchmark that was stopped goes on. At every length about --bases bases are tested. Times are those of scoring on one
+thread: seconds of the processor, which other processes do not lengthen much, and seconds of the clock.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from measure import machine, today, versions
+from tables import Sheet, markdown, show, write_between
+
+HERE = Path(__file__).parent
+LAYERS = ("none", "window", "linear", "based", "hierarchical", "sparse", "delta")
+LENGTHS = (2**10, 2**14, 2**17, 2**20)
+DRIFTING = ("linear",)
+"""Layers that are tested without the coarse alignment too, where windows are longer than its pieces."""
+GENOME = "data/ecoli_MG1655.fa.gz"
+KINDS = ("snv", "insertion", "deletion")
+
+
+def run(program: str, folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    """The figures of a run, which is made where its folder does not hold them; `{"error": …}` where it failed."""
+    file = folder / "metrics.json"
+    if not file.is_file():
+        command = [sys.executable, "-m", "genoattn", program, *words, f"hydra.run.dir={folder}"]
+        surroundings = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+        print(" ".join(command[1:]), flush=True)
+        done = subprocess.run(command, cwd=HERE.parent, env=surroundings, capture_output=True, text=True, check=False)
+        if done.returncode == 130:
+            raise KeyboardInterrupt
+        if done.returncode or not file.is_file():
+            return {"error": (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}
+    return json.loads(file.read_text("utf-8"))
+
+
+def without_anchors(trained: Path, folder: Path) -> Path:
+    """A copy of a run's model whose task does not lay the reference anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(trained / "model", folder / "model", dirs_exist_ok=True)
+    file = folder / "model" / "model.json"
+    about = json.loads(file.read_text("utf-8"))
+    about["task"]["anchor"] = None
+    file.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    return folder
+
+
+def evaluated(checkpoint: Path, folder: Path, length: int, bases: int) -> dict[str, Any]:
+    """What a model makes of windows of one length."""
+    windows = max(1, bases // length)
+    words = [f"checkpoint={checkpoint}", f"data.fasta={GENOME}", f"data.length={length}"]
+    words += ["test=real", f"test.windows={windows}"]
+    return summary(run("evaluate", folder / f"{length}x{windows}", words)) | {"windows": windows}
+
+
+def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's metrics.json is kept: AUPRC by kind with its interval, and what scoring took."""
+    if "error" in figures:
+        return dict(figures)
+    kinds = {
+        kind: {name: figures[f"test/{kind}/{name}"] for name in ("events", "auprc", "auprc_low", "auprc_high")}
+        | {"untrained": figures.get(f"untrained/test/{kind}/auprc")}
+        for kind in KINDS
+        if f"test/{kind}/auprc" in figures
+    }
+    costs = {key.removeprefix("cost/"): value for key, value in figures.items() if key.startswith("cost/score")}
+    return {"kinds": kinds, **costs}
+
+
+def layer(name: str, home: Path, steps: int, bases: int) -> dict[str, Any]:
+    """Train a layer, and evaluate it at every length."""
+    words = ["experiment=long", f"attention={name}", "control=null", "trainer.threads=1", f"trainer.max_steps={steps}"]
+    trained = run("train", home / "train", words)
+    if "error" in trained:
+        return {"layer": name, "error": trained["error"], "lengths": {}}
+    found = {
+        "layer": name,
+        "steps": steps,
+        "parameters": trained["cost/parameters"],
+        "train_seconds": trained["cost/train_seconds"],
+        "train_bases_per_second": trained["cost/bases_per_second"],
+        "lengths": {str(length): evaluated(home / "train", home, length, bases) for length in LENGTHS},
+    }
+    if name in DRIFTING:
+        plain = without_anchors(home / "train", home / "drifting")
+        found["drifting"] = {str(length): evaluated(plain, plain, length, bases) for length in LENGTHS[1:]}
+    return found
+
+
+def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
+    """A line for each layer and length."""
+    lines = []
+    for row in rows:
+        for title, key in (("", "lengths"), (", no anchors", "drifting")):
+            for length, found in row.get(key, {}).items():
+                lines.append([row["layer"] + title, f"{int(length):,}", *_cells(found)])
+        if "error" in row:
+            lines.append([row["layer"], "training", row["error"], *[""] * (len(KINDS) + 2)])
+    columns = ["attention", "window (bases)", *(f"{kind} AUPRC [95 %], of events" for kind in KINDS)]
+    columns += ["scoring, processor s", "s", "thousand bases/s", "peak memory"]
+    return Sheet("detectors trained at 32,768 bases, on unseen E. coli at the rates of a real strain", columns, lines)
+
+
+def _cells(found: Mapping[str, Any]) -> list[str]:
+    if "error" in found:
+        return [found["error"], *[""] * (len(KINDS) + 3)]
+    kinds = [found["kinds"].get(kind) for kind in KINDS]
+    cells = [
+        "–"
+        if one is None
+        else f"{one['auprc']:.3f} [{one['auprc_low']:.3f}–{one['auprc_high']:.3f}], {one['events']:,}"
+        for one in kinds
+    ]
+    taken, bases = found["score_cpu_seconds"], found["scored_bases"]
+    peak = f"{found['score_peak_bytes'] / 2**30:.2f} GiB"
+    return [*cells, f"{taken:.1f}", f"{found['score_seconds']:.1f}", f"{bases / taken / 1e3:.0f}", peak]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains, evaluates, saves the figures after each layer, and draws the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(LAYERS))
+    parser.add_argument("--steps", type=int, default=60, help="training steps of 32,768 bases")
+    parser.add_argument("--bases", type=int, default=2**20, help="bases tested at every length, about")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/long"), help="where run folders are made and looked for"
+    )
+    parser.add_argument("--json", type=Path, default=HERE / "long.json", help="where the figures are saved")
+    parser.add_argument("--table", action="store_true", help="draw what the file holds, and run nothing")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    options = parser.parse_args(arguments)
+    if options.table:
+        saved = json.loads(options.json.read_text("utf-8"))
+    else:
+        saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": []}
+        for name in options.layers or LAYERS:
+            home = options.runs.absolute() / f"{name}_{options.steps}"
+            saved["rows"].append(layer(name, home, options.steps, options.bases))
+            options.json.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
+    show([sheet(saved["rows"])])
+    if options.readme:
+        write_between(HERE.parent / "README.md", "benchmarks/long", markdown(sheet(saved["rows"])))
+
+
+if __name__ == "__main__":
+    main()

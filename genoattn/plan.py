@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
     parts = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
     learner, data = prepare(config, parts, source)
     tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
-    predicted: dict[str, float] = dict(cost.predicted(parts.model, tokens)) | {"tokens": tokens}
+    predicted: dict[str, float] = {**cost.predicted(parts.model, tokens), "tokens": tokens}
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

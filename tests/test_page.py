@@ -15,7 +15,6 @@ import pytest
 
 from genoattn import comparison as reports
 from genoattn.comparison.content import missing, plain
-from genoattn.comparison.quality_plots import front
 from genoattn.comparison.style import look, short
 
 LAYERS = ["full", "window", "linear", "sparse", "hierarchical", "based", "<mine & yours>"]
@@ -340,11 +339,6 @@ def test_no_two_layers_look_alike(whole: dict[str, Any]) -> None:
     assert len({one["color"] for one in looks}) == len({one["marker"] for one in looks}) == len(looks)
     named = {**whole, "layers": [*BASELINES, *LAYERS]}  # baselines that were named as layers too
     assert [look(named, layer) for layer in [*BASELINES, *LAYERS]] == looks
-
-
-def test_the_front_is_what_nothing_beats() -> None:
-    points = {"a": (1.0, 0.5), "b": (2.0, 0.4), "c": (2.0, 0.7), "d": (3.0, 0.7), "e": (9.0, 0.9)}
-    assert front(points) == ["a", "c", "e"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from genoattn.comparison.content import estimates, layers, lengths, measure, of,
 from genoattn.comparison.style import Plot, cost_axis, dodge, finish, length_axis, look, panels
 from genoattn.comparison.tables import MEBI
 from genoattn.comparison.words import INTERVAL, basis
+from genoattn.frontier import front
 
 PRICES: Mapping[str, Callable[[Mapping], float | None]] = {
     "seconds to read a million bases": lambda cost: (
@@ -200,12 +201,3 @@ def tradeoff(comparison: Mapping) -> Plot | None:
     words = "Grey: the front; no layer on or above it is beaten both in mean quality and in that panel's cost."
     rest = f"{basis(comparison)}; {INTERVAL}; costs measured once"
     return finish(figure, comparison, [*present], ("tradeoff", f"{measure(comparison)} against cost", words, rest))
-
-
-def front(points: Mapping[str, tuple[int | float, int | float]]) -> list[str]:
-    """Those that no other beats in both cost and quality, the cheapest first."""
-    line: list[str] = []
-    for name in sorted(points, key=lambda one: (points[one][0], -points[one][1])):
-        if not line or points[name][1] > points[line[-1]][1]:
-            line.append(name)
-    return line

@@ -1,18 +1,24 @@
 """Say what a training run would cost before it runs: predicted, and where asked for measured by a few of its steps."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import seed_everything
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from genoattn import cost
 from genoattn.assemble import build_tokenizer, open_source
+from genoattn.data import GenomeData
+from genoattn.errors import UserError
 from genoattn.fitting import build_trainer
+from genoattn.learner import Learner
 from genoattn.measuring import measure
+from genoattn.parts import Parts
+from genoattn.planning import LONGEST, TRIED, Forecast, available, forecast
 from genoattn.report import Sheet, write_json
 from genoattn.tasks.base import Task
 from genoattn.train import announce, build_seeded, prepare
@@ -36,7 +42,10 @@ def main(config: DictConfig) -> None:
     parts = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
     learner, data = prepare(config, parts, source)
     tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
+    most = available(config.memory)
     predicted: dict[str, float] = {**cost.predicted(parts.model, tokens), "tokens": tokens}
+    predicted |= forecast(learner, data).figures() | {"available_bytes": most}
+    predicted["longest_length"] = longer(config, parts, learner, data).training.longest(most)
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -44,7 +53,34 @@ def main(config: DictConfig) -> None:
         measured = measure(learner, data, trainer)
     write_json(folder / "plan.json", {"predicted": predicted, "measured": measured}, indent=2)
     table(attention, predicted, measured or {}).print()
+    print(said(predicted, config.data.batch))
     print(f"run folder: {folder}")
+
+
+def longer(config: DictConfig, parts: Parts, learner: Learner, data: GenomeData) -> Forecast:
+    """The forecast from longer windows than the run's where those are short and the genome has such.
+
+    Of short windows what layers fill up to whole blocks would count too much.
+    """
+    if config.data.length < TRIED:
+        wide = config.copy()
+        OmegaConf.set_readonly(wide, False)
+        wide.data.length = TRIED
+        with suppress(UserError):
+            return forecast(*prepare(wide, parts, open_source(wide.data, parts.task, wide.seed)))
+    return forecast(learner, data)
+
+
+def said(predicted: dict[str, float], batch: int) -> str:
+    """Whether the run fits, and the longest windows that would."""
+    needed, most = predicted["training_peak_bytes"], predicted["available_bytes"]
+    verdict = "fits into" if needed <= most else "does not fit into"
+    longest = predicted["longest_length"]
+    length = f"{longest:,.0f}" if longest < LONGEST else f"{LONGEST:,.0f} or more"
+    return (
+        f"training takes about {needed / 2**30:.2f} GiB and {verdict} {most / 2**30:.2f} GiB; the longest windows that"
+        f" fit at data.batch={batch} are of {length} bases"
+    )
 
 
 def table(attention: str, predicted: dict[str, float], measured: dict[str, float]) -> Sheet:

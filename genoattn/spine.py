@@ -49,6 +49,7 @@ class Trainer:
     log_every: Count
     resume: str | None
     threads: Count | None
+    memory: Literal["check", "ignore"]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from genoattn.fitting import Fitted, fit
 from genoattn.genome.regions import sizes
 from genoattn.learner import Learner
 from genoattn.parts import Parts
+from genoattn.planning import refuse
 from genoattn.report import plot_training, publish, send
 from genoattn.tasks.base import Task
 from genoattn.tasks.curriculum import Curriculum
@@ -150,6 +151,8 @@ def learn(config: DictConfig, key: str, parts: Parts, source: Source, run: Path,
     """Train one model of the run."""
     settings = config.trainer
     learner, module = prepare(config, parts, source)
+    if settings.memory == "check":
+        refuse(learner, module)
     resume = Path(settings.resume) if settings.resume else None
     if resume and key == "control":  # as far as the resumed run had come with it
         beside = resume.parent.parent / key / "checkpoints" / resume.name

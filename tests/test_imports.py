@@ -17,7 +17,7 @@ LAYERS = (
     {"data", "predict"},
     {"parts"},
     {"learner", "cost", "assemble", "callbacks", "evaluation", "influence", "tracking", "report"},
-    {"fitting", "measuring", "exams", "tuning", "loaded", "comparison", "matching"},
+    {"fitting", "measuring", "planning", "exams", "tuning", "loaded", "comparison", "matching"},
     {"design", "launching"},
     {"collected"},
     {"train", "evaluate", "context", "tokenizer", "doctor", "compare"},

@@ -158,7 +158,11 @@ def test_a_shorter_window_asks_as_many_as_fit():
         ({"pairs": 9}, 512, "task.pairs=9 queries, each with 1 needle(s) of 32 bases, take 576 bases, more than half"),
         ({"key": 7}, 512, "task.key must be at least 8 to be unique among 512 bases of data.length, got 7"),
         ({"distance": (500, 600)}, 512, "task.distance begins at 500 bases, and a needle and its query in"),
-        ({"distance": (5, 2)}, 0, "task.distance must be null or two numbers of bases that rise, got [5, 2]"),
+        (
+            {"distance": (5, 2)},
+            0,
+            "task.distance must be null or the least and the greatest number of bases, got [5, 2]",
+        ),
         ({"delta": 25}, 0, "task.delta must be null or lie within 1 and the 24 bases of task.key, got 25"),
         ({"delta": 1, "rivals": 4}, 0, "task.rivals must be 1, 2 or 3"),
         ({"value": 0}, 0, "task.value must be at least 1, got 0"),
@@ -192,7 +196,10 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     "words",
-    [("task.delta=1", "task.rivals=1", "rc=average"), ("task.form=causal", "model.causal=true", "task.opposite=0.5")],
+    [
+        ("task.delta=1", "task.distance=[10,64]", "rc=average"),
+        ("task.form=causal", "model.causal=true", "task.opposite=0.5"),
+    ],
     ids=["masked", "causal"],
 )
 def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Path, tmp_path: Path):

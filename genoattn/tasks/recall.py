@@ -60,7 +60,7 @@ class Recall(Task):
         delta: int | None = None,
         rivals: int = 1,
         opposite: float = 0.0,
-        distance: tuple[int, int] | None = None,
+        distance: Sequence[int] | None = None,
         form: Literal["masked", "causal"] = "masked",
     ):
         for name, word, words in (("haystack", haystack, ("genome", "random")), ("form", form, ("masked", "causal"))):
@@ -77,8 +77,10 @@ class Recall(Task):
             )
         if not 0 <= opposite <= 1:
             raise UserError(f"task.opposite must be a share between 0 and 1, got {opposite}")
-        if distance is not None and not 0 < distance[0] <= distance[1]:
-            raise UserError(f"task.distance must be null or two numbers of bases that rise, got {list(distance)}")
+        if distance is not None and (len(distance) != 2 or not 0 < distance[0] <= distance[1]):
+            raise UserError(
+                f"task.distance must be null or the least and the greatest number of bases, got {list(distance)}"
+            )
         self.haystack, self.pairs, self.key, self.value = haystack, pairs, key, value
         self.delta, self.opposite, self.distance, self.form = delta, opposite, distance, form
         self.rivals = 0 if delta is None else rivals

@@ -22,6 +22,8 @@ SIMPLE = ("snv", "insertion", "deletion")
 LONG_KINDS = ("long insertion", "long deletion")
 EVENT_KINDS = (*LONG_KINDS, "duplication", "expansion", "contraction")
 """The kinds that have no figure per base: what is asked of their bases is asked of those of short indels too."""
+STRETCHES = ("inversion", "duplication", "expansion")
+"""The kinds that are scored by the mean of a stretch: the highest of so many bases would be high by chance."""
 CHUNK = 256
 """Events that are resampled at once."""
 LONG = 10
@@ -66,7 +68,8 @@ def gather(
 ) -> dict[str, Scored]:
     """Candidates by kind among the bases tested.
 
-    An event scores the maximum over all bases at which it could as well be placed, and is tested if its first is.
+    An event scores the maximum over all bases at which it could as well be placed, one of `STRETCHES` the highest mean
+    over a stretch of its size there; it is tested if its first base is.
     """
     touched = np.zeros(len(scores), np.bool_)
     found: dict[str, list[tuple[float, int]]] = {}
@@ -75,7 +78,8 @@ def gather(
         if not tested[event.start]:
             continue
         kind = kind_of(event)
-        best = float(scores[event.first : event.last, KINDS[kind]].max())
+        possible = scores[event.first : event.last, KINDS[kind]]
+        best = _best_stretch(possible, event.stop - event.start) if kind in STRETCHES else float(possible.max())
         found.setdefault(kind, []).append((best, int(windows[event.start])))
     quiet = tested & ~touched
     gathered = {}
@@ -89,6 +93,12 @@ def gather(
                 np.concatenate([where, windows[quiet]]),
             )
     return gathered
+
+
+def _best_stretch(scores: np.ndarray, size: int) -> float:
+    """The highest mean of `size` neighbours."""
+    total = np.concatenate([[0.0], np.cumsum(scores)])
+    return float((total[size:] - total[:-size]).max() / size)
 
 
 def best_threshold(scored: Scored) -> float:

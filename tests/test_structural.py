@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import COMPLEMENT, decode_bases, encode_bases, reverse_complement
-from genoattn.genome.mutate import Mutation, Rates, Sample, apply, plant
+from genoattn.genome.mutate import Event, Mutation, Rates, Sample, apply, plant
 from genoattn.genome.structural import Change, Structure, clear, rearrange
-from genoattn.metrics import COLUMNS
+from genoattn.metrics import COLUMNS, gather
 from genoattn.objective import IGNORE
 from genoattn.tasks.aligned import inverted
 from genoattn.tasks.base import Example
@@ -248,6 +248,19 @@ def test_structural_kinds_are_told_apart_in_the_exam():
         assert np.isnan(one.base_auprc) == (kind in structural - {"inversion"})
     narrow = trial.scores(lambda examples: [table[:, :3] for table in knowing(examples)])
     assert (narrow[:, :3] == scores[:, :3]).all() and not narrow[:, 3].any()  # a caller that knows of no inversions
+
+
+def test_a_stretch_scores_the_mean_of_its_best_place():
+    scores = np.zeros((12, 4))
+    scores[2:8, 3] = [0.1, 0.9, 0.5, 0.7, 0.3, 0.2]
+    scores[:6, 1] = [1.0, 0.0, 0.0, 0.4, 0.6, 0.8]
+    inversion = Event("inversion", 4, 3, 7, 2, 8, 3)  # bases 2 and 7 pair with each other
+    duplication = Event("duplication", 3, 0, 3, 0, 6, 0)
+    found = gather(scores, [duplication], np.zeros(12, np.int64), np.ones(12, np.bool_))
+    assert found["duplication"].scores[0] == pytest.approx(0.6)  # the second copy
+    found = gather(scores, [inversion], np.zeros(12, np.int64), np.ones(12, np.bool_))
+    assert found["inversion"].scores[0] == pytest.approx((0.9 + 0.5 + 0.7 + 0.3) / 4)
+    assert len(found["inversion"].scores) == 1 + 6
 
 
 def test_outputs_follow_what_is_planted():

@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from genoattn.assemble import build
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hybrid import cycle
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.none import NoAttention
 from genoattn.attention.window import WindowAttention
 from genoattn.block import AttentionFactory
+from genoattn.checkpoint import save_model
 from genoattn.cli import main
+from genoattn.config import compose
 from genoattn.genome.mutate import Rates
 from genoattn.influence import Curve, Seen, both, curve_of, effective, influence, near, nominal, steps
 from genoattn.model import SequenceModel
@@ -194,9 +199,13 @@ def test_the_program_leaves_what_a_comparison_reads(tmp_path: Path, capsys: pyte
     letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 12_000))
     fasta.write_text(f">a\n{letters}\n")
     run, folder = tmp_path / "run", tmp_path / "context"
-    words = ["experiment=smoke", "trainer.threads=1", "test.windows=2", "test.threshold_windows=2", "control=null"]
-    words += ["attention=window", "attention.left=4", "attention.right=4", f"data.fasta={fasta}"]
-    assert main(["train", *words, f"hydra.run.dir={run}"]) == 0
+    config = compose("train", ["experiment=smoke", "attention=window", "attention.left=4", "attention.right=4"])
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    parts = build(config, instantiate(config.task), instantiate(config.tokenizer))  # type: ignore[arg-type]
+    about = {key: plain[key] for key in ("tokenizer", "task", "model", "attention", "rc", "seed")}
+    about |= {"name": "window", "kept": {}, "untrained": {}, "length": 64, "split": "block", "genome": ["another"]}
+    save_model(run / "model", parts.model, about)
     asked = [f"checkpoint={run}", f"data.fasta={fasta}", "data.length=64", "windows=2"]
     assert main(["context", *asked, f"hydra.run.dir={folder}"]) == 0
     found = json.loads((folder / "context.json").read_text())

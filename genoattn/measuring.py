@@ -79,7 +79,7 @@ class Rehearsal:
         return time.perf_counter()
 
 
-def measure(learner: Learner, data: GenomeData, trainer: Trainer) -> dict[str, float]:
+def measure(learner: Learner, data: GenomeData, trainer: Trainer) -> dict[str, int | float]:
     """Seconds a step, bases a second and peak memory of training, and of answers to one batch at the full length.
 
     A step is one of the optimiser's (`trainer.accumulate` batches), and its time the mean over five points of the

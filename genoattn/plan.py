@@ -43,7 +43,7 @@ def main(config: DictConfig) -> None:
     learner, data = prepare(config, parts, source)
     tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
     most = available(config.memory)
-    predicted: dict[str, float] = {**cost.predicted(parts.model, tokens), "tokens": tokens}
+    predicted: dict[str, int | float] = {**cost.predicted(parts.model, tokens), "tokens": tokens}
     predicted |= forecast(learner, data).figures() | {"available_bytes": most}
     predicted["longest_length"] = longer(config, parts, learner, data).training.longest(most)
     measured = None
@@ -71,7 +71,7 @@ def longer(config: DictConfig, parts: Parts, learner: Learner, data: GenomeData)
     return forecast(learner, data)
 
 
-def said(predicted: dict[str, float], batch: int) -> str:
+def said(predicted: dict[str, int | float], batch: int) -> str:
     """Whether the run fits, and the longest windows that would."""
     needed, most = predicted["training_peak_bytes"], predicted["available_bytes"]
     verdict = "fits into" if needed <= most else "does not fit into"
@@ -83,13 +83,13 @@ def said(predicted: dict[str, float], batch: int) -> str:
     )
 
 
-def table(attention: str, predicted: dict[str, float], measured: dict[str, float]) -> Sheet:
+def table(attention: str, predicted: dict[str, int | float], measured: dict[str, int | float]) -> Sheet:
     """A row for each figure, as predicted and as measured."""
     rows = [[name, _told(name, predicted.get(name)), _told(name, measured.get(name))] for name in predicted | measured]
     return Sheet(f"a training of attention={attention}", ["", "predicted", "measured"], rows)
 
 
-def _told(name: str, value: float | None) -> str:
+def _told(name: str, value: int | float | None) -> str:
     if value is None:
         return ""
     if name.endswith("_bytes"):

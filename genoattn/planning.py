@@ -75,7 +75,7 @@ class Law:
     def __call__(self, length: int) -> float:
         return self.constant + self.linear * length + self.square * length**2
 
-    def longest(self, most: float) -> int:
+    def longest(self, most: int | float) -> int:
         """The longest window that takes at most so many bytes; 0 where none does."""
         low, high = 0, LONGEST
         while low < high:
@@ -93,7 +93,7 @@ class Forecast:
     forward: Law
     length: int
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, int | float]:
         """Flat, as plan.json has them."""
         return {
             "training_peak_bytes": self.training(self.length),
@@ -150,7 +150,7 @@ def refuse(learner: Learner, data: GenomeData) -> None:
     )
 
 
-def _bound(learner: Learner, data: GenomeData) -> float:
+def _bound(learner: Learner, data: GenomeData) -> int | float:
     """Bytes that a step takes at most, for all that is known of the layers: 256 numbers a token, block and channel."""
     model, length = learner.model, data.training.length
     tokens = length * _tokens_a_base(_batch(data, min(length, 64)))
@@ -160,7 +160,7 @@ def _bound(learner: Learner, data: GenomeData) -> float:
     return data.batch * (even + square)
 
 
-def available(asked: str | None = None) -> float:
+def available(asked: str | None = None) -> int | float:
     """Bytes that a run may take: those asked for, such as 8GiB, or what is free here (on a GPU where there is one)."""
     if asked is not None:
         return parse(asked)
@@ -183,7 +183,7 @@ def parse(size: str) -> int:
     return int(found)
 
 
-def _cgroup() -> float:
+def _cgroup() -> int | float:
     """What is left of this process's share of the machine, where it has been given one."""
     folder = Path("/sys/fs/cgroup")
     for most in (folder / "memory.max", folder / "memory" / "memory.limit_in_bytes"):
@@ -228,7 +228,7 @@ def _answered(learner: Learner, batch: Batch, streamed: bool) -> int:
     return live.peak
 
 
-def _law(lengths: Sequence[int], sizes: Sequence[float], fixed: float) -> Law:
+def _law(lengths: Sequence[int], sizes: Sequence[float], fixed: int) -> Law:
     """The law through what was seen, its parts not negative."""
     x = np.array(lengths, np.float64)
     columns = np.stack([np.ones_like(x), x, x * x], 1)

@@ -1,0 +1,115 @@
+"""Plans: what a run is predicted to hold, against tensors counted otherwise; and runs that cannot fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import strategies as st
+from test_train import write_genome
+
+from genoattn import planning
+from genoattn.assemble import build_tokenizer, open_source
+from genoattn.cli import main
+from genoattn.config import compose
+from genoattn.data import GenomeData
+from genoattn.errors import UserError
+from genoattn.learner import Learner
+from genoattn.objective import loss
+from genoattn.planning import Law, forecast, parse
+from genoattn.train import build_seeded, prepare
+
+pytestmark = pytest.mark.usefixtures("alone")
+GIB = 2**30
+
+
+def prepared(folder: Path, *words: str) -> tuple[Learner, GenomeData]:
+    fasta, _ = write_genome(folder, "small", 0, (60_000,))
+    config = compose("train", [f"data.fasta={fasta}", "trainer.threads=1", *words])
+    task = instantiate(config.task)
+    source = open_source(config.data, task, config.seed)
+    parts = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
+    return prepare(config, parts, source)
+
+
+@pytest.mark.parametrize("layer", ["linear", "full", "hierarchical"])
+def test_what_a_step_keeps_is_counted(layer: str, tmp_path: Path) -> None:
+    learner, data = prepared(tmp_path, f"attention={layer}", "data.length=512", "data.batch=3")
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = data.training.batch(10**6, 3, data.tokenizer)
+    learner.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        held = loss(learner(batch), batch.targets, learner.outputs).total
+    own = {one.untyped_storage().data_ptr() for one in learner.parameters()}
+    saved = sum(size for place, size in kept.items() if place not in own)
+    held.backward()
+    found = forecast(learner, data).training
+    predicted = (found(512) - found(0)) / planning.SLACK
+    assert 0.9 * saved < predicted < 2 * saved  # beside what is kept stands what one layer makes on its way
+
+
+def test_longer_and_more_windows_take_more(tmp_path: Path) -> None:
+    sizes = {}
+    for length, batch in ((128, 2), (256, 2), (256, 4)):
+        found = forecast(*prepared(tmp_path, "attention=none", f"data.length={length}", f"data.batch={batch}"))
+        sizes[length, batch] = found.training(length) - found.training(0)
+        assert found.forward(length) < found.training(length)
+    assert sizes[256, 2] == pytest.approx(2 * sizes[128, 2], rel=0.2)
+    assert sizes[256, 4] == pytest.approx(2 * sizes[256, 2], rel=0.01)
+
+
+@given(st.floats(0, 1e9), st.floats(1, 1e5), st.floats(0, 100), st.floats(1e6, 1e12))
+def test_the_longest_window_is_the_last_that_fits(constant: float, linear: float, square: float, most: float) -> None:
+    law = Law(constant, linear, square)
+    longest = law.longest(most)
+    assert longest == 0 or law(longest) <= most
+    assert longest == planning.LONGEST or law(longest + 1) > most
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [("8GiB", 8 * GIB), ("500MB", 500_000_000), ("1e9", 10**9), ("2 kib", 2048), ("3T", 3 * 10**12)]
+)
+def test_sizes(size: str, told: int) -> None:
+    assert parse(size) == told
+
+
+@pytest.mark.parametrize("size", ["much", "-1GiB", "0", "nan", "8XB", ""])
+def test_sizes_that_are_none(size: str) -> None:
+    with pytest.raises(UserError, match="expected a size such as 8GiB"):
+        parse(size)
+
+
+def test_a_run_that_cannot_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fasta, _ = write_genome(tmp_path, "small", 0, (60_000,))
+    words = ["train", "experiment=smoke", f"data.fasta={fasta}", "control=null", "data.length=512", "data.batch=512"]
+    words += ["trainer.threads=1", "model.dim=64"]
+    held = planning.cost.held_bytes(torch.device("cpu"))
+    monkeypatch.setattr(planning, "available", lambda: held + 0.1 * GIB)
+    assert main([*words, f"hydra.run.dir={tmp_path / 'out'}"]) == 2
+    told = capsys.readouterr().err
+    assert "data.length=512 with data.batch=512 is predicted to need" in told and "would fit" in told
+    assert "trainer.memory=ignore" in told and not (tmp_path / "out" / "checkpoints").exists()
+    fewer = int(told.partition("data.batch=")[2].partition("data.batch=")[2].split()[0])
+    assert 0 < fewer < 512
+
+
+def test_a_plan_says_what_it_predicts_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fasta, _ = write_genome(tmp_path, "small", 0, (60_000,))
+    words = ["plan", "experiment=smoke", f"data.fasta={fasta}", "control=null", "trainer.threads=1", "memory=2GiB"]
+    assert main([*words, "measure=true", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    found = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert "fits into 2.00 GiB" in " ".join(capsys.readouterr().out.split())
+    assert found["predicted"]["longest_length"] > 64 and found["predicted"]["available_bytes"] == 2 * GIB
+    figures = ("seconds_per_step", "training_bases_per_second", "forward_bases_per_second", "training_peak_bytes")
+    assert all(found["measured"][key] > 0 for key in figures)
+    assert found["measured"]["training_peak_bytes"] >= found["measured"]["process_bytes"]

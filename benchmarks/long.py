@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,27 +95,31 @@ def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
     return {"kinds": kinds, **costs}
 
 
-def layer(name: str, home: Path, steps: int, bases: int) -> dict[str, Any]:
-    """Train a layer, and evaluate it at every length."""
+def layer(name: str, home: Path, steps: int, bases: int) -> Iterator[dict[str, Any]]:
+    """Train a layer, and evaluate it at every length; what is known so far, after each evaluation."""
     first = run("train", home / "short", [*COMMON, f"attention={name}", *SHORT, *_budget(steps)])
-    if "error" in first:
-        return {"layer": name, "error": first["error"], "lengths": {}}
     longer = [*COMMON, f"checkpoint={home / 'short'}", *LONG, *_budget(max(1, steps // 30))]
-    trained = run("train", home / "train", longer)
+    trained = first if "error" in first else run("train", home / "train", longer)
     if "error" in trained:
-        return {"layer": name, "error": trained["error"], "lengths": {}}
-    found = {
+        yield {"layer": name, "error": trained["error"]}
+        return
+    found: dict[str, Any] = {
         "layer": name,
         "steps": steps,
         "parameters": trained["cost/parameters"],
         "train_seconds": [first["cost/train_seconds"], trained["cost/train_seconds"]],
         "train_bases_per_second": trained["cost/bases_per_second"],
-        "lengths": {str(length): evaluated(home / "train", home, length, bases) for length in LENGTHS},
+        "lengths": {},
     }
+    for length in LENGTHS:
+        found["lengths"][str(length)] = evaluated(home / "train", home, length, bases)
+        yield found
     if name in DRIFTING:
+        found["drifting"] = {}
         plain = without_anchors(home / "train", home / "drifting")
-        found["drifting"] = {str(length): evaluated(plain, plain, length, bases) for length in LENGTHS[1:]}
-    return found
+        for length in LENGTHS[1:]:
+            found["drifting"][str(length)] = evaluated(plain, plain, length, bases)
+            yield found
 
 
 def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
@@ -148,7 +152,7 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, evaluates, saves the figures after each layer, and draws the table."""
+    """Trains, evaluates, saves the figures after each evaluation, and draws the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(LAYERS))
     parser.add_argument(
@@ -168,8 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": []}
         for name in options.layers or LAYERS:
             home = options.runs.absolute() / f"{name}_{options.steps}"
-            saved["rows"].append(layer(name, home, options.steps, options.bases))
-            options.json.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
+            saved["rows"].append({"layer": name})
+            for row in layer(name, home, options.steps, options.bases):
+                saved["rows"][-1] = row
+                options.json.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
     show([sheet(saved["rows"])])
     if options.readme:
         write_between(HERE.parent / "README.md", "benchmarks/long", markdown(sheet(saved["rows"])))

@@ -72,8 +72,8 @@ def findings(seen: Seen, bounds: tuple[int | None, int | None], threshold: float
     }
 
 
-def _rows(curve: Curve) -> list[list[float]]:
-    return [[int(one), *map(float, rest)] for one, *rest in zip(*curve, strict=True)]
+def _rows(curve: Curve) -> list[tuple[int, float, float, float]]:
+    return list(zip(*(column.tolist() for column in curve), strict=True))
 
 
 def told(found: Mapping, threshold: float) -> str:

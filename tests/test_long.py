@@ -197,14 +197,15 @@ def test_the_benchmark_repeats_nothing_that_is_done(tmp_path: Path, monkeypatch:
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", programme)
-    row = long.layer("linear", tmp_path, steps=3, bases=2**20)
+    *_, row = long.layer("linear", tmp_path, steps=3, bases=2**20)
     programs = [command[3] for command in calls]
     assert programs == ["train"] * 2 + ["evaluate"] * 7  # four lengths, and three without anchors
     assert row["lengths"]["1048576"] == {"error": "at most 262144 tokens", "windows": 1}
     assert row["lengths"]["16384"]["windows"] == 64
     assert json.loads((tmp_path / "drifting" / "model" / "model.json").read_text())["task"]["anchor"] is None
     calls.clear()
-    assert long.layer("linear", tmp_path, steps=3, bases=2**20) == row
+    *_, again = long.layer("linear", tmp_path, steps=3, bases=2**20)
+    assert again == row
     assert all("data.length=1048576" in command for command in calls) and len(calls) == 2
     sheet = long.sheet([row])
     assert len(sheet.lines) == 7 and {len(line) for line in sheet.lines} == {len(sheet.columns)}

@@ -3,6 +3,7 @@
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -110,7 +111,11 @@ def forecast(learner: Learner, data: GenomeData) -> Forecast:
     examples = data.training
     longest = min(examples.length, TRIED)
     lengths = sorted({max(1, round(share * longest)) for share in SHARES})
-    batches = {length: _batch(data, length) for length in lengths}
+    batches = {longest: _batch(data, longest)}
+    for length in lengths[:-1]:
+        with suppress(UserError):  # too short for what the task shows
+            batches[length] = _batch(data, length)
+    lengths = sorted(batches)
     parameters = sum(one.numel() * one.element_size() for one in learner.model.parameters())
     size = data.batch
     trained = {length: _trained(learner, batch) for length, batch in batches.items()}
@@ -150,10 +155,10 @@ def refuse(learner: Learner, data: GenomeData) -> None:
     )
 
 
-def _bound(learner: Learner, data: GenomeData) -> int | float:
+def _bound(learner: Learner, data: GenomeData) -> int:
     """Bytes that a step takes at most, for all that is known of the layers: 256 numbers a token, block and channel."""
     model, length = learner.model, data.training.length
-    tokens = length * _tokens_a_base(_batch(data, min(length, 64)))
+    tokens = _batch(data, length).ids.shape[1]
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     even = 256 * 4 * model.embed.embedding_dim * tokens * len(blocks)
     square = sum(128 * tokens**2 for block in blocks if block.mix.cost == "quadratic")

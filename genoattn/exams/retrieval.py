@@ -20,7 +20,7 @@ from genoattn.metrics import resamples, share
 from genoattn.report import Sheet, save_figure
 from genoattn.tasks.base import Example, Query, Task
 from genoattn.tasks.curriculum import Curriculum, Stage
-from genoattn.tasks.recall import Recall
+from genoattn.tasks.recall import Recall, whole
 
 COLUMNS = ("by", "queries", "model", "number", "exact match [95 %]", "accuracy a base", "a rival's value")
 
@@ -66,7 +66,7 @@ class Retrieval(Exam):
         self.examples = [drawn.make(number, Stage(task.rates, data.length)) for number in range(test.windows)]
         self.queries = [query for example in self.examples for query in example.queries]
         self.truth = np.stack([example.bases[one.start : one.stop] for example, one in self._asked()])
-        self.wrong = np.stack([_rivals(example.bases, one) for example, one in self._asked()])
+        self.wrong = np.stack([_rivals(whole(example)[0], one) for example, one in self._asked()])
         blocks, self.draws = resamples([example.block for example in self.examples], test.resamples)
         self.owners = np.repeat(blocks, [len(example.queries) for example in self.examples])
 
@@ -165,12 +165,10 @@ def look_up(example: Example, query: Query, task: Recall) -> UInt8[np.ndarray, "
     Of the key it takes as many bases next to the value as are met once more, all of them first. It reads what is shown
     alone: no base that is hidden, and in the causal form none from the value on.
     """
-    shown = example.bases.copy()
-    if example.hidden is not None:
-        shown[example.hidden > 0] = 255
-    size = query.stop - query.start
-    seen = shown[: query.start] if task.form == "causal" else shown
-    text, own = seen.tobytes(), query.start
+    shown, begin = whole(example)
+    size, own = query.stop - query.start, begin + query.start
+    seen = shown[:own] if task.form == "causal" else shown
+    text = seen.tobytes()
     for width in range(task.key, 0, -1):
         key = shown[own - width : own]
         for at in _occurrences(text, key.tobytes()):

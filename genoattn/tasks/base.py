@@ -20,7 +20,7 @@ class Query(NamedTuple):
     start: int
     stop: int
     source: int
-    """The first of the bases that answer it, as many as are asked for."""
+    """The first of the bases that answer it, as many as are asked for, counted from where the context begins."""
     opposite: bool
     """True where they are on the other strand, and so are to be read as their reverse complement."""
     distance: int

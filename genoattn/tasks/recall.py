@@ -47,6 +47,9 @@ class Recall(Task):
     than the query, and letters of keys and values are as common as in the window: but for its key nothing tells a
     needle from a rival, and little from the haystack. `pairs` needles are asked for in a window of full length, and in
     the shorter ones of a curriculum as many as fill half of it.
+
+    With `apart` the queries stand after the haystack, a separator between them, as the sample of task paired stands
+    after its reference: heads for the other sequence alone (`attention.cross`) can then not take a query for its needle.
     """
 
     exam = "retrieval"
@@ -62,6 +65,7 @@ class Recall(Task):
         opposite: float = 0.0,
         distance: Sequence[int] | None = None,
         form: Literal["masked", "causal"] = "masked",
+        apart: bool = False,
     ):
         for name, word, words in (("haystack", haystack, ("genome", "random")), ("form", form, ("masked", "causal"))):
             if word not in words:
@@ -84,7 +88,7 @@ class Recall(Task):
         self.haystack, self.pairs, self.key, self.value = haystack, pairs, key, value
         self.delta, self.opposite, self.distance, self.form = delta, opposite, distance, form
         self.rivals = 0 if delta is None else rivals
-        self.unit = key + value
+        self.unit, self.apart, self.segments = key + value, apart, 1 + apart
         self.outputs = {"value": Output(4, 1.0, mirror="letter" if form == "masked" else "own")}
 
     def span(self, length: int) -> int:
@@ -136,7 +140,8 @@ class Recall(Task):
             groups = self._places(length, rng)
             planted = None if groups is None else self._planted(haystack, groups, letters, rng)
             if groups is not None and planted is not None:
-                return self._asked(planted, groups)
+                made = self._asked(planted, groups)
+                return _split(made, length) if self.apart else made
         raise UserError(
             f"task.pairs={self.pairs} needles with unique keys found no place in a window of {length} bases; choose"
             " fewer, a wider task.distance or a longer task.key or task.value"
@@ -144,8 +149,8 @@ class Recall(Task):
 
     @property
     def _group(self) -> int:
-        """Bases of a query, its needle and their rivals."""
-        return (2 + self.rivals) * self.unit
+        """Bases of a needle, its rivals and, where it is there too, its query."""
+        return (2 + self.rivals - self.apart) * self.unit
 
     def _room(self, length: int) -> int:
         """How many groups fill half of a window; more would be hard to place."""
@@ -155,33 +160,39 @@ class Recall(Task):
         """Groups none of whose units overlap; None where they found no room."""
         taken: list[int] = []
         groups: list[_Group] = []
-        for _ in range(min(self.pairs, self._room(length))):
-            found = next((group for group in self._draws(length, rng) if _free(group, taken, self.unit)), None)
+        for number in range(min(self.pairs, self._room(length))):
+            drawn = self._draws(length, number, rng)
+            found = next((group for group in drawn if _free(group, taken, self.unit)), None)
             if found is None:
                 return None
             taken += [found.query, *found.copies]
             groups.append(found)
         return groups
 
-    def _draws(self, length: int, rng: np.random.Generator) -> Iterator[_Group]:
-        farthest = length - self.unit
-        low, high = (self.unit, farthest) if self.distance is None else self.distance
-        high = max(min(high, farthest), self.unit)
-        low = min(max(low, self.unit), high)
+    def _draws(self, length: int, number: int, rng: np.random.Generator) -> Iterator[_Group]:
+        """Places of query `number`, of its needle and of their rivals; queries that stand apart do so one by one."""
+        nearest, farthest = self.unit, length - self.unit
+        behind = length + number * self.unit
+        if self.apart:
+            nearest, farthest = behind - farthest, behind
+        low, high = (nearest, farthest) if self.distance is None else self.distance
+        high = max(min(high, farthest), nearest)
+        low = min(max(low, nearest), high)
         for _ in range(TRIES):
             if self.distance is None:
                 drawn = rng.integers(low, high + 1, 1 + self.rivals)
             else:
                 drawn = np.exp(rng.uniform(log(low), log(high + 1), 1 + self.rivals)).astype(np.int64)
             apart = [min(max(one, low), high) for one in drawn.tolist()]
-            query = int(rng.integers(max(apart), farthest + 1))
+            query = behind if self.apart else int(rng.integers(max(apart), farthest + 1))
             yield _Group(query, tuple(query - one for one in apart), bool(rng.random() < self.opposite))
 
     def _planted(
         self, haystack: np.ndarray, groups: Sequence[_Group], letters: np.ndarray, rng: np.random.Generator
     ) -> UInt8[np.ndarray, "length"] | None:
         """The window with all units in place; None where a key is met elsewhere or near-duplicates share a value."""
-        bases, planted = haystack.copy(), []
+        beside = np.zeros(len(groups) * self.unit * self.apart, np.uint8)
+        bases, planted = np.concatenate([haystack, beside]), []
         for group in groups:
             keys, values = self._keys(letters, rng), self._values(letters, rng)
             for number, (start, unit) in enumerate(zip(group.copies, np.hstack([keys, values]), strict=True)):
@@ -225,6 +236,28 @@ class Recall(Task):
             distance = group.query - group.copies[0]
             queries.append(Query(start, stop, needle, group.opposite, distance, tuple(rivals)))
         return Example(bases, None, {"value": target}, (), hidden=None if ahead else hidden, queries=tuple(queries))
+
+
+def _split(example: Example, length: int) -> Example:
+    """The same with what comes after `length` bases as a sequence of its own; needles stay where they are told."""
+    queries = tuple(
+        one._replace(start=one.start - length, stop=one.stop - length, distance=one.distance + 1)
+        for one in example.queries
+    )
+    targets = {name: target[length:] for name, target in example.targets.items()}
+    hidden = None if example.hidden is None else example.hidden[length:]
+    bases, before = example.bases[length:], example.bases[:length]
+    return example._replace(bases=bases, before=before, targets=targets, hidden=hidden, queries=queries)
+
+
+def whole(example: Example) -> tuple[UInt8[np.ndarray, "context"], int]:
+    """The context of an example without a separator, hidden bases as 255, and where its own bases begin in it."""
+    shown = example.bases.copy()
+    if example.hidden is not None:
+        shown[example.hidden > 0] = 255
+    if example.before is None:
+        return shown, 0
+    return np.concatenate([example.before, shown]), len(example.before)
 
 
 def _free(group: _Group, taken: Sequence[int], unit: int) -> bool:

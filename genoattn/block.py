@@ -38,18 +38,18 @@ class Convolution(nn.Module):
 
 @final
 class Motif(nn.Module):
-    """A convolution over `width` real tokens, centred, or ending at its own when causal, a GELU and a norm.
+    """A convolution over `width` real tokens, centred or (`ends`) ending at its own, a GELU and a norm.
 
     At first twice as strong as the embedding: a base says less about its place than what surrounds it.
     """
 
-    def __init__(self, dim: int, width: int, causal: bool):
+    def __init__(self, dim: int, width: int, ends: bool):
         super().__init__()
         if width % 2 == 0:
             raise UserError(f"model.motif must be odd, so that it has a centre, or 0 for none, got {width}")
         self.weight, self.norm = nn.Conv1d(dim, dim, width), nn.RMSNorm(dim)
         nn.init.constant_(self.norm.weight, 2)
-        self.sides = (width - 1, 0) if causal else (width // 2, width // 2)
+        self.sides = (width - 1, 0) if ends else (width // 2, width // 2)
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], keep: Bool[Tensor, "batch length"] | None

@@ -27,8 +27,9 @@ class SequenceModel(nn.Module):
     `verdicts`, about the whole window, by name; `reach` (None: no reference beside); `segments`, the sequences of a
     context. `attention` is called as `attention(dim=…, causal=…)` for each of `depth` blocks, or, where it is several,
     each in its turn. An MLP has `mlp` times `dim` channels, rounded. `motif` is the width of a convolution of the
-    embedding (0: none), which makes k-mers of bases before anything is mixed. `recompute` says what blocks make again
-    for the backward pass in place of keeping it.
+    embedding (0: none), which makes k-mers of bases before anything is mixed, centred on each base, or (`motif_ends`,
+    and in a causal model) ending at it. `recompute` says what blocks make again for the backward pass in place of
+    keeping it.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SequenceModel(nn.Module):
         mlp: int | float = 4,
         conv: int = 0,
         motif: int = 0,
+        motif_ends: bool = False,
         filters: int = 8,
         kernel: int = 25,
         causal: bool = False,
@@ -62,7 +64,7 @@ class SequenceModel(nn.Module):
         self.segment = nn.Embedding(segments, dim) if segments > 1 else None
         if self.segment is not None:  # weak at first: bases of two sequences are to look alike
             nn.init.normal_(self.segment.weight, std=0.2)
-        self.motif = Motif(dim, motif, causal) if motif else None
+        self.motif = Motif(dim, motif, causal or motif_ends) if motif else None
         self.stem = None if reach is None else PairStem(dim, vocabulary, reach, filters, kernel, causal)
         turns = attention if isinstance(attention, Sequence) else [attention]
         self.blocks = nn.ModuleList(

@@ -49,7 +49,7 @@ class Recall(Task):
     the shorter ones of a curriculum as many as fill half of it.
 
     With `apart` the queries stand after the haystack, a separator between them, as the sample of task paired stands
-    after its reference: heads for the other sequence alone (`attention.cross`) can then not take a query for its needle.
+    after its reference: heads for the other sequence alone (`attention.cross`) do then not take a query for a needle.
     """
 
     exam = "retrieval"

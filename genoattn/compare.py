@@ -24,6 +24,9 @@ from genoattn.launching import composed, launch
 from genoattn.matching import match
 from genoattn.tracking import build_loggers
 
+SIZES = ("parameters", "attention_flops", "attention_state_bytes")
+"""What a plan says of a layer without measuring it."""
+
 
 def main(config: DictConfig) -> None:
     """Every run that is not there yet, then what they say: tables, plots, comparison.json, .csv and .html."""
@@ -108,7 +111,9 @@ def measured(design: Design, config: DictConfig, folder: Path) -> dict[str, dict
         _, length, layer = place.split("/")
         file = folder / place / "plan.json"
         if file.is_file():
-            found.setdefault(length, {})[layer] = json.loads(file.read_text("utf-8"))["measured"]
+            plan = json.loads(file.read_text("utf-8"))
+            sizes = {key: plan["predicted"].get(key) for key in SIZES}
+            found.setdefault(length, {})[layer] = sizes | plan["measured"]
     return found
 
 

@@ -18,7 +18,7 @@ from genoattn.fitting import build_trainer
 from genoattn.learner import Learner
 from genoattn.measuring import measure
 from genoattn.parts import Parts
-from genoattn.planning import LONGEST, TRIED, Forecast, available, forecast
+from genoattn.planning import LONGEST, TRIED, Forecast, available, forecast, on_gpu, parse
 from genoattn.report import Sheet, write_json
 from genoattn.tasks.base import Task
 from genoattn.train import announce, build_seeded, prepare
@@ -42,10 +42,11 @@ def main(config: DictConfig) -> None:
     parts = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
     learner, data = prepare(config, parts, source)
     tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
-    most = available(config.memory)
+    gpu = on_gpu(config.trainer.accelerator)
+    most = parse(config.memory) if config.memory else available(gpu)
     predicted: dict[str, int | float] = {**cost.predicted(parts.model, tokens), "tokens": tokens}
-    predicted |= forecast(learner, data).figures() | {"available_bytes": most}
-    predicted["longest_length"] = longer(config, parts, learner, data).training.longest(most)
+    predicted |= forecast(learner, data, gpu).figures() | {"available_bytes": most}
+    predicted["longest_length"] = longer(config, parts, learner, data, gpu).training.longest(most)
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -57,7 +58,7 @@ def main(config: DictConfig) -> None:
     print(f"run folder: {folder}")
 
 
-def longer(config: DictConfig, parts: Parts, learner: Learner, data: GenomeData) -> Forecast:
+def longer(config: DictConfig, parts: Parts, learner: Learner, data: GenomeData, gpu: bool) -> Forecast:
     """The forecast from longer windows than the run's where those are short and the genome has such.
 
     Of short windows what layers fill up to whole blocks would count too much.
@@ -67,8 +68,8 @@ def longer(config: DictConfig, parts: Parts, learner: Learner, data: GenomeData)
         OmegaConf.set_readonly(wide, False)
         wide.data.length = TRIED
         with suppress(UserError):
-            return forecast(*prepare(wide, parts, open_source(wide.data, parts.task, wide.seed)))
-    return forecast(learner, data)
+            return forecast(*prepare(wide, parts, open_source(wide.data, parts.task, wide.seed)), gpu)
+    return forecast(learner, data, gpu)
 
 
 def said(predicted: dict[str, int | float], batch: int) -> str:

@@ -2,8 +2,8 @@
 
 import math
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from genoattn import cost
 from genoattn.batch import Batch, collate
-from genoattn.block import Block
+from genoattn.block import Block, Recompute
 from genoattn.data import GenomeData
 from genoattn.errors import UserError
 from genoattn.learner import Learner
@@ -34,6 +34,9 @@ SLACK = 1.1
 """Resident memory over live tensors: what the allocator holds beside them, as measured by benchmarks/memory.py."""
 LONGEST = 2**27
 """Bases beyond which no length is looked for."""
+CGROUP = Path("/sys/fs/cgroup")
+HOLDS_LESS: tuple[Recompute, ...] = ("nothing", "tokens", "blocks")
+"""What model.recompute may be, each of which holds less than those before it."""
 
 
 @final
@@ -102,11 +105,13 @@ class Forecast:
         }
 
 
-def forecast(learner: Learner, data: GenomeData) -> Forecast:
+def forecast(learner: Learner, data: GenomeData, gpu: bool = False) -> Forecast:
     """The peaks of training and of answering, from steps on windows of at most `TRIED` bases.
 
     Live tensors are counted operator by operator; what a kernel needs inside itself is not seen. Growth is taken to be
-    a constant, a part even in the length and one even in its square, none of them negative.
+    a constant, a part even in the length and one even in its square, none of them negative. The steps are made on the
+    CPU and in single precision also where a GPU is to train: there a run in mixed precision holds less, and no
+    prediction was ever compared with what a GPU held. Weights, modes and random numbers are left as they were.
     """
     examples = data.training
     longest = min(examples.length, TRIED)
@@ -118,10 +123,12 @@ def forecast(learner: Learner, data: GenomeData) -> Forecast:
     lengths = sorted(batches)
     parameters = sum(one.numel() * one.element_size() for one in learner.model.parameters())
     size = data.batch
-    trained = {length: _trained(learner, batch) for length, batch in batches.items()}
-    streamed = examples.length * _tokens_a_base(batches[lengths[-1]]) >= STREAMED
-    answered = {length: _answered(learner, batch, streamed) for length, batch in batches.items()}
-    held = cost.held_bytes(torch.device("cpu"))  # now that every kernel has been loaded once
+    with _undisturbed(learner):
+        trained = {length: _trained(learner, batch) for length, batch in batches.items()}
+        streamed = examples.length * _tokens_a_base(batches[lengths[-1]]) >= STREAMED
+        answered = {length: _answered(learner, batch, streamed) for length, batch in batches.items()}
+    # Of this process now that every kernel has been loaded once; weights are in it, and alone on a GPU.
+    held = parameters if gpu else cost.held_bytes(torch.device("cpu"))
     fixed = held + 3 * parameters  # gradients and the two moments of AdamW
     return Forecast(
         _law(lengths, [SLACK * size * trained[one] for one in lengths], fixed),
@@ -130,15 +137,16 @@ def forecast(learner: Learner, data: GenomeData) -> Forecast:
     )
 
 
-def refuse(learner: Learner, data: GenomeData) -> None:
+def refuse(learner: Learner, data: GenomeData, accelerator: str) -> None:
     """Raises UserError where a run is predicted to need more memory than there is, and says what would fit.
 
     Nothing is tried where a generous bound says that the run takes less than half of it.
     """
-    most = available()
+    gpu = on_gpu(accelerator)
+    most = available(gpu)
     if _bound(learner, data) < most / 2:
         return
-    found, size = forecast(learner, data), data.batch
+    found, size = forecast(learner, data, gpu), data.batch
     needed = found.training(found.length)
     if needed <= most:
         return
@@ -148,31 +156,57 @@ def refuse(learner: Learner, data: GenomeData) -> None:
         fits.append(f"data.length={shorter} at this batch")
     if (fewer := int((most - found.training(0)) / apiece)) > 0:
         fits.append(f"data.batch={fewer} at this length")
+    if way := _recomputing(learner, data, gpu, most):
+        fits.append(f"model.recompute={way}")
     raise UserError(
         f"data.length={found.length} with data.batch={size} is predicted to need {needed / 2**30:.1f} GiB, and"
         f" {most / 2**30:.1f} GiB are free; {' or '.join(fits) or 'no shorter window'} would fit"
-        ", model.recompute=tokens or blocks holds less, and trainer.memory=ignore tries it all the same"
+        ", and trainer.memory=ignore tries it all the same"
     )
 
 
+def _recomputing(learner: Learner, data: GenomeData, gpu: bool, most: int | float) -> Recompute | None:
+    """The first value of model.recompute beyond the run's own under which it would fit."""
+    blocks = [block for block in learner.model.blocks if isinstance(block, Block)]
+    own = blocks[0].recompute
+    try:
+        for way in HOLDS_LESS[HOLDS_LESS.index(own) + 1 :]:
+            for block in blocks:
+                block.recompute = way
+            if forecast(learner, data, gpu).training(data.training.length) <= most:
+                return way
+    finally:
+        for block in blocks:
+            block.recompute = own
+    return None
+
+
 def _bound(learner: Learner, data: GenomeData) -> int:
-    """Bytes that a step takes at most, for all that is known of the layers: 256 numbers a token, block and channel."""
+    """Bytes that a step takes at most, for all that is known of the layers: 256 numbers a token, block and channel.
+
+    To these come weights with gradients and moments, and eight numbers for each that is answered.
+    """
     model, length = learner.model, data.training.length
     tokens = _batch(data, length).ids.shape[1]
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     even = 256 * 4 * model.embed.embedding_dim * tokens * len(blocks)
+    asked = 8 * 4 * tokens * sum(model.outputs.values())
     square = sum(128 * tokens**2 for block in blocks if block.mix.cost == "quadratic")
-    return data.batch * (even + square)
+    weights = 4 * 4 * sum(one.numel() for one in model.parameters())
+    return data.batch * (even + asked + square) + weights
 
 
-def available(asked: str | None = None) -> int | float:
-    """Bytes that a run may take: those asked for, such as 8GiB, or what is free here (on a GPU where there is one)."""
-    if asked is not None:
-        return parse(asked)
-    if torch.cuda.is_available():
+def on_gpu(accelerator: str) -> bool:
+    """Whether a run with this `trainer.accelerator` takes a GPU's memory here."""
+    return accelerator != "cpu" and torch.cuda.is_available()
+
+
+def available(gpu: bool) -> int | float:
+    """Bytes that a run may take here: on a GPU what is free, else that and what this process holds already."""
+    if gpu:
         return torch.cuda.mem_get_info()[0]
     own = psutil.Process().memory_info().rss
-    return min(psutil.virtual_memory().available + own, _cgroup())
+    return own + min(psutil.virtual_memory().available, _cgroup())
 
 
 def parse(size: str) -> int:
@@ -189,13 +223,18 @@ def parse(size: str) -> int:
 
 
 def _cgroup() -> int | float:
-    """What is left of this process's share of the machine, where it has been given one."""
-    folder = Path("/sys/fs/cgroup")
-    for most in (folder / "memory.max", folder / "memory" / "memory.limit_in_bytes"):
+    """What is left of the share of the machine that this process's group was given, its file cache for free."""
+    old = CGROUP / "memory"
+    for most, used in (
+        (CGROUP / "memory.max", CGROUP / "memory.current"),
+        (old / "memory.limit_in_bytes", old / "memory.usage_in_bytes"),
+    ):
         try:
-            return int(most.read_text())
+            left = int(most.read_text()) - int(used.read_text())
+            lines = used.with_name("memory.stat").read_text().splitlines()
         except (OSError, ValueError):  # not Linux, or "max"
             continue
+        return left + sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
     return math.inf
 
 
@@ -210,6 +249,17 @@ def _batch(data: GenomeData, length: int) -> Batch:
 def _tokens_a_base(batch: Batch) -> float:
     assert batch.stage is not None
     return batch.ids.shape[1] / batch.stage.length
+
+
+@contextmanager
+def _undisturbed(learner: Learner) -> Iterator[None]:
+    """Puts back what steps change: Lightning trains in the mode that it finds, and a dropout draws random numbers."""
+    training = learner.training
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        learner.train(training)
 
 
 def _trained(learner: Learner, batch: Batch) -> int:

@@ -152,7 +152,7 @@ def learn(config: DictConfig, key: str, parts: Parts, source: Source, run: Path,
     settings = config.trainer
     learner, module = prepare(config, parts, source)
     if settings.memory == "check":
-        refuse(learner, module)
+        refuse(learner, module, settings.accelerator)
     resume = Path(settings.resume) if settings.resume else None
     if resume and key == "control":  # as far as the resumed run had come with it
         beside = resume.parent.parent / key / "checkpoints" / resume.name

@@ -18,7 +18,7 @@ from genoattn.data import GenomeData
 from genoattn.errors import UserError
 from genoattn.learner import Learner
 from genoattn.objective import loss
-from genoattn.planning import Law, forecast, parse
+from genoattn.planning import Law, forecast, parse, refuse
 from genoattn.train import build_seeded, prepare
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -94,13 +94,64 @@ def test_a_run_that_cannot_fit_is_refused(
     words = ["train", "experiment=smoke", f"data.fasta={fasta}", "control=null", "data.length=512", "data.batch=512"]
     words += ["trainer.threads=1", "model.dim=64"]
     held = planning.cost.held_bytes(torch.device("cpu"))
-    monkeypatch.setattr(planning, "available", lambda: held + 0.1 * GIB)
+    monkeypatch.setattr(planning, "available", lambda _: held + 0.1 * GIB)
     assert main([*words, f"hydra.run.dir={tmp_path / 'out'}"]) == 2
     told = capsys.readouterr().err
     assert "data.length=512 with data.batch=512 is predicted to need" in told and "would fit" in told
     assert "trainer.memory=ignore" in told and not (tmp_path / "out" / "checkpoints").exists()
     fewer = int(told.partition("data.batch=")[2].partition("data.batch=")[2].split()[0])
     assert 0 < fewer < 512
+
+
+def test_a_forecast_leaves_a_run_as_it_was(tmp_path: Path) -> None:
+    learner, data = prepared(tmp_path, "attention=none", "data.length=64", "data.batch=1")
+    before = torch.get_rng_state()
+    for training in (True, False):
+        learner.train(training)
+        forecast(learner, data)
+        assert all(one.training == training for one in learner.model.modules())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(one.grad is None for one in learner.parameters())
+
+
+def test_what_holds_less_is_offered_where_it_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, data = prepared(tmp_path, "attention=none", "data.length=512", "data.batch=512", "model.mlp=16")
+    whole = forecast(learner, data).training
+    most = whole(0) + 0.8 * (whole(512) - whole(0))
+    monkeypatch.setattr(planning, "available", lambda _: most)
+    with pytest.raises(UserError, match=r"or model\.recompute=tokens would fit"):
+        refuse(learner, data, "cpu")
+    assert {block.recompute for block in learner.model.blocks} == {"nothing"}
+    monkeypatch.setattr(planning, "available", lambda _: whole(0) + 0.01 * (whole(512) - whole(0)))
+    with pytest.raises(UserError) as told:
+        refuse(learner, data, "cpu")
+    assert "recompute" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, float("inf")),
+        ({"memory.max": "max", "memory.current": "7"}, float("inf")),
+        ({"memory.max": "100", "memory.current": "70", "memory.stat": "anon 50\ninactive_file 20\n"}, 50),
+        (
+            {
+                "memory/memory.limit_in_bytes": "90",
+                "memory/memory.usage_in_bytes": "70",
+                "memory/memory.stat": "cache 9\ninactive_file 5\ntotal_inactive_file 5\n",
+            },
+            25,
+        ),
+    ],
+)
+def test_what_a_group_has_left(
+    files: dict[str, str], left: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(planning, "CGROUP", tmp_path)
+    assert planning._cgroup() == left
 
 
 def test_a_plan_says_what_it_predicts_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,9 @@ def judged(folder: Path, runs: Sequence[Run]) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def told(verdict: Verdict, costs: Mapping[str, Mapping[str, float]], limit: Mapping[str, float]) -> dict[str, Any]:
+def told(
+    verdict: Verdict, costs: Mapping[str, Mapping[str, int | float]], limit: Mapping[str, int | float]
+) -> dict[str, Any]:
     """A verdict as plain values, with its words, the quality–cost front and a recommendation.
 
     `costs` are by layer: seconds (to read a million bases) and bytes (of memory, in training).
@@ -106,7 +108,7 @@ def told(verdict: Verdict, costs: Mapping[str, Mapping[str, float]], limit: Mapp
     }
 
 
-def crossovers(costs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
+def crossovers(costs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """For every pair of layers, the length from which on one is cheaper than the other, reading and in training."""
     lengths = sorted(costs, key=int)
     names = list(dict.fromkeys(name for length in lengths for name in costs[length]))

@@ -97,7 +97,7 @@ def matched(design: Design, by: Literal["parameters", "flops"]) -> Design:
     return replace(design, layers={name: (*words, *found[name].overrides) for name, words in design.layers.items()})
 
 
-def measured(design: Design, config: DictConfig, folder: Path) -> dict[str, dict[str, dict[str, float]]]:
+def measured(design: Design, config: DictConfig, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """By length and layer, what `genoattn plan` measured, one after the other on a machine that does nothing else."""
     jobs = {}
     for length in sorted({*design.lengths, *config.costs}):
@@ -106,7 +106,7 @@ def measured(design: Design, config: DictConfig, folder: Path) -> dict[str, dict
             jobs[f"costs/{length}/{layer}"] = [*words, "control=null", "measure=true"]
     for place in launch("plan", jobs, folder, "plan.json", launcher=False):
         print(f"{place} was not measured: see {folder / place / 'output.txt'}", file=sys.stderr)
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for place in jobs:
         _, length, layer = place.split("/")
         file = folder / place / "plan.json"
@@ -118,7 +118,7 @@ def measured(design: Design, config: DictConfig, folder: Path) -> dict[str, dict
 
 
 def steps(
-    design: Design, budget: DictConfig, costs: Mapping[str, Mapping[str, Mapping[str, float]]], layer: str, length: int
+    design: Design, budget: DictConfig, costs: Mapping[str, Mapping[str, Mapping[str, Any]]], layer: str, length: int
 ) -> int:
     """How many steps a budget gives a layer at a length."""
     if budget.steps is not None:
@@ -167,7 +167,7 @@ def probe(folder: Path, design: Design, final: Sequence[Run], factors: Sequence[
 
 def gather(
     folder: Path, design: Design, config: DictConfig, runs: Sequence[Run],
-    costs: Mapping[str, Mapping[str, Mapping[str, float]]], chosen: Mapping[tuple[str, int], float],
+    costs: Mapping[str, Mapping[str, Mapping[str, Any]]], chosen: Mapping[tuple[str, int], float],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that comparison.json holds."""
     found: dict[str, Any] = {key: {} for key in ("verdicts", "measures", "strata", "baselines")}
@@ -207,7 +207,7 @@ def gather(
     }  # fmt: skip
 
 
-def price(costs: Mapping[str, float]) -> dict[str, float]:
+def price(costs: Mapping[str, Any]) -> dict[str, int | float]:
     """What a recommendation weighs: seconds to read a million bases, bytes of memory in training."""
     speed, peak = costs.get("forward_bases_per_second"), costs.get("training_peak_bytes")
     named = {"seconds": 1e6 / speed if speed else math.nan, "bytes": peak or math.nan}

@@ -30,6 +30,7 @@ CHECKOUT = Path(__file__).parents[1]
 ATTENTIONS = sorted(file.stem for file in (CHECKOUT / "conf" / "attention").glob("*.yaml"))
 SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=12", "test.threshold_windows=12", "test.resamples=2")
 TIMED = ("cost/train_seconds", "cost/bases_per_second", "cost/peak_bytes", "cost/tokens", "cost/padding")
+TIMED += ("cost/score_seconds", "cost/score_cpu_seconds", "cost/score_peak_bytes", "cost/scored_bases")
 
 
 def write_genome(folder: Path, name: str, seed: int, lengths: Sequence[int] = (16_000,)) -> tuple[Path, Path]:

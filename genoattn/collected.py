@@ -14,7 +14,8 @@ from genoattn.exams import evidence
 from genoattn.frontier import crossover, front, recommend, sentence
 from genoattn.verdict import Estimate, Seeded, Verdict, judge
 
-UNTRAINED = "untrained"
+READING = "seconds to read a million bases"
+"""The cost against which the front of quality is drawn."""
 COSTS = {"forward": ("forward_bases_per_second", "to read"), "training": ("training_bases_per_second", "to train on")}
 
 
@@ -91,12 +92,12 @@ def told(
 ) -> dict[str, Any]:
     """A verdict as plain values, with its words, the quality–cost front and a recommendation.
 
-    `costs` are by layer: seconds (to read a million bases) and bytes (of memory, in training).
+    `costs` are by layer and name, of which `READING` is one.
     """
     points = {
-        name: (costs[name]["seconds"], one.mean)
+        name: (costs[name][READING], one.mean)
         for name, one in verdict.estimates.items()
-        if "seconds" in costs.get(name, {})
+        if READING in costs.get(name, {})
     }
     return {
         "estimates": {name: _told(one) for name, one in verdict.estimates.items()},

@@ -27,6 +27,9 @@ from genoattn.tracking import build_loggers
 SIZES = ("parameters", "attention_flops", "attention_state_bytes")
 """What a plan says of a layer without measuring it."""
 
+PRICES = {"seconds": collected.READING, "bytes": "bytes of memory in training"}
+"""What `limit` bounds, in words."""
+
 
 def main(config: DictConfig) -> None:
     """Every run that is not there yet, then what they say: tables, plots, comparison.json, .csv and .html."""
@@ -179,7 +182,7 @@ def gather(
             continue
         headline = seen["headline"]
         priced = {name: price(one) for name, one in costs.get(str(length), {}).items()}
-        limit = {key: value for key, value in config.limit.items() if value is not None}
+        limit = {PRICES[key]: value for key, value in config.limit.items() if value is not None}
         found["verdicts"][str(length)] = collected.told(seen["verdict"], priced, limit)
         for key in ("measures", "strata", "baselines"):
             found[key][str(length)] = seen[key]
@@ -210,5 +213,5 @@ def gather(
 def price(costs: Mapping[str, Any]) -> dict[str, int | float]:
     """What a recommendation weighs: seconds to read a million bases, bytes of memory in training."""
     speed, peak = costs.get("forward_bases_per_second"), costs.get("training_peak_bytes")
-    named = {"seconds": 1e6 / speed if speed else math.nan, "bytes": peak or math.nan}
+    named = {PRICES["seconds"]: 1e6 / speed if speed else math.nan, PRICES["bytes"]: peak or math.nan}
     return {key: value for key, value in named.items() if not math.isnan(value)}

@@ -113,15 +113,17 @@ def _row(example: Example, tokenizer: Tokenizer, framing: Framing, phase: int) -
         places = owner * tokenizer.span + np.arange(length) - starts[owner]
         return _Row(ids, starts, np.zeros_like(starts), places, asked, np.zeros((2, 0)))
     first = tokenizer.encode(example.before, phase)
-    separator = np.array([tokenizer.vocabulary])  # the id after the tokenizer's own
-    lead = len(first.ids) + 1
+    lead = 0 if example.leads else len(first.ids) + 1
     places = (owner + lead) * tokenizer.span + np.arange(length) - starts[owner]
+    # Ids, positions, segments and what is asked; the separator's id is the one after the tokenizer's own.
+    other = first.ids, first.starts, np.zeros_like(first.starts), np.full(len(first.ids), IGNORE)
+    separator = [tokenizer.vocabulary], [len(example.before)], [0], [IGNORE]
+    own = ids, starts, np.ones_like(starts), asked
+    order = (own, separator, other) if example.leads else (other, separator, own)
+    joined, positions, segments, asked = (np.concatenate(column) for column in zip(*order, strict=True))
     kind = kind_of_ids(tokenizer.vocabulary + 1)
-    joined = np.concatenate([first.ids, separator, ids]).astype(kind)
-    positions = np.concatenate([first.starts, [len(example.before)], starts])
-    segments = (np.arange(len(joined)) >= lead).astype(np.int64)
-    asked = np.concatenate([np.full(lead, IGNORE), asked])
-    return _Row(joined, positions, segments, places, asked, _sites(example, first.starts, starts, lead))
+    sites = _sites(example, first.starts, starts, lead)
+    return _Row(joined.astype(kind), positions, segments, places, asked, sites)
 
 
 def _sites(example: Example, first: np.ndarray, second: np.ndarray, lead: int) -> Float[np.ndarray, "2 tokens"]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from genoattn.design import Design, Run
+from genoattn.design import BASELINES, Design, Run
 from genoattn.exams import evidence
 from genoattn.frontier import crossover, front, recommend, sentence
 from genoattn.verdict import Estimate, Seeded, Verdict, judge
@@ -105,7 +105,7 @@ def told(
         "groups": [list(group) for group in verdict.groups],
         "words": sentence(verdict),
         "front": front(points),
-        "recommendation": recommend(verdict, costs, limit)._asdict() if points else None,
+        "recommendation": recommend(verdict, costs, limit, BASELINES)._asdict() if points else None,
     }
 
 

@@ -72,9 +72,14 @@ def front(points: Mapping[str, tuple[int | float, int | float]]) -> list[str]:
 
 
 def recommend(
-    verdict: Verdict, costs: Mapping[str, Mapping[str, int | float]], budget: Mapping[str, int | float]
+    verdict: Verdict,
+    costs: Mapping[str, Mapping[str, int | float]],
+    budget: Mapping[str, int | float],
+    baselines: Sequence[str] = (),
 ) -> Recommendation:
     """The cheapest layer within the budget that is not told apart from the best within it.
+
+    None where that best is not told apart from one of the `baselines` either: nothing speaks for any layer then.
 
     `costs` are by layer and name, such as seconds or bytes, and `budget` names the most of some of them. The cheapest
     takes the smallest share of its scarcest; a layer whose cost is not known does not fit. Without a budget the
@@ -83,7 +88,7 @@ def recommend(
     if not budget:
         first = next(iter(next(iter(costs.values()))))
         most = max(one.get(first, 0.0) for one in costs.values())
-        found = recommend(verdict, costs, {first: most})
+        found = recommend(verdict, costs, {first: most}, baselines)
         return found._replace(why=found.why.replace(f" within {first} of at most {_plain(most)}", ""))
     for key, most in budget.items():
         if not any(key in costs.get(name, {}) for name in verdict.estimates):
@@ -102,6 +107,14 @@ def recommend(
         return Recommendation(None, f"no layer fits {limits}; the least is {least} with {needs}")
     best = fits[0]
     equals = [name for name in fits if not verdict.apart(name, best)]
+    baseline = next((name for name in equals if name in baselines and best not in baselines), None)
+    if baseline is not None:
+        means = f"{verdict.estimates[best].mean:.3f} against {verdict.estimates[baseline].mean:.3f}"
+        return Recommendation(
+            None,
+            f"the best of {len(fits)} within {limits}, {best}, is not told apart from the baseline {baseline}"
+            f" ({means}); more seeds or a larger budget of training would tell",
+        )
     layer = min(equals, key=lambda name: shares[name][0])  # the better of two that cost the same
     key = shares[layer][1]
     price = f"{_plain(costs[layer][key])} {key}"

@@ -141,27 +141,30 @@ def _size(example: Example) -> int:
 
 
 def _lead(example: Example) -> int:
-    return 0 if example.before is None else len(example.before) + 1
+    """The place of its first base."""
+    return 0 if example.before is None or example.leads else len(example.before) + 1
 
 
 def _spots(example: Example, count: int, distances: Int[np.ndarray, "steps"]) -> list[int]:
     """Where bases are changed; the separator is none."""
     size, lead = _size(example), _lead(example)
+    separator = len(example.bases) if example.leads else lead - 1
     if example.sites is None:
         chosen = np.linspace(0, size - 1, min(count, size)).round().astype(int)
     else:
         site = lead + example.sites[1][0]
         chosen = np.concatenate([site - distances[::-1], site + distances])
-    return [place for place in chosen.tolist() if 0 <= place < size and place != lead - 1]
+    return [place for place in chosen.tolist() if 0 <= place < size and place != separator]
 
 
 def _changed(example: Example, place: int, rng: np.random.Generator) -> Example:
     """The example with another base at a place of the context."""
-    lead, flip = _lead(example), int(rng.integers(1, 4))
-    if place >= lead:
-        return example._replace(bases=_flipped(example.bases, place - lead, flip))
+    at, flip = place - _lead(example), int(rng.integers(1, 4))
+    if 0 <= at < len(example.bases):
+        return example._replace(bases=_flipped(example.bases, at, flip))
     assert example.before is not None
-    return example._replace(before=_flipped(example.before, place, flip))
+    start = len(example.bases) + 1 if example.leads else 0
+    return example._replace(before=_flipped(example.before, place - start, flip))
 
 
 def _flipped(bases: UInt8[np.ndarray, "length"], place: int, flip: int) -> UInt8[np.ndarray, "length"]:

@@ -33,8 +33,14 @@ KINDS = st.fixed_dictionaries(
         "opposite": st.sampled_from([0.0, 0.5, 1.0]),
         "distance": st.sampled_from([None, (20, 200), (300, 10_000)]),
         "form": st.sampled_from(["masked", "causal"]),
+        "queries": st.sampled_from(["among", "after", "before"]),
     }
-)
+).filter(lambda kinds: possible(**kinds))
+
+
+def possible(form: str, queries: str, distance: tuple[int, int] | None, **_: Any) -> bool:
+    """Queries in front ask for what a causal model is yet to see; near the haystack's end there is no room for all."""
+    return (form, queries) != ("causal", "before") and (queries == "among" or distance != (20, 200))
 
 
 def turned(letters: str) -> str:
@@ -58,9 +64,14 @@ def met(text: str, word: str) -> list[int]:
 def test_what_is_planted(kinds: dict[str, Any], seed: int):
     task = Recall(**kinds)
     example = window(task, 800, seed)
-    text, asked = decode_bases(example.bases), np.zeros(800, np.bool_)
+    haystack = np.zeros(0, np.uint8) if example.before is None else example.before
+    own, lead = len(example.bases), len(haystack)
+    assert (own, lead) == ((800, 0) if kinds["queries"] == "among" else (task.pairs * task.unit, 800))
+    text, asked = decode_bases(np.concatenate([haystack, example.bases])), np.zeros(own, np.bool_)
+    places = {"among": (0, 0), "after": (801, 0), "before": (0, own + 1)}[kinds["queries"]]  # of query, of haystack
     assert len(example.queries) == task.pairs
-    for start, stop, source, opposite, distance, rivals in example.queries:
+    for asks, stops, source, opposite, distance, rivals in example.queries:
+        start, stop = asks + lead, stops + lead
         key, value = text[start - task.key : start], text[start:stop]
         assert stop - start == task.value and len(rivals) == task.rivals
         units = []
@@ -69,9 +80,10 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
             unit = text[begin : begin + task.key + task.value]
             units.append((begin, turned(unit) if opposite else unit))
         assert units[0][1] == key + value
-        assert distance == start - task.key - units[0][0] >= task.unit
+        first = places[0] + asks - task.key, places[1] + units[0][0]
+        assert distance == abs(first[0] - first[1]) >= task.unit and (first[0] < first[1]) == example.leads
         if task.distance:
-            assert task.distance[0] <= distance <= task.distance[1]
+            assert task.distance[0] <= distance - task.apart <= task.distance[1]
         assert sorted(met(text, key)) == sorted([start - task.key, units[0][0] + (task.value if opposite else 0)])
         keys, values = [unit[: task.key] for _, unit in units], [unit[task.key :] for _, unit in units]
         assert len(set(values)) == len(values)
@@ -79,16 +91,23 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
             assert len(met(text, one)) == 1
             for other in keys[:number]:  # the needle's key, and those of the rivals before
                 assert sum(a != b for a, b in zip(one, other, strict=True)) == task.delta
-        asked[start - (task.form == "causal") : stop - (task.form == "causal")] = True
-        assert (look_up(example, Query(start, stop, 0, False, 0), task) == example.bases[start:stop]).all()
+        asked[asks - (task.form == "causal") : stops - (task.form == "causal")] = True
+        assert (look_up(example, Query(asks, stops, 0, False, 0), task) == example.bases[asks:stops]).all()
     target = example.targets["value"]
     assert ((target != IGNORE) == asked).all()
     if task.form == "causal":
         assert example.hidden is None and (target[:-1][asked[:-1]] == example.bases[1:][asked[:-1]]).all()
     else:
         assert example.hidden is not None and ((example.hidden == MASKED) == asked).all()
-        ids = collate([example], BaseTokenizer()).ids[0].numpy()
-        assert (ids[asked] == BaseTokenizer.mask).all() and (ids[~asked] == example.bases[~asked]).all()
+        batch = collate([example], BaseTokenizer())
+        ids = batch.ids[0].numpy()
+        mine = ids[places[0] :][:own]
+        assert (mine[asked] == BaseTokenizer.mask).all() and (mine[~asked] == example.bases[~asked]).all()
+        if lead:
+            assert (ids[places[1] :][:lead] == haystack).all() and ids[max(places) - 1] == BaseTokenizer().vocabulary
+            assert batch.places is not None and batch.segments is not None
+            assert batch.places[0].tolist() == list(range(places[0], places[0] + own))
+            assert batch.segments[0].nonzero()[:, 0].tolist() == batch.places[0].tolist()
 
 
 def test_an_example_is_a_function_of_its_generator():
@@ -166,6 +185,8 @@ def test_a_shorter_window_asks_as_many_as_fit():
         ({"delta": 25}, 0, "task.delta must be null or lie within 1 and the 24 bases of task.key, got 25"),
         ({"delta": 1, "rivals": 4}, 0, "task.rivals must be 1, 2 or 3"),
         ({"value": 0}, 0, "task.value must be at least 1, got 0"),
+        ({"queries": "left"}, 0, "task.queries must be 'among' or 'after' or 'before', got 'left'"),
+        ({"queries": "before", "form": "causal"}, 0, 'task.queries="before" asks for what is yet to come'),
         ({"opposite": 1.5}, 0, "task.opposite must be a share between 0 and 1, got 1.5"),
     ],
 )
@@ -199,8 +220,9 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("task.delta=1", "task.distance=[10,64]", "rc=average"),
         ("task.form=causal", "model.causal=true", "task.opposite=0.5"),
+        ("task.queries=before", "task.delta=1"),
     ],
-    ids=["masked", "causal"],
+    ids=["masked", "causal", "before"],
 )
 def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Path, tmp_path: Path):
     given = (*SMALL, *words, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run")
@@ -216,7 +238,8 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     assert sum(one["count"] for one in distances) == 12 and all(one["high"] == 2 * one["low"] for one in distances)
     strands = {one["name"]: one["count"] for one in left["strata"] if one["by"] == "strand"}
     assert sum(strands.values()) == 12 and ("opposite" in strands) == ("task.opposite=0.5" in words)
-    assert [one["name"] for one in left["strata"] if one["by"] == "delta"] == ["1" if "rc=average" in words else "none"]
+    delta = "1" if "task.delta=1" in words else "none"
+    assert [one["name"] for one in left["strata"] if one["by"] == "delta"] == [delta]
     assert (tmp_path / "run" / "plots" / "recall.png").is_file()
     again = ["evaluate", *SMALL[-3:], f"data.fasta={fasta}", f"checkpoint={tmp_path}/run"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0

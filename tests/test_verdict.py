@@ -366,6 +366,19 @@ def test_without_a_budget_the_cheapest_of_those_not_told_apart_is_taken() -> Non
     assert why.startswith("b: of 3, the cheapest (2 seconds) that is not told apart from the best, a")
 
 
+def test_no_layer_is_recommended_that_is_not_told_apart_from_a_baseline() -> None:
+    costs = {"a": {"seconds": 9.0}, "b": {"seconds": 2.0}, "none": {"seconds": 1.0}}
+    equal = stated({"a": 0.9, "b": 0.5, "none": 0.2}, "bnone", ["a", "none"])
+    layer, why = recommend(equal, costs, {}, ("none", "conv"))
+    assert layer is None
+    assert why.startswith(
+        "the best of 3, a, is not told apart from the baseline none (0.900 against 0.200); more seeds"
+    )
+    ahead = stated({"a": 0.9, "b": 0.5, "none": 0.2}, "anone bnone", ["ab"])
+    assert recommend(ahead, costs, {}, ("none", "conv")).layer == "b"
+    assert recommend(stated({"none": 0.3, "a": 0.2}, "", []), costs, {}, ("none",)).layer == "none"
+
+
 @pytest.mark.parametrize(
     ("budget", "words"),
     [

@@ -41,6 +41,8 @@ class Example(NamedTuple):
     """The mutations in the window, in its own coordinates (0-based, half-open)."""
     before: UInt8[np.ndarray, "context"] | None = None
     """The reference that stands before the bases in the same context, a separator between them."""
+    leads: bool = False
+    """True where the bases come first, and `before` after them."""
     hidden: UInt8[np.ndarray, "length"] | None = None
     """SHOWN, MASKED, REPLACED or KEPT for each base."""
     block: tuple[int, int] = (0, 0)

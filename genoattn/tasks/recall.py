@@ -48,8 +48,9 @@ class Recall(Task):
     needle from a rival, and little from the haystack. `pairs` needles are asked for in a window of full length, and in
     the shorter ones of a curriculum as many as fill half of it.
 
-    With `apart` the queries stand after the haystack, a separator between them, as the sample of task paired stands
-    after its reference: heads for the other sequence alone (`attention.cross`) do then not take a query for a needle.
+    `queries` stand "among" the haystack's bases, or in a sequence of their own "after" or "before" it, a separator
+    between them: heads for the other sequence alone (`attention.cross`) do then not take a query for a needle. Where
+    they come before it, they are the first tokens, which a layer may let see everything (`attention.global_tokens`).
     """
 
     exam = "retrieval"
@@ -65,11 +66,17 @@ class Recall(Task):
         opposite: float = 0.0,
         distance: Sequence[int] | None = None,
         form: Literal["masked", "causal"] = "masked",
-        apart: bool = False,
+        queries: Literal["among", "after", "before"] = "among",
     ):
-        for name, word, words in (("haystack", haystack, ("genome", "random")), ("form", form, ("masked", "causal"))):
+        for name, word, words in (
+            ("haystack", haystack, ("genome", "random")),
+            ("form", form, ("masked", "causal")),
+            ("queries", queries, ("among", "after", "before")),
+        ):
             if word not in words:
                 raise UserError(f"task.{name} must be {' or '.join(map(repr, words))}, got {word!r}")
+        if queries == "before" and form == "causal":
+            raise UserError('task.queries="before" asks for what is yet to come, which task.form=causal never shows')
         for name, number in (("pairs", pairs), ("key", key), ("value", value)):
             if number < 1:
                 raise UserError(f"task.{name} must be at least 1, got {number}")
@@ -88,7 +95,8 @@ class Recall(Task):
         self.haystack, self.pairs, self.key, self.value = haystack, pairs, key, value
         self.delta, self.opposite, self.distance, self.form = delta, opposite, distance, form
         self.rivals = 0 if delta is None else rivals
-        self.unit, self.apart, self.segments = key + value, apart, 1 + apart
+        self.unit, self.apart, self.leads = key + value, queries != "among", queries == "before"
+        self.segments = 1 + self.apart
         self.outputs = {"value": Output(4, 1.0, mirror="letter" if form == "masked" else "own")}
 
     def span(self, length: int) -> int:
@@ -141,7 +149,7 @@ class Recall(Task):
             planted = None if groups is None else self._planted(haystack, groups, letters, rng)
             if groups is not None and planted is not None:
                 made = self._asked(planted, groups)
-                return _split(made, length) if self.apart else made
+                return _split(made, length, self.leads) if self.apart else made
         raise UserError(
             f"task.pairs={self.pairs} needles with unique keys found no place in a window of {length} bases; choose"
             " fewer, a wider task.distance or a longer task.key or task.value"
@@ -160,8 +168,9 @@ class Recall(Task):
         """Groups none of whose units overlap; None where they found no room."""
         taken: list[int] = []
         groups: list[_Group] = []
-        for number in range(min(self.pairs, self._room(length))):
-            drawn = self._draws(length, number, rng)
+        count = min(self.pairs, self._room(length))
+        for number in range(count):
+            drawn = self._draws(length, number, count, rng)
             found = next((group for group in drawn if _free(group, taken, self.unit)), None)
             if found is None:
                 return None
@@ -169,11 +178,13 @@ class Recall(Task):
             groups.append(found)
         return groups
 
-    def _draws(self, length: int, number: int, rng: np.random.Generator) -> Iterator[_Group]:
+    def _draws(self, length: int, number: int, count: int, rng: np.random.Generator) -> Iterator[_Group]:
         """Places of query `number`, of its needle and of their rivals; queries that stand apart do so one by one."""
         nearest, farthest = self.unit, length - self.unit
-        behind = length + number * self.unit
-        if self.apart:
+        behind, ahead = length + number * self.unit, (count - number) * self.unit
+        if self.leads:
+            nearest, farthest = ahead, ahead + farthest
+        elif self.apart:
             nearest, farthest = behind - farthest, behind
         low, high = (nearest, farthest) if self.distance is None else self.distance
         high = max(min(high, farthest), nearest)
@@ -185,7 +196,8 @@ class Recall(Task):
                 drawn = np.exp(rng.uniform(log(low), log(high + 1), 1 + self.rivals)).astype(np.int64)
             apart = [min(max(one, low), high) for one in drawn.tolist()]
             query = behind if self.apart else int(rng.integers(max(apart), farthest + 1))
-            yield _Group(query, tuple(query - one for one in apart), bool(rng.random() < self.opposite))
+            copies = tuple(one - ahead if self.leads else query - one for one in apart)
+            yield _Group(query, copies, bool(rng.random() < self.opposite))
 
     def _planted(
         self, haystack: np.ndarray, groups: Sequence[_Group], letters: np.ndarray, rng: np.random.Generator
@@ -234,11 +246,13 @@ class Recall(Task):
             hidden[start:stop] = MASKED
             needle, *rivals = (copy + (0 if group.opposite else self.key) for copy in group.copies)
             distance = group.query - group.copies[0]
+            if self.leads:  # the haystack follows all queries, each of which stands after those before it
+                distance = len(bases) - distance
             queries.append(Query(start, stop, needle, group.opposite, distance, tuple(rivals)))
         return Example(bases, None, {"value": target}, (), hidden=None if ahead else hidden, queries=tuple(queries))
 
 
-def _split(example: Example, length: int) -> Example:
+def _split(example: Example, length: int, leads: bool) -> Example:
     """The same with what comes after `length` bases as a sequence of its own; needles stay where they are told."""
     queries = tuple(
         one._replace(start=one.start - length, stop=one.stop - length, distance=one.distance + 1)
@@ -247,7 +261,7 @@ def _split(example: Example, length: int) -> Example:
     targets = {name: target[length:] for name, target in example.targets.items()}
     hidden = None if example.hidden is None else example.hidden[length:]
     bases, before = example.bases[length:], example.bases[:length]
-    return example._replace(bases=bases, before=before, targets=targets, hidden=hidden, queries=queries)
+    return example._replace(bases=bases, before=before, leads=leads, targets=targets, hidden=hidden, queries=queries)
 
 
 def whole(example: Example) -> tuple[UInt8[np.ndarray, "context"], int]:

@@ -1,12 +1,16 @@
 """The benchmarks: what they run and predict, what they conclude from made-up figures, and small cases for real."""
 
+import json
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import long
+import memory
 import pytest
+import recall
 import stream
 import training
 from asked import GROWTHS, RATIOS, Verdict, at_least, at_most, verdicts
@@ -15,7 +19,7 @@ from measure import apart, preload
 from models import RECOMPUTED, useful_flops
 from operators import BIDIRECTIONAL, BOTH, CAUSAL, FORWARD, OPERATORS, OURS
 from plan import HEADS, Group, chosen, predicted, refusal
-from tables import cell, write_between
+from tables import cell, markdown, write_between
 
 K = 1024
 
@@ -204,6 +208,59 @@ def _sleeps() -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def imported_once() -> None:
     preload(["torch", "not_a_package"])
+
+
+def asked(exact: float, distances: dict[str, tuple[float, int]]) -> dict[str, Any]:
+    """The figures of a run that was asked at one length."""
+    told = {
+        "queries": 8,
+        "exact": exact,
+        "exact_low": exact - 0.1,
+        "exact_high": exact + 0.1,
+        "accuracy": 1,
+        "misled": 0,
+    }
+    figures: dict[str, Any] = {f"test/{name}": value for name, value in told.items()} | {"chance/test/exact": 0.5}
+    for name, (found, count) in distances.items():
+        own = told | {"exact": found, "queries": count, "exact_low": found, "exact_high": found}
+        figures |= {f"test/distance/{name}/{key}": value for key, value in own.items()}
+    return figures
+
+
+def test_what_recall_says(tmp_path: Path) -> None:
+    far = recall.summary(asked(0.25, {"1024-2048": (0.2, 5), "128-256": (1.0, 3)}))
+    assert list(far["distances"]) == ["128-256", "1024-2048"] and far["chance"] == 0.5
+    near = recall.summary(asked(0.75, {"128-256": (0.75, 8)}))
+    lengths = {"512": near, "2048": {"error": "too long"}, "16384": far}
+    rows = [
+        {"layer": "full", "steps": 300, "parameters": 9000, "lengths": lengths},
+        {"layer": "none", "error": "no such layer"},
+    ]
+    sheet = recall.sheet(rows)
+    assert sheet.columns[-2:] == ["128–256 away", "1024–2048 away"]
+    assert sheet.lines[0][:5] == ["`full`", "9,000", "300", "0.750 [0.650–0.850], 8", "too long"]
+    assert sheet.lines[0][5:] == ["0.250 [0.150–0.350], 8", "1.00, 3", "0.20, 5"]
+    assert sheet.lines[1][:2] == ["`none`", "no such layer"] and {len(line) for line in sheet.lines} == {8}
+    recall.plot(rows, tmp_path / "recall.png")
+    assert (tmp_path / "recall.png").stat().st_size > 10_000
+
+
+def test_a_model_that_is_asked_far_away(tmp_path: Path) -> None:
+    home = tmp_path / "train" / "model"
+    home.mkdir(parents=True)
+    (home / "model.json").write_text('{"task": {"distance": null, "delta": 1}}')
+    copy = recall.asked_far(tmp_path / "train", tmp_path / "copy", 4096)
+    assert json.loads((copy / "model" / "model.json").read_text())["task"] == {"distance": [160, 4096], "delta": 1}
+    assert json.loads((home / "model.json").read_text())["task"]["distance"] is None
+
+
+@pytest.mark.parametrize("script", [memory, long, recall], ids=["memory", "long", "recall"])
+def test_the_figures_that_are_kept_are_those_of_the_readme(script: Any) -> None:
+    """What stands in README.md is what the file says, to the letter."""
+    saved = json.loads((script.HERE / f"{script.__name__}.json").read_text())
+    text = (script.HERE.parent / "README.md").read_text()
+    table = markdown(script.sheet(saved["rows"]))
+    assert table in text and len(table.splitlines()) == len(script.sheet(saved["rows"]).lines) + 2
 
 
 def test_a_process_of_its_own() -> None:

@@ -185,7 +185,6 @@ def test_a_shorter_window_asks_as_many_as_fit():
         ({"delta": 25}, 0, "task.delta must be null or lie within 1 and the 24 bases of task.key, got 25"),
         ({"delta": 1, "rivals": 4}, 0, "task.rivals must be 1, 2 or 3"),
         ({"value": 0}, 0, "task.value must be at least 1, got 0"),
-        ({"queries": "left"}, 0, "task.queries must be 'among' or 'after' or 'before', got 'left'"),
         ({"queries": "before", "form": "causal"}, 0, 'task.queries="before" asks for what is yet to come'),
         ({"opposite": 1.5}, 0, "task.opposite must be a share between 0 and 1, got 1.5"),
     ],
@@ -252,6 +251,7 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     ("words", "sentence"),
     [
         (("task.form=causal",), "needs model.causal=true, and it is false"),
+        (("task.queries=left",), "task.queries: expected 'among' or 'after' or 'before', got the string 'left'"),
         (("tokenizer=kmer", "tokenizer.k=3"), "task=recall asks base by base"),
         (
             ("task.form=causal", "model.causal=true", "tokenizer=kmer", "tokenizer.k=3", "tokenizer.overlapping=true"),

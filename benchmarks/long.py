@@ -9,17 +9,13 @@ so that a benchmark that was stopped goes on. At every length about --bases base
 on one thread: seconds of the processor, which other processes do not lengthen much, and seconds of the clock.
 """
 
-import argparse
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from measure import machine, today, versions
+from programs import command_line, run, set_otherwise
 from tables import Sheet, markdown, show, write_between
 
 HERE = Path(__file__).parent
@@ -42,35 +38,9 @@ LONG = (
 KINDS = ("snv", "insertion", "deletion")
 
 
-def run(program: str, folder: Path, words: Sequence[str]) -> dict[str, Any]:
-    """The figures of a run, which is made where its folder does not hold them; `{"error": …}` where it failed."""
-    file = folder / "metrics.json"
-    if not file.is_file():
-        command = [sys.executable, "-m", "genoattn", program, *words, f"hydra.run.dir={folder}"]
-        surroundings = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
-        print(" ".join(command[1:]), flush=True)
-        done = subprocess.run(command, cwd=HERE.parent, env=surroundings, capture_output=True, text=True, check=False)
-        if done.returncode == 130:
-            raise KeyboardInterrupt
-        if done.returncode or not file.is_file():
-            return {"error": (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}
-    return json.loads(file.read_text("utf-8"))
-
-
 def _budget(steps: int) -> list[str]:
     """Steps of a training, which is validated once, at its end."""
     return [f"trainer.max_steps={steps}", f"trainer.validate_every={steps}"]
-
-
-def without_anchors(trained: Path, folder: Path) -> Path:
-    """A copy of a run's model whose task does not lay the reference anew."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(trained / "model", folder / "model", dirs_exist_ok=True)
-    file = folder / "model" / "model.json"
-    about = json.loads(file.read_text("utf-8"))
-    about["task"]["anchor"] = None
-    file.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    return folder
 
 
 def evaluated(checkpoint: Path, folder: Path, length: int, bases: int) -> dict[str, Any]:
@@ -116,7 +86,7 @@ def layer(name: str, home: Path, steps: int, bases: int) -> Iterator[dict[str, A
         yield found
     if name in DRIFTING:
         found["drifting"] = {}
-        plain = without_anchors(home / "train", home / "drifting")
+        plain = set_otherwise(home / "train", home / "drifting", "anchor", None)
         for length in LENGTHS[1:]:
             found["drifting"][str(length)] = evaluated(plain, plain, length, bases)
             yield found
@@ -153,18 +123,11 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, evaluates, saves the figures after each evaluation, and draws the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(LAYERS))
+    parser = command_line(__doc__, LAYERS, "long")
     parser.add_argument(
         "--steps", type=int, default=300, help="training steps of 2 x 1,024 bases, and a thirtieth of them of 32,768"
     )
     parser.add_argument("--bases", type=int, default=2**20, help="bases tested at every length, about")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/long"), help="where run folders are made and looked for"
-    )
-    parser.add_argument("--json", type=Path, default=HERE / "long.json", help="where the figures are saved")
-    parser.add_argument("--table", action="store_true", help="draw what the file holds, and run nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
     options = parser.parse_args(arguments)
     if options.table:
         saved = json.loads(options.json.read_text("utf-8"))

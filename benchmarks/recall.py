@@ -8,16 +8,14 @@ windows; in the longest each doubling of the distance is as likely. Each trainin
 its own with a run folder of its own under --runs; what has its metrics.json is not repeated.
 """
 
-import argparse
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-from long import run
 from measure import machine, today, versions
+from programs import command_line, run, set_otherwise
 from tables import Sheet, markdown, show, write_between
 
 from genoattn.comparison.style import look
@@ -31,18 +29,8 @@ NEAREST = 160
 FIGURES = ("queries", "exact", "exact_low", "exact_high", "accuracy", "misled")
 
 
-def asked_far(trained: Path, folder: Path, length: int) -> Path:
-    """A copy of a run's model whose task draws distances on a scale that doubles."""
-    shutil.copytree(trained / "model", folder / "model", dirs_exist_ok=True)
-    file = folder / "model" / "model.json"
-    about = json.loads(file.read_text("utf-8"))
-    about["task"]["distance"] = [NEAREST, length]
-    file.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    return folder
-
-
 def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's metrics.json is kept: the figures of all queries and by distance, and what answering took."""
+    """What of a run's metrics.json is kept: the figures of all queries, and by distance."""
     if "error" in figures:
         return dict(figures)
     found: dict[str, Any] = {name: figures[f"test/{name}"] for name in FIGURES}
@@ -70,7 +58,7 @@ def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
     for length, windows in WINDOWS.items():
         folder, model = home / str(length), home / "train"
         if length == max(WINDOWS):
-            model = asked_far(model, folder, length)
+            model = set_otherwise(model, folder, "distance", [NEAREST, length])
         asked = (f"checkpoint={model}", "data.vcf=[]", f"data.length={length}", f"test.windows={windows}")
         found["lengths"][str(length)] = summary(run("evaluate", folder, asked))
     return found
@@ -139,15 +127,8 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, asks, saves the figures after each layer, and draws the table and the curve."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(LAYERS))
+    parser = command_line(__doc__, LAYERS, "recall")
     parser.add_argument("--steps", type=int, default=300, help="training steps of 8 windows of 512 bases")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/recall"), help="where run folders are made and looked for"
-    )
-    parser.add_argument("--json", type=Path, default=HERE / "recall.json", help="where the figures are saved")
-    parser.add_argument("--table", action="store_true", help="draw what the file holds, and run nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
     options = parser.parse_args(arguments)
     about = {"machine": machine(), "versions": versions(["torch"]), "date": today()}
     saved = json.loads(options.json.read_text("utf-8")) if options.json.is_file() else {**about, "rows": []}

@@ -105,6 +105,18 @@ def recommend(
             return Recommendation(None, f"no layer is known to fit {limits}: none has all of these costs measured")
         needs = _listed([f"{_plain(costs[least][key])} {key}" for key in budget])
         return Recommendation(None, f"no layer fits {limits}; the least is {least} with {needs}")
+    return _of_those(fits, verdict, costs, shares, limits, baselines)
+
+
+def _of_those(
+    fits: Sequence[str],
+    verdict: Verdict,
+    costs: Mapping[str, Mapping[str, int | float]],
+    shares: Mapping[str, tuple[float, str]],
+    limits: str,
+    baselines: Sequence[str],
+) -> Recommendation:
+    """The cheapest of the layers that fit, the best first, that equals the best of them."""
     best = fits[0]
     equals = [name for name in fits if not verdict.apart(name, best)]
     baseline = next((name for name in equals if name in baselines and best not in baselines), None)

@@ -19,6 +19,7 @@ from measure import apart, preload
 from models import RECOMPUTED, useful_flops
 from operators import BIDIRECTIONAL, BOTH, CAUSAL, FORWARD, OPERATORS, OURS
 from plan import HEADS, Group, chosen, predicted, refusal
+from programs import run, set_otherwise
 from tables import cell, markdown, write_between
 
 K = 1024
@@ -245,13 +246,20 @@ def test_what_recall_says(tmp_path: Path) -> None:
     assert (tmp_path / "recall.png").stat().st_size > 10_000
 
 
-def test_a_model_that_is_asked_far_away(tmp_path: Path) -> None:
+def test_a_copy_of_a_model_whose_task_is_set_otherwise(tmp_path: Path) -> None:
     home = tmp_path / "train" / "model"
     home.mkdir(parents=True)
     (home / "model.json").write_text('{"task": {"distance": null, "delta": 1}}')
-    copy = recall.asked_far(tmp_path / "train", tmp_path / "copy", 4096)
+    copy = set_otherwise(tmp_path / "train", tmp_path / "copy", "distance", [160, 4096])
     assert json.loads((copy / "model" / "model.json").read_text())["task"] == {"distance": [160, 4096], "delta": 1}
     assert json.loads((home / "model.json").read_text())["task"]["distance"] is None
+
+
+def test_a_program_is_run_once_and_says_why_it_failed(tmp_path: Path) -> None:
+    found = run("train", tmp_path / "new", ["attention=nothing"])
+    assert list(found) == ["error"] and "attention" in found["error"]
+    (tmp_path / "metrics.json").write_text('{"test/exact": 1}')
+    assert run("no program", tmp_path, []) == {"test/exact": 1}
 
 
 @pytest.mark.parametrize("script", [memory, long, recall], ids=["memory", "long", "recall"])

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,18 +17,20 @@ from genoattn.attention.hybrid import cycle
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.none import NoAttention
 from genoattn.attention.window import WindowAttention
+from genoattn.batch import collate
 from genoattn.block import AttentionFactory
 from genoattn.checkpoint import save_model
 from genoattn.cli import main
 from genoattn.config import compose
 from genoattn.genome.mutate import Rates
-from genoattn.influence import Curve, Seen, both, curve_of, effective, influence, near, nominal, steps
+from genoattn.influence import Curve, Seen, _changed, _spots, both, curve_of, effective, influence, near, nominal, steps
 from genoattn.model import SequenceModel
 from genoattn.parts import Parts
 from genoattn.tasks.aligned import Aligned
 from genoattn.tasks.base import Example, Task
 from genoattn.tasks.paired import Paired
 from genoattn.tasks.pretrain import Pretrain
+from genoattn.tasks.recall import Recall
 from genoattn.tokenizers.base import BaseTokenizer
 from genoattn.tokenizers.bpe import BpeTokenizer
 from genoattn.tokenizers.contract import Tokenizer
@@ -92,6 +95,22 @@ def reached(seen: Seen) -> tuple[int, int]:
     sides = (curve_of(seen.distances, side) for side in (seen.left, seen.right))
     left, right = (int(side.distances[side.change > 1e-12].max(initial=0)) for side in sides)
     return left, right
+
+
+@pytest.mark.parametrize("queries", ["among", "after", "before"])
+def test_a_base_is_changed_where_it_stands_in_the_context(queries: Any) -> None:
+    """Of all that a model is given, the token at the place and no other; the separator is never one."""
+    task = Recall(pairs=1, key=8, value=4, queries=queries)
+    (example,) = windows(task, count=1)
+    size = 96 + (queries != "among") * (1 + 12)
+    separator = {"among": -1, "after": 96, "before": 12}[queries]
+    spots = _spots(example, size, steps(size))
+    assert spots == [place for place in range(size) if place != separator]
+    plain = example._replace(hidden=None)
+    ids = collate([plain], BaseTokenizer()).ids[0]
+    for place in spots:
+        changed = collate([_changed(plain, place, np.random.default_rng(0))], BaseTokenizer()).ids[0]
+        assert (ids != changed).nonzero().tolist() == [[place]]
 
 
 def test_steps_are_powers_of_two_and_half_as_much_again() -> None:

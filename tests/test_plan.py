@@ -93,7 +93,8 @@ def test_a_run_that_cannot_fit_is_refused(
     fasta, _ = write_genome(tmp_path, "small", 0, (60_000,))
     words = ["train", "experiment=smoke", f"data.fasta={fasta}", "control=null", "data.length=512", "data.batch=512"]
     words += ["trainer.threads=1", "model.dim=64"]
-    held = planning.cost.held_bytes(torch.device("cpu"))
+    held = GIB // 4  # what this process holds depends on the tests before
+    monkeypatch.setattr(planning.cost, "held_bytes", lambda _: held)
     monkeypatch.setattr(planning, "available", lambda _: held + 0.1 * GIB)
     assert main([*words, f"hydra.run.dir={tmp_path / 'out'}"]) == 2
     told = capsys.readouterr().err
@@ -116,13 +117,21 @@ def test_a_forecast_leaves_a_run_as_it_was(tmp_path: Path) -> None:
 
 def test_what_holds_less_is_offered_where_it_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learner, data = prepared(tmp_path, "attention=none", "data.length=512", "data.batch=512", "model.mlp=16")
-    whole = forecast(learner, data).training
-    most = whole(0) + 0.8 * (whole(512) - whole(0))
-    monkeypatch.setattr(planning, "available", lambda _: most)
-    with pytest.raises(UserError, match=r"or model\.recompute=(tokens|blocks) would fit"):
-        refuse(learner, data, "cpu")
-    assert {block.recompute for block in learner.model.blocks} == {"nothing"}
-    monkeypatch.setattr(planning, "available", lambda _: whole(0) + 0.01 * (whole(512) - whole(0)))
+    # What a process of tests holds grows from one forecast to the next.
+    monkeypatch.setattr(planning.cost, "held_bytes", lambda _: GIB // 4)
+    needs = {}
+    for way in ("blocks", "tokens", "nothing"):
+        for block in learner.model.blocks:
+            block.recompute = way
+        needs[way] = forecast(learner, data).training(512)
+    assert needs["blocks"] < 0.9 * needs["tokens"] < 0.9 * needs["nothing"]
+    for way, beyond in (("tokens", "nothing"), ("blocks", "tokens")):
+        between = (needs[way] + needs[beyond]) / 2
+        monkeypatch.setattr(planning, "available", lambda _, between=between: between)
+        with pytest.raises(UserError, match=rf"or model\.recompute={way} would fit"):
+            refuse(learner, data, "cpu")
+        assert {block.recompute for block in learner.model.blocks} == {"nothing"}
+    monkeypatch.setattr(planning, "available", lambda _: GIB // 2)
     with pytest.raises(UserError) as told:
         refuse(learner, data, "cpu")
     assert "recompute" not in str(told.value)

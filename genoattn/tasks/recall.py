@@ -22,11 +22,15 @@ MARGIN = 64
 
 
 class _Group(NamedTuple):
-    """Where a query starts, and the needle and then its rivals; of the other strand or of its own."""
+    """Where a query starts, and the needle and then its rivals; of the other strand or of its own.
+
+    `distance` is that of query and needle, without a separator.
+    """
 
     query: int
     copies: tuple[int, ...]
     opposite: bool
+    distance: int
 
 
 @final
@@ -197,7 +201,7 @@ class Recall(Task):
             apart = [min(max(one, low), high) for one in drawn.tolist()]
             query = behind if self.apart else int(rng.integers(max(apart), farthest + 1))
             copies = tuple(one - ahead if self.leads else query - one for one in apart)
-            yield _Group(query, copies, bool(rng.random() < self.opposite))
+            yield _Group(query, copies, bool(rng.random() < self.opposite), apart[0])
 
     def _planted(
         self, haystack: np.ndarray, groups: Sequence[_Group], letters: np.ndarray, rng: np.random.Generator
@@ -245,10 +249,7 @@ class Recall(Task):
             target[start - ahead : stop - ahead] = bases[start:stop]
             hidden[start:stop] = MASKED
             needle, *rivals = (copy + (0 if group.opposite else self.key) for copy in group.copies)
-            distance = group.query - group.copies[0]
-            if self.leads:  # the haystack follows all queries, each of which stands after those before it
-                distance = len(bases) - distance
-            queries.append(Query(start, stop, needle, group.opposite, distance, tuple(rivals)))
+            queries.append(Query(start, stop, needle, group.opposite, group.distance, tuple(rivals)))
         return Example(bases, None, {"value": target}, (), hidden=None if ahead else hidden, queries=tuple(queries))
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -73,7 +74,9 @@ def launch(
         program, [*chosen, f"hydra.job.name={program}", f"hydra.sweep.dir='{home}'", *QUIET], RunMode.MULTIRUN
     )
     spread = Plugins.instance().instantiate_launcher(
-        hydra_context=HydraContext(loader, Callbacks(master)), task_function=partial(_one, program), config=master
+        hydra_context=HydraContext(loader, Callbacks(master)),
+        task_function=partial(_one, program, os.getpid()),
+        config=master,
     )
     for name in ("hydra", "hydra_plugins"):  # the launchers' own news of each job
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -119,21 +122,31 @@ def _is_done(place: Path, words: Sequence[str], done: str) -> bool:
     return False
 
 
-def _one(program: str, _: DictConfig) -> int:
-    """One run, in a process of its own: what it prints goes to a file in its folder; returns its exit status."""
+def _one(program: str, starter: int, _: DictConfig) -> int:
+    """One run, in a process of its own: what it prints goes to a file in its folder; returns its exit status.
+
+    `starter` is the process that launches all of them. A launcher's worker that it began here ends with it, run and
+    all, where it would else go on with what stands in its queue.
+    """
     about = HydraConfig.get()
     folder = Path(about.runtime.output_dir)
     quoted = str(folder).replace("'", "\\'")
     words = [sys.executable, "-m", "genoattn", program, *about.overrides.task, f"hydra.run.dir='{quoted}'"]
+    every = 1 if os.getppid() == starter else None
     with (folder / SAID).open("w") as said:
         process = subprocess.Popen(
             words, stdout=said, stderr=subprocess.STDOUT, cwd=about.runtime.cwd, preexec_fn=_end_with_parent
         )
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # the terminal has told the run too, which needs a moment to end well
-            process.wait(timeout=60)
-            raise
+        while True:
+            try:
+                return process.wait(every)
+            except subprocess.TimeoutExpired:
+                if os.getppid() != starter:
+                    process.terminate()
+                    os._exit(1)  # nobody is left to tell
+            except KeyboardInterrupt:  # the terminal has told the run too, which needs a moment to end well
+                process.wait(timeout=60)
+                raise
 
 
 def _end_with_parent() -> None:

@@ -3,10 +3,14 @@
 import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import wandb
 from test_train import write_genome
@@ -195,3 +199,33 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {one["layer"] for one in found["runs"]} == {"none", "conv"}
     assert found["costs"] and found["context"] and found["extrapolation"]
+
+
+def test_a_killed_comparison_leaves_no_process_behind(tmp_path: Path) -> None:
+    """Neither the runs of its workers, nor these, which would go on with what stands in their queues."""
+    fasta, _ = write_genome(tmp_path, "small", 0)
+    words = [
+        "compare", f"hydra.run.dir={tmp_path / 'out'}", "experiment=smoke", f"data.fasta={fasta}", "layers=[none]",
+        "seeds=[0]", "budget.seconds=null", "budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000",
+        "trainer.threads=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
+    ]  # fmt: skip
+    with subprocess.Popen([sys.executable, "-m", "genoattn", *words], stderr=subprocess.DEVNULL) as started:
+        try:
+            until(lambda: len(list((tmp_path / "out" / "runs").rglob("train.log"))) == 2)
+            family = psutil.Process(started.pid).children(recursive=True)
+            assert sum("train" in one.cmdline() for one in family) == 2
+        finally:
+            started.kill()
+        left = psutil.wait_procs(family, timeout=30)[1]
+        for one in left:
+            one.kill()
+        assert not left
+    assert len(list((tmp_path / "out" / "runs").rglob("train.log"))) == 2  # no other was begun
+
+
+def until(true: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits for it."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not so within {seconds:g} s"
+        time.sleep(0.2)

@@ -13,9 +13,6 @@ from genoattn.genome.mutate import Rates, Sample, apply, moved, plant
 from genoattn.objective import IGNORE, Output
 from genoattn.tasks.base import Comparison, Example
 
-DETECTED = {"snv": "substitution", "mnv": "substitution", "insertion": "insertion", "deletion": "deletion"}
-"""The output that tells of each kind of mutation."""
-
 
 @final
 class Aligned(Comparison):

@@ -79,7 +79,8 @@ def recommend(
 ) -> Recommendation:
     """The cheapest layer within the budget that is not told apart from the best within it.
 
-    None where that best is not told apart from one of the `baselines` either: nothing speaks for any layer then.
+    None where that best is not told apart from one of the `baselines` either: nothing speaks for any layer then. Where
+    the best is a baseline itself the words say so.
 
     `costs` are by layer and name, such as seconds or bytes, and `budget` names the most of some of them. The cheapest
     takes the smallest share of its scarcest; a layer whose cost is not known does not fit. Without a budget the
@@ -134,12 +135,13 @@ def _of_those(
     mean = verdict.estimates[best].mean
     if layer == best:
         others = ", and of those not told apart from it the cheapest" if len(equals) > 1 else ""
-        return Recommendation(layer, f"{layer}: {one_of}, the best ({mean:.3f}){others}: {price}")
-    return Recommendation(
-        layer,
-        f"{layer}: {one_of}, the cheapest ({price}) that is not told apart from the best, {best}"
-        f" ({verdict.estimates[layer].mean:.3f} against {mean:.3f})",
-    )
+        why = f"{layer}: {one_of}, the best ({mean:.3f}){others}: {price}"
+    else:
+        means = f"{verdict.estimates[layer].mean:.3f} against {mean:.3f}"
+        why = f"{layer}: {one_of}, the cheapest ({price}) that is not told apart from the best, {best} ({means})"
+    if best in baselines:
+        why += "; the best is a baseline: attention gains nothing here, or a larger budget of training would tell"
+    return Recommendation(layer, why)
 
 
 def crossover(lengths: Sequence[int | float], first: Sequence[int | float], second: Sequence[int | float]) -> Crossover:

@@ -376,7 +376,15 @@ def test_no_layer_is_recommended_that_is_not_told_apart_from_a_baseline() -> Non
     )
     ahead = stated({"a": 0.9, "b": 0.5, "none": 0.2}, "anone bnone", ["ab"])
     assert recommend(ahead, costs, {}, ("none", "conv")).layer == "b"
-    assert recommend(stated({"none": 0.3, "a": 0.2}, "", []), costs, {}, ("none",)).layer == "none"
+
+
+def test_a_baseline_that_is_the_best_is_called_one() -> None:
+    costs = {"a": {"seconds": 9.0}, "none": {"seconds": 1.0}, "conv": {"seconds": 2.0}}
+    words = "the best is a baseline: attention gains nothing here, or a larger budget of training would tell"
+    for verdict in (stated({"none": 0.3, "a": 0.2}, "", []), stated({"conv": 0.3, "none": 0.2, "a": 0.1}, "", [])):
+        layer, why = recommend(verdict, costs, {}, ("none", "conv"))
+        assert layer == "none" and why.endswith(words)
+    assert words not in recommend(stated({"none": 0.3, "a": 0.2}, "", []), costs, {})[1]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     # Read when torch is first imported, below. Threads that spin at a barrier while another process holds their core
     # made a step on two cores 15 times slower; ones that soon sleep lose nothing on an idle machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # The library of convolutions keeps what it made for each shape, 1,024 of them by default and up to 10 MB each:
+    # windows that grow step by step held gigabytes after some hundred steps. 32 serve several lengths, as fast.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     # Without it the library of tokenizers warns on stderr when a data loader forks after one has learned.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     program, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]

@@ -1,6 +1,8 @@
 """Plans: what a run is predicted to hold, against tensors counted otherwise; and runs that cannot fit."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,3 +177,22 @@ def test_a_plan_says_what_it_predicts_and_measures(tmp_path: Path, capsys: pytes
     assert (
         found["measured"]["training_peak_bytes"] >= 0.99 * found["measured"]["process_bytes"]
     )  # pages are counted in lots
+
+
+def test_windows_that_grow_leave_nothing_behind() -> None:
+    """The library of convolutions keeps what it made for every length that it has seen, as far as it is let."""
+    program = """
+import psutil
+from genoattn.cli import main
+main(["--help"])
+import torch
+torch.set_num_threads(1)
+layer = torch.nn.Conv1d(64, 64, 11, padding=5)
+held = []
+for length in range(8000, 8270):
+    layer(torch.randn(1, 64, length, requires_grad=True)).sum().backward()
+    held.append(psutil.Process().memory_info().rss)
+print(held[-1] - held[70])
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert int(said.splitlines()[-1]) < 100 * 2**20  # 196 MiB where all are kept, 10 MiB where 32 are

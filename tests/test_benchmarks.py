@@ -11,6 +11,7 @@ import long
 import memory
 import pytest
 import recall
+import results
 import stream
 import training
 from asked import GROWTHS, RATIOS, Verdict, at_least, at_most, verdicts
@@ -269,6 +270,21 @@ def test_the_figures_that_are_kept_are_those_of_the_readme(script: Any) -> None:
     text = (script.HERE.parent / "README.md").read_text()
     table = markdown(script.sheet(saved["rows"]))
     assert table in text and len(table.splitlines()) == len(script.sheet(saved["rows"]).lines) + 2
+
+
+KEPT = sorted((results.HERE / "results").glob("*/comparison.json"))
+
+
+@pytest.mark.parametrize("file", KEPT, ids=[file.parent.name for file in KEPT])
+def test_comparisons_that_are_kept_stand_with_the_figures_of_every_run(file: Path) -> None:
+    """Each run's own file is there and says what the comparison says of it, and the README says the same."""
+    found, readme = json.loads(file.read_text()), (results.HERE.parent / "README.md").read_text()
+    assert found["runs"] and not found["failed"]
+    for one in found["runs"]:
+        assert json.loads((file.parent / one["folder"] / "metrics.json").read_text())[found["headline"]] == one["value"]
+    assert results.words(found) in readme
+    for length in found["lengths"]:
+        assert markdown(results.sheet(found, length)) in readme
 
 
 def test_a_process_of_its_own() -> None:

@@ -23,7 +23,7 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(INSTALL) '$(PIP)'
 	$(INSTALL) --requirement requirements-dev.lock
 	$(INSTALL) --no-build-isolation --no-deps --editable .
-	$(BIN)/python -c 'import genoattn.train, genoattn.evaluate'
+	$(BIN)/python -c 'import genoattn.cli.train, genoattn.cli.evaluate'
 	touch $@
 
 train: setup

@@ -2,6 +2,6 @@
 
 import sys
 
-from genoattn.cli import main
+from genoattn.cli.main import main
 
 sys.exit(main())

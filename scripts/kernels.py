@@ -2,7 +2,7 @@
 
 import sys
 
-from genoattn.cli import main
+from genoattn.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["kernels", *sys.argv[1:]]))

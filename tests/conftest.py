@@ -8,7 +8,7 @@ import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("genoattn", "beartype.beartype")
-collect_ignore = ["kernels"]  # run by test_kernels.py, in processes of their own
+collect_ignore = ["attention/kernels"]  # run by attention/test_kernels.py, in processes of their own
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ class Layout:
 
 State: TypeAlias = tuple[Tensor, ...]
 """What a causal layer keeps of the tokens before: numbers in at least float32, and counts."""
+
+
 Read: TypeAlias = Callable[[int, int], tuple[Tensor, Layout]]
 """`read(start, stop)`: tokens [start, stop) of a long sequence, [batch, stop - start, dim], and their layout, which
 holds their positions whatever the whole one holds."""

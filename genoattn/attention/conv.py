@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, Layout, Read, State, blank
-from genoattn.attention.halo import segments
+from genoattn.attention.modules.streaming import segments
 from genoattn.errors import UserError
 
 

@@ -8,39 +8,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention import by_triton
-from genoattn.attention.backends import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.base import Attention, Layout, Read, blank
-from genoattn.attention.cells import Cells, coarse_cells, joined, levels, token_cells, unit
-from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate
-from genoattn.attention.multilevel import HierarchicalFunction, Plan, answer_segment
-from genoattn.attention.partition import Scratch
-from genoattn.attention.segments import HIDDEN, crossing_heads
+from genoattn.attention.modules.cross_segment import HIDDEN, crossing_heads
+from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
+from genoattn.attention.modules.projections import Heads
+from genoattn.attention.modules.rotary import ROTARY, check_positions, positions_of, rotate
+from genoattn.attention.ops import triton as by_triton
+from genoattn.attention.ops.hierarchical import Plan, _across, answer_segment, hierarchical_attention
+from genoattn.attention.ops.hierarchical_partition import Scratch
+from genoattn.attention.ops.hierarchical_pooling import Cells, coarse_cells, joined, levels, token_cells, unit
 from genoattn.errors import UserError
-
-
-def hierarchical_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
-    *,
-    causal: bool,
-    block: int,
-    positions: Int[Tensor, "#batch length"] | None = None,
-    keep: Bool[Tensor, "batch length"] | None = None,
-    seen: Bool[Tensor, "batch length"] | None = None,
-) -> Float[Tensor, "batch length heads dim_head"]:
-    """Softmax attention over tokens nearby and cells of 2^l of them farther away; 0 at padding.
-
-    Blocks of level l are `block` cells of 2^l tokens. A query reads the tokens of its block and of those beside it;
-    then, level by level, of the blocks beside its own what it has not read yet, in that level's cells. Every token is
-    so read once. A cell stands for its real tokens by their mean key, mean value and the logarithm of their count.
-    With `positions` queries and means are turned. At padding q, k and v may hold anything finite. Where not all real
-    tokens are, `seen` says which are; a query that sees none answers something finite.
-    """
-    turns = None if positions is None else positions.expand(q.shape[:2])
-    shown = keep if seen is None else seen
-    return blank(HierarchicalFunction.apply(q, k, v, turns, shown, causal, block), keep)
 
 
 def naive_hierarchical_attention(
@@ -77,19 +54,6 @@ def naive_hierarchical_attention(
     visible = real[:, None, None, :] & ((index[:, None] >= index) | (not causal))
     weights = scores.masked_fill(~visible, HIDDEN).softmax(-1).masked_fill(~visible, 0)
     return blank(torch.einsum("bhqk,bkhd->bqhd", weights, v), keep)
-
-
-def _across(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, layout: Layout, causal: bool) -> Tensor:
-    """Each segment's queries over the tokens of all others, in cells without its own; 0 where there are none."""
-    y = torch.zeros_like(q)
-    if layout.segments is None:
-        return y
-    for segment in layout.segments.unique():
-        own = layout.segments == segment
-        others = ~own if layout.keep is None else ~own & layout.keep
-        some = others.cummax(1).values if causal else others.any(1, keepdim=True)
-        y = torch.where((own & some)[:, :, None, None], attend(q, k, v, seen=others), y)
-    return y
 
 
 @final

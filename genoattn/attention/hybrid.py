@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from genoattn.attention.base import Attention
-from genoattn.errors import UserError
-from genoattn.signature import hint
+from genoattn.errors import UserError, hint
 
 
 def cycle(layers: Sequence[str], kinds: Mapping[str, Callable[..., Attention]]) -> list[Callable[..., Attention]]:

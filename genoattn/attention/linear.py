@@ -9,17 +9,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from genoattn.attention import by_triton
-from genoattn.attention.backends import Backend
 from genoattn.attention.base import Attention, Layout, Read, State, blank
-from genoattn.attention.chunks import CHUNK, chunk_flops
-from genoattn.attention.features import FEATURES, feature, feature_count
-from genoattn.attention.heads import ROTARY, Heads, check_positions, positions_of, rotate, visible_pairs
-from genoattn.attention.scan import cuts, segment_of
-from genoattn.attention.sums import (
+from genoattn.attention.modules.dispatch import Backend
+from genoattn.attention.modules.feature_maps import FEATURES, feature, feature_count
+from genoattn.attention.modules.projections import Heads
+from genoattn.attention.modules.reference import visible_pairs
+from genoattn.attention.modules.rotary import ROTARY, check_positions, positions_of, rotate
+from genoattn.attention.ops import triton as by_triton
+from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
+from genoattn.attention.ops.chunked_scan import cuts, segment_of
+from genoattn.attention.ops.linear import (
     EPSILON,
     How,
     Seen,
+    linear_attention,
     nothing_seen,
     read_all,
     read_both,
@@ -30,33 +33,6 @@ from genoattn.attention.sums import (
 from genoattn.errors import UserError
 
 WIDEST = 32
-
-
-def linear_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_value"],
-    *,
-    causal: bool,
-    features: str = "elu",
-    keep: Bool[Tensor, "batch length"] | None = None,
-    positions: Int[Tensor, "#batch length"] | None = None,
-    rates: Float[Tensor, "heads"] | None = None,
-) -> Float[Tensor, "batch length heads dim_value"]:
-    """y_i = sum_j φ(q_i)·φ(k_j) v_j / sum_j φ(q_i)·φ(k_j), by sums of φ(k) vᵀ and φ(k); 0 at padding.
-
-    With `positions` the features are turned in the numerator alone: turned in the denominator too they could make it
-    0 or negative. With `rates` a token at distance d weighs exp(-rate d) times less, on both sides. The sums are at
-    least float32 under any autocast: bfloat16 has lost them at a million tokens. At padding q, k and v may hold
-    anything finite.
-    """
-    seen = nothing_seen(len(q), q.shape[2], feature_count(q.shape[3], features), v.shape[3], v)
-    how = How(features, keep, positions, rates)
-    if causal:
-        return read_past(q, k, v, seen, how)[0]
-    if rates is not None:
-        return read_both(q, k, v, seen[0], seen[0], how)[0]
-    return read_all(q, write_all(k, v, seen, how), how)
 
 
 def naive_linear_attention(

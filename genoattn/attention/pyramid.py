@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, Layout, blank
 from genoattn.attention.full import FullAttention
-from genoattn.attention.heads import positions_of
+from genoattn.attention.modules.rotary import positions_of
 from genoattn.attention.window import WindowAttention
 from genoattn.errors import UserError
 

@@ -3,63 +3,18 @@
 from typing import final
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from genoattn.attention import by_triton
-from genoattn.attention.backends import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
-from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.choice import choose
-from genoattn.attention.gathered import FUSED, GatheredAttention, at_least_float32
-from genoattn.attention.heads import (
-    ROTARY,
-    Heads,
-    check_positions,
-    dense_attention,
-    split_turned,
-    visible_pairs,
-)
-from genoattn.attention.segments import HIDDEN, attend_by_segment, crossing_heads, extra_channels
+from genoattn.attention.base import Attention, Layout
+from genoattn.attention.modules.cross_segment import HIDDEN, attend_by_segment, crossing_heads, extra_channels
+from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
+from genoattn.attention.modules.projections import Heads
+from genoattn.attention.modules.reference import dense_attention, visible_pairs
+from genoattn.attention.modules.rotary import ROTARY, check_positions, split_turned
+from genoattn.attention.ops import triton as by_triton
+from genoattn.attention.ops.block_sparse import sparse_attention
 from genoattn.errors import UserError
-
-
-def sparse_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
-    *,
-    causal: bool,
-    block: int,
-    blocks: int,
-    keep: Bool[Tensor, "batch length"] | None = None,
-    scale: float | None = None,
-) -> Float[Tensor, "batch length heads dim_head"]:
-    """Softmax attention of each block of queries over `blocks` blocks of keys, as `choose` has it; 0 at padding.
-
-    Scores are multiplied by `scale` (None: divided by sqrt(dim_head)). The choice has no gradient. At padding q, k and
-    v may hold anything finite.
-    """
-    length, kind = q.shape[1], v.dtype
-    tail = -length % block
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
-    real = F.pad(real, (0, tail)).unflatten(1, (-1, block))
-    with torch.autocast(q.device.type, enabled=False):
-        taken = at_least_float32(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
-        q, k, v = (t.to(taken) for t in (q, k, v))
-        if tail:
-            q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
-        q, k, v = (t.unflatten(1, (-1, block)) for t in (q, k, v))
-        chosen = choose(q.detach(), k.detach(), real, causal=causal, blocks=blocks)
-        # Block c of sequence b becomes block b * count + c of all, so that groups need not end where a sequence does.
-        first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
-        chosen = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
-        factor = q.shape[-1] ** -0.5 if scale is None else scale
-        q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
-        y = GatheredAttention.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
-    assert isinstance(y, Tensor)
-    y = y.transpose(1, 2).unflatten(0, real.shape[:2]).flatten(1, 2)[:, :length]
-    return blank(y, keep).to(kind)
 
 
 @final

@@ -8,74 +8,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention import by_triton
-from genoattn.attention.backends import Backend
-from genoattn.attention.band import Band, Beside, band_attention, scored_pairs
-from genoattn.attention.base import Attention, Layout, Read, State, blank
-from genoattn.attention.heads import (
-    ROTARY,
-    Heads,
-    check_positions,
-    slopes,
-    split_turned,
-    visible_pairs,
-)
-from genoattn.attention.segments import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
+from genoattn.attention.base import Attention, Layout, Read, State
+from genoattn.attention.modules.cross_segment import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
+from genoattn.attention.modules.dispatch import Backend
+from genoattn.attention.modules.projections import Heads
+from genoattn.attention.modules.reference import visible_pairs
+from genoattn.attention.modules.rotary import ROTARY, check_positions, slopes, split_turned
+from genoattn.attention.ops import triton as by_triton
+from genoattn.attention.ops.sliding_window import window_attention
+from genoattn.attention.ops.sliding_window_blocks import Band, scored_pairs
 from genoattn.errors import UserError
-
-
-def window_attention(
-    q: Float[Tensor, "batch queries heads dim_head"],
-    k: Float[Tensor, "batch keys heads dim_head"],
-    v: Float[Tensor, "batch keys heads dim_head"],
-    *,
-    left: int,
-    right: int,
-    causal: bool,
-    dilation: int = 1,
-    global_tokens: int = 0,
-    before: int = 0,
-    keep: Bool[Tensor, "batch keys"] | None = None,
-    scale: float | None = None,
-    slopes: Float[Tensor, "heads"] | None = None,
-) -> Float[Tensor, "batch queries heads dim_head"]:
-    """Softmax attention of each token over `left` tokens before it, itself and `right` after it; 0 at padding.
-
-    With a `dilation` it is every dilation-th token that counts. The first `global_tokens` are seen by all and see all,
-    or in a causal layer those before them. `before` keys stand before the first query's own: queries may be a part.
-    Scores are multiplied by `scale` (None: over sqrt(dim_head)), less a head's slope for each token of distance.
-    """
-    real = None if keep is None else keep[:, before : before + q.shape[1]]
-    first = min(global_tokens, k.shape[1])
-    if not first:
-        band = Band(left, right, dilation, before)
-        return band_attention(q, k, v, band, keep=keep, real=real, scale=scale, slopes=slopes)
-    own = min(max(first - before, 0), q.shape[1])  # queries that are global
-    few_k, few_v, k_near, v_near = k[:, :first], v[:, :first], k[:, first:], v[:, first:]
-    few, near = (None, None) if keep is None else (keep[:, :first], keep[:, first:])
-    answers = []
-    if own and causal:
-        shown = None if real is None else real[:, :own]
-        band = Band(first, 0, before=before)
-        answers.append(band_attention(q[:, :own], few_k, few_v, band, keep=few, real=shown, scale=scale))
-    elif own:
-        answers.append(_seeing_all(q[:, :own], k, v, keep, None if real is None else real[:, :own], scale))
-    if own < q.shape[1]:
-        shown = None if real is None else real[:, own:]
-        some = torch.ones(few_k.shape[:2], dtype=torch.bool, device=k.device) if few is None else few
-        band, beside = Band(left, right, dilation, before + own - first), Beside(few_k, few_v, some)
-        answers.append(
-            band_attention(q[:, own:], k_near, v_near, band, keep=near, real=shown, scale=scale, beside=beside)
-        )
-    return torch.cat(answers, dim=1)
-
-
-def _seeing_all(
-    q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, real: Tensor | None, scale: float | None
-) -> Tensor:
-    visible = None if keep is None else (keep | ~keep.any(1, keepdim=True))[:, None, None, :]
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return blank(F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2), real)
 
 
 class Held(NamedTuple):

@@ -6,8 +6,14 @@ from jaxtyping import UInt8
 from genoattn.errors import UserError
 
 LETTERS = "ACGTRYSWKMBDHVN"
+
+
 UNKNOWN = LETTERS.index("N")
+
+
 SOFT = np.uint8(16)
+
+
 ILLEGAL = 255
 
 
@@ -21,7 +27,11 @@ def _encoding() -> UInt8[np.ndarray, "256"]:
 
 
 ENCODE = _encoding()
+
+
 DECODE = np.frombuffer(LETTERS.encode(), np.uint8)
+
+
 COMPLEMENT = np.array([LETTERS.index(letter) for letter in "TGCAYRSWMKVHDBN"], np.uint8)
 
 

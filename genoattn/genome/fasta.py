@@ -19,9 +19,15 @@ from genoattn.errors import UserError
 from genoattn.genome.alphabet import ENCODE, ILLEGAL, LETTERS, SOFT
 
 _GZIP = b"\x1f\x8b"
+
+
 # bgzip ends every whole file with this empty block.
 _BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+
+
 _HEAD = 4096
+
+
 _SIGNS = {
     "@HD\t": "SAM",
     "@SQ\t": "SAM",
@@ -161,6 +167,8 @@ def _soft_encoding() -> bytes:
 
 # bytes.translate makes one pass; indexing an array by bytes would first widen every base to eight bytes.
 _CODES = _soft_encoding()
+
+
 _ILLEGAL = bytes([ILLEGAL])
 
 

@@ -1,0 +1,124 @@
+"""A million bases through a model, layer by layer, in segments: seconds, share of the matrix peak, memory.
+
+python -m benchmarks.models.streaming [LAYER ...] [--length 1048576] [--readme]
+
+Each layer in a process of its own. The peak is that of products of matrices of 2048, in float32, measured in the same
+process before and after. Memory is what the call needs above what the process held. At 64k the answers are compared
+with those of the plain forward.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common.measure import Foreign, Memory, apart, machine, timed, today, versions, wait_quiet
+from benchmarks.common.tables import Sheet, markdown, show, write_between
+from benchmarks.models.models import VOCABULARY, model, useful_flops
+from benchmarks.operators.goals import at_least, at_most
+
+CHECKOUT = Path(__file__).parents[2]
+DEPTH, SEGMENT, COMPARED = 4, 4096, 2**16
+MOST_ABOVE_GIB, MOST_DIFFERENCE = 0.65, 1e-5
+LONGEST = 400.0
+"""Seconds after which a process is ended."""
+
+
+SHARES = {"linear": 0.40, "window": 0.36, "hierarchical": None, "delta": None}
+"""The share of the matrix peak that is asked of a layer (None: its figure alone)."""
+
+
+def matrix_peak(size: int = 2048, calls: int = 12) -> float:
+    """The most FLOP/s of a product of two square matrices."""
+    a, b, c = (torch.randn(size, size) for _ in range(3))
+    return 2 * size**3 / timed(lambda: torch.mm(a, b, out=c), seconds=3.0, patience=9.0, most=calls).least
+
+
+@torch.inference_mode()
+def measured(attention: str, length: int, calls: int) -> dict[str, Any]:
+    """One layer; run in a process of its own. The shortest of `calls` is kept."""
+    torch.manual_seed(0)
+    one = model(attention, DEPTH).eval()
+    ids = torch.randint(VOCABULARY, (1, length))
+    one.stream(ids[:, : 2 * SEGMENT], segment=SEGMENT)  # what is loaded and made once is not counted
+    peak = matrix_peak()
+    with Foreign() as foreign, Memory() as memory:
+        taken = [timed(lambda: one.stream(ids, segment=SEGMENT), 0.0, patience=0.0).least for _ in range(calls)]
+    peak = max(peak, matrix_peak())
+    some = ids[:, :COMPARED]
+    pieces, whole = one.stream(some, segment=SEGMENT), one(some)
+    flops = useful_flops(attention, DEPTH, length)
+    return {
+        "seconds": min(taken),
+        "all_seconds": taken,
+        "flops": flops,
+        "peak_flops": peak,
+        "share": flops / min(taken) / peak,
+        "above_gib": memory.above / 2**10,
+        "peak_gib": memory.peak / 2**10,
+        "difference": max(float((pieces[name] - whole[name]).abs().max()) for name in whole),
+        "foreign": foreign.cores,
+    }
+
+
+def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+    """A line for each layer, and whether it is what was asked."""
+    lines = []
+    for row in rows:
+        figures = row["figures"]
+        if "error" in figures:
+            lines.append([row["layer"], str(figures["error"]), *[""] * 6])
+            continue
+        asked = SHARES[row["layer"]]
+        share = f"{figures['share']:.0%}"
+        if asked is not None:
+            share += f" (≥ {asked:.0%}: {at_least(figures['share'], asked)})"
+        above = f"{figures['above_gib']:.2f} GiB"
+        above += f" (≤ {MOST_ABOVE_GIB}: {at_most(figures['above_gib'], MOST_ABOVE_GIB)})"
+        equal = "equal" if figures["difference"] <= MOST_DIFFERENCE else "NOT equal"
+        rate, peak = row["length"] / figures["seconds"] / 1e3, figures["peak_flops"] / 1e9
+        lines.append(
+            [
+                row["layer"], f"{figures['seconds']:.1f}", f"{rate:,.0f}", share, f"{peak:.0f}", above,
+                f"{equal} ({figures['difference']:.0e})", f"{figures['foreign']}",
+            ]
+        )  # fmt: skip
+    columns = [
+        "attention", "s", "thousand tokens/s", "of the matrix peak", "peak GFLOP/s", "memory above",
+        f"to the plain forward at {COMPARED // 1024}k", "foreign cores",
+    ]  # fmt: skip
+    return Sheet("forward through 4 layers of dim 128 with 4 heads, in segments", columns, lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, saves the figures, and draws the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(SHARES))
+    parser.add_argument("--length", type=int, default=2**20, help="tokens")
+    parser.add_argument("--calls", type=int, default=1, help="calls of each layer, of which the shortest counts")
+    parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for others to be quiet")
+    parser.add_argument(
+        "--json", type=Path, default=CHECKOUT / "benchmarks" / "stream.json", help="where the figures are saved"
+    )
+    parser.add_argument("--table", action="store_true", help="draw what the file holds, and measure nothing")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    options = parser.parse_args(arguments)
+    if options.table:
+        saved = json.loads(options.json.read_text())
+    else:
+        saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": []}
+        for layer in options.layers or SHARES:
+            wait_quiet(options.wait)
+            figures = apart(measured, layer, options.length, options.calls, seconds=LONGEST, gib=12)
+            saved["rows"].append({"layer": layer, "length": options.length, "figures": figures})
+            options.json.write_text(json.dumps(saved, indent=1) + "\n")
+    show([sheet(saved["rows"])])
+    if options.readme:
+        write_between(CHECKOUT / "README.md", "benchmarks/stream", markdown(sheet(saved["rows"])))
+
+
+if __name__ == "__main__":
+    main()

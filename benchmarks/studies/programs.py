@@ -1,0 +1,50 @@
+"""Trainings and evaluations that a benchmark is made of: programs of their own, in run folders that are kept."""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def run(program: str, folder: Path, words: Sequence[str]) -> dict[str, Any]:
+    """The figures of a run, which is made where its folder does not hold them; `{"error": …}` where it failed."""
+    file = folder / "metrics.json"
+    if not file.is_file():
+        command = [sys.executable, "-m", "genoattn", program, *words, f"hydra.run.dir={folder}"]
+        surroundings = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+        print(" ".join(command[1:]), flush=True)
+        done = subprocess.run(command, cwd=CHECKOUT, env=surroundings, capture_output=True, text=True, check=False)
+        if done.returncode == 130:
+            raise KeyboardInterrupt
+        if done.returncode or not file.is_file():
+            return {"error": (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}
+    return json.loads(file.read_text("utf-8"))
+
+
+def set_otherwise(trained: Path, folder: Path, setting: str, value: object) -> Path:
+    """A copy of a run's model, in `folder`, whose task has another value of one setting."""
+    shutil.copytree(trained / "model", folder / "model", dirs_exist_ok=True)
+    file = folder / "model" / "model.json"
+    about = json.loads(file.read_text("utf-8"))
+    about["task"][setting] = value
+    file.write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    return folder
+
+
+def command_line(what: str | None, layers: Sequence[str], name: str) -> argparse.ArgumentParser:
+    """The words that a benchmark of layers takes, whose figures are saved as benchmarks/NAME.json."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(layers))
+    folder, file = Path("runs") / name, CHECKOUT / "benchmarks" / f"{name}.json"
+    parser.add_argument("--runs", type=Path, default=folder, help="where run folders are made and looked for")
+    parser.add_argument("--json", type=Path, default=file, help="where the figures are saved")
+    parser.add_argument("--table", action="store_true", help="draw what the file holds, and run nothing")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    return parser

@@ -1,0 +1,138 @@
+"""Kernels compiled for GPUs that are not there, and what the compiler says of them: registers, spills, instructions.
+
+Nothing here needs a driver: ptxas comes with triton. A kernel's start is recorded (genoattn.attention.kernels.launch)
+and compiled for the types, hints and constants that the start would have had.
+"""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import triton
+from torch import Tensor
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from genoattn.attention.kernels.launch import Start
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_86": GPUTarget("cuda", 86, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+
+
+SHARED_LIMIT = {"sm_80": 163, "sm_86": 99, "sm_90": 227, "sm_100": 227, "gfx942": 64}
+
+
+SHARED_LIMIT = {family: limit * 1024 for family, limit in SHARED_LIMIT.items()}
+"""Bytes of shared memory that one program may have."""
+
+
+SHARED_TOTAL = {"sm_80": 164 * 1024, "sm_86": 100 * 1024, "sm_90": 228 * 1024, "sm_100": 228 * 1024}
+"""Bytes that the programs resident on one multiprocessor share; each takes another 1024 for the system."""
+
+
+TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "u8", "int32": "i32", "int64": "i64"}
+
+
+class Statistics(NamedTuple):
+    """What the compiler made of one kernel; on AMD registers are VGPRs and spills are of VGPRs, in registers."""
+
+    registers: int
+    spills: int
+    """Bytes stored and loaded because registers ran out."""
+    shared: int
+    """Bytes of shared memory of one program."""
+    tensor_cores: int
+    """Instructions that multiply matrices (mma, wgmma, tcgen05; mfma on AMD)."""
+    asynchronous: int
+    """Instructions that copy to shared memory without waiting (cp.async, TMA)."""
+    resident: int
+    """Programs that fit on one multiprocessor at a time, by registers, shared memory and threads; 0: not known."""
+    narrow_offsets: int
+    """Pointers moved by an int32, which overflows past 2^31 numbers."""
+
+
+def compile_start(start: Start, family: str, hints: bool = True) -> Any:
+    """The compiled kernel of one start; without `hints` the compiler is not told what is divisible by 16."""
+    signature, constants, attributes = {}, {}, {}
+    options = {name: value for name, value in start.constants.items() if name not in start.kernel.arg_names}
+    named = dict(zip(start.kernel.arg_names, start.arguments, strict=False))
+    plain = set(start.kernel.do_not_specialize or ())
+    for index, name in enumerate(start.kernel.arg_names):
+        if name in start.constants:
+            signature[name], constants[name] = "constexpr", start.constants[name]
+        else:
+            signature[name] = _type(named[name], (index,), name in plain, constants, attributes)
+    source = ASTSource(start.kernel, signature, constants, attributes if hints else {})
+    return triton.compile(source, target=TARGETS[family], options=options)
+
+
+def _type(value: Any, path: tuple[int, ...], plain: bool, constants: dict, attributes: dict) -> Any:
+    """The type of an argument as the just-in-time compiler would have it; notes a 1 and what is divisible by 16."""
+    if isinstance(value, tuple):
+        return tuple(_type(one, (*path, at), plain, constants, attributes) for at, one in enumerate(value))
+    if isinstance(value, TensorDescriptor):
+        shape = ", ".join(map(str, value.block_shape))
+        return f"tensordesc<{_name(value.base)}[{shape}]>"
+    if isinstance(value, float):
+        return "fp32"
+    if isinstance(value, int) and value == 1 and not plain:
+        constants[path] = 1
+        return "constexpr"
+    if (value.data_ptr() if isinstance(value, Tensor) else value) % 16 == 0 and not plain:
+        attributes[path] = [["tt.divisibility", 16]]
+    if isinstance(value, Tensor):
+        return f"*{_name(value)}"
+    return "i32" if -(2**31) <= value < 2**31 else "i64"
+
+
+def _name(tensor: Tensor) -> str:
+    return TYPES[str(tensor.dtype).removeprefix("torch.")]
+
+
+def statistics(compiled: Any, family: str) -> Statistics:
+    """What the compiler made of it; on NVIDIA by another run of ptxas, which says what triton does not pass on."""
+    narrow = len(re.findall(r"tt\.addptr .*(?:, i32|xi32>)\s+loc", compiled.asm["ttir"]))
+    if family.startswith("gfx"):
+        text = compiled.asm["amdgcn"]
+        registers, spills = (
+            int(re.findall(rf"\.{key}:\s+(\d+)", text)[0]) for key in ("vgpr_count", "vgpr_spill_count")
+        )
+        products = len(re.findall(r"\bv_mfma", text))
+        copies = len(re.findall(r"\b(?:buffer|global)_load_lds", text))
+        return Statistics(registers, spills, compiled.metadata.shared, products, copies, 0, narrow)
+    said = _ptxas(compiled.asm["ptx"], family)
+    registers = int(re.findall(r"Used (\d+) registers", said)[0])
+    spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill", said))
+    text = compiled.asm["ptx"]
+    products = sum(text.count(name) for name in ("mma.sync", "wgmma.mma_async", "tcgen05.mma"))
+    copies = sum(text.count(name) for name in ("cp.async.cg", "cp.async.ca", "cp.async.bulk.tensor"))
+    resident = _resident(registers, compiled.metadata.shared, compiled.metadata.num_warps, family)
+    return Statistics(registers, spills, compiled.metadata.shared, products, copies, resident, narrow)
+
+
+def _ptxas(text: str, family: str) -> str:
+    """What ptxas says of this assembly when asked to be verbose."""
+    arch = int(family.removeprefix("sm_"))
+    tool = (knobs.nvidia.ptxas_blackwell if arch >= 100 else knobs.nvidia.ptxas).path
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "kernel.ptx")
+        source.write_text(text, "utf-8")
+        name = f"{family}{'a' if arch >= 90 else ''}"
+        command = [tool, "-v", "--regAllocOptLevel=2", f"--gpu-name={name}", str(source), "-o", str(source) + ".o"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+
+def _resident(registers: int, shared: int, warps: int, family: str) -> int:
+    by_registers = 65536 // (32 * warps * (-(-registers // 8) * 8))
+    by_shared = SHARED_TOTAL[family] // (shared + 1024)
+    threads = 1536 if family == "sm_86" else 2048
+    return min(by_registers, by_shared, threads // (32 * warps))

@@ -1,0 +1,97 @@
+"""Heads that see only the tokens of another segment: through channels of their own, so that no mask is stored."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from genoattn.attention.base import Layout
+from genoattn.attention.modules.reference import dense_attention
+from genoattn.errors import UserError
+
+HIDDEN = -30000.0
+"""Added to the score of a key that is hidden: its weight underflows to exactly 0, and float16 holds the number."""
+
+
+Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
+"""Softmax attention of q, k and v [batch, length, heads, channels], its scores times a scale (None: the usual)."""
+
+
+def crossing_heads(cross: float, heads: int) -> int:
+    """How many of the heads see only another segment; raises UserError at a share that names none."""
+    if not 0 <= cross <= 1:
+        raise UserError(f"attention.cross is a share of the heads, from 0 to 1, got {cross}")
+    if cross and not round(cross * heads):
+        raise UserError(f"attention.cross of {cross} of {heads} heads is less than half a head; give 0 or more heads")
+    return round(cross * heads)
+
+
+def attend_by_segment(
+    attend: Attend,
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    *,
+    crossing: int,
+    layout: Layout,
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """`attend` for the first heads as they are; the last `crossing` see no key of their own segment.
+
+    A query of theirs that sees no other segment answers 0.
+    """
+    if not crossing:
+        return attend(q, k, v, None)
+    own, dim_head = q.shape[2] - crossing, q.shape[3]
+    member = membership(layout.segments, q)
+    extra = extra_channels(dim_head, member.shape[2])
+    marks = _channels(member, q, extra, crossing)
+    # A score of HIDDEN more for every pair of one segment: the product of two channels that say which segment it is.
+    wide_q = torch.cat([q[:, :, own:], marks * dim_head**0.5], dim=-1)
+    wide_k = torch.cat([k[:, :, own:], marks * HIDDEN], dim=-1)
+    real = member if layout.keep is None else member & layout.keep[:, :, None]
+    wide_v = torch.cat([v[:, :, own:], _channels(real, v, extra, crossing)], dim=-1)
+    y = attend(wide_q, wide_k, wide_v, dim_head**-0.5)
+    # The values' channels hold the weight that went to each segment: 1 to others in all, or 0 where none was seen.
+    elsewhere = y[..., dim_head : dim_head + member.shape[2]].masked_fill(member[:, :, None], 0).sum(-1, keepdim=True)
+    y = y[..., :dim_head].masked_fill(elsewhere < 0.5, 0)
+    return torch.cat([attend(q[:, :, :own], k[:, :, :own], v[:, :, :own], None), y], dim=2) if own else y
+
+
+def _channels(member: Tensor, like: Tensor, channels: int, heads: int) -> Tensor:
+    return F.pad(member.to(like.dtype), (0, channels - member.shape[2]))[:, :, None].expand(-1, -1, heads, -1)
+
+
+def extra_channels(dim_head: int, needed: int) -> int:
+    """At least the channels needed, to a multiple of the 8 that fused kernels on a GPU ask for."""
+    return needed + -(dim_head + needed) % 8
+
+
+def membership(
+    segments: Int[Tensor, "batch length"] | None, x: Float[Tensor, "batch length ..."]
+) -> Bool[Tensor, "batch length segments"]:
+    """True where a token belongs to a segment, of all that any token of the batch belongs to (None: one)."""
+    if segments is None:
+        return torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
+    return segments[..., None] == segments.unique()
+
+
+def dense_by_segment(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    *,
+    visible: Bool[Tensor, "#batch length length"],
+    crossing: int,
+    segments: Int[Tensor, "batch length"] | None,
+    bias: Float[Tensor, "heads length length"] | None = None,
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """The same answer from the whole square of scores, for references."""
+    if not crossing:
+        return dense_attention(q, k, v, visible=visible, bias=bias)
+    own = q.shape[2] - crossing
+    another = visible & False if segments is None else visible & (segments[:, :, None] != segments[:, None, :])
+    plain = dense_attention(q[:, :, :own], k[:, :, :own], v[:, :, :own], visible=visible)
+    return torch.cat([plain, dense_attention(q[:, :, own:], k[:, :, own:], v[:, :, own:], visible=another)], dim=2)

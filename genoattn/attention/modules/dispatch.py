@@ -1,0 +1,48 @@
+"""Which code computes a layer: torch's operators, or this package's Triton kernels where they run."""
+
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from genoattn.attention import kernels
+from genoattn.errors import UserError
+
+BACKENDS = ("auto", "torch", "triton")
+
+
+KERNEL_BLOCKS = (16, 32, 64)
+
+
+NO_SUCH_BLOCK = f"the kernel knows blocks of {', '.join(map(str, KERNEL_BLOCKS))} tokens"
+
+
+@final
+class Backend:
+    """What was asked for by `attention.backend`, and what it comes to on a device.
+
+    `kernel` says which family of kernels would compute the layer; `lacks`, why they cannot serve it as it is set.
+    """
+
+    def __init__(self, asked: str, kernel: Literal["flash", "linear", "blocks"], lacks: str | None = None):
+        if asked not in BACKENDS:
+            raise UserError(f"attention.backend must be one of {', '.join(BACKENDS)}, got {asked}")
+        self.asked, self.kernel, self.lacks = asked, kernel, lacks
+        if asked == "triton":
+            there, why = kernels.available(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            reason = lacks or (None if there else why)
+            if reason:
+                raise UserError(f"attention.backend=triton: {reason}; auto takes torch's operators there")
+
+    def triton(self, q: Tensor) -> bool:
+        """Asked for, or nothing against it; what is asked for and cannot be had says why when it is tried."""
+        if self.asked != "auto" or self.lacks:
+            return self.asked == "triton"
+        return kernels.refusal(self.kernel, q.device, q.dtype, q.shape[-1]) is None
+
+    def said(self, device: torch.device) -> str:
+        """What computes the layer on a device, and why."""
+        if self.asked != "auto":
+            return f"{self.asked}, as asked"
+        there, why = (False, self.lacks) if self.lacks else kernels.available(device)
+        return f"triton: {why}" if there else f"torch, which computes the same: {why}"

@@ -1,0 +1,33 @@
+"""To be said in a sentence."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def dense_attention(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_value"],
+    *,
+    visible: Bool[Tensor, "#batch length length"],
+    bias: Float[Tensor, "heads length length"] | None = None,
+) -> Float[Tensor, "batch length heads dim_value"]:
+    """Softmax attention, scores over sqrt(dim_head), from the whole square; a query that sees nothing answers 0."""
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+    scores = scores if bias is None else scores + bias
+    visible = visible[:, None]
+    blind = ~visible.any(-1, keepdim=True)
+    # A row of nothing but -inf would be NaN, backward too: it becomes a softmax of zeros, and its weights are dropped.
+    weights = scores.masked_fill(~visible, float("-inf")).masked_fill(blind, 0).softmax(-1).masked_fill(~visible, 0)
+    return torch.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def visible_pairs(
+    length: int, left: int, right: int, keep: Bool[Tensor, "batch length"] | None, device: torch.device
+) -> Bool[Tensor, "#batch length length"]:
+    """The square of (query, key) pairs with key in [query - left, query + right] and both real; for references."""
+    index = torch.arange(length, device=device)
+    ahead = index[None, :] - index[:, None]
+    near = ((ahead >= -left) & (ahead <= right))[None]
+    return near if keep is None else near & keep[:, None, :] & keep[:, :, None]

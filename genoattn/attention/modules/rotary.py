@@ -1,0 +1,90 @@
+"""What softmax and linear layers share by holding: projections to heads, rotary positions and the dense reference."""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from genoattn.attention.base import Layout, blank
+from genoattn.attention.modules.projections import Heads
+from genoattn.errors import UserError
+
+ROTARY = "rotary positions turn queries and keys by what lies before them"
+"""Why a layer with them is sided."""
+
+
+def check_positions(positions: str, heads: Heads, words: tuple[str, ...] = ("rotary", "none")) -> bool:
+    """True for rotary, False for other words; raises UserError at an unknown one or a head that cannot be turned."""
+    if positions not in words:
+        raise UserError(f"attention.positions must be one of {', '.join(words)}, got {positions}")
+    if positions == "rotary" and heads.dim_head % 2:
+        raise UserError(
+            f"rotary positions turn pairs of channels, so a head needs an even number of them, got {heads.dim_head}"
+        )
+    return positions == "rotary"
+
+
+def split_turned(
+    heads: Heads, x: Float[Tensor, "batch length dim"], layout: Layout, rotary: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of what is no padding, queries and keys turned by their positions where `rotary`."""
+    q, k, v = heads.split(blank(x, layout.keep))
+    if rotary:
+        positions = positions_of(x, layout.positions)
+        q, k = rotate(q, positions), rotate(k, positions)
+    return q, k, v
+
+
+def positions_of(
+    x: Float[Tensor, "batch length ..."], positions: Int[Tensor, "batch length"] | None
+) -> Int[Tensor, "#batch length"]:
+    """The given positions, or 0, 1, 2, … for every sequence."""
+    return torch.arange(x.shape[1], device=x.device)[None] if positions is None else positions
+
+
+def rotate(
+    x: Float[Tensor, "batch length heads dim_head"], positions: Int[Tensor, "#batch length"], base: float = 10000.0
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """`x` with channel pairs (c, c + dim_head / 2) turned by position / base^(2c / dim_head) radians.
+
+    The dot product of two turned vectors depends on their positions by the difference alone.
+    """
+    half = x.shape[-1] // 2
+    # A million radians leave bfloat16 no digit of the angle and float32 two; only MPS lacks float64.
+    wide = torch.float32 if x.device.type == "mps" else torch.float64
+    turn = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)
+    exact = torch.promote_types(x.dtype, torch.float32)
+    angle = (positions[..., None, None].to(wide) * turn).remainder(2 * math.pi).to(exact)
+    y: Tensor = _Turn.apply(x.to(exact), angle.cos(), angle.sin())  # pyright: ignore[reportAssignmentType]
+    return y.to(x.dtype)
+
+
+class _Turn(torch.autograd.Function):
+    """Written half by half into one tensor, which is several times faster on CPU; backward turns the other way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(upstream, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    y, (first, second) = torch.empty_like(x), x.chunk(2, dim=-1)
+    turned_first, turned_second = y.chunk(2, dim=-1)
+    torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-1)
+    torch.mul(first, sin, out=turned_second).addcmul_(second, cos)
+    return y
+
+
+def slopes(heads: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "heads"]:
+    """ALiBi's: what a token of distance costs each head's score, 2^-8 at the last and evenly spread powers before."""
+    return 2.0 ** (-8 * torch.arange(1, heads + 1, device=device, dtype=dtype) / heads)

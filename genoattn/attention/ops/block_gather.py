@@ -1,0 +1,131 @@
+"""Attention of blocks of queries over lists of blocks of keys, gathered a group at a time, and its gradient."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+OUT_OF_SIGHT = -1e30
+"""Added to the score of a key that is not seen: far below a hidden one's, and finite, so that no row becomes NaN."""
+
+
+SCRATCH = {"cpu": 2**20, "cuda": 2**26}
+"""Numbers of a gathered tensor, or of scores of blocks, that stand at once (elsewhere as on a CPU)."""
+
+
+FUSED = frozenset({"cpu"})
+"""Devices with torch's flash kernel for CPUs; on others plain products and a softmax do its work."""
+
+
+def groups(total: int, each: int, device: torch.device) -> Iterator[slice]:
+    """Slices of a total of things, as many at once as hold the scratch numbers, `each` a thing."""
+    step = max(1, SCRATCH.get(device.type, SCRATCH["cpu"]) // each)
+    for start in range(0, total, step):
+        yield slice(start, min(start + step, total))
+
+
+class GatheredAttention(torch.autograd.Function):
+    """q, k, v: [blocks, heads, block, channels]; chosen: [blocks, heads, few]; real: [blocks, block].
+
+    Both passes gather the keys and values of a group of blocks at a time, and backward adds to one gradient of all:
+    the backward pass of a gather would make one of its own, as long as the sequence, for every group.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, real: Tensor, causal: bool, scale: float
+    ) -> Tensor:
+        k, v = k.contiguous(), v.contiguous()
+        y, lse = torch.empty_like(q), torch.empty(q.shape[:3], dtype=at_least_float32(q), device=q.device)
+        for rows in groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
+            index, mask = _seen(chosen, real, rows, causal, lse.dtype)
+            few_k, few_v = _gather(k, index), _gather(v, index)
+            part, part_lse = _attend(q[rows].flatten(0, 1), few_k, few_v, mask, scale)
+            y[rows], lse[rows] = part.view_as(y[rows]), part_lse.view_as(lse[rows])
+        ctx.save_for_backward(q, k, v, chosen, real, y, lse)
+        ctx.causal, ctx.scale = causal, scale
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, chosen, real, y, lse = ctx.saved_tensors
+        dq = torch.empty_like(q)
+        dk, dv = (torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (k, v))
+        for rows in groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
+            index, mask = _seen(chosen, real, rows, ctx.causal, lse.dtype)
+            few_k, few_v = _gather(k, index), _gather(v, index)
+            asked, dy, answer, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))
+            part, few_dk, few_dv = _attend_backward(dy, asked, few_k, few_v, answer, total, mask, ctx.scale)
+            dq[rows] = part.view_as(dq[rows])
+            for gradient, few in ((dk, few_dk), (dv, few_dv)):
+                flat = gradient.view(-1, k.shape[2] * k.shape[3])
+                flat.index_add_(0, index.flatten(), few.reshape(-1, flat.shape[1]).to(flat.dtype))
+        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None, None, None
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _gather(x: Tensor, index: Tensor) -> Tensor:
+    """The chosen blocks one after another: [blocks * heads, keys, channels]."""
+    few = x.view(-1, x.shape[2] * x.shape[3]).index_select(0, index.flatten())
+    return few.view(len(index), -1, x.shape[3])
+
+
+def _seen(chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Where a group's keys stand among all blocks of all heads, and what to add to their scores.
+
+    The mask is [blocks * heads or 1, block or 1, keys], or None where all is seen.
+    """
+    blocks, heads = chosen[rows], torch.arange(chosen.shape[1], device=chosen.device)[:, None]
+    index = (blocks.clamp_min(0) * len(heads) + heads).flatten(0, 1)
+    visible = real[blocks.clamp_min(0)] & (blocks >= 0)[..., None]
+    mask = None
+    if not visible.all():
+        mask = torch.where(visible, 0.0, OUT_OF_SIGHT).to(dtype).flatten(2).flatten(0, 1)[:, None]
+    if causal:  # a block's own is the last of its blocks
+        block = real.shape[1]
+        ahead = torch.ones(block, block, dtype=torch.bool, device=real.device).triu(1)
+        own = F.pad(torch.where(ahead, OUT_OF_SIGHT, 0.0).to(dtype), (visible.shape[2] * block - block, 0))[None]
+        mask = own if mask is None else mask + own
+    return index, mask
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """Softmax attention and the logarithm of its denominators, each sequence of the batch by itself."""
+    if q.device.type in FUSED:
+        mask = None if mask is None else mask[:, None]
+        y, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q[:, None], k[:, None], v[:, None], attn_mask=mask, scale=scale
+        )
+        return y[:, 0], lse[:, 0]
+    scores = _scores(q, k, mask, scale)
+    lse = scores.logsumexp(-1)
+    return (scores - lse[..., None]).exp().to(v.dtype) @ v, lse
+
+
+def _attend_backward(
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v."""
+    if q.device.type in FUSED:
+        mask = None if mask is None else mask[:, None]
+        dy, q, k, v, y, lse = (t[:, None] for t in (dy, q, k, v, y, lse))
+        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            dy, q, k, v, y, lse, 0.0, False, attn_mask=mask, scale=scale
+        )
+        return gradients[0][:, 0], gradients[1][:, 0], gradients[2][:, 0]
+    weights = (_scores(q, k, mask, scale) - lse[..., None]).exp()
+    shared = (dy * y).sum(-1, keepdim=True, dtype=lse.dtype)
+    dscores = (weights * ((dy @ v.transpose(1, 2)) - shared) * scale).to(q.dtype)
+    return dscores @ k, dscores.transpose(1, 2) @ q, weights.to(dy.dtype).transpose(1, 2) @ dy
+
+
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    scores = (q @ k.transpose(1, 2)).to(at_least_float32(q)) * scale
+    return scores if mask is None else scores + mask

@@ -1,0 +1,111 @@
+"""Weights inside chunks, and from chunk to chunk a memory that fades at each head's rate or not at all.
+
+Chunked tensors are [batch, heads, chunks, chunk, channels]. No power above 1 is ever taken: distances are from
+the bound of a chunk.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+CHUNK = 64
+
+
+GROUP = 16  # chunks between which memories are carried by one product
+
+
+def cut(x: Float[Tensor, "batch length heads channels"]) -> Float[Tensor, "batch heads chunks chunk channels"]:
+    """Chunks of a segment, the last one filled up with zeros; a segment shorter than a chunk is one."""
+    size = min(CHUNK, x.shape[1])
+    x, tail = x.transpose(1, 2), -x.shape[1] % size
+    return (F.pad(x, (0, 0, 0, tail)) if tail else x.contiguous()).unflatten(2, (-1, size))
+
+
+def bounds_of(length: int, device: torch.device) -> Tensor:
+    """Where the chunks of a segment begin, and where the last one ends."""
+    size = min(CHUNK, length)
+    return torch.arange(0, length + size, size, device=device).clamp_max(length)
+
+
+def fading(rates: Float[Tensor, "heads"] | None, distance: Tensor) -> Tensor | None:
+    """What is left after so many tokens, [heads, …]; None where nothing fades."""
+    if rates is None:
+        return None
+    return torch.exp(-rates.view(-1, *(1,) * distance.dim()) * distance)
+
+
+def faded(x: Tensor, rates: Tensor | None, distance: Tensor) -> Tensor:
+    """Chunked queries or keys, times what is left at those distances [chunks, chunk]."""
+    left = fading(rates, distance)
+    return x if left is None else x * left[..., None]
+
+
+def memories(
+    k: Float[Tensor, "batch heads chunks chunk features"],
+    v: Float[Tensor, "batch heads chunks chunk channels"],
+    outer: Float[Tensor, "batch heads features channels"],
+    rates: Float[Tensor, "heads"] | None,
+    bounds: Tensor,
+    ahead: bool = False,
+) -> Float[Tensor, "batch heads bounds features channels"]:
+    """The sum of k vᵀ over the tokens before each bound, or from it on if `ahead`, faded to the nearest of them.
+
+    `outer` is that over what lies before the first bound, or from the last one on.
+    """
+    inside = torch.arange(k.shape[3], device=k.device)
+    distance = inside[None] if ahead else (bounds.diff()[:, None] - 1 - inside).clamp_min(0)
+    written = faded(k, rates, distance).transpose(-1, -2) @ v
+    found, outer = [], outer[:, :, None]
+    for start in range(0, len(bounds) - 1, GROUP)[:: -1 if ahead else 1]:
+        near, group = bounds[start : start + GROUP + 1], written[:, :, start : start + GROUP]
+        group = torch.cat([group, outer] if ahead else [outer, group], dim=2)
+        reach = fading(rates, (near[:, None] - near).clamp_min(0))
+        kept = (k.new_ones(1, len(near), len(near)) if reach is None else reach).tril()
+        sums = ((kept.mT if ahead else kept) @ group.flatten(3)).view_as(group)
+        outer = sums[:, :, :1] if ahead else sums[:, :, -1:]
+        found.append(sums[:, :, 1:] if ahead else sums[:, :, :-1])
+    return torch.cat([outer, *found[::-1]] if ahead else [*found, outer], dim=2)
+
+
+def read_chunks(
+    q: Float[Tensor, "batch length heads features"],
+    k: Float[Tensor, "batch length heads features"],
+    v: Float[Tensor, "batch length heads channels"],
+    before: Float[Tensor, "batch heads features channels"],
+    rates: Float[Tensor, "heads"] | None = None,
+    ahead: Float[Tensor, "batch heads features channels"] | None = None,
+) -> tuple[Float[Tensor, "batch length heads channels"], Float[Tensor, "batch heads features channels"]]:
+    """sum of exp(-rate |i - j|) (q_i·k_j) v_j over what lies `before` a segment and j ≤ i in it; the memory after it.
+
+    With what lies `ahead` of the segment, over all of that and every j in the segment too.
+    """
+    length = q.shape[1]
+    bounds = bounds_of(length, q.device)
+    q, k, v = cut(q), cut(k), cut(v)
+    inside = torch.arange(q.shape[3], device=q.device)
+    weights = q @ k.transpose(-1, -2)
+    near = fading(rates, (inside[:, None] - inside).abs())
+    if near is not None:
+        weights = weights * near[:, None]
+    if ahead is None:
+        weights = weights.tril()
+    past = memories(k, v, before, rates, bounds)
+    sums = weights @ v + faded(q, rates, inside[None] + 1) @ past[:, :, :-1]
+    if ahead is not None:
+        coming = memories(k, v, ahead, rates, bounds, ahead=True)
+        sums = sums + faded(q, rates, (bounds.diff()[:, None] - inside).clamp_min(0)) @ coming[:, :, 1:]
+    # A copy, for what holds a state is not to hold all of them.
+    return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), past[:, :, -1].clone()
+
+
+def chunk_flops(length: int, features: int, channels: int, ways: int) -> int:
+    """FLOPs of `read_chunks` for one head; with 2 ways what lies ahead is written twice and read once."""
+    size = min(CHUNK, length)
+    chunks = -(-length // size)
+    padded = chunks * size
+    squares = 2 * padded * size * (features + channels)
+    groups = sum((min(GROUP, chunks - start) + 1) ** 2 for start in range(0, chunks, GROUP))
+    written = 2 * features * channels * (padded + groups)
+    read = 2 * padded * features * channels
+    return squares + written + read + (2 * written + read if ways == 2 else 0)

@@ -1,0 +1,79 @@
+"""To be said in a sentence."""
+
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from genoattn.attention.base import State
+from genoattn.attention.ops.chunked_scan import Inputs, scan, segment_of
+
+Pieces: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Queries, keys, values, how much each token writes, and the logarithm of what it keeps."""
+
+
+CHUNK = 64
+
+
+def delta_rule(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    write: Float[Tensor, "batch length heads"],
+    log_kept: Float[Tensor, "batch length heads"],
+    memory: Float[Tensor, "batch heads dim_head dim_head"],
+    ahead: bool = False,
+) -> tuple[Float[Tensor, "batch length heads dim_head"], Float[Tensor, "batch heads dim_head dim_head"]]:
+    """y_t = S_tᵀ q_t of S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ from S = `memory` on; and the last S.
+
+    With `ahead` tokens are written from the right, after a memory of what lies beyond the last, and none reads its own.
+    b is `write`, a the exponential of `log_kept`, and k has length 1. What the tokens of a chunk write depends on
+    one another through a triangular system, solved for many chunks at once; the memory is carried from chunk to chunk.
+    """
+    step, pieces = _ahead if ahead else _past, (q, k, v, write, log_kept)
+    y, (memory,) = scan(step, (memory,), pieces, segment=segment_of(q[0, 0].numel(), CHUNK), backwards=ahead)
+    return y, memory
+
+
+def _past(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+    (memory,), (q, k, v, write, log_kept) = state, (t.to(state[0].dtype) for t in pieces)
+    y, memory = _segment(q, k, v, write, log_kept, memory, own=True)
+    return y, (memory,)
+
+
+def _ahead(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+    (memory,), (q, k, v, write, log_kept) = state, (t.to(state[0].dtype).flip(1) for t in pieces)
+    y, memory = _segment(q, k, v, write, log_kept, memory, own=False)
+    return y.flip(1), (memory,)
+
+
+def _segment(
+    q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor, memory: Tensor, *, own: bool
+) -> tuple[Tensor, Tensor]:
+    """The answers of a segment after a memory, and the memory after it."""
+    length, size = q.shape[1], min(CHUNK, q.shape[1])
+    tail = -length % size
+    q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3).contiguous() for t in (q, k, v))
+    b, log_a = (F.pad(t, (0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3) for t in (write, log_kept))
+    faded = log_a.cumsum(-1)
+    # Differences of logarithms before the exponential, and only of later tokens less earlier ones: never above 1.
+    between = (faded[..., :, None] - faded[..., None, :]).clamp_max(0).exp()
+    system = ((k @ k.transpose(-1, -2)) * between * b[..., None]).tril(-1)
+    wanted = torch.cat([v, k * faded.exp()[..., None]], dim=-1) * b[..., None]
+    solved = torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True)
+    fresh, against = solved.split(v.shape[-1], dim=-1)
+    last = faded[..., -1:]
+    # A chunk takes a memory S to `turned` S + `added`.
+    added, turned = ((k * (last - faded).exp()[..., None]).transpose(-1, -2) @ solved).split(v.shape[-1], dim=-1)
+    turned = torch.diag_embed(last.exp().expand(*last.shape[:-1], k.shape[-1])) - turned
+    memories = [memory]
+    for more, turn in zip(added.unbind(1), turned.unbind(1), strict=True):
+        memories.append(more + turn @ memories[-1])
+    before = torch.stack(memories[:-1], dim=1)
+    read = faded if own else faded - log_a
+    seen = (q @ k.transpose(-1, -2)) * (read[..., :, None] - faded[..., None, :]).clamp_max(0).exp()
+    seen = seen.tril(0 if own else -1)
+    y = (q * read.exp()[..., None]) @ before + seen @ (fresh - against @ before)
+    return y.transpose(2, 3).flatten(1, 2)[:, :length], memories[-1]

@@ -1,0 +1,97 @@
+"""Exact softmax attention over a band of keys, in blocks of queries on overlapping views: nothing is copied or padded.
+
+A block of queries reads one view of the keys that its band spans, and one additive mask, the band's shape, serves all
+blocks. Blocks whose span lies within the keys go to the kernel many at a time, the block's number standing as its
+batch; those at the ends by themselves, with what there is of their span. Forward and backward go through a sequence in
+segments, so that beside the answer and the gradients nothing is as long as the sequence.
+
+The kernel answers with its log-sum-exp. Two sets of keys become one softmax by it, and backward takes each set by
+itself with the answer and the log-sum-exp of both, which is exact.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from genoattn.attention.base import blank
+from genoattn.attention.ops.sliding_window_blocks import Band, Beside, _BandAttention, _rows_of_channels
+
+
+def band_attention(
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys heads dim_head"],
+    v: Float[Tensor, "batch keys heads dim_head"],
+    band: Band,
+    *,
+    keep: Bool[Tensor, "batch keys"] | None = None,
+    real: Bool[Tensor, "batch queries"] | None = None,
+    scale: float | None = None,
+    slopes: Float[Tensor, "heads"] | None = None,
+    beside: Beside | None = None,
+) -> Float[Tensor, "batch queries heads dim_head"]:
+    """Softmax attention of each query over the keys of its band and those beside it, of which one must be to `keep`.
+
+    Scores are multiplied by `scale` (None: divided by sqrt(dim_head)), less a head's slope for each token of distance.
+    Queries that are not `real` answer 0. In half precision it is float32 that is computed with.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    few_k, few_v, few = (None, None, None) if beside is None or not beside.k.shape[1] else beside
+    tensors = (None if t is None else _rows_of_channels(t.to(wide)) for t in (q, k, v, few_k, few_v))
+    factor: float = q.shape[-1] ** -0.5 if scale is None else scale
+    y: Tensor = _BandAttention.apply(*tensors, band, keep, real, few, slopes, factor)  # pyright: ignore
+    return y.to(q.dtype)
+
+
+def window_attention(
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys heads dim_head"],
+    v: Float[Tensor, "batch keys heads dim_head"],
+    *,
+    left: int,
+    right: int,
+    causal: bool,
+    dilation: int = 1,
+    global_tokens: int = 0,
+    before: int = 0,
+    keep: Bool[Tensor, "batch keys"] | None = None,
+    scale: float | None = None,
+    slopes: Float[Tensor, "heads"] | None = None,
+) -> Float[Tensor, "batch queries heads dim_head"]:
+    """Softmax attention of each token over `left` tokens before it, itself and `right` after it; 0 at padding.
+
+    With a `dilation` it is every dilation-th token that counts. The first `global_tokens` are seen by all and see all,
+    or in a causal layer those before them. `before` keys stand before the first query's own: queries may be a part.
+    Scores are multiplied by `scale` (None: over sqrt(dim_head)), less a head's slope for each token of distance.
+    """
+    real = None if keep is None else keep[:, before : before + q.shape[1]]
+    first = min(global_tokens, k.shape[1])
+    if not first:
+        band = Band(left, right, dilation, before)
+        return band_attention(q, k, v, band, keep=keep, real=real, scale=scale, slopes=slopes)
+    own = min(max(first - before, 0), q.shape[1])  # queries that are global
+    few_k, few_v, k_near, v_near = k[:, :first], v[:, :first], k[:, first:], v[:, first:]
+    few, near = (None, None) if keep is None else (keep[:, :first], keep[:, first:])
+    answers = []
+    if own and causal:
+        shown = None if real is None else real[:, :own]
+        band = Band(first, 0, before=before)
+        answers.append(band_attention(q[:, :own], few_k, few_v, band, keep=few, real=shown, scale=scale))
+    elif own:
+        answers.append(_seeing_all(q[:, :own], k, v, keep, None if real is None else real[:, :own], scale))
+    if own < q.shape[1]:
+        shown = None if real is None else real[:, own:]
+        some = torch.ones(few_k.shape[:2], dtype=torch.bool, device=k.device) if few is None else few
+        band, beside = Band(left, right, dilation, before + own - first), Beside(few_k, few_v, some)
+        answers.append(
+            band_attention(q[:, own:], k_near, v_near, band, keep=near, real=shown, scale=scale, beside=beside)
+        )
+    return torch.cat(answers, dim=1)
+
+
+def _seeing_all(
+    q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, real: Tensor | None, scale: float | None
+) -> Tensor:
+    visible = None if keep is None else (keep | ~keep.any(1, keepdim=True))[:, None, None, :]
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return blank(F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2), real)

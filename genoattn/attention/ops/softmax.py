@@ -1,0 +1,42 @@
+"""To be said in a sentence."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from genoattn.attention.base import blank
+
+
+def full_attention(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    *,
+    causal: bool,
+    keep: Bool[Tensor, "batch length"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """Softmax attention without a stored square, scores times `scale` (None: over sqrt(dim_head)).
+
+    0 at padding, where q, k and v may hold anything finite.
+    """
+    if keep is None:
+        return _attend(q, k, v, scale, causal=causal)
+    if not causal:
+        # A sequence of nothing but padding sees all of it, so that no kernel is asked for a row without keys.
+        visible = keep | ~keep.any(1, keepdim=True)
+        return blank(_attend(q, k, v, scale, visible=visible[:, None, None, :]), keep)
+    # Fused kernels take causality or a mask, not both. With the real tokens moved to the front in their order, the
+    # causal rule alone hides all padding from them.
+    order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None, None].expand_as(q)
+    y = _attend(q.gather(1, order), k.gather(1, order), v.gather(1, order), scale, causal=True)
+    return blank(torch.zeros_like(y).scatter(1, order, y), keep)
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, visible: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=scale)
+    return y.transpose(1, 2)

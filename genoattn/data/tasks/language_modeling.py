@@ -1,0 +1,87 @@
+"""A genome alone: hidden bases, or each next token, are to be told from what surrounds or precedes them."""
+
+from typing import Literal, final
+
+import numpy as np
+from jaxtyping import UInt8
+
+from genoattn.data.example import KEPT, MASKED, REPLACED, SHOWN, Example, Framing
+from genoattn.data.targets import Output
+from genoattn.data.tasks.base import Task
+from genoattn.errors import UserError
+from genoattn.genome.simulate import Rates
+
+_SHARES = (0.8, 0.1, 0.1)
+"""Of the bases asked for, those behind a mask, behind another token, and as they are (Devlin et al. 2019)."""
+
+
+@final
+class Pretrain(Task):
+    """Language modelling: no labels, no mutations; `rates` have no bearing on it.
+
+    "bert" asks for a share of the bases, chosen singly; "span" for runs of them, of geometric length with the mean
+    `span_mean`, all behind a mask, until the share is reached; "causal" for every next token. Only A, C, G and T are
+    hidden. A token that reads a hidden base is hidden, and asked for, as a whole.
+    """
+
+    exam = "language"
+    elastic = True
+
+    def __init__(
+        self, objective: Literal["bert", "span", "causal"] = "bert", share: float = 0.15, span_mean: float = 6.0
+    ):
+        if objective not in ("bert", "span", "causal"):
+            raise UserError(f"task.objective must be 'bert', 'span' or 'causal', got {objective!r}")
+        if not 0 < share < 1:
+            raise UserError(f"task.share must be a share of the bases above 0 and below 1, got {share}")
+        if not span_mean >= 1:
+            raise UserError(f"task.span_mean must be at least 1 base, got {span_mean}")
+        self.objective, self.share, self.span_mean = objective, share, span_mean
+        self.framing = Framing(asks="next" if objective == "causal" else "hidden")
+        self.outputs = {"token": Output(0, 1.0, level="token", mirror="own")}
+
+    def span(self, length: int) -> int:
+        return length
+
+    def example(
+        self, reference: UInt8[np.ndarray, "span"], length: int, rates: Rates, rng: np.random.Generator
+    ) -> Example:
+        bases = reference[:length]
+        if self.objective == "causal":
+            return Example(bases, None, {}, ())
+        known = bases < 4
+        hidden = self._singly(known, rng) if self.objective == "bert" else self._runs(known, rng)
+        return Example(bases, None, {}, (), hidden=hidden)
+
+    def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
+        if self.objective == "causal" and not causal:
+            return "task.objective=causal asks for each next token, which needs model.causal=true, and it is false"
+        if self.objective != "causal" and causal:
+            return (
+                f"task.objective={self.objective} asks for bases between others, which needs model.causal=false,"
+                " and it is true"
+            )
+        return ""
+
+    def _singly(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:
+        fate = rng.choice(np.array([MASKED, REPLACED, KEPT], np.uint8), len(known), p=_SHARES)
+        return np.where(known & (rng.random(len(known)) < self.share), fate, np.uint8(SHOWN))
+
+    def _runs(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:
+        hidden = np.full(len(known), SHOWN, np.uint8)
+        places = np.flatnonzero(known)
+        left = round(self.share * len(places))
+        while left > 0:
+            start = int(rng.choice(places))
+            stop = start + int(rng.geometric(1 / self.span_mean))
+            new = np.flatnonzero(known[start:stop] & (hidden[start:stop] == SHOWN))[:left] + start
+            hidden[new] = MASKED
+            left -= len(new)
+        return hidden
+
+
+def behind_masks(example: Example) -> Example:
+    """The same example with every base that is asked for behind a mask, as an exam asks."""
+    if example.hidden is None:
+        return example
+    return example._replace(hidden=np.where(example.hidden == SHOWN, SHOWN, MASKED).astype(np.uint8))

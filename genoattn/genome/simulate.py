@@ -1,0 +1,99 @@
+"""To be said in a sentence."""
+
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from jaxtyping import UInt8
+
+from genoattn.errors import UserError
+from genoattn.genome.mutations import Mutation
+
+_SNV, _MNV, _INSERTION, _DELETION = range(4)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How often and how to mutate: events a base, shares of the kinds (on any scale), sizes, and the ts/tv ratio.
+
+    Indels are 1 to `longest` bases long and multi-base substitutions 2 to max(2, `longest`), each size equally likely.
+    A share `duplication` of the insertions copies the bases just before them, as a polymerase that slips does; the
+    others insert random ones.
+    """
+
+    rate: float = 0.02
+    snv: float = 0.7
+    mnv: float = 0.0
+    insertion: float = 0.15
+    deletion: float = 0.15
+    longest: int = 3
+    transitions: float = 2.0
+    duplication: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise UserError(f"rate must be events per base between 0 and 1, got {self.rate}")
+        shares = {"snv": self.snv, "mnv": self.mnv, "insertion": self.insertion, "deletion": self.deletion}
+        for name, value in {**shares, "transitions": self.transitions}.items():
+            if not (isfinite(value) and value >= 0):
+                raise UserError(f"{name} must be a number of at least 0, got {value}")
+        if not any(shares.values()):
+            raise UserError("one of snv, mnv, insertion and deletion must be above 0, all are 0")
+        if not 0 <= self.duplication <= 1:
+            raise UserError(f"duplication must be a share between 0 and 1, got {self.duplication}")
+        if self.longest < 1:
+            raise UserError(f"longest must be at least 1 base, got {self.longest}")
+
+    def boundaries(self) -> tuple[float, float, float]:
+        """Where in [0, 1) the shares of mnv, insertion and deletion begin, snv's beginning at 0."""
+        total = self.snv + self.mnv + self.insertion + self.deletion
+        return self.snv / total, (self.snv + self.mnv) / total, (self.snv + self.mnv + self.insertion) / total
+
+
+def plant(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.random.Generator) -> list[Mutation]:
+    """Random mutations in order, on A, C, G and T only, with at least one untouched base between any two.
+
+    Each base begins an event with probability `rate`; an event that would touch the one before it, or a letter that is
+    not A, C, G or T, is left out, so slightly fewer than rate x length are planted. Indels keep off both ends.
+    """
+    starts = np.flatnonzero(rng.random(len(reference)) < rates.rate)
+    kinds = np.searchsorted(rates.boundaries(), rng.random(len(starts)), side="right")
+    sizes = rng.integers(1, rates.longest + 1, len(starts))
+    sizes[kinds == _SNV] = 1
+    multiple = np.flatnonzero(kinds == _MNV)
+    sizes[multiple] = rng.integers(2, max(2, rates.longest) + 1, len(multiple))
+    ends = np.cumsum(sizes)
+    chance = rng.random(int(sizes.sum()))
+    fresh = (chance * 4).astype(np.uint8).tobytes()
+    flips = _flips(chance, rates.transitions).tobytes()
+    copied = (rng.random(len(starts)) < rates.duplication).tolist()
+
+    letters = reference.tobytes()
+    mutations: list[Mutation] = []
+    free = 0
+    drawn = zip(starts.tolist(), kinds.tolist(), sizes.tolist(), ends.tolist(), copied, strict=True)
+    for start, kind, size, end, copy in drawn:
+        stop = start if kind == _INSERTION else start + size
+        indel = kind in (_INSERTION, _DELETION)
+        if start < free or (indel and start == 0) or stop > len(letters) - indel:
+            continue
+        if max(letters[start : max(stop, start + 1)]) > 3:
+            continue
+        if kind == _DELETION:
+            inserted = b""
+        elif kind == _INSERTION:
+            source = letters[max(start - size, 0) : start]
+            inserted = source if copy and len(source) == size and max(source) < 4 else fresh[end - size : end]
+        else:
+            inserted = bytes(
+                [letter ^ flip for letter, flip in zip(letters[start:stop], flips[end - size : end], strict=True)]
+            )
+        mutations.append(Mutation(start, stop, inserted))
+        free = stop + 1
+    return mutations
+
+
+def _flips(chance: np.ndarray, transitions: float) -> np.ndarray:
+    """What to XOR a code with for another base: 2 is the transition (A-G, C-T), 1 and 3 are the transversions."""
+    transition = transitions / (1 + transitions)
+    return np.where(chance < transition, 2, np.where(chance < (1 + transition) / 2, 1, 3)).astype(np.uint8)

@@ -1,0 +1,162 @@
+"""Runs Lightning's trainer, from the start or from a checkpoint, and keeps it quiet."""
+
+import logging
+import os
+import pickle
+import shutil
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+
+from genoattn.attention.base import Attention
+from genoattn.data.curriculum import Curriculum
+from genoattn.data.datamodule import GenomeData
+from genoattn.data.source import Source, examples_of
+from genoattn.errors import UserError
+from genoattn.models import cost
+from genoattn.models.checkpoint import check_fit
+from genoattn.models.predictor import Parts
+from genoattn.training.callbacks import Checkpoints, Progress, Stop
+from genoattn.training.module import Learner
+
+NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
+    r".*The '.*' does not have many workers",  # examples are cheap
+    r".*Experiment logs directory .* exists and is not empty",  # it holds the config
+    r"No positive samples found in target",  # a task may plant no mutation of a kind
+)
+"""What Lightning warns of and a user can do nothing about."""
+
+
+class Fitted(NamedTuple):
+    """How training ended: seconds it took, bases it saw, steps made by now, and whether Ctrl-C ended it.
+
+    `tokens` stand in a window of the first validation batch; `padding` is the share of padding among all tokens seen.
+    """
+
+    seconds: float
+    bases: int
+    steps: int
+    interrupted: bool
+    tokens: int
+    padding: float
+
+
+def fit(
+    name: str,
+    learner: Learner,
+    data: GenomeData,
+    settings: DictConfig,
+    folder: Path,
+    loggers: list[Logger],
+    resume: Path | None,
+) -> Fitted:
+    """Train, then put the weights of the lowest validation loss into the learner's model, on the device that trained.
+
+    Leaves checkpoints/best.ckpt and checkpoints/last.ckpt in `folder`. `settings` is the config's `trainer`, `resume`
+    a last.ckpt to go on from.
+    """
+    checkpoints = folder / "checkpoints"
+    if resume is not None:
+        _take_over(resume, learner, checkpoints)
+    stop = Stop(settings.max_seconds)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of devices, and no advertisements
+    with warnings.catch_warnings():
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message)
+        trainer = build_trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
+        device = trainer.strategy.root_device
+        mixes = [block.mix for block in learner.model.blocks if isinstance(block.mix, Attention)]
+        kinds = dict.fromkeys(f"{type(mix).__name__} ({mix.backend(device)})" for mix in mixes)
+        parameters = cost.predicted(learner.model, 1)["parameters"]
+        print(f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters")
+        start = time.perf_counter()
+        with stop.listening():
+            trainer.fit(learner, data, ckpt_path=resume)
+        seconds = time.perf_counter() - start
+    bases = learner.bases_learned
+    if (checkpoints / "best.ckpt").exists() and not stop.interrupted:
+        state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+        learner.load_state_dict(state)
+    learner.to(device)  # Lightning leaves it on the CPU
+    tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
+    real, padding = learner.tokens_seen.tolist()
+    share = padding / max(1, real + padding)
+    return Fitted(seconds, bases, trainer.global_step, stop.interrupted, tokens, share)
+
+
+def build_trainer(settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
+    """Lightning's trainer as the config's `trainer` has it: device, precision, steps and when it validates."""
+    try:
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,
+            max_steps=settings.max_steps,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.clip or None,
+            val_check_interval=min(settings.validate_every, settings.max_steps) * settings.accumulate,
+            check_val_every_n_epoch=None,
+            log_every_n_steps=settings.log_every,
+            logger=loggers or False,
+            callbacks=callbacks,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+        )
+    except MisconfigurationException as error:
+        wrong = " ".join(str(error).split())
+        asked = f"trainer.accelerator={settings.accelerator} with trainer.devices={settings.devices}"
+        raise UserError(f"{asked} cannot run here: {wrong}") from None
+
+
+def _take_over(resume: Path, learner: Learner, checkpoints: Path) -> None:
+    """Checks that the model fits a run's checkpoint, and takes that and the best one so far into the new run."""
+    if not resume.is_file():
+        what = "is a folder; expected its checkpoints/last.ckpt" if resume.is_dir() else "does not exist"
+        raise UserError(f"trainer.resume={resume} {what}")
+    try:
+        state: dict[str, Any] = torch.load(resume, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError):
+        raise UserError(f"trainer.resume={resume} is no checkpoint of a run, or a damaged one") from None
+    check_fit(resume, state, learner.state_dict())
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for file, name in ((resume, "last.ckpt"), (resume.with_name("best.ckpt"), "best.ckpt")):
+        if file.is_file():
+            shutil.copyfile(file, checkpoints / f".{name}.part")
+            os.replace(checkpoints / f".{name}.part", checkpoints / name)
+
+
+def prepare(config: DictConfig, parts: Parts, source: Source) -> tuple[Learner, GenomeData]:
+    """What learns, and from what: the same data, seed, schedule and number of steps for every model of a run."""
+    settings, data = config.trainer, config.data
+    total = settings.max_steps * settings.accumulate * data.batch
+    make = partial(examples_of, source, data=data, task=parts.task, total=total)
+    training = make(
+        split="train",
+        seed=config.seed,
+        curriculum=instantiate(config.curriculum),
+        both_strands=config.rc in ("augment", "average"),
+    )
+    held_out = make(split="validation", seed=config.test.seed, curriculum=Curriculum())
+    module = GenomeData(
+        training, held_out, parts.tokenizer, data.batch, settings.accumulate, data.validation_windows, data.workers,
+        strands=config.rc == "equivariant",
+    )  # fmt: skip
+    learner = Learner(
+        parts.model, parts.task.outputs, instantiate(config.optimizer), instantiate(config.schedule), settings.max_steps
+    )
+    return learner, module

@@ -1,0 +1,156 @@
+"""Attention over lists of key blocks against a dense reference in float64, run by the interpreter or on a GPU."""
+
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from genoattn.attention.kernels import blocks
+from genoattn.errors import UserError
+from tests.attention.kernels.references import DEVICE, answers, dense, failures, poison
+
+
+class Lists(NamedTuple):
+    """A case: `slots` key blocks for each query block, drawn at random; with `apart` a table by head and sequence."""
+
+    length: int
+    keys: int
+    query_block: int = 16
+    key_block: int = 16
+    slots: int = 3
+    dim: int = 16
+    heads: int = 1
+    kv_heads: int = 1
+    batch: int = 1
+    apart: bool = False
+    bias: bool = False
+    causal: bool = False
+    padded: bool = False
+
+    def __str__(self) -> str:
+        usual = self._field_defaults
+        words = [f"{name}={value}" for name, value in self._asdict().items() if name in usual and value != usual[name]]
+        return " ".join([f"n={self.length} keys={self.keys}", *words])
+
+    def inputs(self) -> list[Tensor]:
+        draw = torch.Generator().manual_seed(0)
+        shapes = [(self.length, self.heads), (self.keys, self.kv_heads), (self.keys, self.kv_heads)]
+        shapes += [(self.length, self.heads)]
+        drawn = [torch.randn(self.batch, *shape, self.dim, generator=draw) for shape in shapes]
+        return [one.to(DEVICE) for one in (*drawn, torch.randn(self.batch, self.heads, self.length, generator=draw))]
+
+    def table(self) -> Tensor:
+        """Distinct key blocks in each list, some slots empty and one list empty altogether."""
+        draw = torch.Generator().manual_seed(1)
+        tables, heads = (self.batch, self.heads) if self.apart else (1, 1)
+        rows, columns = -(-self.length // self.query_block), -(-self.keys // self.key_block)
+        order = torch.rand(tables, heads, rows, columns, generator=draw).argsort(-1)
+        order = torch.nn.functional.pad(order, (0, max(0, self.slots - columns)), value=-1)[..., : self.slots]
+        order = order.masked_fill(torch.rand(order.shape, generator=draw) < 0.2, -1)
+        order[-1, -1, -1] = -1
+        return order.to(DEVICE)
+
+    def settings(self) -> dict[str, Any]:
+        draw = torch.Generator().manual_seed(2)
+        bias = torch.randn(self.batch, self.keys, generator=draw)
+        bias = bias.masked_fill(torch.rand(bias.shape, generator=draw) < 0.2, float("-inf")).to(DEVICE)
+        ends = torch.linspace(0, self.length - 1, self.keys).long().to(DEVICE)
+        keep = (torch.rand(self.batch, self.length, generator=draw) < 0.7).to(DEVICE)
+        return {
+            "bias": bias if self.bias else None,
+            "ends": ends if self.causal else None,
+            "keep": keep if self.padded else None,
+        }
+
+    def visible(self) -> Tensor:
+        """[batch, heads, query, key]."""
+        table, columns = self.table(), -(-self.keys // self.key_block)
+        listed = torch.zeros(*table.shape[:3], columns + 1, dtype=torch.bool, device=DEVICE)
+        listed.scatter_(-1, table.where(table >= 0, columns), True)
+        pairs = listed[..., :columns].repeat_interleave(self.query_block, 2).repeat_interleave(self.key_block, 3)
+        pairs = pairs[:, :, : self.length, : self.keys].expand(self.batch, self.heads, -1, -1)
+        given = self.settings()
+        if given["bias"] is not None:
+            pairs = pairs & given["bias"].isfinite()[:, None, None, :]
+        if given["ends"] is not None:
+            pairs = pairs & (given["ends"] <= torch.arange(self.length, device=DEVICE)[:, None])
+        return pairs if given["keep"] is None else pairs & given["keep"][:, None, :, None]
+
+
+def check(case: Lists, function: Callable[..., Any] = blocks.block_attention) -> None:
+    """Fails unless the kernel answers what the reference does, whatever hidden keys and padding hold."""
+    q, k, v, dout, dlse = case.inputs()
+    given, table, visible = case.settings(), case.table(), case.visible()
+    shared = {"query_block": case.query_block, "key_block": case.key_block, "return_lse": True}
+    hidden = None if given["bias"] is None else given["bias"].isfinite()
+    nan, keep = float("nan"), given["keep"]
+    poisoned = [poison(q, keep, nan), poison(k, hidden, nan), poison(v, hidden, 1e6)]
+    blind = ~visible.any(-1)
+    upstream = [poison(dout, keep, nan), dlse if keep is None else dlse.masked_fill(~keep[:, None], nan)]
+    found = answers(lambda *one: function(*one, table, **given, **shared), poisoned, upstream)
+    bias = None if given["bias"] is None else given["bias"].nan_to_num(neginf=0.0)
+    leaves = [one.double() for one in (q, k, v)]
+    right = answers(
+        lambda *one: dense(*one, visible, None, bias), leaves, [dout.double(), dlse.double().masked_fill(blind, 0)]
+    )
+    failed = failures(found, right)
+    assert not failed, "; ".join(failed)
+
+
+CASES = [
+    Lists(1, 1, slots=1),
+    Lists(33, 70),
+    Lists(64, 64, 32, 32, slots=2),
+    Lists(70, 97, 32, 8, slots=5),
+    Lists(70, 130, 16, 64, slots=2, dim=24),
+    Lists(48, 48, heads=4, kv_heads=2, batch=2, apart=True),
+    Lists(48, 48, heads=2, kv_heads=2, batch=2),
+    Lists(65, 65, key_block=8, slots=6, bias=True, batch=2, padded=True),
+    Lists(65, 65, causal=True, bias=True, slots=4),
+    Lists(
+        97, 200, 32, 4, slots=20, dim=40, causal=True, bias=True, padded=True, heads=2, kv_heads=1, batch=2, apart=True
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_answers_and_gradients(case: Lists) -> None:
+    check(case)
+
+
+def test_lists_of_everything_are_full_attention() -> None:
+    case = Lists(70, 70, slots=5)
+    q, k, v, _, _ = case.inputs()
+    table = torch.arange(5, device=DEVICE).expand(1, 1, 5, 5)
+    found = blocks.block_attention(q, k, v, table, query_block=16, key_block=16)
+    right = torch.nn.functional.scaled_dot_product_attention(*(one.transpose(1, 2).double() for one in (q, k, v)))
+    assert (found - right.transpose(1, 2)).abs().max() < 1e-6
+
+
+def test_lists_turned_round() -> None:
+    table = torch.tensor([[[[0, 2], [2, -1], [-1, -1]], [[1, 0], [0, 1], [2, 0]]]])
+    readers, begins = blocks.readers_of(table, 3)
+    said = [readers[start:stop].tolist() for start, stop in itertools.pairwise(begins)]
+    assert said == [[0], [], [0, 1], [0, 1, 2], [0, 1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"query_block": 24}, "query_block must be one of"),
+        ({"table": torch.zeros(1, 1, 2, 1, dtype=torch.int32)}, "table must be"),
+        ({"bias": torch.zeros(1, 3)}, "bias must be"),
+        ({"k": torch.zeros(1, 5, 2, 16)}, "k and v must be alike"),
+    ],
+)
+def test_mistakes(change: dict[str, Any], sentence: str) -> None:
+    given: dict[str, Any] = dict.fromkeys("qkv", torch.zeros(1, 4, 2, 16)) | {"query_block": 16, "key_block": 16}
+    given |= {"table": torch.zeros(1, 1, 1, 1, dtype=torch.int32)} | change
+    moved = {name: one.to(DEVICE) if isinstance(one, Tensor) else one for name, one in given.items()}
+    positional = [moved.pop(name) for name in ("q", "k", "v", "table")]
+    with pytest.raises(UserError, match=sentence):
+        inspect.unwrap(blocks.block_attention)(*positional, **moved)

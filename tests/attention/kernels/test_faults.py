@@ -1,0 +1,123 @@
+"""Faults planted in a copy of the kernels, each caught by a test of the others: they can fail."""
+
+import importlib
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import genoattn.attention.kernels
+from tests.attention.kernels import test_blocks, test_flash, test_linear, test_programs
+from tests.attention.kernels.test_blocks import Lists
+from tests.attention.kernels.test_flash import Softmax
+from tests.attention.kernels.test_linear import Case
+
+SOURCE = Path(genoattn.attention.kernels.__file__).parent
+COUNT = itertools.count()
+
+EDGE = Softmax(70, 16, window=(20, 9))
+LONG = Softmax(129, 16, window=(70, 9))
+FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
+    "the right edge of a mask": (
+        "flash_forward", "keys <= queries + right", "keys < queries + right", lambda f: test_flash.check(EDGE, f),
+    ),
+    "the left edge of a mask": (
+        "flash_forward", "keys >= queries - left", "keys > queries - left", lambda f: test_flash.check(EDGE, f),
+    ),
+    "the last tile within reach": (
+        "tiles", "last + right + 1, length", "last + right - 32, length", lambda f: test_flash.check(EDGE, f),
+    ),
+    "an edge tile taken for a full one": (
+        "tiles", "first + right + 1, length", "first + right + 32, length", lambda f: test_flash.check(LONG, f),
+    ),
+    "offsets of rows in 32 bits": (
+        "tiles", "rows.to(tl.int64)[:, None] * strides[1]", "rows[:, None] * strides[1].to(tl.int32)",
+        lambda f: test_programs.check_far("tokens", f, pad=True),
+    ),
+    "offsets of sequences in 32 bits": (
+        "tiles", "source + batch.to(tl.int64) * strides[0]", "source + batch * strides[0].to(tl.int32)",
+        lambda f: test_programs.check_far("sequences", f, pad=True),
+    ),
+    "no delta": (
+        "tiles", "weights * (value_products - delta)", "weights * value_products",
+        lambda f: test_flash.check(Softmax(33, 16), f),
+    ),
+    "no gradient of the log-sum-exp": (
+        "flash_backward", "taken -= tl.load(dlse", "taken += 0 * tl.load(dlse",
+        lambda f: test_flash.check(Softmax(33, 16), f),
+    ),
+    "padding read": (
+        "flash_backward", "taken = tl.where(load_keep", "taken += 0 * tl.where(load_keep",
+        lambda f: test_flash.check(Softmax(33, 16, padded=True), f),
+    ),
+    "one query head for all of a group": (
+        "flash_backward", "q_at = head * group + member", "q_at = head * group",
+        lambda f: test_flash.check(Softmax(33, 16, heads=2), f),
+    ),
+    "scores not in base 2": (
+        "flash", "LOG2E = 1.4426950408889634", "LOG2E = 1.0", lambda f: test_flash.check(Softmax(33, 16), f),
+    ),
+    "the token itself unseen": (
+        "linear_kernels", "ahead >= 0", "ahead > 0", lambda f: test_linear.check(Case(65, causal=True), f),
+    ),
+    "decay one step late": (
+        "linear_kernels", "CHUNK - index", "CHUNK - 1 - index", lambda f: test_linear.check(Case(130, decay=True), f),
+    ),
+    "keys after a query's seen": (
+        "block_kernels", "last[None, :] <= queries[:, None]", "last[None, :] <= queries[:, None] + 1",
+        lambda f: test_blocks.check(Lists(33, 33, causal=True), f),
+    ),
+    "the wrong keys of a block": (
+        "block_kernels", "+ spots % SIZE", "+ spots % SIZE // 2 * 2", lambda f: test_blocks.check(Lists(33, 70), f),
+    ),
+    "a bias in the wrong base": (
+        "blocks", "(bias * LOG2E)", "(bias * 1.0)", lambda f: test_blocks.check(Lists(33, 33, bias=True), f),
+    ),
+}  # fmt: skip
+
+
+def planted(folder: Path, file: str, right: str, wrong: str) -> ModuleType:
+    """The module that a file belongs to, of a copy of the kernels in which `right` was replaced."""
+    package = f"faulty{next(COUNT)}"
+    (folder / package).mkdir()
+    for path in SOURCE.glob("*.py"):
+        text = (
+            path.read_text("utf-8")
+            .replace("genoattn.attention.kernels", package)
+            .replace('"genoattn::', f'"{package}::')
+        )
+        if path.stem == file:
+            assert right in text, f"{file}.py no longer holds {right}, where the fault was to be"
+            text = text.replace(right, wrong)
+        (folder / package / path.name).write_text(text, "utf-8")
+    importlib.invalidate_caches()
+    return importlib.import_module(f"{package}.{family(file)}")
+
+
+def family(file: str) -> str:
+    """The module with the function that a file's kernels are for."""
+    return "linear" if file.startswith("linear") else "blocks" if file.startswith("block") else "flash"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, right, wrong, check = FAULTS[fault]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    module = planted(tmp_path, file, right, wrong)
+    functions = {"linear": "linear_sums", "blocks": "block_attention", "flash": "flash_attention"}
+    function = getattr(module, functions[family(file)])
+    with pytest.raises(AssertionError, match=r"off|numerators|assert"):
+        check(function)
+
+
+def test_a_copy_without_a_fault_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = planted(tmp_path, "flash", "LOG2E", "LOG2E")
+    test_flash.check(EDGE, module.flash_attention)
+    test_programs.check_far("tokens", module.flash_attention, pad=True)
+    assert module.flash_attention(*[torch.ones(1, 3, 1, 16, device=test_flash.DEVICE)] * 3).shape == (1, 3, 1, 16)

@@ -1,0 +1,121 @@
+"""Layers by the kernels answer, learn and train as they do by torch, and say which of them it is."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genoattn.attention.base import Attention, Layout
+from genoattn.attention.full import FullAttention
+from genoattn.attention.hierarchical import HierarchicalAttention
+from genoattn.attention.linear import LinearAttention
+from genoattn.attention.ops import triton as by_triton
+from genoattn.attention.sparse import SparseAttention
+from genoattn.attention.window import WindowAttention
+from genoattn.cli.main import main
+from genoattn.errors import UserError
+from genoattn.models.sequence_model import SequenceModel
+from tests.attention.kernels.references import DEVICE
+
+LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
+    "full": ("softmax_attention", partial(FullAttention, cross=0.5)),
+    "window": ("softmax_attention", partial(WindowAttention, left=20, right=9, cross=0.5)),
+    "linear": ("linear_attention", LinearAttention),
+    "linear, not turned": ("linear_attention", partial(LinearAttention, positions="none", features="relu")),
+    "sparse": ("sparse_attention", partial(SparseAttention, block=16, blocks=3)),
+    "sparse, across": ("sparse_attention", partial(SparseAttention, block=16, blocks=4, cross=0.5)),
+    "hierarchical": ("hierarchical_attention", HierarchicalAttention),
+    "hierarchical, across": ("hierarchical_attention", partial(HierarchicalAttention, positions="none", cross=0.5)),
+}
+DIRECTIONS = pytest.mark.parametrize("causal", [False, True])
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, factory = LAYERS[name]
+    calls, inner = [], getattr(by_triton, function)
+    monkeypatch.setattr(by_triton, function, lambda *given, **words: calls.append(1) or inner(*given, **words))
+    torch.manual_seed(0)
+    x, keep = torch.randn(2, 90, 32, device=DEVICE), torch.rand(2, 90, device=DEVICE) > 0.2
+    layout = Layout(keep, segments=(torch.arange(90, device=DEVICE) // 40).expand(2, -1))
+    up, found = torch.randn_like(x), []
+    for backend in ("torch", "triton"):
+        torch.manual_seed(1)
+        layer = factory(32, causal, heads=2, backend=backend).to(DEVICE)
+        some = x.clone().requires_grad_()
+        y = layer(some, layout)
+        found.append([y, *torch.autograd.grad(y, [some, *layer.parameters()], up)])
+        assert bool(calls) == (backend == "triton")
+    for slow, fast in zip(*([t.detach() for t in some] for some in found), strict=True):
+        assert (slow - fast).abs().max() <= 2e-5 * max(1.0, float(slow.abs().max()))
+
+
+def losses(factory: Callable[..., Attention], causal: bool) -> list[float]:
+    """Of three steps of a tiny model on sequences with padding."""
+    torch.manual_seed(0)
+    model = SequenceModel(4, {"kind": 3}, None, factory, dim=16, depth=1, causal=causal).to(DEVICE)
+    ids, wanted = torch.randint(4, (2, 40)).to(DEVICE), torch.randint(3, (2, 40)).to(DEVICE)
+    keep = torch.ones(2, 40, dtype=torch.bool, device=DEVICE)
+    keep[1, 30:] = False
+    layout = Layout(keep=keep, segments=(torch.arange(40) // 20).expand(2, -1).to(DEVICE))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    found = []
+    for _ in range(3):
+        loss = F.cross_entropy(model(ids, layout=layout)["kind"][keep], wanted[keep])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+@DIRECTIONS
+def test_the_loss_curve_is_that_of_torch(causal: bool) -> None:
+    torchs, tritons = (
+        losses(partial(FullAttention, heads=2, cross=0.5, backend=backend), causal) for backend in ("torch", "triton")
+    )
+    assert tritons == pytest.approx(torchs, rel=2e-5)
+    assert torchs[2] < torchs[0]
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings", "words"),
+    [
+        (WindowAttention, {"dilation": 2}, "attention.backend=triton: the kernel knows no dilation"),
+        (LinearAttention, {"decay": True}, "attention.backend=triton: the kernel knows no learned decay"),
+        (SparseAttention, {"block": 24}, "attention.backend=triton: the kernel knows blocks of 16, 32, 64 tokens"),
+        (FullAttention, {}, "attention.backend must be one of auto, torch, triton, got cuda"),
+    ],
+)
+def test_what_a_kernel_cannot_do_is_refused(factory: Callable[..., Any], settings: dict, words: str) -> None:
+    backend = "triton" if settings else "cuda"
+    with pytest.raises(UserError, match=words):
+        factory(32, False, backend=backend, **settings)
+
+
+def test_what_the_kernels_cannot_do_is_torchs() -> None:
+    wide = torch.zeros(1, 3, 2 * 136, device=DEVICE)
+    layer = FullAttention(2 * 136, False, heads=2, backend="auto").to(DEVICE)
+    assert not layer.engine.triton(layer.heads.split(wide)[0])
+    assert not layer.engine.triton(torch.zeros(1, 3, 2, 16, dtype=torch.float64, device=DEVICE))
+    assert layer.engine.triton(torch.zeros(1, 3, 2, 16, device=DEVICE))
+    assert layer(wide).shape == wide.shape
+    assert layer.backend(DEVICE).startswith("triton: ")
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="the trainer would take the GPU")
+def test_a_run_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("GENOATTN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.argv", ["genoattn"])
+    (tmp_path / "small.fa").write_text(">one\n" + "ACGTTGCA" * 200 + "\n")
+    words = ["attention=full", "attention.heads=1", "attention.backend=triton", "experiment=smoke", "control=null"]
+    words += [f"data.fasta={tmp_path / 'small.fa'}", "trainer.max_steps=1", "trainer.accelerator=cpu"]
+    words += ["data.length=16", "data.batch=1", "data.validation_windows=2", "test.windows=2", "rc=none"]
+    words += ["test.threshold_windows=2", "test.resamples=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main(["train", *words]) == 0
+    assert "FullAttention (triton, as asked) on cpu" in capsys.readouterr().out

@@ -1,0 +1,186 @@
+"""What holds for every kernel: nothing is written beside its outputs, programs do not meet, offsets pass 2^31."""
+
+import mmap
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from genoattn.attention.kernels import blocks, flash, launch, linear
+from tests.attention.kernels.references import DEVICE, off
+from tests.attention.kernels.test_blocks import Lists
+from tests.attention.kernels.test_flash import Softmax
+from tests.attention.kernels.test_linear import Case
+
+GUARD = 64
+CANARY = 12345.0
+NORESERVE = 0x4000
+"""Linux: memory that is not there until it is touched, however much there is."""
+
+
+def flash_call(case: Softmax) -> list[Tensor]:
+    q, k, v, dout, dlse = case.inputs()
+    keep, length = case.keep(), case.length
+    left, right = flash._sides(length, case.causal, case.window)
+    out, lse = flash.forward(q, k, v, keep, left, right, 0.2)
+    return [out, lse, *flash.backward(dout, dlse, q, k, v, keep, out, lse, left, right, 0.2)]
+
+
+def linear_call(case: Case) -> list[Tensor]:
+    q, k, v, g, h = case.inputs()
+    shared = (case.keep(), case.log_decay(), case.causal)
+    return [*linear.forward(q, k, v, *shared), *linear.backward(g, h, q, k, v, *shared)]
+
+
+def block_call(case: Lists) -> list[Tensor]:
+    q, k, v, dout, dlse = case.inputs()
+    given = case.settings()
+    ends = None if given["ends"] is None else given["ends"].int()
+    shared = (case.table().int(), given["bias"], ends, given["keep"])
+    sizes = (case.query_block, case.key_block, 0.2)
+    out, lse = blocks.forward(q, k, v, *shared, *sizes)
+    return [out, lse, *blocks.backward(dout, dlse, q, k, v, *shared, out, lse, *sizes)]
+
+
+CALLS: dict[str, Callable[[], list[Tensor]]] = {
+    "flash": lambda: flash_call(Softmax(71, 24, True, heads=2, kv_heads=1, batch=2)),
+    "flash with padding": lambda: flash_call(Softmax(40, 16, window=(9, 5), padded=True, batch=2)),
+    "linear": lambda: linear_call(Case(70, 20, 24, heads=2, batch=2)),
+    "blocks": lambda: block_call(Lists(33, 70, key_block=8, slots=5, dim=20, heads=2, batch=2, padded=True)),
+    "blocks with bias": lambda: block_call(Lists(40, 40, 32, 32, slots=2, bias=True, causal=True, apart=True)),
+    "causal linear": lambda: linear_call(Case(130, 16, 16, True, True, padded=True, heads=2)),
+}
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """Every torch.empty lies between guard bands and holds canaries; the function says what became of them."""
+    made: list[tuple[Tensor, Tensor]] = []
+    plain = torch.empty
+
+    def empty(*shape, dtype=torch.float32, device=None) -> Tensor:
+        size = torch.Size(shape[0] if isinstance(shape[0], (tuple, list)) else shape)
+        whole = torch.full((GUARD + size.numel() + GUARD,), CANARY, dtype=dtype, device=device)
+        inner = whole[GUARD : GUARD + size.numel()].view(size)
+        made.append((whole, inner))
+        return inner
+
+    def harmed() -> list[str]:
+        assert made, "no output was made by torch.empty, so none was guarded"
+        canary = [torch.tensor(CANARY, dtype=whole.dtype, device=whole.device) for whole, _ in made]
+        said = [
+            f"{tuple(i.shape)} was not filled" for (_, i), one in zip(made, canary, strict=True) if (i == one).any()
+        ]
+        bands = [torch.cat([whole[:GUARD], whole[-GUARD:]]) for whole, _ in made]
+        beside = [bool((band != one).any()) for band, one in zip(bands, canary, strict=True)]
+        return said + [f"beside {tuple(i.shape)}" for (_, i), bad in zip(made, beside, strict=True) if bad]
+
+    monkeypatch.setattr(torch, "empty", empty)
+    yield harmed
+    monkeypatch.setattr(torch, "empty", plain)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_outputs_are_filled_and_nothing_beside_them(name: str, guarded: Callable[[], list[str]]) -> None:
+    CALLS[name]()
+    assert not guarded()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_programs_in_any_order_give_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that read what another had written, or two that wrote one place, would show."""
+    usual = CALLS[name]()
+    if launch.INTERPRETED:
+        from triton.runtime.interpreter import InterpreterBuilder
+
+        place = InterpreterBuilder.set_grid_idx
+
+        def shuffled(self, x: int, y: int, z: int) -> None:
+            order = torch.randperm(self.grid_dim[0], generator=torch.Generator().manual_seed(self.grid_dim[0]))
+            place(self, int(order[x]), y, z)
+
+        monkeypatch.setattr(InterpreterBuilder, "set_grid_idx", shuffled)
+    again = CALLS[name]()
+    assert all(torch.equal(one, other) for one, other in zip(usual, again, strict=True))
+
+
+def far_apart(shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """A float16 tensor with such strides in the middle of memory that is not there until it is touched.
+
+    Offsets that wrap at 2^31 numbers, to either side, stay inside it: a wrong kernel reads 0 and does not crash.
+    """
+    size = 2**33 + 2**20
+    memory = mmap.mmap(-1, 2 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE)
+    return torch.frombuffer(memory, dtype=torch.float16).as_strided(shape, strides, size // 2)
+
+
+STRIDES = {"sequences": (2**31 + 16, 16, 16, 1), "tokens": (16, 2**30 + 16, 16, 1), "heads": (64, 16, 2**31 + 16, 1)}
+SHAPES = {"sequences": (2, 3, 1, 16), "tokens": (1, 4, 1, 16), "heads": (1, 3, 2, 16)}
+
+
+def check_far(axis: str, attend: Callable[..., Tensor] = flash.flash_attention, pad: bool = False) -> None:
+    """Fails unless answers and gradients are the same as from close memory, where `axis` passes 2^31 numbers."""
+    q, k, v = (torch.randn(SHAPES[axis], generator=torch.Generator().manual_seed(at)).half() for at in range(3))
+    far = [far_apart(SHAPES[axis], STRIDES[axis]).copy_(one) for one in (q, k, v)]
+    keep = torch.ones(q.shape[:2], dtype=torch.bool) if pad else None
+    found = []
+    for tensors in ((q, k, v), far):
+        leaves = [one.detach().requires_grad_() for one in tensors]
+        out = attend(*leaves, keep=keep)
+        out = out[0] if isinstance(out, tuple) else out
+        found.append([out.detach(), *torch.autograd.grad(out, leaves, v.to(out.dtype))])
+    assert max(map(off, *found)) < 2**-9  # of other tiles, other bits
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="memory that is not there is the CPU's")
+@pytest.mark.parametrize("axis", STRIDES)
+@pytest.mark.parametrize("pad", [False, True], ids=["descriptors", "pointers"])
+def test_tensors_of_more_than_2_to_the_31_numbers(axis: str, pad: bool) -> None:
+    check_far(axis, pad=pad)
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="memory that is not there is the CPU's")
+@pytest.mark.parametrize("axis", STRIDES)
+def test_linear_of_more_than_2_to_the_31_numbers(axis: str) -> None:
+    check_far(axis, lambda q, k, v, keep: linear.linear_sums(q, k, v, causal=True, keep=keep)[0])
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="memory that is not there is the CPU's")
+@pytest.mark.parametrize("axis", STRIDES)
+def test_blocks_of_more_than_2_to_the_31_numbers(axis: str) -> None:
+    table = torch.zeros(1, 1, 1, 1, dtype=torch.int32)
+    check_far(axis, lambda *given, keep: blocks.block_attention(*given, table, query_block=16, key_block=16, keep=keep))
+
+
+def _operators() -> dict[str, tuple[Callable, tuple]]:
+    q, k, v, dout, dlse = Softmax(9, 16, heads=2, kv_heads=1).inputs()
+    keep = torch.ones(1, 9, dtype=torch.bool, device=DEVICE)
+    out, lse = flash.forward(q, k, v, keep, 4, 9, 0.25)
+    p, f, w, g, h = Case(9, 16, 24, heads=2).inputs()
+    rate = torch.tensor([-0.1, -0.2], device=DEVICE)
+    table, bias = torch.zeros(1, 1, 1, 1, dtype=torch.int32, device=DEVICE), torch.zeros(1, 9, device=DEVICE)
+    lists = (table, bias, torch.arange(9, dtype=torch.int32, device=DEVICE), keep)
+    block_out, block_lse = blocks.forward(q, k, v, *lists, 16, 16, 0.25)
+    leaves = [one.requires_grad_() for one in (q, k, v, p, f, w)]
+    return {
+        "flash_forward": (flash.flash_forward, (*leaves[:3], keep, 4, 9, 0.25)),
+        "flash_backward": (flash.flash_backward, (dout, dlse, *leaves[:3], keep, out, lse, 4, 9, 0.25)),
+        "block_forward": (blocks.block_forward, (*leaves[:3], *lists, 16, 16, 0.25)),
+        "block_backward": (
+            blocks.block_backward,
+            (dout, dlse, *leaves[:3], *lists, block_out, block_lse, 16, 16, 0.25),
+        ),
+        "linear_forward": (linear.linear_forward, (*leaves[3:], keep, rate, True)),
+        "linear_backward": (linear.linear_backward, (g, h, *leaves[3:], keep, rate, True)),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", [f"{one}_{way}" for one in ("flash", "linear", "block") for way in ("forward", "backward")]
+)
+def test_operators_are_what_torch_asks_of_one(name: str) -> None:
+    operator, arguments = _operators()[name]
+    if name.endswith("backward"):  # it has no gradient of its own
+        arguments = tuple(one.detach() if isinstance(one, Tensor) else one for one in arguments)
+    torch.library.opcheck(operator, arguments)

@@ -1,0 +1,128 @@
+"""What the paired task asks is read off both sequences the slow way, on either strand and from any start."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genoattn.data.batch import collate
+from genoattn.data.example import MASKED, Example
+from genoattn.data.targets import IGNORE
+from genoattn.data.tasks.paired import Paired
+from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.errors import UserError
+from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.simulate import Rates
+
+CASES = settings(deadline=None, max_examples=60)
+SNVS = Rates(0.15, 1.0, 0.0, 0.0, 0.0)
+INDELS = Rates(0.1, 1.0, 0.0, 1.0, 1.0, longest=4)
+
+
+def make(task: Paired, length: int, rates: Rates, seed: int) -> tuple[Example, np.ndarray]:
+    """An example, and the stretch of reference that it was made from."""
+    rng = np.random.default_rng(seed)
+    reference = rng.integers(0, 4, task.span(length), dtype=np.uint8)
+    return task.example(reference, length, rates, rng), reference
+
+
+def known(example: Example) -> np.ndarray:
+    return example.targets["substitution"] != IGNORE
+
+
+@CASES
+@given(st.integers(1, 80), st.integers(0, 2**32))
+def test_without_indels_and_shift_the_difference_is_the_answer(length: int, seed: int):
+    example, _ = make(Paired(), length, SNVS, seed)
+    assert example.before is not None and len(example.before) == len(example.bases) == length
+    assert example.targets["substitution"].tolist() == (example.before != example.bases).astype(int).tolist()
+    assert not example.targets["insertion"].any() and not example.targets["deletion"].any()
+
+
+@CASES
+@given(st.integers(40, 80), st.integers(0, 20), st.booleans(), st.integers(0, 2**32))
+def test_a_shifted_sample_of_either_strand_is_compared_where_it_belongs(
+    length: int, shift: int, other: bool, seed: int
+):
+    example, _ = make(Paired(shift=shift, reversed_share=float(other)), length, SNVS, seed)
+    assert example.before is not None
+    shown = reverse_complement(example.before) if other else example.before
+    target = example.targets["substitution"]
+    fits = []
+    for offset in range(-shift, shift + 1):
+        place = np.arange(len(target)) + offset
+        inside = (place >= 0) & (place < length)
+        differs = shown[place[inside]] != example.bases[inside]
+        fits.append(np.array_equal(inside, target != IGNORE) and np.array_equal(differs, target[inside] == 1))
+    assert sum(fits) == 1  # one offset explains what is asked and what is not
+
+
+@CASES
+@given(st.booleans(), st.integers(0, 2**32))
+def test_indels_are_told_in_the_samples_own_reading(other: bool, seed: int):
+    task = Paired(shift=5, reversed_share=float(other))
+    example, reference = make(task, 60, INDELS, seed)
+    source = reverse_complement(reference) if other else reference
+    asked = known(example)
+    for event in example.events:
+        if event.kind in ("insertion", "deletion"):
+            assert example.targets[event.kind][event.start] in (1, IGNORE)
+            if asked[event.start]:
+                assert example.targets[event.kind][event.start] == 1
+    quiet = asked.copy()
+    for event in example.events:
+        quiet[event.start : event.stop] = False
+    text, whole = example.bases.tobytes(), source.tobytes()
+    begin = 0
+    for end in [*np.flatnonzero(~quiet & asked).tolist(), len(text)]:  # what is untouched stands in the reference
+        run = text[begin:end]
+        assert run in whole or not asked[begin:end].all()
+        begin = end + 1
+
+
+@CASES
+@given(st.integers(0, 2**32))
+def test_hidden_bases_are_to_be_restored_and_nothing_else(seed: int):
+    example, _ = make(Paired(masked=0.3), 100, SNVS, seed)
+    assert example.hidden is not None and example.before is not None
+    hidden = example.hidden == MASKED
+    assert 0 < hidden.sum() < 100
+    for name in ("substitution", "insertion", "deletion"):
+        assert ((example.targets[name] == IGNORE) == hidden).all()
+    same = example.before == example.bases
+    expected = np.where(hidden & same, example.bases.astype(int), IGNORE)
+    assert example.targets["restore"].tolist() == expected.tolist()
+    batch = collate([example], BaseTokenizer(), framing=Paired(masked=0.3).framing)
+    shown = batch.ids[0, 101:].numpy()
+    assert (shown[hidden] == BaseTokenizer.mask).all() and (shown[~hidden] == example.bases[~hidden]).all()
+
+
+def test_both_sequences_stand_in_one_context():
+    task = Paired(restart=True)
+    example, _ = make(task, 6, SNVS, 3)
+    assert example.before is not None
+    batch = collate([example], BaseTokenizer(), framing=task.framing)
+    separator = BaseTokenizer.vocabulary
+    assert batch.ids.tolist() == [[*example.before.tolist(), separator, *example.bases.tolist()]]
+    assert batch.segments is not None and batch.segments.tolist() == [[0] * 7 + [1] * 6]
+    assert batch.positions is not None and batch.positions.tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5]]
+    assert batch.places is not None and batch.places.tolist() == [[7, 8, 9, 10, 11, 12]]
+    assert batch.bases == 12
+    running = collate([example], BaseTokenizer(), framing=Paired(restart=False).framing)
+    assert running.positions is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"shift": -1}, "task.shift must be 0 or more bases, got -1"),
+        ({"reversed_share": 1.5}, "task.reversed_share must be a share between 0 and 1, got 1.5"),
+        ({"masked": -0.1}, "task.masked must be a share between 0 and 1, got -0.1"),
+        ({"restore_weight": -1.0}, "task.restore_weight must be at least 0, got -1.0"),
+    ],
+)
+def test_mistakes_read_well(settings: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words):
+        Paired(**settings)

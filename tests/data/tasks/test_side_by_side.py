@@ -1,0 +1,209 @@
+"""What a task asks is read off its sample the slow way; a curriculum starts, moves and ends where it says."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genoattn.data.curriculum import Curriculum
+from genoattn.data.example import Example
+from genoattn.data.targets import IGNORE
+from genoattn.data.tasks.side_by_side import Aligned
+from genoattn.errors import UserError
+from genoattn.genome.mutations import Event, Mutation, Sample, apply, cut
+from genoattn.genome.simulate import Rates, plant
+
+CASES = settings(deadline=None, max_examples=80)
+BUSY = Rates(0.1, 1.0, 0.5, 1.0, 1.0, longest=6)
+
+
+def reference_of(length: int, letters: int, rng: np.random.Generator) -> np.ndarray:
+    """Few letters make repeats, in which an indel has many right places."""
+    return rng.integers(0, letters, length, dtype=np.uint8)
+
+
+def drift(events: tuple[Event, ...], base: int) -> int:
+    """How much further the reference has come than the sample, from the sizes of the indels before a base."""
+    gone = sum(event.size for event in events if event.kind == "deletion" and event.start <= base)
+    came = sum(min(max(base - event.start, 0), event.size) for event in events if event.kind == "insertion")
+    return gone - came
+
+
+def asked(events: tuple[Event, ...], length: int, kinds: tuple[str, ...]) -> list[int]:
+    """0 where nothing happened, 1 at the one place asked for, IGNORE at the others that would be as right."""
+    row = [0] * length
+    for event in events:
+        if event.kind in kinds:
+            row[event.first : event.last] = [IGNORE] * (event.last - event.first)
+    for event in events:
+        if event.kind in kinds:
+            row[event.start : event.stop] = [1] * (event.stop - event.start)
+    return row
+
+
+def check_targets(example: Example, reach: int) -> None:
+    targets, events, length = example.targets, example.events, len(example.bases)
+    assert example.beside is not None
+    assert targets["substitution"].tolist() == asked(events, length, ("snv", "mnv"))
+    assert targets["insertion"].tolist() == asked(events, length, ("insertion",))
+    assert targets["deletion"].tolist() == asked(events, length, ("deletion",))
+    for base, shift in enumerate(targets["shift"].tolist()):
+        true = drift(events, base)
+        assert shift == (true + reach if abs(true) <= reach else IGNORE)
+        mutated = targets["substitution"][base] == 1, targets["insertion"][base] == 1
+        if shift != IGNORE and not mutated[1]:
+            same = example.beside[reach + base + true] == example.bases[base]
+            assert same != mutated[0], base
+
+
+@CASES
+@given(st.integers(0, 40), st.integers(1, 80), st.integers(1, 4), st.integers(0, 2**32))
+def test_targets_say_what_the_sample_shows(reach: int, length: int, letters: int, seed: int):
+    task = Aligned(reach=reach)
+    rng = np.random.default_rng(seed)
+    reference = reference_of(task.span(length), letters, rng)
+    example = task.example(reference, length, BUSY, rng)
+    assert 0 < len(example.bases) <= length
+    assert example.beside is not None and np.array_equal(example.beside, reference[: length + 2 * reach])
+    assert len(example.beside) == length + 2 * reach
+    check_targets(example, reach)
+
+
+def test_every_place_but_the_leftmost_of_an_indel_is_ignored():
+    reference = np.array([0] * 3 + [2, 1, 1, 1, 1, 3, 0, 2, 2, 3] + [0] * 3, np.uint8)  # reach 3 to both sides
+    task = Aligned(reach=3)
+    sample = apply(reference[3:-3], [Mutation(4, 5, b""), Mutation(8, 8, b"\2")])
+    example = task.lay(reference, sample, 0)
+    assert sample.bases.tolist() == [2, 1, 1, 1, 3, 0, 2, 2, 2, 3]
+    assert example.targets["deletion"].tolist() == [0, 1, IGNORE, IGNORE, IGNORE, 0, 0, 0, 0, 0]
+    assert example.targets["insertion"].tolist() == [0, 0, 0, 0, 0, 0, 1, IGNORE, IGNORE, 0]
+    assert (example.targets["shift"] - 3).tolist() == [0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_without_reach_only_the_own_place_is_shown():
+    task = Aligned(reach=0)
+    assert task.outputs["shift"].classes == 1
+    reference = np.arange(8, dtype=np.uint8) % 4
+    example = task.lay(reference, apply(reference, [Mutation(4, 5, b"")]), 0)
+    assert example.targets["shift"].tolist() == [0, 0, 0, 0, IGNORE, IGNORE, IGNORE]
+    assert set(Aligned(shift_weight=0.0).outputs) == {"substitution", "insertion", "deletion"}
+    assert "shift" not in Aligned(shift_weight=0.0).lay(reference, apply(reference, []), 0).targets
+
+
+def test_a_window_that_starts_elsewhere_counts_from_there():
+    reference = np.random.default_rng(0).integers(0, 4, 60, dtype=np.uint8)
+    sample = cut(apply(reference, [Mutation(10, 13, b""), Mutation(30, 30, b"\0\1")]), 20, 50)
+    task = Aligned(reach=5)
+    example = task.lay(reference[23 - 5 : 53 + 5], sample, 23)
+    assert example.targets["shift"][0] == 5  # what was lost before the window is no drift of the window's
+    check_targets(example, 5)
+
+
+@CASES
+@given(st.integers(0, 63), st.integers(1, 600), st.integers(0, 2**32))
+def test_span_is_enough(reach: int, length: int, seed: int):
+    task = Aligned(reach=reach)
+    rng = np.random.default_rng(seed)
+    example = task.example(reference_of(task.span(length), 4, rng), length, task.rates, rng)
+    assert example.beside is not None
+    assert (len(example.bases), len(example.beside)) == (length, length + 2 * reach)
+
+
+@CASES
+@given(st.integers(0, 2**32), st.integers(1, 4), st.data())
+def test_cut_is_a_slice(seed: int, letters: int, data: st.DataObject):
+    rng = np.random.default_rng(seed)
+    reference = reference_of(50, letters, rng)
+    sample = apply(reference, plant(reference, Rates(0.3, 1.0, 1.0, 1.0, 1.0, longest=8), rng))
+    start = data.draw(st.integers(0, len(sample.bases) - 1))
+    stop = data.draw(st.integers(start, len(sample.bases) + 5))
+    window = cut(sample, start, stop)
+    for got, whole in zip(window[:-1], sample[:-1], strict=True):
+        assert got.tolist() == whole.tolist()[start:stop]
+    length = len(window.bases)
+    kept = [event for event in sample.events if start <= event.start < stop]
+    assert [event.kind for event in window.events] == [event.kind for event in kept]
+    for got, whole in zip(window.events, kept, strict=True):
+        assert (got.size, got.reference) == (whole.size, whole.reference)
+        for first, last, begin, end in (
+            (got.start, got.stop, whole.start, whole.stop),
+            (got.first, got.last, whole.first, whole.last),
+        ):
+            assert list(range(first, last)) == [at for at in range(length) if begin <= at + start < end]
+
+
+def test_an_event_across_a_border_belongs_to_where_it_begins():
+    reference = np.array([0, 1, 2, 3, 0, 1, 2, 3], np.uint8)
+    sample = apply(reference, [Mutation(4, 4, b"\2\2\2\2")])  # ACGT GGGG ACGT, the inserted at 4 to 8
+    before, after = cut(sample, 2, 6), cut(sample, 6, 10)
+    assert before.events == (Event("insertion", 4, 2, 4, 2, 4, 4),) and after.events == ()
+    assert before.inserted.tolist() == [False, False, True, True]
+    assert after.inserted.tolist() == [True, True, False, False]
+    assert isinstance(after, Sample) and after.origin.tolist() == [4, 4, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"reach": -1}, r"task\.reach must lie within 0 and 63 bases, got -1"),
+        ({"reach": 64}, r"task\.reach must lie within 0 and 63 bases, got 64"),
+        ({"shift_weight": -0.5}, r"task\.shift_weight must be at least 0, got -0\.5"),
+        ({"rate": 1.5}, r"rate must be events per base between 0 and 1, got 1\.5"),
+    ],
+)
+def test_tasks_that_make_no_sense(wrong: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words):
+        Aligned(**wrong)
+
+
+TRUE = Rates(0.02, 0.7, 0.0, 0.15, 0.15, longest=10)
+
+
+def test_a_curriculum_begins_and_ends_where_it_says():
+    curriculum = Curriculum(until=0.5, rate=0.1, snv=0.1, mnv=0.3, insertion=0.45, deletion=0.0, length=64)
+    first, half, last = (curriculum.at(progress, TRUE, 1024) for progress in (0.0, 0.25, 0.5))
+    shares = ("rate", "snv", "mnv", "insertion", "deletion")
+    assert [getattr(first.rates, name) for name in shares] == pytest.approx([0.1, 0.1, 0.3, 0.45, 0.0])
+    assert [getattr(half.rates, name) for name in shares] == pytest.approx([0.06, 0.4, 0.15, 0.3, 0.075])
+    assert (first.length, half.length) == (64, 256)  # by equal factors: 64 * 4 * 4 = 1024
+    assert last == curriculum.at(1.0, TRUE, 1024) == (TRUE, 1024)
+    assert first.rates.longest == TRUE.longest and first.rates.transitions == TRUE.transitions
+
+
+def test_what_a_curriculum_does_not_name_stays():
+    for progress in (0.0, 0.3, 1.0):
+        assert Curriculum().at(progress, TRUE, 100) == (TRUE, 100)
+        assert Curriculum(rate=0.2).at(progress, TRUE, 100).length == 100
+    assert Curriculum(length=500).at(0.0, TRUE, 100).length == 100  # never longer than the task's own
+
+
+@CASES
+@given(st.floats(0.01, 1), st.floats(0, 1), st.integers(1, 300), st.integers(1, 300))
+def test_a_curriculum_moves_one_way(until: float, rate: float, shorter: int, length: int):
+    curriculum = Curriculum(until=until, rate=rate, length=shorter)
+    stages = [curriculum.at(step / 40, TRUE, length) for step in range(41)]
+    assert stages[0].length == min(shorter, length) and stages[0].rates.rate == pytest.approx(rate)
+    assert stages[-1] == (TRUE, length)
+    for before, after in pairwise(stages):
+        assert before.length <= after.length
+        assert abs(after.rates.rate - TRUE.rate) <= abs(before.rates.rate - TRUE.rate) + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"until": 0.0}, r"curriculum\.until must be a share of training above 0 and at most 1, got 0\.0"),
+        ({"until": 1.5}, r"curriculum\.until must be .* got 1\.5"),
+        ({"until": float("nan")}, r"curriculum\.until must be .* got nan"),
+        ({"rate": 2.0}, r"curriculum\.rate must be events per base between 0 and 1, got 2\.0"),
+        ({"insertion": -0.1}, r"curriculum\.insertion must be a number of at least 0, got -0\.1"),
+        ({"mnv": float("inf")}, r"curriculum\.mnv must be a number of at least 0, got inf"),
+        ({"length": 0}, r"curriculum\.length must be at least 1 base, got 0"),
+    ],
+)
+def test_curricula_that_make_no_sense(wrong: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words):
+        Curriculum(**wrong)

@@ -1,0 +1,165 @@
+"""Example i is the same whoever makes it and when; batches pad what is short and travel whole."""
+
+import itertools
+import pickle
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from genoattn.data.batch import Batch, collate
+from genoattn.data.curriculum import Curriculum, Stage
+from genoattn.data.datamodule import GenomeData
+from genoattn.data.dataset import Examples, WindowMaker
+from genoattn.data.example import Example
+from genoattn.data.targets import IGNORE
+from genoattn.data.tasks.side_by_side import Aligned
+from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.genome.alphabet import LETTERS
+from genoattn.genome.intervals import Interval
+from genoattn.genome.mutations import Event
+from genoattn.genome.sequence_store import open_genome
+from genoattn.genome.simulate import Rates
+from genoattn.genome.windows import Windows
+
+LENGTH, REACH, TOTAL = 40, 4, 48
+TASK = Aligned(rate=0.1, longest=4, reach=REACH)
+TOKENIZER = BaseTokenizer()
+MOVING = Curriculum(until=0.9, rate=0.3, length=10)
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Windows:
+    folder = tmp_path_factory.mktemp("genome")
+    fasta = folder / "a.fa"
+    fasta.write_text(">one\n" + "".join(np.random.default_rng(0).choice(list(LETTERS[:4]), 2000)) + "\n")
+    genome = open_genome([fasta], folder / "cache")
+    return Windows(genome, [Interval(0, 100, 700), Interval(0, 900, 1900)], TASK.span(LENGTH))
+
+
+def examples(windows: Windows, seed: int = 1, curriculum: Curriculum = Curriculum()) -> Examples:  # noqa: B008
+    return Examples(WindowMaker(windows, TASK), TASK, LENGTH, seed, curriculum, TOTAL)
+
+
+def told(example: Example) -> tuple:
+    assert example.beside is not None
+    targets = {name: target.tolist() for name, target in example.targets.items()}
+    return example.bases.tolist(), example.beside.tolist(), targets, example.events
+
+
+def rows(batch: Batch) -> list[tuple]:
+    """Each row of a batch without its padding."""
+    assert batch.beside is not None
+    return [
+        (ids[keep].tolist(), {name: target[n][keep].tolist() for name, target in batch.targets.items()}, events)
+        for n, (ids, keep, events) in enumerate(zip(batch.ids, batch.keep, batch.events, strict=True))
+    ]
+
+
+def test_an_example_depends_on_seed_and_number_alone(windows: Windows):
+    one, same, other = examples(windows), examples(windows), examples(windows, seed=2)
+    stage = Stage(TASK.rates, LENGTH)
+    forwards = [told(one.make(number, stage)) for number in range(12)]
+    backwards = [told(same.make(number, stage)) for number in reversed(range(12))]
+    assert forwards == backwards[::-1]
+    every = [str(told(made.make(number, stage))) for made in (one, other) for number in range(12)]
+    assert len(set(every)) == 24
+
+
+def test_batches_of_any_size_hold_the_same_examples(windows: Windows):
+    by_size = {
+        size: [row for n in range(12 // size) for row in rows(examples(windows).batch(n, size, TOKENIZER))]
+        for size in (12, 4, 1, 3)
+    }
+    assert len(by_size[12]) == 12
+    assert all(found == by_size[12] for found in by_size.values())
+
+
+def test_a_curriculum_rules_a_batch_by_its_first_example(windows: Windows):
+    made = examples(windows, curriculum=MOVING)
+    batches = {number: made.batch(number, 4, TOKENIZER) for number in (11, 0, 5)}
+    for number, batch in batches.items():
+        assert batch.stage == made.stage(4 * number) == MOVING.at(4 * number / TOTAL, TASK.rates, LENGTH)
+        assert batch.stage is not None and batch.ids.shape[1] <= batch.stage.length
+        alone = [made.make(4 * number + n % 4, batch.stage, n // 4) for n in range(len(batch.ids))]
+        assert rows(batch) == [(told(one)[0], told(one)[2], one.events) for one in alone]
+        assert abs(batch.bases - 4 * LENGTH) <= 2 * batch.stage.length  # shorter windows are more of them
+    assert batches[0].ids.shape == (16, 10) and batches[11].ids.shape == (4, LENGTH)
+
+
+def example(length: int, wide: int, events: tuple[Event, ...] = ()) -> Example:
+    bases = np.arange(length, dtype=np.uint8) % 4
+    targets = {"substitution": np.ones(length, np.int8), "shift": np.full(length, 2, np.int8)}
+    return Example(bases, np.full(wide, 3, np.uint8), targets, events)
+
+
+def test_collate_pads_at_the_end():
+    event = Event("snv", 1, 0, 1, 0, 1, 7)
+    batch = collate([example(3, 7), example(1, 5, (event,)), example(2, 9)], TOKENIZER, Stage(TASK.rates, 3))
+    pad = TOKENIZER.pad
+    assert batch.ids.tolist() == [[0, 1, 2], [0, pad, pad], [0, 1, pad]] and batch.ids.dtype == torch.uint8
+    assert batch.keep.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
+    assert batch.beside is not None
+    assert batch.beside.tolist() == [[3] * 7 + [pad] * 2, [3] * 5 + [pad] * 4, [3] * 9]
+    assert batch.targets["substitution"].tolist() == [[1, 1, 1], [1, IGNORE, IGNORE], [1, 1, IGNORE]]
+    assert batch.targets["shift"].tolist() == [[2, 2, 2], [2, IGNORE, IGNORE], [2, 2, IGNORE]]
+    assert batch.events == ((), (event,), ()) and batch.stage == Stage(TASK.rates, 3)
+
+
+def test_collate_without_a_reference():
+    alone = [one._replace(beside=None) for one in (example(3, 7), example(2, 7))]
+    batch = collate(alone, TOKENIZER)
+    assert batch.beside is None and batch.stage is None and batch.ids.shape == (2, 3)
+
+
+def test_a_batch_travels_whole():
+    batch = collate([example(3, 7, (Event("snv", 1, 0, 1, 0, 1, 7),))], TOKENIZER, Stage(Rates(), 3))
+    moved = batch.to(torch.device("meta"))
+    tensors = [moved.ids, moved.beside, moved.keep, *moved.targets.values()]
+    assert all(tensor is not None and tensor.device.type == "meta" for tensor in tensors)
+    assert moved.targets.keys() == batch.targets.keys()
+    assert moved.events == batch.events and moved.stage == batch.stage
+    assert batch.ids.device.type == batch.targets["shift"].device.type == "cpu"
+    lonely = collate([example(3, 7)._replace(beside=None)], TOKENIZER).to(torch.device("meta"))
+    assert lonely.beside is None and lonely.keep.device.type == "meta"
+
+
+def module(windows: Windows, workers: int = 0, **where: Any) -> GenomeData:
+    data = GenomeData(
+        examples(windows, curriculum=MOVING), examples(windows, seed=3), TOKENIZER, 2, 3, 7, workers
+    )  # accumulates three batches of two; validates on seven windows
+    data.trainer = SimpleNamespace(**({"global_step": 0, "world_size": 1, "global_rank": 0} | where))  # type: ignore
+    return data
+
+
+def batches(data: GenomeData, count: int) -> list[list[tuple]]:
+    return [rows(batch) for batch in itertools.islice(data.train_dataloader(), count)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
+def test_workers_take_turns(windows: Windows):
+    alone = batches(module(windows), 6)
+    assert alone == [rows(examples(windows, curriculum=MOVING).batch(n, 2, TOKENIZER)) for n in range(6)]
+    assert batches(module(windows, workers=2), 6) == alone
+
+
+def test_training_goes_on_where_it_stood(windows: Windows):
+    alone = batches(module(windows), 8)
+    assert batches(module(windows, global_step=2), 2) == alone[6:]
+    first, second = (batches(module(windows, world_size=2, global_rank=rank), 4) for rank in (0, 1))
+    assert [first[0], second[0], first[1], second[1]] == alone[:4]
+    assert batches(module(windows, global_step=1, world_size=2, global_rank=1), 1) == alone[7:]
+
+
+def test_validation_is_the_same_every_time(windows: Windows):
+    data = module(windows)
+    once, again = ([rows(batch) for batch in data.val_dataloader()] for _ in range(2))
+    assert once == again == [rows(examples(windows, seed=3).batch(n, 2, TOKENIZER)) for n in range(3)]
+
+
+def test_the_genome_travels_to_workers_as_an_address(windows: Windows):
+    copy = pickle.loads(pickle.dumps(examples(windows)))
+    stage = Stage(TASK.rates, LENGTH)
+    assert told(copy.make(5, stage)) == told(examples(windows).make(5, stage))

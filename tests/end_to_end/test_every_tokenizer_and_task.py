@@ -1,0 +1,98 @@
+"""Every tokenizer with every task trains two steps and is evaluated, or is refused in words; so is every experiment."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genoattn.cli.main import main
+from genoattn.data.tokenizers.kmer import KmerTokenizer
+from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.evaluation.tokenizer_audit import changed
+from genoattn.genome.alphabet import decode_bases, encode_bases
+from genoattn.genome.mutations import Mutation
+from genoattn.paths import conf_dir
+
+pytestmark = pytest.mark.usefixtures("alone")
+TASKS = {path.stem: [f"task={path.stem}"] for path in sorted((conf_dir() / "task").glob("*.yaml"))}
+TASKS["causal"] = ["task=pretrain", "task.objective=causal", "model.causal=true"]
+RECALL = ["task.pairs=1", "task.key=6", "task.value=2"]  # what 64 bases can hold
+TASKS["recall"] += RECALL
+TOKENIZERS = {path.stem: [f"tokenizer={path.stem}"] for path in sorted((conf_dir() / "tokenizer").glob("*.yaml"))}
+TOKENIZERS["overlapping"] = ["tokenizer=kmer", "tokenizer.overlapping=true"]
+SHORT = {"kmer": ["tokenizer.k=3"], "overlapping": ["tokenizer.k=3"], "bpe": ["tokenizer.vocabulary=40"]}
+TEST = ["test.windows=6", "test.threshold_windows=6", "test.resamples=2"]
+SMALL = ["trainer.threads=1", "trainer.max_steps=2", "control=null", *TEST]
+EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml") if path.stem != "smoke")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    bases = decode_bases(np.random.default_rng(0).integers(0, 4, 9000, np.uint8))
+    (folder / "a.fa").write_text(f">chr\n{bases}\n")
+    rows = [
+        f"chr\t{at + 1}\t{bases[at]}\t{'ACGT'['CGTA'.index(bases[at])]}\t{'xy'[at // 7 % 2]}"
+        for at in range(0, 9000, 7)
+    ]
+    (folder / "a.tsv").write_text("\n".join(["chrom\tpos\tref\talt\tkind", *rows]) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(("task", "tokenizer"), list(product(TASKS, TOKENIZERS)))
+def test_a_pair(task: str, tokenizer: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    labels = [f"task.file={place / 'a.tsv'}", "task.label=kind", "task.classes={benign: [x], pathogenic: [y]}"]
+    words = [*TASKS[task], *TOKENIZERS[tokenizer], *SHORT.get(tokenizer, []), *(labels if task == "variant" else [])]
+    run = ["train", "experiment=smoke", *SMALL, *words, f"data.fasta={place / 'a.fa'}", f"hydra.run.dir={tmp_path}/run"]
+    refused = task in ("aligned", "recall") and tokenizer in ("kmer", "bpe")
+    assert main(run) == (2 if refused else 0)
+    if refused:
+        told = capsys.readouterr().err
+        assert ("one token a base" in told or "base by base" in told) and "use tokenizer=base" in told
+        return
+    again = ["evaluate", *TEST, "data.length=64", f"data.fasta={place / 'a.fa'}", f"checkpoint={tmp_path / 'run'}"]
+    assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again"))
+    shared = [key for key in first if key.startswith("test/") and first[key] is not None]
+    assert shared and all(second[key] == pytest.approx(first[key], abs=1e-5) for key in shared)
+
+
+@pytest.mark.parametrize("layer", ["full", "linear"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment(experiment: str, layer: str, place: Path, tmp_path: Path):
+    small = ["data.length=64", "data.batch=2", "data.validation_windows=2", "model.dim=16", f"attention={layer}"]
+    small += RECALL if experiment.startswith("recall") else []
+    fasta = f"data.fasta={place / 'a.fa'}"
+    assert main(["train", f"experiment={experiment}", *SMALL, *small, fasta, f"hydra.run.dir={tmp_path}"]) == 0
+
+
+def test_tokens_that_change_by_hand():
+    bases = encode_bases("AACCGGTTACGTACGTAAGG")
+    snv, gone = Mutation(7, 8, b"\0"), Mutation(7, 8, b"")
+    assert changed(BaseTokenizer(), bases, snv) == (1, 0)
+    assert changed(BaseTokenizer(), bases, gone) == (0, 0)
+    assert changed(KmerTokenizer(4), bases, snv) == (1, 3)  # the one from base 4 on
+    assert changed(KmerTokenizer(4, True), bases, snv) == (4, 3)  # those from bases 4 to 7 on
+    frame_lost = changed(KmerTokenizer(4), bases, gone)
+    assert frame_lost == (6, 11)  # AACC stays; GGTA CGTA CGTA and the tail AGG as letters, the last at base 18
+    assert changed(KmerTokenizer(4), bases, Mutation(8, 12, b"")) == (0, 0)  # a whole token less
+
+
+@pytest.mark.parametrize("words", [["tokenizer=kmer", "tokenizer.k=3"], ["tokenizer=bpe", "tokenizer.vocabulary=40"]])
+def test_an_audit(words: list[str], place: Path, tmp_path: Path):
+    fasta = f"data.fasta={place / 'a.fa'}"
+    assert main(["tokenizer", *words, *TEST, "data.length=64", fasta, f"hydra.run.dir={tmp_path}"]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["snv/tokens_mean"] >= 1 and found["tokenizer/tokens_per_base"] < 1
+
+
+def test_an_audit_of_a_detector_tells_of_its_frames(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    fasta, words = f"data.fasta={place / 'a.fa'}", ["task=paired", "tokenizer=kmer", "tokenizer.k=3"]
+    assert main(["train", "experiment=smoke", *SMALL, *words, fasta, f"hydra.run.dir={tmp_path}/run"]) == 0
+    audit = ["tokenizer", *TEST, "data.length=64", fasta, f"checkpoint={tmp_path / 'run'}"]
+    assert main([*audit, f"hydra.run.dir={tmp_path}/audit"]) == 0
+    found = json.loads((tmp_path / "audit" / "metrics.json").read_text())
+    assert found["tokenizer/frames"] == 3 and found["frames/substitution_spread"] > 0
+    assert "over 3 frame(s)" in capsys.readouterr().out

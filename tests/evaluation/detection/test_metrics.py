@@ -1,0 +1,177 @@
+"""Figures that can be checked by hand, and the rest against the slowest way to say the same."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genoattn.evaluation.bootstrap import Scored, resampled_average_precision
+from genoattn.evaluation.detection.candidates import gather, kind_of
+from genoattn.evaluation.detection.metrics import best_threshold, per_base_auprc, quality
+from genoattn.genome.mutations import Event
+
+CASES = settings(deadline=None, max_examples=80)
+
+
+def scored(scores: Any, truth: Any, windows: Any = None) -> Scored:
+    count = len(scores)
+    return Scored(
+        np.array(scores, np.float64),
+        np.array(truth, np.bool_),
+        np.zeros(count, np.int64) if windows is None else np.array(windows, np.int64),
+    )
+
+
+def average_precision(scores: list[float], truth: list[bool]) -> float:
+    """The sum over thresholds of precision times the recall won, a threshold taking all candidates of one score."""
+    total, before, area = sum(truth), 0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        called = [true for score, true in zip(scores, truth, strict=True) if score >= threshold]
+        area += (sum(called) - before) / total * (sum(called) / len(called))
+        before = sum(called)
+    return area
+
+
+def f1_at(threshold: float, case: Scored) -> float:
+    right = sum(bool(true) and score >= threshold for score, true, _ in zip(*case, strict=True))
+    called = sum(score >= threshold for score in case.scores.tolist())
+    return 2 * right / (called + int(case.truth.sum()))
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> Scored:
+    """At least one event and one base of none, few distinct scores, up to five windows."""
+    count = draw(st.integers(2, 25))
+    row = st.tuples(st.sampled_from([0.0, 0.125, 0.5, 0.75, 1.0]), st.booleans(), st.integers(0, 4))
+    rows = draw(st.lists(row, min_size=count, max_size=count))
+    scores, truth, windows = (list(column) for column in zip(*rows, strict=True))
+    truth[:2] = [True, False]
+    return scored(scores, truth, windows)
+
+
+def measured(case: Scored, threshold: float, resamples: int = 20, **changed: Any):
+    settings: dict[str, Any] = {"base_auprc": 0.25, "bases": 100, "seed": 0} | changed
+    return quality(case, threshold, resamples=resamples, **settings)
+
+
+def test_figures_by_hand():
+    case = scored([0.9, 0.8, 0.7, 0.6, 0.4, 0.2], [True, False, True, True, False, False])
+    found = measured(case, 0.65)
+    assert (found.events, found.rate, found.base_auprc) == (3, 0.03, 0.25)
+    assert found.auprc == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert found.auroc == pytest.approx(7 / 9)  # of nine pairs of an event and another base seven are in order
+    assert (found.precision, found.recall, found.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert measured(case, 0.6).recall == 1  # a score that equals the threshold is called
+    nothing = measured(case, 0.95)
+    assert (nothing.precision, nothing.recall, nothing.f1) == (0, 0, 0)
+    # All in one window: every resample is the whole.
+    assert (found.f1_low, found.f1_high) == pytest.approx((2 / 3, 2 / 3))
+    assert (found.auprc_low, found.auprc_high) == pytest.approx((found.auprc, found.auprc))
+
+
+@CASES
+@given(candidates(), st.sampled_from([0.0, 0.125, 0.3, 0.5, 1.0]))
+def test_figures_by_brute_force(case: Scored, threshold: float):
+    found = measured(case, threshold)
+    scores, truth = case.scores.tolist(), case.truth.tolist()
+    events = [score for score, true in zip(scores, truth, strict=True) if true]
+    others = [score for score, true in zip(scores, truth, strict=True) if not true]
+    right, wrong = sum(score >= threshold for score in events), sum(score >= threshold for score in others)
+    pairs = [1.0 if event > other else 0.5 if event == other else 0.0 for event in events for other in others]
+    assert found.events == len(events)
+    assert found.auprc == pytest.approx(average_precision(scores, truth), abs=1e-6)
+    assert found.auroc == pytest.approx(np.mean(pairs), abs=1e-6)
+    assert found.precision == pytest.approx(right / (right + wrong) if right + wrong else 0)
+    assert found.recall == pytest.approx(right / len(events))
+    assert found.f1 == pytest.approx(f1_at(threshold, case))
+    assert found.auprc_low <= found.auprc_high and found.f1_low <= found.f1_high
+
+
+def test_intervals_are_of_windows_drawn_again():
+    # A window in which all goes right and one in which all goes wrong: a resample is one, the other or both.
+    case = scored([0.9, 0.1, 0.2, 0.8], [True, False, True, False], [0, 0, 1, 1])
+    found = measured(case, 0.5, resamples=400)
+    assert (found.f1_low, found.f1, found.f1_high) == pytest.approx((0, 0.5, 1))
+    assert (found.auprc_low, found.auprc, found.auprc_high) == pytest.approx((0.5, (1 + 2 / 3) / 2, 1))
+    assert measured(case, 0.5, resamples=5) == measured(case, 0.5, resamples=5)
+    assert measured(case, 0.5, resamples=5, seed=1) != measured(case, 0.5, resamples=5)
+    apart = case._replace(windows=3 + 7 * case.windows)  # the windows between hold no candidate
+    assert measured(apart, 0.5, resamples=400) == found
+
+
+@CASES
+@given(candidates(), st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_a_resample_is_windows_literally_repeated(case: Scored, draws: list[list[int]]):
+    whole = resampled_average_precision(case, np.ones((1, 5), np.int64))
+    assert whole == pytest.approx([average_precision(case.scores.tolist(), case.truth.tolist())])
+    for draw, got in zip(draws, resampled_average_precision(case, np.array(draws)), strict=True):
+        repeated = [
+            (score, true)
+            for score, true, window in zip(case.scores.tolist(), case.truth.tolist(), case.windows, strict=True)
+            for _ in range(draw[window])
+        ]
+        if any(true for _, true in repeated):
+            scores, truth = (list(column) for column in zip(*repeated, strict=True))
+            assert got == pytest.approx(average_precision(scores, truth))
+        else:
+            assert np.isnan(got)
+
+
+@CASES
+@given(candidates())
+def test_the_best_threshold_is_the_best_of_all(case: Scored):
+    threshold = best_threshold(case)
+    assert threshold in case.scores
+    assert f1_at(threshold, case) == pytest.approx(max(f1_at(one, case) for one in case.scores.tolist()))
+
+
+def test_no_interval_without_an_event_in_any_resample():
+    case = scored([0.9, 0.1], [True, False], [0, 1])
+    assert np.isnan(resampled_average_precision(case, np.array([[0, 2]]))).all()
+    found = measured(case, 0.5, resamples=200)
+    assert (found.auprc_low, found.auprc_high) == (1, 1)  # of the resamples that hold the event
+    assert (found.f1_low, found.f1_high) == (1, 1)
+
+
+def test_an_event_is_a_candidate_and_so_is_each_base_that_none_touches():
+    scores = np.arange(36).reshape(12, 3) / 100
+    snv = Event("snv", 1, 1, 2, 1, 2, 1)
+    insertion = Event("insertion", 2, 3, 5, 3, 7, 3)  # as well at 4 or 5, so bases 3 to 6
+    deletion = Event("deletion", 20, 9, 10, 9, 11, 7)
+    windows, tested = np.arange(12) // 4, np.ones(12, np.bool_)
+    found = gather(scores, [deletion, snv, insertion], windows, tested)
+    assert list(found) == ["snv", "insertion", "long deletion"]
+    quiet = [0, 2, 7, 8, 11]
+    for kind, column, best, window in (("snv", 0, 1, 0), ("insertion", 1, 6, 0), ("long deletion", 2, 10, 2)):
+        assert found[kind].truth.tolist() == [True] + 5 * [False]
+        assert found[kind].scores.tolist() == scores[[best, *quiet], column].tolist()
+        assert found[kind].windows.tolist() == [window, *(base // 4 for base in quiet)]
+
+
+def test_what_is_not_tested_is_no_candidate():
+    scores = np.arange(30).reshape(10, 3) / 100
+    within = Event("insertion", 1, 4, 5, 4, 7, 3)  # could also stand at a base that is not tested
+    before = Event("insertion", 1, 1, 2, 1, 4, 1)  # begins where nothing is tested, and touches base 3
+    tested = np.array([False, False, True, True, True, True, False, False, True, True])
+    (kind,) = found = gather(scores, [before, within], np.zeros(10, np.int64), tested)
+    assert kind == "insertion"
+    assert found[kind].scores.tolist() == scores[[6, 8, 9], 1].tolist()  # base 2 and 3 are touched
+    assert gather(scores, [before], np.zeros(10, np.int64), tested) == {}
+
+
+def test_kinds_by_size():
+    sizes = [("insertion", 10), ("insertion", 11), ("deletion", 10), ("deletion", 11), ("mnv", 11), ("snv", 1)]
+    kinds = [kind_of(Event(kind, size, 0, 1, 0, 1, 0)) for kind, size in sizes]  # type: ignore[arg-type]
+    assert kinds == ["insertion", "long insertion", "deletion", "long deletion", "mnv", "snv"]
+
+
+@CASES
+@given(candidates(), st.lists(st.booleans(), min_size=25, max_size=25))
+def test_bases_about_which_nothing_is_asked_do_not_count(case: Scored, mask: list[bool]):
+    asked = np.array([True, True, *mask[: len(case.scores) - 2]])
+    rows = zip(case.scores.tolist(), case.truth.tolist(), asked, strict=True)
+    kept = [(score, true) for score, true, one in rows if one]
+    scores, truth = (list(column) for column in zip(*kept, strict=True))
+    assert per_base_auprc(case.scores, case.truth, asked) == pytest.approx(average_precision(scores, truth), abs=1e-6)

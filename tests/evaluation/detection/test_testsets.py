@@ -1,0 +1,316 @@
+"""Each base of a genome is tested once or not at all, in a window that lines up; scores come back to their bases."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genoattn.data.example import Example
+from genoattn.data.targets import IGNORE, OUTPUTS
+from genoattn.data.tasks.side_by_side import Aligned
+from genoattn.evaluation.detection.candidates import KINDS, LONG_KINDS, SIMPLE, kind_of
+from genoattn.evaluation.detection.detectors import AlignerScorer, brief, mean_quality, put_to
+from genoattn.evaluation.detection.testsets import Trial, measure, planted, real, stretches, thresholds
+from genoattn.genome.intervals import Interval
+from genoattn.genome.mutations import Event, Mutation, Sample, apply
+from genoattn.genome.sequence_store import Genome, open_genome
+from genoattn.genome.simulate import Rates, plant
+from genoattn.genome.windows import tiles
+
+RECORDS = [("ACGT", 900), ("AC", 120), ("AC", 400)]
+LENGTHS = [length for _, length in RECORDS]
+HELD_OUT = [Interval(0, 100, 300), Interval(0, 700, 900), Interval(1, 0, 120), Interval(2, 50, 90)]
+TASK = Aligned(reach=7)
+BUSY = Rates(0.06, 1.0, 0.5, 1.0, 1.0, longest=25)
+HALF: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
+SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory: pytest.TempPathFactory) -> Genome:
+    folder, rng = tmp_path_factory.mktemp("genome"), np.random.default_rng(0)
+    records = ["".join(rng.choice(list(letters), length)) for letters, length in RECORDS]
+    records[2] = records[2][:200] + "NNNNN" + records[2][205:]
+    (folder / "a.fa").write_text("".join(f">r{n}\n{text}\n" for n, text in enumerate(records)))
+    return open_genome([folder / "a.fa"], folder / "cache")
+
+
+def changes(genome: Genome, seed: int) -> dict[int, list[Mutation]]:
+    """Many and long mutations of the last record and of the first, in this order; the middle one has none."""
+    rng = np.random.default_rng(seed)
+    return {record: plant(genome.bases(record, 0, LENGTHS[record]), BUSY, rng) for record in (2, 0)}
+
+
+def windows_of(trial: Trial) -> list[tuple[Example, int, int, int]]:
+    return [(example, *place) for example, place in zip(trial.examples, trial.places, strict=True)]
+
+
+def truth(examples: Sequence[Example]) -> list[np.ndarray]:
+    """A detector that knows."""
+    return [np.stack([example.targets[name] == 1 for name in OUTPUTS], 1).astype(np.float64) for example in examples]
+
+
+def in_reach(sample: Sample, length: int) -> np.ndarray:
+    """Bases that can be tested, one by one: all but the tails of long insertions."""
+    tail = set()
+    for event in sample.events:
+        if kind_of(event) == "long insertion":
+            tail |= set(range(event.start + max(1, length // 8), event.stop))
+    return np.array([base not in tail for base in range(len(sample.bases))], np.bool_)
+
+
+@given(st.integers(0, 50), st.integers(1, 400), st.integers(1, 60))
+@settings(deadline=None, max_examples=150)
+def test_tiles_test_each_base_once(begin: int, total: int, length: int):
+    tested = [0] * total
+    for start, low, high in tiles(begin, begin + total, length):
+        assert begin <= start and 0 <= low < high and start + high <= begin + total
+        assert low >= length // 8 or start == begin
+        assert length - high >= length // 8  # at the end too, where there are bases beyond it
+        for base in range(start + low, start + high):
+            tested[base - begin] += 1
+    assert tested == [1] * total
+
+
+def test_tiles_by_hand():
+    assert tiles(0, 5, 8) == [(0, 0, 5)] and tiles(3, 10, 8) == [(3, 0, 7)]
+    assert tiles(3, 11, 8) == [(3, 0, 7), (9, 1, 2)]
+    assert tiles(0, 24, 16) == [(0, 0, 14), (12, 2, 12)]
+
+
+SIZES = st.sampled_from([0, 1, 2, 11, 12, 40])
+
+
+@given(st.lists(st.tuples(st.integers(0, 15), SIZES, SIZES), max_size=6), st.integers(0, 9), st.integers(1, 100))
+@settings(deadline=None, max_examples=150)
+def test_stretches_leave_out_the_tails_of_long_insertions(steps: list[tuple[int, int, int]], rest: int, length: int):
+    """Mutations may touch here, and stand at either end."""
+    rng = np.random.default_rng(len(steps))
+    planned, at = [], 0
+    for gap, gone, came in steps:
+        planned.append(Mutation(at + gap, at + gap + gone, rng.integers(0, 2, came, dtype=np.uint8).tobytes()))
+        at += gap + gone
+    sample = apply(rng.integers(0, 2, at + rest, dtype=np.uint8), planned)
+    found = stretches(sample, length)
+    bases = [base for begin, end in found for base in range(begin, end)]
+    assert all(begin < end for begin, end in found)
+    assert bases == np.flatnonzero(in_reach(sample, length)).tolist()
+    begins = {begin for begin, _ in found}
+    for event in sample.events:
+        if kind_of(event) in LONG_KINDS:
+            assert event.start in bases and (event.stop in begins or event.stop not in bases)
+
+
+@SEEDS
+@pytest.mark.parametrize("length", [32, 100, 1000])
+def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
+    planned = changes(genome, seed)
+    trial, _ = real("x", genome, TASK, planned, length, [])
+    samples = {record: apply(genome.bases(record, 0, LENGTHS[record]), found) for record, found in planned.items()}
+    whole = np.concatenate([sample.bases for sample in samples.values()])
+    inserted = np.concatenate([sample.inserted for sample in samples.values()])
+    offsets = {2: 0, 0: len(samples[2].bases)}
+    begins = {
+        offsets[record] + stop
+        for record, sample in samples.items()
+        for stop in [0, *(event.stop for event in sample.events if kind_of(event) in LONG_KINDS)]
+    }
+    assert trial.bases == len(whole) == len(trial.windows)
+    assert np.array_equal(trial.tested, np.concatenate([in_reach(sample, length) for sample in samples.values()]))
+    assert trial.tested.all() == (length == 1000)  # where an eighth of a window holds the longest insertion
+    covered = np.zeros(len(whole), int)
+    compared = 0
+    for example, offset, low, high in windows_of(trial):
+        assert np.array_equal(whole[offset : offset + len(example.bases)], example.bases)
+        assert 0 <= low < high <= len(example.bases)
+        covered[offset + low : offset + high] += 1
+        assert not inserted[offset] or offset in begins  # never starts inside an insertion
+        assert example.targets["shift"][0] == TASK.reach
+        assert example.beside is not None and len(example.beside) == len(example.bases) + 2 * TASK.reach
+        mutated = (example.targets["substitution"] == 1) | inserted[offset : offset + len(example.bases)]
+        for base in np.flatnonzero((example.targets["shift"] != IGNORE) & ~mutated).tolist():
+            assert example.bases[base] == example.beside[base + int(example.targets["shift"][base])]
+            compared += 1
+    assert np.array_equal(covered, trial.tested) and compared > 80
+    assert begins <= {offset for _, offset, _, _ in windows_of(trial)}
+
+
+@pytest.mark.parametrize("length", [8, 64, 256, 1000])
+def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
+    rng = np.random.default_rng(0)
+    (tmp_path / "a.fa").write_text(">r\n" + "".join(rng.choice(list("ACGT"), 5000)) + "\n")
+    genome = open_genome([tmp_path / "a.fa"], tmp_path / "cache")
+    planned = [
+        Mutation(800, 803, b""),  # so that the sample has drifted already
+        Mutation(1000, 1000, rng.integers(0, 4, 1000, dtype=np.uint8).tobytes()),
+        Mutation(2100, 2100, b"\0\1"),
+        Mutation(2500, 3500, b""),
+    ]
+    trial, held_out = real("x", genome, TASK, {0: planned}, length, [Interval(0, 0, 5000)])
+    _, insertion, _, deletion = trial.events
+    assert max(len(example.bases) for example in trial.examples) <= length + 20
+    untested = np.flatnonzero(~trial.tested)
+    assert untested.tolist() == list(range(insertion.start + length // 8, insertion.stop))
+    assert held_out is not None and np.array_equal(held_out.tested, trial.tested)
+    found = measure(trial, trial.scores(truth), HALF, resamples=2)
+    assert {kind: (one.events, one.recall) for kind, one in found.items()} == dict.fromkeys(found, (1, 1.0))
+    assert set(found) == {"insertion", "deletion", *LONG_KINDS}
+    shown = {offset: example for example, offset, _, _ in windows_of(trial)}
+    bases = genome.bases(0, 0, 5000)
+    for stop, reference in (
+        (insertion.stop, insertion.reference),
+        (deletion.stop, deletion.reference + 1001),
+    ):
+        example, plain = shown[stop], min(length, 50)
+        assert example.beside is not None
+        assert example.bases[:plain].tolist() == bases[reference : reference + plain].tolist()
+        assert example.beside[TASK.reach :][:plain].tolist() == example.bases[:plain].tolist()
+        assert (example.targets["shift"][:plain] == TASK.reach).all()  # no drift
+
+
+@SEEDS
+@pytest.mark.parametrize("length", [8, 60])
+def test_every_event_is_scored(genome: Genome, length: int, seed: int):
+    trial, _ = real("x", genome, TASK, changes(genome, seed), length, [])
+    found = measure(trial, trial.scores(truth), HALF, resamples=2)
+    assert {kind: one.events for kind, one in found.items()} == Counter(kind_of(event) for event in trial.events)
+    assert set(LONG_KINDS) < set(found) and all(one.recall == one.precision == 1 for one in found.values())
+
+
+@SEEDS
+def test_scores_come_back_to_their_bases(genome: Genome, seed: int):
+    trial, held_out = real("x", genome, TASK, changes(genome, seed), 40, HELD_OUT)
+    assert held_out is not None
+
+    def numbers(shown: Trial) -> np.ndarray:
+        rows = [offset + np.arange(len(example.bases)) for example, offset, _, _ in windows_of(shown)]
+        return shown.scores(lambda _: [np.stack([row, row, row], 1).astype(np.float64) for row in rows])
+
+    assert (numbers(trial) == (np.arange(trial.bases) * trial.tested)[:, None]).all() and not trial.tested.all()
+    assert (numbers(held_out)[held_out.tested] == np.flatnonzero(held_out.tested)[:, None]).all()
+    assert 0 < len(held_out.examples) < len(trial.examples)
+
+
+@SEEDS
+def test_who_knows_the_truth_is_perfect(genome: Genome, seed: int):
+    trials = [trial for trial in real("x", genome, TASK, changes(genome, seed), 60, HELD_OUT) if trial]
+    assert len(trials) == 2
+    for trial in trials:
+        scores = trial.scores(truth)
+        found = measure(trial, scores, HALF, resamples=50)
+        assert len(found) > 3
+        for kind, one in found.items():
+            assert (one.auprc, one.auroc, one.precision, one.recall, one.f1, one.f1_low) == pytest.approx([1] * 6)
+            assert np.isnan(one.base_auprc) if kind in LONG_KINDS else one.base_auprc == pytest.approx(1)
+        simple = {OUTPUTS[KINDS[kind]] for kind in found if kind in SIMPLE}
+        assert thresholds(trial, scores) == {name: 1.0 if name in simple else 0.5 for name in OUTPUTS}
+
+
+def brought_in(event: Event) -> int:
+    """The reference base that the first base of an event is aligned to."""
+    return event.reference + event.size * (event.kind == "deletion")
+
+
+@SEEDS
+def test_the_held_out_part_is_what_lies_in_the_blocks(genome: Genome, seed: int):
+    planned = changes(genome, seed)
+    whole, held_out = real("x", genome, TASK, planned, 60, HELD_OUT)
+    assert held_out is not None and held_out.name == "x, held out"
+    expected: Counter[str] = Counter()
+    tested = 0
+    for record, found in planned.items():
+        sample = apply(genome.bases(record, 0, LENGTHS[record]), found)
+        inside = [set(range(block.start, block.stop)) for block in HELD_OUT if block.record == record]
+        kept = sample.origin[in_reach(sample, 60)].tolist()
+        tested += sum(origin in block for origin in kept for block in inside)
+        expected.update(kind_of(event) for event in sample.events for block in inside if brought_in(event) in block)
+    measured = measure(held_out, held_out.scores(truth), HALF, resamples=2)
+    assert {kind: one.events for kind, one in measured.items()} == dict(expected)
+    assert held_out.tested.sum() == tested and 0 < tested < whole.tested.sum()
+    assert all(one.rate == pytest.approx(one.events / tested) for one in measured.values())
+
+
+def test_blocks_that_hold_nothing_make_no_part(genome: Genome):
+    assert real("x", genome, TASK, changes(genome, 0), 60, [Interval(1, 0, 120)])[1] is None
+
+
+def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pytest.MonkeyPatch):
+    trials = [trial for trial in real("x", genome, TASK, changes(genome, 0), 60, HELD_OUT) if trial]
+    asked: list[int] = []
+
+    def uncertain(_: AlignerScorer, examples: Sequence[Example]) -> list[np.ndarray]:
+        asked.append(len(examples))
+        # The score of a base must not depend on which window it is seen in.
+        return [
+            0.7 * table + 0.1 * example.bases[:, None] for table, example in zip(truth(examples), examples, strict=True)
+        ]
+
+    monkeypatch.setattr(AlignerScorer, "__call__", uncertain)
+    detector = AlignerScorer(TASK.reach)
+    results = put_to(trials, detector, HALF, 5)
+    assert asked == [len(trials[0].examples)]
+    assert [(one.detector, one.trial) for one in results] == [("aligner", "x"), ("aligner", "x, held out")]
+    (alone,) = put_to(trials[1:], detector, HALF, 5)
+    # As text, for a figure that there is not is NaN, which equals nothing.
+    assert repr(alone.kinds) == repr(results[1].kinds) != repr(results[0].kinds)
+    assert [one.bases for one in results] == [trial.tested.sum() for trial in trials]
+    assert set(results[0].curves) == {"snv", "insertion", "deletion"}
+    assert results[0].curves["snv"].recall.max() == 1
+    simple = [results[0].kinds[kind].f1 for kind in ("snv", "insertion", "deletion")]
+    assert mean_quality(results[0], lambda found: found.f1) == pytest.approx(np.mean(simple))
+    assert np.isnan(mean_quality(replace(results[0], kinds={}), lambda found: found.f1))
+
+
+def test_in_brief_a_part_stands_for_its_whole(genome: Genome):
+    (whole, held_out), (alone, nothing) = (
+        real("x", genome, TASK, changes(genome, seed), 60, blocks) for seed, blocks in ((0, HELD_OUT), (1, []))
+    )
+    assert held_out is not None and nothing is None and not alone.tested.all()
+    kept = {"both": brief([alone, whole, held_out]), "none": brief([whole, alone])}
+    assert [id(trial) for trial in kept["both"]] == [id(alone), id(held_out)]
+    assert [id(trial) for trial in kept["none"]] == [id(whole), id(alone)]
+
+
+def test_planted_windows_lie_end_to_end():
+    rng = np.random.default_rng(0)
+    rates = replace(BUSY, rate=0.1, longest=4)
+    made = [
+        TASK.example(rng.integers(0, 2, TASK.span(length), dtype=np.uint8), length, rates, rng)
+        for length in (50, 30, 40)
+    ]
+    trial = planted("test", made)
+    assert trial.places == [(0, 0, 50), (50, 0, 30), (80, 0, 40)] and trial.bases == 120 and trial.tested.all()
+    assert trial.windows.tolist() == [0] * 50 + [1] * 30 + [2] * 40
+    assert len(trial.events) == sum(len(example.events) for example in made)
+    row = np.concatenate([example.bases for example in made])
+    events = iter(trial.events)
+    for example, offset in zip(made, (0, 50, 80), strict=True):
+        for event in example.events:
+            moved = next(events)
+            assert moved.start - event.start == moved.stop - event.stop == moved.first - event.first == offset
+            assert row[moved.first : moved.last].tolist() == example.bases[event.first : event.last].tolist()
+    found = measure(trial, trial.scores(truth), HALF, resamples=5)
+    assert all(one.auprc == one.f1 == pytest.approx(1) for one in found.values())
+    assert thresholds(trial, trial.scores(truth)) == dict.fromkeys(OUTPUTS, 1.0)
+    assert thresholds(replace(trial, events=[]), trial.scores(truth)) == HALF  # nothing to choose by
+
+
+def test_the_aligner_is_perfect_where_mutations_stand_alone(genome: Genome):
+    bases = genome.bases(0, 0, LENGTHS[0])
+    lone = [
+        [
+            Mutation(at, at + 1, bytes([3 - bases[at]])),
+            Mutation(at, at, b"\0\1\2"),
+            Mutation(at, at + 4, b""),
+        ][number % 3]
+        for number, at in enumerate(range(50, 860, 45))
+    ]
+    trial, _ = real("x", genome, Aligned(reach=24), {0: lone}, 256, [])
+    (result,) = put_to([trial], AlignerScorer(24), HALF, 5)
+    assert {kind: one.events for kind, one in result.kinds.items()} == {"snv": 6, "insertion": 6, "deletion": 6}
+    assert all(one.precision == one.recall == 1 for one in result.kinds.values())

@@ -1,0 +1,267 @@
+"""Recall: what is planted is read off its window the slow way, nothing gives an answer away, and runs are examined."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genoattn.cli.main import main
+from genoattn.data.batch import collate
+from genoattn.data.example import MASKED, Example, Query
+from genoattn.data.targets import IGNORE
+from genoattn.data.tasks.associative_recall import Recall
+from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.errors import UserError
+from genoattn.evaluation.baselines.exact_match import look_up
+from genoattn.genome.alphabet import decode_bases
+from genoattn.genome.simulate import Rates
+
+PAIR = str.maketrans("ACGT", "TGCA")
+KINDS = st.fixed_dictionaries(
+    {
+        "haystack": st.sampled_from(["genome", "random"]),
+        "pairs": st.integers(1, 3),
+        "key": st.integers(10, 16),
+        "value": st.integers(2, 6),
+        "delta": st.sampled_from([None, 1, 2, 4]),
+        "rivals": st.integers(1, 3),
+        "opposite": st.sampled_from([0.0, 0.5, 1.0]),
+        "distance": st.sampled_from([None, (20, 200), (300, 10_000)]),
+        "form": st.sampled_from(["masked", "causal"]),
+        "queries": st.sampled_from(["among", "after", "before"]),
+    }
+).filter(lambda kinds: possible(**kinds))
+
+
+def possible(form: str, queries: str, distance: tuple[int, int] | None, **_: Any) -> bool:
+    """Queries in front ask for what a causal model is yet to see; near the haystack's end there is no room for all."""
+    return (form, queries) != ("causal", "before") and (queries == "among" or distance != (20, 200))
+
+
+def turned(letters: str) -> str:
+    return letters.translate(PAIR)[::-1]
+
+
+def window(task: Recall, length: int, seed: int) -> Example:
+    rng = np.random.default_rng(seed)
+    reference = rng.choice(5, length, p=[0.34, 0.15, 0.15, 0.34, 0.02]).astype(np.uint8)
+    reference[reference == 4] = 14  # some N
+    return task.example(reference, length, Rates(), rng)
+
+
+def met(text: str, word: str) -> list[int]:
+    """Where a word is met in a text, overlapping, and where its reverse complement."""
+    return [at for each in (word, turned(word)) for at in range(len(text)) if text.startswith(each, at)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(KINDS, st.integers(0, 2**32))
+def test_what_is_planted(kinds: dict[str, Any], seed: int):
+    task = Recall(**kinds)
+    example = window(task, 800, seed)
+    haystack = np.zeros(0, np.uint8) if example.before is None else example.before
+    own, lead = len(example.bases), len(haystack)
+    assert (own, lead) == ((800, 0) if kinds["queries"] == "among" else (task.pairs * task.unit, 800))
+    text, asked = decode_bases(np.concatenate([haystack, example.bases])), np.zeros(own, np.bool_)
+    places = {"among": (0, 0), "after": (801, 0), "before": (0, own + 1)}[kinds["queries"]]  # of query, of haystack
+    assert len(example.queries) == task.pairs
+    for asks, stops, source, opposite, distance, rivals in example.queries:
+        start, stop = asks + lead, stops + lead
+        key, value = text[start - task.key : start], text[start:stop]
+        assert stop - start == task.value and len(rivals) == task.rivals
+        units = []
+        for at in (source, *rivals):  # value then turned key on the other strand, key then value on this one
+            begin = at if opposite else at - task.key
+            unit = text[begin : begin + task.key + task.value]
+            units.append((begin, turned(unit) if opposite else unit))
+        assert units[0][1] == key + value
+        first = places[0] + asks - task.key, places[1] + units[0][0]
+        assert distance == abs(first[0] - first[1]) >= task.unit and (first[0] < first[1]) == example.leads
+        if task.distance:
+            assert task.distance[0] <= distance - task.apart <= task.distance[1]
+        assert sorted(met(text, key)) == sorted([start - task.key, units[0][0] + (task.value if opposite else 0)])
+        keys, values = [unit[: task.key] for _, unit in units], [unit[task.key :] for _, unit in units]
+        assert len(set(values)) == len(values)
+        for number, one in enumerate(keys[1:], 1):
+            assert len(met(text, one)) == 1
+            for other in keys[:number]:  # the needle's key, and those of the rivals before
+                assert sum(a != b for a, b in zip(one, other, strict=True)) == task.delta
+        asked[asks - (task.form == "causal") : stops - (task.form == "causal")] = True
+        assert (look_up(example, Query(asks, stops, 0, False, 0), task) == example.bases[asks:stops]).all()
+    target = example.targets["value"]
+    assert ((target != IGNORE) == asked).all()
+    if task.form == "causal":
+        assert example.hidden is None and (target[:-1][asked[:-1]] == example.bases[1:][asked[:-1]]).all()
+    else:
+        assert example.hidden is not None and ((example.hidden == MASKED) == asked).all()
+        batch = collate([example], BaseTokenizer())
+        ids = batch.ids[0].numpy()
+        mine = ids[places[0] :][:own]
+        assert (mine[asked] == BaseTokenizer.mask).all() and (mine[~asked] == example.bases[~asked]).all()
+        if lead:
+            assert (ids[places[1] :][:lead] == haystack).all() and ids[max(places) - 1] == BaseTokenizer().vocabulary
+            assert batch.places is not None and batch.segments is not None
+            assert batch.places[0].tolist() == list(range(places[0], places[0] + own))
+            assert batch.segments[0].nonzero()[:, 0].tolist() == batch.places[0].tolist()
+
+
+def test_an_example_is_a_function_of_its_generator():
+    task = Recall(delta=2, opposite=0.5)
+    one, two, other = (window(task, 600, seed) for seed in (3, 3, 4))
+    assert one.queries == two.queries and (one.bases == two.bases).all()
+    assert one.queries != other.queries
+
+
+def test_distances_double_alike():
+    task = Recall(pairs=1, key=8, value=4, distance=(12, 3072))
+    distances = [window(task, 4096, seed).queries[0].distance for seed in range(200)]
+    counts = np.histogram(np.log2(distances), bins=np.log2([12, 48, 192, 768, 3073]))[0]
+    assert counts.sum() == 200 and (np.abs(counts - 50) < 22).all()
+
+
+@pytest.mark.parametrize("form", ["masked", "causal"])
+def test_nothing_but_the_key_tells_a_needle_from_its_rivals(form: Any):
+    """Whatever picks a copy without reading the query is right as often as a coin; where they lie, what they hold."""
+    task = Recall(pairs=1, key=8, value=4, delta=1, rivals=1, distance=(12, 500), opposite=0.5, form=form)
+    right = {"nearest": 0, "first": 0, "richer in G and C": 0, "greater at the base that differs": 0}
+    count = 250
+    for seed in range(count):
+        example = window(task, 512, seed)
+        (query,) = example.queries
+        places = [query.source, *query.rivals]
+        shift = 4 if query.opposite else -8
+        keys = [example.bases[at + shift : at + shift + 8] for at in places]
+        gc = [np.isin(example.bases[at : at + 4], [1, 2]).sum() for at in places]
+        right["nearest"] += abs(query.start - places[0]) < abs(query.start - places[1])
+        right["first"] += places[0] < places[1]
+        right["richer in G and C"] += (gc[0] > gc[1]) + 0.5 * (gc[0] == gc[1])
+        right["greater at the base that differs"] += tuple(keys[0]) > tuple(keys[1])
+    assert all(abs(share / count - 0.5) < 0.12 for share in right.values()), right
+
+
+def test_letters_are_as_common_as_in_the_haystack():
+    task = Recall(pairs=4, key=16, value=8)
+    examples = [window(task, 512, seed) for seed in range(40)]
+    planted = np.concatenate([one.bases[q.start - 16 : q.stop] for one in examples for q in one.queries])
+    shares = np.bincount(planted, minlength=4) / len(planted)
+    np.testing.assert_allclose(shares, [0.347, 0.153, 0.153, 0.347], atol=0.03)
+
+
+def test_a_search_by_hand():
+    text = "TTTTACGTACCAGGGG" + "CCCCGGTACTTTT"  # the key ACGTACC, once more as its reverse complement GGTACGT
+    bases = np.array(["ACGT".index(letter) for letter in text], np.uint8)
+    task = Recall(key=7, value=2)
+    hidden = np.zeros(len(bases), np.uint8)
+    hidden[11:13] = MASKED
+    example = Example(bases, None, {}, (), hidden=hidden)
+    # of the key's last bases GTACC is met on the other strand, after CC: the value GG
+    assert look_up(example, Query(11, 13, 0, True, 0), task).tolist() == [2, 2]
+    nothing = Example(np.zeros(12, np.uint8), None, {}, (), hidden=np.full(12, MASKED, np.uint8))
+    assert look_up(nothing, Query(7, 9, 0, True, 0), task).tolist() == [0, 0]
+
+
+def test_a_shorter_window_asks_as_many_as_fit():
+    task = Recall(pairs=4, key=10, value=4, delta=1)
+    assert task.span(400) == 400
+    assert [len(window(task, length, 0).queries) for length in (90, 200, 400)] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "length", "sentence"),
+    [
+        ({"pairs": 9}, 512, "task.pairs=9 queries, each with 1 needle(s) of 32 bases, take 576 bases, more than half"),
+        ({"key": 7}, 512, "task.key must be at least 8 to be unique among 512 bases of data.length, got 7"),
+        ({"distance": (500, 600)}, 512, "task.distance begins at 500 bases, and a needle and its query in"),
+        (
+            {"distance": (5, 2)},
+            0,
+            "task.distance must be null or the least and the greatest number of bases, got [5, 2]",
+        ),
+        ({"delta": 25}, 0, "task.delta must be null or lie within 1 and the 24 bases of task.key, got 25"),
+        ({"delta": 1, "rivals": 4}, 0, "task.rivals must be 1, 2 or 3"),
+        ({"value": 0}, 0, "task.value must be at least 1, got 0"),
+        ({"queries": "before", "form": "causal"}, 0, 'task.queries="before" asks for what is yet to come'),
+        ({"opposite": 1.5}, 0, "task.opposite must be a share between 0 and 1, got 1.5"),
+    ],
+)
+def test_what_cannot_be(kinds: dict[str, Any], length: int, sentence: str):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        Recall(**kinds).span(length)
+
+
+def test_what_cannot_be_placed():
+    task = Recall(pairs=4, distance=(470, 480))
+    with pytest.raises(UserError, match="found no place in a window of 512 bases"):
+        window(task, 512, 0)
+    with pytest.raises(UserError, match=r"a window of 100 bases, as curriculum\.length has it, cannot hold"):
+        window(task, 100, 0)
+
+
+SMALL = ("experiment=smoke", "task=recall", "task.pairs=1", "task.key=8", "task.value=2", "curriculum=none")
+SMALL += ("trainer.threads=1", "data.length=96", "test.windows=12", "test.resamples=5")
+
+
+@pytest.fixture(scope="module")
+def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("genome") / "random.fa"
+    file.write_text(f">chr\n{decode_bases(np.random.default_rng(1).integers(0, 4, 12_000, np.uint8))}\n")
+    return file
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task.delta=1", "task.distance=[10,64]", "rc=average"),
+        ("task.form=causal", "model.causal=true", "task.opposite=0.5"),
+        ("task.queries=before", "task.delta=1"),
+    ],
+    ids=["masked", "causal", "before"],
+)
+def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Path, tmp_path: Path):
+    given = (*SMALL, *words, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run")
+    assert main(["train", *given]) == 0
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert found["test/queries"] == 12 and 0 <= found["test/exact"] <= found["test/accuracy"] <= 1
+    assert found["lookup/test/exact"] == found["lookup/test/accuracy"] == 1
+    assert {f"{name}/test/exact" for name in ("none", "untrained", "chance")} <= set(found)
+    assert ("test/misled" in found) == ("task.delta=1" in words)
+    left = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    assert left["headline"] == "test/exact" and len(left["draws"]["test/exact"]) == 5
+    distances = [one for one in left["strata"] if one["by"] == "distance"]
+    assert sum(one["count"] for one in distances) == 12 and all(one["high"] == 2 * one["low"] for one in distances)
+    strands = {one["name"]: one["count"] for one in left["strata"] if one["by"] == "strand"}
+    assert sum(strands.values()) == 12 and ("opposite" in strands) == ("task.opposite=0.5" in words)
+    delta = "1" if "task.delta=1" in words else "none"
+    assert [one["name"] for one in left["strata"] if one["by"] == "delta"] == [delta]
+    assert (tmp_path / "run" / "plots" / "recall.png").is_file()
+    again = ["evaluate", *SMALL[-3:], f"data.fasta={fasta}", f"checkpoint={tmp_path}/run"]
+    assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
+    told = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert all(told[key] == pytest.approx(found[key], abs=1e-6) for key in found if key.startswith("test/"))
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("task.form=causal",), "needs model.causal=true, and it is false"),
+        (("task.queries=left",), "task.queries: expected 'among' or 'after' or 'before', got the string 'left'"),
+        (("tokenizer=kmer", "tokenizer.k=3"), "task=recall asks base by base"),
+        (
+            ("task.form=causal", "model.causal=true", "tokenizer=kmer", "tokenizer.k=3", "tokenizer.overlapping=true"),
+            "an overlapping token already reads",
+        ),
+        (("task.form=causal", "model.causal=true", "rc=average"), "rc must be none or augment with task.form=causal"),
+        (("curriculum=anneal", "curriculum.length=20"), "cannot hold a query and its needle(s)"),
+    ],
+)
+def test_mistakes_read_well(words, sentence: str, fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    given = {word.split("=")[0]: word for word in (*SMALL, *words)}
+    assert main(["train", *given.values(), f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run"]) == 2
+    assert sentence in capsys.readouterr().err

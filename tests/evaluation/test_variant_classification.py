@@ -1,0 +1,193 @@
+"""Labelled variants: read from VCF and table, split purely, shown in both windows, learned and examined."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genoattn.cli.main import main
+from genoattn.data.targets import Output
+from genoattn.data.tasks.variant_classification import VariantEffect
+from genoattn.errors import UserError
+from genoattn.evaluation.baselines.logistic_regression import regress
+from genoattn.evaluation.variant_classification import measured
+from genoattn.genome.alphabet import decode_bases
+from genoattn.genome.intervals import split_genes
+from genoattn.genome.labelled_variants import Labelled, read_labelled, within
+from genoattn.genome.mutations import Mutation
+from genoattn.genome.sequence_store import Genome, open_genome
+from genoattn.training.loss import loss
+
+CLASSES = {"weak": ["W"], "strong": ["S", "SS"]}
+OVERRIDE = "task.classes={benign: [W], pathogenic: [S]}"
+LENGTH = 12_000
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A genome, and a table of variants labelled by the base that comes: S for C and G, W for A and T."""
+    folder = tmp_path_factory.mktemp("variants")
+    rng = np.random.default_rng(0)
+    bases = decode_bases(rng.integers(0, 4, LENGTH, np.uint8))
+    (folder / "a.fa").write_text(f">chr1\n{bases}\n")
+    rows, records = ["chrom\tpos\tref\talt\tkind"], []
+    for start in range(5, LENGTH - 5, 10):
+        here = bases[start]
+        other = "ACGT"[("ACGT".index(here) + int(rng.integers(1, 4))) % 4]
+        label = "S" if other in "CG" else "W"
+        rows.append(f"chr1\t{start + 1}\t{here}\t{other}\t{label}")
+        records.append(f"chr1\t{start + 1}\t.\t{here}\t{other}\t.\t.\tKIND={label}")
+    (folder / "a.tsv").write_text("\n".join(rows) + "\n")
+    head = ["##fileformat=VCFv4.2", f"##contig=<ID=chr1,length={LENGTH}>"]
+    head += ['##INFO=<ID=KIND,Number=.,Type=String,Description="x">', "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
+    (folder / "a.vcf").write_text("\n".join(head + records) + "\n")
+    genes = [f"chr1\t{start}\t{start + 300}" for start in range(0, LENGTH - 300, 400)]
+    (folder / "genes.bed").write_text("\n".join([*genes, "chr1\t250\t420"]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def genome(place: Path) -> Genome:
+    return open_genome([place / "a.fa"], place / "cache")
+
+
+def test_table_and_vcf_say_the_same(place: Path, genome: Genome):
+    table, _ = read_labelled(place / "a.tsv", "kind", CLASSES, genome, 20)
+    vcf, _ = read_labelled(place / "a.vcf", "KIND", CLASSES, genome, 20)
+    assert table == vcf and len(table) == 1199
+    first = table[0]
+    assert (first.mutation.start, first.mutation.stop) == (5, 6)  # the tables count from 1
+    assert first.label == int(first.mutation.inserted in (b"\1", b"\2"))
+    packed = place / "packed.tsv.gz"
+    packed.write_bytes(gzip.compress((place / "a.tsv").read_bytes()))
+    assert read_labelled(packed, "kind", CLASSES, genome, 20)[0] == table
+    some, left_out = read_labelled(place / "a.tsv", "kind", {"a": ["W"], "b": ["none such"]}, genome, 20)
+    assert left_out == {"labelled S": len(table) - len(some)}
+
+
+def test_what_cannot_be_shown_is_left_out_and_counted(place: Path, genome: Genome):
+    bases = decode_bases(genome.bases(0, 99, 130))
+    head = (place / "a.vcf").read_text().split("chr1\t6")[0]
+    rows = [f"{bases[0]}\t<DEL>", f"{bases}\t{bases[0]}", f"{bases[0]}\t{'C' if bases[0] != 'C' else 'G'}"]
+    file = place / "long.vcf"
+    file.write_text(head + "".join(f"chr1\t100\t.\t{row}\t.\t.\tKIND=S\n" for row in rows))
+    found, left_out = read_labelled(file, "KIND", CLASSES, genome, 20)
+    assert [one.mutation.start for one in found] == [99]
+    assert left_out == {"symbolic ALT": 1, "longer than 20 bases": 1}
+
+
+@pytest.mark.parametrize(
+    ("mutation", "sites"),
+    [
+        (Mutation(100, 101, b"\2"), ((20, 21), (20, 21))),
+        (Mutation(100, 103, b""), ((19, 22), (19, 20))),
+        (Mutation(100, 100, b"\1\1"), ((20, 21), (20, 22))),
+        (Mutation(3, 4, b"\2"), ((20, 21), (20, 21))),
+        (Mutation(LENGTH - 1, LENGTH, b"\2"), ((20, 21), (20, 21))),
+    ],
+)
+def test_both_windows_and_where_to_look(mutation: Mutation, sites: tuple, genome: Genome):
+    task = VariantEffect("x.tsv", "kind", CLASSES)
+    example = task.show(genome, Labelled(0, mutation, 1), 40)
+    start, stop, inserted = mutation
+    assert example.before is not None and len(example.before) == 40
+    assert example.sites == sites and example.targets["class"].tolist() == [1]
+    (low, high), (first, last) = sites
+    gone = genome.bases(0, start, stop).tolist()
+    assert example.before[low:high].tolist()[: len(gone)] == gone
+    assert example.bases[first:last].tolist()[: len(inserted)] == list(inserted)
+    assert len(example.bases) == 40 - len(gone) + len(inserted)
+    assert example.bases[:low].tolist() == example.before[:low].tolist()
+    assert example.bases[first + len(inserted) :].tolist() == example.before[low + len(gone) :].tolist()
+
+
+def test_genes_go_one_way_each(place: Path, genome: Genome):
+    parts = split_genes(place / "genes.bed", genome, seed=0)
+    genes = [(part.start, part.stop) for one in parts for part in one]
+    assert len(genes) == len(set(genes)) == 29  # of 30, two are joined by one that overlaps both
+    assert (0, 700) in genes
+    found, _ = read_labelled(place / "a.tsv", "kind", CLASSES, genome, 20)
+    dealt = [within(found, one) for one in parts]
+    assert all(dealt) and len({one for part in dealt for one in part}) == sum(map(len, dealt)) < len(found)
+    assert split_genes(place / "genes.bed", genome, seed=0) == parts != split_genes(place / "genes.bed", genome, seed=1)
+
+
+def test_balanced_weights_by_hand():
+    task = VariantEffect("x.tsv", "kind", CLASSES, "balanced")
+    task.weigh([Labelled(0, Mutation(0, 1, b"\1"), label) for label in (0, 0, 0, 1)])
+    balance = task.outputs["class"].balance
+    assert balance == pytest.approx((4 / 6, 4 / 2))
+    logits = {"class": torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])}
+    target = {"class": torch.tensor([[0], [0]], dtype=torch.int8)}
+    plain = loss(logits, target, {"class": Output(2, 1.0, level="window")}).total
+    assert float(loss(logits, target, task.outputs).total) == pytest.approx(float(plain) * 4 / 6)
+    with pytest.raises(UserError, match=r"no variant of class 'strong'"):
+        task.weigh([Labelled(0, Mutation(0, 1, b"\1"), 0)])
+
+
+def test_figures_by_hand():
+    table = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8]])
+    found = measured(table, np.array([0, 0, 1, 1]), 20)
+    assert found["auroc"] == pytest.approx(3 / 4) and found["accuracy"] == 0.5 and found["mcc"] == 0
+    assert found["auroc_low"] <= found["auroc"] <= found["auroc_high"]
+    assert np.isnan(measured(table, np.array([1, 1, 1, 1]), 2)["auroc"])
+
+
+def test_the_regression_finds_a_plain_rule():
+    rng = np.random.default_rng(0)
+    facts = rng.normal(size=(200, 3))
+    labels = (facts[:, 1] > 0).astype(np.int64)
+    assert ((regress(facts, labels, facts, 2).argmax(1) == labels).mean()) > 0.97
+
+
+def run(folder: Path, place: Path, *words: str) -> int:
+    small = ("experiment=smoke", "task=variant", "curriculum=none", "trainer.threads=1", "test.resamples=5")
+    settings = (f"data.fasta={place / 'a.fa'}", "data.length=16", "task.label=kind", OVERRIDE)
+    given = {word.split("=")[0]: word for word in (*small, *settings, f"task.file={place / 'a.tsv'}", *words)}
+    return main(["train", *given.values(), f"hydra.run.dir={folder}"])
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_run_learns_the_rule_and_is_examined_again(place: Path, tmp_path: Path):
+    words = ("trainer.max_steps=150", "optimizer.lr=0.01", "schedule.warmup=5", "data.batch=16", "control=null")
+    assert run(tmp_path / "run", place, *words, "rc=average", "task.weights=balanced") == 0
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert found["test/auroc"] > 0.9 > found["untrained/test/auroc"]
+    assert found["logistic/test/auroc"] > 0.9 and abs(found["majority/test/mcc"]) < 0.05
+    again = ["evaluate", "test.resamples=5", f"data.fasta={place / 'a.fa'}", "data.length=16"]
+    assert main([*again, f"checkpoint={tmp_path / 'run'}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
+    told = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    same = [key for key in told if key.startswith(("test/", "logistic/", "untrained/", "majority/"))]
+    assert same and all(told[key] == pytest.approx(found[key], abs=1e-6, nan_ok=True) for key in same if told[key])
+    assert main([*again, "seed=3", f"checkpoint={tmp_path / 'run'}", f"hydra.run.dir={tmp_path / 'seed'}"]) == 0
+    assert json.loads((tmp_path / "seed" / "metrics.json").read_text())["test/auroc"] == told["test/auroc"]
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("task.file=null",), "task.file must be given"),
+        (("task.file=nowhere.tsv",), "task.file=nowhere.tsv does not exist"),
+        (("task.label=knd",), "has no column 'knd'; nearest is kind"),
+        (("task.file=a.vcf", "task.label=KINDS"), "its header has no INFO field 'KINDS'; nearest is KIND"),
+        (("task.classes={benign: [W, S], pathogenic: [W]}",), "task.classes must give each label to one class"),
+        (("task.classes={benign: [W], pathogenic: [X]}",), "no variant of class 'pathogenic' lies in what is for"),
+        (("task.split_bed=bad.bed",), "bad.bed, line 1: expected a name, a start and an end"),
+        (("task.file=bad.tsv",), "chr1:1 holds"),
+        (("task.file=odd.tsv",), "odd.tsv, line 2: pos must lie within 1 and 12000, got"),
+        (("task.file=binary.tsv",), "has no column 'chrom'"),
+    ],
+)
+def test_mistakes_read_well(words, sentence, place: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(place)
+    (place / "bad.bed").write_text("chr1\tone\ttwo\n")
+    wrong = {"A": "C", "C": "A", "G": "A", "T": "A"}[(place / "a.fa").read_text().splitlines()[1][0]]
+    (place / "bad.tsv").write_text(f"chrom\tpos\tref\talt\tkind\nchr1\t1\t{wrong}\t{'T' if wrong != 'T' else 'G'}\tW\n")
+    (place / "odd.tsv").write_text("chrom\tpos\tref\talt\tkind\nchr1\t²\tA\tC\tW\n", "utf-8")
+    (place / "binary.tsv").write_bytes(b"\xff\xfe\x00\x80\n")
+    assert run(tmp_path / "run", place, *words) == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,336 @@
+"""A genome is encoded once, whole or not at all, and opened at no cost, whoever else is at work."""
+
+import gzip
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genoattn.errors import UserError
+from genoattn.genome import sequence_store as digests
+from genoattn.genome import sequence_store as store
+from genoattn.genome.alphabet import LETTERS, UNKNOWN, decode_bases, encode_bases
+from genoattn.genome.fasta import Record
+from genoattn.genome.sequence_store import Genome, open_genome
+
+TEXT = ">chr1 one\nACGTNNacgtnR\n>chr2\n\n>chr3\nT\n"
+
+
+@pytest.fixture
+def fasta(tmp_path: Path) -> Path:
+    path = tmp_path / "a.fa"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def folders(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_what_a_store_knows(fasta: Path, cache: Path):
+    genome = open_genome([fasta], cache)
+    first, second, third = genome.records
+    assert genome.names == ("chr1", "chr2", "chr3") and genome.lengths == (12, 0, 1) and genome.total == 13
+    assert first.masked == 5 and first.unknown == 3 and second.masked == third.unknown == 0
+    assert [record.offset for record in genome.records] == [0, 12, 12]
+    assert first.sha256 == hashlib.sha256(b"ACGTNNACGTNR").hexdigest()
+    assert decode_bases(genome.bases(0, 0, 12)) == "ACGTNNACGTNR"
+    assert decode_bases(genome.bases(0, 3, 7)) == "TNNA" and decode_bases(genome.bases(2, 0, 1)) == "T"
+    assert genome.soft(0, 4, 12).tolist() == [False, False, True, True, True, True, True, False]
+    assert len(genome.bases(1, 0, 0)) == 0 and genome.index("chr3") == 2
+    (folder,) = folders(cache)
+    index = json.loads((folder / "index.json").read_text())
+    assert index["format"] == store.FORMAT and index["sources"][0]["path"] == str(fasta)
+
+
+def test_what_lower_case_means(fasta: Path, cache: Path):
+    assert decode_bases(open_genome([fasta], cache, "hide").bases(0, 0, 12)) == "ACGTNNNNNNNR"
+    with pytest.raises(UserError, match=r"data\.soft_mask must be 'use' or 'hide', got 'drop'"):
+        open_genome([fasta], cache, "drop")
+
+
+def test_bases_are_in_memory_of_their_own(fasta: Path, cache: Path):
+    genome = open_genome([fasta], cache)
+    for record in (0, 2):
+        genome.bases(record, 0, 1)[0] = 9
+    assert genome.bases(0, 0, 1)[0] == 0 and genome.bases(2, 0, 1)[0] == 3
+    with pytest.raises(ValueError, match="read-only"):
+        genome.stored[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("record", "start", "stop"), [(0, -1, 3), (0, 0, 13), (0, 5, 4), (1, 0, 1), (3, 0, 0), (-1, 0, 1)]
+)
+def test_nothing_is_read_outside_a_record(fasta: Path, cache: Path, record: int, start: int, stop: int):
+    genome = open_genome([fasta], cache)
+    for read in (genome.bases, genome.soft):
+        with pytest.raises(IndexError):
+            read(record, start, stop)
+
+
+def test_an_unknown_name_has_a_nearest_one(fasta: Path, cache: Path):
+    with pytest.raises(UserError, match="holds no record 'chr33'; the nearest name is 'chr3'"):
+        open_genome([fasta], cache).index("chr33")
+
+
+runs = st.lists(st.text(LETTERS + LETTERS.lower(), max_size=30), min_size=1, max_size=5).filter(any)
+
+
+@settings(max_examples=40, deadline=None)
+@given(runs, st.data())
+def test_coordinates(tmp_path_factory: pytest.TempPathFactory, letters: list[str], data: st.DataObject):
+    folder = tmp_path_factory.mktemp("coordinates")
+    (folder / "a.fa").write_text("".join(f">r{i}\n{run}\n" for i, run in enumerate(letters)))
+    genomes = {policy: open_genome([folder / "a.fa"], folder / "cache", policy) for policy in ("use", "hide")}
+    for record, run in enumerate(letters):
+        stop = data.draw(st.integers(0, len(run)))
+        start = data.draw(st.integers(0, stop))
+        piece = run[start:stop]
+        hidden = "".join("N" if letter.islower() else letter for letter in piece)
+        np.testing.assert_array_equal(genomes["use"].bases(record, start, stop), encode_bases(piece))
+        np.testing.assert_array_equal(genomes["hide"].bases(record, start, stop), encode_bases(hidden))
+        assert genomes["use"].soft(record, start, stop).tolist() == [letter.islower() for letter in piece]
+
+
+def test_several_files_are_one_genome_in_order(fasta: Path, cache: Path, tmp_path: Path):
+    other = tmp_path / "b.fa.gz"
+    other.write_bytes(gzip.compress(b">plasmid\nGG\n"))
+    assert open_genome([fasta, other], cache).names == ("chr1", "chr2", "chr3", "plasmid")
+    assert open_genome([other, fasta], cache).names == ("plasmid", "chr1", "chr2", "chr3")
+    assert len(folders(cache)) == 2
+
+
+def test_names_must_differ(fasta: Path, cache: Path, tmp_path: Path):
+    twice, other = tmp_path / "twice.fa", tmp_path / "b.fa"
+    twice.write_text(">x one\nA\n>x two\nC\n")
+    other.write_text(">new\nA\n>chr3\nC\n")
+    with pytest.raises(UserError) as caught:
+        open_genome([twice], cache)
+    assert str(caught.value) == f"the record name x stands twice, within {twice}; names must differ"
+    with pytest.raises(UserError) as caught:
+        open_genome([fasta, other], cache)
+    assert f"chr3 stands twice, in {fasta} and in {other}" in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("fresh", [digests._FRESH_NS, -1])
+def test_the_content_is_the_key(fasta: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: int):
+    monkeypatch.setattr(digests, "_FRESH_NS", fresh)
+    copy = tmp_path / "copy.fa"
+    copy.write_text(TEXT)
+    assert open_genome([fasta], cache).folder == open_genome([copy], cache).folder
+    before = fasta.stat()
+    time.sleep(0.05)  # longer than a tick of a file system's clock
+    fasta.write_text(TEXT.replace("ACGTNN", "CCGTNN"))
+    os.utime(fasta, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert decode_bases(open_genome([fasta], cache).bases(0, 0, 4)) == "CCGT"
+
+
+def test_a_settled_file_is_hashed_once(fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(name) or digest(file, name))
+    open_genome([fasta], cache)
+    open_genome([fasta], cache)
+    assert len(hashed) == 2, "a file this fresh might still change unseen"
+    monkeypatch.setattr(digests, "_FRESH_NS", -1)
+    open_genome([fasta], cache)
+    open_genome([fasta], cache)
+    assert len(hashed) == 3
+    for rubbish in ("", "{", "[]", '{"a": 1}', f'{{"{fasta}": {{"stamp": 3}}}}', "\0\xff"):
+        (cache / "genome-digests.json").write_text(rubbish, "latin-1")
+        assert open_genome([fasta], cache).total == 13
+        assert str(fasta) in json.loads((cache / "genome-digests.json").read_text())
+    fasta.write_text(">new\nAC\n")
+    assert open_genome([fasta], cache).names == ("new",)
+
+
+def test_a_built_store_is_not_built_again(fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    open_genome([fasta], cache)
+    monkeypatch.setattr(store, "_build", None)
+    assert open_genome([fasta], cache).total == 13
+
+
+def spoil_bases(folder: Path):
+    (folder / "bases.u8").write_bytes((folder / "bases.u8").read_bytes()[:-1])
+
+
+def spoil_index(folder: Path):
+    (folder / "index.json").write_text('{"format": 1')
+
+
+def spoil_format(folder: Path):
+    (folder / "index.json").write_text((folder / "index.json").read_text().replace('"format": 1', '"format": 0'))
+
+
+def remove_bases(folder: Path):
+    (folder / "bases.u8").unlink()
+
+
+@pytest.mark.parametrize("spoil", [spoil_bases, spoil_index, spoil_format, remove_bases])
+def test_a_damaged_store_is_built_anew(fasta: Path, cache: Path, spoil):
+    folder = open_genome([fasta], cache).folder
+    spoil(folder)
+    genome = open_genome([fasta], cache)
+    assert genome.folder == folder
+    assert decode_bases(genome.bases(0, 0, 12)) == "ACGTNNACGTNR" and decode_bases(genome.bases(2, 0, 1)) == "T"
+    assert folders(cache) == [folder]
+
+
+@pytest.mark.parametrize("accident", [KeyboardInterrupt, UserError, MemoryError])
+def test_an_interrupted_build_leaves_nothing(
+    fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, accident: type[BaseException]
+):
+    def broken(path: Path) -> Iterator[Record]:
+        yield Record("chr1", encode_bases("ACGT"))
+        assert len(folders(cache)) == 1
+        raise accident("in the middle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_fasta", broken)
+        with pytest.raises(accident):
+            open_genome([fasta], cache)
+    assert list(cache.iterdir()) == []
+    assert open_genome([fasta], cache).total == 13
+
+
+def test_a_bad_file_leaves_nothing(cache: Path, tmp_path: Path):
+    (tmp_path / "bad.fa").write_text(">a\nACGT\n>b\nAC!T\n")
+    with pytest.raises(UserError, match="record b, line 4, column 3: '!'"):
+        open_genome([tmp_path / "bad.fa"], cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_file_that_changes_under_the_build_is_refused(fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def slow(path: Path) -> Iterator[Record]:
+        yield Record("chr1", encode_bases("ACGT"))
+        path.write_text(">other\nA\n")
+
+    monkeypatch.setattr(store, "read_fasta", slow)
+    with pytest.raises(UserError, match=r"a\.fa changed while it was being read"):
+        open_genome([fasta], cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_what_a_killed_build_left_is_swept_after_a_day(fasta: Path, cache: Path):
+    for name, age in ((".building-1-a", 90_000), (".building-2-b", 60)):
+        (cache / name).mkdir(parents=True)
+        os.utime(cache / name, (time.time() - age, time.time() - age))
+    open_genome([fasta], cache)
+    assert not (cache / ".building-1-a").exists() and (cache / ".building-2-b").exists()
+
+
+def test_a_cache_that_cannot_be_written(fasta: Path, monkeypatch: pytest.MonkeyPatch):
+    for cache in (fasta / "cache", Path("/dev/null/x")):
+        with pytest.raises(UserError) as caught:
+            open_genome([fasta], cache)
+        assert str(caught.value).startswith(f"the cache folder {cache} cannot be written (Not a directory)")
+        assert "$GENOATTN_CACHE" in str(caught.value)
+    monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    cache = fasta.parent / "full"
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        open_genome([fasta], cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_where_the_cache_is(fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GENOATTN_CACHE", str(tmp_path / "here"))
+    assert open_genome([fasta]).folder.parent == tmp_path / "here"
+    monkeypatch.delenv("GENOATTN_CACHE")
+    assert open_genome([fasta]).folder.parent == tmp_path / "home" / ".cache" / "genoattn"
+
+
+def test_files_are_checked_first(cache: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"gone\.fa does not exist"):
+        open_genome([tmp_path / "gone.fa"], cache)
+    with pytest.raises(UserError, match=r"data\.fasta names no file"):
+        open_genome([], cache)
+    assert not cache.exists()
+
+
+def test_a_pickled_genome_is_an_address(cache: Path, tmp_path: Path):
+    path = tmp_path / "long.fa"
+    path.write_text(">a\n" + "ACGt" * 50_000)
+    genome = open_genome([path], cache, "hide")
+    pickled = pickle.dumps(genome)
+    assert len(pickled) < 1000
+    again: Genome = pickle.loads(pickled)
+    assert again.records == genome.records and decode_bases(again.bases(0, 0, 4)) == "ACGN"
+
+
+OPEN = """
+import pathlib, sys, time
+from genoattn.genome.sequence_store import open_genome
+time.sleep(max(0, float(sys.argv[3]) - time.time()))
+genome = open_genome([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[2]))
+print(genome.folder, genome.total, int(genome.bases(0, 0, genome.total).sum()))
+"""
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_processes_that_start_at_once_share_a_store(cache: Path, tmp_path: Path, damaged: bool):
+    path = tmp_path / "a.fa"
+    codes = np.random.default_rng(0).integers(0, 4, 2_000_000, dtype=np.uint8)
+    path.write_text(">a\n" + decode_bases(codes))
+    if damaged:
+        spoil_bases(open_genome([path], cache).folder)
+    command = [sys.executable, "-c", OPEN, str(path), str(cache), str(time.time() + 1.5)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    results = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [0] * 4, results
+    (said,) = {out for out, _ in results}
+    (folder,) = folders(cache)
+    assert said.split() == [str(folder), "2000000", str(int(codes.sum()))]
+    assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == []
+
+
+MEMORY = """
+import pathlib, sys
+from genoattn.genome.sequence_store import open_genome
+
+def resident():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+open_genome([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[3]))
+before = resident()
+genome = open_genome([pathlib.Path(sys.argv[2])], pathlib.Path(sys.argv[3]))
+genome.bases(0, 10_000_000, 10_100_000)
+print(genome.total, resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_opening_costs_no_memory(fasta: Path, cache: Path, tmp_path: Path):
+    big = tmp_path / "big.fa"
+    big.write_bytes(b">big\n" + b"ACGTTGCANACGtacg" * (50_000_000 // 16))
+    open_genome([fasta], cache)
+    open_genome([big], cache)
+    command = [sys.executable, "-c", MEMORY, str(fasta), str(big), str(cache)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    total, grown = map(int, subprocess.check_output(command, env=environment, text=True).split())
+    assert total == 50_000_000 and grown < 5_000_000
+
+
+def test_unknown_is_the_highest_plain_code():
+    assert UNKNOWN == len(LETTERS) - 1 < store.SOFT, "hiding soft bases by a minimum needs this"

@@ -1,0 +1,83 @@
+"""A loaded model answers as the run that left it, on strings and codes, and says what it cannot take."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import genoattn
+from genoattn.cli.main import main
+from genoattn.errors import UserError
+from genoattn.genome.alphabet import decode_bases, encode_bases
+
+BASES = decode_bases(np.random.default_rng(0).integers(0, 4, 5000, np.uint8))
+SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=2", "test.threshold_windows=2", "test.resamples=1")
+pytestmark = pytest.mark.usefixtures("alone")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "one.fa").write_text(f">one\n{BASES}\n")
+    words = (f"data.fasta={folder / 'one.fa'}", "control=null", "trainer.max_steps=1", f"hydra.run.dir={folder}/run")
+    assert main(["train", *SMALL, *words]) == 0
+    return folder / "run"
+
+
+def test_answers(run: Path) -> None:
+    model, again = genoattn.load(run), genoattn.load(str(run / "model"))
+    sample = BASES[:30] + BASES[31:60]
+    scores = model.score(BASES[:64], sample)
+    assert scores.shape == (59, 3) and 0 <= scores.min() <= scores.max() <= 1
+    assert np.array_equal(scores, again.score(BASES[:64].lower(), encode_bases(sample)))
+    one, two = model.embed([sample, BASES[:20].encode()])
+    assert (one.shape, two.shape, one.dtype) == ((59, 16), (20, 16), np.float32)
+    model.thresholds = dict.fromkeys(model.thresholds, 0.0)
+    calls = model.detect(BASES[:300], BASES[:300])
+    assert [call.start for call in calls if call.kind == "substitution"] == list(range(300))
+    assert [(call.start, call.stop) for call in calls if call.kind == "insertion"] == [(0, 300)]
+    assert all(call.start == call.stop for call in calls if call.kind == "deletion")
+
+
+def test_mistakes(run: Path, tmp_path: Path) -> None:
+    model = genoattn.load(run)
+    with pytest.raises(UserError, match="base 3 is '-', which is no IUPAC letter"):
+        model.score("ACGT", "AC-T")
+    with pytest.raises(UserError, match="the sample is empty"):
+        model.detect("ACGT", "")
+    with pytest.raises(UserError, match="embed takes a list of sequences"):
+        model.embed("ACGT")
+    with pytest.raises(UserError, match="neither a run folder"):
+        genoattn.load(tmp_path)
+
+
+@pytest.mark.parametrize("words", [("task.objective=bert",), ("task.objective=causal", "model.causal=true")])
+def test_the_likelihood_of_a_sequence(words: tuple[str, ...], run: Path, tmp_path: Path) -> None:
+    fasta = run.parent / "one.fa"
+    fixed = (*SMALL, "task=pretrain", "control=null", "trainer.max_steps=1", f"data.fasta={fasta}")
+    assert main(["train", *fixed, *words, f"hydra.run.dir={tmp_path}"]) == 0
+    model = genoattn.load(tmp_path)
+    told = model.likelihood(BASES[:40])
+    first = 1 if "model.causal=true" in words else 0
+    assert np.isnan(told[:first]).all() and (told[first:] < 0).all() and len(told) == 40
+    other = model.likelihood(BASES[:39] + "ACGT"[("ACGT".index(BASES[39]) + 1) % 4])
+    changed = np.flatnonzero(~np.isclose(told, other, equal_nan=True)).tolist()
+    assert changed[-1] == 39 and (len(changed) == 1) == bool(first)  # a causal model has not seen it before
+    assert [one.shape for one in model.embed([BASES[:20]])] == [(20, 16)]
+    with pytest.raises(UserError, match="this model was trained for Pretrain"):
+        model.score(BASES[:20], BASES[:20])
+
+
+def test_the_class_of_a_variant(run: Path, tmp_path: Path) -> None:
+    other = {"A": "C", "C": "A", "G": "A", "T": "A"}
+    rows = [f"one\t{at + 1}\t{BASES[at]}\t{other[BASES[at]]}\t{'xy'[at % 2]}" for at in range(0, 4999, 9)]
+    (tmp_path / "a.tsv").write_text("\n".join(["chrom\tpos\tref\talt\tkind", *rows]) + "\n")
+    labels = (f"task.file={tmp_path}/a.tsv", "task.label=kind", "task.classes={benign: [x], pathogenic: [y]}")
+    fixed = (*SMALL, "task=variant", "control=null", "trainer.max_steps=1", f"data.fasta={run.parent / 'one.fa'}")
+    assert main(["train", *fixed, *labels, f"hydra.run.dir={tmp_path}/run"]) == 0
+    model = genoattn.load(tmp_path / "run")
+    told = model.classify(BASES[:64], BASES[:32] + "A" + BASES[33:64], ((32, 33), (32, 33)))
+    assert list(told) == ["benign", "pathogenic"] and sum(told.values()) == pytest.approx(1)
+    with pytest.raises(UserError, match=r"the site in the alternate window must lie within its 64 bases, got 60\.\.65"):
+        model.classify(BASES[:64], BASES[:64], ((32, 33), (60, 65)))
+    assert model.embed([BASES[:20]])[0].shape == (20, 16)

@@ -1,0 +1,131 @@
+"""Layers brought to equal parameters and FLOPs: counts held to torch's own, and what cannot be matched is refused."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
+
+from genoattn.config.compose import check, compose
+from genoattn.config.schema import Train
+from genoattn.errors import UserError
+from genoattn.models.build import build
+from genoattn.models.cost import model_flops
+from genoattn.models.sequence_model import SequenceModel
+from genoattn.models.size_matching import match
+
+LAYERS = ("full", "window", "linear", "sparse", "hierarchical", "based", "none", "conv")
+TOKENS = 513
+REACH = 5
+
+
+@cache
+def config(layer: str, *words: str) -> DictConfig:
+    return compose("train", ["task=paired", f"attention={layer}", *words])
+
+
+def built(made: DictConfig, overrides: Sequence[str] = ()) -> SequenceModel:
+    made = OmegaConf.merge(made, OmegaConf.from_dotlist(list(overrides)))  # type: ignore[assignment]
+    return build(made, instantiate(made.task), instantiate(made.tokenizer)).model
+
+
+def parameters(model: SequenceModel) -> int:
+    return sum(one.numel() for one in model.parameters())
+
+
+def _sdpa(query, key, value, *_, out_shape=None, **__):
+    """Two products for each query and key: torch's counter lacks the CPU kernel of its fused attention."""
+    batch, heads, queries, width = query
+    return 2 * batch * heads * queries * key[2] * (width + value[3])
+
+
+def counted(model: SequenceModel, tokens: int) -> int:
+    """What torch counts in one forward pass."""
+    ids = torch.randint(4, (1, tokens))
+    wide = None if model.stem is None else torch.randint(4, (1, tokens + 2 * model.stem.reach))
+    sites = torch.full((1, 2, tokens), 1 / tokens) if model.verdicts else None
+    kernels: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=kernels) as counter:
+        model(ids, wide, sites=sites)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        ({}, 50),
+        ({"conv": 5, "motif": 7, "depth": 3, "mlp": 2.5}, 50),
+        ({"reach": REACH, "filters": 4, "kernel": 9}, 150),
+        ({"reach": REACH, "filters": 0}, 50),
+        ({"outputs": {}, "verdicts": {"class": 3}, "segments": 2}, 50),
+    ],
+    ids=["plain", "convolutions", "stem", "bare matches", "verdict"],
+)
+def test_flops_outside_attention_are_those_that_torch_counts(settings: dict[str, Any], tokens: int):
+    layer = instantiate(config("none").attention)
+    settings = {"vocabulary": 7, "outputs": {"a": 2, "b": 3}, "reach": None, "dim": 16} | settings
+    model = SequenceModel(attention=layer, **settings)
+    assert model_flops(model, tokens) == counted(model, tokens)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_flops_of_a_model_are_those_that_torch_counts(layer: str):
+    model = built(config(layer))
+    assert model_flops(model, TOKENS) == pytest.approx(counted(model, TOKENS), rel=0.02)
+
+
+def test_parameters_are_matched():
+    """The control, which has fewest in its layer, is brought up, and all others down to it where it stands first."""
+    for order in (LAYERS, LAYERS[::-1]):
+        configs = {layer: config(layer) for layer in order}
+        before = {layer: OmegaConf.to_yaml(one) for layer, one in configs.items()}
+        found = match(configs, "parameters", TOKENS)
+        assert list(found) == list(order) and found[order[0]].overrides == []
+        assert {layer: OmegaConf.to_yaml(one) for layer, one in configs.items()} == before
+        target = parameters(built(configs[order[0]]))
+        for layer, one in found.items():
+            count = parameters(built(configs[layer], one.overrides))
+            assert (count, target) == (one.count, one.target) and one.off == count / target - 1
+            assert abs(count - target) <= 2 * 129 / 2  # half of a channel in each of the two MLPs of dim 64
+    assert abs(parameters(built(config("none"))) / parameters(built(config("full"))) - 1) > 0.1  # they differ unmatched
+
+
+def test_flops_are_matched():
+    found = match({layer: config(layer) for layer in LAYERS}, "flops", TOKENS)
+    target = counted(built(config("full")), TOKENS)
+    assert found["full"].overrides == [] and abs(counted(built(config("none")), TOKENS) / target - 1) > 0.3
+    for layer, one in found.items():
+        model = built(config(layer), one.overrides)
+        assert model_flops(model, TOKENS) == one.count and abs(one.off) < 0.005
+        assert counted(model, TOKENS) == pytest.approx(target, rel=0.05)
+
+
+def test_overrides_are_what_a_user_may_write():
+    """At a width that is no power of two, where most numbers of channels are no short fraction of it."""
+    words = ("model.dim=48", "model.depth=3")
+    found = match({layer: config(layer, *words) for layer in ("full", "none")}, "parameters", TOKENS)["none"]
+    written = config("none", *words, *found.overrides)
+    check(written, Train)
+    assert parameters(built(written)) == found.count and abs(found.off) < 0.002
+
+
+def test_what_cannot_be_matched_is_refused():
+    configs = {layer: config(layer) for layer in ("linear", "full")}
+    with pytest.raises(
+        UserError, match=r"^full cannot be matched to the FLOPs of a context \(\S+\) of linear: .*"
+    ) as no:
+        match(configs, "flops", 2048)
+    assert "with model.mlp=0.015625, is " in str(no.value) and str(no.value).endswith("; name full first")
+    assert match(dict(reversed(configs.items())), "flops", 2048)["linear"].overrides
+
+
+def test_nothing_is_drawn():
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    match({"full": config("full")}, "parameters", TOKENS)
+    assert torch.rand(3).equal(wanted)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genoattn.data.tokenizers.kmer import KmerTokenizer
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.genome.fasta import read_fasta
 from genoattn.genome.sequence_store import Genome, open_genome
 
@@ -56,7 +56,7 @@ def seconds(act: Callable[[], object], repeats: int = 3) -> float:
 def draw_windows(genome: Genome) -> float:
     """MB/s of random windows."""
     starts = np.random.default_rng(1).integers(0, genome.total - WINDOW, DRAWS).tolist()
-    return DRAWS * WINDOW / 1e6 / seconds(lambda: [len(genome.bases(0, at, at + WINDOW)) for at in starts])
+    return DRAWS * WINDOW / 1e6 / seconds(lambda: [len(genome.fetch(0, at, at + WINDOW)) for at in starts])
 
 
 def measure(folder: Path, megabases: int) -> list[Figure]:
@@ -76,12 +76,12 @@ def measure(folder: Path, megabases: int) -> list[Figure]:
     time.sleep(2.5)  # younger files are hashed at every start, see store.py
     open_genome([plain], cache)
     figures.append(Figure("store open", 1e3 * seconds(lambda: open_genome([plain], cache)), "ms"))
-    for kind, path, soft_mask in (("no lower case", plain, "use"), ("use", masked, "use"), ("hide", masked, "hide")):
+    for kind, path, soft_mask in (("no lower case", plain, "keep"), ("keep", masked, "keep"), ("mask", masked, "mask")):
         speed = draw_windows(open_genome([path], cache, soft_mask))
         figures.append(Figure(f"random 100 kb windows, {kind}", speed, "MB/s", at_least=1000))
-    window = open_genome([plain], cache).bases(0, 0, WINDOW)
+    window = open_genome([plain], cache).fetch(0, 0, WINDOW)
     for unknown in ("keep", "merge"):
-        tokenizer = BaseTokenizer(unknown)
+        tokenizer = NucleotideTokenizer(unknown)
         speed = WINDOW / 1e6 / seconds(lambda t=tokenizer: t.encode(window), 100)
         figures.append(Figure(f"tokenizer base, {unknown}", speed, "MB/s", at_least=300))
     for overlapping in (False, True):

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genoattn.models.pretrained import Model
+    from genoattn.models.pretrained import PretrainedModel
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path) -> PretrainedModel:
     """A trained model, from its run folder or the model/ in it, on the CPU; raises UserError where there is none."""
-    from genoattn.models.pretrained import open_model  # late: importing genoattn costs nothing
+    from genoattn.models.pretrained import load  # late: importing genoattn costs nothing
 
-    return open_model(Path(path))
+    return load(Path(path))

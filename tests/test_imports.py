@@ -17,7 +17,7 @@ KNOWS = {
     "models": {"data", "attention", "genome", "errors", "files"},
     "training": {"models", "data", "attention", "errors", "files"},
     "evaluation": {"models", "data", "genome", "errors", "files"},
-    "comparison": {"evaluation", "models", "config", "errors", "paths", "files"},
+    "comparison": {"evaluation", "models", "data", "config", "errors", "paths", "files"},
     "cli": {
         "comparison",
         "evaluation",
@@ -41,7 +41,7 @@ ONLY = {
     "Bio": {"genome", "evaluation"},
     "pysam": {"genome"},
     "lightning": {"data", "training", "cli"},
-    "hydra": {"config", "models", "training", "comparison", "cli"},
+    "hydra": {"config", "models", "comparison", "cli"},
     "peft": {"training"},
     "wandb": {"training"},
     "triton": {"attention"},

@@ -35,7 +35,7 @@ def planned(layer: str, length: int, batch: int) -> dict[str, Any]:
     """What was predicted and what was measured for one layer at one size."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
-            "experiment=paired_far", f"attention={layer}", f"data.length={length}", f"data.batch={batch}",
+            "experiment=paired_long", f"attention={layer}", f"data.length={length}", f"data.batch={batch}",
             "curriculum.length=null", "control=null", "trainer.threads=1", "measure=true", f"hydra.run.dir={folder}",
         ]  # fmt: skip
         command = [sys.executable, "-m", "genoattn", "plan", *words]

@@ -33,7 +33,13 @@ def layer(name: str) -> Callable[..., Attention]:
 def model(attention: str, depth: int, recompute: bool | str = PLAIN) -> SequenceModel:
     """One number for every kind of token at each token, and no reference beside."""
     return SequenceModel(
-        VOCABULARY, {"token": VOCABULARY}, None, layer(attention), dim=DIM, depth=depth, recompute=recompute
+        VOCABULARY,
+        {"token": VOCABULARY},
+        None,
+        layer(attention),
+        dim=DIM,
+        depth=depth,
+        activation_checkpointing=recompute,
     )
 
 

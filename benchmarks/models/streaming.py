@@ -43,13 +43,13 @@ def measured(attention: str, length: int, calls: int) -> dict[str, Any]:
     torch.manual_seed(0)
     one = model(attention, DEPTH).eval()
     ids = torch.randint(VOCABULARY, (1, length))
-    one.stream(ids[:, : 2 * SEGMENT], segment=SEGMENT)  # what is loaded and made once is not counted
+    one.forward_chunked(ids[:, : 2 * SEGMENT], chunk=SEGMENT)  # what is loaded and made once is not counted
     peak = matrix_peak()
     with Foreign() as foreign, Memory() as memory:
-        taken = [timed(lambda: one.stream(ids, segment=SEGMENT), 0.0, patience=0.0).least for _ in range(calls)]
+        taken = [timed(lambda: one.forward_chunked(ids, chunk=SEGMENT), 0.0, patience=0.0).least for _ in range(calls)]
     peak = max(peak, matrix_peak())
     some = ids[:, :COMPARED]
-    pieces, whole = one.stream(some, segment=SEGMENT), one(some)
+    pieces, whole = one.forward_chunked(some, chunk=SEGMENT), one(some)
     flops = useful_flops(attention, DEPTH, length)
     return {
         "seconds": min(taken),

@@ -13,14 +13,14 @@ from genoattn.errors import UserError
 
 
 @dataclass(frozen=True)
-class Layout:
+class TokenLayout:
     """Where each token stands; every field is [batch, length] or None."""
 
-    keep: Bool[Tensor, "batch length"] | None = None
+    padding_mask: Bool[Tensor, "batch length"] | None = None
     """True at real tokens, False at padding (None: all real)."""
-    positions: Int[Tensor, "batch length"] | None = None
+    position_ids: Int[Tensor, "batch length"] | None = None
     """What rotary positions turn by (None: 0, 1, 2, …); a window's reach counts indices, not these."""
-    segments: Int[Tensor, "batch length"] | None = None
+    segment_ids: Int[Tensor, "batch length"] | None = None
     """Which sequence of the context a token belongs to (reference 0, sample 1; None: one)."""
 
 
@@ -28,7 +28,7 @@ State: TypeAlias = tuple[Tensor, ...]
 """What a causal layer keeps of the tokens before: numbers in at least float32, and counts."""
 
 
-Read: TypeAlias = Callable[[int, int], tuple[Tensor, Layout]]
+ChunkReader: TypeAlias = Callable[[int, int], tuple[Tensor, TokenLayout]]
 """`read(start, stop)`: tokens [start, stop) of a long sequence, [batch, stop - start, dim], and their layout, which
 holds their positions whatever the whole one holds."""
 
@@ -40,28 +40,28 @@ class Attention(nn.Module, ABC):
     included) touches neither the other answers nor any gradient.
     """
 
-    cost: Literal["linear", "n log n", "quadratic"]
+    complexity: Literal["linear", "n log n", "quadratic"]
     """How time and memory grow with the length."""
     causal: bool
     """True when a token sees itself and what lies before it, False when it looks both ways."""
-    averages: bool
+    weights_sum_to_one: bool
     """True when values of 1 everywhere mix to 1 everywhere."""
-    reach: tuple[int, int] | None = None
+    receptive_field: tuple[int, int] | None = None
     """The farthest indices seen to the left and to the right, inclusive (None: no bound but causality)."""
     stride: int = 1
     """Within the reach, the indices at multiples of this distance are seen."""
-    sided: str | None = None
+    asymmetry: str | None = None
     """Why, looking both ways, it answers a sequence turned round otherwise than turned round (None: it does not)."""
 
     @abstractmethod
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         """Each token's answer from the tokens it sees."""
 
     @abstractmethod
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         """The same answer, written the slow and obvious way; the tests hold `forward` to it."""
 
@@ -70,7 +70,7 @@ class Attention(nn.Module, ABC):
         raise UserError(f"{self._name} cannot be fed piece by piece: it keeps no state from one piece to the next")
 
     def step(
-        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
         """The answers of a causal layer at the next tokens, and the state after them; any cut into pieces is equal.
 
@@ -78,14 +78,14 @@ class Attention(nn.Module, ABC):
         """
         raise UserError(f"{self._name} cannot be fed piece by piece: it keeps no state from one piece to the next")
 
-    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+    def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """The answers [start, stop) of a long sequence in order, without holding what grows with it where that can be.
 
         As soon as answers are given, their tokens may be overwritten: nothing before `stop` is read after that.
         """
-        yield 0, length, self(*read(0, length))
+        yield 0, length, self(*read_chunk(0, length))
 
-    def backend(self, device: torch.device) -> str:
+    def describe_backend(self, device: torch.device) -> str:
         """What computes the layer on a device, and why where there is a choice; a run says so at its start."""
         return "torch"
 
@@ -102,8 +102,8 @@ class Attention(nn.Module, ABC):
         """Bytes, at 4 a number, of what a next token on the right would read of `length` tokens before it."""
 
 
-def blank(x: Float[Tensor, "batch length *rest"], keep: Bool[Tensor, "batch length"] | None):
+def zero_padding(x: Float[Tensor, "batch length *rest"], padding_mask: Bool[Tensor, "batch length"] | None):
     """`x` with zeros at padding; no gradient flows into padding, and NaN there is gone."""
-    if keep is None:
+    if padding_mask is None:
         return x
-    return x.masked_fill(~keep.view(*keep.shape, *(1,) * (x.dim() - 2)), 0)
+    return x.masked_fill(~padding_mask.view(*padding_mask.shape, *(1,) * (x.dim() - 2)), 0)

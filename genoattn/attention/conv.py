@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, Read, State, blank
-from genoattn.attention.modules.streaming import segments
+from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
+from genoattn.attention.modules.streaming import overlapping_chunks
 from genoattn.errors import UserError
 
 
@@ -20,7 +20,7 @@ class ConvolutionAttention(Attention):
     What is seen does not depend on what stands there, unlike in a window.
     """
 
-    cost = "linear"
+    complexity = "linear"
 
     def __init__(self, dim: int, causal: bool, left: int = 16, right: int = 16):
         super().__init__()
@@ -28,27 +28,27 @@ class ConvolutionAttention(Attention):
             if value < 0:
                 raise UserError(f"attention.{name} must be 0 or more tokens, got {value}")
         self.causal = causal
-        self.averages = False
-        self.sided = "weights to the left and to the right are learned apart"
-        self.left, self.right = self.reach = (left, 0 if causal else right)
+        self.weights_sum_to_one = False
+        self.asymmetry = "weights to the left and to the right are learned apart"
+        self.left, self.right = self.receptive_field = (left, 0 if causal else right)
         self.value = nn.Linear(dim, dim, bias=False)
         self.mix = nn.Conv1d(dim, dim, self.left + 1 + self.right, groups=dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        values = self.value(blank(x, layout.keep)).transpose(1, 2)
+        values = self.value(zero_padding(x, layout.padding_mask)).transpose(1, 2)
         mixed = self.mix(F.pad(values, (self.left, self.right))).transpose(1, 2)
-        return self.out(blank(mixed, layout.keep))
+        return self.out(zero_padding(mixed, layout.padding_mask))
 
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        values = F.pad(self.value(blank(x, layout.keep)), (0, 0, self.left, self.right))
+        values = F.pad(self.value(zero_padding(x, layout.padding_mask)), (0, 0, self.left, self.right))
         shifted = [values[:, at : at + x.shape[1]] for at in range(self.left + 1 + self.right)]
         mixed = (torch.stack(shifted, dim=-1) * self.mix.weight[:, 0]).sum(-1)
-        return self.out(blank(mixed, layout.keep))
+        return self.out(zero_padding(mixed, layout.padding_mask))
 
     def init_state(self, batch: int) -> State:
         if not self.causal:
@@ -56,15 +56,15 @@ class ConvolutionAttention(Attention):
         return (self.out.weight.new_zeros(batch, self.left, self.out.in_features),)
 
     def step(
-        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        values = torch.cat([state[0], self.value(blank(x, layout.keep))], dim=1)
+        values = torch.cat([state[0], self.value(zero_padding(x, layout.padding_mask))], dim=1)
         mixed = self.mix(values.transpose(1, 2)).transpose(1, 2)
-        return self.out(blank(mixed, layout.keep)), (values[:, x.shape[1] :].to(state[0].dtype),)
+        return self.out(zero_padding(mixed, layout.padding_mask)), (values[:, x.shape[1] :].to(state[0].dtype),)
 
-    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
-        for part in segments(read, length, segment, self.left, self.right):
-            yield part.start, part.stop, part.own(self(part.x, part.layout))
+    def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
+        for part in overlapping_chunks(read_chunk, length, chunk, self.left, self.right):
+            yield part.start, part.stop, part.inner(self(part.x, part.layout))
 
     def flops(self, length: int) -> int:
         """The two projections and the sums."""

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, Read, State, blank
-from genoattn.attention.modules.projections import Heads
+from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
+from genoattn.attention.modules.projections import QKVProjection
 from genoattn.attention.ops.chunked_scan import cuts
 from genoattn.attention.ops.delta_rule import CHUNK, Pieces, delta_rule
 
@@ -50,51 +50,51 @@ class DeltaAttention(Attention):
     The token's own writing is read once, in the pass from the left.
     """
 
-    cost = "linear"
+    complexity = "linear"
 
     def __init__(self, dim: int, causal: bool, heads: int = 4):
         super().__init__()
-        self.heads = Heads(dim, heads, qk_norm=False)
+        self.heads = QKVProjection(dim, heads, qk_norm=False)
         self.write = nn.Linear(dim, heads)
         self.kept = nn.Linear(dim, heads)
         nn.init.constant_(self.kept.bias, FRESH)
         self.causal = causal
-        self.averages = False
-        self.sided = "a token's own writing is read in the pass from the left alone"
+        self.weights_sum_to_one = False
+        self.asymmetry = "a token's own writing is read in the pass from the left alone"
 
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         empty = self._empty(len(x))
         return self._answer(self._split(x, layout), empty, None if self.causal else empty, layout)[0]
 
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         pieces = self._split(x, layout)
         y = naive_delta_rule(*pieces)
         if not self.causal:
             y = y + naive_delta_rule(*pieces, ahead=True)
-        return self.heads.merge(blank(y, layout.keep))
+        return self.heads.combine(zero_padding(y, layout.padding_mask))
 
     def init_state(self, batch: int) -> State:
         return (self._empty(batch),) if self.causal else super().init_state(batch)
 
     def step(
-        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
         y, memory = self._answer(self._split(x, layout), state[0], None, layout)
         return y, (memory,)
 
-    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+    def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """Looking both ways it first goes from the right, and keeps the memory that lies ahead of each segment."""
-        memory = ahead = self._empty(len(read(0, 1)[0]))
+        memory = ahead = self._empty(len(read_chunk(0, 1)[0]))
         borders = []
-        for start, stop in [] if self.causal else cuts(length, segment, backwards=True):
+        for start, stop in [] if self.causal else cuts(length, chunk, backwards=True):
             borders.append(ahead)
-            ahead = delta_rule(*self._split(*read(start, stop)), ahead, ahead=True)[1]
-        for start, stop in cuts(length, segment):
-            x, layout = read(start, stop)
+            ahead = delta_rule(*self._split(*read_chunk(start, stop)), ahead, ahead=True)[1]
+        for start, stop in cuts(length, chunk):
+            x, layout = read_chunk(start, stop)
             border = None if self.causal else borders.pop()
             y, memory = self._answer(self._split(x, layout), memory, border, layout)
             yield start, stop, y
@@ -104,19 +104,21 @@ class DeltaAttention(Attention):
         dtype = torch.promote_types(weight.dtype, torch.float32)
         return torch.zeros(batch, self.heads.count, width, width, dtype=dtype, device=weight.device)
 
-    def _answer(self, pieces: Pieces, memory: Tensor, ahead: Tensor | None, layout: Layout) -> tuple[Tensor, Tensor]:
+    def _answer(
+        self, pieces: Pieces, memory: Tensor, ahead: Tensor | None, layout: TokenLayout
+    ) -> tuple[Tensor, Tensor]:
         """From the left and, looking both ways, from the right without a token's own; and the memory after these."""
         y, memory = delta_rule(*pieces, memory)
         if ahead is not None:
             y = y + delta_rule(*pieces, ahead, ahead=True)[0]
-        return self.heads.merge(blank(y, layout.keep).to(pieces[2].dtype)), memory
+        return self.heads.combine(zero_padding(y, layout.padding_mask).to(pieces[2].dtype)), memory
 
-    def _split(self, x: Tensor, layout: Layout) -> Pieces:
-        x = blank(x, layout.keep)
-        q, k, v = self.heads.split(x)
+    def _split(self, x: Tensor, layout: TokenLayout) -> Pieces:
+        x = zero_padding(x, layout.padding_mask)
+        q, k, v = self.heads.project(x)
         # Padding writes nothing, and nothing fades there. (eps keeps the gradient of a key of zeros finite.)
-        write = blank(self.write(x).sigmoid(), layout.keep)
-        log_kept = blank(F.logsigmoid(self.kept(x)), layout.keep)
+        write = zero_padding(self.write(x).sigmoid(), layout.padding_mask)
+        log_kept = zero_padding(F.logsigmoid(self.kept(x)), layout.padding_mask)
         return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v, write, log_kept
 
     def flops(self, length: int) -> int:

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import Attention, Layout, Read, blank
-from genoattn.attention.modules.cross_segment import HIDDEN, crossing_heads
+from genoattn.attention.base import Attention, ChunkReader, TokenLayout, zero_padding
+from genoattn.attention.modules.cross_segment import HIDDEN, cross_segment_heads
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
-from genoattn.attention.modules.projections import Heads
-from genoattn.attention.modules.rotary import ROTARY, check_positions, positions_of, rotate
+from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.rotary import ROTARY, check_positions, position_ids_of, rotate
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.hierarchical import Plan, _across, answer_segment, hierarchical_attention
 from genoattn.attention.ops.hierarchical_partition import Scratch
@@ -53,7 +53,7 @@ def naive_hierarchical_attention(
         unread = unread & ~beside
     visible = real[:, None, None, :] & ((index[:, None] >= index) | (not causal))
     weights = scores.masked_fill(~visible, HIDDEN).softmax(-1).masked_fill(~visible, 0)
-    return blank(torch.einsum("bhqk,bkhd->bqhd", weights, v), keep)
+    return zero_padding(torch.einsum("bhqk,bkhd->bqhd", weights, v), keep)
 
 
 @final
@@ -64,14 +64,14 @@ class HierarchicalAttention(Attention):
     where its length is a multiple of the largest.
     """
 
-    cost = "n log n"
+    complexity = "n log n"
 
     def __init__(
         self,
         dim: int,
         causal: bool,
         heads: int = 4,
-        block: int = 16,
+        block_size: int = 16,
         positions: str = "rotary",
         qk_norm: bool = True,
         sharpness: float = 1.0,
@@ -80,72 +80,75 @@ class HierarchicalAttention(Attention):
         backend: str = "auto",
     ):
         super().__init__()
-        if block < 2 or block % 2:
-            raise UserError(f"attention.block must be an even number of tokens from 2, got {block}")
-        self.heads = Heads(dim, heads, qk_norm, sharpness, alike)
+        if block_size < 2 or block_size % 2:
+            raise UserError(f"attention.block_size must be an even number of tokens from 2, got {block_size}")
+        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike)
         self.causal = causal
-        self.crossing = crossing_heads(cross, heads)
-        self.averages = not self.crossing
-        self.block = block
-        self.engine = Backend(backend, "blocks", None if block in KERNEL_BLOCKS else NO_SUCH_BLOCK)
+        self.crossing = cross_segment_heads(cross, heads)
+        self.weights_sum_to_one = not self.crossing
+        self.block_size = block_size
+        self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
         self.rotary = check_positions(positions, self.heads)
-        self.sided = ROTARY if self.rotary else None
+        self.asymmetry = ROTARY if self.rotary else None
 
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         return self._answers(None, x, layout)
 
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         return self._answers(naive_hierarchical_attention, x, layout)
 
-    def _answers(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: Layout) -> Tensor:
-        q, k, v = self.heads.split(blank(x, layout.keep))
+    def _answers(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
+        q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
         if attend is None:
-            attend = by_triton.hierarchical_attention if self.engine.triton(q) else hierarchical_attention
-        turns = positions_of(x, layout.positions) if self.rotary else None
-        attend = partial(attend, causal=self.causal, block=self.block, positions=turns, keep=layout.keep)
+            attend = by_triton.hierarchical_attention if self.engine.uses_triton(q) else hierarchical_attention
+        turns = position_ids_of(x, layout.position_ids) if self.rotary else None
+        attend = partial(attend, causal=self.causal, block=self.block_size, positions=turns, keep=layout.padding_mask)
         own = self.heads.count - self.crossing
         parts = [attend(*(t[:, :, :own] for t in (q, k, v)))] if own else []
         if self.crossing:
             far_q, far_k, far_v = (t[:, :, own:] for t in (q, k, v))
             parts.append(_across(attend, far_q, far_k, far_v, layout, self.causal))
-        return self.heads.merge(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0])
+        return self.heads.combine(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0])
 
     @torch.no_grad()
-    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+    def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """In two passes: the first pools what is far, the second answers; no gradient flows.
 
         Between segments it holds an eighth of the keys and values as cells, and one block of the highest near level.
         """
         if self.crossing:  # a cell would need its sums by segment
-            yield from super().stream(read, length, segment)
+            yield from super().forward_chunked(read_chunk, length, chunk)
             return
-        plan = Plan(length, self.block, self.causal)
-        segments = plan.segments(segment + plan.unit - 1)
-        held = plan.held(coarse_cells(self._cells(*read(*at))) for at in segments)
+        plan = Plan(length, self.block_size, self.causal)
+        segments = plan.segments(chunk + plan.unit - 1)
+        held = plan.held(coarse_cells(self._cells(*read_chunk(*at))) for at in segments)
         before, scratch = None, Scratch()
         for start, stop in segments:
-            x, layout = read(start, plan.beside(start, stop)[1])
-            q, cells = self.heads.queries(blank(x, layout.keep)[:, : stop - start]), self._cells(x, layout)
-            keep = None if layout.keep is None else layout.keep[:, : stop - start]
-            turns = positions_of(x, layout.positions)[:, : stop - start] if self.rotary else None
+            x, layout = read_chunk(start, plan.beside(start, stop)[1])
+            q, cells = (
+                self.heads.queries(zero_padding(x, layout.padding_mask)[:, : stop - start]),
+                self._cells(x, layout),
+            )
+            keep = None if layout.padding_mask is None else layout.padding_mask[:, : stop - start]
+            turns = position_ids_of(x, layout.position_ids)[:, : stop - start] if self.rotary else None
             cells = cells if before is None else joined([before, cells])
             first = start + x.shape[1] - cells.count.shape[1]
             y = answer_segment(plan, start, q, turns, cells, first, held, scratch)
             before = cells.part(slice(max(0, stop - plan.unit - first), stop - first))
-            yield start, stop, self.heads.merge(blank(y.to(q.dtype), keep))
+            yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), keep))
 
-    def _cells(self, x: Tensor, layout: Layout) -> Cells:
+    def _cells(self, x: Tensor, layout: TokenLayout) -> Cells:
         """Keys and values, each in a cell of its own."""
-        k, v = self.heads.keys_values(blank(x, layout.keep))
-        positions = positions_of(x, layout.positions).expand(x.shape[:2]) if self.rotary else None
-        return token_cells(k, v, positions, layout.keep)
+        k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
+        positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.rotary else None
+        return token_cells(k, v, positions, layout.padding_mask)
 
-    def backend(self, device: torch.device) -> str:
-        return self.engine.said(device)
+    def describe_backend(self, device: torch.device) -> str:
+        return self.engine.description(device)
 
     def flops(self, length: int) -> int:
         """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.
@@ -153,14 +156,14 @@ class HierarchicalAttention(Attention):
         In a causal layer two blocks of tokens, and one of cells a level, a quarter of them hidden. Heads that cross
         read nothing in a sequence of one segment, and this again for each segment where there are several.
         """
-        count, whole = levels(length, self.block), unit(length, self.block)
-        keys = (2 if self.causal else 3) * self.block + (count - 1) * (
-            self.block if self.causal else 3 * self.block // 2
+        count, whole = levels(length, self.block_size), unit(length, self.block_size)
+        keys = (2 if self.causal else 3) * self.block_size + (count - 1) * (
+            self.block_size if self.causal else 3 * self.block_size // 2
         )
         queries = -(-length // whole) * whole
         return self.heads.flops(length) + 4 * queries * keys * (self.heads.count - self.crossing) * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:
         """The keys and values of two blocks of tokens, and of three blocks of cells at each level."""
-        cells = min(length, 2 * self.block + 3 * self.block * (levels(length, self.block) - 1))
+        cells = min(length, 2 * self.block_size + 3 * self.block_size * (levels(length, self.block_size) - 1))
         return 4 * 2 * cells * self.heads.count * self.heads.dim_head

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, Read, State, blank
+from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 from genoattn.attention.modules.dispatch import Backend
-from genoattn.attention.modules.feature_maps import FEATURES, feature, feature_count
-from genoattn.attention.modules.projections import Heads
-from genoattn.attention.modules.reference import visible_pairs
-from genoattn.attention.modules.rotary import ROTARY, check_positions, positions_of, rotate
+from genoattn.attention.modules.feature_maps import FEATURES, feature_dim, feature_map
+from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.reference import visibility_mask
+from genoattn.attention.modules.rotary import ROTARY, check_positions, position_ids_of, rotate
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
 from genoattn.attention.ops.chunked_scan import cuts, segment_of
@@ -48,8 +48,8 @@ def naive_linear_attention(
 ) -> Float[Tensor, "batch length heads dim_value"]:
     """The same answer from the whole square of weights."""
     length = q.shape[1]
-    visible = visible_pairs(length, length, 0 if causal else length, keep, q.device)[:, None]
-    phi_q, phi_k = feature(q, features), feature(k, features)
+    visible = visibility_mask(length, length, 0 if causal else length, keep, q.device)[:, None]
+    phi_q, phi_k = feature_map(q, features), feature_map(k, features)
     weights = torch.einsum("bqhm,bkhm->bhqk", phi_q, phi_k).masked_fill(~visible, 0)
     least = EPSILON * visible.sum(-1, keepdim=True).clamp_min(1)
     index = torch.arange(length, device=q.device)
@@ -71,7 +71,7 @@ class LinearAttention(Attention):
     features are made of turned queries and keys instead, which leaves them positive, so with them it does.
     """
 
-    cost = "linear"
+    complexity = "linear"
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class LinearAttention(Attention):
             raise UserError(f"attention.features must be one of {', '.join(FEATURES)}, got {features}")
         if features == "exp" and not qk_norm:
             raise UserError("attention.features=exp overflows without attention.qk_norm=true, got qk_norm false")
-        self.heads = Heads(dim, heads, qk_norm)
+        self.heads = QKVProjection(dim, heads, qk_norm)
         if features == "taylor" and self.heads.dim_head > WIDEST:
             raise UserError(
                 f"attention.features=taylor squares the channels of a head, at most {WIDEST}, got "
@@ -98,8 +98,8 @@ class LinearAttention(Attention):
         self.causal = causal
         self.features = features
         self.rotary = check_positions(positions, self.heads)
-        self.sided = ROTARY if self.rotary else None
-        self.averages = not self.rotary or features == "taylor"
+        self.asymmetry = ROTARY if self.rotary else None
+        self.weights_sum_to_one = not self.rotary or features == "taylor"
         if decay:
             # Heads at first remember 8, 32, 128, … tokens; beyond 5 the last ones differ little from no decay.
             self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads) - math.log(8))
@@ -108,23 +108,23 @@ class LinearAttention(Attention):
         self.engine = Backend(backend, "linear", None if plain else "the kernel knows no learned decay and no taylor")
 
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         return self._answer(None, x, layout)
 
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         return self._answer(naive_linear_attention, x, layout)
 
-    def _answer(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: Layout) -> Tensor:
+    def _answer(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
         features, keep, positions, rates = self._how(x, layout)
-        q, k, v = self.heads.split(blank(x, layout.keep))
+        q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
         q, k = self._early(q, layout), self._early(k, layout)
         if attend is None:
-            attend = by_triton.linear_attention if self.engine.triton(q) else linear_attention
+            attend = by_triton.linear_attention if self.engine.uses_triton(q) else linear_attention
         y = attend(q, k, v, causal=self.causal, features=features, keep=keep, positions=positions, rates=rates)
-        return self.heads.merge(y)
+        return self.heads.combine(y)
 
     def init_state(self, batch: int) -> State:
         if not self.causal:
@@ -132,30 +132,30 @@ class LinearAttention(Attention):
         return *self._nothing_seen(batch), torch.zeros(batch, dtype=torch.long, device=self.heads.out.weight.device)
 
     def step(
-        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
         memory, count, position = state
         on = position[:, None] + torch.arange(x.shape[1], device=x.device)
-        positions = on if layout.positions is None else layout.positions
-        layout = replace(layout, positions=positions)
+        positions = on if layout.position_ids is None else layout.position_ids
+        layout = replace(layout, position_ids=positions)
         how, q, (k, v) = self._how(x, layout), self._queries(x, layout), self._keys_values(x, layout)
         y, seen = read_past(q, k, v, (memory, count), how)
-        return self.heads.merge(y), (*seen, positions[:, -1] + 1)
+        return self.heads.combine(y), (*seen, positions[:, -1] + 1)
 
-    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+    def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A causal layer reads once. Others first write all, or where it fades keep what lies ahead of each segment."""
-        forwards = cuts(length, segment)
-        batch = len(read(0, 1)[0])
+        forwards = cuts(length, chunk)
+        batch = len(read_chunk(0, 1)[0])
         if self.causal:
             state = self.init_state(batch)
             for start, stop in forwards:
-                x, layout = read(start, stop)
+                x, layout = read_chunk(start, stop)
                 y, state = self.step(x, state, layout)
                 yield start, stop, y
             return
         (memory, count), ahead = self._nothing_seen(batch), []
         for start, stop in reversed(forwards):
-            x, layout = read(start, stop)
+            x, layout = read_chunk(start, stop)
             (k, v), how = self._keys_values(x, layout), self._how(x, layout)
             if self.decay:
                 ahead.append(memory)
@@ -164,42 +164,42 @@ class LinearAttention(Attention):
                 memory, count = write_all(k, v, (memory, count), how)
         memory = torch.zeros_like(memory) if self.decay else memory
         for start, stop in forwards:
-            x, layout = read(start, stop)
+            x, layout = read_chunk(start, stop)
             q, how = self._queries(x, layout), self._how(x, layout)
             if self.decay:
                 y, memory = read_both(q, *self._keys_values(x, layout), memory, ahead.pop(), how)
             else:
                 y = read_all(q, (memory, count), how)
-            yield start, stop, self.heads.merge(y)
+            yield start, stop, self.heads.combine(y)
 
     def _nothing_seen(self, batch: int) -> Seen:
-        features = feature_count(self.heads.dim_head, self.features)
+        features = feature_dim(self.heads.dim_head, self.features)
         return nothing_seen(batch, self.heads.count, features, self.heads.dim_head, self.heads.out.weight)
 
-    def _queries(self, x: Tensor, layout: Layout) -> Tensor:
-        return self._early(self.heads.queries(blank(x, layout.keep)), layout)
+    def _queries(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        return self._early(self.heads.queries(zero_padding(x, layout.padding_mask)), layout)
 
-    def _keys_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        k, v = self.heads.keys_values(blank(x, layout.keep))
+    def _keys_values(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+        k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
         return self._early(k, layout), v
 
-    def _early(self, x: Tensor, layout: Layout) -> Tensor:
+    def _early(self, x: Tensor, layout: TokenLayout) -> Tensor:
         """Taylor features are made of what has been turned; others are turned themselves."""
         turned = self.rotary and self.features == "taylor"
-        return rotate(x, positions_of(x, layout.positions)) if turned else x
+        return rotate(x, position_ids_of(x, layout.position_ids)) if turned else x
 
-    def _how(self, x: Tensor, layout: Layout) -> How:
+    def _how(self, x: Tensor, layout: TokenLayout) -> How:
         late = self.rotary and self.features != "taylor"
-        turns = positions_of(x, layout.positions) if late else None
-        return How(self.features, layout.keep, turns, self.log_rates.exp() if self.decay else None)
+        turns = position_ids_of(x, layout.position_ids) if late else None
+        return How(self.features, layout.padding_mask, turns, self.log_rates.exp() if self.decay else None)
 
-    def backend(self, device: torch.device) -> str:
-        return self.engine.said(device)
+    def describe_backend(self, device: torch.device) -> str:
+        return self.engine.description(device)
 
     def flops(self, length: int) -> int:
         """Projections and the products with the sums; a causal or a fading layer adds the squares inside its chunks."""
         heads, width = self.heads.count, self.heads.dim_head
-        features = feature_count(width, self.features)
+        features = feature_dim(width, self.features)
         apart = self.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
         if not self.causal and not self.decay:
             return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
@@ -212,5 +212,5 @@ class LinearAttention(Attention):
 
     def state_bytes(self, length: int) -> int:
         """The sums of φ(k) vᵀ and of φ(k), and the count; the same at any length."""
-        features = feature_count(self.heads.dim_head, self.features)
+        features = feature_dim(self.heads.dim_head, self.features)
         return 4 * (self.heads.count * features * (self.heads.dim_head + 1) + 1)

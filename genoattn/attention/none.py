@@ -6,7 +6,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, Read, State, blank
+from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 
 
 @final
@@ -17,38 +17,38 @@ class NoAttention(Attention):
     nothing to weigh.
     """
 
-    cost = "linear"
+    complexity = "linear"
 
     def __init__(self, dim: int, causal: bool):
         super().__init__()
         self.value = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         self.causal = causal
-        self.averages = False
-        self.reach = (0, 0)
+        self.weights_sum_to_one = False
+        self.receptive_field = (0, 0)
 
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self.out(self.value(blank(x, layout.keep)))
+        return self.out(self.value(zero_padding(x, layout.padding_mask)))
 
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return blank(x, layout.keep) @ (self.out.weight @ self.value.weight).T
+        return zero_padding(x, layout.padding_mask) @ (self.out.weight @ self.value.weight).T
 
     def init_state(self, batch: int) -> State:
         return ()
 
     def step(
-        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
         return self(x, layout), ()
 
-    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
-        for start in range(0, length, segment):
-            stop = min(start + segment, length)
-            yield start, stop, self(*read(start, stop))
+    def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
+        for start in range(0, length, chunk):
+            stop = min(start + chunk, length)
+            yield start, stop, self(*read_chunk(start, stop))
 
     def flops(self, length: int) -> int:
         """The two projections."""

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, Layout, blank
+from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.full import FullAttention
-from genoattn.attention.modules.rotary import positions_of
+from genoattn.attention.modules.rotary import position_ids_of
 from genoattn.attention.window import WindowAttention
 from genoattn.errors import UserError
 
@@ -21,7 +21,7 @@ def pooled(
     keep: Bool[Tensor, "batch length"],
     positions: Int[Tensor, "batch length"],
     pool: int,
-) -> tuple[Float[Tensor, "batch cells dim"], Layout]:
+) -> tuple[Float[Tensor, "batch cells dim"], TokenLayout]:
     """The means of `x` and of the positions over the real tokens of each cell of `pool`; a cell without is padding.
 
     `x` is 0 at padding, and positions are rounded down.
@@ -32,7 +32,7 @@ def pooled(
     )
     count = keep.sum(2)
     present = count.clamp_min(1)
-    return x.sum(2) / present[..., None], Layout(count > 0, (positions * keep).sum(2) // present)
+    return x.sum(2) / present[..., None], TokenLayout(count > 0, (positions * keep).sum(2) // present)
 
 
 def spread(
@@ -57,15 +57,15 @@ class PyramidAttention(Attention):
     constant: at 256 tokens a cell a 65536th of full attention.
     """
 
-    cost = "quadratic"
-    averages = False
+    complexity = "quadratic"
+    weights_sum_to_one = False
 
     def __init__(
         self,
         dim: int,
         causal: bool,
         heads: int = 4,
-        pools: Sequence[int] = (1, 16, 256),
+        pool_sizes: Sequence[int] = (1, 16, 256),
         left: int = 64,
         right: int = 64,
         positions: str = "rotary",
@@ -73,51 +73,60 @@ class PyramidAttention(Attention):
         sharpness: float = 1.0,
     ):
         super().__init__()
-        if list(pools[:1]) != [1] or any(fine >= coarse for fine, coarse in pairwise(pools)):
+        if list(pool_sizes[:1]) != [1] or any(fine >= coarse for fine, coarse in pairwise(pool_sizes)):
             raise UserError(
-                f"attention.pools must list the tokens of a cell at each level, 1 and then ever more, got {list(pools)}"
+                "attention.pool_sizes must list the tokens of a cell at each level, 1 and then ever more, got"
+                f" {list(pool_sizes)}"
             )
         self.causal = causal
-        self.pools = tuple(pools)
+        self.pool_sizes = tuple(pool_sizes)
         self.levels = nn.ModuleList(
             WindowAttention(dim, causal, heads, left, right, positions=positions, qk_norm=qk_norm, sharpness=sharpness)
-            for _ in pools[:-1]
+            for _ in pool_sizes[:-1]
         )
         self.levels.append(FullAttention(dim, causal, heads, None, positions, qk_norm, sharpness))
         self.dim = dim
-        self.sided = next((level.sided for level in self._each() if level.sided is not None), None)
+        self.asymmetry = next((level.asymmetry for level in self._each() if level.asymmetry is not None), None)
 
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         length = x.shape[1]
-        x = blank(x, layout.keep)
-        keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if layout.keep is None else layout.keep
-        positions = positions_of(x, layout.positions).expand(keep.shape)
+        x = zero_padding(x, layout.padding_mask)
+        keep = (
+            torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            if layout.padding_mask is None
+            else layout.padding_mask
+        )
+        positions = position_ids_of(x, layout.position_ids).expand(keep.shape)
         fine, *coarser = self._each()
         total = fine(x, layout)
-        for pool, level in zip(self.pools[1:], coarser, strict=True):
+        for pool, level in zip(self.pool_sizes[1:], coarser, strict=True):
             total = total + spread(level(*pooled(x, keep, positions, pool)), pool, length, self.causal)
-        return blank(total, layout.keep)
+        return zero_padding(total, layout.padding_mask)
 
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         length = x.shape[1]
-        x = blank(x, layout.keep)
-        keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if layout.keep is None else layout.keep
-        positions = positions_of(x, layout.positions).expand(keep.shape)
+        x = zero_padding(x, layout.padding_mask)
+        keep = (
+            torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            if layout.padding_mask is None
+            else layout.padding_mask
+        )
+        positions = position_ids_of(x, layout.position_ids).expand(keep.shape)
         index, total = torch.arange(length, device=x.device), torch.zeros_like(x)
-        for pool, level in zip(self.pools, self._each(), strict=True):
+        for pool, level in zip(self.pool_sizes, self._each(), strict=True):
             cells = torch.arange(-(-length // pool), device=x.device)
             member = (index // pool == cells[:, None]) & keep[:, None, :]
             count = member.sum(-1)
             means = member.to(x.dtype) @ x / count.clamp_min(1)[..., None]
             places = (member * positions[:, None, :]).sum(-1) // count.clamp_min(1)
-            answers = F.pad(level.naive(means, Layout(count > 0, places)), (0, 0, 1, 0))  # 0 before the first cell
+            answers = F.pad(level.naive(means, TokenLayout(count > 0, places)), (0, 0, 1, 0))  # 0 before the first cell
             read = [(at + 1) // pool if self.causal else at // pool + 1 for at in range(length)]
             total = total + answers[:, read]
-        return blank(total, layout.keep)
+        return zero_padding(total, layout.padding_mask)
 
     def _each(self) -> list[WindowAttention | FullAttention]:
         levels = []
@@ -126,18 +135,18 @@ class PyramidAttention(Attention):
             levels.append(level)
         return levels
 
-    def backend(self, device: torch.device) -> str:
+    def describe_backend(self, device: torch.device) -> str:
         first = self.levels[0]
         assert isinstance(first, Attention)
-        return first.backend(device)
+        return first.describe_backend(device)
 
     def flops(self, length: int) -> int:
         """Those of each level's attention over its cells."""
-        return sum(level.flops(-(-length // pool)) for pool, level in zip(self.pools, self._each(), strict=True))
+        return sum(level.flops(-(-length // pool)) for pool, level in zip(self.pool_sizes, self._each(), strict=True))
 
     def state_bytes(self, length: int) -> int:
         """What each level holds of its cells, and of cells of several tokens the last answer and the next one's sum."""
         held = 0
-        for pool, level in zip(self.pools, self._each(), strict=True):
+        for pool, level in zip(self.pool_sizes, self._each(), strict=True):
             held += level.state_bytes(length // pool) + (4 * 2 * self.dim if pool > 1 else 0)
         return held

@@ -6,12 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genoattn.attention.base import Attention, Layout
-from genoattn.attention.modules.cross_segment import HIDDEN, attend_by_segment, crossing_heads, extra_channels
+from genoattn.attention.base import Attention, TokenLayout
+from genoattn.attention.modules.cross_segment import (
+    HIDDEN,
+    cross_segment_attention,
+    cross_segment_heads,
+    segment_channels,
+)
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
-from genoattn.attention.modules.projections import Heads
-from genoattn.attention.modules.reference import dense_attention, visible_pairs
-from genoattn.attention.modules.rotary import ROTARY, check_positions, split_turned
+from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.reference import reference_attention, visibility_mask
+from genoattn.attention.modules.rotary import ROTARY, check_positions, project_and_rotate
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.block_sparse import sparse_attention
 from genoattn.errors import UserError
@@ -30,16 +35,16 @@ class SparseAttention(Attention):
     where its length is a multiple of it.
     """
 
-    cost = "quadratic"
+    complexity = "quadratic"
 
     def __init__(
         self,
         dim: int,
         causal: bool,
         heads: int = 4,
-        block: int = 64,
-        blocks: int = 16,
-        longest: int = 262144,
+        block_size: int = 64,
+        blocks_per_query: int = 16,
+        max_length: int = 262144,
         positions: str = "rotary",
         qk_norm: bool = True,
         sharpness: float = 1.0,
@@ -48,44 +53,54 @@ class SparseAttention(Attention):
         backend: str = "auto",
     ):
         super().__init__()
-        if block < 1:
-            raise UserError(f"attention.block must be 1 or more tokens, got {block}")
-        if blocks < 3:
+        if block_size < 1:
+            raise UserError(f"attention.block_size must be 1 or more tokens, got {block_size}")
+        if blocks_per_query < 3:
             raise UserError(
-                f"attention.blocks must be 3 or more: a block's own and those beside it are always seen, got {blocks}"
+                "attention.blocks_per_query must be 3 or more: a block's own and those beside it are always seen, got"
+                f" {blocks_per_query}"
             )
-        self.heads = Heads(dim, heads, qk_norm, sharpness, alike)
+        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike)
         self.causal = causal
-        self.crossing = crossing_heads(cross, heads)
-        self.averages = not self.crossing
-        self.block, self.blocks, self.longest = block, blocks, longest
-        self.engine = Backend(backend, "blocks", None if block in KERNEL_BLOCKS else NO_SUCH_BLOCK)
+        self.crossing = cross_segment_heads(cross, heads)
+        self.weights_sum_to_one = not self.crossing
+        self.block_size, self.blocks_per_query, self.max_length = block_size, blocks_per_query, max_length
+        self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
         self.rotary = check_positions(positions, self.heads)
-        self.sided = ROTARY if self.rotary else None
+        self.asymmetry = ROTARY if self.rotary else None
 
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        if x.shape[1] > self.longest:
+        if x.shape[1] > self.max_length:
             raise UserError(
-                "attention=sparse scores every pair of blocks and takes at most attention.longest="
-                f"{self.longest} tokens, got {x.shape[1]}"
+                "attention=sparse scores every pair of blocks and takes at most attention.max_length="
+                f"{self.max_length} tokens, got {x.shape[1]}"
             )
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            by = by_triton.sparse_attention if self.engine.triton(q) else sparse_attention
-            return by(q, k, v, causal=self.causal, block=self.block, blocks=self.blocks, keep=layout.keep, scale=scale)
+            by = by_triton.sparse_attention if self.engine.uses_triton(q) else sparse_attention
+            return by(
+                q,
+                k,
+                v,
+                causal=self.causal,
+                block=self.block_size,
+                blocks=self.blocks_per_query,
+                keep=layout.padding_mask,
+                scale=scale,
+            )
 
-        q, k, v = split_turned(self.heads, x, layout, self.rotary)
-        return self.heads.merge(attend_by_segment(attend, q, k, v, crossing=self.crossing, layout=layout))
+        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
+        return self.heads.combine(cross_segment_attention(attend, q, k, v, crossing=self.crossing, layout=layout))
 
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = split_turned(self.heads, x, layout, self.rotary)
+        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
         length = x.shape[1]
-        visible = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
-        segments = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segments is None else layout.segments
+        visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
+        segments = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
         same = segments[:, :, None] == segments[:, None, :]
         answers = []
         for head in range(self.heads.count):
@@ -95,17 +110,19 @@ class SparseAttention(Attention):
             pairs = pairs + HIDDEN * same if crosses else pairs
             chosen = torch.stack(
                 [
-                    self._slowly_chosen(pairs[row].detach(), None if layout.keep is None else layout.keep[row])
+                    self._slowly_chosen(
+                        pairs[row].detach(), None if layout.padding_mask is None else layout.padding_mask[row]
+                    )
                     for row in range(len(x))
                 ]
             )
             seen = visible & chosen & ~same if crosses else visible & chosen
-            answers.append(dense_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=seen))
-        return self.heads.merge(torch.cat(answers, dim=2))
+            answers.append(reference_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=seen))
+        return self.heads.combine(torch.cat(answers, dim=2))
 
     def _slowly_chosen(self, pairs: Tensor, keep: Tensor | None) -> Tensor:
         """The square of (query, key) pairs whose block is chosen, from the scores of all pairs of one head."""
-        length, size = len(pairs), self.block
+        length, size = len(pairs), self.block_size
         real = [True] * length if keep is None else keep.tolist()
         places = [
             [at for at in range(start, min(start + size, length)) if real[at]] for start in range(0, length, size)
@@ -120,21 +137,21 @@ class SparseAttention(Attention):
             # The mean of all pairs' scores is the score of the means.
             means = pairs[asking].mean(0).tolist()
             free.sort(key=lambda at: -sum(means[key] for key in places[at]) / len(places[at]))
-            for other in (forced + free)[: self.blocks]:
+            for other in (forced + free)[: self.blocks_per_query]:
                 chosen[own * size : (own + 1) * size, other * size : (other + 1) * size] = True
         return chosen
 
-    def backend(self, device: torch.device) -> str:
-        return self.engine.said(device)
+    def describe_backend(self, device: torch.device) -> str:
+        return self.engine.description(device)
 
     def flops(self, length: int) -> int:
         """Projections, pooled scores of all blocks with all, and every pair of tokens in the blocks that are chosen."""
-        count = -(-length // self.block)
-        padded = count * self.block
+        count = -(-length // self.block_size)
+        padded = count * self.block_size
         width = self.heads.dim_head
         channels = (self.heads.count - self.crossing) * width
-        channels += self.crossing * (width + extra_channels(width, 1))
-        pairs = padded * min(self.blocks, count) * self.block
+        channels += self.crossing * (width + segment_channels(width, 1))
+        pairs = padded * min(self.blocks_per_query, count) * self.block_size
         return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * count**2)
 
     def state_bytes(self, length: int) -> int:

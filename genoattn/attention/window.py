@@ -8,19 +8,24 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import Attention, Layout, Read, State
-from genoattn.attention.modules.cross_segment import attend_by_segment, crossing_heads, dense_by_segment, extra_channels
+from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
+from genoattn.attention.modules.cross_segment import (
+    cross_segment_attention,
+    cross_segment_heads,
+    reference_cross_segment_attention,
+    segment_channels,
+)
 from genoattn.attention.modules.dispatch import Backend
-from genoattn.attention.modules.projections import Heads
-from genoattn.attention.modules.reference import visible_pairs
-from genoattn.attention.modules.rotary import ROTARY, check_positions, slopes, split_turned
+from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.reference import visibility_mask
+from genoattn.attention.modules.rotary import ROTARY, check_positions, project_and_rotate, slopes
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
 from genoattn.attention.ops.sliding_window_blocks import Band, scored_pairs
 from genoattn.errors import UserError
 
 
-class Held(NamedTuple):
+class KVCache(NamedTuple):
     """Turned keys, values and layout of the tokens that later ones see, at the heads that keys have of their own."""
 
     k: Float[Tensor, "batch held kv_heads dim_head"]
@@ -28,22 +33,22 @@ class Held(NamedTuple):
     keep: Bool[Tensor, "batch held"]
     segments: Int[Tensor, "batch held"]
 
-    def then(self, more: "Held") -> "Held":
+    def append(self, more: "KVCache") -> "KVCache":
         """These tokens and more."""
-        return Held(*(torch.cat(pair, dim=1) for pair in zip(self, more, strict=True)))
+        return KVCache(*(torch.cat(pair, dim=1) for pair in zip(self, more, strict=True)))
 
-    def since(self, start: int, first: int = 0) -> "Held":
+    def keep_from(self, start: int, first: int = 0) -> "KVCache":
         """The first tokens, and all from `start` on."""
         if first >= start:
             return self
-        return Held(*(torch.cat([t[:, :first], t[:, start:]], dim=1) for t in self))
+        return KVCache(*(torch.cat([t[:, :first], t[:, start:]], dim=1) for t in self))
 
 
 @final
 class WindowAttention(Attention):
     """Each token looks `left` tokens back and `right` tokens ahead (a causal one not ahead), counted in indices."""
 
-    cost = "linear"
+    complexity = "linear"
 
     def __init__(
         self,
@@ -73,14 +78,14 @@ class WindowAttention(Attention):
                 "attention.positions=alibi measures the distance between neighbours, which says nothing of another "
                 "segment or of global tokens: with attention.cross or attention.global_tokens take rotary or none"
             )
-        self.heads = Heads(dim, heads, qk_norm, sharpness, alike, kv_heads)
+        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike, kv_heads)
         self.causal = causal
-        self.crossing = crossing_heads(cross, heads)
-        self.averages = not self.crossing
+        self.crossing = cross_segment_heads(cross, heads)
+        self.weights_sum_to_one = not self.crossing
         self.left, self.right = left, 0 if causal else right
         self.global_tokens, self.stride = global_tokens, dilation
         if not global_tokens:
-            self.reach = (self.left * dilation, self.right * dilation)
+            self.receptive_field = (self.left * dilation, self.right * dilation)
         self.rotary = check_positions(positions, self.heads, ("rotary", "alibi", "none"))
         self.alibi = positions == "alibi"
         plain = dilation == 1 and not global_tokens and not self.alibi
@@ -88,29 +93,29 @@ class WindowAttention(Attention):
             backend, "flash", None if plain else "the kernel knows no dilation, no global tokens and no alibi"
         )
         if self.rotary:
-            self.sided = ROTARY
+            self.asymmetry = ROTARY
         elif left != right or global_tokens:
-            self.sided = "left and right are not as wide" if left != right else "global tokens are the first ones"
+            self.asymmetry = "left and right are not as wide" if left != right else "global tokens are the first ones"
 
     def forward(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self.heads.merge(self._attend(*split_turned(self.heads, x, layout, self.rotary), layout))
+        return self.heads.combine(self._attend(*project_and_rotate(self.heads, x, layout, self.rotary), layout))
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: Layout, before: int = 0) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
         """Answers of the queries, which may be those of a part of the keys' tokens; the layout is that of the keys."""
         costs = slopes(self.heads.count, k.device, k.dtype) if self.alibi else None
         part, keys = slice(before, before + q.shape[1]), k.shape[1]
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            if q.shape[1] == keys and self.engine.triton(q):
+            if q.shape[1] == keys and self.engine.uses_triton(q):
                 reach = self.left, self.right
                 return by_triton.softmax_attention(
-                    q, k, v, causal=self.causal, window=reach, keep=layout.keep, scale=scale
+                    q, k, v, causal=self.causal, window=reach, keep=layout.padding_mask, scale=scale
                 )
             return window_attention(
                 q, k, v, left=self.left, right=self.right, causal=self.causal, dilation=self.stride,
-                global_tokens=self.global_tokens, before=before, keep=layout.keep, scale=scale, slopes=costs,
+                global_tokens=self.global_tokens, before=before, keep=layout.padding_mask, scale=scale, slopes=costs,
             )  # fmt: skip
 
         def attend_in_place(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
@@ -119,45 +124,53 @@ class WindowAttention(Attention):
         if not self.crossing:
             return attend(q, k, v, None)
         q = _in_place(q, before, keys)
-        return attend_by_segment(attend_in_place, q, k, v, crossing=self.crossing, layout=layout)[:, part]
+        return cross_segment_attention(attend_in_place, q, k, v, crossing=self.crossing, layout=layout)[:, part]
 
     def naive(
-        self, x: Float[Tensor, "batch length dim"], layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = split_turned(self.heads, x, layout, self.rotary)
+        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
         length = x.shape[1]
         index = torch.arange(length, device=x.device)
         ahead = index[None, :] - index[:, None]
-        visible = visible_pairs(length, self.left * self.stride, self.right * self.stride, layout.keep, x.device)
+        visible = visibility_mask(
+            length, self.left * self.stride, self.right * self.stride, layout.padding_mask, x.device
+        )
         visible = visible & (ahead % self.stride == 0)
-        reals = visible_pairs(length, length, 0 if self.causal else length, layout.keep, x.device)
+        reals = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
         first = index < self.global_tokens
         visible = visible | (reals & (first[None, :] | first[:, None]))
         costs = slopes(self.heads.count, x.device, x.dtype)[:, None, None] * ahead.abs() if self.alibi else None
         bias = None if costs is None else -costs
-        y = dense_by_segment(q, k, v, visible=visible, crossing=self.crossing, segments=layout.segments, bias=bias)
-        return self.heads.merge(y)
+        y = reference_cross_segment_attention(
+            q, k, v, visible=visible, crossing=self.crossing, segments=layout.segment_ids, bias=bias
+        )
+        return self.heads.combine(y)
 
-    def _read(self, x: Tensor, layout: Layout) -> tuple[Tensor, Held]:
+    def _read(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
         """Queries, and what is held of their tokens."""
-        q, k, v = split_turned(self.heads, x, layout, self.rotary)
+        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
         each = self.heads.count // self.heads.kv_count
         k, v = (t[:, :, ::each].to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
-        keep = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if layout.keep is None else layout.keep
-        segments = torch.zeros_like(keep, dtype=torch.long) if layout.segments is None else layout.segments
-        return q, Held(k, v, keep, segments)
+        keep = (
+            torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+            if layout.padding_mask is None
+            else layout.padding_mask
+        )
+        segments = torch.zeros_like(keep, dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
+        return q, KVCache(k, v, keep, segments)
 
-    def _answers(self, q: Tensor, held: Held, before: int) -> Tensor:
+    def _answers(self, q: Tensor, held: KVCache, before: int) -> Tensor:
         """Answers of tokens of which `before` held ones stand before the first."""
         k, v, keep, segments = held
         each = self.heads.count // self.heads.kv_count
         if each > 1:
             k, v = (t.repeat_interleave(each, dim=2) for t in (k, v))
             if self.heads.qk_norm:  # keys that are shared were held as sharp as their first query's head is
-                gain = (self.heads.log_sharpness / 2).exp()
+                gain = (self.heads.log_logit_scale / 2).exp()
                 k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
-        layout = Layout(None if keep.all() else keep, segments=segments)
-        return self.heads.merge(self._attend(q.to(k.dtype), k, v, layout, before))
+        layout = TokenLayout(None if keep.all() else keep, segment_ids=segments)
+        return self.heads.combine(self._attend(q.to(k.dtype), k, v, layout, before))
 
     def init_state(self, batch: int) -> State:
         if not self.causal:
@@ -169,44 +182,44 @@ class WindowAttention(Attention):
         return none, none, flags, flags.long(), torch.zeros((), dtype=torch.long)
 
     def step(
-        self, x: Float[Tensor, "batch length dim"], state: State, layout: Layout = Layout()
+        self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
         if not self.causal:
             return super().step(x, state, layout)
         *tensors, count = state
-        if layout.positions is None:
+        if layout.position_ids is None:
             positions = (count + torch.arange(x.shape[1])).to(x.device).expand(len(x), -1)
-            layout = Layout(layout.keep, positions, layout.segments)
+            layout = TokenLayout(layout.padding_mask, positions, layout.segment_ids)
         q, new = self._read(x, layout)
         before = tensors[0].shape[1]
-        held = Held(*tensors).then(new)
+        held = KVCache(*tensors).append(new)
         y = self._answers(q, held, before)
-        held = held.since(held.k.shape[1] - self.left * self.stride, self.global_tokens)
+        held = held.keep_from(held.k.shape[1] - self.left * self.stride, self.global_tokens)
         return y, (*held, count + x.shape[1])
 
-    def stream(self, read: Read, length: int, segment: int) -> Iterator[tuple[int, int, Tensor]]:
+    def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """Segments with what they see on both sides; each token is projected once."""
         if self.global_tokens and not self.causal:  # the first answer needs the last token
-            yield from super().stream(read, length, segment)
+            yield from super().forward_chunked(read_chunk, length, chunk)
             return
         behind, ahead = self.left * self.stride, self.right * self.stride
         q, held, known, before = None, None, 0, 0
-        for start in range(0, length, segment):
-            stop = min(start + segment, length)
+        for start in range(0, length, chunk):
+            stop = min(start + chunk, length)
             if min(stop + ahead, length) > known:
-                more, new = self._read(*read(known, min(stop + ahead, length)))
+                more, new = self._read(*read_chunk(known, min(stop + ahead, length)))
                 q = more if q is None else torch.cat([q, more], dim=1)
-                held = new if held is None else held.then(new)
+                held = new if held is None else held.append(new)
                 known += more.shape[1]
             assert q is not None and held is not None
             yield start, stop, self._answers(q[:, : stop - start], held, before)
             q, before = q[:, stop - start :], before + stop - start
             drop = before - behind - self.global_tokens
             if drop > 0:
-                held, before = held.since(self.global_tokens + drop, self.global_tokens), before - drop
+                held, before = held.keep_from(self.global_tokens + drop, self.global_tokens), before - drop
 
-    def backend(self, device: torch.device) -> str:
-        return self.engine.said(device)
+    def describe_backend(self, device: torch.device) -> str:
+        return self.engine.description(device)
 
     def flops(self, length: int) -> int:
         """Projections and the scored band: a block of queries meets the keys its band spans and the global ones."""
@@ -218,7 +231,7 @@ class WindowAttention(Attention):
             pairs += scored_pairs(first, first, Band(first, 0)) if self.causal else first * length
         own, width = self.heads.count - self.crossing, self.heads.dim_head
         # A crossing head has the channels of its segments too.
-        channels = own * width + self.crossing * (width + extra_channels(width, 1))
+        channels = own * width + self.crossing * (width + segment_channels(width, 1))
         return self.heads.flops(length) + 4 * pairs * channels
 
     def state_bytes(self, length: int) -> int:

@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from genoattn.attention.conformance import Factory, Verdict, check
+from genoattn.attention.conformance import CheckResult, Factory, check
 
 
 def main(config: DictConfig) -> None:
@@ -32,7 +32,7 @@ def _kinds(built: Factory | list[Factory], target: str) -> dict[str, Factory]:
     return {f"{target}, layer {built.index(one)}": one for one in distinct}
 
 
-def table(name: str, verdicts: list[Verdict]) -> Table:
+def table(name: str, verdicts: list[CheckResult]) -> Table:
     """A row for each law: whether it holds, the numbers that say so and, of a broken one, what it is there to catch."""
     drawn = Table("law", "", "measured", "why it matters", title=name, title_justify="left")
     for verdict in verdicts:

@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genoattn.comparison import report as comparison
-from genoattn.comparison.grid import read
+from genoattn.comparison.grid import parse
 from genoattn.comparison.launcher import composed
 from genoattn.comparison.runner import chosen_rate, gather, matched, measured, probe, steps, train
 from genoattn.errors import UserError
@@ -18,10 +18,10 @@ def main(config: DictConfig) -> None:
     """Every run that is not there yet, then what they say: tables, plots, comparison.json, .csv and .html."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     overrides = list(HydraConfig.get().overrides.task)
-    design = read(config, overrides, lambda words: composed("train", words))
-    if config.match:
-        design = matched(design, config.match)
-    said = expectations(config.expectations)
+    design = parse(config, overrides, lambda words: composed("train", words))
+    if config.match_size:
+        design = matched(design, config.match_size)
+    said = expectations(config.hypotheses)
     OmegaConf.save(config, folder / "config.yaml")
     print(f"{len(design.layers)} layers × {len(design.lengths)} lengths: {', '.join(design.layers)}")
 
@@ -30,8 +30,8 @@ def main(config: DictConfig) -> None:
         design.run(layer, length, rate, design.seeds[0], "sweep", steps(design, config.sweep, costs, layer, length))
         for length in design.lengths
         for layer in design.layers
-        for rate in design.rates
-        if len(design.rates) > 1
+        for rate in design.learning_rates
+        if len(design.learning_rates) > 1
     ]
     failed = train(folder, sweep)
     chosen = {
@@ -59,7 +59,7 @@ def main(config: DictConfig) -> None:
     if failed:
         raise UserError(
             f"{len(failed)} runs ended badly and are missing from the comparison; what they said stands in"
-            f" {folder / failed[0] / 'output.txt'}; the same command tries them again"
+            f" {folder / failed[0] / 'log.txt'}; the same command tries them again"
         )
 
 
@@ -68,6 +68,6 @@ def expectations(file: str | None) -> str | None:
     try:
         return Path(file).read_text("utf-8") if file else None
     except FileNotFoundError:
-        raise UserError(f"expectations={file} does not exist") from None
+        raise UserError(f"hypotheses={file} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"expectations={file} is no text that can be read ({error})") from None
+        raise UserError(f"hypotheses={file} is no text that can be read ({error})") from None

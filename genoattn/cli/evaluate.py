@@ -6,12 +6,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from genoattn.data.source import announce, open_source
-from genoattn.evaluation import open_exam
-from genoattn.evaluation.base import Contestant
-from genoattn.evaluation.report import publish
+from genoattn.cli.values import value_of
+from genoattn.data.source import describe_source, open_data_source
+from genoattn.evaluation import build_evaluator
+from genoattn.evaluation.base import Candidate
+from genoattn.evaluation.report import write_report
 from genoattn.models import cost
-from genoattn.models.build import build, load
+from genoattn.models.build import build_model, load_predictor
 from genoattn.models.checkpoint import find_model, read_description
 
 
@@ -20,29 +21,32 @@ def main(config: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     home = find_model(Path(config.checkpoint))
     about = read_description(home)
-    parts = load(home, about)
+    parts = load_predictor(home, about)
     if config.data.length != about["length"]:
         print(f"data.length is {config.data.length}; the model was trained on windows of {about['length']}")
-    source = open_source(config.data, parts.task, config.seed, about)
-    announce(source)
-    if not source.known:
+    data, test = value_of(config.data), value_of(config.test)
+    source = open_data_source(data, parts.task, config.seed, about)
+    describe_source(source)
+    if not source.trained_on:
         print("this is not the genome that the model was trained on: all of it is held out")
-    strands = (config.rc or about["rc"]) in ("average", "equivariant")
-    exam = open_exam(source, config.data, config.test, parts.task, strands, source.known)
+    strands = (config.reverse_complement or about["reverse_complement"]) in ("average", "equivariant")
+    exam = build_evaluator(source, data, test, parts.task, strands, source.trained_on)
 
-    sitting = [Contestant("attention", str(about["name"]), parts, about["kept"])]
+    sitting = [Candidate("attention", str(about["name"]), parts, about["kept"])]
     for key in ("control", "before"):
         beside = home.parent / key / "model"
         if beside.is_dir():
             other = read_description(beside)
-            sitting.append(Contestant(key, str(other["name"]), load(beside, other), other["kept"]))
+            sitting.append(Candidate(key, str(other["name"]), load_predictor(beside, other), other["kept"]))
     torch.manual_seed(about["seed"])
-    sitting.append(Contestant("untrained", "untrained", build(about, parts.task, parts.tokenizer), about["untrained"]))
-    outcome = exam.hold(sitting)
+    sitting.append(
+        Candidate("untrained", "untrained", build_model(about, parts.task, parts.tokenizer), about["untrained"])
+    )
+    outcome = exam.evaluate(sitting)
 
-    predicted = cost.predicted(parts.model, config.data.length)
-    figures = outcome.figures | {f"cost/{key}": value for key, value in predicted.items()}
-    if outcome.evidence:
-        outcome.evidence.write(folder)
-    publish(folder, outcome.sheets, figures, outcome.plots)
+    predicted = cost.predicted_cost(parts.model, config.data.length)
+    figures = outcome.metrics | {f"cost/{key}": value for key, value in predicted.items()}
+    if outcome.replicates:
+        outcome.replicates.write(folder)
+    write_report(folder, outcome.tables, figures, outcome.plots)
     print(f"run folder: {folder}")

@@ -8,35 +8,36 @@ from hydra.utils import instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from genoattn.data.source import announce, open_source
+from genoattn.cli.values import recipe_of, value_of
+from genoattn.data.source import describe_source, open_data_source
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
-from genoattn.evaluation import open_exam
-from genoattn.evaluation.base import Contestant
-from genoattn.evaluation.report import publish
+from genoattn.evaluation import build_evaluator
+from genoattn.evaluation.base import Candidate
+from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.build import build_seeded, build_tokenizer
 from genoattn.models.checkpoint import save_model
-from genoattn.models.predictor import Parts
+from genoattn.models.predictor import Predictor
 from genoattn.training.finetuning import (
     check_peft,
-    choose_learning,
+    load_matching,
     merge_adapters,
-    open_earlier,
+    open_pretrained,
     same_task,
+    select_trainable,
     settle,
-    take_weights,
 )
 from genoattn.training.loggers import build_loggers, log_report, plot_training
-from genoattn.training.run import learn
-from genoattn.training.trainer import Fitted
+from genoattn.training.run import train_model
+from genoattn.training.trainer import FitResult
 
 
 def main(config: DictConfig) -> None:
     """The whole run, from FASTA to report."""
     chosen, overrides = HydraConfig.get().runtime, list(HydraConfig.get().overrides.task)
     folder = Path(chosen.output_dir)
-    earlier = open_earlier(config.checkpoint) if config.checkpoint else None
+    earlier = open_pretrained(config.checkpoint) if config.checkpoint else None
     config = settle(config, earlier, overrides)
     check_peft(config.tune)
     attention = str(earlier.about["name"] if earlier else chosen.choices["attention"])
@@ -50,60 +51,69 @@ def main(config: DictConfig) -> None:
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
     task: Task = instantiate(config.task)
-    source = open_source(config.data, task, config.seed)
-    announce(source)
+    recipe, test = recipe_of(config), value_of(config.test)
+    source = open_data_source(recipe.data, task, config.seed)
+    describe_source(source)
     tokenizer = build_tokenizer(config.tokenizer, source, config.seed)
-    exam = open_exam(source, config.data, config.test, task, config.rc in ("average", "equivariant"), known=True)
+    exam = build_evaluator(source, recipe.data, test, task, recipe.scores_both_strands, known=True)
 
     learned = build_seeded(config, task, tokenizer, "attention")
     if earlier:
-        anew = take_weights(earlier, learned.model)
-        choose_learning(learned.model, config.tune, config.lora, anew, config.seed)
+        anew = load_matching(earlier, learned.model)
+        select_trainable(learned.model, config.tune, value_of(config.lora), anew, config.seed)
     loggers = build_loggers(folder, instantiate(config.logger) if config.logger else None, plain)
-    trained = learn(config, "attention", learned, source, folder, loggers)
+    trained = train_model(recipe, "attention", learned, source, folder, loggers)
     if config.tune == "lora":
         merge_adapters(learned.model)
-    sitting = [Contestant("attention", attention, learned)]
+    sitting = [Candidate("attention", attention, learned)]
     if config.control and config.control != config.attention:  # the same layer would only be trained twice
         control = build_seeded(config, task, tokenizer, "control")
         name = f"{chosen.choices.get('attention@control', 'control')} (control)"
-        sitting.append(Contestant("control", name, control))
-        learn(config, "control", control, source, folder, build_loggers(folder / "control", None, {}))
+        sitting.append(Candidate("control", name, control))
+        train_model(recipe, "control", control, source, folder, build_loggers(folder / "control", None, {}))
     if earlier and same_task(earlier.parts.task, task):
         earlier.parts.model.to(next(learned.model.parameters()).device)
-        sitting.append(Contestant("before", "before", earlier.parts, earlier.about["kept"]))
+        sitting.append(Candidate("before", "before", earlier.parts, earlier.about["kept"]))
     untrained = build_seeded(config, task, tokenizer, "attention")
     untrained.model.to(next(learned.model.parameters()).device)
-    sitting.append(Contestant("untrained", "untrained", untrained))
-    outcome = exam.hold(sitting)
+    sitting.append(Candidate("untrained", "untrained", untrained))
+    outcome = exam.evaluate(sitting)
 
-    about = {"tokenizer": tokenizer.describe(), "task": plain["task"], "model": plain["model"], "rc": config.rc}
+    about = {
+        "tokenizer": tokenizer.describe(),
+        "task": plain["task"],
+        "model": plain["model"],
+        "reverse_complement": config.reverse_complement,
+    }
     about |= {
         "length": config.data.length,
         "split": config.data.split,
-        "shortest": config.data.shortest,
+        "min_length": config.data.min_length,
         "seed": config.seed,
     }
-    about |= {"genome": [record.sha256 for record in source.genome.records], "untrained": outcome.kept["untrained"]}
+    about |= {
+        "genome": [record.sha256 for record in source.genome.records],
+        "untrained": outcome.calibration["untrained"],
+    }
     for one in sitting[:-1]:
         home = folder if one.key == "attention" else folder / one.key
         if one.key == "before" and earlier:
-            save_model(home / "model", one.parts.model, {**earlier.about, "name": one.name})
+            save_model(home / "model", one.predictor.model, {**earlier.about, "name": one.name})
             continue
-        own = {"name": one.name, "attention": plain[one.key], "kept": outcome.kept[one.key]}
-        save_model(home / "model", one.parts.model, about | own)
-    figures = outcome.figures | costs(learned, config, trained)
+        own = {"name": one.name, "attention": plain[one.key], "kept": outcome.calibration[one.key]}
+        save_model(home / "model", one.predictor.model, about | own)
+    figures = outcome.metrics | costs(learned, config, trained)
     if (folder / "metrics.csv").exists():  # a resumed run may have no step left to make
         plot_training(folder / "metrics.csv", folder / "plots" / "training.png")
-    if outcome.evidence:
-        outcome.evidence.write(folder)
-    publish(folder, outcome.sheets, figures, outcome.plots)
-    log_report(loggers, figures, [sheet.plain for sheet in outcome.sheets], folder / "plots")
+    if outcome.replicates:
+        outcome.replicates.write(folder)
+    write_report(folder, outcome.tables, figures, outcome.plots)
+    log_report(loggers, figures, [sheet.plain for sheet in outcome.tables], folder / "plots")
     print_costs(figures)
     print(f"run folder: {folder}")
 
 
-def costs(parts: Parts, config: DictConfig, trained: Fitted) -> dict[str, int | float]:
+def costs(parts: Predictor, config: DictConfig, trained: FitResult) -> dict[str, int | float]:
     """What the run cost, as flat keys."""
     measured = {
         "train_seconds": trained.seconds,
@@ -112,7 +122,9 @@ def costs(parts: Parts, config: DictConfig, trained: Fitted) -> dict[str, int | 
         "padding": trained.padding,
         "tokens": trained.tokens,
     }
-    return {f"cost/{name}": value for name, value in (cost.predicted(parts.model, trained.tokens) | measured).items()}
+    return {
+        f"cost/{name}": value for name, value in (cost.predicted_cost(parts.model, trained.tokens) | measured).items()
+    }
 
 
 def print_costs(figures: dict[str, int | float]) -> None:

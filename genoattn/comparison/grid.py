@@ -15,14 +15,15 @@ BASELINES = ("none", "conv")
 """Layers that are always in: no mixing, and neighbours alone."""
 
 
-OWN = (
-    *("layers", "variants", "learning_rates", "seeds", "budget", "sweep", "match", "extrapolate", "costs", "limit"),
-    *("expectations", "name", "data.length"),
+COMPARISON_KEYS = (
+    *("layers", "variants", "learning_rates", "seeds", "budget", "sweep", "match_size", "extrapolate"),
+    *("cost_lengths", "cost_limit"),
+    *("hypotheses", "name", "data.length"),
 )
 """Settings that are the comparison's and no run's."""
 
 
-SETTLED = {
+CONTROLLED_KEYS = {
     "attention": "layers=[…]",
     "control": "layers=[…]; none is always in",
     "seed": "seeds=[…]",
@@ -34,7 +35,7 @@ SETTLED = {
 """Settings of a run that a comparison makes itself, and what to write instead."""
 
 
-FEWEST = 16
+MIN_WINDOWS = 16
 """Windows that are tested at least, however long they are."""
 
 
@@ -47,27 +48,27 @@ class Run:
 
     layer: str
     length: int
-    rate: float
+    learning_rate: float
     seed: int
     stage: Stage
     steps: int
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     """What `genoattn train` is given."""
 
     @property
-    def place(self) -> str:
+    def run_dir(self) -> str:
         """Its folder within the comparison's."""
-        return f"runs/{self.length}/{self.layer}/{self.stage}-lr{self.rate:g}-seed{self.seed}"
+        return f"runs/{self.length}/{self.layer}/{self.stage}-lr{self.learning_rate:g}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
-class Design:
+class ExperimentGrid:
     """What is compared, and how a training run of it is written."""
 
     layers: Mapping[str, tuple[str, ...]]
     """By name, the words that choose a layer."""
     lengths: tuple[int, ...]
-    rates: tuple[float, ...]
+    learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
     common: tuple[str, ...]
     """Words of every run."""
@@ -76,11 +77,11 @@ class Design:
     group: str | None = None
     """Of Weights & Biases, where runs are logged to it."""
 
-    def base(self, layer: str, length: int) -> tuple[str, ...]:
+    def layer_overrides(self, layer: str, length: int) -> tuple[str, ...]:
         """The words of a layer at a length, before seed, rate and steps."""
         scale = min(self.lengths) / length
         counts = (
-            f"{key}={max(1 if key == 'data.batch' else min(count, FEWEST), round(count * scale))}"
+            f"{key}={max(1 if key == 'data.batch' else min(count, MIN_WINDOWS), round(count * scale))}"
             for key, count in self.windows.items()
         )
         return (*self.common, *self.layers[layer], f"data.length={length}", *counts)
@@ -88,12 +89,12 @@ class Design:
     def run(self, layer: str, length: int, rate: float, seed: int, stage: Stage, steps: int) -> Run:
         """A training run; a sweep's is judged by its validation loss and hardly tested."""
         words = [
-            *self.base(layer, length), "control=null", f"optimizer.lr={rate:g}", f"seed={seed}",
+            *self.layer_overrides(layer, length), "control=null", f"optimizer.lr={rate:g}", f"seed={seed}",
             f"trainer.max_steps={steps}", f"trainer.validate_every={max(1, steps // 10)}",
             f"schedule.warmup={min(50, max(1, steps // 10))}",
         ]  # fmt: skip
         if stage == "sweep":
-            told = {"test.windows": FEWEST, "test.threshold_windows": FEWEST, "test.resamples": 1}
+            told = {"test.windows": MIN_WINDOWS, "test.threshold_windows": MIN_WINDOWS, "test.resamples": 1}
             words = [word for word in words if word.partition("=")[0] not in told]
             words += [f"{key}={value}" for key, value in told.items()]
         if self.group:
@@ -102,11 +103,13 @@ class Design:
 
     def bases(self, layer: str, length: int, config: Callable[[Sequence[str]], DictConfig]) -> int:
         """Sample bases of a step."""
-        composed = config(self.base(layer, length))
-        return composed.data.batch * composed.trainer.accumulate * length
+        composed = config(self.layer_overrides(layer, length))
+        return composed.data.batch * composed.trainer.accumulate_batches * length
 
 
-def read(config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]) -> Design:
+def parse(
+    config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]
+) -> ExperimentGrid:
     """The design that a user's overrides name; `compose` makes and checks the config of a training run.
 
     Raises UserError with all that is wrong with it.
@@ -123,27 +126,29 @@ def read(config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequen
     lengths = (asked,) if isinstance(asked, int) else tuple(sorted(set(asked)))
     passed = [word for word in overrides if not _is_own(_key(word)) and not _key(word).startswith("hydra")]
     given = {_key(word) for word in passed}
-    common = [word for word in passed if _key(word) not in COUNTED]
+    common = [word for word in passed if _key(word) not in WINDOW_COUNTS]
     if "data.vcf" not in given and "data.fasta" not in given:
         common.append("data.vcf=[]")
     shown = compose([*common, *layers[next(iter(layers))], f"data.length={min(lengths)}"])
-    windows = {key: int(_select(config if key in given else shown, key)) for key in COUNTED}
+    windows = {key: int(_select(config if key in given else shown, key)) for key in WINDOW_COUNTS}
     group = config.name if config.logger else None
-    design = Design(layers, lengths, tuple(config.learning_rates), tuple(config.seeds), tuple(common), windows, group)
+    design = ExperimentGrid(
+        layers, lengths, tuple(config.learning_rates), tuple(config.seeds), tuple(common), windows, group
+    )
     for name in layers:
-        compose(design.base(name, min(lengths)))
+        compose(design.layer_overrides(name, min(lengths)))
     return design
 
 
-COUNTED = ("data.batch", "data.validation_windows", "test.windows", "test.threshold_windows")
+WINDOW_COUNTS = ("data.batch", "data.validation_windows", "test.windows", "test.threshold_windows")
 """Settings that count windows."""
 
 
 def _refuse(config: DictConfig, overrides: Sequence[str]) -> None:
     found = [
-        f"{word}: a comparison settles {key} itself; write {SETTLED[key]}"
+        f"{word}: a comparison settles {key} itself; write {CONTROLLED_KEYS[key]}"
         for word in overrides
-        if (key := _key(word)) in SETTLED
+        if (key := _key(word)) in CONTROLLED_KEYS
     ]
     for name in ("budget", "sweep"):
         given = [unit for unit, amount in config[name].items() if amount is not None]
@@ -171,7 +176,7 @@ def _key(word: str) -> str:
 
 
 def _is_own(key: str) -> bool:
-    return any(key == one or key.startswith(f"{one}.") for one in OWN)
+    return any(key == one or key.startswith(f"{one}.") for one in COMPARISON_KEYS)
 
 
 def _select(config: DictConfig, key: str) -> int:

@@ -30,11 +30,11 @@ from genoattn.errors import UserError
 from genoattn.files import write_json
 from genoattn.paths import conf_dir
 
-SAID = "output.txt"
+SAID = "log.txt"
 """What a run printed, in its folder."""
 
 
-ASKED = "asked.json"
+ASKED = "overrides.json"
 """The words that a run was started with, in its folder."""
 
 
@@ -57,7 +57,7 @@ def composed(program: str, words: Sequence[str]) -> DictConfig:
     return whole
 
 
-def launch(
+def run_jobs(
     program: str, jobs: Mapping[str, Sequence[str]], folder: Path, done: str, launcher: bool = True
 ) -> list[str]:
     """Run `program` with the words of each of `jobs` in its place in `folder`; returns the places that failed.
@@ -82,7 +82,7 @@ def launch(
     )
     spread = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(loader, Callbacks(master)),
-        task_function=partial(_one, program, os.getpid()),
+        task_function=partial(run_job, program, os.getpid()),
         config=master,
     )
     for name in ("hydra", "hydra_plugins"):  # the launchers' own news of each job
@@ -129,7 +129,7 @@ def _is_done(place: Path, words: Sequence[str], done: str) -> bool:
     return False
 
 
-def _one(program: str, starter: int, _: DictConfig) -> int:
+def run_job(program: str, starter: int, _: DictConfig) -> int:
     """One run, in a process of its own: what it prints goes to a file in its folder; returns its exit status.
 
     `starter` is the process that launches all of them. A launcher's worker that it began here ends with it, run and

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genoattn.comparison.statistics import Verdict
+from genoattn.comparison.statistics import LayerComparison
 from genoattn.errors import UserError
 
 
@@ -24,14 +24,14 @@ class Crossover(NamedTuple):
     words: str
 
 
-def sentence(verdict: Verdict) -> str:
+def describe_groups(verdict: LayerComparison) -> str:
     """Who is not told apart from whom and who is ahead, such as: a and b are not told apart; both are ahead of c."""
     ranked = list(verdict.estimates)
     if len(ranked) == 1:
         return f"{ranked[0]} alone was run"
     ahead: dict[tuple[str, ...], tuple[str, ...]] = {}  # by those behind them
     for place, name in enumerate(ranked):
-        behind = tuple(other for other in ranked[place + 1 :] if verdict.apart(name, other))
+        behind = tuple(other for other in ranked[place + 1 :] if verdict.significant(name, other))
         if behind:
             ahead[behind] = (*ahead.get(behind, ()), name)
     clauses = []
@@ -47,7 +47,7 @@ def sentence(verdict: Verdict) -> str:
     return "; ".join([*clauses, *_lone(verdict)])
 
 
-def _lone(verdict: Verdict) -> list[str]:
+def _lone(verdict: LayerComparison) -> list[str]:
     lone = [name for name, one in verdict.estimates.items() if one.seeds == 1]
     if not lone:
         return []
@@ -57,7 +57,7 @@ def _lone(verdict: Verdict) -> list[str]:
     return [f"{_listed(lone)} {has} taken to vary from seed to seed as much as the layer that varies most"]
 
 
-def front(points: Mapping[str, tuple[int | float, int | float]]) -> list[str]:
+def pareto_front(points: Mapping[str, tuple[int | float, int | float]]) -> list[str]:
     """Of points (cost, quality) those that no other beats in one without losing in the other, cheapest first.
 
     Equals do not beat each other; a point with NaN is left out.
@@ -72,7 +72,7 @@ def front(points: Mapping[str, tuple[int | float, int | float]]) -> list[str]:
 
 
 def recommend(
-    verdict: Verdict,
+    verdict: LayerComparison,
     costs: Mapping[str, Mapping[str, int | float]],
     budget: Mapping[str, int | float],
     baselines: Sequence[str] = (),
@@ -111,7 +111,7 @@ def recommend(
 
 def _of_those(
     fits: Sequence[str],
-    verdict: Verdict,
+    verdict: LayerComparison,
     costs: Mapping[str, Mapping[str, int | float]],
     shares: Mapping[str, tuple[float, str]],
     limits: str,
@@ -119,7 +119,7 @@ def _of_those(
 ) -> Recommendation:
     """The cheapest of the layers that fit, the best first, that equals the best of them."""
     best = fits[0]
-    equals = [name for name in fits if not verdict.apart(name, best)]
+    equals = [name for name in fits if not verdict.significant(name, best)]
     baseline = next((name for name in equals if name in baselines and best not in baselines), None)
     if baseline is not None:
         means = f"{verdict.estimates[best].mean:.3f} against {verdict.estimates[baseline].mean:.3f}"

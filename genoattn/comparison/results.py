@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from genoattn.comparison.grid import BASELINES, Design, Run
-from genoattn.comparison.recommendation import crossover, front, recommend, sentence
-from genoattn.comparison.statistics import Estimate, Seeded, Verdict, judge
+from genoattn.comparison.grid import BASELINES, ExperimentGrid, Run
+from genoattn.comparison.recommendation import crossover, describe_groups, pareto_front, recommend
+from genoattn.comparison.statistics import Estimate, LayerComparison, SeedRun, compare_layers
 from genoattn.evaluation import base as evidence
 
 READING = "seconds to read a million bases"
@@ -25,7 +25,7 @@ def finished(folder: Path, runs: Iterable[Run]) -> list[tuple[Run, dict[str, Any
     """The runs that have ended well, with their figures."""
     found = []
     for run in runs:
-        file = folder / run.place / "metrics.json"
+        file = folder / run.run_dir / "metrics.json"
         if file.is_file():
             found.append((run, json.loads(file.read_text("utf-8"))))
     return found
@@ -45,22 +45,24 @@ def curve(folder: Path) -> list[tuple[float, float]]:
 def best_rate(folder: Path, runs: Sequence[Run]) -> float | None:
     """The learning rate of the lowest validation loss among finished runs of a sweep; None where there is none."""
     lowest = {
-        run.rate: min((loss for _, loss in curve(folder / run.place) if not math.isnan(loss)), default=math.inf)
+        run.learning_rate: min(
+            (loss for _, loss in curve(folder / run.run_dir) if not math.isnan(loss)), default=math.inf
+        )
         for run, _ in finished(folder, runs)
     }
     return min(lowest, key=lambda rate: (lowest[rate], rate)) if lowest else None
 
 
-def listed(folder: Path, runs: Iterable[Run]) -> list[dict[str, Any]]:
+def run_rows(folder: Path, runs: Iterable[Run]) -> list[dict[str, Any]]:
     """A row for each finished run."""
     rows = []
     for run, figures in finished(folder, runs):
-        points = curve(folder / run.place)
+        points = curve(folder / run.run_dir)
         rows.append(
             {
-                "layer": run.layer, "length": run.length, "lr": run.rate, "seed": run.seed, "stage": run.stage,
-                "folder": run.place, "steps": run.steps,
-                "value": figures.get(_evidence(folder / run.place)["headline"]),
+                "layer": run.layer, "length": run.length, "lr": run.learning_rate, "seed": run.seed, "stage": run.stage,
+                "folder": run.run_dir, "steps": run.steps,
+                "value": figures.get(_evidence(folder / run.run_dir)["headline"]),
                 "validation_loss": min((loss for _, loss in points), default=None),
                 "train_seconds": figures.get("cost/train_seconds"), "bases": points[-1][0] if points else None,
                 "peak_bytes": figures.get("cost/peak_bytes"), "curve": points,
@@ -69,15 +71,15 @@ def listed(folder: Path, runs: Iterable[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def judged(folder: Path, runs: Sequence[Run]) -> dict[str, Any] | None:
+def summarize(folder: Path, runs: Sequence[Run]) -> dict[str, Any] | None:
     """Verdict, other figures, strata and baselines of the final runs at one length; None where none has ended."""
     by_layer: dict[str, list[tuple[dict, dict]]] = {}
     for run, figures in finished(folder, runs):
-        by_layer.setdefault(run.layer, []).append((figures, _evidence(folder / run.place)))
+        by_layer.setdefault(run.layer, []).append((figures, _evidence(folder / run.run_dir)))
     if not by_layer:
         return None
     headline = next(iter(by_layer.values()))[0][1]["headline"]
-    verdict = judge({name: [_seeded(one, headline) for one in some] for name, some in by_layer.items()})
+    verdict = compare_layers({name: [_seeded(one, headline) for one in some] for name, some in by_layer.items()})
     keys = sorted({key for some in by_layer.values() for _, seen in some for key in seen["draws"]})
     own = [key for key in keys if key.startswith("test/")]
     measures = {name: {key: _told(_estimate(some, key)) for key in own} for name, some in by_layer.items()}
@@ -89,8 +91,8 @@ def judged(folder: Path, runs: Sequence[Run]) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def told(
-    verdict: Verdict, costs: Mapping[str, Mapping[str, int | float]], limit: Mapping[str, int | float]
+def to_json(
+    verdict: LayerComparison, costs: Mapping[str, Mapping[str, int | float]], limit: Mapping[str, int | float]
 ) -> dict[str, Any]:
     """A verdict as plain values, with its words, the quality–cost front and a recommendation.
 
@@ -105,8 +107,8 @@ def told(
         "estimates": {name: _told(one) for name, one in verdict.estimates.items()},
         "differences": [one._asdict() for one in verdict.differences],
         "groups": [list(group) for group in verdict.groups],
-        "words": sentence(verdict),
-        "front": front(points),
+        "words": describe_groups(verdict),
+        "front": pareto_front(points),
         "recommendation": recommend(verdict, costs, limit, BASELINES)._asdict() if points else None,
     }
 
@@ -130,11 +132,11 @@ def _evidence(folder: Path) -> dict[str, Any]:
     return json.loads((folder / evidence.FILE).read_text("utf-8"))
 
 
-def _seeded(one: tuple[dict, dict], key: str) -> Seeded:
+def _seeded(one: tuple[dict, dict], key: str) -> SeedRun:
     figures, seen = one
     value = figures.get(key)
     draws = np.array([math.nan if draw is None else draw for draw in seen["draws"][key]])
-    return Seeded(math.nan if value is None else value, draws)
+    return SeedRun(math.nan if value is None else value, draws)
 
 
 def _estimate(some: Sequence[tuple[dict, dict]], key: str) -> Estimate | None:
@@ -142,11 +144,11 @@ def _estimate(some: Sequence[tuple[dict, dict]], key: str) -> Estimate | None:
     return _alone([_seeded(one, key) for one in usable])
 
 
-def _alone(runs: Sequence[Seeded]) -> Estimate | None:
+def _alone(runs: Sequence[SeedRun]) -> Estimate | None:
     """The estimate of one layer; None where there is nothing to resample."""
-    if not runs or np.isfinite(np.stack([run.draws for run in runs])).all(0).sum() < 2:
+    if not runs or np.isfinite(np.stack([run.replicates for run in runs])).all(0).sum() < 2:
         return None
-    return judge({"": runs}).estimates[""]
+    return compare_layers({"": runs}).estimates[""]
 
 
 def _rival(by_layer: Mapping[str, Sequence[tuple[dict, dict]]], key: str) -> Estimate | None:
@@ -163,7 +165,7 @@ def _strata(seen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             one for run in seen for one in run["strata"] if tuple(one[key] for key in ("by", "name", "kind")) == name
         ]
         runs = [
-            Seeded(one["value"], np.array([math.nan if draw is None else draw for draw in one["draws"]]))
+            SeedRun(one["value"], np.array([math.nan if draw is None else draw for draw in one["draws"]]))
             for one in same
             if one["value"] is not None
         ]
@@ -178,7 +180,7 @@ def _told(found: Estimate | None) -> dict[str, Any] | None:
     return None if found is None else {**found._asdict(), "values": list(found.values)}
 
 
-def contexts(folder: Path, design: Design) -> dict[str, dict[str, Any]]:
+def contexts(folder: Path, design: ExperimentGrid) -> dict[str, dict[str, Any]]:
     """By length and layer, what `genoattn context` found."""
     found: dict[str, dict[str, Any]] = {}
     for length in design.lengths:
@@ -189,7 +191,9 @@ def contexts(folder: Path, design: Design) -> dict[str, dict[str, Any]]:
     return found
 
 
-def longer(folder: Path, design: Design, factors: Sequence[int]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def extrapolation(
+    folder: Path, design: ExperimentGrid, factors: Sequence[int]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """By length trained at and layer, the headline of the first seed's model at longer windows; blocks alone vary."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for length in design.lengths:

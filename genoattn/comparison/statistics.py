@@ -86,17 +86,17 @@ RESOLUTION = 1e-3
 """A standard error is never below this: figures that agree to the third decimal are not told apart."""
 
 
-CAUTION = 3
+SEED_VARIANCE_WEIGHT = 3
 """How many times the variance of seeds counts in the degrees of freedom."""
 
 
 @dataclass(frozen=True)
-class Seeded:
+class SeedRun:
     """One run of a layer."""
 
     value: float
     """Its figure on the test set, higher being better."""
-    draws: Float[np.ndarray, "draws"]
+    replicates: Float[np.ndarray, "replicates"]
     """The figure in each resample of genomic blocks, the same ones for all runs; NaN where it has none."""
 
 
@@ -122,12 +122,12 @@ class Difference(NamedTuple):
     p: float
     adjusted: float
     """p by Holm's method over all pairs."""
-    apart: bool
+    significant: bool
     """Whether adjusted is at most the level, and anything is known of how seeds vary."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LayerComparison:
     """Layers compared, best first."""
 
     estimates: Mapping[str, Estimate]
@@ -136,30 +136,30 @@ class Verdict:
     groups: Sequence[tuple[str, ...]]
     """The largest sets of which no two are told apart, best first; a layer may stand in several."""
 
-    def apart(self, first: str, second: str) -> bool:
+    def significant(self, first: str, second: str) -> bool:
         """Whether two layers are told apart, in either order."""
-        return any(one.apart and {one.first, one.second} == {first, second} for one in self.differences)
+        return any(one.significant and {one.first, one.second} == {first, second} for one in self.differences)
 
 
 class _Layer(NamedTuple):
     mean: float
     seeds: int
-    path: np.ndarray
+    block_means: np.ndarray
     """The mean of its runs in every resample."""
-    between: float
+    seed_variance: float
     """What seeds add to the variance of the mean; NaN: there is one seed."""
-    twice: float
+    double_counted: float
     """What single runs add to the variance of the path, between holding it already."""
 
 
-def judge(runs: Mapping[str, Sequence[Seeded]], level: float = 0.05) -> Verdict:
+def compare_layers(runs: Mapping[str, Sequence[SeedRun]], level: float = 0.05) -> LayerComparison:
     """Compare layers, each by its runs; intervals hold what is meant with a chance of 1 − level.
 
     A layer of one seed is taken to vary from seed to seed as much as the one that varies most. Where all have one seed,
     p and intervals are about these very models, and no two layers are told apart.
     """
     _check(runs)
-    draws = np.stack([run.draws for layer in runs.values() for run in layer])
+    draws = np.stack([run.replicates for layer in runs.values() for run in layer])
     valid = np.logical_and.reduce(np.isfinite(draws))
     if valid.sum() < 2:
         raise UserError("no two resamples in which every run has a figure: the test set holds too few events")
@@ -169,22 +169,22 @@ def judge(runs: Mapping[str, Sequence[Seeded]], level: float = 0.05) -> Verdict:
     estimates = {}
     for name in ranked:
         layer = layers[name]
-        seeds = [] if layer.seeds == 1 else [(layer.between, layer.seeds - 1)]
-        error, freedom = _error(seeds, _blocks(layer.path, layer.twice))
+        seeds = [] if layer.seeds == 1 else [(layer.seed_variance, layer.seeds - 1)]
+        error, freedom = _error(seeds, _blocks(layer.block_means, layer.double_counted))
         reach = quantile(level, freedom) * error
         low, high = layer.mean - reach, layer.mean + reach
         low, high = (max(low, 0.0), min(high, 1.0)) if fraction else (low, high)
         estimates[name] = Estimate(layer.mean, low, high, layer.seeds, tuple(run.value for run in runs[name]))
     differences = _holm([_difference(a, b, layers, level) for a, b in combinations(ranked, 2)], level)
     if all(layer.seeds == 1 for layer in layers.values()):
-        differences = [one._replace(apart=False) for one in differences]
-    return Verdict(estimates, differences, _groups(ranked, differences))
+        differences = [one._replace(significant=False) for one in differences]
+    return LayerComparison(estimates, differences, _groups(ranked, differences))
 
 
-def _check(runs: Mapping[str, Sequence[Seeded]]) -> None:
+def _check(runs: Mapping[str, Sequence[SeedRun]]) -> None:
     if not runs:
         raise UserError("no layers to compare")
-    sizes = {len(run.draws) for some in runs.values() for run in some}
+    sizes = {len(run.replicates) for some in runs.values() for run in some}
     if len(sizes) > 1:
         raise UserError(f"runs with {sorted(sizes)} resamples cannot be compared: theirs must be the same")
     for name, some in runs.items():
@@ -195,9 +195,9 @@ def _check(runs: Mapping[str, Sequence[Seeded]]) -> None:
                 raise UserError(f"layer {name}, run {number} of {len(some)}: its figure is {run.value}")
 
 
-def _layer(runs: Sequence[Seeded], valid: np.ndarray) -> _Layer:
+def _layer(runs: Sequence[SeedRun], valid: np.ndarray) -> _Layer:
     values = np.array([run.value for run in runs])
-    draws = np.stack([run.draws[valid] for run in runs]).astype(np.float64)
+    draws = np.stack([run.replicates[valid] for run in runs]).astype(np.float64)
     count, path = len(runs), draws.mean(0)
     if count == 1:
         return _Layer(float(values[0]), 1, path, math.nan, 0.0)
@@ -211,7 +211,7 @@ def _blocks(path: np.ndarray, twice: float) -> tuple[float, int]:
 
 def _error(seeds: Sequence[tuple[float, int]], blocks: tuple[float, int]) -> tuple[float, float]:
     """Standard error and degrees of freedom of a sum of variances, each with its own."""
-    weighed = [*((CAUTION * part, freedom) for part, freedom in seeds), blocks]
+    weighed = [*((SEED_VARIANCE_WEIGHT * part, freedom) for part, freedom in seeds), blocks]
     doubt = sum(part**2 / freedom for part, freedom in weighed)
     return math.sqrt(sum(part for part, _ in seeds) + blocks[0]), sum(part for part, _ in weighed) ** 2 / doubt
 
@@ -222,11 +222,13 @@ def _difference(a: str, b: str, layers: Mapping[str, _Layer], level: float) -> D
     seeds = []
     for layer in (first, second):
         if layer.seeds > 1:
-            seeds.append((layer.between, layer.seeds - 1))
+            seeds.append((layer.seed_variance, layer.seeds - 1))
         elif several:
-            most = max(several, key=lambda one: one.between * one.seeds)
-            seeds.append((most.between * most.seeds, most.seeds - 1))
-    error, freedom = _error(seeds, _blocks(first.path - second.path, first.twice + second.twice))
+            most = max(several, key=lambda one: one.seed_variance * one.seeds)
+            seeds.append((most.seed_variance * most.seeds, most.seeds - 1))
+    error, freedom = _error(
+        seeds, _blocks(first.block_means - second.block_means, first.double_counted + second.double_counted)
+    )
     mean, reach = first.mean - second.mean, quantile(level, freedom) * error
     return Difference(a, b, mean, mean - reach, mean + reach, tail(mean / error, freedom), 1.0, False)
 
@@ -238,13 +240,13 @@ def _holm(differences: Sequence[Difference], level: float) -> list[Difference]:
     for rank, index in enumerate(order):
         most = max(most, min(1.0, differences[index].p * (len(order) - rank)))
         adjusted[index] = most
-    return [one._replace(adjusted=adjusted[i], apart=adjusted[i] <= level) for i, one in enumerate(differences)]
+    return [one._replace(adjusted=adjusted[i], significant=adjusted[i] <= level) for i, one in enumerate(differences)]
 
 
 def _groups(ranked: Sequence[str], differences: Sequence[Difference]) -> list[tuple[str, ...]]:
     """Insert and absorb (Piepho 2004, J. Comput. Graph. Stat. 13:456): whatever holds two told apart is split."""
     groups = [frozenset(range(len(ranked)))]
-    for a, b in ((ranked.index(one.first), ranked.index(one.second)) for one in differences if one.apart):
+    for a, b in ((ranked.index(one.first), ranked.index(one.second)) for one in differences if one.significant):
         parts = {part for group in groups for part in ((group - {a}, group - {b}) if {a, b} <= group else (group,))}
         groups = [part for part in parts if not any(part < other for other in parts)]
     return [tuple(ranked[index] for index in group) for group in sorted(map(sorted, groups))]

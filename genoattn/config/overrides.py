@@ -33,7 +33,7 @@ def jobs(overrides: list[str]) -> Iterator[list[str]]:
 
 
 def bring_layers(overrides: list[str], folder: Path) -> list[str]:
-    """The overrides with the yaml of every layer that `….inner=window` or `….layers=[window,full]` names brought in.
+    """The overrides with the yaml of every layer that `….wrapped=window` or `….layers=[window,full]` names brought in.
 
     Every setting of such a layer is then in the config, to be read, changed and checked as those of any choice.
     `folder` holds the configs.
@@ -43,15 +43,15 @@ def bring_layers(overrides: list[str], folder: Path) -> list[str]:
     for override in overrides:
         parsed = _parsed(override)
         place, _, last = parsed.key_or_group.rpartition(".") if parsed is not None else ("", "", "")
-        if parsed is None or last not in ("inner", "layers") or not place:
+        if parsed is None or last not in ("wrapped", "layers") or not place:
             written.append(override)
             continue
         _, _, words = override.partition("=")
-        if last == "inner":
+        if last == "wrapped":
             for word in words.split(","):
                 if word not in there:
-                    raise UserError(f"{place}.inner: there is no layer {word}{hint(word, there)}")
-            written.append(f"attention@{place}.inner={words}")
+                    raise UserError(f"{place}.wrapped: there is no layer {word}{hint(word, there)}")
+            written.append(f"attention@{place}.wrapped={words}")
             continue
         written.append(override)
         held = _kinds(overrides, place, folder)

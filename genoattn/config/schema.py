@@ -23,80 +23,17 @@ class Nothing:
 
 
 @dataclass(frozen=True)
-class Data:
-    """`data`: which genome, and how it is cut into examples; lengths in bases."""
-
-    fasta: str | list[str] | None
-    vcf: str | list[str] | None
-    length: Count
-    shortest: Count | None
-    batch: Count
-    split: Literal["block", "record"]
-    soft_mask: Literal["use", "hide"]
-    max_unknown: Share
-    validation_windows: Count
-    cache: str | None
-    workers: Annotated[int, Between(minimum=0)]
-    bucket: Count
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """`trainer`: how long and on what; steps are the optimiser's."""
-
-    max_steps: Count
-    max_seconds: Annotated[float, Between(above=0)] | None
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
-    devices: Count | Literal["auto"]
-    precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"]
-    accumulate: Count
-    clip: Annotated[float, Between(minimum=0)]
-    validate_every: Count
-    log_every: Count
-    resume: str | None
-    threads: Count | None
-    memory: Literal["check", "ignore"]
-
-
-@dataclass(frozen=True)
-class Test:
-    """`test`: the fixed test set of planted mutations; rates are events a base, kinds are shares of them."""
-
-    windows: Count
-    rate: Share
-    snv: Share
-    mnv: Share
-    insertion: Share
-    deletion: Share
-    longest: Count
-    transitions: Annotated[float, Between(minimum=0)]
-    seed: Seed
-    threshold_windows: Count
-    resamples: Count
-    phases: bool
-
-
-@dataclass(frozen=True)
-class Lora:
-    """`lora`: adapters of low rank on linear layers."""
-
-    rank: Count
-    alpha: Annotated[float, Between(above=0)]
-    dropout: Annotated[float, Between(minimum=0, maximum=0.99)]
-
-
-@dataclass(frozen=True)
 class Train:
     """What every training run has."""
 
     checkpoint: str | None
     tune: Literal["all", "head", "lora"]
-    lora: Lora
+    lora: Node
     seed: Seed
-    rc: Strands
-    data: Data
-    trainer: Trainer
-    test: Test
+    reverse_complement: Strands
+    data: Node
+    trainer: Node
+    test: Node
     attention: Node
     control: Node | None
     tokenizer: Node
@@ -106,13 +43,6 @@ class Train:
     optimizer: Node
     schedule: Node
     logger: Node | Nothing
-
-
-@dataclass(frozen=True)
-class Lengths(Data):
-    """`data` of a comparison."""
-
-    length: Count | list[Count]
 
 
 @dataclass(frozen=True)
@@ -126,7 +56,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Limit:
-    """`limit`: what the recommended layer may cost."""
+    """`cost_limit`: what the recommended layer may cost."""
 
     seconds: Annotated[float, Between(above=0)] | None
     bytes: Annotated[float, Between(above=0)] | None
@@ -136,18 +66,17 @@ class Limit:
 class Compare(Train):
     """What every comparison has."""
 
-    data: Lengths
     layers: list[str]
     variants: dict
     learning_rates: list[Annotated[float, Between(above=0)]]
     seeds: list[Seed]
     budget: Budget
     sweep: Budget
-    match: Literal["parameters", "flops"] | None
+    match_size: Literal["parameters", "flops"] | None
     extrapolate: list[Annotated[int, Between(minimum=2)]]
-    costs: list[Count]
-    limit: Limit
-    expectations: str | None
+    cost_lengths: list[Count]
+    cost_limit: Limit
+    hypotheses: str | None
     name: str
 
 
@@ -156,7 +85,7 @@ class Plan(Train):
     """What every plan of a training run has."""
 
     measure: bool
-    memory: str | None
+    available_memory: str | None
 
 
 @dataclass(frozen=True)
@@ -164,10 +93,10 @@ class Evaluate:
     """What every evaluation has."""
 
     seed: Seed
-    rc: Strands | None
+    reverse_complement: Strands | None
     checkpoint: str
-    data: Data
-    test: Test
+    data: Node
+    test: Node
 
 
 @dataclass(frozen=True)
@@ -175,12 +104,12 @@ class Context:
     """What every look at a model's context has."""
 
     seed: Seed
-    rc: Strands | None
+    reverse_complement: Strands | None
     checkpoint: str
     windows: Count
-    spots: Count
-    threshold: Annotated[float, Between(above=0, maximum=1)]
-    data: Data
+    positions: Count
+    relative_threshold: Annotated[float, Between(above=0, maximum=1)]
+    data: Node
 
 
 @dataclass(frozen=True)
@@ -189,9 +118,9 @@ class Audit:
 
     seed: Seed
     checkpoint: str | None
-    data: Data
+    data: Node
     tokenizer: Node
-    test: Test
+    test: Node
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Literal, Union
 
+from annotated_types import Ge, Gt, Le
+
 from genoattn.errors import _join, hint
 
 RESERVED = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
@@ -135,7 +137,17 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 def _bounds(annotation: Any) -> list[Between]:
     annotated = [one for one in _alternatives(annotation) if typing.get_origin(one) is Annotated]
-    return [bound for one in annotated for bound in one.__metadata__ if isinstance(bound, Between)]
+    found = [bound for one in annotated for bound in one.__metadata__]
+    return [
+        bound
+        if isinstance(bound, Between)
+        else Between(
+            minimum=bound.ge if isinstance(bound, Ge) else -math.inf,  # type: ignore[arg-type]
+            maximum=bound.le if isinstance(bound, Le) else math.inf,  # type: ignore[arg-type]
+            above=bound.gt if isinstance(bound, Gt) else -math.inf,  # type: ignore[arg-type]
+        )
+        for bound in found
+    ]
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -8,7 +8,7 @@ from genoattn.errors import UserError
 from genoattn.genome.simulate import Rates
 
 
-class Stage(NamedTuple):
+class CurriculumStage(NamedTuple):
     """Where training stands: the rates at which to mutate and the length of a window in bases."""
 
     rates: Rates
@@ -42,11 +42,11 @@ class Curriculum:
         if self.length is not None and self.length < 1:
             raise UserError(f"curriculum.length must be at least 1 base, got {self.length}")
 
-    def at(self, progress: float, rates: Rates, length: int) -> Stage:
+    def at(self, progress: float, rates: Rates, length: int) -> CurriculumStage:
         """The stage at `progress` (0 at the first step, 1 at the last) of a task with these true rates and length."""
         left = max(0.0, 1 - progress / self.until)
         if left == 0:
-            return Stage(rates, length)
+            return CurriculumStage(rates, length)
         moved = {
             field.name: true + left * (start - true)
             for field in fields(Rates)
@@ -54,4 +54,4 @@ class Curriculum:
             and (true := getattr(rates, field.name)) is not None
         }
         shorter = length if self.length is None else round(length * (min(self.length, length) / length) ** left)
-        return Stage(replace(rates, **moved), shorter)
+        return CurriculumStage(replace(rates, **moved), shorter)

@@ -16,12 +16,12 @@ import lightning
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from genoattn.data.batch import Batch
-from genoattn.data.dataset import Examples
+from genoattn.data.dataset import ExampleDataset
 from genoattn.data.tokenizers.base import Tokenizer
 
 
 @final
-class _Batches(IterableDataset):
+class BatchStream(IterableDataset):
     """Batches number start, start + step, …; workers take turns."""
 
     def __init__(self, make: Callable[[int], Batch], start: int, step: int):
@@ -37,35 +37,35 @@ class _Batches(IterableDataset):
 
 
 @final
-class GenomeData(lightning.LightningDataModule):
+class GenomeDataModule(lightning.LightningDataModule):
     """Training batches without end from where the run stands, and a fixed set of validation batches."""
 
     def __init__(
         self,
-        training: Examples,
-        validation: Examples,
+        training: ExampleDataset,
+        validation: ExampleDataset,
         tokenizer: Tokenizer,
         batch: int,
         accumulate: int,
         validation_windows: int,
         workers: int,
-        strands: bool = False,
+        both_strands: bool = False,
     ):
         super().__init__()
         self.training, self.validation, self.tokenizer = training, validation, tokenizer
-        self.batch, self.accumulate, self.workers, self.strands = batch, accumulate, workers, strands
+        self.batch, self.accumulate, self.workers, self.both_strands = batch, accumulate, workers, both_strands
         self.validation_batches = max(1, validation_windows // batch)
 
     def _make(self, number: int) -> Batch:
-        return self.training.batch(number, self.batch, self.tokenizer, self.strands)
+        return self.training.batch(number, self.batch, self.tokenizer, self.both_strands)
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         ranks = self.trainer.world_size
         start = self.trainer.global_step * self.accumulate * ranks + self.trainer.global_rank
-        return DataLoader(_Batches(self._make, start, ranks), batch_size=None, num_workers=self.workers)
+        return DataLoader(BatchStream(self._make, start, ranks), batch_size=None, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader:
         size, numbers = self.batch, range(self.validation_batches)
-        batches = [self.validation.batch(number, size, self.tokenizer, self.strands) for number in numbers]
+        batches = [self.validation.batch(number, size, self.tokenizer, self.both_strands) for number in numbers]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]

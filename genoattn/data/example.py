@@ -8,7 +8,7 @@ from jaxtyping import Int, Int8, UInt8
 from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.mutations import Event
 
-SHOWN, MASKED, REPLACED, KEPT = range(4)
+VISIBLE, MASK, RANDOM, UNCHANGED = range(4)
 """What becomes of a base: shown and not asked for, or asked for behind a mask, behind another token, or as it is."""
 
 
@@ -17,13 +17,13 @@ class Query(NamedTuple):
 
     start: int
     stop: int
-    source: int
+    needle: int
     """The first of the bases that answer it, as many as are asked for, counted from where the context begins."""
-    opposite: bool
+    reverse_strand: bool
     """True where they are on the other strand, and so are to be read as their reverse complement."""
     distance: int
     """Bases from the needle to the query."""
-    rivals: tuple[int, ...] = ()
+    distractors: tuple[int, ...] = ()
     """The first of the bases that would answer it if a near-duplicate of the key were taken for it."""
 
 
@@ -31,21 +31,21 @@ class Example(NamedTuple):
     """One window: what is shown, and what is asked of each of its bases."""
 
     bases: UInt8[np.ndarray, "length"]
-    beside: UInt8[np.ndarray, "wide"] | None
+    reference_window: UInt8[np.ndarray, "wide"] | None
     """The reference laid beside the bases, `reach` bases longer at both ends; None where a task shows no such."""
     targets: dict[str, Int8[np.ndarray, "asked"]]
     """For each output the class (or 0 and 1) of each base, IGNORE where nothing is asked; of the window: one."""
     events: tuple[Event, ...]
     """The mutations in the window, in its own coordinates (0-based, half-open)."""
-    before: UInt8[np.ndarray, "context"] | None = None
+    reference: UInt8[np.ndarray, "context"] | None = None
     """The reference that stands before the bases in the same context, a separator between them."""
-    leads: bool = False
+    sample_first: bool = False
     """True where the bases come first, and `before` after them."""
-    hidden: UInt8[np.ndarray, "length"] | None = None
+    masking: UInt8[np.ndarray, "length"] | None = None
     """SHOWN, MASKED, REPLACED or KEPT for each base."""
     block: tuple[int, int] = (0, 0)
     """Which stretch of the genome it was drawn from: record, and number of the stretch in it."""
-    sites: tuple[tuple[int, int], tuple[int, int]] | None = None
+    allele_spans: tuple[tuple[int, int], tuple[int, int]] | None = None
     """What a verdict on the window looks at: bases [start, stop) of `before`, and of `bases`."""
     distance: Int[np.ndarray, "length"] | None = None
     """How far back each base has its counterpart in `before`, in bases and the separator; -1 where it has none there.
@@ -54,34 +54,34 @@ class Example(NamedTuple):
     """What is asked about other places of the window, in order."""
 
 
-class Framing(NamedTuple):
+class ContextFormat(NamedTuple):
     """What a batch must know of a task: whether the positions of the bases begin anew after `before`, and whether
     tokens are asked for: the hidden ones, each next one, or none."""
 
-    restart: bool = False
-    asks: Literal["", "hidden", "next"] = ""
+    restart_positions: bool = False
+    token_objective: Literal["", "hidden", "next"] = ""
 
 
-PLAIN = Framing()
+DEFAULT_FORMAT = ContextFormat()
 
 
-def other_strand(example: Example) -> Example:
+def reverse_complement_example(example: Example) -> Example:
     """What the other strand shows, read 5' to 3'; the truth about it is not turned and left out."""
 
     def turned(bases: np.ndarray | None) -> np.ndarray | None:
         return None if bases is None else reverse_complement(bases)
 
-    sites = example.sites
-    if sites is not None and example.before is not None:
-        lengths = (len(example.before), len(example.bases))
+    sites = example.allele_spans
+    if sites is not None and example.reference is not None:
+        lengths = (len(example.reference), len(example.bases))
         (one, other) = ((size - stop, size - start) for size, (start, stop) in zip(lengths, sites, strict=True))
         sites = (one, other)
     return Example(
         bases=reverse_complement(example.bases),
-        beside=turned(example.beside),
+        reference_window=turned(example.reference_window),
         targets={},
         events=(),
-        before=turned(example.before),
-        hidden=None if example.hidden is None else example.hidden[::-1],
-        sites=sites,
+        reference=turned(example.reference),
+        masking=None if example.masking is None else example.masking[::-1],
+        allele_spans=sites,
     )

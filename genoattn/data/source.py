@@ -4,65 +4,68 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from genoattn.data.curriculum import Curriculum
-from genoattn.data.dataset import Examples, VariantMaker, WindowMaker
-from genoattn.data.tasks.base import Comparison, Task
-from genoattn.data.tasks.variant_classification import VariantEffect
+from genoattn.data.dataset import ExampleDataset, VariantSampler, WindowSampler
+from genoattn.data.settings import DataSettings
+from genoattn.data.tasks.base import MutationDetection, Task
+from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.genome.intervals import Interval, split_genes
-from genoattn.genome.labelled_variants import Labelled, read_labelled, within
+from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
 from genoattn.genome.sequence_store import Genome, open_genome
-from genoattn.genome.splits import Splits, held_out, sizes, split_blocks, split_records
+from genoattn.genome.splits import Splits, sizes, split_blocks, split_records, test_only
 from genoattn.genome.windows import Windows
 from genoattn.paths import genomes_dir
 
-SHIPPED = ("NCTC8325.fa.gz", ("RN4220.vcf.gz", "N315.vcf.gz"))
+BUNDLED_GENOME = ("NCTC8325.fa.gz", ("RN4220.vcf.gz", "N315.vcf.gz"))
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A genome with its splits, and the VCFs of real mutations of it."""
 
     genome: Genome
     splits: Splits
     vcfs: tuple[Path, ...]
-    labelled: Mapping[str, tuple[Labelled, ...]] = field(default_factory=dict)
+    labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
     """By split, the labelled variants of a task that has such."""
-    known: bool = True
+    trained_on: bool = True
     """False where a saved model was trained on another genome, so that nothing of this one was shown to it."""
 
 
-def open_source(data: DictConfig, task: Task, seed: int, about: Mapping | None = None) -> Source:
+def open_data_source(data: DataSettings, task: Task, seed: int, about: Mapping | None = None) -> DataSource:
     """The genome that the config names, or the one that ships with its VCFs, split for windows of this task.
 
     `about` describes a saved model: what its training held out of this genome is held out, whatever the config says.
     """
     _check_shortest(data, task)
     folder = genomes_dir()
-    fastas = _paths(data.fasta) or [folder / SHIPPED[0]]
+    fastas = _paths(data.fasta) or [folder / BUNDLED_GENOME[0]]
     shipped = data.fasta is None and data.vcf is None
-    vcfs = [folder / name for name in SHIPPED[1]] if shipped else _paths(data.vcf)
+    vcfs = [folder / name for name in BUNDLED_GENOME[1]] if shipped else _paths(data.vcf)
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
     known = about is None or [record.sha256 for record in genome.records] == about["genome"]
-    cut = (data.length, data.split, seed, data.shortest)
+    cut = (data.length, data.split, seed, data.min_length)
     if about is not None and known:
-        cut = (about["length"], about["split"], about["seed"], about.get("shortest"))
-    unseen = about is not None and not known and isinstance(task, Comparison)  # nothing of it is for training
-    splits = held_out(genome.names, genome.lengths, task.span(data.length)) if unseen else divide(genome, task, *cut)
-    source = Source(genome, splits, tuple(vcfs), known=known)
-    return deal(source, task, cut[2], data.length)
+        cut = (about["length"], about["split"], about["seed"], about.get("min_length"))
+    unseen = about is not None and not known and isinstance(task, MutationDetection)  # nothing of it is for training
+    splits = (
+        test_only(genome.names, genome.lengths, task.reference_length(data.length))
+        if unseen
+        else split_genome(genome, task, *cut)
+    )
+    source = DataSource(genome, splits, tuple(vcfs), trained_on=known)
+    return assign_variants_to_splits(source, task, cut[2], data.length)
 
 
-def deal(source: Source, task: Task, seed: int, length: int) -> Source:
+def assign_variants_to_splits(source: DataSource, task: Task, seed: int, length: int) -> DataSource:
     """The same source with the labelled variants of the task, where it has such, dealt out to the splits."""
-    if not isinstance(task, VariantEffect):
+    if not isinstance(task, VariantClassification):
         return source
     genome, splits = source.genome, source.splits
     found, passed_over = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2)
     parts = split_genes(Path(task.split_bed), genome, seed) if task.split_bed else splits[:3]
-    dealt = dict(zip(("train", "validation", "test"), (within(found, part) for part in parts), strict=True))
+    dealt = dict(zip(("train", "validation", "test"), (in_intervals(found, part) for part in parts), strict=True))
     left = len(found) - sum(map(len, dealt.values()))
     passed_over |= {"between the splits": left} if left else {}
     told = ", ".join(f"{name} {len(part):,}" for name, part in dealt.items())
@@ -71,49 +74,55 @@ def deal(source: Source, task: Task, seed: int, length: int) -> Source:
     for name, part in dealt.items():
         if not part:
             raise UserError(f"task.file={task.file} holds no labelled variant for {name}")
-    task.weigh(dealt["train"])
+    task.set_class_weights(dealt["train"])
     return replace(source, labelled=dealt)
 
 
-def examples_of(
-    source: Source, split: str, data: DictConfig, task: Task, seed: int, total: int, curriculum: Curriculum,
+def build_dataset(
+    source: DataSource, split: str, data: DataSettings, task: Task, seed: int, total: int, curriculum: Curriculum,
     both_strands: bool = False,
-) -> Examples:  # fmt: skip
+) -> ExampleDataset:  # fmt: skip
     """Examples of a task for one split (train, validation, test): of its windows, or of its labelled variants."""
-    if isinstance(task, VariantEffect):
-        maker = VariantMaker(source.genome, source.labelled[split], task, both_strands)
-        return Examples(maker, task, data.length, seed, curriculum, total, data.bucket)
-    return window_examples(source, getattr(source.splits, split), data, task, seed, total, curriculum, both_strands)
+    if isinstance(task, VariantClassification):
+        maker = VariantSampler(source.genome, source.labelled[split], task, both_strands)
+        return ExampleDataset(maker, task, data.length, seed, curriculum, total, data.bucket_batches)
+    return build_window_dataset(
+        source, getattr(source.splits, split), data, task, seed, total, curriculum, both_strands
+    )
 
 
-def divide(genome: Genome, task: Task, length: int, split: str, seed: int, shortest: int | None = None) -> Splits:
+def split_genome(
+    genome: Genome, task: Task, length: int, split: str, seed: int, min_length: int | None = None
+) -> Splits:
     """The splits of a genome by `block` or by `record`, for windows of `length` sample bases, or shorter records."""
-    span = task.span(length)
+    span = task.reference_length(length)
     if split == "record":
-        return split_records(genome.names, genome.lengths, span, seed=seed, shortest=shortest)
-    return split_blocks(genome.lengths, span, names=genome.names, shortest=shortest)
+        return split_records(genome.names, genome.lengths, span, seed=seed, min_length=min_length)
+    return split_blocks(genome.lengths, span, names=genome.names, min_length=min_length)
 
 
-def window_examples(
-    source: Source, intervals: tuple[Interval, ...], data: DictConfig, task: Task, seed: int, total: int,
+def build_window_dataset(
+    source: DataSource, intervals: tuple[Interval, ...], data: DataSettings, task: Task, seed: int, total: int,
     curriculum: Curriculum, both_strands: bool = False,
-) -> Examples:  # fmt: skip
+) -> ExampleDataset:  # fmt: skip
     """Examples of a task from windows within intervals."""
-    windows = Windows(source.genome, intervals, task.span(data.length), data.max_unknown, data.shortest)
-    maker = WindowMaker(windows, task, both_strands)
-    return Examples(maker, task, data.length, seed, curriculum, total, data.bucket)
+    windows = Windows(
+        source.genome, intervals, task.reference_length(data.length), data.max_n_fraction, data.min_length
+    )
+    maker = WindowSampler(windows, task, both_strands)
+    return ExampleDataset(maker, task, data.length, seed, curriculum, total, data.bucket_batches)
 
 
-def _check_shortest(data: DictConfig, task: Task) -> None:
-    if data.shortest is None:
+def _check_shortest(data: DataSettings, task: Task) -> None:
+    if data.min_length is None:
         return
-    if not task.elastic:
+    if not task.accepts_short_records:
         raise UserError(
-            f"data.shortest={data.shortest} takes records shorter than a window whole, which task=pretrain can and"
-            f" {type(task).__name__} cannot; leave data.shortest=null"
+            f"data.min_length={data.min_length} takes records shorter than a window whole, which task=pretrain can and"
+            f" {type(task).__name__} cannot; leave data.min_length=null"
         )
-    if data.shortest > data.length:
-        raise UserError(f"data.shortest must be at most data.length ({data.length}), got {data.shortest}")
+    if data.min_length > data.length:
+        raise UserError(f"data.min_length must be at most data.length ({data.length}), got {data.min_length}")
 
 
 def _paths(value: object) -> list[Path]:
@@ -123,7 +132,7 @@ def _paths(value: object) -> list[Path]:
     return [Path(str(one)) for one in ([value] if isinstance(value, str) else list(value))]  # type: ignore[call-overload]
 
 
-def announce(source: Source) -> None:
+def describe_source(source: DataSource) -> None:
     """Say which genome this is and how it was split."""
     genome = source.genome
     counts = sizes(source.splits)

@@ -10,7 +10,7 @@ CHUNK = 256
 """Events that are resampled at once."""
 
 
-class Scored(NamedTuple):
+class ScoredCalls(NamedTuple):
     """Candidates of one kind: all of its events, and every base that no event of any kind touches."""
 
     scores: Float[np.ndarray, "candidates"]
@@ -19,7 +19,7 @@ class Scored(NamedTuple):
 
 
 def resampled_average_precision(
-    scored: Scored, draws: Int[np.ndarray, "resamples windows"]
+    scored: ScoredCalls, draws: Int[np.ndarray, "resamples windows"]
 ) -> Float[np.ndarray, "resamples"]:
     """Average precision of each resample, in which window w counts draws[r, w] times; NaN without any event."""
     kept = scored.scores >= scored.scores[scored.truth].min()
@@ -57,7 +57,7 @@ def resamples(
     return np.array([numbers[block] for block in blocks]), draws
 
 
-def share(
+def resampled_mean(
     hits: Float[np.ndarray, "questions"],
     owners: Int[np.ndarray, "questions"],
     draws: Int[np.ndarray, "draws blocks"],

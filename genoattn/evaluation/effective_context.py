@@ -12,10 +12,10 @@ from torch import Tensor
 from genoattn.data.example import Example
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.models.block import Block
-from genoattn.models.predictor import Parts, context
+from genoattn.models.predictor import Predictor, context_length
 from genoattn.models.sequence_model import SequenceModel
 
-NEAR = 8
+NEAREST_STEPS = 8
 """Bases within which an answer is near a changed base."""
 
 
@@ -23,7 +23,7 @@ ABOVE_NOISE = 3.0
 """Times that a change must be above what an unchanged copy shows, to be told from rounding."""
 
 
-class Seen(NamedTuple):
+class Effects(NamedTuple):
     """How much answers change with a base so many bases to their left, and to their right, window by window.
 
     NaN where a window holds no such pair. Step n is of distances distances[n] up to (not) distances[n + 1].
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
     """The most that an answer of an unchanged copy differs, by rounding alone."""
 
 
-class Curve(NamedTuple):
+class EffectCurve(NamedTuple):
     """The mean change over windows by distance, and the middle 95 % of it over resampled windows."""
 
     distances: Int[np.ndarray, "steps"]
@@ -45,22 +45,24 @@ class Curve(NamedTuple):
     high: Float[np.ndarray, "steps"]
 
 
-def nominal(model: SequenceModel, span: int, overlap: int, strands: bool) -> tuple[int | None, int | None]:
+def theoretical_receptive_field(
+    model: SequenceModel, span: int, overlap: int, strands: bool
+) -> tuple[int | None, int | None]:
     """The farthest bases to the left and to the right that can change an answer; None where nothing bounds them.
 
     `span` is the most bases that a token owns, `overlap` how many after them it reads. Reaches add up over the depth.
     A verdict on the whole window has no bound.
     """
-    if model.verdicts:
+    if model.sequence_heads:
         return None, None
-    parts = [part.sides for part in (model.motif, model.stem) if part is not None]
+    parts = [part.sides for part in (model.stem_conv, model.stem) if part is not None]
     left, right = (max(side) for side in zip((0, 0), *parts, strict=True))
     bound = [True, True]
     for block in model.blocks:
         assert isinstance(block, Block)
-        for one in (block.mix.reach, block.conv and block.conv.sides):
+        for one in (block.attention.receptive_field, block.conv and block.conv.sides):
             left, right = (left + one[0], right + one[1]) if one else (left, right)
-        if block.mix.reach is None:
+        if block.attention.receptive_field is None:
             bound = [False, bound[1] and model.causal]
     # a token is the farthest of its bases: those before what is asked about in its own, and all of the farthest one's
     sides = [side * span + span - 1 + more for side, more in ((left, 0), (right, overlap))]
@@ -77,7 +79,9 @@ def steps(longest: int) -> Int[np.ndarray, "steps"]:
     return every[every <= max(1, longest)]
 
 
-def influence(parts: Parts, examples: Sequence[Example], spots: int, seed: int, strands: bool = False) -> Seen:
+def perturbation_effect(
+    parts: Predictor, examples: Sequence[Example], positions: int, seed: int, strands: bool = False
+) -> Effects:
     """The change of answers with one base of the context, over windows with nothing hidden.
 
     In each window a base at a time is replaced by another, at `spots` places from end to end, and all answers are read:
@@ -90,9 +94,9 @@ def influence(parts: Parts, examples: Sequence[Example], spots: int, seed: int, 
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     noise = 0.0
     for number, whole in enumerate(examples):
-        example = whole._replace(hidden=None)
+        example = whole._replace(masking=None)
         rng = np.random.default_rng([seed, number])
-        places = _spots(example, spots, distances)
+        places = _spots(example, positions, distances)
         copies = [example, *(_changed(example, place, rng) for place in places), example]
         tables = _answers(parts, copies, strands)
         at, before = next(tables)
@@ -108,30 +112,32 @@ def influence(parts: Parts, examples: Sequence[Example], spots: int, seed: int, 
         left, right = (np.stack(side) for side in zip(*found, strict=True))
         rows.append((_mean(left), _mean(right)))
     left, right = (np.stack(side) for side in zip(*rows, strict=True))
-    return Seen(distances, left, right, noise)
+    return Effects(distances, left, right, noise)
 
 
-def curve_of(distances: Int[np.ndarray, "steps"], rows: Float[np.ndarray, "windows steps"], draws: int = 200) -> Curve:
+def curve_of(
+    distances: Int[np.ndarray, "steps"], rows: Float[np.ndarray, "windows steps"], draws: int = 200
+) -> EffectCurve:
     """The mean of windows, and its interval; only distances that some window holds."""
     held = ~np.isnan(rows).all(0)
     kept = rows[:, held]
     chosen = np.random.default_rng(0).integers(len(kept), size=(draws, len(kept)))
     drawn = np.stack([_mean(kept[draw]) for draw in chosen])
     low, high = np.nanquantile(drawn, [0.025, 0.975], axis=0)
-    return Curve(distances[held], _mean(kept), low, high)
+    return EffectCurve(distances[held], _mean(kept), low, high)
 
 
-def both(seen: Seen) -> Float[np.ndarray, "windows steps"]:
+def both(seen: Effects) -> Float[np.ndarray, "windows steps"]:
     """The change with a base on either side, whichever is larger."""
     return np.fmax(seen.left, seen.right)
 
 
-def near(curve: Curve) -> float:
+def nearby_effect(curve: EffectCurve) -> float:
     """The largest change at the nearest distances."""
-    return float(curve.change[curve.distances <= NEAR].max(initial=0.0))
+    return float(curve.change[curve.distances <= NEAREST_STEPS].max(initial=0.0))
 
 
-def effective(curve: Curve, beside: float, threshold: float, noise: float) -> int:
+def effective_context(curve: EffectCurve, beside: float, threshold: float, noise: float) -> int:
     """The largest distance with a change above `threshold` times `beside` and above the noise; 0: there is none."""
     above = curve.change > max(threshold * beside, ABOVE_NOISE * noise)
     return int(curve.distances[above].max(initial=0))
@@ -139,22 +145,22 @@ def effective(curve: Curve, beside: float, threshold: float, noise: float) -> in
 
 def _size(example: Example) -> int:
     """Places of the context: its bases, and the separator where there are two sequences."""
-    return context(example) + (example.before is not None)
+    return context_length(example) + (example.reference is not None)
 
 
 def _lead(example: Example) -> int:
     """The place of its first base."""
-    return 0 if example.before is None or example.leads else len(example.before) + 1
+    return 0 if example.reference is None or example.sample_first else len(example.reference) + 1
 
 
 def _spots(example: Example, count: int, distances: Int[np.ndarray, "steps"]) -> list[int]:
     """Where bases are changed; the separator is none."""
     size, lead = _size(example), _lead(example)
-    separator = len(example.bases) if example.leads else lead - 1
-    if example.sites is None:
+    separator = len(example.bases) if example.sample_first else lead - 1
+    if example.allele_spans is None:
         chosen = np.linspace(0, size - 1, min(count, size)).round().astype(int)
     else:
-        site = lead + example.sites[1][0]
+        site = lead + example.allele_spans[1][0]
         chosen = np.concatenate([site - distances[::-1], site + distances])
     return [place for place in chosen.tolist() if 0 <= place < size and place != separator]
 
@@ -164,9 +170,9 @@ def _changed(example: Example, place: int, rng: np.random.Generator) -> Example:
     at, flip = place - _lead(example), int(rng.integers(1, 4))
     if 0 <= at < len(example.bases):
         return example._replace(bases=_flipped(example.bases, at, flip))
-    assert example.before is not None
-    start = len(example.bases) + 1 if example.leads else 0
-    return example._replace(before=_flipped(example.before, place - start, flip))
+    assert example.reference is not None
+    start = len(example.bases) + 1 if example.sample_first else 0
+    return example._replace(reference=_flipped(example.reference, place - start, flip))
 
 
 def _flipped(bases: UInt8[np.ndarray, "length"], place: int, flip: int) -> UInt8[np.ndarray, "length"]:
@@ -176,11 +182,11 @@ def _flipped(bases: UInt8[np.ndarray, "length"], place: int, flip: int) -> UInt8
 
 
 def _answers(
-    parts: Parts, copies: Sequence[Example], strands: bool
+    parts: Predictor, copies: Sequence[Example], strands: bool
 ) -> Iterator[tuple[Int[np.ndarray, "asked"], Float[np.ndarray, "asked numbers"]]]:
     """For each copy the places of the context that are answered for, in order, and the logits of every output there."""
     done = 0
-    for _, answers in parts.answers(copies, strands):
+    for _, answers in parts.logits(copies, strands):
         for row in range(len(next(iter(answers.values())))):
             example = copies[done]
             lead, length = _lead(example), len(example.bases)
@@ -189,13 +195,13 @@ def _answers(
                 logits = answers[name][row].double()
                 if logits.shape[-1] > 1:
                     logits = logits - logits.mean(-1, keepdim=True)
-                if strands and output.mirror == "gap":
+                if strands and output.strand_symmetry == "between_bases":
                     logits[0] = 0  # nothing lies before the first base, and what stands there is of the other end
                 if output.level == "token":
                     logits = logits[_owners(parts.tokenizer, example)]
                 elif output.level == "window":
-                    assert example.sites is not None
-                    at = np.array([lead + example.sites[1][0]])
+                    assert example.allele_spans is not None
+                    at = np.array([lead + example.allele_spans[1][0]])
                 columns.append(logits[: len(at)].cpu().numpy())
             yield at, np.concatenate(columns, 1)
             done += 1
@@ -203,8 +209,8 @@ def _answers(
 
 def _owners(tokenizer: Tokenizer, example: Example) -> Int[Tensor, "length"]:
     """The token of the context that owns each base of the sample."""
-    starts, length = tokenizer.encode(example.bases).starts, len(example.bases)
-    first = 0 if example.before is None else len(tokenizer.encode(example.before).starts) + 1
+    starts, length = tokenizer.encode(example.bases).token_starts, len(example.bases)
+    first = 0 if example.reference is None else len(tokenizer.encode(example.reference).token_starts) + 1
     return torch.from_numpy(first + np.repeat(np.arange(len(starts)), np.diff(starts, append=length)))
 
 

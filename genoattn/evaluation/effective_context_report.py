@@ -5,24 +5,24 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from genoattn.evaluation.effective_context import Curve, Seen, both, curve_of, effective, near
-from genoattn.evaluation.report import Sheet
+from genoattn.evaluation.effective_context import EffectCurve, Effects, both, curve_of, effective_context, nearby_effect
+from genoattn.evaluation.report import Table
 from genoattn.files import save_figure
 
 FILE = "context.json"
 """Its name in a run folder."""
 
 
-def findings(seen: Seen, bounds: tuple[int | None, int | None], threshold: float) -> dict:
+def summary(seen: Effects, bounds: tuple[int | None, int | None], threshold: float) -> dict:
     """What context.json holds. Distances are bases of the context, a separator being one more.
 
     `nominal` is the farthest base that can change an answer (null: any), `effective` the largest distance at which one
     does, on either side; `curve` is of the larger side, rows of distance, change and the interval over windows.
     """
     whole = curve_of(seen.distances, both(seen))
-    beside = near(whole)
+    beside = nearby_effect(whole)
     sides = {"left": curve_of(seen.distances, seen.left), "right": curve_of(seen.distances, seen.right)}
-    reached = {side: effective(curve, beside, threshold, seen.noise) for side, curve in sides.items()}
+    reached = {side: effective_context(curve, beside, threshold, seen.noise) for side, curve in sides.items()}
     curves = {"curve": whole, **{f"curve_{side}": curve for side, curve in sides.items()}}
     return {
         "nominal": None if None in bounds else max(side for side in bounds if side is not None),
@@ -38,11 +38,11 @@ def findings(seen: Seen, bounds: tuple[int | None, int | None], threshold: float
     }
 
 
-def _rows(curve: Curve) -> list[tuple[int, float, float, float]]:
+def _rows(curve: EffectCurve) -> list[tuple[int, float, float, float]]:
     return list(zip(*(column.tolist() for column in curve), strict=True))
 
 
-def told(found: Mapping, threshold: float) -> str:
+def describe(found: Mapping, threshold: float) -> str:
     """The findings as a sentence."""
     bound = "no bound" if found["nominal"] is None else f"{found['nominal']:,} bases at most"
     return (
@@ -52,7 +52,7 @@ def told(found: Mapping, threshold: float) -> str:
     )
 
 
-def sheet_of(seen: Seen, title: str) -> Sheet:
+def effect_table(seen: Effects, title: str) -> Table:
     """The change at each distance, to the left and to the right, with its interval over windows."""
     sides = [
         {row[0]: f"{row[1]:.2e} [{row[2]:.2e}–{row[3]:.2e}]" for row in _rows(curve_of(seen.distances, side))}
@@ -60,10 +60,10 @@ def sheet_of(seen: Seen, title: str) -> Sheet:
     ]
     held = sorted(set(sides[0]) | set(sides[1]))
     rows = [[f"{int(one):,}", *(side.get(one, "–") for side in sides)] for one in held]
-    return Sheet(title, ("distance (bases)", "to the left [95 %]", "to the right [95 %]"), rows)
+    return Table(title, ("distance (bases)", "to the left [95 %]", "to the right [95 %]"), rows)
 
 
-def plot(seen: Seen, found: Mapping, name: str, file: Path) -> None:
+def plot(seen: Effects, found: Mapping, name: str, file: Path) -> None:
     """Change against distance on both sides, with the nominal and the effective context."""
     figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
     floor = max(seen.noise, 1e-9)

@@ -10,21 +10,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from omegaconf import DictConfig
 
-from genoattn.data.curriculum import Curriculum, Stage
+from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.example import Example
-from genoattn.data.source import Source, window_examples
-from genoattn.data.targets import IGNORE
+from genoattn.data.settings import DataSettings
+from genoattn.data.source import DataSource, build_window_dataset
+from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.base import Task
-from genoattn.data.tasks.language_modeling import behind_masks
+from genoattn.data.tasks.language_modeling import fully_masked
 from genoattn.errors import UserError
-from genoattn.evaluation.base import Contestant, Exam, Outcome
-from genoattn.evaluation.baselines.markov import Choice, Markov, Reading
-from genoattn.evaluation.report import Sheet
+from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.baselines.markov import Choice, MarkovModel, Reading
+from genoattn.evaluation.report import Table
+from genoattn.evaluation.settings import TestSettings
 from genoattn.files import save_figure
 from genoattn.genome.intervals import Interval
-from genoattn.models.predictor import Parts
+from genoattn.models.predictor import Predictor
 
 LEFT, FLANKS = 12, 5
 """The highest orders that are tried: bases before, and bases at each side."""
@@ -45,7 +46,7 @@ class Tally(NamedTuple):
 
 
 @final
-class Language(Exam):
+class LanguageModelEvaluator(Evaluator):
     """Every asked base of every window of the test blocks, all behind masks where the task hides bases.
 
     Nats a base are, where each next token is asked for, those of the token over the bases that it newly tells: the
@@ -54,25 +55,27 @@ class Language(Exam):
     over the bases that it owns. A window's first token is not asked for.
     """
 
-    def __init__(self, source: Source, data: DictConfig, test: DictConfig, task: Task, strands: bool, known: bool):
+    def __init__(
+        self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, strands: bool, known: bool
+    ):
         if strands:
             raise UserError("rc must be none or augment with task=pretrain: what it asks of a token is of one strand")
         self.task, self.resamples = task, test.resamples
         draw = partial(_windows, source=source, data=data, seed=test.seed, task=task)
         self.tested = draw(source.splits.test, test.windows)
         self.held_out = draw(source.splits.validation, test.threshold_windows)
-        self.training = [source.genome.bases(*interval) for interval in source.splits.train]
+        self.training = [source.genome.fetch(*interval) for interval in source.splits.train]
 
-    def hold(self, contestants: Sequence[Contestant]) -> Outcome:
-        parts = contestants[0].parts
+    def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
+        parts = candidates[0].predictor
         tested = [_reading(example, parts) for example in self.tested]
         held_out = [_reading(example, parts) for example in self.held_out]
-        tallies = {one.name: list(_tallies(one.parts, self.tested)) for one in contestants}
+        tallies = {one.name: list(_tallies(one.predictor, self.tested)) for one in candidates}
         rivals: dict[str, Choice] = {}
         for name, order, flanks in (("markov", LEFT, False), ("flanks", FLANKS, True)):
-            if flanks and self.task.framing.asks == "next":
+            if flanks and self.task.context_format.token_objective == "next":
                 continue  # what follows is not to be read
-            model = Markov(self.training, order, flanks)
+            model = MarkovModel(self.training, order, flanks)
             rivals[name] = model.choose(held_out)
             shown = f"{name} (k={rivals[name].order}{' a side' if flanks else ''})"
             tallies[shown] = [_markov_tally(model, rivals[name], reading) for reading in tested]
@@ -81,49 +84,49 @@ class Language(Exam):
         for name, told in tallies.items():
             found = _figures(np.array(told, np.float64), self.resamples)
             key = name.partition(" (")[0]
-            prefix = "test" if name == contestants[0].name else key if key in rivals else f"{key}/test"
+            prefix = "test" if name == candidates[0].name else key if key in rivals else f"{key}/test"
             figures |= {f"{prefix}/{measure}": value for measure, value in found.items()}
             rows.append(_row(name, found))
         figures |= {f"{name}/k": choice.order for name, choice in rivals.items()}
-        bits = {name: figures[f"{key}/bits_per_base"] for name, key in ((one.name, _key(one)) for one in contestants)}
-        title = f"Bits a base by attention={contestants[0].name}, and what counts of the same genome give"
+        bits = {name: figures[f"{key}/bits_per_base"] for name, key in ((one.name, _key(one)) for one in candidates)}
+        title = f"Bits a base by attention={candidates[0].name}, and what counts of the same genome give"
         plots = {"bits_per_base": partial(_plot, rivals, bits)}
-        return Outcome(figures, [Sheet(title, COLUMNS, rows)], plots, {one.key: {} for one in contestants})
+        return EvaluationResult(figures, [Table(title, COLUMNS, rows)], plots, {one.key: {} for one in candidates})
 
 
-def _key(one: Contestant) -> str:
+def _key(one: Candidate) -> str:
     return "test" if one.key == "attention" else f"{one.name.partition(' (')[0]}/test"
 
 
 def _windows(
-    intervals: tuple[Interval, ...], count: int, source: Source, data: DictConfig, seed: int, task: Task
+    intervals: tuple[Interval, ...], count: int, source: DataSource, data: DataSettings, seed: int, task: Task
 ) -> list[Example]:
-    drawn = window_examples(source, intervals, data, task, seed, 1, Curriculum())
-    return [behind_masks(drawn.make(number, Stage(task.rates, data.length))) for number in range(count)]
+    drawn = build_window_dataset(source, intervals, data, task, seed, 1, Curriculum())
+    return [fully_masked(drawn.example(number, CurriculumStage(task.rates, data.length))) for number in range(count)]
 
 
-def _tallies(parts: Parts, examples: Sequence[Example]) -> Iterator[Tally]:
+def _tallies(parts: Predictor, examples: Sequence[Example]) -> Iterator[Tally]:
     """What a model makes of each window."""
     done = 0
-    for batch, answers in parts.answers(examples):
+    for batch, answers in parts.logits(examples):
         for logits, target in zip(answers["token"], batch.targets["token"], strict=True):
-            asked = target != IGNORE
+            asked = target != IGNORE_INDEX
             yield _tally(parts, examples[done], logits[asked].double().cpu(), target[asked].cpu(), asked.cpu().numpy())
             done += 1
 
 
 def _tally(
-    parts: Parts, example: Example, logits: torch.Tensor, target: torch.Tensor, asked: Bool[np.ndarray, "tokens"]
+    parts: Predictor, example: Example, logits: torch.Tensor, target: torch.Tensor, asked: Bool[np.ndarray, "tokens"]
 ) -> Tally:
     logs = logits.log_softmax(-1)
     nats = -logs.gather(-1, target[:, None])[:, 0]
     right = logs.argmax(-1) == target
     whole = float(nats.sum()), int(right.sum()), len(target)
     told = _told(example, parts)
-    if parts.task.framing.asks == "next" and parts.tokenizer.overlap:
+    if parts.task.context_format.token_objective == "next" and parts.tokenizer.overlap:
         return Tally(*whole, whole[0], int(right[: int(told.sum())].sum()), int(told.sum()))
     owned = _spelled(logs, parts, target)
-    if parts.task.framing.asks == "next" or parts.tokenizer.span > 1:
+    if parts.task.context_format.token_objective == "next" or parts.tokenizer.max_token_length > 1:
         return Tally(*whole, whole[0], owned[1], int(told.sum()))
     hidden = np.zeros(len(asked), np.bool_)
     hidden[: len(example.bases)] = told  # an overlapping k-mer is asked for where it only reads a hidden base
@@ -132,9 +135,9 @@ def _tally(
     return Tally(*whole, nats_of_base, right_of_base, int(kept.sum()))
 
 
-def _spelled(logs: torch.Tensor, parts: Parts, target: torch.Tensor) -> tuple[int, int]:
+def _spelled(logs: torch.Tensor, parts: Predictor, target: torch.Tensor) -> tuple[int, int]:
     """Bases that the tokens asked for own, and how many of them the sums over all tokens get right, place by place."""
-    spell = torch.from_numpy(parts.tokenizer.spell()).long()
+    spell = torch.from_numpy(parts.tokenizer.token_bases()).long()
     right = bases = 0
     for column in spell.T:
         likely = logs.exp() @ torch.stack([(column == letter).double() for letter in range(4)], 1)
@@ -144,35 +147,35 @@ def _spelled(logs: torch.Tensor, parts: Parts, target: torch.Tensor) -> tuple[in
     return bases, right
 
 
-def _first_letter(logs: torch.Tensor, parts: Parts, target: torch.Tensor) -> tuple[float, int]:
+def _first_letter(logs: torch.Tensor, parts: Predictor, target: torch.Tensor) -> tuple[float, int]:
     """Nats of the base that each token owns, summed over all tokens that own it, and how many are likeliest."""
-    column = torch.from_numpy(parts.tokenizer.spell()[:, 0]).long()
+    column = torch.from_numpy(parts.tokenizer.token_bases()[:, 0]).long()
     each = torch.stack([logs[:, column == letter].logsumexp(-1) for letter in range(4)], 1)
     true = column[target]
     return float(-each.gather(1, true[:, None]).sum()), int((each.argmax(-1) == true).sum())
 
 
-def _told(example: Example, parts: Parts) -> Bool[np.ndarray, "length"]:
+def _told(example: Example, parts: Predictor) -> Bool[np.ndarray, "length"]:
     """Which bases of a window are asked for."""
     tokenizer, length = parts.tokenizer, len(example.bases)
-    starts = tokenizer.encode(example.bases).starts
-    if parts.task.framing.asks == "next":
+    starts = tokenizer.encode(example.bases).token_starts
+    if parts.task.context_format.token_objective == "next":
         first = tokenizer.overlap + 1 if tokenizer.overlap else int(starts[1]) if len(starts) > 1 else length
         return np.arange(length) >= first
-    hidden = np.zeros(length, np.bool_) if example.hidden is None else example.hidden > 0
-    if tokenizer.span == 1:
+    hidden = np.zeros(length, np.bool_) if example.masking is None else example.masking > 0
+    if tokenizer.max_token_length == 1:
         return hidden
     owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=length))
     return np.isin(owner, owner[hidden])
 
 
-def _reading(example: Example, parts: Parts) -> Reading:
+def _reading(example: Example, parts: Predictor) -> Reading:
     told = _told(example, parts)
-    readable = np.ones(len(told), np.bool_) if parts.task.framing.asks == "next" else ~told
+    readable = np.ones(len(told), np.bool_) if parts.task.context_format.token_objective == "next" else ~told
     return Reading(example.bases, readable, told & (example.bases < 4))
 
 
-def _markov_tally(model: Markov, choice: Choice, reading: Reading) -> Tally:
+def _markov_tally(model: MarkovModel, choice: Choice, reading: Reading) -> Tally:
     likely = list(model.likely(reading, choice.weight))[choice.order]
     letters = reading.bases[reading.asked]
     nats = float(-np.log(likely[np.arange(len(letters)), letters]).sum())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from genoattn.files import write_json, write_text
 
@@ -19,7 +19,7 @@ WIDTH = 1000
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """A table: columns, the first `texts` of them words and the others figures, and rows of cells."""
 
     title: str
@@ -34,8 +34,8 @@ class Sheet:
         console = Console()
         Console(width=None if console.is_terminal else WIDTH).print(self._table())
 
-    def _table(self) -> Table:
-        whole = Table(title=self.title, title_justify="left")
+    def _table(self) -> RichTable:
+        whole = RichTable(title=self.title, title_justify="left")
         for number, column in enumerate(self.columns):
             whole.add_column(column, justify="left" if number < self.texts else "right", overflow="fold")
         before = ""
@@ -57,17 +57,17 @@ class Sheet:
         return "".join(f"| {' | '.join(cell.replace(chr(10), ' ') for cell in line)} |\n" for line in lines)
 
 
-def publish(
-    folder: Path, sheets: Sequence[Sheet], figures: Mapping[str, object], plots: Mapping[str, Callable[[Path], None]]
+def write_report(
+    folder: Path, tables: Sequence[Table], metrics: Mapping[str, object], plots: Mapping[str, Callable[[Path], None]]
 ) -> None:
     """Leave metrics.json, report.md and the plots in a run folder, and print the tables."""
-    write_metrics(folder / "metrics.json", figures)
-    pages = [sheet.markdown() for sheet in sheets]
-    titles = [f"{sheet.title}\n\n" if len(sheets) > 1 else "" for sheet in sheets]
+    write_metrics(folder / "metrics.json", metrics)
+    pages = [sheet.markdown() for sheet in tables]
+    titles = [f"{sheet.title}\n\n" if len(tables) > 1 else "" for sheet in tables]
     write_text(folder / "report.md", "\n".join(title + page for title, page in zip(titles, pages, strict=True)))
     for name, draw in plots.items():
         draw(folder / "plots" / f"{name}.png")
-    for sheet in sheets:
+    for sheet in tables:
         sheet.print()
 
 

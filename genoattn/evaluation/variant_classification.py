@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from omegaconf import DictConfig
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
@@ -22,12 +21,14 @@ from torchmetrics.functional.classification import (
     multiclass_matthews_corrcoef,
 )
 
-from genoattn.data.source import Source
+from genoattn.data.settings import DataSettings
+from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import Task
-from genoattn.data.tasks.variant_classification import VariantEffect
-from genoattn.evaluation.base import Contestant, Exam, Outcome
-from genoattn.evaluation.baselines.logistic_regression import facts, regress
-from genoattn.evaluation.report import Sheet
+from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.baselines.logistic_regression import features, logistic_regression
+from genoattn.evaluation.report import Table
+from genoattn.evaluation.settings import TestSettings
 from genoattn.files import save_figure
 
 MEASURES = ("auroc", "auprc", "accuracy", "f1", "mcc")
@@ -37,25 +38,27 @@ COLUMNS = ("variants", "model", "number", "AUROC [95 %]", "AUPRC [95 %]", "accur
 
 
 @final
-class Classification(Exam):
+class VariantClassificationEvaluator(Evaluator):
     """AUROC and AUPRC are of the second class of two, or of each against the rest of more, averaged.
 
     Of another genome than the one trained on the test split alone is tested too: the regression learns from the rest.
     An interval is the middle 95 % over resampled variants.
     """
 
-    def __init__(self, source: Source, data: DictConfig, test: DictConfig, task: Task, strands: bool, known: bool):
-        assert isinstance(task, VariantEffect)
+    def __init__(
+        self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, strands: bool, known: bool
+    ):
+        assert isinstance(task, VariantClassification)
         self.task, self.strands, self.resamples = task, strands, test.resamples
         self.training, self.tested = source.labelled["train"], source.labelled["test"]
-        show = partial(task.show, source.genome, length=data.length)
+        show = partial(task.window_around, source.genome, length=data.length)
         self.examples = [show(one) for one in self.tested]
         self.taught = [show(one) for one in self.training]
         self.truth = np.array([one.label for one in self.tested])
 
-    def hold(self, contestants: Sequence[Contestant]) -> Outcome:
+    def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
         counts = np.bincount([one.label for one in self.training], minlength=len(self.task.classes))
-        told = {one.name: self._told(one) for one in contestants}
+        told = {one.name: self._told(one) for one in candidates}
         told["logistic"] = self._regressed()
         told["majority"] = np.tile(counts / counts.sum(), (len(self.truth), 1))
         figures: dict[str, int | float] = {}
@@ -64,19 +67,19 @@ class Classification(Exam):
             for name, table in told.items():
                 found = measured(table[chosen], self.truth[chosen], self.resamples)
                 rival = name.partition(" (")[0]
-                prefix = "test" if name == contestants[0].name else f"{rival}/test"
+                prefix = "test" if name == candidates[0].name else f"{rival}/test"
                 prefix += "" if kind == "all" else f"/{kind}"
                 figures |= {f"{prefix}/{measure}": value for measure, value in found.items()}
                 rows.append([kind, name, f"{int(chosen.sum()):,}", *_cells(found)])
-        title = f"Variants told apart by attention={contestants[0].name}"
-        sheets = [Sheet(title, COLUMNS, rows, texts=2), self._confusion(told[contestants[0].name])]
+        title = f"Variants told apart by attention={candidates[0].name}"
+        sheets = [Table(title, COLUMNS, rows, texts=2), self._confusion(told[candidates[0].name])]
         draw: Callable[[Path], None] = partial(_plot, told, self.truth)
-        return Outcome(figures, sheets, {"roc": draw}, {one.key: {} for one in contestants})
+        return EvaluationResult(figures, sheets, {"roc": draw}, {one.key: {} for one in candidates})
 
-    def _told(self, one: Contestant) -> Float[np.ndarray, "variants classes"]:
+    def _told(self, one: Candidate) -> Float[np.ndarray, "variants classes"]:
         tables = [
             answers["class"][:, 0].double().softmax(-1).cpu().numpy()
-            for _, answers in one.parts.answers(self.examples, self.strands)
+            for _, answers in one.predictor.logits(self.examples, self.strands)
         ]
         return np.concatenate(tables)
 
@@ -87,16 +90,18 @@ class Classification(Exam):
             yield from (("snv", snv), ("indel", ~snv))
 
     def _regressed(self) -> Float[np.ndarray, "variants classes"]:
-        taught = np.stack([facts(*pair) for pair in zip(self.training, self.taught, strict=True)])
-        tested = np.stack([facts(*pair) for pair in zip(self.tested, self.examples, strict=True)])
-        return regress(taught, np.array([one.label for one in self.training]), tested, len(self.task.classes))
+        taught = np.stack([features(*pair) for pair in zip(self.training, self.taught, strict=True)])
+        tested = np.stack([features(*pair) for pair in zip(self.tested, self.examples, strict=True)])
+        return logistic_regression(
+            taught, np.array([one.label for one in self.training]), tested, len(self.task.classes)
+        )
 
-    def _confusion(self, table: Float[np.ndarray, "variants classes"]) -> Sheet:
+    def _confusion(self, table: Float[np.ndarray, "variants classes"]) -> Table:
         names = list(self.task.classes)
         truth, said = torch.from_numpy(self.truth), torch.from_numpy(table.argmax(1))
         counts = multiclass_confusion_matrix(said, truth, len(names)).tolist()
         rows = [[name, *(f"{count:,}" for count in row)] for name, row in zip(names, counts, strict=True)]
-        return Sheet("Which class (rows) was called what (columns)", ["class", *names], rows)
+        return Table("Which class (rows) was called what (columns)", ["class", *names], rows)
 
 
 def measured(

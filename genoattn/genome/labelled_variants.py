@@ -16,7 +16,7 @@ from genoattn.genome.vcf import Variant, info_of, read_variants, to_mutation
 COLUMNS = ("chrom", "pos", "ref", "alt")
 
 
-class Labelled(NamedTuple):
+class LabelledVariant(NamedTuple):
     """A change of one record of a genome, and the number of its class."""
 
     record: int
@@ -25,8 +25,8 @@ class Labelled(NamedTuple):
 
 
 def read_labelled(
-    path: Path, label: str, classes: Mapping[str, Sequence[str]], genome: Genome, longest: int
-) -> tuple[list[Labelled], dict[str, int]]:
+    path: Path, label: str, classes: Mapping[str, Sequence[str]], genome: Genome, max_length: int
+) -> tuple[list[LabelledVariant], dict[str, int]]:
     """The variants of a VCF or of a table with a header (tab-separated: chrom, pos from 1, ref, alt, the label; plain
     or gzip), and how many were passed over, by reason, such as alleles of more than `longest` bases.
 
@@ -36,7 +36,7 @@ def read_labelled(
     lengths = dict(zip(genome.names, genome.lengths, strict=True))
     if not path.is_file():
         raise UserError(f"task.file={path} does not exist")
-    found: list[Labelled] = []
+    found: list[LabelledVariant] = []
     passed_over: Counter[str] = Counter()
     table = path.name.lower().removesuffix(".gz").endswith((".tsv", ".txt", ".tab"))
     read = _from_table(path, label, lengths) if table else _from_vcf(path, label, lengths, passed_over)
@@ -44,12 +44,12 @@ def read_labelled(
         if value not in numbers:
             passed_over["without a label" if value is None else f"labelled {value}"] += 1
             continue
-        if max(len(variant.reference), len(variant.alternate)) > longest:
-            passed_over[f"longer than {longest} bases"] += 1
+        if max(len(variant.reference), len(variant.alternate)) > max_length:
+            passed_over[f"longer than {max_length} bases"] += 1
             continue
         record = genome.index(variant.contig)
-        held = genome.bases(record, variant.start, variant.start + len(variant.reference)).tobytes()
-        found.append(Labelled(record, to_mutation(variant, held, path), numbers[value]))
+        held = genome.fetch(record, variant.start, variant.start + len(variant.reference)).tobytes()
+        found.append(LabelledVariant(record, to_mutation(variant, held, path), numbers[value]))
     return found, dict(passed_over)
 
 
@@ -87,7 +87,7 @@ def _from_table(path: Path, label: str, lengths: Mapping[str, int]) -> Iterator[
             yield Variant(contig, int(row["pos"]) - 1, reference, alternate, rows.line_num), value
 
 
-def within(found: Sequence[Labelled], intervals: Sequence[Interval]) -> tuple[Labelled, ...]:
+def in_intervals(found: Sequence[LabelledVariant], intervals: Sequence[Interval]) -> tuple[LabelledVariant, ...]:
     """Those whose first base lies in one of the intervals."""
     by_record: dict[int, list[Interval]] = {}
     for interval in intervals:

@@ -36,8 +36,8 @@ class Event(NamedTuple):
     size: int
     start: int
     stop: int
-    first: int
-    last: int
+    earliest: int
+    latest: int
     reference: int  # first substituted or deleted reference base, or the one before which bases are inserted
 
 
@@ -51,16 +51,16 @@ class Sample(NamedTuple):
     """
 
     bases: UInt8[np.ndarray, "sample"]
-    origin: Int[np.ndarray, "sample"]
+    reference_position: Int[np.ndarray, "sample"]
     substituted: Bool[np.ndarray, "sample"]
     inserted: Bool[np.ndarray, "sample"]
-    missing: Bool[np.ndarray, "sample"]
+    deleted_before: Bool[np.ndarray, "sample"]
     ambiguous_inserted: Bool[np.ndarray, "sample"]
-    ambiguous_missing: Bool[np.ndarray, "sample"]
+    ambiguous_deleted_before: Bool[np.ndarray, "sample"]
     events: tuple[Event, ...]
 
 
-def apply(reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation]) -> Sample:
+def apply_mutations(reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation]) -> Sample:
     """The sample that sorted, non-overlapping mutations make of a reference, and where it differs from it.
 
     Of n bases replaced by m, the first min(n, m) are substitutions where they differ and the rest is one indel. Indels
@@ -88,25 +88,29 @@ def apply(reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutatio
             substituted[start:stop] = b"\1" * size
     return Sample(
         bases=np.frombuffer(bases, np.uint8),
-        origin=np.cumsum(steps),
+        reference_position=np.cumsum(steps),
         substituted=np.frombuffer(substituted, np.bool_),
         inserted=np.frombuffer(inserted, np.bool_),
-        missing=np.frombuffer(missing, np.bool_),
+        deleted_before=np.frombuffer(missing, np.bool_),
         ambiguous_inserted=np.frombuffer(may_insert, np.bool_),
-        ambiguous_missing=np.frombuffer(may_miss, np.bool_),
+        ambiguous_deleted_before=np.frombuffer(may_miss, np.bool_),
         events=tuple(events),
     )
 
 
-def splice(reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation]) -> UInt8[np.ndarray, "sample"]:
+def mutated_sequence(
+    reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation]
+) -> UInt8[np.ndarray, "sample"]:
     """The bases alone that `apply` gives."""
     letters = reference.tobytes()
     return np.frombuffer(_splice(letters, _pieces(letters, mutations)), np.uint8)
 
 
-def moved(event: Event, by: int) -> Event:
+def shifted(event: Event, by: int) -> Event:
     """The event `by` bases further on in the sample."""
-    return event._replace(start=event.start + by, stop=event.stop + by, first=event.first + by, last=event.last + by)
+    return event._replace(
+        start=event.start + by, stop=event.stop + by, earliest=event.earliest + by, latest=event.latest + by
+    )
 
 
 def _pieces(letters: bytes, mutations: Iterable[Mutation]) -> list[Mutation]:
@@ -196,7 +200,7 @@ def _roll_right(text: bytes | bytearray, start: int, size: int, ceiling: int) ->
     return start
 
 
-def cut(sample: Sample, start: int, stop: int) -> Sample:
+def slice_sample(sample: Sample, start: int, stop: int) -> Sample:
     """Sample bases [start, stop) with their truth; an event belongs to the window that holds its first base."""
     stop = min(stop, len(sample.bases))
     arrays = (array[start:stop] for array in sample[:-1])
@@ -205,8 +209,8 @@ def cut(sample: Sample, start: int, stop: int) -> Sample:
         event._replace(
             start=event.start - start,
             stop=min(event.stop, stop) - start,
-            first=max(event.first, start) - start,
-            last=min(event.last, stop) - start,
+            earliest=max(event.earliest, start) - start,
+            latest=min(event.latest, stop) - start,
         )
         for event in sample.events[begin:end]
     )

@@ -122,7 +122,7 @@ class Genome:
     """The records of a genome, read from a memory-mapped file; a pickled genome is only the address of its store."""
 
     folder: Path
-    soft_mask: str  # "use": lower case is like any base; "hide": lower case is unknown
+    soft_mask: str  # "keep": lower case is like any base; "mask": lower case is unknown
     records: tuple[GenomeRecord, ...] = field(repr=False)
     stored: UInt8[np.ndarray, "total"] = field(repr=False)
 
@@ -148,12 +148,12 @@ class Genome:
             raise UserError(f"the genome holds no record {name!r}; the nearest name is {near[0]!r}")
         return self._numbers[name]
 
-    def bases(self, record: int, start: int, stop: int) -> UInt8[np.ndarray, "length"]:
+    def fetch(self, record: int, start: int, stop: int) -> UInt8[np.ndarray, "length"]:
         """Codes 0..14 of the bases start..stop of a record (0-based, half-open), in memory of their own."""
         window = self._window(record, start, stop)
         if self.records[record].masked == 0:
             return window.copy()
-        if self.soft_mask == "use":
+        if self.soft_mask == "keep":
             return window & ~SOFT
         # Soft codes stand above N, the highest plain one. A full array, because numpy is ten times slower on a scalar.
         return np.minimum(window, np.full_like(window, UNKNOWN))
@@ -185,12 +185,12 @@ def _reopen(folder: Path, soft_mask: str) -> Genome:
     return genome
 
 
-def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str = "use") -> Genome:
+def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str = "keep") -> Genome:
     """The genome in these files, in this order: encoded into the cache the first time, only mapped after that.
 
-    The cache is $GENOATTN_CACHE, or ~/.cache/genoattn. `soft_mask` says what lower case means: "use" or "hide" it.
+    The cache is $GENOATTN_CACHE, or ~/.cache/genoattn. `soft_mask` says what lower case means: "keep" or "mask" it.
     """
-    if soft_mask not in ("use", "hide"):
+    if soft_mask not in ("keep", "mask"):
         raise UserError(f"data.soft_mask must be 'use' or 'hide', got {soft_mask!r}")
     if not paths:
         raise UserError("data.fasta names no file; expected at least one")
@@ -291,7 +291,7 @@ def _install(work: Path, folder: Path) -> None:
             os.rename(work, folder)
             return
         except OSError as error:
-            if _load(folder, "use") is not None:
+            if _load(folder, "keep") is not None:
                 return
             if attempt == 9 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

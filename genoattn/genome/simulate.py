@@ -50,7 +50,7 @@ class Rates:
         return self.snv / total, (self.snv + self.mnv) / total, (self.snv + self.mnv + self.insertion) / total
 
 
-def plant(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.random.Generator) -> list[Mutation]:
+def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.random.Generator) -> list[Mutation]:
     """Random mutations in order, on A, C, G and T only, with at least one untouched base between any two.
 
     Each base begins an event with probability `rate`; an event that would touch the one before it, or a letter that is

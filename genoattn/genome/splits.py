@@ -17,7 +17,7 @@ class Splits(NamedTuple):
     train: tuple[Interval, ...]
     validation: tuple[Interval, ...]
     test: tuple[Interval, ...]
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def split_blocks(
@@ -27,7 +27,7 @@ def split_blocks(
     validation: float = 0.1,
     test: float = 0.1,
     names: Sequence[str] = (),
-    shortest: int | None = None,
+    min_length: int | None = None,
 ) -> Splits:
     """Cuts every record into cycles of train, validation and test blocks with a window's gap between any two.
 
@@ -38,7 +38,7 @@ def split_blocks(
     names = names or [f"number {number + 1}" for number in range(len(lengths))]
     _check_fractions(validation, test)
     _check_longest(names, lengths, window)
-    least = min(shortest or window, window)
+    least = min(min_length or window, window)
     parts: tuple[list[Interval], ...] = ([], [], [])
     for record, length in enumerate(lengths):
         count = next((c for c in range(cycles, 0, -1) if _fits(length, window, c, validation, test)), 0)
@@ -83,7 +83,7 @@ def split_records(
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
-    shortest: int | None = None,
+    min_length: int | None = None,
 ) -> Splits:
     """Gives whole records to test and validation while they fit in their fraction, the rest to train.
 
@@ -111,13 +111,13 @@ def split_records(
             fullest = max(parts.values(), key=len)
             part.append(min(fullest, key=lambda record: lengths[record]))
             fullest.remove(part[0])
-    least = min(shortest or window, window)
+    least = min(min_length or window, window)
     parts["train"] += [record for record, length in enumerate(lengths) if least <= length < window]
     whole = {name: tuple(Interval(r, 0, lengths[r]) for r in sorted(part)) for name, part in parts.items()}
     return Splits(whole["train"], whole["validation"], whole["test"], _too_short(names, lengths, least))
 
 
-def held_out(names: Sequence[str], lengths: Sequence[int], window: int) -> Splits:
+def test_only(names: Sequence[str], lengths: Sequence[int], window: int) -> Splits:
     """Every record of a window or more for the test as a whole (and for validation), none for training."""
     _check_longest(names, lengths, window)
     whole = tuple(Interval(record, 0, length) for record, length in enumerate(lengths) if length >= window)
@@ -127,7 +127,7 @@ def held_out(names: Sequence[str], lengths: Sequence[int], window: int) -> Split
 def sizes(splits: Splits) -> dict[str, int]:
     """Bases in each split, and how many records were passed over."""
     bases = {name: sum(interval.length for interval in getattr(splits, name)) for name in Splits._fields[:3]}
-    return bases | {"passed_over": len(splits.passed_over)}
+    return bases | {"passed_over": len(splits.skipped)}
 
 
 def _check_fractions(validation: float, test: float) -> None:

@@ -10,12 +10,12 @@ from jaxtyping import UInt8
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import COMPLEMENT, reverse_complement
-from genoattn.genome.mutations import Event, Mutation, Sample, apply
+from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations
 
 _INVERSION, _TANDEM, _REPEAT = range(3)
 
 
-class Change(NamedTuple):
+class StructuralVariant(NamedTuple):
     """What becomes of reference bases [start, stop): all of them are inverted, or copied right behind themselves; or
     they are a short tandem repeat that gains (expansion) or loses (contraction) `size` bases.
     """
@@ -25,11 +25,11 @@ class Change(NamedTuple):
     stop: int
     size: int
 
-    def turned(self, length: int) -> "Change":
+    def on_reverse_strand(self, length: int) -> "StructuralVariant":
         """The same change as the other strand of a reference of `length` bases shows it."""
         return self._replace(start=length - self.stop, stop=length - self.start)
 
-    def moved(self, by: int) -> "Change":
+    def shifted(self, by: int) -> "StructuralVariant":
         """The same change, so many bases further on."""
         return self._replace(start=self.start + by, stop=self.stop + by)
 
@@ -44,7 +44,7 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Structure:
+class StructuralRates:
     """How often and how to rearrange: events a base of each kind, whatever the rate of small mutations, and sizes.
 
     Inversions and tandem duplications are `shortest` to `longest` bases long, each size equally likely. A short tandem
@@ -81,9 +81,9 @@ class Structure:
         """Events a base of all kinds."""
         return self.inversion + self.tandem + self.repeat
 
-    def plant(
+    def simulate(
         self, reference: UInt8[np.ndarray, "reference"], rng: np.random.Generator
-    ) -> tuple[UInt8[np.ndarray, "reference"], list[Change]]:
+    ) -> tuple[UInt8[np.ndarray, "reference"], list[StructuralVariant]]:
         """Random changes in order, on A, C, G and T only, an untouched base between any two and at both ends.
 
         The reference comes back with a tandem repeat written over it wherever one is to change: a genome has few of
@@ -96,10 +96,10 @@ class Structure:
         kinds = rng.choice(list(rates), len(starts), p=np.array(list(rates.values())) / self.rate)
         sizes = rng.integers(self.shortest, self.longest + 1, len(starts))
         reference = reference.copy()
-        changes: list[Change] = []
+        changes: list[StructuralVariant] = []
         free = 1
         for start, kind, size in zip(starts.tolist(), kinds.tolist(), sizes.tolist(), strict=True):
-            change = Change("inversion" if kind == _INVERSION else "duplication", start, start + size, size)
+            change = StructuralVariant("inversion" if kind == _INVERSION else "duplication", start, start + size, size)
             letters = b""
             if kind == _REPEAT:
                 change, letters = self._repeat(start, rng)
@@ -111,16 +111,16 @@ class Structure:
             free = change.stop + 1
         return reference, changes
 
-    def _repeat(self, start: int, rng: np.random.Generator) -> tuple[Change, bytes]:
+    def _repeat(self, start: int, rng: np.random.Generator) -> tuple[StructuralVariant, bytes]:
         """A repeat that is to change, and its letters before it does."""
         unit, units = int(rng.integers(1, self.unit + 1)), int(rng.integers(1, self.units + 1))
         copies = units + 2 + int(rng.integers(0, 2 * self.units + 1))
         letters = rng.integers(0, 4, unit, dtype=np.uint8).tobytes() * copies
         kind = "expansion" if rng.random() < 0.5 else "contraction"
-        return Change(kind, start, start + unit * copies, unit * units), letters
+        return StructuralVariant(kind, start, start + unit * copies, unit * units), letters
 
 
-def clear(mutations: Sequence[Mutation], changes: Sequence[Change]) -> list[Mutation]:
+def drop_overlapping(mutations: Sequence[Mutation], changes: Sequence[StructuralVariant]) -> list[Mutation]:
     """The mutations (in order) that neither lie in nor touch a change (in order)."""
     kept: list[Mutation] = []
     number = 0
@@ -132,8 +132,8 @@ def clear(mutations: Sequence[Mutation], changes: Sequence[Change]) -> list[Muta
     return kept
 
 
-def rearrange(
-    reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation], changes: Sequence[Change]
+def apply_structural(
+    reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation], changes: Sequence[StructuralVariant]
 ) -> Sample:
     """The sample that mutations and changes make, all in order, none touching another, each told by one event.
 
@@ -144,7 +144,7 @@ def rearrange(
     changes nothing is no event.
     """
     if not changes:
-        return apply(reference, mutations)
+        return apply_mutations(reference, mutations)
     named = [(mutation, "") for mutation in mutations]
     named += [(change.mutation(reference), change.kind) for change in changes if change.kind != "inversion"]
     named.sort(key=lambda one: one[0][:2])
@@ -163,7 +163,7 @@ def rearrange(
     return _joined(parts)
 
 
-def _tightened(reference: np.ndarray, inversion: Change) -> tuple[int, int]:
+def _tightened(reference: np.ndarray, inversion: StructuralVariant) -> tuple[int, int]:
     """Without the bases at both ends that pair with each other, and are the same after it."""
     start, stop = inversion.start, inversion.stop
     while start < stop and reference[start] == COMPLEMENT[reference[stop - 1]]:
@@ -174,26 +174,28 @@ def _tightened(reference: np.ndarray, inversion: Change) -> tuple[int, int]:
 def _part(reference: np.ndarray, start: int, stop: int, named: list[tuple[Mutation, str]]) -> Sample:
     """What becomes of reference bases [start, stop) between two inversions."""
     moved = [Mutation(one.start - start, one.stop - start, one.inserted) for one, _ in named]
-    sample = apply(reference[start:stop], moved)
+    sample = apply_mutations(reference[start:stop], moved)
     events = (
         event._replace(kind=kind or event.kind, reference=event.reference + start)
         for event, (_, kind) in zip(sample.events, named, strict=True)
     )
-    return sample._replace(origin=sample.origin + start, events=tuple(events))
+    return sample._replace(reference_position=sample.reference_position + start, events=tuple(events))
 
 
 def _inverted(reference: np.ndarray, start: int, stop: int) -> Sample:
     size = stop - start
     event = Event("inversion", size, 0, size, 0, size, start)
-    same = apply(reverse_complement(reference[start:stop]), [])  # in itself nothing is changed
-    return same._replace(origin=stop - 1 - same.origin, events=(event,))
+    same = apply_mutations(reverse_complement(reference[start:stop]), [])  # in itself nothing is changed
+    return same._replace(reference_position=stop - 1 - same.reference_position, events=(event,))
 
 
 def _joined(parts: list[Sample]) -> Sample:
     arrays = [np.concatenate(columns) for columns in zip(*(part[:-1] for part in parts), strict=True)]
     offsets = np.cumsum([0, *(len(part.bases) for part in parts)]).tolist()
     events = [
-        event._replace(start=event.start + by, stop=event.stop + by, first=event.first + by, last=event.last + by)
+        event._replace(
+            start=event.start + by, stop=event.stop + by, earliest=event.earliest + by, latest=event.latest + by
+        )
         for part, by in zip(parts, offsets, strict=False)
         for event in part.events
     ]
@@ -207,9 +209,9 @@ def _widened(bases: np.ndarray, events: list[Event], number: int) -> Event:
     if event.kind != "inversion":
         return event
     before, after = events[number - 1] if number else None, events[number + 1] if number + 1 < len(events) else None
-    left = event.start if before is None else event.start - (before.last + 1)
-    right = len(bases) - event.stop if after is None else after.first - 1 - event.stop
+    left = event.start if before is None else event.start - (before.latest + 1)
+    right = len(bases) - event.stop if after is None else after.earliest - 1 - event.stop
     by = 0
     while by < min(left, right) and bases[event.start - 1 - by] == COMPLEMENT[bases[event.stop + by]]:
         by += 1
-    return event._replace(first=event.start - by, last=event.stop + by)
+    return event._replace(earliest=event.start - by, latest=event.stop + by)

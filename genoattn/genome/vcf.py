@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import ENCODE, ILLEGAL, LETTERS, encode_bases
-from genoattn.genome.mutations import Mutation, splice
+from genoattn.genome.mutations import Mutation, mutated_sequence
 
 _CODES = ENCODE.tobytes()
 
@@ -140,7 +140,7 @@ def consensus(
     reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation]
 ) -> UInt8[np.ndarray, "consensus"]:
     """The contig with its mutations applied: what `bcftools consensus` writes for it."""
-    return splice(reference, mutations)
+    return mutated_sequence(reference, mutations)
 
 
 def _records(path: Path) -> Iterator[pysam.VariantRecord]:

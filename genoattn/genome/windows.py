@@ -25,17 +25,17 @@ class Windows:
         genome: Genome,
         intervals: Sequence[Interval],
         length: int,
-        max_unknown: float = 0.5,
-        shortest: int | None = None,
+        max_n_fraction: float = 0.5,
+        min_length: int | None = None,
     ):
-        if not 0 <= max_unknown <= 1:
-            raise UserError(f"data.max_unknown must lie within 0 and 1, got {max_unknown}")
+        if not 0 <= max_n_fraction <= 1:
+            raise UserError(f"data.max_n_fraction must lie within 0 and 1, got {max_n_fraction}")
         self.genome = genome
-        least = min(shortest or length, length)
+        least = min(min_length or length, length)
         self.intervals = tuple(interval for interval in intervals if interval.length >= least)
         self.length = length
-        self.max_unknown = max_unknown
-        self.passed_over = 0
+        self.max_n_fraction = max_n_fraction
+        self.skipped = 0
         if length < 1 or not self.intervals:
             raise UserError(
                 f"no block of the genome holds a window of {length} bases (data.length and the flanks of the task);"
@@ -56,7 +56,7 @@ class Windows:
                 return window
         raise UserError(
             f"{_TRIES} windows of {self.length} bases were drawn and each is more than"
-            f" {self.max_unknown:.0%} N; use a genome with known bases or raise data.max_unknown"
+            f" {self.max_n_fraction:.0%} N; use a genome with known bases or raise data.max_n_fraction"
         )
 
     def tile(self, stride: int) -> list[Interval]:
@@ -73,11 +73,11 @@ class Windows:
     def _is_known(self, window: Interval) -> bool:
         record = self.genome.records[window.record]
         # Most records hold nothing that could be unknown, and need not be read for that.
-        if record.unknown == 0 and (record.masked == 0 or self.genome.soft_mask == "use"):
+        if record.unknown == 0 and (record.masked == 0 or self.genome.soft_mask == "keep"):
             return True
-        unknown = np.count_nonzero(self.genome.bases(*window) == UNKNOWN)
-        known = unknown <= self.max_unknown * window.length
-        self.passed_over += not known
+        unknown = np.count_nonzero(self.genome.fetch(*window) == UNKNOWN)
+        known = unknown <= self.max_n_fraction * window.length
+        self.skipped += not known
         return bool(known)
 
 

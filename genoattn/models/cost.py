@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from genoattn.models.block import Block
-from genoattn.models.pair_stem import TILE, PairStem
+from genoattn.models.pair_stem import TILE, AlignmentStem
 from genoattn.models.sequence_model import SequenceModel
 
 
-def predicted(model: SequenceModel, length: int) -> dict[str, int]:
+def predicted_cost(model: SequenceModel, length: int) -> dict[str, int]:
     """Parameters of the model, and FLOPs (forward, one window) and state of all its attention layers."""
     # Of the blocks alone: a layer may hold others, and counts them.
-    layers = [block.mix for block in model.blocks if isinstance(block, Block)]
+    layers = [block.attention for block in model.blocks if isinstance(block, Block)]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "attention_flops": sum(layer.flops(length) for layer in layers),
@@ -24,7 +24,7 @@ def predicted(model: SequenceModel, length: int) -> dict[str, int]:
     }
 
 
-def forget_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
     """Have `peak_bytes` begin at what is held now; where the system has no means to, it goes on from all that was."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -60,14 +60,14 @@ def model_flops(model: SequenceModel, tokens: int) -> int:
     """
     dim = model.embed.embedding_dim
     total = sum(_block_flops(block, tokens) for block in _blocks(model))
-    if model.motif is not None:
-        total += 2 * tokens * model.motif.weight.weight.numel()
+    if model.stem_conv is not None:
+        total += 2 * tokens * model.stem_conv.weight.weight.numel()
     if model.stem is not None:
         total += _stem_flops(model.stem, tokens)
-    if model.head is not None:
-        total += 2 * tokens * model.head.weight.numel()
-    if model.verdict is not None:  # both sites are weighted sums of all tokens
-        total += 4 * tokens * dim + 2 * model.verdict.weight.numel()
+    if model.token_head is not None:
+        total += 2 * tokens * model.token_head.weight.numel()
+    if model.sequence_head is not None:  # both sites are weighted sums of all tokens
+        total += 4 * tokens * dim + 2 * model.sequence_head.weight.numel()
     return total
 
 
@@ -78,14 +78,14 @@ def _blocks(model: SequenceModel) -> list[Block]:
 def _block_flops(block: Block, tokens: int) -> int:
     weights = [one.weight.numel() for one in block.mlp if isinstance(one, nn.Linear)]
     weights += [] if block.conv is None else [block.conv.weight.weight.numel()]
-    return block.mix.flops(tokens) + 2 * tokens * sum(weights)
+    return block.attention.flops(tokens) + 2 * tokens * sum(weights)
 
 
-def _stem_flops(stem: PairStem, tokens: int) -> int:
+def _stem_flops(stem: AlignmentStem, tokens: int) -> int:
     """The dot plot as a vector, the products of tiles that smooth it, and the alignment and both frames as vectors."""
     total = 2 * tokens * stem.matches.weight.numel()
     if stem.filters:
-        shifts, kernel = 2 * stem.reach + 1, stem.smooth.shape[1]
+        shifts, kernel = 2 * stem.max_shift + 1, stem.smooth.shape[1]
         tiles = -(-tokens // TILE)
         total += 2 * tiles * TILE * stem.filters * (TILE + kernel - 1) * shifts
         total += 2 * tokens * (stem.aligned.weight.numel() + stem.framed.weight.numel())

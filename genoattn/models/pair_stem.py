@@ -18,7 +18,7 @@ TILE = 64
 
 
 @final
-class PairStem(nn.Module):
+class AlignmentStem(nn.Module):
     """Embeds sample base i with reference base i, and with its matches at reference bases i - reach … i + reach.
 
     The matches form a dot plot: one row a sample base, one diagonal a shift. Each of `filters` learned filters,
@@ -29,16 +29,20 @@ class PairStem(nn.Module):
     all there is.
     """
 
-    def __init__(self, dim: int, vocabulary: int, reach: int, filters: int, kernel: int, causal: bool):
+    def __init__(self, dim: int, vocabulary_size: int, max_shift: int, filters: int, kernel: int, causal: bool):
         super().__init__()
         if filters < 0 or filters == 1:
-            raise UserError(f"model.filters must be 0 (no alignment) or at least 2 (left and right), got {filters}")
+            raise UserError(
+                f"model.alignment_filters must be 0 (no alignment) or at least 2 (left and right), got {filters}"
+            )
         if kernel < 3 or kernel % 2 == 0:
-            raise UserError(f"model.kernel must be odd, so that it has a centre, and at least 3, got {kernel}")
-        self.reach, self.filters = reach, filters
+            raise UserError(
+                f"model.alignment_kernel must be odd, so that it has a centre, and at least 3, got {kernel}"
+            )
+        self.max_shift, self.filters = max_shift, filters
         self.sides = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
-        shifts, near = 2 * reach + 1, 2 * NEIGHBOURS + 1
-        self.reference = nn.Embedding(vocabulary, dim)
+        shifts, near = 2 * max_shift + 1, 2 * NEIGHBOURS + 1
+        self.reference = nn.Embedding(vocabulary_size, dim)
         self.matches = nn.Linear(shifts, dim, bias=False)
         if filters:
             self.smooth = nn.Parameter(_smoothers(filters, kernel, self.sides[0]))
@@ -48,14 +52,16 @@ class PairStem(nn.Module):
     def forward(
         self,
         ids: Integer[Tensor, "batch length"],
-        beside: Integer[Tensor, "batch wide"],
-        keep: Bool[Tensor, "batch length"] | None,
+        reference_window: Integer[Tensor, "batch wide"],
+        padding_mask: Bool[Tensor, "batch length"] | None,
     ) -> Float[Tensor, "batch length dim"]:
         length = ids.shape[1]
-        reference = beside[:, self.reach : self.reach + length]
-        match = beside[:, : length + 2 * self.reach].unfold(1, 2 * self.reach + 1, 1) == ids[..., None]
-        if keep is not None:
-            match = match & keep[..., None]
+        reference = reference_window[:, self.max_shift : self.max_shift + length]
+        match = (
+            reference_window[:, : length + 2 * self.max_shift].unfold(1, 2 * self.max_shift + 1, 1) == ids[..., None]
+        )
+        if padding_mask is not None:
+            match = match & padding_mask[..., None]
         match = match.to(self.matches.weight.dtype)
         x = self.reference(reference.int()) + self.matches(match)
         if not self.filters:

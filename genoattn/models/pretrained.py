@@ -9,27 +9,27 @@ import torch
 from jaxtyping import Float, UInt8
 
 from genoattn.data.batch import Batch, collate
-from genoattn.data.example import MASKED, SHOWN, Example
-from genoattn.data.targets import OUTPUTS
-from genoattn.data.tasks.base import Comparison
-from genoattn.data.tasks.variant_classification import VariantEffect
+from genoattn.data.example import MASK, VISIBLE, Example
+from genoattn.data.targets import MUTATION_OUTPUTS
+from genoattn.data.tasks.base import MutationDetection
+from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import LETTERS, UNKNOWN, encode_bases
 from genoattn.genome.mutations import Sample
 from genoattn.genome.windows import tiles
-from genoattn.models.build import load
+from genoattn.models.build import load_predictor
 from genoattn.models.checkpoint import find_model, read_description
-from genoattn.models.predictor import Parts, layout
+from genoattn.models.predictor import Predictor, token_layout
 
 Bases: TypeAlias = str | bytes | np.ndarray
 """IUPAC letters in either case, or codes 0..14 as uint8."""
 
 
-ANCHOR = 32
+SEED_LENGTH = 32
 """Bases by which a window of a sample is laid beside the reference."""
 
 
-class Call(NamedTuple):
+class MutationCall(NamedTuple):
     """A mutation found: sample bases [start, stop), 0-based; start == stop where bases are gone before `start`."""
 
     kind: Literal["substitution", "insertion", "deletion"]
@@ -38,19 +38,23 @@ class Call(NamedTuple):
     score: float
 
 
-def open_model(path: Path) -> "Model":
+def load(path: Path) -> "PretrainedModel":
     """The model in a run folder or its model/ folder."""
     home = find_model(path)
     about = read_description(home)
-    return Model(load(home, about), about)
+    return PretrainedModel(load_predictor(home, about), about)
 
 
 @final
-class Model:
+class PretrainedModel:
     """A tokenizer, a task and trained weights; both strands are averaged where training said so."""
 
-    def __init__(self, parts: Parts, about: dict):
-        self.parts, self.strands, self.length = parts, about["rc"] in ("average", "equivariant"), about["length"]
+    def __init__(self, parts: Predictor, about: dict):
+        self.predictor, self.both_strands, self.length = (
+            parts,
+            about["reverse_complement"] in ("average", "equivariant"),
+            about["length"],
+        )
         self.thresholds: dict[str, float] = about["kept"].get("thresholds", {})
 
     def embed(self, sequences: Sequence[Bases]) -> list[Float[np.ndarray, "length dim"]]:
@@ -60,24 +64,30 @@ class Model:
         """
         if isinstance(sequences, (str, bytes)):
             raise UserError("embed takes a list of sequences, got one; write [sequence]")
-        model, tokenizer, task = self.parts.model.eval(), self.parts.tokenizer, self.parts.task
+        model, tokenizer, task = self.predictor.model.eval(), self.predictor.tokenizer, self.predictor.task
         made = []
         for sequence in sequences:
             bases = _codes(sequence, "a sequence")
-            example = self._example(bases, bases) if isinstance(task, Comparison) else Example(bases, None, {}, ())
-            if isinstance(task, VariantEffect):
-                example = example._replace(before=bases)
-            batch = collate([example], tokenizer, None, task.framing, 0, self.strands)
+            example = (
+                self._example(bases, bases) if isinstance(task, MutationDetection) else Example(bases, None, {}, ())
+            )
+            if isinstance(task, VariantClassification):
+                example = example._replace(reference=bases)
+            batch = collate([example], tokenizer, None, task.context_format, 0, self.both_strands)
             with torch.no_grad():
                 table = self._vectors(model, batch)
-                if batch.other is not None:
-                    table = (table + self._vectors(model, batch.other).flip(0)) / 2
+                if batch.reverse_complement is not None:
+                    table = (table + self._vectors(model, batch.reverse_complement).flip(0)) / 2
             made.append(table.float().numpy())
         return made
 
     def _vectors(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        features = model.features(batch.ids, batch.beside, layout(batch))[0]  # type: ignore[operator]
-        return features if batch.places is None else features[batch.places[0] // self.parts.tokenizer.span]
+        features = model.features(batch.ids, batch.reference_window, token_layout(batch))[0]  # type: ignore[operator]
+        return (
+            features
+            if batch.base_to_answer is None
+            else features[batch.base_to_answer[0] // self.predictor.tokenizer.max_token_length]
+        )
 
     def score(self, reference: Bases, sample: Bases) -> Float[np.ndarray, "length 3"]:
         """Probabilities of a substitution, an insertion and a deletion (before it) for each base of one window.
@@ -85,7 +95,7 @@ class Model:
         Both sequences begin at the same place.
         """
         example = self._example(_codes(reference, "the reference"), _codes(sample, "the sample"))
-        return next(self.parts.by_base([example], OUTPUTS, self.strands))
+        return next(self.predictor.probabilities_per_base([example], MUTATION_OUTPUTS, self.both_strands))
 
     def likelihood(self, sequence: Bases) -> Float[np.ndarray, "length"]:
         """The natural logarithm of each base's probability, by a language model; NaN where none is asked for.
@@ -93,27 +103,27 @@ class Model:
         A causal model tells a token from those before it, a masked one from those around it, each hidden in turn: a
         token's logarithm stands at its first base, and 0 at the others that it owns.
         """
-        task, tokenizer = self.parts.task, self.parts.tokenizer
-        if task.exam != "language":
+        task, tokenizer = self.predictor.task, self.predictor.tokenizer
+        if task.evaluator != "language":
             raise UserError(
                 f"this model was trained for {type(task).__name__}, which tells no likelihood of a sequence"
             )
         bases = _codes(sequence, "the sequence")
-        starts = tokenizer.encode(bases).starts
-        if task.framing.asks == "next":
+        starts = tokenizer.encode(bases).token_starts
+        if task.context_format.token_objective == "next":
             examples = [Example(bases, None, {}, ())]
         else:
-            hidden = np.full((len(starts), len(bases)), SHOWN, np.uint8)
+            hidden = np.full((len(starts), len(bases)), VISIBLE, np.uint8)
             for row, start, stop in zip(hidden, starts, [*starts[1:], len(bases)], strict=True):
-                row[start:stop] = MASKED
-            examples = [Example(bases, None, {}, (), hidden=row) for row in hidden]
+                row[start:stop] = MASK
+            examples = [Example(bases, None, {}, (), masking=row) for row in hidden]
         told = np.zeros(len(bases))
         asked = []
-        for batch, answers in self.parts.answers(examples):
+        for batch, answers in self.predictor.logits(examples):
             logs = answers["token"].double().log_softmax(-1)
             target = batch.targets["token"].to(logs.device).clamp_min(0)
             asked += list(logs.gather(-1, target[..., None])[..., 0].cpu().numpy())
-        if task.framing.asks == "next":
+        if task.context_format.token_objective == "next":
             told[starts[1:]] = asked[0][: len(starts) - 1]
             told[: starts[1] if len(starts) > 1 else None] = np.nan
         else:
@@ -127,8 +137,8 @@ class Model:
 
         `sites` are the bases [start, stop), 0-based, of the allele in each window.
         """
-        task = self.parts.task
-        if not isinstance(task, VariantEffect):
+        task = self.predictor.task
+        if not isinstance(task, VariantClassification):
             raise UserError(f"this model was trained for {type(task).__name__}, which tells no class of a variant")
         before, bases = _codes(reference, "the reference"), _codes(alternate, "the alternate window")
         for what, (start, stop), length in zip(
@@ -138,58 +148,58 @@ class Model:
                 raise UserError(
                     f"the site in the {what} window must lie within its {length} bases, got {start}..{stop}"
                 )
-        example = Example(bases, None, {}, (), before, sites=sites)
-        _, answers = next(self.parts.answers([example], self.strands))
+        example = Example(bases, None, {}, (), before, allele_spans=sites)
+        _, answers = next(self.predictor.logits([example], self.both_strands))
         likely = answers["class"][0, 0].double().softmax(-1).tolist()
         return dict(zip(task.classes, likely, strict=True))
 
-    def detect(self, reference: Bases, sample: Bases) -> list[Call]:
+    def detect(self, reference: Bases, sample: Bases) -> list[MutationCall]:
         """The mutations of a sample of any length that begins where the reference does, at the model's thresholds.
 
         The sample is cut into windows as long as those of training, each laid where its first bases match best.
         """
         known, bases = _codes(reference, "the reference"), _codes(sample, "the sample")
-        table, drift = np.zeros((len(bases), len(OUTPUTS))), 0
+        table, drift = np.zeros((len(bases), len(MUTATION_OUTPUTS))), 0
         for start, low, high in tiles(0, len(bases), self.length):
             window = bases[start : start + self.length]
-            drift = _drift(known, window, start, drift)
+            drift = _offset(known, window, start, drift)
             example = self._example(known, window, start + drift)
-            scores = next(self.parts.by_base([example], OUTPUTS, self.strands))
+            scores = next(self.predictor.probabilities_per_base([example], MUTATION_OUTPUTS, self.both_strands))
             table[start + low : start + high] = scores[low:high]
         return sorted(self._calls(table), key=lambda call: (call.start, call.stop))
 
-    def _calls(self, table: Float[np.ndarray, "length 3"]) -> list[Call]:
+    def _calls(self, table: Float[np.ndarray, "length 3"]) -> list[MutationCall]:
         calls = []
-        for output, scores in zip(OUTPUTS, table.T, strict=True):
+        for output, scores in zip(MUTATION_OUTPUTS, table.T, strict=True):
             above = np.flatnonzero(scores >= self.thresholds.get(output, 0.5))
             joined = output == "insertion"  # its bases are one event; others stand for themselves
             for run in np.split(above, np.flatnonzero(np.diff(above) > 1) + 1 if joined else range(1, len(above))):
                 if len(run):
                     stop = int(run[-1]) + (output != "deletion")
-                    calls.append(Call(output, int(run[0]), stop, float(scores[run].max())))  # type: ignore[arg-type]
+                    calls.append(MutationCall(output, int(run[0]), stop, float(scores[run].max())))  # type: ignore[arg-type]
         return calls
 
     def _example(self, reference: np.ndarray, sample: np.ndarray, start: int = 0) -> Example:
-        task = self.parts.task
-        if not isinstance(task, Comparison):
+        task = self.predictor.task
+        if not isinstance(task, MutationDetection):
             raise UserError(
                 f"this model was trained for {type(task).__name__}, which compares no sample to a reference"
             )
-        left, right = start - task.reach, start + len(sample) + task.reach
+        left, right = start - task.max_shift, start + len(sample) + task.max_shift
         inside = reference[max(left, 0) : max(right, 0)]
         gone = (max(-left, 0), max(right - max(left, 0) - len(inside), 0))
         none = np.zeros(len(sample), np.bool_)
         truth = Sample(sample, start + np.arange(len(sample)), none, none, none, none, none, ())
-        example = task.lay(np.pad(inside, gone, constant_values=UNKNOWN), truth, start)
-        return example._replace(hidden=None)
+        example = task.build_example(np.pad(inside, gone, constant_values=UNKNOWN), truth, start)
+        return example._replace(masking=None)
 
 
-def _drift(reference: np.ndarray, window: np.ndarray, start: int, drift: int) -> int:
+def _offset(reference: np.ndarray, window: np.ndarray, start: int, drift: int) -> int:
     """How far the window's first bases stand from their own place in the reference, within a few of the last drift."""
-    head = window[:ANCHOR]
-    if start == 0 or len(head) < ANCHOR:
+    head = window[:SEED_LENGTH]
+    if start == 0 or len(head) < SEED_LENGTH:
         return drift
-    near = sorted(range(drift - ANCHOR, drift + ANCHOR + 1), key=lambda one: abs(one - drift))
+    near = sorted(range(drift - SEED_LENGTH, drift + SEED_LENGTH + 1), key=lambda one: abs(one - drift))
     inside = [one for one in near if 0 <= start + one <= len(reference) - len(head)]
     matches = {one: int((reference[start + one : start + one + len(head)] == head).sum()) for one in inside}
     return max(matches, key=lambda one: matches[one], default=drift)

@@ -12,7 +12,9 @@ SEGMENT = 2048
 """Tokens that are worked on together: what they make fits the cache of one core."""
 
 
-def tokenwise(inner: Callable[[Tensor], Tensor], last: nn.Linear, x: Tensor, learned: Sequence[Tensor]) -> Tensor:
+def checkpointed_mlp(
+    inner: Callable[[Tensor], Tensor], last: nn.Linear, x: Tensor, learned: Sequence[Tensor]
+) -> Tensor:
     """`last(inner(x))` of the tokens of x [batch, length, dim], keeping nothing but x.
 
     `inner` takes rows [tokens, dim], mixes none with another and draws no random numbers; `learned` are its parameters.

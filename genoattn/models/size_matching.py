@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from genoattn.errors import UserError
-from genoattn.models.build import build
+from genoattn.models.build import build_model
 from genoattn.models.cost import _blocks, model_flops
 from genoattn.models.sequence_model import SequenceModel
 
-Measure: TypeAlias = Literal["parameters", "flops"]
+Size: TypeAlias = Literal["parameters", "flops"]
 
 
 TOLERANCE = 0.02
@@ -22,7 +22,7 @@ TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
-class Match:
+class SizeMatch:
     """What brings a model to the target, and how near it comes: counts of parameters, or of FLOPs of one context."""
 
     overrides: list[str]
@@ -31,16 +31,16 @@ class Match:
     target: int
 
     @property
-    def off(self) -> float:
+    def relative_error(self) -> float:
         """By how much of the target the count misses it: 0.01 is 1 % above."""
         return self.count / self.target - 1
 
 
-def match(configs: Mapping[str, DictConfig], by: Measure, tokens: int) -> dict[str, Match]:
+def match_size(configs: Mapping[str, DictConfig], by: Size, tokens: int) -> dict[str, SizeMatch]:
     """For each layer's config of `train`, the overrides that bring its model to the count of the first one's.
 
     `tokens` stand in a context (at `task=paired data.length=512` 1,025, with one token a base); they matter to FLOPs
-    alone. Only `model.mlp` is set, so that embeddings, stem, heads and the width of what the blocks add to stay equal.
+    alone. Only `model.mlp_ratio` is set, so that embeddings, stem, heads and the residual stream stay equal.
     Both counts grow evenly with the channels of the MLPs, so that the nearest number of these is known at once. Raises
     UserError where that leaves a model further off than `TOLERANCE`.
     """
@@ -49,11 +49,12 @@ def match(configs: Mapping[str, DictConfig], by: Measure, tokens: int) -> dict[s
     first = next(iter(counts))
     found = {name: _nearest(models[name], by, tokens, count, counts[first]) for name, count in counts.items()}
     for name, one in found.items():
-        if abs(one.off) > TOLERANCE:
+        if abs(one.relative_error) > TOLERANCE:
             what = f"{by} ({one.target:,})" if by == "parameters" else f"FLOPs of a context ({one.target:,})"
             raise UserError(
-                f"{name} cannot be matched to the {what} of {first}: the nearest that model.mlp brings it, with"
-                f" {' '.join(one.overrides) or 'no change'}, is {one.count:,} ({one.off:+.1%}); name {name} first"
+                f"{name} cannot be matched to the {what} of {first}: the nearest that model.mlp_ratio brings it, with"
+                f" {' '.join(one.overrides) or 'no change'}, is {one.count:,} ({one.relative_error:+.1%});"
+                f" name {name} first"
             )
     return found
 
@@ -61,14 +62,14 @@ def match(configs: Mapping[str, DictConfig], by: Measure, tokens: int) -> dict[s
 def _model(config: DictConfig) -> SequenceModel:
     """The model of a config; what a tokenizer has yet to learn of its vocabulary is the same for every layer."""
     with torch.random.fork_rng(devices=[]):
-        return build(config, instantiate(config.task), instantiate(config.tokenizer)).model  # type: ignore[arg-type]
+        return build_model(config, instantiate(config.task), instantiate(config.tokenizer)).model  # type: ignore[arg-type]
 
 
-def _count(model: SequenceModel, by: Measure, tokens: int) -> int:
+def _count(model: SequenceModel, by: Size, tokens: int) -> int:
     return model_flops(model, tokens) if by == "flops" else sum(one.numel() for one in model.parameters())
 
 
-def _nearest(model: SequenceModel, by: Measure, tokens: int, count: int, target: int) -> Match:
+def _nearest(model: SequenceModel, by: Size, tokens: int, count: int, target: int) -> SizeMatch:
     """The nearest that the channels of its MLPs bring a model to the target."""
     blocks = _blocks(model)
     last = blocks[0].mlp[-1]
@@ -76,5 +77,5 @@ def _nearest(model: SequenceModel, by: Measure, tokens: int, count: int, target:
     dim, width = last.weight.shape
     channel = len(blocks) * (4 * dim * tokens if by == "flops" else 2 * dim + 1)  # one in every MLP
     more = max(round((target - count) / channel), 1 - width)
-    overrides = [f"model.mlp={(width + more) / dim:.6g}"] if more else []
-    return Match(overrides, count + more * channel, target)
+    overrides = [f"model.mlp_ratio={(width + more) / dim:.6g}"] if more else []
+    return SizeMatch(overrides, count + more * channel, target)

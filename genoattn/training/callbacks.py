@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 
 
 @final
-class Stop(Callback):
+class StopCleanly(Callback):
     """Ends training after the step at hand: the last one, the first after `seconds`, or the one in which Ctrl-C fell.
 
     The first two are validated. Ctrl-C adds no validation: the run goes on as if it had never been stopped.

@@ -11,43 +11,44 @@ from torch import nn
 
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
-from genoattn.models.build import load
+from genoattn.models.build import load_predictor
 from genoattn.models.checkpoint import WEIGHTS, check_fit, find_model, read_description
-from genoattn.models.predictor import Parts
+from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
+from genoattn.training.settings import LoraSettings
 
-TAKEN = ("tokenizer", "model", "attention")
+INHERITED = ("tokenizer", "model", "attention")
 """What a run has from the one that it starts from."""
 
 
-MEMORY = ("recompute",)
+MEMORY = ("activation_checkpointing",)
 """Settings of a model that change what it keeps, and nothing that it is."""
 
 
-HEADS = ("head", "verdict")
+HEADS = ("token_head", "sequence_head")
 
 
-OWNED = (*HEADS, "segment", "stem")
+TASK_SPECIFIC = (*HEADS, "segment_embedding", "stem")
 """Parts of a model that are as the task has them."""
 
 
 @dataclass(frozen=True)
-class Earlier:
+class Pretrained:
     """The model of an earlier run, and its description."""
 
     home: Path
     about: Mapping[str, Any]
-    parts: Parts
+    parts: Predictor
 
 
-def open_earlier(checkpoint: str) -> Earlier:
+def open_pretrained(checkpoint: str) -> Pretrained:
     """The model that `checkpoint` names: a run folder, its model/ folder or a checkpoint of that run."""
     home = find_model(Path(checkpoint))
     about = read_description(home)
-    return Earlier(home, about, load(home, about))
+    return Pretrained(home, about, load_predictor(home, about))
 
 
-def settle(config: DictConfig, earlier: Earlier | None, overrides: Sequence[str]) -> DictConfig:
+def settle(config: DictConfig, earlier: Pretrained | None, overrides: Sequence[str]) -> DictConfig:
     """The config that runs: tokenizer, model and attention of the earlier run, and a control only where asked for.
 
     `overrides` are the user's; raises UserError at one that says something else than the earlier run is.
@@ -62,7 +63,7 @@ def settle(config: DictConfig, earlier: Earlier | None, overrides: Sequence[str]
     settled = config.copy()
     OmegaConf.set_readonly(settled, False)
     with open_dict(settled):
-        for key in TAKEN:
+        for key in INHERITED:
             settled[key] = earlier.about[key]
         for key in MEMORY:
             settled.model[key] = config.model[key]
@@ -76,7 +77,7 @@ def _contradiction(override: str, config: DictConfig, about: Mapping[str, Any]) 
     """What an override says against the earlier run, in words; empty where it says nothing against it."""
     key, _, given = override.lstrip("+~").partition("=")
     part, _, setting = key.partition(".")
-    if part not in TAKEN or (part == "model" and setting in MEMORY):
+    if part not in INHERITED or (part == "model" and setting in MEMORY):
         return ""
     node = OmegaConf.to_container(config[part], resolve=True)
     if setting:
@@ -103,11 +104,11 @@ def _at(node: Any, path: str) -> Any:
 def same_task(one: Task, other: Task) -> bool:
     """Whether a model trained for one task answers what the other asks."""
     return type(one) is type(other) and all(
-        getattr(one, name) == getattr(other, name) for name in ("outputs", "reach", "segments")
+        getattr(one, name) == getattr(other, name) for name in ("outputs", "max_shift", "segment_count")
     )
 
 
-def take_weights(earlier: Earlier, model: SequenceModel) -> list[str]:
+def load_matching(earlier: Pretrained, model: SequenceModel) -> list[str]:
     """Fill a new model with the earlier one's weights; returns the parts that start anew, each of which is said aloud.
 
     Parts that the task owns are taken tensor by tensor where name and shape fit, heads only where they answer the
@@ -115,20 +116,28 @@ def take_weights(earlier: Earlier, model: SequenceModel) -> list[str]:
     """
     old, new = earlier.parts.model, model
     held, wanted = old.state_dict(), new.state_dict()
-    alike = {"head": old.outputs == new.outputs, "verdict": old.verdicts == new.verdicts}
+    alike = {
+        "token_head": old.token_heads == new.token_heads,
+        "sequence_head": old.sequence_heads == new.sequence_heads,
+    }
     rows = min(len(held["embed.weight"]), len(wanted["embed.weight"]))
     separator = len(wanted["embed.weight"]) > rows
     held["embed.weight"] = torch.cat([held["embed.weight"][:rows], wanted["embed.weight"][rows:]])
-    shared = {name: tensor for name, tensor in held.items() if _part(name) not in OWNED}
-    check_fit(earlier.home / WEIGHTS, shared, {n: tensor for n, tensor in wanted.items() if _part(n) not in OWNED})
+    shared = {name: tensor for name, tensor in held.items() if _part(name) not in TASK_SPECIFIC}
+    check_fit(
+        earlier.home / WEIGHTS, shared, {n: tensor for n, tensor in wanted.items() if _part(n) not in TASK_SPECIFIC}
+    )
     owned = {
         name: held[name]
         for name, tensor in wanted.items()
-        if name in held and _part(name) in OWNED and alike.get(_part(name), True) and held[name].shape == tensor.shape
+        if name in held
+        and _part(name) in TASK_SPECIFIC
+        and alike.get(_part(name), True)
+        and held[name].shape == tensor.shape
     }
     new.load_state_dict(wanted | shared | owned)
     anew = [name for name in wanted if name not in shared and name not in owned]
-    for part in OWNED:
+    for part in TASK_SPECIFIC:
         mine, theirs = [[n for n in one if _part(n) == part] for one in (wanted, held)]
         names = [name for name in anew if _part(name) == part]
         if names:
@@ -145,7 +154,9 @@ def _part(name: str) -> str:
     return name.partition(".")[0]
 
 
-def choose_learning(model: SequenceModel, tune: str, lora: DictConfig, anew: Sequence[str], seed: int) -> None:
+def select_trainable(
+    model: SequenceModel, tune: str, lora: LoraSettings, reinitialised: Sequence[str], seed: int
+) -> None:
     """Let all of a model learn, its heads and what starts anew alone (`head`), or these beside adapters (`lora`).
 
     LoRA: Hu et al. 2021, arXiv:2106.09685; every linear layer of every block gets an adapter.
@@ -158,7 +169,7 @@ def choose_learning(model: SequenceModel, tune: str, lora: DictConfig, anew: Seq
             torch.manual_seed(seed)
             _adapt(model, lora)
     for name, parameter in model.named_parameters():
-        if _part(name) in HEADS or name in anew:
+        if _part(name) in HEADS or name in reinitialised:
             parameter.requires_grad_(True)
     learning = sum(one.numel() for one in model.parameters() if one.requires_grad)
     print(f"tune={tune}: {learning:,} parameters learn")
@@ -175,15 +186,19 @@ def check_peft(tune: str) -> None:
             ) from None
 
 
-def _adapt(model: SequenceModel, lora: DictConfig) -> None:
+def _adapt(model: SequenceModel, lora: LoraSettings) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     linear = [name for name, one in model.named_modules() if isinstance(one, nn.Linear) and name.startswith("blocks.")]
     plain = {name for name, _ in model.blocks.named_parameters(prefix="blocks")}
     bare = sorted({_in_block(name) for name in plain if name.rpartition(".")[0] not in linear})
-    inject_adapter_in_model(
-        LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=linear), model
+    settings = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes a float as well
+        lora_dropout=lora.dropout,
+        target_modules=linear,
     )
+    inject_adapter_in_model(settings, model)
     adapted = dict.fromkeys(_in_block(name) for name in linear)
     print(f"lora: adapters of rank {lora.rank} in every block on {', '.join(adapted)}; none on {', '.join(bare)}")
 

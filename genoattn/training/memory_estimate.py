@@ -17,40 +17,40 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from genoattn.data.batch import Batch, collate
-from genoattn.data.curriculum import Stage
-from genoattn.data.datamodule import GenomeData
+from genoattn.data.curriculum import CurriculumStage
+from genoattn.data.datamodule import GenomeDataModule
 from genoattn.errors import UserError
 from genoattn.models import cost
-from genoattn.models.block import Block, Recompute
-from genoattn.models.predictor import STREAMED, layout
+from genoattn.models.block import ActivationCheckpointing, Block
+from genoattn.models.predictor import CHUNKED_ABOVE, token_layout
 from genoattn.training.loss import loss
-from genoattn.training.module import Learner
+from genoattn.training.module import SequenceModule
 
 SHARES = (0.25, 0.5, 1.0)
 """Of the longest window that is tried, the lengths of all that are."""
 
 
-TRIED = 4096
+MAX_PROBE = 4096
 """Bases of the longest window that is tried, in training; longer ones are predicted from it."""
 
 
-SLACK = 1.1
+ALLOCATOR_OVERHEAD = 1.1
 """Resident memory over live tensors: what the allocator holds beside them, as measured by benchmarks/memory.py."""
 
 
-LONGEST = 2**27
+MAX_LENGTH = 2**27
 """Bases beyond which no length is looked for."""
 
 
 CGROUP = Path("/sys/fs/cgroup")
 
 
-HOLDS_LESS: tuple[Recompute, ...] = ("nothing", "tokens", "blocks")
-"""What model.recompute may be, each of which holds less than those before it."""
+HOLDS_LESS: tuple[ActivationCheckpointing, ...] = ("none", "mlp", "block")
+"""What model.activation_checkpointing may be, each of which holds less than those before it."""
 
 
 @final
-class _Live(TorchDispatchMode):
+class _LiveTensors(TorchDispatchMode):
     """Counts the bytes of all storages that operators make while it is entered, and the most that lived at once."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _Live(TorchDispatchMode):
 
 
 @dataclass(frozen=True)
-class Law:
+class MemoryCurve:
     """Bytes as they grow with the length of a window in bases: constant + linear · n + square · n²."""
 
     constant: float
@@ -91,7 +91,7 @@ class Law:
 
     def longest(self, most: int | float) -> int:
         """The longest window that takes at most so many bytes; 0 where none does."""
-        low, high = 0, LONGEST
+        low, high = 0, MAX_LENGTH
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self(middle) <= most else (low, middle - 1)
@@ -99,12 +99,12 @@ class Law:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class MemoryEstimate:
     """What a run is predicted to hold at its peak, in bytes: of this whole process, or of tensors on a GPU."""
 
-    training: Law
+    training: MemoryCurve
     """For the batch of the run."""
-    forward: Law
+    forward: MemoryCurve
     length: int
 
     def figures(self) -> dict[str, int | float]:
@@ -115,7 +115,7 @@ class Forecast:
         }
 
 
-def forecast(learner: Learner, data: GenomeData, gpu: bool = False) -> Forecast:
+def estimate_memory(learner: SequenceModule, data: GenomeDataModule, gpu: bool = False) -> MemoryEstimate:
     """The peaks of training and of answering, from steps on windows of at most `TRIED` bases.
 
     Live tensors are counted operator by operator; what a kernel needs inside itself is not seen. Growth is taken to be
@@ -124,7 +124,7 @@ def forecast(learner: Learner, data: GenomeData, gpu: bool = False) -> Forecast:
     prediction was ever compared with what a GPU held. Weights, modes and random numbers are left as they were.
     """
     examples = data.training
-    longest = min(examples.length, TRIED)
+    longest = min(examples.length, MAX_PROBE)
     lengths = sorted({max(1, round(share * longest)) for share in SHARES})
     batches = {longest: _batch(data, longest)}
     for length in lengths[:-1]:
@@ -135,19 +135,19 @@ def forecast(learner: Learner, data: GenomeData, gpu: bool = False) -> Forecast:
     size = data.batch
     with _undisturbed(learner):
         trained = {length: _trained(learner, batch) for length, batch in batches.items()}
-        streamed = examples.length * _tokens_a_base(batches[lengths[-1]]) >= STREAMED
+        streamed = examples.length * _tokens_a_base(batches[lengths[-1]]) >= CHUNKED_ABOVE
         answered = {length: _answered(learner, batch, streamed) for length, batch in batches.items()}
     # Of this process now that every kernel has been loaded once; weights are in it, and alone on a GPU.
     held = parameters if gpu else cost.held_bytes(torch.device("cpu"))
     fixed = held + 3 * parameters  # gradients and the two moments of AdamW
-    return Forecast(
-        _law(lengths, [SLACK * size * trained[one] for one in lengths], fixed),
-        _law(lengths, [SLACK * size * answered[one] for one in lengths], held),
+    return MemoryEstimate(
+        _law(lengths, [ALLOCATOR_OVERHEAD * size * trained[one] for one in lengths], fixed),
+        _law(lengths, [ALLOCATOR_OVERHEAD * size * answered[one] for one in lengths], held),
         examples.length,
     )
 
 
-def refuse(learner: Learner, data: GenomeData, accelerator: str) -> None:
+def check_memory(learner: SequenceModule, data: GenomeDataModule, accelerator: str) -> None:
     """Raises UserError where a run is predicted to need more memory than there is, and says what would fit.
 
     Nothing is tried where a generous bound says that the run takes less than half of it.
@@ -156,7 +156,7 @@ def refuse(learner: Learner, data: GenomeData, accelerator: str) -> None:
     most = available(gpu)
     if _bound(learner, data) < most / 2:
         return
-    found, size = forecast(learner, data, gpu), data.batch
+    found, size = estimate_memory(learner, data, gpu), data.batch
     needed = found.training(found.length)
     if needed <= most:
         return
@@ -167,31 +167,33 @@ def refuse(learner: Learner, data: GenomeData, accelerator: str) -> None:
     if (fewer := int((most - found.training(0)) / apiece)) > 0:
         fits.append(f"data.batch={fewer} at this length")
     if way := _recomputing(learner, data, gpu, most):
-        fits.append(f"model.recompute={way}")
+        fits.append(f"model.activation_checkpointing={way}")
     raise UserError(
         f"data.length={found.length} with data.batch={size} is predicted to need {needed / 2**30:.1f} GiB, and"
         f" {most / 2**30:.1f} GiB are free; {' or '.join(fits) or 'no shorter window'} would fit"
-        ", and trainer.memory=ignore tries it all the same"
+        ", and trainer.memory_check=false tries it all the same"
     )
 
 
-def _recomputing(learner: Learner, data: GenomeData, gpu: bool, most: int | float) -> Recompute | None:
-    """The first value of model.recompute beyond the run's own under which it would fit."""
+def _recomputing(
+    learner: SequenceModule, data: GenomeDataModule, gpu: bool, most: int | float
+) -> ActivationCheckpointing | None:
+    """The first value of model.activation_checkpointing beyond the run's own under which it would fit."""
     blocks = [block for block in learner.model.blocks if isinstance(block, Block)]
-    own = blocks[0].recompute
+    own = blocks[0].activation_checkpointing
     try:
         for way in HOLDS_LESS[HOLDS_LESS.index(own) + 1 :]:
             for block in blocks:
-                block.recompute = way
-            if forecast(learner, data, gpu).training(data.training.length) <= most:
+                block.activation_checkpointing = way
+            if estimate_memory(learner, data, gpu).training(data.training.length) <= most:
                 return way
     finally:
         for block in blocks:
-            block.recompute = own
+            block.activation_checkpointing = own
     return None
 
 
-def _bound(learner: Learner, data: GenomeData) -> int:
+def _bound(learner: SequenceModule, data: GenomeDataModule) -> int:
     """Bytes that a step takes at most, for all that is known of the layers: 256 numbers a token, block and channel.
 
     To these come weights with gradients and moments, and eight numbers for each that is answered.
@@ -200,8 +202,8 @@ def _bound(learner: Learner, data: GenomeData) -> int:
     tokens = _batch(data, length).ids.shape[1]
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     even = 256 * 4 * model.embed.embedding_dim * tokens * len(blocks)
-    asked = 8 * 4 * tokens * sum(model.outputs.values())
-    square = sum(128 * tokens**2 for block in blocks if block.mix.cost == "quadratic")
+    asked = 8 * 4 * tokens * sum(model.token_heads.values())
+    square = sum(128 * tokens**2 for block in blocks if block.attention.complexity == "quadratic")
     weights = 4 * 4 * sum(one.numel() for one in model.parameters())
     return data.batch * (even + asked + square) + weights
 
@@ -228,7 +230,7 @@ def parse(size: str) -> int:
     except ValueError:
         found = math.nan
     if not (math.isfinite(found) and found > 0):
-        raise UserError(f"memory={size}: expected a size such as 8GiB, 500MB or 1e9 (bytes)")
+        raise UserError(f"available_memory={size}: expected a size such as 8GiB, 500MB or 1e9 (bytes)")
     return int(found)
 
 
@@ -248,12 +250,12 @@ def _cgroup() -> int | float:
     return math.inf
 
 
-def _batch(data: GenomeData, length: int) -> Batch:
+def _batch(data: GenomeDataModule, length: int) -> Batch:
     """One window of so many bases, as the training ends with them."""
     examples = data.training
-    stage = Stage(examples.task.rates, length)
-    made = [examples.make(0, stage)]
-    return collate(made, data.tokenizer, stage, examples.task.framing, strands=data.strands)
+    stage = CurriculumStage(examples.task.rates, length)
+    made = [examples.example(0, stage)]
+    return collate(made, data.tokenizer, stage, examples.task.context_format, both_strands=data.both_strands)
 
 
 def _tokens_a_base(batch: Batch) -> float:
@@ -262,7 +264,7 @@ def _tokens_a_base(batch: Batch) -> float:
 
 
 @contextmanager
-def _undisturbed(learner: Learner) -> Iterator[None]:
+def _undisturbed(learner: SequenceModule) -> Iterator[None]:
     """Puts back what steps change: Lightning trains in the mode that it finds, and a dropout draws random numbers."""
     training = learner.training
     try:
@@ -272,28 +274,28 @@ def _undisturbed(learner: Learner) -> Iterator[None]:
         learner.train(training)
 
 
-def _trained(learner: Learner, batch: Batch) -> int:
+def _trained(learner: SequenceModule, batch: Batch) -> int:
     """The most bytes alive at once in a step, parameters and gradients left out."""
     learner.train()
-    with _Live() as live:
+    with _LiveTensors() as live:
         loss(learner(batch), batch.targets, learner.outputs).total.backward()
     own = sum(one.grad.untyped_storage().nbytes() for one in learner.model.parameters() if one.grad is not None)
     learner.model.zero_grad()
     return max(live.peak - own, 0)
 
 
-def _answered(learner: Learner, batch: Batch, streamed: bool) -> int:
+def _answered(learner: SequenceModule, batch: Batch, streamed: bool) -> int:
     """The most bytes alive at once while a batch is answered."""
     learner.eval()
-    with torch.no_grad(), _Live() as live:
+    with torch.no_grad(), _LiveTensors() as live:
         if streamed:
-            learner.model.stream(batch.ids, batch.beside, layout(batch), batch.sites)
+            learner.model.forward_chunked(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
         else:
             learner(batch)
     return live.peak
 
 
-def _law(lengths: Sequence[int], sizes: Sequence[float], fixed: int) -> Law:
+def _law(lengths: Sequence[int], sizes: Sequence[float], fixed: int) -> MemoryCurve:
     """The law through what was seen, its parts not negative."""
     x = np.array(lengths, np.float64)
     columns = np.stack([np.ones_like(x), x, x * x], 1)
@@ -304,4 +306,4 @@ def _law(lengths: Sequence[int], sizes: Sequence[float], fixed: int) -> Law:
         if (found >= -1e-9).all():
             break
     constant, linear, square = np.maximum(found, 0).tolist()
-    return Law(constant + fixed, linear, square)
+    return MemoryCurve(constant + fixed, linear, square)

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import BinaryAveragePrecision
 
 from genoattn.data.batch import Batch
-from genoattn.data.targets import IGNORE, Output
+from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.models.predictor import predict
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.loss import loss
@@ -24,7 +24,7 @@ OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 @final
-class Learner(lightning.LightningModule):
+class SequenceModule(lightning.LightningModule):
     """Trains a model on batches of a task; `bases_seen` counts the bases it has learned from."""
 
     bases_seen: Tensor
@@ -34,7 +34,7 @@ class Learner(lightning.LightningModule):
     def __init__(
         self,
         model: SequenceModel,
-        outputs: Mapping[str, Output],
+        outputs: Mapping[str, TargetSpec],
         optimizer: OptimizerFactory,
         schedule: WarmupCosine,
         steps: int,
@@ -43,7 +43,9 @@ class Learner(lightning.LightningModule):
         self.model, self.outputs = model, dict(outputs)
         self.optimizer, self.schedule, self.steps = optimizer, schedule, steps
         binary = {
-            name: BinaryAveragePrecision(ignore_index=IGNORE) for name, o in self.outputs.items() if o.classes == 1
+            name: BinaryAveragePrecision(ignore_index=IGNORE_INDEX)
+            for name, o in self.outputs.items()
+            if o.classes == 1
         }
         right = {name: MeanMetric() for name, o in self.outputs.items() if o.classes != 1}
         self.validation_auprc = MetricCollection(dict(binary), prefix="validation/auprc_", compute_groups=False)
@@ -65,12 +67,12 @@ class Learner(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         lost = loss(self(batch), batch.targets, self.outputs)
-        real = batch.keep.sum()
+        real = batch.padding_mask.sum()
         self.bases_seen += batch.bases
-        self.tokens_seen += torch.stack([real, batch.keep.numel() - real])
-        self.log("padding", 1 - real / batch.keep.numel())
+        self.tokens_seen += torch.stack([real, batch.padding_mask.numel() - real])
+        self.log("padding", 1 - real / batch.padding_mask.numel())
         self.log("loss", lost.total)
-        self.log_dict({f"loss/{name}": part for name, part in lost.parts.items()})
+        self.log_dict({f"loss/{name}": part for name, part in lost.terms.items()})
         began, seen = self._began
         self.log("bases_per_second", (self.bases_seen - seen) / (time.perf_counter() - began))
         self.log("bases_seen", self.bases_seen.float())
@@ -90,7 +92,7 @@ class Learner(lightning.LightningModule):
             metric.update(answers[str(name)][..., 0].float().flatten(), batch.targets[str(name)].long().flatten())
         for name, metric in self.validation_accuracy.items(keep_base=True):
             target = batch.targets[str(name)].long()
-            asked = target != IGNORE
+            asked = target != IGNORE_INDEX
             metric.update((answers[str(name)].argmax(-1) == target)[asked].float())
         for metrics in (self.validation_auprc, self.validation_accuracy):
             self.log_dict(metrics, batch_size=len(batch.ids))  # type: ignore[arg-type]

@@ -6,27 +6,26 @@ import pickle
 import shutil
 import time
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
 
 from genoattn.attention.base import Attention
 from genoattn.data.curriculum import Curriculum
-from genoattn.data.datamodule import GenomeData
-from genoattn.data.source import Source, examples_of
+from genoattn.data.datamodule import GenomeDataModule
+from genoattn.data.source import DataSource, build_dataset
 from genoattn.errors import UserError
 from genoattn.models import cost
 from genoattn.models.checkpoint import check_fit
-from genoattn.models.predictor import Parts
-from genoattn.training.callbacks import Checkpoints, Progress, Stop
-from genoattn.training.module import Learner
+from genoattn.models.predictor import Predictor
+from genoattn.training.callbacks import Checkpoints, Progress, StopCleanly
+from genoattn.training.module import SequenceModule
+from genoattn.training.recipe import TrainingRecipe
+from genoattn.training.settings import TrainerSettings
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
@@ -38,7 +37,7 @@ NOISE = (
 """What Lightning warns of and a user can do nothing about."""
 
 
-class Fitted(NamedTuple):
+class FitResult(NamedTuple):
     """How training ended: seconds it took, bases it saw, steps made by now, and whether Ctrl-C ended it.
 
     `tokens` stand in a window of the first validation batch; `padding` is the share of padding among all tokens seen.
@@ -54,13 +53,13 @@ class Fitted(NamedTuple):
 
 def fit(
     name: str,
-    learner: Learner,
-    data: GenomeData,
-    settings: DictConfig,
+    learner: SequenceModule,
+    data: GenomeDataModule,
+    settings: TrainerSettings,
     folder: Path,
     loggers: list[Logger],
     resume: Path | None,
-) -> Fitted:
+) -> FitResult:
     """Train, then put the weights of the lowest validation loss into the learner's model, on the device that trained.
 
     Leaves checkpoints/best.ckpt and checkpoints/last.ckpt in `folder`. `settings` is the config's `trainer`, `resume`
@@ -69,16 +68,16 @@ def fit(
     checkpoints = folder / "checkpoints"
     if resume is not None:
         _take_over(resume, learner, checkpoints)
-    stop = Stop(settings.max_seconds)
+    stop = StopCleanly(settings.max_seconds)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of devices, and no advertisements
     with warnings.catch_warnings():
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
         trainer = build_trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
         device = trainer.strategy.root_device
-        mixes = [block.mix for block in learner.model.blocks if isinstance(block.mix, Attention)]
-        kinds = dict.fromkeys(f"{type(mix).__name__} ({mix.backend(device)})" for mix in mixes)
-        parameters = cost.predicted(learner.model, 1)["parameters"]
+        mixes = [block.attention for block in learner.model.blocks if isinstance(block.attention, Attention)]
+        kinds = dict.fromkeys(f"{type(mix).__name__} ({mix.describe_backend(device)})" for mix in mixes)
+        parameters = cost.predicted_cost(learner.model, 1)["parameters"]
         print(f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters")
         start = time.perf_counter()
         with stop.listening():
@@ -92,10 +91,10 @@ def fit(
     tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
     real, padding = learner.tokens_seen.tolist()
     share = padding / max(1, real + padding)
-    return Fitted(seconds, bases, trainer.global_step, stop.interrupted, tokens, share)
+    return FitResult(seconds, bases, trainer.global_step, stop.interrupted, tokens, share)
 
 
-def build_trainer(settings: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
+def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
     """Lightning's trainer as the config's `trainer` has it: device, precision, steps and when it validates."""
     try:
         return Trainer(
@@ -103,9 +102,9 @@ def build_trainer(settings: DictConfig, folder: Path, loggers: list[Logger], cal
             devices=settings.devices,
             precision=settings.precision,
             max_steps=settings.max_steps,
-            accumulate_grad_batches=settings.accumulate,
-            gradient_clip_val=settings.clip or None,
-            val_check_interval=min(settings.validate_every, settings.max_steps) * settings.accumulate,
+            accumulate_grad_batches=settings.accumulate_batches,
+            gradient_clip_val=settings.gradient_clip or None,
+            val_check_interval=min(settings.validate_every, settings.max_steps) * settings.accumulate_batches,
             check_val_every_n_epoch=None,
             log_every_n_steps=settings.log_every,
             logger=loggers or False,
@@ -123,7 +122,7 @@ def build_trainer(settings: DictConfig, folder: Path, loggers: list[Logger], cal
         raise UserError(f"{asked} cannot run here: {wrong}") from None
 
 
-def _take_over(resume: Path, learner: Learner, checkpoints: Path) -> None:
+def _take_over(resume: Path, learner: SequenceModule, checkpoints: Path) -> None:
     """Checks that the model fits a run's checkpoint, and takes that and the best one so far into the new run."""
     if not resume.is_file():
         what = "is a folder; expected its checkpoints/last.ckpt" if resume.is_dir() else "does not exist"
@@ -140,23 +139,24 @@ def _take_over(resume: Path, learner: Learner, checkpoints: Path) -> None:
             os.replace(checkpoints / f".{name}.part", checkpoints / name)
 
 
-def prepare(config: DictConfig, parts: Parts, source: Source) -> tuple[Learner, GenomeData]:
-    """What learns, and from what: the same data, seed, schedule and number of steps for every model of a run."""
-    settings, data = config.trainer, config.data
-    total = settings.max_steps * settings.accumulate * data.batch
-    make = partial(examples_of, source, data=data, task=parts.task, total=total)
-    training = make(
-        split="train",
-        seed=config.seed,
-        curriculum=instantiate(config.curriculum),
-        both_strands=config.rc in ("augment", "average"),
+def build_training(
+    predictor: Predictor, source: DataSource, recipe: TrainingRecipe
+) -> tuple[SequenceModule, GenomeDataModule]:
+    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run."""
+    trainer, data, task = recipe.trainer, recipe.data, predictor.task
+    total = trainer.max_steps * trainer.accumulate_batches * data.batch
+    both = recipe.reverse_complement in ("augment", "average")
+    training = build_dataset(source, "train", data, task, recipe.seed, total, recipe.curriculum, both)
+    validation = build_dataset(source, "validation", data, task, recipe.validation_seed, total, Curriculum())
+    module = GenomeDataModule(
+        training,
+        validation,
+        predictor.tokenizer,
+        data.batch,
+        trainer.accumulate_batches,
+        data.validation_windows,
+        data.workers,
+        both_strands=recipe.reverse_complement == "equivariant",
     )
-    held_out = make(split="validation", seed=config.test.seed, curriculum=Curriculum())
-    module = GenomeData(
-        training, held_out, parts.tokenizer, data.batch, settings.accumulate, data.validation_windows, data.workers,
-        strands=config.rc == "equivariant",
-    )  # fmt: skip
-    learner = Learner(
-        parts.model, parts.task.outputs, instantiate(config.optimizer), instantiate(config.schedule), settings.max_steps
-    )
+    learner = SequenceModule(predictor.model, task.outputs, recipe.optimizer, recipe.schedule, trainer.max_steps)
     return learner, module

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 
-from genoattn.attention.base import Attention, Layout, blank
-from genoattn.attention.conformance import LAWS, check
+from genoattn.attention.base import Attention, TokenLayout, zero_padding
+from genoattn.attention.conformance import CHECKS, check
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hybrid import cycle
 from genoattn.attention.linear import LinearAttention
-from genoattn.attention.modules.reference import dense_attention
+from genoattn.attention.modules.reference import reference_attention
 from genoattn.attention.modules.rotary import rotate
 from genoattn.attention.none import NoAttention
 from genoattn.attention.ops.hierarchical import hierarchical_attention
@@ -41,14 +41,14 @@ OTHER_SETTINGS = [
     ("window", {"left": 3, "right": 2, "global_tokens": 3, "dilation": 4}),
     ("window", {"cross": 0.25, "left": 20, "right": 9}),
     ("window", {"left": 0, "right": 70, "positions": "none"}),
-    ("gated", {"inner": "linear", "per": "head"}),
-    ("gated", {"inner": "none"}),
-    ("hierarchical", {"block": 4, "positions": "none"}),
-    ("hierarchical", {"block": 8, "cross": 0.5, "sharpness": 4.0}),
-    ("sparse", {"block": 8, "blocks": 3}),
-    ("sparse", {"block": 16, "blocks": 4, "positions": "none", "qk_norm": False}),
-    ("sparse", {"block": 8, "blocks": 6, "cross": 0.5}),
-    ("pyramid", {"pools": "[1,4,16]", "left": 5, "right": 3, "positions": "none"}),
+    ("gated", {"wrapped": "linear", "gate_per": "head"}),
+    ("gated", {"wrapped": "none"}),
+    ("hierarchical", {"block_size": 4, "positions": "none"}),
+    ("hierarchical", {"block_size": 8, "cross": 0.5, "sharpness": 4.0}),
+    ("sparse", {"block_size": 8, "blocks_per_query": 3}),
+    ("sparse", {"block_size": 16, "blocks_per_query": 4, "positions": "none", "qk_norm": False}),
+    ("sparse", {"block_size": 8, "blocks_per_query": 6, "cross": 0.5}),
+    ("pyramid", {"pool_sizes": "[1,4,16]", "left": 5, "right": 3, "positions": "none"}),
     ("topk", {"k": 5, "positions": "none"}),
     ("topk", {"k": None, "fraction": 0.1}),
     ("topk", {"k": 9, "cross": 0.5, "sharpness": 4.0}),
@@ -73,21 +73,21 @@ def composed(variant, *overrides):
     return instantiate(compose("train", [f"attention={variant}", *overrides]).attention)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", CHECKS)
 @DIRECTIONS
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_law(variant, causal, law):
-    verdict = LAWS[law](build(variant), DIM, causal)
+    verdict = CHECKS[law](build(variant), DIM, causal)
     # The control: a task that a layer without mixing learns would show nothing about those with it.
     expected = not (variant == "none" and law == "learns")
     assert verdict.holds == expected, f"{verdict.name}: {verdict.detail} (catches {verdict.why})"
 
 
-@pytest.mark.parametrize("law", [law for law in LAWS if law not in SLOW_LAWS])
+@pytest.mark.parametrize("law", [law for law in CHECKS if law not in SLOW_LAWS])
 @DIRECTIONS
 @pytest.mark.parametrize(("variant", "settings"), OTHER_SETTINGS, ids=lambda value: str(value))
 def test_law_under_other_settings(variant, settings, causal, law):
-    verdict = LAWS[law](build(variant, **settings), DIM, causal)
+    verdict = CHECKS[law](build(variant, **settings), DIM, causal)
     assert verdict.holds, f"{verdict.name}: {verdict.detail} (catches {verdict.why})"
 
 
@@ -95,27 +95,27 @@ def test_law_under_other_settings(variant, settings, causal, law):
 class Faulty(Attention):
     """A sound layer inside, and one fault in what becomes of its answer or in what is said about it."""
 
-    cost = "linear"
+    complexity = "linear"
 
     def __init__(self, inner, answer, causal, reach):
         super().__init__()
-        self.inner, self.answer, self.causal, self.reach = inner, answer, causal, reach
-        self.averages = True
+        self.inner, self.answer, self.causal, self.receptive_field = inner, answer, causal, reach
+        self.weights_sum_to_one = True
 
     def init_state(self, batch):
         return (torch.zeros(batch, 0),)
 
-    def step(self, x, state, layout=Layout()):
+    def step(self, x, state, layout=TokenLayout()):
         return self(x, layout), state
 
-    def stream(self, read, length, segment):
-        for start in range(0, length, segment):
-            yield start, min(start + segment, length), self(*read(start, min(start + segment, length)))
+    def forward_chunked(self, read_chunk, length, chunk):
+        for start in range(0, length, chunk):
+            yield start, min(start + chunk, length), self(*read_chunk(start, min(start + chunk, length)))
 
-    def forward(self, x, layout=Layout()):
+    def forward(self, x, layout=TokenLayout()):
         return self.answer(self.inner, x, layout)
 
-    def naive(self, x, layout=Layout()):
+    def naive(self, x, layout=TokenLayout()):
         return self.inner.naive(x, layout)
 
     def flops(self, length):
@@ -148,17 +148,17 @@ FAULTS = {
     "half the gradient": ("matches_naive", window, half_the_gradient),
     "padding not hidden": ("ignores_padding", window, lambda layer, x, _: layer(x)),
     "causality dropped": ("hides_the_future", lambda dim, _: WindowAttention(dim, False, left=5, right=5), plain),
-    "shared across the batch": ("stands_alone", window, shared_across_the_batch),
-    "sum in place of average": ("averages", window, lambda layer, x, layout: layer(x, layout) * 11),
+    "shared across the batch": ("batch_invariance", window, shared_across_the_batch),
+    "sum in place of average": ("weights_sum_to_one", window, lambda layer, x, layout: layer(x, layout) * 11),
     "sums in half precision": ("survives_bfloat16", NoAttention, lambda layer, x, _: layer(x).half().cumsum(1).float()),
     "a square": ("costs_what_it_says", FullAttention, plain),
     "reach off by one": (
-        "keeps_its_reach",
+        "receptive_field",
         lambda dim, causal: WindowAttention(dim, causal, left=6, right=5),
         plain,
     ),
     "no mixing": ("learns", NoAttention, plain),
-    "a side not declared": ("mirrors", window, plain),
+    "a side not declared": ("reversal_equivariance", window, plain),
     "half the gradient again": ("passes_gradcheck", window, half_the_gradient),
     "a state forgotten": ("steps", window, plain),
     "segments without their neighbours": ("streams", window, plain),
@@ -176,31 +176,31 @@ def faulty(fault):
 
 
 def test_every_law_has_a_fault_to_catch():
-    assert {law for law, _, _ in FAULTS.values()} == set(LAWS)
+    assert {law for law, _, _ in FAULTS.values()} == set(CHECKS)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_law_catches_fault(fault):
     law = FAULTS[fault][0]
-    verdict = LAWS[law](faulty(fault), DIM, law != "mirrors")
+    verdict = CHECKS[law](faulty(fault), DIM, law != "reversal_equivariance")
     assert not verdict.holds, verdict.detail
 
 
 def test_a_mistake_made_in_the_reference_too_is_still_caught():
-    assert LAWS["matches_naive"](faulty("reach off by one"), DIM, False).holds
-    assert not LAWS["keeps_its_reach"](faulty("reach off by one"), DIM, False).holds
+    assert CHECKS["matches_naive"](faulty("reach off by one"), DIM, False).holds
+    assert not CHECKS["receptive_field"](faulty("reach off by one"), DIM, False).holds
 
 
 def test_denominator_that_counts_padding_is_caught():
     def counting(layer, x, layout):
         y = layer(x, layout)
-        return y if layout.keep is None else y * layout.keep.sum(1)[:, None, None] / x.shape[1]
+        return y if layout.padding_mask is None else y * layout.padding_mask.sum(1)[:, None, None] / x.shape[1]
 
     def factory(dim, causal):
         return Faulty(LinearAttention(dim, causal), counting, causal, None)
 
-    assert LAWS["ignores_padding"](factory, DIM, False).holds
-    assert not LAWS["stands_alone"](factory, DIM, False).holds
+    assert CHECKS["ignores_padding"](factory, DIM, False).holds
+    assert not CHECKS["batch_invariance"](factory, DIM, False).holds
 
 
 def test_check_names_the_laws_and_reports_a_refusal():
@@ -211,7 +211,7 @@ def test_check_names_the_laws_and_reports_a_refusal():
 
     verdicts = check(bidirectional_only, DIM)
     assert [verdict.name for verdict in verdicts if not verdict.holds] == ["learns (bidirectional)"]
-    assert len(verdicts) == len(LAWS) + 1
+    assert len(verdicts) == len(CHECKS) + 1
     assert verdicts[-1].name == "refuses (causal)"
     assert "looks both ways" in verdicts[-1].detail
 
@@ -220,7 +220,7 @@ def test_laws_leave_the_random_numbers_alone():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    LAWS["stands_alone"](build("linear"), DIM, False)
+    CHECKS["batch_invariance"](build("linear"), DIM, False)
     assert torch.equal(torch.rand(4), expected)
 
 
@@ -229,9 +229,9 @@ def test_rotary_positions_count_by_difference_at_a_million(variant):
     torch.manual_seed(0)
     layer = build(variant)(dim=DIM, causal=False).double()
     x, positions = torch.randn(1, 50, DIM, dtype=torch.float64), torch.arange(50)[None]
-    near, far = layer(x, Layout(positions=positions)), layer(x, Layout(positions=positions + 1_000_000))
+    near, far = layer(x, TokenLayout(position_ids=positions)), layer(x, TokenLayout(position_ids=positions + 1_000_000))
     assert torch.allclose(near, far, atol=1e-8)
-    assert not torch.allclose(near, layer(x, Layout(positions=2 * positions)), atol=1e-3)
+    assert not torch.allclose(near, layer(x, TokenLayout(position_ids=2 * positions)), atol=1e-3)
 
 
 def test_rotate_turns_pairs_of_channels():
@@ -245,7 +245,7 @@ def test_rotate_turns_pairs_of_channels():
 def test_a_query_that_sees_nothing_answers_zero():
     q = torch.randn(1, 3, 2, 4, dtype=torch.float64, requires_grad=True)
     visible = torch.tensor([[[True, False, False], [False, False, False], [True, True, False]]])
-    y = dense_attention(q, q, q, visible=visible)
+    y = reference_attention(q, q, q, visible=visible)
     y.sum().backward()
     assert not y[0, 1].any()
     assert torch.allclose(y[0, 0], q[0, 0])
@@ -261,27 +261,27 @@ def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
     layer = build(variant, cross=1.0, **sides)(dim=DIM, causal=causal).double()
     x = torch.randn(1, 40, DIM, dtype=torch.float64, requires_grad=True)
     segments, keep = torch.randint(3, (1, 40)) * 5, torch.rand(1, 40) > 0.3
-    y = layer(x, Layout(keep=keep, segments=segments))
+    y = layer(x, TokenLayout(padding_mask=keep, segment_ids=segments))
     for at in range(40):
         (gradient,) = torch.autograd.grad(y[0, at].square().sum(), x, retain_graph=True)
         index = torch.arange(40)
         seen = (index >= at - reach) & (index <= (at if causal else at + reach)) & (segments[0] != segments[0, at])
         seen &= keep[0] & keep[0, at]
         assert gradient[0, index != at].any(-1).tolist() == seen[index != at].tolist()
-    alone = layer(x, Layout(segments=torch.zeros(1, 40, dtype=torch.long)))
+    alone = layer(x, TokenLayout(segment_ids=torch.zeros(1, 40, dtype=torch.long)))
     assert not alone.any() and not layer(x).any()
 
 
 def test_sharpness_is_where_the_softmax_starts():
     layer = build("full", sharpness=4.0)(dim=DIM, causal=False)
-    q, k, _ = layer.heads.split(torch.randn(1, 5, DIM))
+    q, k, _ = layer.heads.project(torch.randn(1, 5, DIM))
     assert torch.allclose((q.square().mean(-1) * k.square().mean(-1)).sqrt(), torch.tensor(4.0), rtol=1e-4)
     torch.manual_seed(0)
     first = build("full")(dim=DIM, causal=False)
     torch.manual_seed(0)
     second = build("full", sharpness=4.0, cross=0.5)(dim=DIM, causal=False)
     assert torch.equal(first.heads.out.weight, second.heads.out.weight)
-    assert not first.heads.log_sharpness.any()
+    assert not first.heads.log_logit_scale.any()
 
 
 @pytest.mark.parametrize(
@@ -301,15 +301,19 @@ def test_sharpness_is_where_the_softmax_starts():
         ("window", {"positions": "alibi", "cross": 0.5}, "with attention.cross or attention.global_tokens take"),
         ("window", {"left": -1}, "attention.left must be 0 or more tokens, got -1"),
         ("window", {"right": -7}, "attention.right must be 0 or more tokens, got -7"),
-        ("sparse", {"block": 0}, "attention.block must be 1 or more tokens, got 0"),
+        ("sparse", {"block_size": 0}, "attention.block_size must be 1 or more tokens, got 0"),
         (
             "sparse",
-            {"blocks": 2},
-            "attention.blocks must be 3 or more: a block's own and those beside it are always seen",
+            {"blocks_per_query": 2},
+            "attention.blocks_per_query must be 3 or more: a block's own and those beside it are always seen",
         ),
-        ("pyramid", {"pools": "[4,16]"}, r"attention.pools must list .*, 1 and then ever more, got \[4, 16\]"),
-        ("pyramid", {"pools": "[1,16,16]"}, r"1 and then ever more, got \[1, 16, 16\]"),
-        ("pyramid", {"pools": "[]"}, r"1 and then ever more, got \[\]"),
+        (
+            "pyramid",
+            {"pool_sizes": "[4,16]"},
+            r"attention.pool_sizes must list .*, 1 and then ever more, got \[4, 16\]",
+        ),
+        ("pyramid", {"pool_sizes": "[1,16,16]"}, r"1 and then ever more, got \[1, 16, 16\]"),
+        ("pyramid", {"pool_sizes": "[]"}, r"1 and then ever more, got \[\]"),
         ("linear", {"features": "tailor"}, "attention.features must be one of elu, relu, exp, taylor, got tailor"),
         ("linear", {"features": "exp", "qk_norm": False}, "attention.features=exp overflows without"),
     ],
@@ -332,7 +336,7 @@ def test_state_bytes():
         (["attention=hybrid"], ["WindowAttention", "WindowAttention", "FullAttention"]),
         (["attention=hybrid", "attention.layers=[none,conv]"], ["NoAttention", "ConvolutionAttention"]),
         (["attention=hybrid", "attention.layers=[full,linear]"], ["FullAttention", "LinearAttention"]),
-        (["attention=gated", "attention.inner=full", "attention.inner.kv_heads=2"], ["GatedAttention"]),
+        (["attention=gated", "attention.wrapped=full", "attention.wrapped.kv_heads=2"], ["GatedAttention"]),
     ],
 )
 def test_layers_named_inside_others_bring_their_settings(overrides, kinds):
@@ -346,13 +350,13 @@ def test_layers_named_inside_others_bring_their_settings(overrides, kinds):
 def test_layers_of_a_hybrid_take_turns_over_the_depth():
     factories = composed("hybrid", "attention.layers=[window,none]")
     model = SequenceModel(4, {"kind": 2}, None, factories, dim=DIM, depth=3)
-    assert [type(block.mix) for block in model.blocks] == [WindowAttention, NoAttention, WindowAttention]
+    assert [type(block.attention) for block in model.blocks] == [WindowAttention, NoAttention, WindowAttention]
     with pytest.raises(UserError, match=r"attention.layers names wind, which attention.kinds lacks; nearest is window"):
         cycle(["wind"], {"window": WindowAttention})
     with pytest.raises(UserError, match="must name at least one layer"):
         cycle([], {"window": WindowAttention})
-    with pytest.raises(UserError, match=r"attention.inner: there is no layer ful; nearest is full"):
-        composed("gated", "attention.inner=ful")
+    with pytest.raises(UserError, match=r"attention.wrapped: there is no layer ful; nearest is full"):
+        composed("gated", "attention.wrapped=ful")
 
 
 @DIRECTIONS
@@ -361,9 +365,9 @@ def test_hierarchical_reads_every_token_once(causal):
     q, v = torch.randn(2, 300, 2, 4, dtype=torch.float64), torch.randn(2, 300, 2, 4, dtype=torch.float64)
     keep = torch.rand(2, 300) > 0.3
     y = hierarchical_attention(q, torch.zeros_like(q), v, causal=causal, block=4, keep=keep)
-    v = blank(v, keep)
+    v = zero_padding(v, keep)
     total, count = (v.cumsum(1), keep.cumsum(1)) if causal else (v.sum(1, keepdim=True), keep.sum(1, keepdim=True))
-    assert torch.allclose(y, blank((total / count.clamp_min(1)[..., None, None]).expand_as(v), keep), atol=1e-12)
+    assert torch.allclose(y, zero_padding((total / count.clamp_min(1)[..., None, None]).expand_as(v), keep), atol=1e-12)
 
 
 def test_hierarchical_sees_a_sequence_turned_round_the_same():
@@ -381,7 +385,7 @@ def test_hierarchical_sees_a_sequence_turned_round_the_same():
         ("window", {"left": 90, "right": 90}),
         ("topk", {"k": 90}),
         ("topk", {"k": None, "fraction": 1.0}),
-        ("sparse", {"block": 8, "blocks": 12}),
+        ("sparse", {"block_size": 8, "blocks_per_query": 12}),
     ],
 )
 def test_a_layer_that_leaves_nothing_out_is_full_attention(variant, settings, causal):
@@ -390,11 +394,11 @@ def test_a_layer_that_leaves_nothing_out_is_full_attention(variant, settings, ca
     layer = layer.double()
     layer.load_state_dict(full.state_dict())
     x, keep = torch.randn(2, 90, DIM, dtype=torch.float64), torch.rand(2, 90) > 0.3
-    assert torch.allclose(layer(x, Layout(keep=keep)), full(x, Layout(keep=keep)), atol=1e-12)
+    assert torch.allclose(layer(x, TokenLayout(padding_mask=keep)), full(x, TokenLayout(padding_mask=keep)), atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["topk", "sparse"])
 def test_a_layer_refuses_what_would_take_too_long(variant):
-    layer = build(variant, longest=50)(dim=DIM, causal=False)
-    with pytest.raises(UserError, match=r"takes at most attention.longest=50 tokens, got 51"):
+    layer = build(variant, max_length=50)(dim=DIM, causal=False)
+    with pytest.raises(UserError, match=r"takes at most attention.max_length=50 tokens, got 51"):
         layer(torch.randn(1, 51, DIM))

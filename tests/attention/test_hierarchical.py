@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genoattn.attention.base import Layout
+from genoattn.attention.base import TokenLayout
 from genoattn.attention.conformance.probes import LargestTensor
 from genoattn.attention.conformance.streaming import streamed
 from genoattn.attention.hierarchical import HierarchicalAttention
@@ -58,9 +58,9 @@ def test_no_tensor_on_the_way_is_larger_than_the_queries(causal, monkeypatch):
 @pytest.mark.parametrize("segment", [1, 100, LENGTH])
 def test_streams_where_cells_are_held(causal, segment):
     torch.manual_seed(0)
-    layer = HierarchicalAttention(32, causal, block=BLOCK).double()
+    layer = HierarchicalAttention(32, causal, block_size=BLOCK).double()
     x, keep = torch.randn(2, LENGTH, 32, dtype=torch.float64), torch.rand(2, LENGTH) > 0.3
-    layout = Layout(keep, positions=2 * torch.arange(LENGTH).expand(2, -1))
+    layout = TokenLayout(keep, position_ids=2 * torch.arange(LENGTH).expand(2, -1))
     with torch.no_grad():
         y = torch.cat(list(streamed(layer, x, layout, segment)), dim=1)
         assert torch.allclose(y, layer(x, layout), atol=1e-12)

@@ -61,7 +61,9 @@ def test_triton_asked_for_where_it_cannot_run(tmp_path: Path, monkeypatch: pytes
     said = capsys.readouterr().err
     assert said.startswith("attention.backend=triton: Triton's kernels need a GPU and there is none; auto takes")
     assert said.count("\n") == 1
-    assert "torch, which computes the same" in FullAttention(32, False, backend="auto").backend(torch.device("cpu"))
+    assert "torch, which computes the same" in FullAttention(32, False, backend="auto").describe_backend(
+        torch.device("cpu")
+    )
 
 
 def test_every_file_is_run() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genoattn.attention.delta import naive_delta_rule
 from genoattn.attention.linear import naive_linear_attention
-from genoattn.attention.modules.feature_maps import feature
+from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.ops.chunked_scan import scan
 from genoattn.attention.ops.delta_rule import delta_rule
 from genoattn.attention.ops.linear import How, linear_attention, nothing_seen, read_past
@@ -109,7 +109,7 @@ def test_linear_is_the_same_in_any_chunks_and_segments(causal, fades, monkeypatc
 def test_linear_is_its_recurrence(fades):
     q, k, v = drawn()
     rates = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else torch.zeros(2, dtype=torch.float64)
-    phi_q, phi_k = feature(q, "elu"), feature(k, "elu")
+    phi_q, phi_k = feature_map(q, "elu"), feature_map(k, "elu")
     memory, total, answers = torch.zeros(2, 2, 4, 4, dtype=torch.float64), torch.zeros(2, 2, 4), []
     for at in range(LENGTH):
         memory = memory * (-rates).exp()[:, None, None] + phi_k[:, at, :, :, None] * v[:, at, :, None]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genoattn.attention.base import Layout
+from genoattn.attention.base import TokenLayout
 from genoattn.attention.full import FullAttention
 from genoattn.attention.pyramid import PyramidAttention, pooled, spread
 
@@ -18,7 +18,7 @@ def seen_at_level(at, length, pool, left, right, causal):
 @pytest.mark.parametrize(("causal", "pools"), [(True, (1, 4, 16)), (True, (1, 3, 7)), (True, (1, 32))])
 def test_a_causal_token_reads_complete_cells(causal, pools):
     torch.manual_seed(0)
-    layer = PyramidAttention(32, causal, pools=pools, left=1, right=1).double()
+    layer = PyramidAttention(32, causal, pool_sizes=pools, left=1, right=1).double()
     x = torch.randn(1, 70, 32, dtype=torch.float64, requires_grad=True)
     y = layer(x)
     for at in range(70):
@@ -33,8 +33,8 @@ def test_cells_are_means_of_real_tokens():
     keep = torch.tensor([[True, True, False, False, False, True, True]])
     cells, layout = pooled(x, keep, torch.tensor([[10, 13, 0, 0, 0, 30, 40]]), 2)
     assert cells.flatten().tolist() == [1.5, 0, 6, 7]
-    assert layout.keep is not None and layout.keep.tolist() == [[True, False, True, True]]
-    assert layout.positions is not None and layout.positions.tolist() == [[11, 0, 30, 40]]
+    assert layout.padding_mask is not None and layout.padding_mask.tolist() == [[True, False, True, True]]
+    assert layout.position_ids is not None and layout.position_ids.tolist() == [[11, 0, 30, 40]]
 
 
 def test_answers_are_spread_over_their_cells_or_behind_them():
@@ -45,7 +45,7 @@ def test_answers_are_spread_over_their_cells_or_behind_them():
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_one_level_is_full_attention(causal):
-    full, layer = FullAttention(32, causal).double(), PyramidAttention(32, causal, pools=[1]).double()
+    full, layer = FullAttention(32, causal).double(), PyramidAttention(32, causal, pool_sizes=[1]).double()
     layer.levels[0].load_state_dict(full.state_dict())
     x, keep = torch.randn(2, 50, 32, dtype=torch.float64), torch.rand(2, 50) > 0.3
-    assert torch.equal(layer(x, Layout(keep=keep)), full(x, Layout(keep=keep)))
+    assert torch.equal(layer(x, TokenLayout(padding_mask=keep)), full(x, TokenLayout(padding_mask=keep)))

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from genoattn.attention.base import Layout
+from genoattn.attention.base import TokenLayout
 from genoattn.attention.conformance.probes import counted
 from genoattn.attention.ops import block_gather as gathered
 from genoattn.attention.ops import block_sparse
-from genoattn.attention.ops.block_sparse import choose, sparse_attention
+from genoattn.attention.ops.block_sparse import select_blocks, sparse_attention
 from genoattn.attention.sparse import SparseAttention
 
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
@@ -34,7 +34,7 @@ def test_blocks_are_the_forced_ones_and_then_the_best(causal):
     keep[0, 8:20] = False  # three blocks without a real token
     keep[1, 60:] = False
     q, k, real = (t.unflatten(1, (20, 4)) for t in (q, k, keep))
-    chosen = choose(q, k, real, causal=causal, blocks=5)
+    chosen = select_blocks(q, k, real, causal=causal, blocks=5)
     assert chosen.shape == (2, 20, 2, 5)
     for row, own, head in torch.cartesian_prod(torch.arange(2), torch.arange(20), torch.arange(2)).tolist():
         found = [at for at in chosen[row, own, head].tolist() if at >= 0]
@@ -58,7 +58,7 @@ def test_a_token_sees_the_blocks_chosen_for_it_and_no_more(causal):
     v.requires_grad_()
     y = sparse_attention(q, k, v, causal=causal, block=4, blocks=5, keep=keep)
     padded = [torch.nn.functional.pad(t, (0, 0) * (t.dim() - 2) + (0, 2)).unflatten(1, (20, 4)) for t in (q, k, keep)]
-    chosen = choose(*padded, causal=causal, blocks=5)
+    chosen = select_blocks(*padded, causal=causal, blocks=5)
     for at in keep[0].nonzero().flatten().tolist():
         (gradient,) = torch.autograd.grad(y[0, at].sum(), v, retain_graph=True)
         blocks = chosen[0, at // 4, 0].tolist()
@@ -67,7 +67,7 @@ def test_a_token_sees_the_blocks_chosen_for_it_and_no_more(causal):
 
 
 def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
-    layer = SparseAttention(32, causal=True, block=4, blocks=3, positions="none").double()
+    layer = SparseAttention(32, causal=True, block_size=4, blocks_per_query=3, positions="none").double()
     x = torch.randn(1, 100, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = layer(x)
     for at in range(60, 80):
@@ -77,9 +77,9 @@ def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
 
 
 def test_crossing_heads_choose_blocks_of_the_other_segment():
-    layer = SparseAttention(32, causal=False, heads=1, block=4, blocks=5, cross=1.0).double()
+    layer = SparseAttention(32, causal=False, heads=1, block_size=4, blocks_per_query=5, cross=1.0).double()
     x = torch.randn(1, 96, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    y = layer(x, Layout(segments=(torch.arange(96) >= 48)[None].long()))
+    y = layer(x, TokenLayout(segment_ids=(torch.arange(96) >= 48)[None].long()))
     for at in (20, 70):
         (gradient,) = torch.autograd.grad(y[0, at].square().sum(), x, retain_graph=True)
         seen = [token for token in gradient[0].any(-1).nonzero().flatten().tolist() if token != at]
@@ -143,6 +143,6 @@ def test_a_training_step_grows_with_the_length_alone(causal, monkeypatch):
         return made.total
 
     assert step(4096) < 2.2 * step(2048)
-    layer = SparseAttention(16, causal, heads=2, block=32, blocks=4)
+    layer = SparseAttention(16, causal, heads=2, block_size=32, blocks_per_query=4)
     (once, small, _), (twice, large, _) = (counted(layer, 16, length) for length in (2048, 4096))
     assert twice < 2.2 * once and large < 2.1 * small

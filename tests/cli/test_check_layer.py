@@ -15,11 +15,11 @@ FAULTS = {
     "sound": (None, "return self.inner(x, layout)"),
 }
 LAYER = """
-from genoattn.attention.base import Attention, Layout
+from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.window import WindowAttention
 
 class Mine(Attention):
-    cost = "linear"
+    complexity = "linear"
 
     def __init__(self, dim: int, causal: bool, left: int = 4):
         super().__init__()
@@ -27,13 +27,13 @@ class Mine(Attention):
         self.wider = WindowAttention(dim, causal, left=left + 1, right=20)
         self.both = WindowAttention(dim, False, left=left, right=20)
         self.wider.heads = self.both.heads = self.inner.heads
-        self.causal, self.averages, self.reach = causal, True, self.inner.reach
-        self.sided = self.inner.sided
+        self.causal, self.weights_sum_to_one = causal, True
+        self.receptive_field, self.asymmetry = self.inner.receptive_field, self.inner.asymmetry
 
-    def forward(self, x, layout=Layout()):
+    def forward(self, x, layout=TokenLayout()):
         {answer}
 
-    def naive(self, x, layout=Layout()):
+    def naive(self, x, layout=TokenLayout()):
         {same}
 
     def flops(self, length):

@@ -60,7 +60,7 @@ class Lab:
         parts = [{"by": "distance", "name": "1–2", "kind": "", "low": 1, "high": 2, "count": 5, "value": value}]
         seen = {"headline": "test/auprc", "draws": {"test/auprc": draws.tolist(), "untrained/test/auprc": [0.01] * 50}}
         seen["strata"] = [{**one, "draws": draws.tolist()} for one in parts]
-        (home / "evidence.json").write_text(json.dumps(seen))
+        (home / "bootstrap.json").write_text(json.dumps(seen))
         figures = {"test/auprc": value, "untrained/test/auprc": 0.01, "cost/train_seconds": 3.0}
         (home / "metrics.json").write_text(json.dumps(figures))
         loss = 1 - QUALITY.get(layer, 0.2) + abs(np.log10(rate) + 2.5)  # best at 0.003
@@ -78,7 +78,7 @@ class Lab:
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     made = Lab()
-    monkeypatch.setattr(runner, "launch", made)
+    monkeypatch.setattr(runner, "run_jobs", made)
     monkeypatch.setattr(comparison, "draw", lambda _: [])  # test_page.py looks at the pictures
     return made
 
@@ -126,7 +126,7 @@ def test_the_same_layer_twice_is_not_told_apart_and_a_planted_difference_is(lab:
     again = '+variants.again=["attention=full"]'
     found = held(tmp_path, "layers=[full,window]", again, *BUDGET, "budget.steps=9", "sweep.steps=3")
     verdict = found["verdicts"]["64"]
-    apart = {frozenset((one["first"], one["second"])): one["apart"] for one in verdict["differences"]}
+    apart = {frozenset((one["first"], one["second"])): one["significant"] for one in verdict["differences"]}
     assert not apart[frozenset(("full", "again"))]
     assert apart[frozenset(("full", "window"))] and apart[frozenset(("window", "none"))]
     assert not apart[frozenset(("none", "conv"))]
@@ -159,7 +159,7 @@ def test_runs_that_fail_are_missed_in_words(lab: Lab, tmp_path: Path, capsys: py
         (["seeds=[1,1]"], "seeds: expected one or more, each once, got [1, 1]"),
         (["layers=[fulll]"], "there is no conf/attention/fulll.yaml; nearest is full"),
         (["model.dmi=3"], "dmi"),
-        (["expectations=nowhere.txt"], "expectations=nowhere.txt does not exist"),
+        (["hypotheses=nowhere.txt"], "hypotheses=nowhere.txt does not exist"),
     ],
 )  # fmt: skip
 def test_mistakes(words: list[str], said: str, lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

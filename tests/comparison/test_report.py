@@ -80,7 +80,7 @@ def verdict(every: list[str]) -> dict[str, Any]:
     }
     pairs = [
         {"first": a, "second": b, **around(0.0711 * (one - two)), "p": 0.0123, "adjusted": 0.0456,
-         "apart": two - one > 1}
+         "significant": two - one > 1}
         for one, a in enumerate(every) for two, b in enumerate(every) if one < two
     ]  # fmt: skip
     best = every[::-1]

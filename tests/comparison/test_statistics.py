@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genoattn.comparison.recommendation import crossover, front, recommend, sentence
-from genoattn.comparison.statistics import Difference, Estimate, Seeded, Verdict, judge, quantile, tail
+from genoattn.comparison.recommendation import crossover, describe_groups, pareto_front, recommend
+from genoattn.comparison.statistics import (
+    Difference,
+    Estimate,
+    LayerComparison,
+    SeedRun,
+    compare_layers,
+    quantile,
+    tail,
+)
 from genoattn.errors import UserError
 
 CASES = settings(deadline=None, max_examples=50)
@@ -26,7 +34,7 @@ WORLDS = {
 
 def simulated(
     rng: np.random.Generator, means: Sequence[float], seeds: int, spread: tuple[float, float, float, float]
-) -> dict[str, list[Seeded]]:
+) -> dict[str, list[SeedRun]]:
     """Layers a, b, … that reach these means over all seeds and all blocks there could be, in one test set."""
     seed, common, layer, run = spread
     weights = rng.multinomial(BLOCKS, np.full(BLOCKS, 1 / BLOCKS), size=RESAMPLES) / BLOCKS
@@ -36,13 +44,13 @@ def simulated(
     for name, mean in zip("abcdefgh", means, strict=False):
         mine = mean + hard + rng.normal(0, layer * scale, BLOCKS)
         scores = [mine + rng.normal(0, seed) + rng.normal(0, run * scale, BLOCKS) for _ in range(seeds)]
-        runs[name] = [Seeded(float(one.mean()), weights @ one) for one in scores]
+        runs[name] = [SeedRun(float(one.mean()), weights @ one) for one in scores]
     return runs
 
 
-def plainly(runs: dict[str, list[Seeded]], rng: np.random.Generator, times: int = 200) -> bool:
+def plainly(runs: dict[str, list[SeedRun]], rng: np.random.Generator, times: int = 200) -> bool:
     """Whether 95 % of plain hierarchical resamples, seeds and then blocks, put one of two layers ahead."""
-    a, b = (np.stack([run.draws for run in layer]) for layer in runs.values())
+    a, b = (np.stack([run.replicates for run in layer]) for layer in runs.values())
     picks = rng.integers(len(a), size=(2, times, len(a)))
     which = rng.integers(RESAMPLES, size=(times, 1))
     ahead = a[picks[0], which].mean(1) - b[picks[1], which].mean(1)
@@ -55,8 +63,8 @@ def test_the_same_layer_twice_is_told_apart_no_more_often_than_the_level_says(wo
     rng, times = np.random.default_rng(1), 400
     apart = held = 0
     for _ in range(times):
-        verdict = judge(simulated(rng, [0.6, 0.6], 3, WORLDS[world]))
-        apart += verdict.differences[0].apart
+        verdict = compare_layers(simulated(rng, [0.6, 0.6], 3, WORLDS[world]))
+        apart += verdict.differences[0].significant
         held += sum(one.low <= 0.6 <= one.high for one in verdict.estimates.values())
     assert apart / times <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / times)
     assert 0.92 <= held / (2 * times) <= 0.99
@@ -69,23 +77,23 @@ def test_a_plain_bootstrap_of_three_seeds_would_be_far_too_sure():
 
 def test_of_many_layers_that_are_the_same_none_is_told_apart():
     rng, times = np.random.default_rng(3), 200
-    wrong = sum(len(judge(simulated(rng, [0.6] * 5, 3, WORLDS["both"])).groups) > 1 for _ in range(times))
+    wrong = sum(len(compare_layers(simulated(rng, [0.6] * 5, 3, WORLDS["both"])).groups) > 1 for _ in range(times))
     assert wrong / times <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / times)
 
 
 @pytest.mark.parametrize(("ahead", "least"), [(0.1, 0.85), (0.15, 0.97)])
 def test_a_planted_difference_is_found(ahead: float, least: float):
     rng, times = np.random.default_rng(4), 150
-    verdicts = [judge(simulated(rng, [0.6, 0.6 + ahead], 3, (0.02, 0.02, 0.01, 0.01))) for _ in range(times)]
+    verdicts = [compare_layers(simulated(rng, [0.6, 0.6 + ahead], 3, (0.02, 0.02, 0.01, 0.01))) for _ in range(times)]
     found = [verdict.differences[0] for verdict in verdicts]
-    assert sum(one.apart and (one.first, one.second) == ("b", "a") for one in found) / times >= least
-    assert sum(one.groups == [("b",), ("a",)] for one in verdicts) == sum(one.apart for one in found)
+    assert sum(one.significant and (one.first, one.second) == ("b", "a") for one in found) / times >= least
+    assert sum(one.groups == [("b",), ("a",)] for one in verdicts) == sum(one.significant for one in found)
 
 
 def test_blocks_that_are_hard_for_all_do_not_hide_a_difference():
     rng = np.random.default_rng(5)
-    verdict = judge(simulated(rng, [0.6, 0.65], 3, (0.002, 0.05, 0.0, 0.0)))
-    assert verdict.apart("a", "b") and verdict.apart("b", "a")
+    verdict = compare_layers(simulated(rng, [0.6, 0.65], 3, (0.002, 0.05, 0.0, 0.0)))
+    assert verdict.significant("a", "b") and verdict.significant("b", "a")
     a, b = verdict.estimates["a"], verdict.estimates["b"]
     assert a.high > b.low  # though each alone is known no better than the blocks allow
 
@@ -93,7 +101,7 @@ def test_blocks_that_are_hard_for_all_do_not_hide_a_difference():
 def test_the_error_is_that_of_resampled_seeds_and_blocks_put_right_for_few_seeds():
     # No block is hard for one run alone: resampling then shows (n − 1)/n of the variance of seeds, and all of blocks'.
     values, moves = np.array([0.5, 0.56, 0.61]), np.random.default_rng(6).normal(0, 0.02, 4000)
-    verdict = judge({"a": [Seeded(float(value), value + moves) for value in values]})
+    verdict = compare_layers({"a": [SeedRun(float(value), value + moves) for value in values]})
     seeds, blocks = values.var() / 3 * 3 / 2, moves.var(ddof=1)
     freedom = (3 * seeds + blocks) ** 2 / (9 * seeds**2 / 2 + blocks**2 / 3999)
     low, high = (values.mean() + side * quantile(0.05, freedom) * math.sqrt(seeds + blocks) for side in (-1, 1))
@@ -104,8 +112,8 @@ def test_the_error_is_that_of_resampled_seeds_and_blocks_put_right_for_few_seeds
 def test_what_moves_in_one_run_alone_counts_once():
     # The variance of seeds holds it already: without anything that all runs share, blocks add next to nothing.
     rng = np.random.default_rng(11)
-    runs = {name: [Seeded(value, value + rng.normal(0, 0.05, 4000)) for value in (0.45, 0.5, 0.55)] for name in "ab"}
-    verdict = judge(runs)
+    runs = {name: [SeedRun(value, value + rng.normal(0, 0.05, 4000)) for value in (0.45, 0.5, 0.55)] for name in "ab"}
+    verdict = compare_layers(runs)
     one, pair = verdict.estimates["a"], verdict.differences[0]
     assert (one.high - one.low) / 2 == pytest.approx(4.303 * 0.05 / math.sqrt(3), rel=0.05)
     assert (pair.high - pair.low) / 2 == pytest.approx(2.776 * 0.05 * math.sqrt(2 / 3), rel=0.05)
@@ -117,39 +125,46 @@ def test_what_moves_in_one_run_alone_counts_once():
 @pytest.mark.parametrize("moves", [0.0, 1e-4])
 def test_at_the_bounds_intervals_have_a_width_and_stay_within(values: tuple[float, ...], moves: float):
     draws = np.random.default_rng(7).normal(0, moves, 50) if moves else np.zeros(50)
-    runs = [Seeded(float(value), np.clip(value + draws, 0, 1)) for value in values]
-    verdict = judge({"a": runs, "again": runs})
+    runs = [SeedRun(float(value), np.clip(value + draws, 0, 1)) for value in values]
+    verdict = compare_layers({"a": runs, "again": runs})
     for one in verdict.estimates.values():
         assert 0 <= one.low <= one.mean <= one.high <= 1 and one.high - one.low >= 1e-3
     (pair,) = verdict.differences
-    assert (pair.mean, pair.p, pair.adjusted, pair.apart) == (0, 1, 1, False) and pair.low < -1e-3 < 1e-3 < pair.high
+    assert (pair.mean, pair.p, pair.adjusted, pair.significant) == (
+        0,
+        1,
+        1,
+        False,
+    ) and pair.low < -1e-3 < 1e-3 < pair.high
     assert verdict.groups == [("a", "again")]
 
 
 def test_what_agrees_to_the_third_decimal_is_not_told_apart_and_what_does_not_is():
-    def steady(value: float) -> list[Seeded]:
-        return [Seeded(value, np.full(20, value))] * 3
+    def steady(value: float) -> list[SeedRun]:
+        return [SeedRun(value, np.full(20, value))] * 3
 
-    assert not judge({"a": steady(0.999), "b": steady(0.998)}).apart("a", "b")
-    assert judge({"a": steady(0.999), "b": steady(0.95)}).apart("a", "b")
+    assert not compare_layers({"a": steady(0.999), "b": steady(0.998)}).significant("a", "b")
+    assert compare_layers({"a": steady(0.999), "b": steady(0.95)}).significant("a", "b")
 
 
 def test_one_seed_tells_of_blocks_alone():
     rng = np.random.default_rng(8)
     runs = simulated(rng, [0.3, 0.8], 1, (0.02, 0.02, 0.01, 0.01))
-    verdict = judge(runs)
+    verdict = compare_layers(runs)
     assert [one.seeds for one in verdict.estimates.values()] == [1, 1]
-    assert verdict.differences[0].p < 1e-6 and not verdict.differences[0].apart
-    assert sentence(verdict) == (
+    assert verdict.differences[0].p < 1e-6 and not verdict.differences[0].significant
+    assert describe_groups(verdict) == (
         "b and a are not told apart; with one seed each, nothing says how far another seed would move them"
     )
     # Beside a layer of three seeds it is taken to vary as those do.
     narrow, wide = (
-        judge(runs | {"c": [Seeded(value, runs["a"][0].draws - runs["a"][0].value + value) for value in values]})
+        compare_layers(
+            runs | {"c": [SeedRun(value, runs["a"][0].replicates - runs["a"][0].value + value) for value in values]}
+        )
         for values in ((0.5, 0.501, 0.502), (0.3, 0.5, 0.7))
     )
-    assert narrow.apart("a", "b") and not wide.apart("a", "b")
-    assert sentence(narrow).endswith(
+    assert narrow.significant("a", "b") and not wide.significant("a", "b")
+    assert describe_groups(narrow).endswith(
         "; b and a have one seed and are taken to vary from seed to seed as much as the layer that varies most"
     )
 
@@ -157,18 +172,18 @@ def test_one_seed_tells_of_blocks_alone():
 def test_layers_may_have_different_numbers_of_seeds():
     rng, spread = np.random.default_rng(9), (0.02, 0.02, 0.01, 0.01)
     runs = simulated(rng, [0.6, 0.9], 8, spread)
-    verdict = judge({"a": runs["a"][:2], "b": runs["b"]})
+    verdict = compare_layers({"a": runs["a"][:2], "b": runs["b"]})
     assert {name: one.seeds for name, one in verdict.estimates.items()} == {"b": 8, "a": 2}
-    assert judge(runs).differences[0].p < verdict.differences[0].p
+    assert compare_layers(runs).differences[0].p < verdict.differences[0].p
 
 
 def test_resamples_without_a_figure_are_left_out_for_all():
     rng = np.random.default_rng(10)
     runs = simulated(rng, [0.6, 0.7], 3, WORLDS["both"])
-    gone = {name: [Seeded(run.value, run.draws.copy()) for run in some] for name, some in runs.items()}
-    gone["a"][1].draws[::2] = np.nan
-    kept = {name: [Seeded(run.value, run.draws[1::2]) for run in some] for name, some in runs.items()}
-    assert judge(gone) == judge(kept)
+    gone = {name: [SeedRun(run.value, run.replicates.copy()) for run in some] for name, some in runs.items()}
+    gone["a"][1].replicates[::2] = np.nan
+    kept = {name: [SeedRun(run.value, run.replicates[1::2]) for run in some] for name, some in runs.items()}
+    assert compare_layers(gone) == compare_layers(kept)
 
 
 @pytest.mark.parametrize(
@@ -183,11 +198,13 @@ def test_resamples_without_a_figure_are_left_out_for_all():
 )
 def test_what_cannot_be_compared(runs: dict, sentence: str):
     with pytest.raises(UserError, match=sentence):
-        judge({name: [Seeded(value, np.array(draws)) for value, draws in some] for name, some in runs.items()})
+        compare_layers(
+            {name: [SeedRun(value, np.array(draws)) for value, draws in some] for name, some in runs.items()}
+        )
 
 
 @st.composite
-def comparisons(draw: st.DrawFn) -> dict[str, list[Seeded]]:
+def comparisons(draw: st.DrawFn) -> dict[str, list[SeedRun]]:
     """Up to six layers at few distinct levels, of one to four seeds each."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     means = draw(st.lists(st.sampled_from([0.3, 0.4, 0.42, 0.5, 0.8]), min_size=1, max_size=6))
@@ -196,25 +213,26 @@ def comparisons(draw: st.DrawFn) -> dict[str, list[Seeded]]:
     return {name: some[: draw(st.integers(1, 4))] for name, some in runs.items()}
 
 
-def by_pair(verdict: Verdict) -> dict[frozenset[str], tuple[float, float, float, bool]]:
+def by_pair(verdict: LayerComparison) -> dict[frozenset[str], tuple[float, float, float, bool]]:
     return {
-        frozenset({one.first, one.second}): (abs(one.mean), one.p, one.adjusted, one.apart)
+        frozenset({one.first, one.second}): (abs(one.mean), one.p, one.adjusted, one.significant)
         for one in verdict.differences
     }
 
 
 @CASES
 @given(comparisons(), st.randoms(use_true_random=False), st.floats(-0.2, 0.15))
-def test_order_names_and_a_common_shift_change_nothing(runs: dict[str, list[Seeded]], random, shift: float):
-    verdict = judge(runs)
+def test_order_names_and_a_common_shift_change_nothing(runs: dict[str, list[SeedRun]], random, shift: float):
+    verdict = compare_layers(runs)
     names = list(runs)
     random.shuffle(names)
-    assert judge({name: runs[name] for name in names}) == verdict
+    assert compare_layers({name: runs[name] for name in names}) == verdict
     called = dict(zip(runs, names, strict=True))
     moved = {
-        called[name]: [Seeded(run.value + shift, run.draws + shift) for run in some] for name, some in runs.items()
+        called[name]: [SeedRun(run.value + shift, run.replicates + shift) for run in some]
+        for name, some in runs.items()
     }
-    other = judge(moved)
+    other = compare_layers(moved)
     for pair, found in by_pair(verdict).items():
         assert by_pair(other)[frozenset(called[name] for name in pair)] == pytest.approx(found, abs=1e-9, rel=1e-6)
     assert {frozenset(called[name] for name in group) for group in verdict.groups} == set(map(frozenset, other.groups))
@@ -222,13 +240,13 @@ def test_order_names_and_a_common_shift_change_nothing(runs: dict[str, list[Seed
 
 @CASES
 @given(comparisons())
-def test_groups_are_all_the_largest_sets_not_told_apart(runs: dict[str, list[Seeded]]):
-    verdict = judge(runs)
+def test_groups_are_all_the_largest_sets_not_told_apart(runs: dict[str, list[SeedRun]]):
+    verdict = compare_layers(runs)
     alike = [
         set(some)
         for size in range(1, len(runs) + 1)
         for some in combinations(runs, size)
-        if not any(verdict.apart(a, b) for a, b in combinations(some, 2))
+        if not any(verdict.significant(a, b) for a, b in combinations(some, 2))
     ]
     largest = {frozenset(some) for some in alike if not any(some < other for other in alike)}
     assert set(map(frozenset, verdict.groups)) == largest and len(verdict.groups) == len(largest)
@@ -240,23 +258,23 @@ def test_groups_are_all_the_largest_sets_not_told_apart(runs: dict[str, list[See
 
 @CASES
 @given(comparisons())
-def test_holm(runs: dict[str, list[Seeded]]):
+def test_holm(runs: dict[str, list[SeedRun]]):
     # As a closed test: a difference is there where Bonferroni's says so of every set of pairs that it is in.
-    found = judge(dict(list(runs.items())[:4])).differences
+    found = compare_layers(dict(list(runs.items())[:4])).differences
     sets = [some for size in range(1, len(found) + 1) for some in combinations(found, size)]
     for one in found:
         least = max(min(1.0, len(some) * min(other.p for other in some)) for some in sets if one in some)
         assert one.adjusted == pytest.approx(least, rel=1e-12)
-        assert one.apart == (one.adjusted <= 0.05 and any(len(some) > 1 for some in list(runs.values())[:4]))
+        assert one.significant == (one.adjusted <= 0.05 and any(len(some) > 1 for some in list(runs.values())[:4]))
 
 
-def stated(means: dict[str, float], apart: str, groups: list[str]) -> Verdict:
+def stated(means: dict[str, float], apart: str, groups: list[str]) -> LayerComparison:
     """A verdict on layers of one letter, with pairs such as ac told apart."""
     estimates = {name: Estimate(mean, mean, mean, 3, (mean,)) for name, mean in means.items()}
     pairs = [
         Difference(a, b, means[a] - means[b], 0, 0, 0, 0, a + b in apart.split()) for a, b in combinations(means, 2)
     ]
-    return Verdict(estimates, pairs, [tuple(group) for group in groups])
+    return LayerComparison(estimates, pairs, [tuple(group) for group in groups])
 
 
 @pytest.mark.parametrize(
@@ -287,12 +305,12 @@ def stated(means: dict[str, float], apart: str, groups: list[str]) -> Verdict:
     ],
 )
 def test_sentences(apart: str, groups: list[str], said: str):
-    assert sentence(stated({"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6}, apart, groups)) == said
+    assert describe_groups(stated({"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6}, apart, groups)) == said
 
 
 def test_one_layer_alone():
-    verdict = judge({"a": [Seeded(0.5, np.array([0.4, 0.6, 0.5]))] * 2})
-    assert (verdict.differences, verdict.groups, sentence(verdict)) == ([], [("a",)], "a alone was run")
+    verdict = compare_layers({"a": [SeedRun(0.5, np.array([0.4, 0.6, 0.5]))] * 2})
+    assert (verdict.differences, verdict.groups, describe_groups(verdict)) == ([], [("a",)], "a alone was run")
 
 
 POINTS = st.dictionaries(
@@ -302,14 +320,14 @@ POINTS = st.dictionaries(
 
 def test_a_front_by_hand():
     points = {"best": (9.0, 0.9), "cheap": (1.0, 0.5), "twin": (1.0, 0.5), "dear": (9.5, 0.9), "worse": (1.0, 0.4)}
-    assert front(points | {"unmeasured": (0.1, math.nan)}) == ["cheap", "twin", "best"]
-    assert front({}) == []
+    assert pareto_front(points | {"unmeasured": (0.1, math.nan)}) == ["cheap", "twin", "best"]
+    assert pareto_front({}) == []
 
 
 @CASES
 @given(POINTS)
 def test_front_laws(points: dict[str, tuple[float, float]]):
-    found = front(points)
+    found = pareto_front(points)
     assert [points[name][0] for name in found] == sorted(points[name][0] for name in found)
     for name, (cost, quality) in points.items():
         better = [
@@ -317,7 +335,7 @@ def test_front_laws(points: dict[str, tuple[float, float]]):
         ]
         assert (name in found) == (not better)
         assert any(points[n][0] <= cost and points[n][1] >= quality for n in found)
-    assert front({name: points[name] for name in found}) == found
+    assert pareto_front({name: points[name] for name in found}) == found
 
 
 COSTS = {

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from genoattn.data.batch import Batch, collate
-from genoattn.data.curriculum import Curriculum, Stage
-from genoattn.data.datamodule import GenomeData
-from genoattn.data.dataset import Examples, WindowMaker
+from genoattn.data.curriculum import Curriculum, CurriculumStage
+from genoattn.data.datamodule import GenomeDataModule
+from genoattn.data.dataset import ExampleDataset, WindowSampler
 from genoattn.data.example import Example
-from genoattn.data.targets import IGNORE
-from genoattn.data.tasks.side_by_side import Aligned
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.genome.alphabet import LETTERS
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Event
@@ -25,8 +25,8 @@ from genoattn.genome.simulate import Rates
 from genoattn.genome.windows import Windows
 
 LENGTH, REACH, TOTAL = 40, 4, 48
-TASK = Aligned(rate=0.1, longest=4, reach=REACH)
-TOKENIZER = BaseTokenizer()
+TASK = SideBySide(rate=0.1, longest=4, max_shift=REACH)
+TOKENIZER = NucleotideTokenizer()
 MOVING = Curriculum(until=0.9, rate=0.3, length=10)
 
 
@@ -36,35 +36,35 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Windows:
     fasta = folder / "a.fa"
     fasta.write_text(">one\n" + "".join(np.random.default_rng(0).choice(list(LETTERS[:4]), 2000)) + "\n")
     genome = open_genome([fasta], folder / "cache")
-    return Windows(genome, [Interval(0, 100, 700), Interval(0, 900, 1900)], TASK.span(LENGTH))
+    return Windows(genome, [Interval(0, 100, 700), Interval(0, 900, 1900)], TASK.reference_length(LENGTH))
 
 
-def examples(windows: Windows, seed: int = 1, curriculum: Curriculum = Curriculum()) -> Examples:  # noqa: B008
-    return Examples(WindowMaker(windows, TASK), TASK, LENGTH, seed, curriculum, TOTAL)
+def examples(windows: Windows, seed: int = 1, curriculum: Curriculum = Curriculum()) -> ExampleDataset:  # noqa: B008
+    return ExampleDataset(WindowSampler(windows, TASK), TASK, LENGTH, seed, curriculum, TOTAL)
 
 
 def told(example: Example) -> tuple:
-    assert example.beside is not None
+    assert example.reference_window is not None
     targets = {name: target.tolist() for name, target in example.targets.items()}
-    return example.bases.tolist(), example.beside.tolist(), targets, example.events
+    return example.bases.tolist(), example.reference_window.tolist(), targets, example.events
 
 
 def rows(batch: Batch) -> list[tuple]:
     """Each row of a batch without its padding."""
-    assert batch.beside is not None
+    assert batch.reference_window is not None
     return [
         (ids[keep].tolist(), {name: target[n][keep].tolist() for name, target in batch.targets.items()}, events)
-        for n, (ids, keep, events) in enumerate(zip(batch.ids, batch.keep, batch.events, strict=True))
+        for n, (ids, keep, events) in enumerate(zip(batch.ids, batch.padding_mask, batch.events, strict=True))
     ]
 
 
 def test_an_example_depends_on_seed_and_number_alone(windows: Windows):
     one, same, other = examples(windows), examples(windows), examples(windows, seed=2)
-    stage = Stage(TASK.rates, LENGTH)
-    forwards = [told(one.make(number, stage)) for number in range(12)]
-    backwards = [told(same.make(number, stage)) for number in reversed(range(12))]
+    stage = CurriculumStage(TASK.rates, LENGTH)
+    forwards = [told(one.example(number, stage)) for number in range(12)]
+    backwards = [told(same.example(number, stage)) for number in reversed(range(12))]
     assert forwards == backwards[::-1]
-    every = [str(told(made.make(number, stage))) for made in (one, other) for number in range(12)]
+    every = [str(told(made.example(number, stage))) for made in (one, other) for number in range(12)]
     assert len(set(every)) == 24
 
 
@@ -83,7 +83,7 @@ def test_a_curriculum_rules_a_batch_by_its_first_example(windows: Windows):
     for number, batch in batches.items():
         assert batch.stage == made.stage(4 * number) == MOVING.at(4 * number / TOTAL, TASK.rates, LENGTH)
         assert batch.stage is not None and batch.ids.shape[1] <= batch.stage.length
-        alone = [made.make(4 * number + n % 4, batch.stage, n // 4) for n in range(len(batch.ids))]
+        alone = [made.example(4 * number + n % 4, batch.stage, n // 4) for n in range(len(batch.ids))]
         assert rows(batch) == [(told(one)[0], told(one)[2], one.events) for one in alone]
         assert abs(batch.bases - 4 * LENGTH) <= 2 * batch.stage.length  # shorter windows are more of them
     assert batches[0].ids.shape == (16, 10) and batches[11].ids.shape == (4, LENGTH)
@@ -97,44 +97,44 @@ def example(length: int, wide: int, events: tuple[Event, ...] = ()) -> Example:
 
 def test_collate_pads_at_the_end():
     event = Event("snv", 1, 0, 1, 0, 1, 7)
-    batch = collate([example(3, 7), example(1, 5, (event,)), example(2, 9)], TOKENIZER, Stage(TASK.rates, 3))
-    pad = TOKENIZER.pad
+    batch = collate([example(3, 7), example(1, 5, (event,)), example(2, 9)], TOKENIZER, CurriculumStage(TASK.rates, 3))
+    pad = TOKENIZER.pad_id
     assert batch.ids.tolist() == [[0, 1, 2], [0, pad, pad], [0, 1, pad]] and batch.ids.dtype == torch.uint8
-    assert batch.keep.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
-    assert batch.beside is not None
-    assert batch.beside.tolist() == [[3] * 7 + [pad] * 2, [3] * 5 + [pad] * 4, [3] * 9]
-    assert batch.targets["substitution"].tolist() == [[1, 1, 1], [1, IGNORE, IGNORE], [1, 1, IGNORE]]
-    assert batch.targets["shift"].tolist() == [[2, 2, 2], [2, IGNORE, IGNORE], [2, 2, IGNORE]]
-    assert batch.events == ((), (event,), ()) and batch.stage == Stage(TASK.rates, 3)
+    assert batch.padding_mask.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
+    assert batch.reference_window is not None
+    assert batch.reference_window.tolist() == [[3] * 7 + [pad] * 2, [3] * 5 + [pad] * 4, [3] * 9]
+    assert batch.targets["substitution"].tolist() == [[1, 1, 1], [1, IGNORE_INDEX, IGNORE_INDEX], [1, 1, IGNORE_INDEX]]
+    assert batch.targets["shift"].tolist() == [[2, 2, 2], [2, IGNORE_INDEX, IGNORE_INDEX], [2, 2, IGNORE_INDEX]]
+    assert batch.events == ((), (event,), ()) and batch.stage == CurriculumStage(TASK.rates, 3)
 
 
 def test_collate_without_a_reference():
-    alone = [one._replace(beside=None) for one in (example(3, 7), example(2, 7))]
+    alone = [one._replace(reference_window=None) for one in (example(3, 7), example(2, 7))]
     batch = collate(alone, TOKENIZER)
-    assert batch.beside is None and batch.stage is None and batch.ids.shape == (2, 3)
+    assert batch.reference_window is None and batch.stage is None and batch.ids.shape == (2, 3)
 
 
 def test_a_batch_travels_whole():
-    batch = collate([example(3, 7, (Event("snv", 1, 0, 1, 0, 1, 7),))], TOKENIZER, Stage(Rates(), 3))
+    batch = collate([example(3, 7, (Event("snv", 1, 0, 1, 0, 1, 7),))], TOKENIZER, CurriculumStage(Rates(), 3))
     moved = batch.to(torch.device("meta"))
-    tensors = [moved.ids, moved.beside, moved.keep, *moved.targets.values()]
+    tensors = [moved.ids, moved.reference_window, moved.padding_mask, *moved.targets.values()]
     assert all(tensor is not None and tensor.device.type == "meta" for tensor in tensors)
     assert moved.targets.keys() == batch.targets.keys()
     assert moved.events == batch.events and moved.stage == batch.stage
     assert batch.ids.device.type == batch.targets["shift"].device.type == "cpu"
-    lonely = collate([example(3, 7)._replace(beside=None)], TOKENIZER).to(torch.device("meta"))
-    assert lonely.beside is None and lonely.keep.device.type == "meta"
+    lonely = collate([example(3, 7)._replace(reference_window=None)], TOKENIZER).to(torch.device("meta"))
+    assert lonely.reference_window is None and lonely.padding_mask.device.type == "meta"
 
 
-def module(windows: Windows, workers: int = 0, **where: Any) -> GenomeData:
-    data = GenomeData(
+def module(windows: Windows, workers: int = 0, **where: Any) -> GenomeDataModule:
+    data = GenomeDataModule(
         examples(windows, curriculum=MOVING), examples(windows, seed=3), TOKENIZER, 2, 3, 7, workers
     )  # accumulates three batches of two; validates on seven windows
     data.trainer = SimpleNamespace(**({"global_step": 0, "world_size": 1, "global_rank": 0} | where))  # type: ignore
     return data
 
 
-def batches(data: GenomeData, count: int) -> list[list[tuple]]:
+def batches(data: GenomeDataModule, count: int) -> list[list[tuple]]:
     return [rows(batch) for batch in itertools.islice(data.train_dataloader(), count)]
 
 
@@ -161,5 +161,5 @@ def test_validation_is_the_same_every_time(windows: Windows):
 
 def test_the_genome_travels_to_workers_as_an_address(windows: Windows):
     copy = pickle.loads(pickle.dumps(examples(windows)))
-    stage = Stage(TASK.rates, LENGTH)
-    assert told(copy.make(5, stage)) == told(examples(windows).make(5, stage))
+    stage = CurriculumStage(TASK.rates, LENGTH)
+    assert told(copy.example(5, stage)) == told(examples(windows).example(5, stage))

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genoattn.data.batch import collate
-from genoattn.data.example import KEPT, MASKED, REPLACED, SHOWN, Example, Framing
-from genoattn.data.tokenizers.base import Tokenizer, kind_of_ids
+from genoattn.data.example import MASK, RANDOM, UNCHANGED, VISIBLE, ContextFormat, Example
+from genoattn.data.tokenizers.base import Tokenizer, id_dtype
 from genoattn.data.tokenizers.bpe import BpeTokenizer
 from genoattn.data.tokenizers.kmer import KmerTokenizer
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import LETTERS, decode_bases, encode_bases, reverse_complement
-from genoattn.models.predictor import by_base, reflect
+from genoattn.models.predictor import per_base, to_forward_strand
 
 CASES = settings(deadline=None, max_examples=80)
 GENOME = encode_bases("".join(np.random.default_rng(5).choice(list("ACGTTAAT"), 6000)) + "N" * 9 + "ACGTRYSW" * 40)
@@ -30,7 +30,7 @@ def learned(vocabulary: int = 80, longest: int = 6) -> BpeTokenizer:
 
 
 EVERY: dict[str, Tokenizer] = {
-    "base": BaseTokenizer(),
+    "base": NucleotideTokenizer(),
     **{f"kmer {k}": KmerTokenizer(k) for k in (1, 2, 3, 6, 8)},
     **{f"kmer {k} overlapping": KmerTokenizer(k, True) for k in (1, 2, 3, 6, 8)},
     "bpe": learned(),
@@ -41,7 +41,7 @@ tokenizers = st.sampled_from(list(EVERY)).map(EVERY.__getitem__)
 
 
 def owned(tokenizer: Tokenizer, token: int) -> str:
-    return "".join(LETTERS[code] for code in tokenizer.spell()[token] if code >= 0)
+    return "".join(LETTERS[code] for code in tokenizer.token_bases()[token] if code >= 0)
 
 
 def slow(text: str, k: int, overlapping: bool, phase: int) -> tuple[list[int], list[int]]:
@@ -81,8 +81,8 @@ def test_kmers_of_more_than_a_piece(k: int, overlapping: bool) -> None:
 @pytest.mark.parametrize(("k", "kind", "ids"), [(1, "uint8", 21), (3, "uint8", 81), (7, "int16", 16401)])
 def test_ids_are_as_small_as_they_can_be(k: int, kind: str, ids: int) -> None:
     tokenizer = KmerTokenizer(k)
-    assert tokenizer.vocabulary == ids and tokenizer.encode(GENOME[:50]).ids.dtype == kind
-    assert KmerTokenizer(8).encode(GENOME[:50]).ids.dtype == np.int32 and KmerTokenizer(8).vocabulary == 65553
+    assert tokenizer.vocabulary_size == ids and tokenizer.encode(GENOME[:50]).ids.dtype == kind
+    assert KmerTokenizer(8).encode(GENOME[:50]).ids.dtype == np.int32 and KmerTokenizer(8).vocabulary_size == 65553
 
 
 @CASES
@@ -91,14 +91,14 @@ def test_nothing_is_lost(tokenizer: Tokenizer, text: str, phase: int) -> None:
     bases = encode_bases(text)
     ids, starts = tokenizer.encode(bases, phase)
     assert decode_bases(tokenizer.decode(ids)) == text
-    padded = np.append(ids, np.full(3, tokenizer.pad, ids.dtype))
+    padded = np.append(ids, np.full(3, tokenizer.pad_id, ids.dtype))
     assert decode_bases(tokenizer.decode(padded)) == text
-    assert len(ids) == 0 or int(ids.max()) < tokenizer.vocabulary
+    assert len(ids) == 0 or int(ids.max()) < tokenizer.vocabulary_size
     assert "".join(owned(tokenizer, token) for token in ids.tolist()) == text
     sizes = np.diff(starts, append=len(text))
     assert sizes.tolist() == [len(owned(tokenizer, token)) for token in ids.tolist()]
-    assert all(1 <= size <= tokenizer.span for size in sizes)
-    if tokenizer.span > 1:
+    assert all(1 <= size <= tokenizer.max_token_length for size in sizes)
+    if tokenizer.max_token_length > 1:
         assert starts[: min(phase, len(text))].tolist() == list(range(min(phase, len(text))))
     other = reverse_complement(tokenizer.decode(tokenizer.encode(reverse_complement(bases), phase).ids))
     np.testing.assert_array_equal(other, bases)
@@ -106,25 +106,27 @@ def test_nothing_is_lost(tokenizer: Tokenizer, text: str, phase: int) -> None:
 
 @pytest.mark.parametrize("tokenizer", EVERY.values(), ids=EVERY)
 def test_what_every_tokenizer_says_of_itself(tokenizer: Tokenizer) -> None:
-    assert tokenizer.spell().shape == (tokenizer.vocabulary, tokenizer.span)
+    assert tokenizer.token_bases().shape == (tokenizer.vocabulary_size, tokenizer.max_token_length)
     assert decode_bases(tokenizer.decode(np.array([0, 16, 15, 3], np.uint8))) == "ANT"
     target, *_ = plain = json.loads(json.dumps(tokenizer.describe()))
     kind, own = type(tokenizer), {key: value for key, value in plain.items() if key != target}
     for again in (kind(**own), pickle.loads(pickle.dumps(tokenizer))):
         assert again.trained and again.describe() == tokenizer.describe()
-        for phase in range(tokenizer.phases):
+        for phase in range(tokenizer.frame_count):
             for one, same in zip(again.encode(GENOME, phase), tokenizer.encode(GENOME, phase), strict=True):
                 np.testing.assert_array_equal(one, same)
-    frames = {tuple(tokenizer.encode(GENOME[:100], phase).starts.tolist()) for phase in range(tokenizer.phases)}
-    assert len(frames) == tokenizer.phases
+    frames = {
+        tuple(tokenizer.encode(GENOME[:100], phase).token_starts.tolist()) for phase in range(tokenizer.frame_count)
+    }
+    assert len(frames) == tokenizer.frame_count
     with pytest.raises(ValueError, match=r"base 2 has code 16; expected 0\.\.14"):
         tokenizer.encode(np.array([0, 14, 16], np.uint8))
-    with pytest.raises(ValueError, match=f"token 1 has id {tokenizer.vocabulary}; expected"):
-        tokenizer.decode(np.array([0, tokenizer.vocabulary], kind_of_ids(tokenizer.vocabulary + 1)))
+    with pytest.raises(ValueError, match=f"token 1 has id {tokenizer.vocabulary_size}; expected"):
+        tokenizer.decode(np.array([0, tokenizer.vocabulary_size], id_dtype(tokenizer.vocabulary_size + 1)))
 
 
 def test_bpe_joins_the_commonest_pair_first() -> None:
-    tokenizer = BpeTokenizer(vocabulary=19, longest=4)
+    tokenizer = BpeTokenizer(vocabulary_size=19, longest=4)
     tokenizer.train([encode_bases("AC" * 20 + "T"), encode_bases("N" + "GTAC" * 5)])
     assert tokenizer.merges == ("A C", "AC AC")
     ids, starts = tokenizer.encode(encode_bases("ACACACNACT"))
@@ -134,7 +136,7 @@ def test_bpe_joins_the_commonest_pair_first() -> None:
 def test_bpe_learns_within_bounds_and_the_same_each_time() -> None:
     tokenizer = learned()
     assert tokenizer.describe() == learned().describe()
-    assert tokenizer.vocabulary == 80 and 2 < tokenizer.span <= 6
+    assert tokenizer.vocabulary_size == 80 and 2 < tokenizer.max_token_length <= 6
     drawn = []
 
     def stretches():
@@ -147,15 +149,15 @@ def test_bpe_learns_within_bounds_and_the_same_each_time() -> None:
     assert drawn == [0, 100, 200]
     same.train([GENOME[:100], GENOME[100:200], GENOME[200:250]])
     assert few.merges == same.merges
-    words = [owned(tokenizer, token) for token in range(17, tokenizer.vocabulary)]
+    words = [owned(tokenizer, token) for token in range(17, tokenizer.vocabulary_size)]
     assert len(set(words)) == len(words) and set("".join(words)) <= set("ACGT")
 
 
 def test_bpe_falls_in_step_wherever_it_begins() -> None:
     tokenizer = learned()
-    whole = tokenizer.encode(GENOME).starts
+    whole = tokenizer.encode(GENOME).token_starts
     for begin in (1, 7, 1234):
-        late = tokenizer.encode(GENOME[begin:]).starts + begin
+        late = tokenizer.encode(GENOME[begin:]).token_starts + begin
         assert set(late[late > begin + 60]) == set(whole[whole > begin + 60])
 
 
@@ -164,7 +166,7 @@ def test_bpe_falls_in_step_wherever_it_begins() -> None:
     [
         (lambda: KmerTokenizer(9), r"tokenizer\.k must lie within 1 and 8 bases, got 9"),
         (lambda: KmerTokenizer(0, True), r"tokenizer\.k must lie within 1 and 8 bases, got 0"),
-        (lambda: BpeTokenizer(vocabulary=17), r"tokenizer\.vocabulary must be at least 18 ids .*, got 17"),
+        (lambda: BpeTokenizer(vocabulary_size=17), r"tokenizer\.vocabulary_size must be at least 18 ids .*, got 17"),
         (lambda: BpeTokenizer(longest=0), r"tokenizer\.longest must lie within 2 and 127 bases, got 0"),
         (lambda: BpeTokenizer(bases=1), r"tokenizer\.bases must be at least 2 bases to learn from, got 1"),
         (lambda: BpeTokenizer(merges=["A C", "AC GT"]), r"tokenizer\.merges\[1\] must join two words .* got 'AC GT'"),
@@ -191,11 +193,11 @@ def examples(rows: list[str], before: list[str] | None, hidden: np.ndarray | Non
     return [
         Example(
             bases=encode_bases(row),
-            beside=None,
+            reference_window=None,
             targets={"letter": encode_bases(row).astype(np.int8)},
             events=(),
-            before=None if before is None else encode_bases(before[number % len(before)]),
-            hidden=hidden,
+            reference=None if before is None else encode_bases(before[number % len(before)]),
+            masking=hidden,
         )
         for number, row in enumerate(rows)
     ]
@@ -203,7 +205,9 @@ def examples(rows: list[str], before: list[str] | None, hidden: np.ndarray | Non
 
 def answer(tokenizer: Tokenizer, ids: torch.Tensor) -> torch.Tensor:
     """What a model that knows how its tokens are spelled would answer: for each base a token may own, 15 scores."""
-    table = torch.from_numpy(np.vstack([tokenizer.spell(), np.full((1, tokenizer.span), -1, np.int8)])).long()
+    table = torch.from_numpy(
+        np.vstack([tokenizer.token_bases(), np.full((1, tokenizer.max_token_length), -1, np.int8)])
+    ).long()
     return torch.nn.functional.one_hot(table[ids.long()] + 1, 16)[..., 1:].flatten(2).float()
 
 
@@ -212,21 +216,21 @@ def answer(tokenizer: Tokenizer, ids: torch.Tensor) -> torch.Tensor:
 def test_every_base_has_its_own_answer(
     tokenizer: Tokenizer, rows: list[str], before: list[str] | None, phase: int, restart: bool
 ) -> None:
-    phase %= tokenizer.phases
-    batch = collate(examples(rows, before), tokenizer, None, Framing(restart), phase, strands=True)
-    found = by_base(answer(tokenizer, batch.ids), batch.places, 15)
+    phase %= tokenizer.frame_count
+    batch = collate(examples(rows, before), tokenizer, None, ContextFormat(restart), phase, both_strands=True)
+    found = per_base(answer(tokenizer, batch.ids), batch.base_to_answer, 15)
     lengths = torch.tensor([len(row) for row in rows])
-    assert batch.other is not None
-    other = by_base(answer(tokenizer, batch.other.ids), batch.other.places, 15)
-    turned = reflect(other[..., :4], "letter", lengths)
+    assert batch.reverse_complement is not None
+    other = per_base(answer(tokenizer, batch.reverse_complement.ids), batch.reverse_complement.base_to_answer, 15)
+    turned = to_forward_strand(other[..., :4], "complement", lengths)
     for number, row in enumerate(rows):
         target = batch.targets["letter"][number, : len(row)].long()
         assert found[number, : len(row)].argmax(-1).tolist() == target.tolist()
         assert (found[number, : len(row)].sum(-1) == 1).all()
         assert turned[number, : len(row)].argmax(-1).tolist() == target.tolist()
-    if batch.places is not None:
-        assert (batch.places >= 0).sum(1).tolist() == lengths.tolist()
-    assert (batch.ids[~batch.keep] == tokenizer.pad).all()
+    if batch.base_to_answer is not None:
+        assert (batch.base_to_answer >= 0).sum(1).tolist() == lengths.tolist()
+    assert (batch.ids[~batch.padding_mask] == tokenizer.pad_id).all()
 
 
 @CASES
@@ -235,22 +239,22 @@ def test_no_token_gives_a_hidden_base_away(
     tokenizer: Tokenizer, text: str, phase: int, seed: int, paired: bool
 ) -> None:
     """Another base behind a mask leaves everything that is shown as it was, wherever the tokens do not move."""
-    phase %= tokenizer.phases
+    phase %= tokenizer.frame_count
     rng = np.random.default_rng(seed)
-    hidden = rng.choice([SHOWN, MASKED, REPLACED, KEPT], len(text), p=[0.7, 0.1, 0.1, 0.1]).astype(np.uint8)
+    hidden = rng.choice([VISIBLE, MASK, RANDOM, UNCHANGED], len(text), p=[0.7, 0.1, 0.1, 0.1]).astype(np.uint8)
     before = ["ACGTACG"] if paired else None
-    framing = Framing(asks="hidden")
+    framing = ContextFormat(token_objective="hidden")
     batch = collate(examples([text], before, hidden), tokenizer, None, framing, phase)
     encoded = tokenizer.encode(encode_bases(text), phase)
     lead = len(tokenizer.encode(encode_bases(before[0]), phase).ids) + 1 if before else 0
     shown, asked = batch.ids[0, lead:].tolist(), batch.targets["token"][0, lead:].tolist()
-    stops = np.append(encoded.starts[1:], len(text))
-    for number, (start, stop) in enumerate(zip(encoded.starts, stops, strict=True)):
+    stops = np.append(encoded.token_starts[1:], len(text))
+    for number, (start, stop) in enumerate(zip(encoded.token_starts, stops, strict=True)):
         # A single letter at the end of overlapping k-mers reads itself alone, and may be asked for all the same.
         read = hidden[start : stop + tokenizer.overlap]
-        first = next((code for code in read if code != SHOWN), SHOWN)
+        first = next((code for code in read if code != VISIBLE), VISIBLE)
         token = int(encoded.ids[number])
-        expected = {MASKED: tokenizer.mask, REPLACED: int(np.roll(encoded.ids, -7)[number])}.get(int(first), token)
+        expected = {MASK: tokenizer.mask_id, RANDOM: int(np.roll(encoded.ids, -7)[number])}.get(int(first), token)
         assert shown[number] == expected
-        assert asked[number] == (token if first != SHOWN else batch.targets["token"].min().item())
-        assert first != MASKED or shown[number] == tokenizer.mask
+        assert asked[number] == (token if first != VISIBLE else batch.targets["token"].min().item())
+        assert first != MASK or shown[number] == tokenizer.mask_id

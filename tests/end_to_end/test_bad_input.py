@@ -153,7 +153,10 @@ def test_too_few_records(fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
         (["train", "+attention.hedas=2"], "Key 'attention.hedas' is not a setting of genoattn.attention.linear."),
         (["train", "trainer.max_steps=0"], "trainer.max_steps: expected at least 1, got 0"),
         (["train", "attention=null"], "attention=null: "),
-        (["train", "tokenizer=kmer", "tokenizer.vocabulary=9"], "Key 'tokenizer.vocabulary' is not in the config"),
+        (
+            ["train", "tokenizer=kmer", "tokenizer.vocabulary_size=9"],
+            "Key 'tokenizer.vocabulary_size' is not in the config",
+        ),
         (["train", "tokenizer=kmers"], "tokenizer=kmers: there is no conf/tokenizer/kmers.yaml; nearest is kmer; "),
         (["train", "tokenizer=kmer", "tokenizer.overlapping=6"], "tokenizer.overlapping: expected bool, got 6"),
         (["evaluate"], "checkpoint must be given: checkpoint=…"),
@@ -176,14 +179,17 @@ SIDE_BY_SIDE = (
     [
         ("trainer.accelerator=gpu", "trainer.accelerator=gpu with trainer.devices=1 cannot run here: "),
         ("attention.heads=3", "attention.heads must divide the model's dim of 16, got 3"),
-        ("model.kernel=4", "model.kernel must be odd"),
+        ("model.alignment_kernel=4", "model.alignment_kernel must be odd"),
         ("tokenizer=kmer tokenizer.k=9", "tokenizer.k must lie within 1 and 8 bases, got 9"),
         (
             "tokenizer=kmer",
-            f"{SIDE_BY_SIDE} owns up to 6; use tokenizer=base, or tokenizer=kmer tokenizer.overlapping=",
+            f"{SIDE_BY_SIDE} owns up to 6; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=",
         ),
         ("tokenizer=bpe", f"{SIDE_BY_SIDE} owns up to "),
-        ("tokenizer=bpe tokenizer.vocabulary=17", "tokenizer.vocabulary must be at least 18 ids (15 letters, "),
+        (
+            "tokenizer=bpe tokenizer.vocabulary_size=17",
+            "tokenizer.vocabulary_size must be at least 18 ids (15 letters, ",
+        ),
         ("tokenizer=bpe tokenizer.longest=0", "tokenizer.longest must lie within 2 and 127 bases, got 0"),
         ("tokenizer=bpe tokenizer.bases=0", "tokenizer.bases must be at least 2 bases to learn from, got 0"),
         ("tokenizer=bpe +tokenizer.merges=[A]", "tokenizer.merges[0] must join two words of A, C, G, T or of earlier"),
@@ -216,7 +222,9 @@ def test_a_checkpoint_to_resume(trained: Path, fasta: Path, tmp_path: Path, capf
     assert wider.startswith(f"{last} does not fit this model: it holds model.")
     assert ".weight of shape [" in wider
     assert wider.endswith("more differences); were attention, model or task changed?")
-    assert told(last, "attention=none").startswith(f"{last} does not fit this model: it lacks model.blocks.0.mix.")
+    assert told(last, "attention=none").startswith(
+        f"{last} does not fit this model: it lacks model.blocks.0.attention."
+    )
     assert told(tmp_path / "no.ckpt") == f"trainer.resume={tmp_path / 'no.ckpt'} does not exist"
     assert told(trained).startswith(f"trainer.resume={trained} is a folder; expected its checkpoints/last.ckpt")
     broken = {"cut.ckpt": last.read_bytes()[:9000], "text.ckpt": b"weights\n", "empty.ckpt": b""}

@@ -12,7 +12,7 @@ from genoattn.paths import conf_dir
 
 pytestmark = pytest.mark.usefixtures("alone")
 LAYERS = sorted(path.stem for path in (conf_dir() / "attention").glob("*.yaml"))
-SMALL = ["experiment=smoke", "trainer.threads=1", "trainer.max_steps=2", "control=null", "model.conv=3"]
+SMALL = ["experiment=smoke", "trainer.threads=1", "trainer.max_steps=2", "control=null", "model.block_conv=3"]
 TEST = ["test.windows=4", "test.threshold_windows=4", "test.resamples=2"]
 
 
@@ -23,7 +23,7 @@ def test_a_layer_trains_and_is_evaluated(layer: str, tmp_path: Path, monkeypatch
     fasta = f"data.fasta={tmp_path / 'a.fa'}"
     assert main(["train", f"attention={layer}", *SMALL, *TEST, fasta, f"hydra.run.dir={tmp_path}/run"]) == 0
     again = ["evaluate", *TEST, "data.length=64", fasta, f"checkpoint={tmp_path / 'run'}"]
-    monkeypatch.setattr("genoattn.models.predictor.STREAMED", 64)  # in one piece at first, in segments now
+    monkeypatch.setattr("genoattn.models.predictor.CHUNKED_ABOVE", 64)  # in one piece at first, in segments now
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again"))
     shared = [key for key in first if key.startswith("test/") and first[key] is not None]

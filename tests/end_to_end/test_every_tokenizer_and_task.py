@@ -9,8 +9,8 @@ import pytest
 
 from genoattn.cli.main import main
 from genoattn.data.tokenizers.kmer import KmerTokenizer
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
-from genoattn.evaluation.tokenizer_audit import changed
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
+from genoattn.evaluation.tokenizer_audit import changed_tokens
 from genoattn.genome.alphabet import decode_bases, encode_bases
 from genoattn.genome.mutations import Mutation
 from genoattn.paths import conf_dir
@@ -22,7 +22,7 @@ RECALL = ["task.pairs=1", "task.key=6", "task.value=2"]  # what 64 bases can hol
 TASKS["recall"] += RECALL
 TOKENIZERS = {path.stem: [f"tokenizer={path.stem}"] for path in sorted((conf_dir() / "tokenizer").glob("*.yaml"))}
 TOKENIZERS["overlapping"] = ["tokenizer=kmer", "tokenizer.overlapping=true"]
-SHORT = {"kmer": ["tokenizer.k=3"], "overlapping": ["tokenizer.k=3"], "bpe": ["tokenizer.vocabulary=40"]}
+SHORT = {"kmer": ["tokenizer.k=3"], "overlapping": ["tokenizer.k=3"], "bpe": ["tokenizer.vocabulary_size=40"]}
 TEST = ["test.windows=6", "test.threshold_windows=6", "test.resamples=2"]
 SMALL = ["trainer.threads=1", "trainer.max_steps=2", "control=null", *TEST]
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml") if path.stem != "smoke")
@@ -46,11 +46,11 @@ def test_a_pair(task: str, tokenizer: str, place: Path, tmp_path: Path, capsys: 
     labels = [f"task.file={place / 'a.tsv'}", "task.label=kind", "task.classes={benign: [x], pathogenic: [y]}"]
     words = [*TASKS[task], *TOKENIZERS[tokenizer], *SHORT.get(tokenizer, []), *(labels if task == "variant" else [])]
     run = ["train", "experiment=smoke", *SMALL, *words, f"data.fasta={place / 'a.fa'}", f"hydra.run.dir={tmp_path}/run"]
-    refused = task in ("aligned", "recall") and tokenizer in ("kmer", "bpe")
+    refused = task in ("side_by_side", "recall") and tokenizer in ("kmer", "bpe")
     assert main(run) == (2 if refused else 0)
     if refused:
         told = capsys.readouterr().err
-        assert ("one token a base" in told or "base by base" in told) and "use tokenizer=base" in told
+        assert ("one token a base" in told or "base by base" in told) and "use tokenizer=nucleotide" in told
         return
     again = ["evaluate", *TEST, "data.length=64", f"data.fasta={place / 'a.fa'}", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
@@ -71,16 +71,18 @@ def test_an_experiment(experiment: str, layer: str, place: Path, tmp_path: Path)
 def test_tokens_that_change_by_hand():
     bases = encode_bases("AACCGGTTACGTACGTAAGG")
     snv, gone = Mutation(7, 8, b"\0"), Mutation(7, 8, b"")
-    assert changed(BaseTokenizer(), bases, snv) == (1, 0)
-    assert changed(BaseTokenizer(), bases, gone) == (0, 0)
-    assert changed(KmerTokenizer(4), bases, snv) == (1, 3)  # the one from base 4 on
-    assert changed(KmerTokenizer(4, True), bases, snv) == (4, 3)  # those from bases 4 to 7 on
-    frame_lost = changed(KmerTokenizer(4), bases, gone)
+    assert changed_tokens(NucleotideTokenizer(), bases, snv) == (1, 0)
+    assert changed_tokens(NucleotideTokenizer(), bases, gone) == (0, 0)
+    assert changed_tokens(KmerTokenizer(4), bases, snv) == (1, 3)  # the one from base 4 on
+    assert changed_tokens(KmerTokenizer(4, True), bases, snv) == (4, 3)  # those from bases 4 to 7 on
+    frame_lost = changed_tokens(KmerTokenizer(4), bases, gone)
     assert frame_lost == (6, 11)  # AACC stays; GGTA CGTA CGTA and the tail AGG as letters, the last at base 18
-    assert changed(KmerTokenizer(4), bases, Mutation(8, 12, b"")) == (0, 0)  # a whole token less
+    assert changed_tokens(KmerTokenizer(4), bases, Mutation(8, 12, b"")) == (0, 0)  # a whole token less
 
 
-@pytest.mark.parametrize("words", [["tokenizer=kmer", "tokenizer.k=3"], ["tokenizer=bpe", "tokenizer.vocabulary=40"]])
+@pytest.mark.parametrize(
+    "words", [["tokenizer=kmer", "tokenizer.k=3"], ["tokenizer=bpe", "tokenizer.vocabulary_size=40"]]
+)
 def test_an_audit(words: list[str], place: Path, tmp_path: Path):
     fasta = f"data.fasta={place / 'a.fa'}"
     assert main(["tokenizer", *words, *TEST, "data.length=64", fasta, f"hydra.run.dir={tmp_path}"]) == 0

@@ -105,7 +105,7 @@ TESTED = {key: value for key, value in BUDGET.items() if key.startswith("test.")
 def test_it_runs(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, overrides = program(words), [word for word in words[2:] if not word.startswith("-")]
     flags = [word for word in words[2:] if word.startswith("-")]
-    monkeypatch.setattr(runner, "launch", Lab())  # its runs are other programs
+    monkeypatch.setattr(runner, "run_jobs", Lab())  # its runs are other programs
     if not flags:
         check(compose(name, [word.replace("…", "x") for word in overrides]), SPINE[name])
     arguments = (

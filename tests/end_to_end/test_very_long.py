@@ -11,23 +11,24 @@ import torch
 from hydra.utils import instantiate
 
 from benchmarks.studies import very_long_windows as long
+from genoattn.cli.values import value_of
 from genoattn.config.compose import compose
 from genoattn.data.example import Example
-from genoattn.data.source import Source, open_source
-from genoattn.data.targets import IGNORE
-from genoattn.data.tasks.side_by_side import Aligned
+from genoattn.data.source import DataSource, open_data_source
+from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.errors import UserError
-from genoattn.evaluation.base import Contestant
+from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.detection import evaluator as detection
 from genoattn.evaluation.detection.candidates import kind_of
-from genoattn.evaluation.detection.testsets import STRETCH, planted
+from genoattn.evaluation.detection.testsets import STRETCH, simulated_test_set
 from genoattn.genome.alphabet import UNKNOWN
-from genoattn.genome.mutations import apply
+from genoattn.genome.mutations import apply_mutations
 from genoattn.genome.sequence_store import open_genome
 from genoattn.genome.simulate import Rates
-from genoattn.genome.splits import held_out
+from genoattn.genome.splits import test_only as all_for_test
 from genoattn.genome.vcf import read_variants, to_mutations
-from genoattn.models.build import build
+from genoattn.models.build import build_model
 from genoattn.paths import genomes_dir
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -36,10 +37,10 @@ MANY = Rates(0.1, snv=0.3, insertion=0.3, deletion=0.4, longest=3)
 
 def drawn(
     length: int, anchor: int | None, rates: Rates = MANY, reach: int = 8, seed: int = 0
-) -> tuple[Aligned, Example]:
-    task = Aligned(reach=reach, anchor=anchor)
+) -> tuple[SideBySide, Example]:
+    task = SideBySide(max_shift=reach, realign_every=anchor)
     rng = np.random.default_rng(seed)
-    reference = rng.integers(0, 4, task.span(length)).astype(np.uint8)
+    reference = rng.integers(0, 4, task.reference_length(length)).astype(np.uint8)
     return task, task.example(reference, length, rates, rng)
 
 
@@ -47,8 +48,8 @@ def test_the_rates_are_those_counted_in_the_vcf_that_ships() -> None:
     genome = open_genome([genomes_dir() / "NCTC8325.fa.gz"])
     path = genomes_dir() / "N315.vcf.gz"
     (contig, found), *_ = read_variants(path, dict(zip(genome.names, genome.lengths, strict=True))).by_contig.items()
-    bases = genome.bases(genome.index(contig), 0, genome.total)
-    sample = apply(bases, to_mutations(found, bases, contig, path).mutations)
+    bases = genome.fetch(genome.index(contig), 0, genome.total)
+    sample = apply_mutations(bases, to_mutations(found, bases, contig, path).mutations)
     kinds = [kind_of(event) for event in sample.events]
     counts = {kind: kinds.count(kind) for kind in ("snv", "insertion", "deletion")}
     assert counts == {"snv": 13_222, "insertion": 143, "deletion": 180}
@@ -74,19 +75,19 @@ def test_the_rates_are_those_counted_in_the_vcf_that_ships() -> None:
 def test_every_base_stands_beside_its_counterpart_from_its_own_anchor_on() -> None:
     anchor = 64
     task, example = drawn(1000, anchor)
-    assert example.beside is not None
-    gap = 2 * task.reach
+    assert example.reference_window is not None
+    gap = 2 * task.max_shift
     rows = np.arange(len(example.bases))
     place, inside = rows // (anchor + gap), rows % (anchor + gap) < anchor
-    assert len(rows) == 1000 + gap * (1000 // anchor) and len(example.beside) == len(rows) + gap
+    assert len(rows) == 1000 + gap * (1000 // anchor) and len(example.reference_window) == len(rows) + gap
     assert (example.bases[~inside] == UNKNOWN).all() and (example.bases[inside] < 4).all()
     for target in example.targets.values():
-        assert (target[~inside] == IGNORE).all()
-    shift = example.targets["shift"].astype(int) - task.reach
-    told = inside & (example.targets["shift"] != IGNORE)
+        assert (target[~inside] == IGNORE_INDEX).all()
+    shift = example.targets["shift"].astype(int) - task.max_shift
+    told = inside & (example.targets["shift"] != IGNORE_INDEX)
     assert told.mean() > 0.7
     same = told & (example.targets["substitution"] == 0) & (example.targets["insertion"] == 0)
-    assert (example.beside[rows + task.reach + shift][same] == example.bases[same]).all()
+    assert (example.reference_window[rows + task.max_shift + shift][same] == example.bases[same]).all()
     firsts = [int(np.flatnonzero(place == one)[0]) for one in range(place.max() + 1)]
     begins = [shift[first] for first in firsts if example.targets["deletion"][first] == 0]
     assert len(begins) > 10 and set(begins) == {0}
@@ -94,7 +95,7 @@ def test_every_base_stands_beside_its_counterpart_from_its_own_anchor_on() -> No
 
 def test_anchors_change_neither_the_sample_nor_its_events() -> None:
     (task, pieces), (_, whole) = drawn(1000, 64), drawn(1000, None)
-    inside = np.arange(len(pieces.bases)) % (64 + 2 * task.reach) < 64
+    inside = np.arange(len(pieces.bases)) % (64 + 2 * task.max_shift) < 64
     assert np.array_equal(pieces.bases[inside], whole.bases)
     for name in ("substitution", "insertion", "deletion"):
         assert np.array_equal(pieces.targets[name][inside], whole.targets[name])
@@ -105,10 +106,10 @@ def test_anchors_change_neither_the_sample_nor_its_events() -> None:
 
 def test_a_window_of_one_piece_is_as_without_anchors() -> None:
     (_, one), (_, other) = drawn(64, 64), drawn(64, None)
-    assert one.beside is not None and other.beside is not None
-    assert np.array_equal(one.bases, other.bases) and np.array_equal(one.beside, other.beside)
-    with pytest.raises(UserError, match=r"task\.anchor must be above 16"):
-        Aligned(reach=8, anchor=16)
+    assert one.reference_window is not None and other.reference_window is not None
+    assert np.array_equal(one.bases, other.bases) and np.array_equal(one.reference_window, other.reference_window)
+    with pytest.raises(UserError, match=r"task\.realign_every must be above 16"):
+        SideBySide(max_shift=8, realign_every=16)
 
 
 def test_a_million_bases_drift_beyond_reach_without_anchors_alone() -> None:
@@ -116,19 +117,19 @@ def test_a_million_bases_drift_beyond_reach_without_anchors_alone() -> None:
     lost = {}
     for anchor in (None, 4096):
         _, example = drawn(2**20, anchor, rates, reach=12)
-        asked = example.targets["substitution"] != IGNORE
+        asked = example.targets["substitution"] != IGNORE_INDEX
         assert asked.sum() == 2**20
-        lost[anchor] = float((example.targets["shift"][asked] == IGNORE).mean())
+        lost[anchor] = float((example.targets["shift"][asked] == IGNORE_INDEX).mean())
     assert lost[None] > 0.05 and lost[4096] == 0
 
 
 def test_long_windows_are_resampled_in_stretches() -> None:
     _, example = drawn(2 * STRETCH + 5, None)
-    trial = planted("planted", [example._replace(block=(0, number)) for number in (7, 9)])
+    trial = simulated_test_set("planted", [example._replace(block=(0, number)) for number in (7, 9)])
     assert np.bincount(trial.windows).tolist() == 2 * [STRETCH, STRETCH, 5]
     assert trial.blocks == [(0, number, part) for number in (7, 9) for part in range(3)]
     _, short = drawn(64, None)
-    assert planted("planted", [short, short]).windows.tolist() == [0] * 64 + [1] * 64
+    assert simulated_test_set("planted", [short, short]).windows.tolist() == [0] * 64 + [1] * 64
 
 
 @pytest.fixture(scope="module")
@@ -141,13 +142,13 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_genome_that_was_not_trained_on_is_tested_as_a_whole(fasta: Path) -> None:
     config = compose("evaluate", ["checkpoint=x", f"data.fasta={fasta}", "data.length=2000"])
-    task = Aligned()
+    task = SideBySide()
     with pytest.raises(UserError, match="no record can be split"):  # as training would have to
-        open_source(config.data, task, 0)
+        open_data_source(value_of(config.data), task, 0)
     about: dict[str, Any] = {"genome": ["another"], "length": 64, "split": "block", "seed": 0}
-    source = open_source(config.data, task, 0, about)
+    source = open_data_source(value_of(config.data), task, 0, about)
     assert source.splits.test == source.splits.validation == ((0, 0, 3000),)
-    assert source.splits.train == () and source.splits.passed_over == ("short",)
+    assert source.splits.train == () and source.splits.skipped == ("short",)
 
 
 def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_took(
@@ -166,11 +167,13 @@ def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_t
         config = compose("train", [*words, f"data.length={length}"])
         task, tokenizer = instantiate(config.task), instantiate(config.tokenizer)
         genome = open_genome([fasta])
-        source = Source(genome, held_out(genome.names, genome.lengths, task.span(length)), ())
+        source = DataSource(genome, all_for_test(genome.names, genome.lengths, task.reference_length(length)), ())
         torch.manual_seed(0)
-        parts = build(config, task, tokenizer)  # type: ignore[arg-type]
-        exam = detection.Detection(source, config.data, config.test, task, False, False)
-        found[length] = exam.hold([Contestant("attention", "mine", parts)]).figures
+        parts = build_model(config, task, tokenizer)  # type: ignore[arg-type]
+        exam = detection.MutationDetectionEvaluator(
+            source, value_of(config.data), value_of(config.test), task, False, False
+        )
+        found[length] = exam.evaluate([Candidate("attention", "mine", parts)]).metrics
         assert found[length]["cost/scored_bases"] == 2 * 3 * length  # thresholds and test
         assert found[length]["cost/score_cpu_seconds"] > 0 and found[length]["cost/score_peak_bytes"] > 2**20
     assert any(key.startswith("aligner/") for key in found[100])

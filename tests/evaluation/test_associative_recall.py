@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from genoattn.cli.main import main
 from genoattn.data.batch import collate
-from genoattn.data.example import MASKED, Example, Query
-from genoattn.data.targets import IGNORE
-from genoattn.data.tasks.associative_recall import Recall
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.data.example import MASK, Example, Query
+from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.tasks.associative_recall import AssociativeRecall
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
-from genoattn.evaluation.baselines.exact_match import look_up
+from genoattn.evaluation.baselines.exact_match import exact_match
 from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.simulate import Rates
 
@@ -28,9 +28,9 @@ KINDS = st.fixed_dictionaries(
         "pairs": st.integers(1, 3),
         "key": st.integers(10, 16),
         "value": st.integers(2, 6),
-        "delta": st.sampled_from([None, 1, 2, 4]),
-        "rivals": st.integers(1, 3),
-        "opposite": st.sampled_from([0.0, 0.5, 1.0]),
+        "distractor_mismatches": st.sampled_from([None, 1, 2, 4]),
+        "distractors": st.integers(1, 3),
+        "reverse_strand_fraction": st.sampled_from([0.0, 0.5, 1.0]),
         "distance": st.sampled_from([None, (20, 200), (300, 10_000)]),
         "form": st.sampled_from(["masked", "causal"]),
         "queries": st.sampled_from(["among", "after", "before"]),
@@ -47,7 +47,7 @@ def turned(letters: str) -> str:
     return letters.translate(PAIR)[::-1]
 
 
-def window(task: Recall, length: int, seed: int) -> Example:
+def window(task: AssociativeRecall, length: int, seed: int) -> Example:
     rng = np.random.default_rng(seed)
     reference = rng.choice(5, length, p=[0.34, 0.15, 0.15, 0.34, 0.02]).astype(np.uint8)
     reference[reference == 4] = 14  # some N
@@ -62,9 +62,9 @@ def met(text: str, word: str) -> list[int]:
 @settings(deadline=None, max_examples=40)
 @given(KINDS, st.integers(0, 2**32))
 def test_what_is_planted(kinds: dict[str, Any], seed: int):
-    task = Recall(**kinds)
+    task = AssociativeRecall(**kinds)
     example = window(task, 800, seed)
-    haystack = np.zeros(0, np.uint8) if example.before is None else example.before
+    haystack = np.zeros(0, np.uint8) if example.reference is None else example.reference
     own, lead = len(example.bases), len(haystack)
     assert (own, lead) == ((800, 0) if kinds["queries"] == "among" else (task.pairs * task.unit, 800))
     text, asked = decode_bases(np.concatenate([haystack, example.bases])), np.zeros(own, np.bool_)
@@ -73,7 +73,7 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
     for asks, stops, source, opposite, distance, rivals in example.queries:
         start, stop = asks + lead, stops + lead
         key, value = text[start - task.key : start], text[start:stop]
-        assert stop - start == task.value and len(rivals) == task.rivals
+        assert stop - start == task.value and len(rivals) == task.distractors
         units = []
         for at in (source, *rivals):  # value then turned key on the other strand, key then value on this one
             begin = at if opposite else at - task.key
@@ -81,7 +81,7 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
             units.append((begin, turned(unit) if opposite else unit))
         assert units[0][1] == key + value
         first = places[0] + asks - task.key, places[1] + units[0][0]
-        assert distance == abs(first[0] - first[1]) >= task.unit and (first[0] < first[1]) == example.leads
+        assert distance == abs(first[0] - first[1]) >= task.unit and (first[0] < first[1]) == example.sample_first
         if task.distance:
             assert task.distance[0] <= distance - task.apart <= task.distance[1]
         assert sorted(met(text, key)) == sorted([start - task.key, units[0][0] + (task.value if opposite else 0)])
@@ -90,35 +90,37 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
         for number, one in enumerate(keys[1:], 1):
             assert len(met(text, one)) == 1
             for other in keys[:number]:  # the needle's key, and those of the rivals before
-                assert sum(a != b for a, b in zip(one, other, strict=True)) == task.delta
+                assert sum(a != b for a, b in zip(one, other, strict=True)) == task.distractor_mismatches
         asked[asks - (task.form == "causal") : stops - (task.form == "causal")] = True
-        assert (look_up(example, Query(asks, stops, 0, False, 0), task) == example.bases[asks:stops]).all()
+        assert (exact_match(example, Query(asks, stops, 0, False, 0), task) == example.bases[asks:stops]).all()
     target = example.targets["value"]
-    assert ((target != IGNORE) == asked).all()
+    assert ((target != IGNORE_INDEX) == asked).all()
     if task.form == "causal":
-        assert example.hidden is None and (target[:-1][asked[:-1]] == example.bases[1:][asked[:-1]]).all()
+        assert example.masking is None and (target[:-1][asked[:-1]] == example.bases[1:][asked[:-1]]).all()
     else:
-        assert example.hidden is not None and ((example.hidden == MASKED) == asked).all()
-        batch = collate([example], BaseTokenizer())
+        assert example.masking is not None and ((example.masking == MASK) == asked).all()
+        batch = collate([example], NucleotideTokenizer())
         ids = batch.ids[0].numpy()
         mine = ids[places[0] :][:own]
-        assert (mine[asked] == BaseTokenizer.mask).all() and (mine[~asked] == example.bases[~asked]).all()
+        assert (mine[asked] == NucleotideTokenizer.mask_id).all() and (mine[~asked] == example.bases[~asked]).all()
         if lead:
-            assert (ids[places[1] :][:lead] == haystack).all() and ids[max(places) - 1] == BaseTokenizer().vocabulary
-            assert batch.places is not None and batch.segments is not None
-            assert batch.places[0].tolist() == list(range(places[0], places[0] + own))
-            assert batch.segments[0].nonzero()[:, 0].tolist() == batch.places[0].tolist()
+            assert (ids[places[1] :][:lead] == haystack).all() and ids[
+                max(places) - 1
+            ] == NucleotideTokenizer().vocabulary_size
+            assert batch.base_to_answer is not None and batch.segment_ids is not None
+            assert batch.base_to_answer[0].tolist() == list(range(places[0], places[0] + own))
+            assert batch.segment_ids[0].nonzero()[:, 0].tolist() == batch.base_to_answer[0].tolist()
 
 
 def test_an_example_is_a_function_of_its_generator():
-    task = Recall(delta=2, opposite=0.5)
+    task = AssociativeRecall(distractor_mismatches=2, reverse_strand_fraction=0.5)
     one, two, other = (window(task, 600, seed) for seed in (3, 3, 4))
     assert one.queries == two.queries and (one.bases == two.bases).all()
     assert one.queries != other.queries
 
 
 def test_distances_double_alike():
-    task = Recall(pairs=1, key=8, value=4, distance=(12, 3072))
+    task = AssociativeRecall(pairs=1, key=8, value=4, distance=(12, 3072))
     distances = [window(task, 4096, seed).queries[0].distance for seed in range(200)]
     counts = np.histogram(np.log2(distances), bins=np.log2([12, 48, 192, 768, 3073]))[0]
     assert counts.sum() == 200 and (np.abs(counts - 50) < 22).all()
@@ -127,14 +129,23 @@ def test_distances_double_alike():
 @pytest.mark.parametrize("form", ["masked", "causal"])
 def test_nothing_but_the_key_tells_a_needle_from_its_rivals(form: Any):
     """Whatever picks a copy without reading the query is right as often as a coin; where they lie, what they hold."""
-    task = Recall(pairs=1, key=8, value=4, delta=1, rivals=1, distance=(12, 500), opposite=0.5, form=form)
+    task = AssociativeRecall(
+        pairs=1,
+        key=8,
+        value=4,
+        distractor_mismatches=1,
+        distractors=1,
+        distance=(12, 500),
+        reverse_strand_fraction=0.5,
+        form=form,
+    )
     right = {"nearest": 0, "first": 0, "richer in G and C": 0, "greater at the base that differs": 0}
     count = 250
     for seed in range(count):
         example = window(task, 512, seed)
         (query,) = example.queries
-        places = [query.source, *query.rivals]
-        shift = 4 if query.opposite else -8
+        places = [query.needle, *query.distractors]
+        shift = 4 if query.reverse_strand else -8
         keys = [example.bases[at + shift : at + shift + 8] for at in places]
         gc = [np.isin(example.bases[at : at + 4], [1, 2]).sum() for at in places]
         right["nearest"] += abs(query.start - places[0]) < abs(query.start - places[1])
@@ -145,7 +156,7 @@ def test_nothing_but_the_key_tells_a_needle_from_its_rivals(form: Any):
 
 
 def test_letters_are_as_common_as_in_the_haystack():
-    task = Recall(pairs=4, key=16, value=8)
+    task = AssociativeRecall(pairs=4, key=16, value=8)
     examples = [window(task, 512, seed) for seed in range(40)]
     planted = np.concatenate([one.bases[q.start - 16 : q.stop] for one in examples for q in one.queries])
     shares = np.bincount(planted, minlength=4) / len(planted)
@@ -155,19 +166,19 @@ def test_letters_are_as_common_as_in_the_haystack():
 def test_a_search_by_hand():
     text = "TTTTACGTACCAGGGG" + "CCCCGGTACTTTT"  # the key ACGTACC, once more as its reverse complement GGTACGT
     bases = np.array(["ACGT".index(letter) for letter in text], np.uint8)
-    task = Recall(key=7, value=2)
+    task = AssociativeRecall(key=7, value=2)
     hidden = np.zeros(len(bases), np.uint8)
-    hidden[11:13] = MASKED
-    example = Example(bases, None, {}, (), hidden=hidden)
+    hidden[11:13] = MASK
+    example = Example(bases, None, {}, (), masking=hidden)
     # of the key's last bases GTACC is met on the other strand, after CC: the value GG
-    assert look_up(example, Query(11, 13, 0, True, 0), task).tolist() == [2, 2]
-    nothing = Example(np.zeros(12, np.uint8), None, {}, (), hidden=np.full(12, MASKED, np.uint8))
-    assert look_up(nothing, Query(7, 9, 0, True, 0), task).tolist() == [0, 0]
+    assert exact_match(example, Query(11, 13, 0, True, 0), task).tolist() == [2, 2]
+    nothing = Example(np.zeros(12, np.uint8), None, {}, (), masking=np.full(12, MASK, np.uint8))
+    assert exact_match(nothing, Query(7, 9, 0, True, 0), task).tolist() == [0, 0]
 
 
 def test_a_shorter_window_asks_as_many_as_fit():
-    task = Recall(pairs=4, key=10, value=4, delta=1)
-    assert task.span(400) == 400
+    task = AssociativeRecall(pairs=4, key=10, value=4, distractor_mismatches=1)
+    assert task.reference_length(400) == 400
     assert [len(window(task, length, 0).queries) for length in (90, 200, 400)] == [1, 2, 4]
 
 
@@ -182,20 +193,24 @@ def test_a_shorter_window_asks_as_many_as_fit():
             0,
             "task.distance must be null or the least and the greatest number of bases, got [5, 2]",
         ),
-        ({"delta": 25}, 0, "task.delta must be null or lie within 1 and the 24 bases of task.key, got 25"),
-        ({"delta": 1, "rivals": 4}, 0, "task.rivals must be 1, 2 or 3"),
+        (
+            {"distractor_mismatches": 25},
+            0,
+            "task.distractor_mismatches must be null or lie within 1 and the 24 bases of task.key, got 25",
+        ),
+        ({"distractor_mismatches": 1, "distractors": 4}, 0, "task.distractors must be 1, 2 or 3"),
         ({"value": 0}, 0, "task.value must be at least 1, got 0"),
         ({"queries": "before", "form": "causal"}, 0, 'task.queries="before" asks for what is yet to come'),
-        ({"opposite": 1.5}, 0, "task.opposite must be a share between 0 and 1, got 1.5"),
+        ({"reverse_strand_fraction": 1.5}, 0, "task.reverse_strand_fraction must be a share between 0 and 1, got 1.5"),
     ],
 )
 def test_what_cannot_be(kinds: dict[str, Any], length: int, sentence: str):
     with pytest.raises(UserError, match=re.escape(sentence)):
-        Recall(**kinds).span(length)
+        AssociativeRecall(**kinds).reference_length(length)
 
 
 def test_what_cannot_be_placed():
-    task = Recall(pairs=4, distance=(470, 480))
+    task = AssociativeRecall(pairs=4, distance=(470, 480))
     with pytest.raises(UserError, match="found no place in a window of 512 bases"):
         window(task, 512, 0)
     with pytest.raises(UserError, match=r"a window of 100 bases, as curriculum\.length has it, cannot hold"):
@@ -217,9 +232,9 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "words",
     [
-        ("task.delta=1", "task.distance=[10,64]", "rc=average"),
-        ("task.form=causal", "model.causal=true", "task.opposite=0.5"),
-        ("task.queries=before", "task.delta=1"),
+        ("task.distractor_mismatches=1", "task.distance=[10,64]", "reverse_complement=average"),
+        ("task.form=causal", "model.causal=true", "task.reverse_strand_fraction=0.5"),
+        ("task.queries=before", "task.distractor_mismatches=1"),
     ],
     ids=["masked", "causal", "before"],
 )
@@ -230,14 +245,14 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     assert found["test/queries"] == 12 and 0 <= found["test/exact"] <= found["test/accuracy"] <= 1
     assert found["lookup/test/exact"] == found["lookup/test/accuracy"] == 1
     assert {f"{name}/test/exact" for name in ("none", "untrained", "chance")} <= set(found)
-    assert ("test/misled" in found) == ("task.delta=1" in words)
-    left = json.loads((tmp_path / "run" / "evidence.json").read_text())
+    assert ("test/misled" in found) == ("task.distractor_mismatches=1" in words)
+    left = json.loads((tmp_path / "run" / "bootstrap.json").read_text())
     assert left["headline"] == "test/exact" and len(left["draws"]["test/exact"]) == 5
     distances = [one for one in left["strata"] if one["by"] == "distance"]
     assert sum(one["count"] for one in distances) == 12 and all(one["high"] == 2 * one["low"] for one in distances)
     strands = {one["name"]: one["count"] for one in left["strata"] if one["by"] == "strand"}
-    assert sum(strands.values()) == 12 and ("opposite" in strands) == ("task.opposite=0.5" in words)
-    delta = "1" if "task.delta=1" in words else "none"
+    assert sum(strands.values()) == 12 and ("opposite" in strands) == ("task.reverse_strand_fraction=0.5" in words)
+    delta = "1" if "task.distractor_mismatches=1" in words else "none"
     assert [one["name"] for one in left["strata"] if one["by"] == "delta"] == [delta]
     assert (tmp_path / "run" / "plots" / "recall.png").is_file()
     again = ["evaluate", *SMALL[-3:], f"data.fasta={fasta}", f"checkpoint={tmp_path}/run"]
@@ -257,7 +272,10 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
             ("task.form=causal", "model.causal=true", "tokenizer=kmer", "tokenizer.k=3", "tokenizer.overlapping=true"),
             "an overlapping token already reads",
         ),
-        (("task.form=causal", "model.causal=true", "rc=average"), "rc must be none or augment with task.form=causal"),
+        (
+            ("task.form=causal", "model.causal=true", "reverse_complement=average"),
+            "rc must be none or augment with task.form=causal",
+        ),
         (("curriculum=anneal", "curriculum.length=20"), "cannot hold a query and its needle(s)"),
     ],
 )

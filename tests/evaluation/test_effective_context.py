@@ -20,33 +20,33 @@ from genoattn.cli.main import main
 from genoattn.config.compose import compose
 from genoattn.data.batch import collate
 from genoattn.data.example import Example
-from genoattn.data.tasks.associative_recall import Recall
+from genoattn.data.tasks.associative_recall import AssociativeRecall
 from genoattn.data.tasks.base import Task
-from genoattn.data.tasks.language_modeling import Pretrain
+from genoattn.data.tasks.language_modeling import LanguageModeling
 from genoattn.data.tasks.paired import Paired
-from genoattn.data.tasks.side_by_side import Aligned
+from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.data.tokenizers.bpe import BpeTokenizer
 from genoattn.data.tokenizers.kmer import KmerTokenizer
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.evaluation.effective_context import (
-    Curve,
-    Seen,
+    EffectCurve,
+    Effects,
     _changed,
     _spots,
     both,
     curve_of,
-    effective,
-    influence,
-    near,
-    nominal,
+    effective_context,
+    nearby_effect,
+    perturbation_effect,
     steps,
+    theoretical_receptive_field,
 )
 from genoattn.genome.simulate import Rates
 from genoattn.models.block import AttentionFactory
-from genoattn.models.build import build
+from genoattn.models.build import build_model
 from genoattn.models.checkpoint import save_model
-from genoattn.models.predictor import Parts
+from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -58,37 +58,38 @@ def planted(
     task: Task | None = None,
     tokenizer: Tokenizer | None = None,
     **settings: int | bool,
-) -> Parts:
+) -> Predictor:
     """A model of two blocks in float64 with the weights that a seed draws."""
     torch.manual_seed(1)
-    task, tokenizer = task or Pretrain(), tokenizer or BaseTokenizer()
+    task, tokenizer = task or LanguageModeling(), tokenizer or NucleotideTokenizer()
     sizes = {
-        name: output.classes * (tokenizer.span if output.level == "base" else 1) or tokenizer.vocabulary
+        name: output.classes * (tokenizer.max_token_length if output.level == "base" else 1)
+        or tokenizer.vocabulary_size
         for name, output in task.outputs.items()
     }
     model = SequenceModel(
-        tokenizer.vocabulary + (task.segments > 1),
+        tokenizer.vocabulary_size + (task.segment_count > 1),
         sizes,
-        task.reach if task.side_by_side else None,
+        task.max_shift if task.side_by_side else None,
         attention,
-        segments=task.segments,
+        segment_count=task.segment_count,
         dim=8,
         **settings,  # type: ignore[arg-type]
     )
-    return Parts(tokenizer, task, model.double())
+    return Predictor(tokenizer, task, model.double())
 
 
 def windows(task: Task, length: int = LENGTH, count: int = 2) -> list[Example]:
     rng = np.random.default_rng(0)
-    drawn = (rng.integers(0, 4, task.span(length)).astype(np.uint8) for _ in range(count))
+    drawn = (rng.integers(0, 4, task.reference_length(length)).astype(np.uint8) for _ in range(count))
     return [task.example(bases, length, Rates(0.02), rng) for bases in drawn]
 
 
-def seen_by(parts: Parts, strands: bool = False, length: int = LENGTH) -> Seen:
-    return influence(parts, windows(parts.task, length), 7, seed=0, strands=strands)
+def seen_by(parts: Predictor, strands: bool = False, length: int = LENGTH) -> Effects:
+    return perturbation_effect(parts, windows(parts.task, length), 7, seed=0, strands=strands)
 
 
-def farthest(parts: Parts, spot: int, length: int = 64) -> tuple[int, int]:
+def farthest(parts: Predictor, spot: int, length: int = 64) -> tuple[int, int]:
     """Bases to the left and right of an answer that change it, by asking for every base alone, one copy each."""
     bases = np.random.default_rng(3).integers(0, 4, length).astype(np.uint8)
     copies = [Example(bases, None, {}, ())]
@@ -96,14 +97,16 @@ def farthest(parts: Parts, spot: int, length: int = 64) -> tuple[int, int]:
         other = bases.copy()
         other[place] ^= 1
         copies.append(Example(other, None, {}, ()))
-    owner = [int(np.searchsorted(parts.tokenizer.encode(one.bases).starts, spot, side="right")) - 1 for one in copies]
-    answers = [row for _, found in parts.answers(copies) for row in found["token"]]
+    owner = [
+        int(np.searchsorted(parts.tokenizer.encode(one.bases).token_starts, spot, side="right")) - 1 for one in copies
+    ]
+    answers = [row for _, found in parts.logits(copies) for row in found["token"]]
     told = [row[token] for row, token in zip(answers, owner, strict=True)]
     changed = [place for place in range(length) if not torch.allclose(told[0], told[place + 1], rtol=0, atol=1e-12)]
     return max([spot - place for place in changed] + [0]), max([place - spot for place in changed] + [0])
 
 
-def reached(seen: Seen) -> tuple[int, int]:
+def reached(seen: Effects) -> tuple[int, int]:
     """The largest distances with any change beyond rounding."""
     sides = (curve_of(seen.distances, side) for side in (seen.left, seen.right))
     left, right = (int(side.distances[side.change > 1e-12].max(initial=0)) for side in sides)
@@ -113,16 +116,16 @@ def reached(seen: Seen) -> tuple[int, int]:
 @pytest.mark.parametrize("queries", ["among", "after", "before"])
 def test_a_base_is_changed_where_it_stands_in_the_context(queries: Any) -> None:
     """Of all that a model is given, the token at the place and no other; the separator is never one."""
-    task = Recall(pairs=1, key=8, value=4, queries=queries)
+    task = AssociativeRecall(pairs=1, key=8, value=4, queries=queries)
     (example,) = windows(task, count=1)
     size = 96 + (queries != "among") * (1 + 12)
     separator = {"among": -1, "after": 96, "before": 12}[queries]
     spots = _spots(example, size, steps(size))
     assert spots == [place for place in range(size) if place != separator]
-    plain = example._replace(hidden=None)
-    ids = collate([plain], BaseTokenizer()).ids[0]
+    plain = example._replace(masking=None)
+    ids = collate([plain], NucleotideTokenizer()).ids[0]
     for place in spots:
-        changed = collate([_changed(plain, place, np.random.default_rng(0))], BaseTokenizer()).ids[0]
+        changed = collate([_changed(plain, place, np.random.default_rng(0))], NucleotideTokenizer()).ids[0]
         assert (ids != changed).nonzero().tolist() == [[place]]
 
 
@@ -134,18 +137,20 @@ def test_steps_are_powers_of_two_and_half_as_much_again() -> None:
 
 def test_a_window_shows_nothing_beyond_its_nominal_reach_and_something_at_it() -> None:
     parts = planted(partial(WindowAttention, left=8, right=4, heads=2))
-    assert nominal(parts.model, 1, 0, strands=False) == (16, 8)
+    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (16, 8)
     assert farthest(parts, 32) == (16, 8)
     assert reached(seen_by(parts)) == (16, 8)
 
 
 def test_what_bounds_is_added_up_over_convolutions_and_kinds() -> None:
     kinds = {"window": partial(WindowAttention, left=8, right=4, heads=2), "none": NoAttention}
-    parts = planted(cycle(["window", "none"], kinds), conv=5, motif=11)
-    assert nominal(parts.model, 1, 0, strands=False) == (5 + 8 + 2 * 2, 5 + 4 + 2 * 2)
+    parts = planted(cycle(["window", "none"], kinds), block_conv=5, stem_conv=11)
+    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (5 + 8 + 2 * 2, 5 + 4 + 2 * 2)
     assert farthest(parts, 32) == (17, 13)
     assert reached(seen_by(parts)) == (16, 12)
-    assert nominal(planted(cycle(["window", "full"], kinds | {"full": FullAttention})).model, 1, 0, False) == (
+    assert theoretical_receptive_field(
+        planted(cycle(["window", "full"], kinds | {"full": FullAttention})).model, 1, 0, False
+    ) == (
         None,
         None,
     )
@@ -153,14 +158,14 @@ def test_what_bounds_is_added_up_over_convolutions_and_kinds() -> None:
 
 def test_full_attention_reaches_all() -> None:
     parts = planted(partial(FullAttention, heads=2))
-    assert nominal(parts.model, 1, 0, strands=False) == (None, None)
+    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (None, None)
     assert reached(seen_by(parts)) == (64, 64)
 
 
 @pytest.mark.parametrize("factory", [partial(LinearAttention, heads=2), partial(WindowAttention, left=8, heads=2)])
 def test_a_causal_model_shows_nothing_to_the_right(factory: AttentionFactory) -> None:
-    parts = planted(factory, Pretrain("causal"), causal=True)
-    bounds = nominal(parts.model, 1, 0, strands=False)
+    parts = planted(factory, LanguageModeling("causal"), causal=True)
+    bounds = theoretical_receptive_field(parts.model, 1, 0, strands=False)
     assert bounds[1] == 0
     assert reached(seen_by(parts)) == (64 if bounds[0] is None else 16, 0)
 
@@ -168,9 +173,9 @@ def test_a_causal_model_shows_nothing_to_the_right(factory: AttentionFactory) ->
 def test_no_attention_shows_nothing_at_all() -> None:
     parts = planted(NoAttention)
     seen = seen_by(parts)
-    assert nominal(parts.model, 1, 0, strands=False) == (0, 0)
+    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (0, 0)
     assert reached(seen) == (0, 0)
-    assert effective(curve_of(seen.distances, both(seen)), 0.0, 0.01, seen.noise) == 0
+    assert effective_context(curve_of(seen.distances, both(seen)), 0.0, 0.01, seen.noise) == 0
 
 
 @pytest.mark.parametrize(
@@ -179,7 +184,9 @@ def test_no_attention_shows_nothing_at_all() -> None:
 )
 def test_words_reach_as_far_as_their_bases(tokenizer: KmerTokenizer, bounds: tuple[int, int]) -> None:
     parts = planted(partial(WindowAttention, left=2, right=2, heads=2), tokenizer=tokenizer)
-    assert nominal(parts.model, tokenizer.span, tokenizer.overlap, strands=False) == bounds
+    assert (
+        theoretical_receptive_field(parts.model, tokenizer.max_token_length, tokenizer.overlap, strands=False) == bounds
+    )
     alone = [farthest(parts, spot) for spot in (30, 31, 32)]
     assert tuple(map(max, zip(*alone, strict=True))) == bounds
     left, right = reached(seen_by(parts))
@@ -187,22 +194,22 @@ def test_words_reach_as_far_as_their_bases(tokenizer: KmerTokenizer, bounds: tup
 
 
 def test_learned_words_of_many_lengths_are_compared_base_by_base() -> None:
-    tokenizer = BpeTokenizer(vocabulary=40, longest=4)
+    tokenizer = BpeTokenizer(vocabulary_size=40, longest=4)
     rng = np.random.default_rng(0)
     tokenizer.train(rng.integers(0, 4, 400).astype(np.uint8) for _ in range(4))
     seen = seen_by(planted(NoAttention, tokenizer=tokenizer))
     assert seen.noise < 1e-12
-    assert 0 < reached(seen)[1] <= 2 * tokenizer.span
+    assert 0 < reached(seen)[1] <= 2 * tokenizer.max_token_length
 
 
 def test_stem_and_other_strand_of_a_detector_count() -> None:
-    parts = planted(NoAttention, Aligned(reach=4), kernel=9, filters=2)
-    assert nominal(parts.model, 1, 0, strands=False) == (4, 4)
+    parts = planted(NoAttention, SideBySide(max_shift=4), alignment_kernel=9, alignment_filters=2)
+    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (4, 4)
     assert reached(seen_by(parts)) == (4, 4)
-    causal = planted(NoAttention, Aligned(reach=4), kernel=9, filters=2, causal=True)
-    assert nominal(causal.model, 1, 0, strands=False) == (8, 0)
+    causal = planted(NoAttention, SideBySide(max_shift=4), alignment_kernel=9, alignment_filters=2, causal=True)
+    assert theoretical_receptive_field(causal.model, 1, 0, strands=False) == (8, 0)
     assert reached(seen_by(causal)) == (8, 0)
-    assert nominal(causal.model, 1, 0, strands=True) == (8, 8)
+    assert theoretical_receptive_field(causal.model, 1, 0, strands=True) == (8, 8)
     assert reached(seen_by(causal, strands=True)) == (8, 8)
 
 
@@ -219,11 +226,11 @@ def test_what_is_effective_is_above_a_share_of_the_nearest_and_above_rounding() 
     distances = np.array([1, 2, 4, 8, 16, 32, 64])
     rows = np.array([[4.0, 2, 1, 0.5, 0.1, 0.03, 0.01], [4.0, 2, 1, 0.5, 0.1, 0.03, np.nan]])
     curve = curve_of(distances, rows)
-    assert near(curve) == 4.0
-    assert effective(curve, near(curve), 0.01, noise=0.0) == 16
-    assert effective(curve, near(curve), 0.001, noise=0.0) == 64
-    assert effective(curve, near(curve), 0.001, noise=0.02) == 16
-    assert effective(Curve(distances, np.zeros(7), np.zeros(7), np.zeros(7)), 0.0, 0.01, 0.0) == 0
+    assert nearby_effect(curve) == 4.0
+    assert effective_context(curve, nearby_effect(curve), 0.01, noise=0.0) == 16
+    assert effective_context(curve, nearby_effect(curve), 0.001, noise=0.0) == 64
+    assert effective_context(curve, nearby_effect(curve), 0.001, noise=0.02) == 16
+    assert effective_context(EffectCurve(distances, np.zeros(7), np.zeros(7), np.zeros(7)), 0.0, 0.01, 0.0) == 0
 
 
 def test_the_program_leaves_what_a_comparison_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,8 +241,8 @@ def test_the_program_leaves_what_a_comparison_reads(tmp_path: Path, capsys: pyte
     config = compose("train", ["experiment=smoke", "attention=window", "attention.left=4", "attention.right=4"])
     plain = OmegaConf.to_container(config)
     assert isinstance(plain, dict)
-    parts = build(config, instantiate(config.task), instantiate(config.tokenizer))  # type: ignore[arg-type]
-    about = {key: plain[key] for key in ("tokenizer", "task", "model", "attention", "rc", "seed")}
+    parts = build_model(config, instantiate(config.task), instantiate(config.tokenizer))  # type: ignore[arg-type]
+    about = {key: plain[key] for key in ("tokenizer", "task", "model", "attention", "reverse_complement", "seed")}
     about |= {"name": "window", "kept": {}, "untrained": {}, "length": 64, "split": "block", "genome": ["another"]}
     save_model(run / "model", parts.model, about)
     asked = [f"checkpoint={run}", f"data.fasta={fasta}", "data.length=64", "windows=2"]

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from genoattn.cli.main import main
 from genoattn.data.batch import collate
-from genoattn.data.example import KEPT, MASKED, REPLACED, SHOWN
-from genoattn.data.targets import IGNORE
-from genoattn.data.tasks.language_modeling import Pretrain, behind_masks
+from genoattn.data.example import MASK, RANDOM, UNCHANGED, VISIBLE
+from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.tasks.language_modeling import LanguageModeling, fully_masked
 from genoattn.data.tokenizers.kmer import KmerTokenizer
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
-from genoattn.evaluation.baselines.markov import Markov, Reading
+from genoattn.evaluation.baselines.markov import MarkovModel, Reading
 from genoattn.genome.alphabet import encode_bases
 from genoattn.genome.simulate import Rates
 
@@ -31,7 +31,7 @@ def reading(text: str, asked: str, hide: bool) -> Reading:
 
 
 def test_counts_by_hand():
-    model = Markov([encode_bases("ACACAG"), encode_bases("ACN")], order=2)
+    model = MarkovModel([encode_bases("ACACAG"), encode_bases("ACN")], order=2)
     zero, one, two = model.counts(reading("GACA", "...x", hide=False))
     assert zero.tolist() == [[4, 3, 1, 0]]
     assert one.tolist() == [[2, 0, 0, 0]]  # after C: A twice
@@ -43,13 +43,13 @@ def test_counts_by_hand():
 
 
 def test_counts_between_flanks():
-    model = Markov([encode_bases("AGCAGCATC")], order=1, flanks=True)
+    model = MarkovModel([encode_bases("AGCAGCATC")], order=1, flanks=True)
     _, one = model.counts(reading("AGC", ".x.", hide=True))
     assert one.tolist() == [[0, 0, 2, 1]]  # A?C: G twice, T once
 
 
 def test_a_context_that_cannot_be_read_falls_back():
-    model = Markov([encode_bases("ACGT" * 20)], order=3)
+    model = MarkovModel([encode_bases("ACGT" * 20)], order=3)
     likely = list(model.likely(reading("AACT", ".xx.", hide=True), weight=1.0))
     np.testing.assert_allclose(likely[1][1], likely[0][1])  # the base before is hidden as well
     assert not np.allclose(likely[1][0], likely[0][0])
@@ -62,7 +62,7 @@ def test_the_order_that_is_chosen_says_what_the_genome_says():
         base = (base + 1) % 4 if rng.random() < 0.9 else int(rng.integers(4))
         bases.append(base)
     genome = np.array(bases, np.uint8)
-    model = Markov([genome[:5000]], order=5)
+    model = MarkovModel([genome[:5000]], order=5)
     whole = Reading(genome[5000:], np.ones(1000, np.bool_), np.ones(1000, np.bool_))
     choice = model.choose([whole])
     right = 0.9 + 0.1 / 4
@@ -74,31 +74,34 @@ def test_the_order_that_is_chosen_says_what_the_genome_says():
 def test_shares_of_what_is_hidden():
     rng = np.random.default_rng(0)
     reference = rng.integers(0, 4, 40_000, dtype=np.uint8)
-    hidden = Pretrain("bert", share=0.2).example(reference, 40_000, Rates(), rng).hidden
+    hidden = LanguageModeling("bert", mask_fraction=0.2).example(reference, 40_000, Rates(), rng).masking
     assert hidden is not None
-    asked = hidden != SHOWN
+    asked = hidden != VISIBLE
     assert asked.mean() == pytest.approx(0.2, abs=0.01)
-    for fate, share in ((MASKED, 0.8), (REPLACED, 0.1), (KEPT, 0.1)):
+    for fate, share in ((MASK, 0.8), (RANDOM, 0.1), (UNCHANGED, 0.1)):
         assert (hidden[asked] == fate).mean() == pytest.approx(share, abs=0.02)
-    spans = Pretrain("span", share=0.2, span_mean=5.0).example(reference, 40_000, Rates(), rng).hidden
-    assert spans is not None and (spans == MASKED).mean() == pytest.approx(0.2, abs=0.001)
+    spans = LanguageModeling("span", mask_fraction=0.2, span_mean=5.0).example(reference, 40_000, Rates(), rng).masking
+    assert spans is not None and (spans == MASK).mean() == pytest.approx(0.2, abs=0.001)
     runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], spans, [0]]))))[::2]
     assert 5 < runs.mean() < 8  # runs that touch join
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**32), st.sampled_from([BaseTokenizer(), KmerTokenizer(3), KmerTokenizer(3, True)]))
+@given(st.integers(0, 2**32), st.sampled_from([NucleotideTokenizer(), KmerTokenizer(3), KmerTokenizer(3, True)]))
 def test_no_token_gives_a_hidden_base_away(seed: int, tokenizer):
     """Whatever stands at the hidden bases, what is shown is the same."""
     rng = np.random.default_rng(seed)
-    task = Pretrain("bert", share=0.3)
-    example = behind_masks(task.example(rng.integers(0, 4, 50, dtype=np.uint8), 50, Rates(), rng))
-    assert example.hidden is not None
-    other = np.where(example.hidden == SHOWN, example.bases, rng.integers(0, 4, 50, dtype=np.uint8)).astype(np.uint8)
-    one, two = (collate([example._replace(bases=b)], tokenizer, framing=task.framing) for b in (example.bases, other))
+    task = LanguageModeling("bert", mask_fraction=0.3)
+    example = fully_masked(task.example(rng.integers(0, 4, 50, dtype=np.uint8), 50, Rates(), rng))
+    assert example.masking is not None
+    other = np.where(example.masking == VISIBLE, example.bases, rng.integers(0, 4, 50, dtype=np.uint8)).astype(np.uint8)
+    one, two = (
+        collate([example._replace(bases=b)], tokenizer, context_format=task.context_format)
+        for b in (example.bases, other)
+    )
     assert one.ids.tolist() == two.ids.tolist()
-    asked = one.targets["token"] != IGNORE
-    assert bool((one.ids[asked] == tokenizer.mask).all())
+    asked = one.targets["token"] != IGNORE_INDEX
+    assert bool((one.ids[asked] == tokenizer.mask_id).all())
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +144,10 @@ def test_short_records_are_taken_whole_and_sorted_by_length(fasta: Path, tmp_pat
     short = fasta.parent / "short.fa"
     pieces = [f">s{n}\n{'ACGT' * (5 + n % 11)}\n" for n in range(300)]
     short.write_text(f">long\n{'ACGT' * 200}\n" + "".join(pieces))
-    words = (f"data.fasta={short}", "data.shortest=8", "control=null", "trainer.max_steps=8")
-    mixed, sorted_ = (run(tmp_path / name, *words, f"data.bucket={n}") for name, n in (("mixed", 1), ("sorted", 8)))
+    words = (f"data.fasta={short}", "data.min_length=8", "control=null", "trainer.max_steps=8")
+    mixed, sorted_ = (
+        run(tmp_path / name, *words, f"data.bucket_batches={n}") for name, n in (("mixed", 1), ("sorted", 8))
+    )
     assert 0 < sorted_["cost/padding"] < 0.7 * mixed["cost/padding"]
 
 
@@ -152,10 +157,10 @@ def test_short_records_are_taken_whole_and_sorted_by_length(fasta: Path, tmp_pat
     [
         (("task.objective=causal",), "needs model.causal=true"),
         (("model.causal=true",), "needs model.causal=false"),
-        (("rc=average",), "rc must be none or augment with task=pretrain"),
-        (("task.share=0.0",), "task.share must be a share of the bases above 0 and below 1, got 0.0"),
-        (("task=paired", "data.shortest=8"), "data.shortest=8 takes records shorter than a window whole"),
-        (("data.shortest=80",), "data.shortest must be at most data.length (64), got 80"),
+        (("reverse_complement=average",), "rc must be none or augment with task=pretrain"),
+        (("task.mask_fraction=0.0",), "task.mask_fraction must be a share of the bases above 0 and below 1, got 0.0"),
+        (("task=paired", "data.min_length=8"), "data.min_length=8 takes records shorter than a window whole"),
+        (("data.min_length=80",), "data.min_length must be at most data.length (64), got 80"),
     ],
 )
 def test_mistakes_read_well(words, sentence: str, fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -166,4 +171,4 @@ def test_mistakes_read_well(words, sentence: str, fasta: Path, tmp_path: Path, c
 
 def test_what_makes_no_sense():
     with pytest.raises(UserError, match=r"task\.span_mean must be at least 1 base, got 0\.5"):
-        Pretrain(span_mean=0.5)
+        LanguageModeling(span_mean=0.5)

@@ -9,21 +9,23 @@ import pytest
 from rich.console import Console
 
 from genoattn.evaluation.detection import report as findings
-from genoattn.evaluation.detection.detectors import Curve, Result
-from genoattn.evaluation.detection.metrics import Quality
-from genoattn.evaluation.detection.report import COLUMNS, flat, plot_curves, sheet_of
+from genoattn.evaluation.detection.detectors import DetectionResult, PrecisionRecall
+from genoattn.evaluation.detection.metrics import DetectionMetrics
+from genoattn.evaluation.detection.report import COLUMNS, detection_table, flatten, plot_curves
 from genoattn.evaluation.report import write_metrics
 from genoattn.training.loggers import plot_training
 
 
-def quality(auprc: float, f1: float = 0.5) -> Quality:
-    return Quality(1234, 0.0042, auprc, auprc - 0.01, auprc + 0.01, 0.9876, 0.61, 0.62, f1, f1 - 0.02, f1 + 0.02, 0.333)
+def quality(auprc: float, f1: float = 0.5) -> DetectionMetrics:
+    return DetectionMetrics(
+        1234, 0.0042, auprc, auprc - 0.01, auprc + 0.01, 0.9876, 0.61, 0.62, f1, f1 - 0.02, f1 + 0.02, 0.333
+    )
 
 
-def result(detector: str, trial: str, **kinds: Quality) -> Result:
-    curve = Curve(np.array([0.2, 1.0, 1.0]), np.array([1.0, 0.5, 0.0]))
+def result(detector: str, trial: str, **kinds: DetectionMetrics) -> DetectionResult:
+    curve = PrecisionRecall(np.array([0.2, 1.0, 1.0]), np.array([1.0, 0.5, 0.0]))
     named = {kind.replace("_", " "): found for kind, found in kinds.items()}
-    return Result(detector, trial, 1000, named, {kind: curve for kind in named if " " not in kind})
+    return DetectionResult(detector, trial, 1000, named, {kind: curve for kind in named if " " not in kind})
 
 
 RESULTS = [
@@ -36,10 +38,10 @@ RESULTS = [
 ]
 
 
-def rendered(results: list[Result]) -> list[str]:
+def rendered(results: list[DetectionResult]) -> list[str]:
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=200, file=nowhere)
-        console.print(sheet_of(results, "window")._table())
+        console.print(detection_table(results, "window")._table())
         return console.export_text().splitlines()
 
 
@@ -62,20 +64,20 @@ def test_the_table_holds_every_row_and_column():
 
 def test_the_table_is_printed_whole_where_there_is_no_terminal(capsys: pytest.CaptureFixture, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    sheet_of(RESULTS, "window").print()
+    detection_table(RESULTS, "window").print()
     shown = capsys.readouterr().out
     assert "0.911 [0.901–0.921]" in shown and "none (control)" in shown and "N315, held out" in shown
 
 
 def test_flat_keys():
-    figures = flat(RESULTS, "window")
+    figures = flatten(RESULTS, "window")
     assert figures["test/snv/auprc"] == 0.911 and figures["test/long_deletion/auprc"] == 0.533
     assert figures["N315/snv/auprc"] == 0.944 and figures["N315_held_out/snv/auprc"] == 0.955
     assert figures["none_control/test/deletion/auprc"] == 0.177 and figures["aligner/test/snv/f1"] == 0.799
     assert figures["test/auprc"] == pytest.approx((0.911 + 0.722) / 2)  # long deletions are no part of the mean
     assert figures["aligner/test/f1"] == pytest.approx((0.799 + 0.688) / 2)
     kinds = sum(len(one.kinds) for one in RESULTS)
-    assert len(figures) == kinds * len(Quality._fields) + 2 * len(RESULTS)
+    assert len(figures) == kinds * len(DetectionMetrics._fields) + 2 * len(RESULTS)
 
 
 def test_metrics_are_plain_json(tmp_path: Path):

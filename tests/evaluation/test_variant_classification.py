@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from genoattn.cli.main import main
-from genoattn.data.targets import Output
-from genoattn.data.tasks.variant_classification import VariantEffect
+from genoattn.data.targets import TargetSpec
+from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
-from genoattn.evaluation.baselines.logistic_regression import regress
+from genoattn.evaluation.baselines.logistic_regression import logistic_regression
 from genoattn.evaluation.variant_classification import measured
 from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.intervals import split_genes
-from genoattn.genome.labelled_variants import Labelled, read_labelled, within
+from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.training.loss import loss
@@ -69,7 +69,7 @@ def test_table_and_vcf_say_the_same(place: Path, genome: Genome):
 
 
 def test_what_cannot_be_shown_is_left_out_and_counted(place: Path, genome: Genome):
-    bases = decode_bases(genome.bases(0, 99, 130))
+    bases = decode_bases(genome.fetch(0, 99, 130))
     head = (place / "a.vcf").read_text().split("chr1\t6")[0]
     rows = [f"{bases[0]}\t<DEL>", f"{bases}\t{bases[0]}", f"{bases[0]}\t{'C' if bases[0] != 'C' else 'G'}"]
     file = place / "long.vcf"
@@ -90,18 +90,18 @@ def test_what_cannot_be_shown_is_left_out_and_counted(place: Path, genome: Genom
     ],
 )
 def test_both_windows_and_where_to_look(mutation: Mutation, sites: tuple, genome: Genome):
-    task = VariantEffect("x.tsv", "kind", CLASSES)
-    example = task.show(genome, Labelled(0, mutation, 1), 40)
+    task = VariantClassification("x.tsv", "kind", CLASSES)
+    example = task.window_around(genome, LabelledVariant(0, mutation, 1), 40)
     start, stop, inserted = mutation
-    assert example.before is not None and len(example.before) == 40
-    assert example.sites == sites and example.targets["class"].tolist() == [1]
+    assert example.reference is not None and len(example.reference) == 40
+    assert example.allele_spans == sites and example.targets["class"].tolist() == [1]
     (low, high), (first, last) = sites
-    gone = genome.bases(0, start, stop).tolist()
-    assert example.before[low:high].tolist()[: len(gone)] == gone
+    gone = genome.fetch(0, start, stop).tolist()
+    assert example.reference[low:high].tolist()[: len(gone)] == gone
     assert example.bases[first:last].tolist()[: len(inserted)] == list(inserted)
     assert len(example.bases) == 40 - len(gone) + len(inserted)
-    assert example.bases[:low].tolist() == example.before[:low].tolist()
-    assert example.bases[first + len(inserted) :].tolist() == example.before[low + len(gone) :].tolist()
+    assert example.bases[:low].tolist() == example.reference[:low].tolist()
+    assert example.bases[first + len(inserted) :].tolist() == example.reference[low + len(gone) :].tolist()
 
 
 def test_genes_go_one_way_each(place: Path, genome: Genome):
@@ -110,22 +110,22 @@ def test_genes_go_one_way_each(place: Path, genome: Genome):
     assert len(genes) == len(set(genes)) == 29  # of 30, two are joined by one that overlaps both
     assert (0, 700) in genes
     found, _ = read_labelled(place / "a.tsv", "kind", CLASSES, genome, 20)
-    dealt = [within(found, one) for one in parts]
+    dealt = [in_intervals(found, one) for one in parts]
     assert all(dealt) and len({one for part in dealt for one in part}) == sum(map(len, dealt)) < len(found)
     assert split_genes(place / "genes.bed", genome, seed=0) == parts != split_genes(place / "genes.bed", genome, seed=1)
 
 
 def test_balanced_weights_by_hand():
-    task = VariantEffect("x.tsv", "kind", CLASSES, "balanced")
-    task.weigh([Labelled(0, Mutation(0, 1, b"\1"), label) for label in (0, 0, 0, 1)])
+    task = VariantClassification("x.tsv", "kind", CLASSES, "balanced")
+    task.set_class_weights([LabelledVariant(0, Mutation(0, 1, b"\1"), label) for label in (0, 0, 0, 1)])
     balance = task.outputs["class"].balance
     assert balance == pytest.approx((4 / 6, 4 / 2))
     logits = {"class": torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])}
     target = {"class": torch.tensor([[0], [0]], dtype=torch.int8)}
-    plain = loss(logits, target, {"class": Output(2, 1.0, level="window")}).total
+    plain = loss(logits, target, {"class": TargetSpec(2, 1.0, level="window")}).total
     assert float(loss(logits, target, task.outputs).total) == pytest.approx(float(plain) * 4 / 6)
     with pytest.raises(UserError, match=r"no variant of class 'strong'"):
-        task.weigh([Labelled(0, Mutation(0, 1, b"\1"), 0)])
+        task.set_class_weights([LabelledVariant(0, Mutation(0, 1, b"\1"), 0)])
 
 
 def test_figures_by_hand():
@@ -140,7 +140,7 @@ def test_the_regression_finds_a_plain_rule():
     rng = np.random.default_rng(0)
     facts = rng.normal(size=(200, 3))
     labels = (facts[:, 1] > 0).astype(np.int64)
-    assert ((regress(facts, labels, facts, 2).argmax(1) == labels).mean()) > 0.97
+    assert ((logistic_regression(facts, labels, facts, 2).argmax(1) == labels).mean()) > 0.97
 
 
 def run(folder: Path, place: Path, *words: str) -> int:
@@ -153,7 +153,7 @@ def run(folder: Path, place: Path, *words: str) -> int:
 @pytest.mark.usefixtures("alone")
 def test_a_run_learns_the_rule_and_is_examined_again(place: Path, tmp_path: Path):
     words = ("trainer.max_steps=150", "optimizer.lr=0.01", "schedule.warmup=5", "data.batch=16", "control=null")
-    assert run(tmp_path / "run", place, *words, "rc=average", "task.weights=balanced") == 0
+    assert run(tmp_path / "run", place, *words, "reverse_complement=average", "task.weights=balanced") == 0
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert found["test/auroc"] > 0.9 > found["untrained/test/auroc"]
     assert found["logistic/test/auroc"] > 0.9 and abs(found["majority/test/mcc"]) < 0.05

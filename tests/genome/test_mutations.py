@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import decode_bases, encode_bases
-from genoattn.genome.mutations import Event, Mutation, Sample, apply, splice
-from genoattn.genome.simulate import Rates, plant
+from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, mutated_sequence
+from genoattn.genome.simulate import Rates, simulate
 
 
 def naive(reference: np.ndarray, mutations: list[Mutation]) -> list[int]:
@@ -62,8 +62,8 @@ def same(one: Sample, other: Sample) -> bool:
 @given(mutated())
 def test_sample_is_the_spliced_reference(case: tuple[np.ndarray, list[Mutation]]) -> None:
     reference, mutations = case
-    sample = apply(reference, mutations)
-    assert sample.bases.tolist() == naive(reference, mutations) == splice(reference, mutations).tolist()
+    sample = apply_mutations(reference, mutations)
+    assert sample.bases.tolist() == naive(reference, mutations) == mutated_sequence(reference, mutations).tolist()
     assert naive(reference, canonical(reference, sample)) == sample.bases.tolist()
     assert sample.bases.flags.writeable
 
@@ -72,25 +72,25 @@ def test_sample_is_the_spliced_reference(case: tuple[np.ndarray, list[Mutation]]
 @given(mutated())
 def test_origin_aligns_every_sample_base(case: tuple[np.ndarray, list[Mutation]]) -> None:
     reference, mutations = case
-    sample = apply(reference, mutations)
+    sample = apply_mutations(reference, mutations)
     matched = ~(sample.substituted | sample.inserted)
-    assert len(sample.origin) == len(sample.bases)
-    assert (np.diff(sample.origin) >= 0).all()
-    assert (sample.bases[matched] == reference[sample.origin[matched]]).all()
-    assert (sample.bases[sample.substituted] != reference[sample.origin[sample.substituted]]).all()
-    aligned = sample.origin[~sample.inserted]
+    assert len(sample.reference_position) == len(sample.bases)
+    assert (np.diff(sample.reference_position) >= 0).all()
+    assert (sample.bases[matched] == reference[sample.reference_position[matched]]).all()
+    assert (sample.bases[sample.substituted] != reference[sample.reference_position[sample.substituted]]).all()
+    aligned = sample.reference_position[~sample.inserted]
     assert (np.diff(aligned) > 0).all()
     for event in sample.events:
         if event.kind == "insertion":
-            assert (sample.origin[event.start : event.stop] == event.reference).all()
+            assert (sample.reference_position[event.start : event.stop] == event.reference).all()
         elif event.kind != "deletion":
-            assert sample.origin[event.start] == event.reference
+            assert sample.reference_position[event.start] == event.reference
 
 
 @settings(deadline=None, max_examples=100)
 @given(mutated())
 def test_masks_are_the_events(case: tuple[np.ndarray, list[Mutation]]) -> None:
-    sample = apply(*case)
+    sample = apply_mutations(*case)
     masks = [np.zeros(len(sample.bases), bool) for _ in range(5)]
     for kind, size, start, stop, first, last, _ in sample.events:
         assert 0 <= first == start < stop <= last <= len(sample.bases)
@@ -108,7 +108,7 @@ def test_masks_are_the_events(case: tuple[np.ndarray, list[Mutation]]) -> None:
 @given(mutated())
 def test_equivalence_class_is_every_placement_that_gives_the_sample(case: tuple[np.ndarray, list[Mutation]]) -> None:
     reference, mutations = case
-    sample = apply(reference, mutations)
+    sample = apply_mutations(reference, mutations)
     told = canonical(reference, sample)
     for index, event in enumerate(sample.events):
         if event.kind not in ("insertion", "deletion"):
@@ -123,7 +123,7 @@ def test_equivalence_class_is_every_placement_that_gives_the_sample(case: tuple[
             other = Mutation(start, start + here.stop - here.start, inserted)
             if naive(reference, [*told[:index], other, *told[index + 1 :]]) == sample.bases.tolist():
                 found.add(start)
-        assert found == set(range(event.reference, event.reference + event.last - event.stop + 1))
+        assert found == set(range(event.reference, event.reference + event.latest - event.stop + 1))
 
 
 @settings(deadline=None, max_examples=100)
@@ -131,14 +131,14 @@ def test_equivalence_class_is_every_placement_that_gives_the_sample(case: tuple[
 def test_any_placement_is_told_as_the_same_sample(case: tuple[np.ndarray, list[Mutation]], data: st.DataObject) -> None:
     reference, mutations = case
     mutations = [mutation for mutation in mutations if mutation.kind in ("snv", "insertion", "deletion")]
-    sample = apply(reference, mutations)
+    sample = apply_mutations(reference, mutations)
     moved = canonical(reference, sample)
     for index, event in enumerate(sample.events):
-        by = data.draw(st.integers(0, event.last - event.stop))
+        by = data.draw(st.integers(0, event.latest - event.stop))
         start, stop, inserted = moved[index]
         inserted = sample.bases[event.start + by : event.start + by + len(inserted)].tobytes()
         moved[index] = Mutation(start + by, stop + by, inserted)
-    assert same(apply(reference, moved), sample)
+    assert same(apply_mutations(reference, moved), sample)
 
 
 @pytest.mark.parametrize(
@@ -174,17 +174,17 @@ def test_small_cases_by_hand(
     reference: str, mutation: tuple[int, int, str], bases: str, events: list[tuple], origin: list[int]
 ) -> None:
     start, stop, inserted = mutation
-    sample = apply(encode_bases(reference), [Mutation(start, stop, encode_bases(inserted).tobytes())])
+    sample = apply_mutations(encode_bases(reference), [Mutation(start, stop, encode_bases(inserted).tobytes())])
     assert decode_bases(sample.bases) == bases
     assert list(sample.events) == [Event(*event) for event in events]
-    assert sample.origin.tolist() == origin
+    assert sample.reference_position.tolist() == origin
 
 
 def test_an_indel_stays_one_base_off_another_mutation() -> None:
     reference = encode_bases("GCCCCCCG")
-    sample = apply(reference, [Mutation(2, 3, b"\0"), Mutation(6, 7, b"")])  # GCACCCG
+    sample = apply_mutations(reference, [Mutation(2, 3, b"\0"), Mutation(6, 7, b"")])  # GCACCCG
     assert sample.events[1] == Event("deletion", 1, 4, 5, 4, 7, 4)
-    sample = apply(reference, [Mutation(1, 1, b"\1"), Mutation(5, 6, b"\0")])  # GCCCCCACG
+    sample = apply_mutations(reference, [Mutation(1, 1, b"\1"), Mutation(5, 6, b"\0")])  # GCCCCCACG
     assert sample.events[0] == Event("insertion", 1, 1, 2, 1, 5, 1)
 
 
@@ -198,13 +198,13 @@ def test_apply_refuses_what_is_not_sorted_apart_and_inside() -> None:
     reference = encode_bases("ACGTACGT")
     for mutations in ([(3, 4), (1, 2)], [(1, 3), (2, 4)], [(7, 9)], [(3, 2)]):
         with pytest.raises(ValueError, match="sorted, apart and within 8 bases"):
-            apply(reference, [Mutation(start, stop, b"\0") for start, stop in mutations])
+            apply_mutations(reference, [Mutation(start, stop, b"\0") for start, stop in mutations])
 
 
 def planted(rates: Rates, length: int = 200_000, seed: int = 0) -> tuple[np.ndarray, list[Mutation]]:
     rng = np.random.default_rng(seed)
     reference = rng.integers(0, 4, length, dtype=np.uint8)
-    return reference, plant(reference, rates, rng)
+    return reference, simulate(reference, rates, rng)
 
 
 @settings(deadline=None, max_examples=100)
@@ -220,8 +220,8 @@ def test_planted_mutations_lie_apart_on_plain_bases(
 ) -> None:
     reference = np.array(letters, np.uint8)
     rates = Rates(rate, *shares, longest=longest)
-    mutations = plant(reference, rates, np.random.default_rng(seed))
-    assert mutations == plant(reference, rates, np.random.default_rng(seed))
+    mutations = simulate(reference, rates, np.random.default_rng(seed))
+    assert mutations == simulate(reference, rates, np.random.default_rng(seed))
     for before, after in pairwise(mutations):
         assert after.start > before.stop
     for start, stop, inserted in mutations:
@@ -233,7 +233,7 @@ def test_planted_mutations_lie_apart_on_plain_bases(
             assert all(old != new for old, new in zip(reference[start:stop].tolist(), inserted, strict=True))
         else:
             assert start > 0 and stop < len(reference)
-    sample = apply(reference, mutations)
+    sample = apply_mutations(reference, mutations)
     assert Counter(event.kind for event in sample.events) == Counter(mutation.kind for mutation in mutations)
 
 

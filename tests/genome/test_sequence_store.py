@@ -49,17 +49,17 @@ def test_what_a_store_knows(fasta: Path, cache: Path):
     assert first.masked == 5 and first.unknown == 3 and second.masked == third.unknown == 0
     assert [record.offset for record in genome.records] == [0, 12, 12]
     assert first.sha256 == hashlib.sha256(b"ACGTNNACGTNR").hexdigest()
-    assert decode_bases(genome.bases(0, 0, 12)) == "ACGTNNACGTNR"
-    assert decode_bases(genome.bases(0, 3, 7)) == "TNNA" and decode_bases(genome.bases(2, 0, 1)) == "T"
+    assert decode_bases(genome.fetch(0, 0, 12)) == "ACGTNNACGTNR"
+    assert decode_bases(genome.fetch(0, 3, 7)) == "TNNA" and decode_bases(genome.fetch(2, 0, 1)) == "T"
     assert genome.soft(0, 4, 12).tolist() == [False, False, True, True, True, True, True, False]
-    assert len(genome.bases(1, 0, 0)) == 0 and genome.index("chr3") == 2
+    assert len(genome.fetch(1, 0, 0)) == 0 and genome.index("chr3") == 2
     (folder,) = folders(cache)
     index = json.loads((folder / "index.json").read_text())
     assert index["format"] == store.FORMAT and index["sources"][0]["path"] == str(fasta)
 
 
 def test_what_lower_case_means(fasta: Path, cache: Path):
-    assert decode_bases(open_genome([fasta], cache, "hide").bases(0, 0, 12)) == "ACGTNNNNNNNR"
+    assert decode_bases(open_genome([fasta], cache, "mask").fetch(0, 0, 12)) == "ACGTNNNNNNNR"
     with pytest.raises(UserError, match=r"data\.soft_mask must be 'use' or 'hide', got 'drop'"):
         open_genome([fasta], cache, "drop")
 
@@ -67,8 +67,8 @@ def test_what_lower_case_means(fasta: Path, cache: Path):
 def test_bases_are_in_memory_of_their_own(fasta: Path, cache: Path):
     genome = open_genome([fasta], cache)
     for record in (0, 2):
-        genome.bases(record, 0, 1)[0] = 9
-    assert genome.bases(0, 0, 1)[0] == 0 and genome.bases(2, 0, 1)[0] == 3
+        genome.fetch(record, 0, 1)[0] = 9
+    assert genome.fetch(0, 0, 1)[0] == 0 and genome.fetch(2, 0, 1)[0] == 3
     with pytest.raises(ValueError, match="read-only"):
         genome.stored[0] = 1
 
@@ -78,7 +78,7 @@ def test_bases_are_in_memory_of_their_own(fasta: Path, cache: Path):
 )
 def test_nothing_is_read_outside_a_record(fasta: Path, cache: Path, record: int, start: int, stop: int):
     genome = open_genome([fasta], cache)
-    for read in (genome.bases, genome.soft):
+    for read in (genome.fetch, genome.soft):
         with pytest.raises(IndexError):
             read(record, start, stop)
 
@@ -96,15 +96,15 @@ runs = st.lists(st.text(LETTERS + LETTERS.lower(), max_size=30), min_size=1, max
 def test_coordinates(tmp_path_factory: pytest.TempPathFactory, letters: list[str], data: st.DataObject):
     folder = tmp_path_factory.mktemp("coordinates")
     (folder / "a.fa").write_text("".join(f">r{i}\n{run}\n" for i, run in enumerate(letters)))
-    genomes = {policy: open_genome([folder / "a.fa"], folder / "cache", policy) for policy in ("use", "hide")}
+    genomes = {policy: open_genome([folder / "a.fa"], folder / "cache", policy) for policy in ("keep", "mask")}
     for record, run in enumerate(letters):
         stop = data.draw(st.integers(0, len(run)))
         start = data.draw(st.integers(0, stop))
         piece = run[start:stop]
         hidden = "".join("N" if letter.islower() else letter for letter in piece)
-        np.testing.assert_array_equal(genomes["use"].bases(record, start, stop), encode_bases(piece))
-        np.testing.assert_array_equal(genomes["hide"].bases(record, start, stop), encode_bases(hidden))
-        assert genomes["use"].soft(record, start, stop).tolist() == [letter.islower() for letter in piece]
+        np.testing.assert_array_equal(genomes["keep"].fetch(record, start, stop), encode_bases(piece))
+        np.testing.assert_array_equal(genomes["mask"].fetch(record, start, stop), encode_bases(hidden))
+        assert genomes["keep"].soft(record, start, stop).tolist() == [letter.islower() for letter in piece]
 
 
 def test_several_files_are_one_genome_in_order(fasta: Path, cache: Path, tmp_path: Path):
@@ -138,7 +138,7 @@ def test_the_content_is_the_key(fasta: Path, cache: Path, tmp_path: Path, monkey
     time.sleep(0.05)  # longer than a tick of a file system's clock
     fasta.write_text(TEXT.replace("ACGTNN", "CCGTNN"))
     os.utime(fasta, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert decode_bases(open_genome([fasta], cache).bases(0, 0, 4)) == "CCGT"
+    assert decode_bases(open_genome([fasta], cache).fetch(0, 0, 4)) == "CCGT"
 
 
 def test_a_settled_file_is_hashed_once(fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
@@ -188,7 +188,7 @@ def test_a_damaged_store_is_built_anew(fasta: Path, cache: Path, spoil):
     spoil(folder)
     genome = open_genome([fasta], cache)
     assert genome.folder == folder
-    assert decode_bases(genome.bases(0, 0, 12)) == "ACGTNNACGTNR" and decode_bases(genome.bases(2, 0, 1)) == "T"
+    assert decode_bases(genome.fetch(0, 0, 12)) == "ACGTNNACGTNR" and decode_bases(genome.fetch(2, 0, 1)) == "T"
     assert folders(cache) == [folder]
 
 
@@ -267,11 +267,11 @@ def test_files_are_checked_first(cache: Path, tmp_path: Path):
 def test_a_pickled_genome_is_an_address(cache: Path, tmp_path: Path):
     path = tmp_path / "long.fa"
     path.write_text(">a\n" + "ACGt" * 50_000)
-    genome = open_genome([path], cache, "hide")
+    genome = open_genome([path], cache, "mask")
     pickled = pickle.dumps(genome)
     assert len(pickled) < 1000
     again: Genome = pickle.loads(pickled)
-    assert again.records == genome.records and decode_bases(again.bases(0, 0, 4)) == "ACGN"
+    assert again.records == genome.records and decode_bases(again.fetch(0, 0, 4)) == "ACGN"
 
 
 OPEN = """
@@ -279,7 +279,7 @@ import pathlib, sys, time
 from genoattn.genome.sequence_store import open_genome
 time.sleep(max(0, float(sys.argv[3]) - time.time()))
 genome = open_genome([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[2]))
-print(genome.folder, genome.total, int(genome.bases(0, 0, genome.total).sum()))
+print(genome.folder, genome.total, int(genome.fetch(0, 0, genome.total).sum()))
 """
 
 
@@ -315,7 +315,7 @@ def resident():
 open_genome([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[3]))
 before = resident()
 genome = open_genome([pathlib.Path(sys.argv[2])], pathlib.Path(sys.argv[3]))
-genome.bases(0, 10_000_000, 10_100_000)
+genome.fetch(0, 10_000_000, 10_100_000)
 print(genome.total, resident() - before)
 """
 

@@ -49,7 +49,7 @@ def test_blocks_keep_their_distance(lengths: list[int], window: int, cycles: int
             assert len(blocks) % 3 == 0 and len(blocks) <= 3 * cycles
             assert sum(i.length for i, _ in blocks) + (len(blocks) - 1) * window == length
             assert len(blocks) == 3 or all(i.length >= 8 * window for i, _ in blocks)
-    assert len(splits.passed_over) == sum(length < window for length in lengths)
+    assert len(splits.skipped) == sum(length < window for length in lengths)
 
 
 def test_no_position_is_near_two_splits():
@@ -74,7 +74,7 @@ def test_a_genome_by_hand():
         train=(Interval(0, 0, 960), Interval(2, 0, 300)),
         validation=(Interval(0, 1060, 1180),),
         test=(Interval(0, 1280, 1400),),
-        passed_over=("scrap",),
+        skipped=("scrap",),
     )
     assert sizes(splits) == {"train": 1260, "validation": 120, "test": 120, "passed_over": 1}
 
@@ -115,7 +115,7 @@ def test_whole_records_are_shared_out(lengths: list[int], validation: float, tes
     assert sorted(interval.record for _, interval in labelled(splits)) == usable
     assert all(interval == (interval.record, 0, lengths[interval.record]) for _, interval in labelled(splits))
     assert splits.train and splits.validation and splits.test
-    assert splits.passed_over == tuple(names[i] for i in range(len(lengths)) if i not in usable)
+    assert splits.skipped == tuple(names[i] for i in range(len(lengths)) if i not in usable)
     total = sum(lengths[record] for record in usable)
     for name, fraction in (("validation", validation), ("test", test)):
         share = sizes(splits)[name] / total
@@ -143,7 +143,7 @@ def test_two_records_are_too_few():
         split_records(["a", "b", "c"], [1000, 999, 10], 2000)
 
 
-def genome_of(folder: Path, *records: str, soft_mask: str = "use") -> Genome:
+def genome_of(folder: Path, *records: str, soft_mask: str = "keep") -> Genome:
     (folder / "a.fa").write_text("".join(f">r{i}\n{letters}\n" for i, letters in enumerate(records)))
     return open_genome([folder / "a.fa"], folder / "cache", soft_mask)
 
@@ -186,9 +186,9 @@ def test_windows_of_n_are_passed_over(tmp_path: Path):
     rng = np.random.default_rng(0)
     starts = {windows.draw(rng).start for _ in range(2000)}
     assert starts == {*range(16), *range(35, 51)}, "at most half may be N, and R is not N"
-    assert windows.passed_over > 100
-    tiling = Windows(genome, [Interval(0, 0, 60)], 10, max_unknown=0.0)
-    assert [window.start for window in tiling.tile(10)] == [0, 10, 40, 50] and tiling.passed_over == 2
+    assert windows.skipped > 100
+    tiling = Windows(genome, [Interval(0, 0, 60)], 10, max_n_fraction=0.0)
+    assert [window.start for window in tiling.tile(10)] == [0, 10, 40, 50] and tiling.skipped == 2
     with pytest.raises(UserError, match=r"1000 windows of 10 bases .* more than 50% N"):
         Windows(genome, [Interval(0, 22, 38)], 10).draw(rng)
 
@@ -196,9 +196,9 @@ def test_windows_of_n_are_passed_over(tmp_path: Path):
 def test_hidden_bases_are_unknown(tmp_path: Path):
     letters = "A" * 20 + "a" * 20
     used = Windows(genome_of(tmp_path, letters), [Interval(0, 0, 40)], 10)
-    assert len(used.tile(10)) == 4 and used.passed_over == 0
-    hidden = Windows(genome_of(tmp_path, letters, soft_mask="hide"), [Interval(0, 0, 40)], 10)
-    assert len(hidden.tile(10)) == 2 and hidden.passed_over == 2
+    assert len(used.tile(10)) == 4 and used.skipped == 0
+    hidden = Windows(genome_of(tmp_path, letters, soft_mask="mask"), [Interval(0, 0, 40)], 10)
+    assert len(hidden.tile(10)) == 2 and hidden.skipped == 2
 
 
 def test_tiles_cover_their_intervals(tmp_path: Path):
@@ -209,5 +209,5 @@ def test_tiles_cover_their_intervals(tmp_path: Path):
     assert all(window.length == 4 for window in windows.tile(3))
     with pytest.raises(UserError, match="stride of a tiling must be at least 1, got 0"):
         windows.tile(0)
-    with pytest.raises(UserError, match=r"data\.max_unknown"):
-        Windows(genome, [Interval(0, 0, 40)], 4, max_unknown=1.5)
+    with pytest.raises(UserError, match=r"data\.max_n_fraction"):
+        Windows(genome, [Interval(0, 0, 40)], 4, max_n_fraction=1.5)

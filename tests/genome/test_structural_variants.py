@@ -12,23 +12,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genoattn.data.example import Example
-from genoattn.data.targets import COLUMNS, IGNORE
-from genoattn.data.tasks.base import inverted
+from genoattn.data.targets import COLUMNS, IGNORE_INDEX
+from genoattn.data.tasks.base import inversion_labels
 from genoattn.data.tasks.paired import Paired
 from genoattn.errors import UserError
-from genoattn.evaluation.detection.candidates import gather
-from genoattn.evaluation.detection.testsets import measure, planted, thresholds
+from genoattn.evaluation.detection.candidates import collect_scored_calls
+from genoattn.evaluation.detection.testsets import measure, simulated_test_set, thresholds
 from genoattn.genome.alphabet import COMPLEMENT, decode_bases, encode_bases, reverse_complement
-from genoattn.genome.mutations import Event, Mutation, Sample, apply
-from genoattn.genome.simulate import Rates, plant
-from genoattn.genome.structural_variants import Change, Structure, clear, rearrange
+from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations
+from genoattn.genome.simulate import Rates, simulate
+from genoattn.genome.structural_variants import StructuralRates, StructuralVariant, apply_structural, drop_overlapping
 
 CASES = settings(deadline=None, max_examples=60)
-BUSY = Structure(0.02, 0.02, 0.02, shortest=2, longest=12, unit=3, units=3)
+BUSY = StructuralRates(0.02, 0.02, 0.02, shortest=2, longest=12, unit=3, units=3)
 SMALL = Rates(0.08, 1.0, 0.5, 1.0, 1.0, longest=4)
 
 
-def naive(reference: np.ndarray, mutations: list[Mutation], changes: list[Change]) -> list[int]:
+def naive(reference: np.ndarray, mutations: list[Mutation], changes: list[StructuralVariant]) -> list[int]:
     """From the right, so that places stay true."""
     edits = [*mutations, *(one.mutation(reference) for one in changes)]
     letters = reference.tolist()
@@ -37,10 +37,10 @@ def naive(reference: np.ndarray, mutations: list[Mutation], changes: list[Change
     return letters
 
 
-def case(seed: int, letters: int = 4, length: int = 150) -> tuple[np.ndarray, list[Mutation], list[Change]]:
+def case(seed: int, letters: int = 4, length: int = 150) -> tuple[np.ndarray, list[Mutation], list[StructuralVariant]]:
     rng = np.random.default_rng(seed)
-    reference, changes = BUSY.plant(rng.integers(0, letters, length, dtype=np.uint8), rng)
-    return reference, clear(plant(reference, SMALL, rng), changes), changes
+    reference, changes = BUSY.simulate(rng.integers(0, letters, length, dtype=np.uint8), rng)
+    return reference, drop_overlapping(simulate(reference, SMALL, rng), changes), changes
 
 
 SEEDS = st.integers(0, 2**32)
@@ -50,7 +50,7 @@ SEEDS = st.integers(0, 2**32)
 @given(SEEDS, st.sampled_from([2, 4]))
 def test_the_sample_is_the_spliced_reference(seed: int, letters: int):
     reference, mutations, changes = case(seed, letters)
-    sample = rearrange(reference, mutations, changes)
+    sample = apply_structural(reference, mutations, changes)
     assert sample.bases.tolist() == naive(reference, mutations, changes)
     assert all(len(column) == len(sample.bases) for column in sample[:-1])
     told, expected = Counter(one.kind for one in sample.events), Counter(one.kind for one in [*mutations, *changes])
@@ -64,17 +64,17 @@ def test_the_sample_is_the_spliced_reference(seed: int, letters: int):
 @given(SEEDS, st.sampled_from([2, 4]))
 def test_origin_leads_to_the_counterpart(seed: int, letters: int):
     reference, mutations, changes = case(seed, letters)
-    sample = rearrange(reference, mutations, changes)
+    sample = apply_structural(reference, mutations, changes)
     turned = np.zeros(len(sample.bases), np.bool_)
     for event in sample.events:
         if event.kind == "inversion":
             turned[event.start : event.stop] = True
             backwards = range(event.reference + event.size - 1, event.reference - 1, -1)
-            assert sample.origin[event.start : event.stop].tolist() == list(backwards)
+            assert sample.reference_position[event.start : event.stop].tolist() == list(backwards)
     plain = ~(sample.substituted | sample.inserted | turned)
-    assert (reference[sample.origin[plain]] == sample.bases[plain]).all()
-    assert (COMPLEMENT[reference[sample.origin[turned]]] == sample.bases[turned]).all()
-    assert (np.diff(sample.origin[plain]) > 0).all()
+    assert (reference[sample.reference_position[plain]] == sample.bases[plain]).all()
+    assert (COMPLEMENT[reference[sample.reference_position[turned]]] == sample.bases[turned]).all()
+    assert (np.diff(sample.reference_position[plain]) > 0).all()
     assert not (turned & (sample.substituted | sample.inserted | sample.ambiguous_inserted)).any()
     lost = sum(event.size for event in sample.events if event.kind in ("deletion", "contraction"))
     assert len(sample.bases) == len(reference) + sample.inserted.sum() - lost
@@ -85,18 +85,20 @@ def test_origin_leads_to_the_counterpart(seed: int, letters: int):
 def test_the_other_strand_shows_the_same_changes(seed: int, letters: int):
     reference, _, changes = case(seed, letters)
     length = len(reference)
-    here = rearrange(reference, [], changes)
-    there = rearrange(reverse_complement(reference), [], [one.turned(length) for one in reversed(changes)])
+    here = apply_structural(reference, [], changes)
+    there = apply_structural(
+        reverse_complement(reference), [], [one.on_reverse_strand(length) for one in reversed(changes)]
+    )
     assert reverse_complement(there.bases).tolist() == here.bases.tolist()
     for change in changes:  # alone, for where two may touch the one on the left is told as far left as it goes
-        one = rearrange(reference, [], [change])
-        other = rearrange(reverse_complement(reference), [], [change.turned(length)])
+        one = apply_structural(reference, [], [change])
+        other = apply_structural(reverse_complement(reference), [], [change.on_reverse_strand(length)])
         gap = int(change.kind == "contraction")  # told by the base behind it
         total = len(one.bases) + gap
-        spans = [(event.kind, event.size, event.first, event.last) for event in one.events]
-        turned = [(event.kind, event.size, total - event.last, total - event.first) for event in other.events]
-        assert spans == turned or (gap and 0 in (one.events[0].first, other.events[0].first))
-    assert [one.turned(length).turned(length) for one in changes] == changes
+        spans = [(event.kind, event.size, event.earliest, event.latest) for event in one.events]
+        turned = [(event.kind, event.size, total - event.latest, total - event.earliest) for event in other.events]
+        assert spans == turned or (gap and 0 in (one.events[0].earliest, other.events[0].earliest))
+    assert [one.on_reverse_strand(length).on_reverse_strand(length) for one in changes] == changes
 
 
 @CASES
@@ -106,12 +108,12 @@ def test_an_inversion_reaches_as_far_as_others_give_the_same(letters: list[int],
     reference = np.concatenate([half, reverse_complement(half)]) if data.draw(st.booleans()) else half
     start = data.draw(st.integers(0, len(reference) - 1))
     stop = data.draw(st.integers(start + 1, len(reference)))
-    sample = rearrange(reference, [], [Change("inversion", start, stop, stop - start)])
+    sample = apply_structural(reference, [], [StructuralVariant("inversion", start, stop, stop - start)])
     fitting = [
         (at, start + stop - at)
         for at in range((start + stop + 1) // 2)
         if start + stop - at <= len(reference)
-        and naive(reference, [], [Change("inversion", at, start + stop - at, 0)]) == sample.bases.tolist()
+        and naive(reference, [], [StructuralVariant("inversion", at, start + stop - at, 0)]) == sample.bases.tolist()
     ]
     if sample.bases.tolist() == reference.tolist():
         assert sample.events == ()
@@ -123,11 +125,11 @@ def test_an_inversion_reaches_as_far_as_others_give_the_same(letters: list[int],
         while (at, start + stop - at) in fitting:
             run.add(at)
             at += step
-    assert (event.first, event.last) == (min(run), start + stop - min(run))
+    assert (event.earliest, event.latest) == (min(run), start + stop - min(run))
     assert (event.start, event.stop) == (max(run), start + stop - max(run))
-    target = inverted(sample)
+    target = inversion_labels(sample)
     assert (target[event.start : event.stop] == 1).all() and (target == 1).sum() == event.size
-    assert (target == IGNORE).sum() == (event.last - event.first) - event.size
+    assert (target == IGNORE_INDEX).sum() == (event.latest - event.earliest) - event.size
 
 
 @pytest.mark.parametrize(
@@ -141,20 +143,20 @@ def test_an_inversion_reaches_as_far_as_others_give_the_same(letters: list[int],
     ],
 )
 def test_small_cases_by_hand(reference: str, change: tuple, bases: str, event: tuple, origin: list[int]):
-    sample = rearrange(encode_bases(reference), [], [Change(*change)])
+    sample = apply_structural(encode_bases(reference), [], [StructuralVariant(*change)])
     assert decode_bases(sample.bases) == bases
-    assert [tuple(one) for one in sample.events] == [event] and sample.origin.tolist() == origin
+    assert [tuple(one) for one in sample.events] == [event] and sample.reference_position.tolist() == origin
 
 
 def test_mutations_beside_a_change_keep_their_places():
     reference = encode_bases("GATTACAGGGTCCATGCAAT")
-    changes = [Change("inversion", 8, 12, 4)]
+    changes = [StructuralVariant("inversion", 8, 12, 4)]
     planned = [Mutation(2, 3, b"\1"), Mutation(7, 8, b"\1"), Mutation(10, 10, b"\0"), Mutation(14, 17, b"")]
-    kept = clear(planned, changes)
+    kept = drop_overlapping(planned, changes)
     assert kept == [planned[0], planned[3]]  # the one before touches it, the other lies in it
-    sample = rearrange(reference, kept, changes)
+    sample = apply_structural(reference, kept, changes)
     assert [event.kind for event in sample.events] == ["snv", "inversion", "deletion"]
-    assert rearrange(reference, kept, []).events == apply(reference, kept).events
+    assert apply_structural(reference, kept, []).events == apply_mutations(reference, kept).events
 
 
 @CASES
@@ -163,10 +165,10 @@ def test_planted_changes_lie_apart_on_plain_bases(
     seed: int, rate: float, shortest: int, more: int, unit: int, units: int
 ):
     rng = np.random.default_rng(seed)
-    structure = Structure(rate, rate / 2, rate, shortest, shortest + more, unit, units)
+    structure = StructuralRates(rate, rate / 2, rate, shortest, shortest + more, unit, units)
     letters = rng.choice([0, 1, 2, 3, 3, 3, 14], 300).astype(np.uint8)
-    reference, changes = structure.plant(letters, np.random.default_rng(seed))
-    again, same = structure.plant(letters, np.random.default_rng(seed))
+    reference, changes = structure.simulate(letters, np.random.default_rng(seed))
+    again, same = structure.simulate(letters, np.random.default_rng(seed))
     assert changes == same and (again == reference).all()
     written = np.zeros(300, np.bool_)
     for before, after in pairwise(changes):
@@ -187,13 +189,16 @@ def test_planted_changes_lie_apart_on_plain_bases(
 
 def test_without_rates_nothing_is_drawn():
     rng, reference = np.random.default_rng(0), np.zeros(50, np.uint8)
-    assert Structure().plant(reference, rng) == (reference, []) and rng.random() == np.random.default_rng(0).random()
+    assert (
+        StructuralRates().simulate(reference, rng) == (reference, [])
+        and rng.random() == np.random.default_rng(0).random()
+    )
 
 
 def test_planted_rates():
-    structure = Structure(0.002, 0.001, 0.001, shortest=5, longest=9)
+    structure = StructuralRates(0.002, 0.001, 0.001, shortest=5, longest=9)
     rng = np.random.default_rng(0)
-    _, changes = structure.plant(rng.integers(0, 4, 300_000, dtype=np.uint8), rng)
+    _, changes = structure.simulate(rng.integers(0, 4, 300_000, dtype=np.uint8), rng)
     found = Counter(one.kind for one in changes)
     for kind, expected in {"inversion": 600, "duplication": 300, "expansion": 150, "contraction": 150}.items():
         assert abs(found[kind] - expected * 0.97) < 4 * expected**0.5, kind  # a few are too near the one before
@@ -204,16 +209,16 @@ STRUCTURED: dict[str, Any] = {"inversion": 0.004, "tandem": 0.003, "repeat": 0.0
 
 def make(task: Paired, length: int, seed: int) -> Example:
     rng = np.random.default_rng(seed)
-    return task.example(rng.integers(0, 4, task.span(length), dtype=np.uint8), length, Rates(0.02), rng)
+    return task.example(rng.integers(0, 4, task.reference_length(length), dtype=np.uint8), length, Rates(0.02), rng)
 
 
 @CASES
 @given(st.integers(30, 300), st.integers(0, 20), st.sampled_from([0.0, 0.5, 1.0]), SEEDS)
 def test_each_base_has_its_counterpart_in_the_context(length: int, shift: int, other: float, seed: int):
-    example = make(Paired(shift=shift, reversed_share=other, **STRUCTURED), length, seed)
-    assert example.before is not None and example.distance is not None
-    assert len(example.bases) == len(example.before) == length
-    context = np.concatenate([example.before, [99], example.bases])
+    example = make(Paired(shift=shift, reverse_strand_fraction=other, **STRUCTURED), length, seed)
+    assert example.reference is not None and example.distance is not None
+    assert len(example.bases) == len(example.reference) == length
+    context = np.concatenate([example.reference, [99], example.bases])
     turned = example.targets["inversion"] == 1
     told = np.zeros(length, np.bool_)
     for event in example.events:
@@ -233,7 +238,7 @@ def test_each_base_has_its_counterpart_in_the_context(length: int, shift: int, o
 
 def test_structural_kinds_are_told_apart_in_the_exam():
     task = Paired(shift=20, **STRUCTURED)
-    trial = planted("planted", [make(task, 300, seed)._replace(block=(0, seed)) for seed in range(30)])
+    trial = simulated_test_set("planted", [make(task, 300, seed)._replace(block=(0, seed)) for seed in range(30)])
     assert tuple(trial.targets) == COLUMNS
 
     def knowing(examples: Sequence[Example]) -> list[np.ndarray]:
@@ -257,9 +262,9 @@ def test_a_stretch_scores_the_mean_of_its_best_place():
     scores[:6, 1] = [1.0, 0.0, 0.0, 0.4, 0.6, 0.8]
     inversion = Event("inversion", 4, 3, 7, 2, 8, 3)  # bases 2 and 7 pair with each other
     duplication = Event("duplication", 3, 0, 3, 0, 6, 0)
-    found = gather(scores, [duplication], np.zeros(12, np.int64), np.ones(12, np.bool_))
+    found = collect_scored_calls(scores, [duplication], np.zeros(12, np.int64), np.ones(12, np.bool_))
     assert found["duplication"].scores[0] == pytest.approx(0.6)  # the second copy
-    found = gather(scores, [inversion], np.zeros(12, np.int64), np.ones(12, np.bool_))
+    found = collect_scored_calls(scores, [inversion], np.zeros(12, np.int64), np.ones(12, np.bool_))
     assert found["inversion"].scores[0] == pytest.approx((0.9 + 0.5 + 0.7 + 0.3) / 4)
     assert len(found["inversion"].scores) == 1 + 6
 
@@ -267,8 +272,8 @@ def test_a_stretch_scores_the_mean_of_its_best_place():
 def test_outputs_follow_what_is_planted():
     assert "inversion" not in Paired(tandem=0.01, repeat=0.01).outputs
     assert list(Paired(inversion=0.01).outputs) == list(COLUMNS)
-    example = make(Paired(**STRUCTURED, masked=0.2), 200, 1)
-    assert (example.targets["inversion"][example.hidden == 1] == IGNORE).all()
+    example = make(Paired(**STRUCTURED, mask_fraction=0.2), 200, 1)
+    assert (example.targets["inversion"][example.masking == 1] == IGNORE_INDEX).all()
 
 
 @pytest.mark.parametrize(
@@ -293,8 +298,8 @@ def test_mistakes_read_well(wrong: dict[str, Any], words: str):
 
 def test_an_event_of_a_sample_is_where_the_sample_shows_it():
     reference, mutations, changes = case(3)
-    sample: Sample = rearrange(reference, mutations, changes)
+    sample: Sample = apply_structural(reference, mutations, changes)
     for event in sample.events:
-        assert 0 <= event.first <= event.start < event.stop <= event.last <= len(sample.bases)
-        assert event.first == event.start or event.kind == "inversion"
+        assert 0 <= event.earliest <= event.start < event.stop <= event.latest <= len(sample.bases)
+        assert event.earliest == event.start or event.kind == "inversion"
     assert replace(BUSY, repeat=0.0).rate == pytest.approx(0.04)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import decode_bases, encode_bases
-from genoattn.genome.mutations import Mutation, apply
+from genoattn.genome.mutations import Mutation, apply_mutations
 from genoattn.genome.vcf import Variant, consensus, read_variants, to_mutations
 
 DATA = Path(__file__).parents[2] / "data"
@@ -60,7 +60,7 @@ def test_real_strains_are_what_bcftools_consensus_makes(fasta: str, vcf: str, re
     assert len(variants.by_contig[name]) == records and variants.skipped == {}
     mutations, overlapping = to_mutations(variants.by_contig[name], codes, name, path)
     assert len(mutations) == records and overlapping == 0
-    sample = apply(codes, mutations)
+    sample = apply_mutations(codes, mutations)
     assert len(sample.events) == records
     assert np.array_equal(sample.bases, consensus(codes, mutations))
     assert hashlib.sha256(decode_bases(sample.bases).encode()).hexdigest() == checksum
@@ -116,7 +116,7 @@ def test_mutations_survive_the_way_through_a_vcf(
     assert variants.skipped == {}
     back, overlapping = to_mutations(variants.by_contig["chr"], reference, "chr", path)
     assert overlapping == 0
-    assert apply(reference, back).bases.tolist() == apply(reference, mutations).bases.tolist()
+    assert apply_mutations(reference, back).bases.tolist() == apply_mutations(reference, mutations).bases.tolist()
 
 
 @pytest.mark.parametrize(

@@ -7,46 +7,46 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from genoattn.data.batch import collate
-from genoattn.data.example import other_strand
-from genoattn.data.tasks.base import Comparison, truth
+from genoattn.data.example import reverse_complement_example
+from genoattn.data.tasks.base import MutationDetection, mutation_labels
 from genoattn.data.tasks.paired import Paired
-from genoattn.data.tasks.side_by_side import Aligned
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.genome.alphabet import COMPLEMENT
-from genoattn.genome.mutations import Mutation, apply
+from genoattn.genome.mutations import Mutation, apply_mutations
 from genoattn.genome.simulate import Rates
-from genoattn.models.build import build
-from genoattn.models.predictor import Parts, predict, reflect
+from genoattn.models.build import build_model
+from genoattn.models.predictor import Predictor, predict, to_forward_strand
 from genoattn.paths import conf_dir
 
-TASKS = {"aligned": Aligned(reach=3, shift_weight=0.2), "paired": Paired(masked=0.2, shift=2)}
+TASKS = {"aligned": SideBySide(max_shift=3, shift_weight=0.2), "paired": Paired(mask_fraction=0.2, shift=2)}
 OUTPUTS = ("substitution", "insertion", "deletion")
 
 
-def parts(task: Comparison, attention: str = "window") -> Parts:
+def parts(task: MutationDetection, attention: str = "window") -> Predictor:
     model = {
         "_target_": "genoattn.models.sequence_model.SequenceModel",
         "_partial_": True,
         "dim": 16,
         "depth": 2,
-        "kernel": 5,
+        "alignment_kernel": 5,
     }
     config = {"model": model, "attention": OmegaConf.load(conf_dir() / "attention" / f"{attention}.yaml")}
     torch.manual_seed(0)
-    return build(config, task, BaseTokenizer())
+    return build_model(config, task, NucleotideTokenizer())
 
 
-def drawn(task: Comparison, lengths=(30, 17, 24)):
+def drawn(task: MutationDetection, lengths=(30, 17, 24)):
     rng = np.random.default_rng(1)
     rates = Rates(0.1, 1.0, 0.0, 1.0, 1.0)
-    made = [task.example(rng.integers(0, 15, task.span(n), dtype=np.uint8), n, rates, rng) for n in lengths]
-    return [one._replace(hidden=None) for one in made]
+    made = [task.example(rng.integers(0, 15, task.reference_length(n), dtype=np.uint8), n, rates, rng) for n in lengths]
+    return [one._replace(masking=None) for one in made]
 
 
-@pytest.mark.parametrize("mirror", ["flip", "gap", "letter", "whole"])
+@pytest.mark.parametrize("mirror", ["per_base", "between_bases", "complement", "invariant"])
 def test_reflecting_twice_changes_nothing(mirror: str):
     answers, lengths = torch.randn(3, 9, 4), torch.tensor([9, 4, 1])
-    again = reflect(reflect(answers, mirror, lengths), mirror, lengths)
+    again = to_forward_strand(to_forward_strand(answers, mirror, lengths), mirror, lengths)
     inside = torch.arange(9) < lengths[:, None]
     assert torch.equal(again[inside], answers[inside])
 
@@ -54,18 +54,18 @@ def test_reflecting_twice_changes_nothing(mirror: str):
 def test_a_gap_before_a_base_lies_before_another_on_the_other_strand():
     """Bases 3 and 4 of ten are gone: before sample base 3 of eight, which is base 4 read from the other end - and 5."""
     bases = np.array([0, 1, 2, 3, 0, 2, 1, 3, 0, 1], np.uint8)
-    forward = truth(apply(bases, [Mutation(3, 5, b"")]))["deletion"]
+    forward = mutation_labels(apply_mutations(bases, [Mutation(3, 5, b"")]))["deletion"]
     turned = COMPLEMENT[bases][::-1].copy()
-    backward = truth(apply(turned, [Mutation(5, 7, b"")]))["deletion"]
+    backward = mutation_labels(apply_mutations(turned, [Mutation(5, 7, b"")]))["deletion"]
     assert forward.tolist() == [0, 0, 0, 1, 0, 0, 0, 0] and backward.tolist() == [0, 0, 0, 0, 0, 1, 0, 0]
-    read = reflect(torch.from_numpy(backward).float()[None, :, None], "gap", torch.tensor([8]))
+    read = to_forward_strand(torch.from_numpy(backward).float()[None, :, None], "between_bases", torch.tensor([8]))
     assert read.flatten().tolist() == forward.tolist()
 
 
 def test_letters_are_read_as_their_complements():
     one_hot = torch.eye(4)[[0, 1, 2, 3]][None]
-    assert reflect(one_hot, "letter", torch.tensor([4])).argmax(-1).tolist() == [[0, 1, 2, 3]]
-    assert reflect(one_hot[:, :2], "letter", torch.tensor([2])).argmax(-1).tolist() == [[2, 3]]
+    assert to_forward_strand(one_hot, "complement", torch.tensor([4])).argmax(-1).tolist() == [[0, 1, 2, 3]]
+    assert to_forward_strand(one_hot[:, :2], "complement", torch.tensor([2])).argmax(-1).tolist() == [[2, 3]]
 
 
 @pytest.mark.parametrize("attention", ["full", "window", "linear"])
@@ -73,12 +73,14 @@ def test_letters_are_read_as_their_complements():
 def test_averaged_scores_do_not_depend_on_the_strand(name: str, attention: str):
     task = TASKS[name]
     made, examples = parts(task, attention), drawn(task)
-    here = list(made.by_base(examples, OUTPUTS, strands=True))
-    there = list(made.by_base([other_strand(one) for one in examples], OUTPUTS, strands=True))
-    alone = list(made.by_base(examples, OUTPUTS))
+    here = list(made.probabilities_per_base(examples, OUTPUTS, both_strands=True))
+    there = list(
+        made.probabilities_per_base([reverse_complement_example(one) for one in examples], OUTPUTS, both_strands=True)
+    )
+    alone = list(made.probabilities_per_base(examples, OUTPUTS))
     for one, other, single in zip(here, there, alone, strict=True):
-        turned = reflect(torch.from_numpy(other)[None], "flip", torch.tensor([len(other)]))[0].numpy()
-        gaps = reflect(torch.from_numpy(other)[None], "gap", torch.tensor([len(other)]))[0].numpy()
+        turned = to_forward_strand(torch.from_numpy(other)[None], "per_base", torch.tensor([len(other)]))[0].numpy()
+        gaps = to_forward_strand(torch.from_numpy(other)[None], "between_bases", torch.tensor([len(other)]))[0].numpy()
         np.testing.assert_allclose(one[:, :2], turned[:, :2], atol=1e-6)
         np.testing.assert_allclose(one[:, 2], gaps[:, 2], atol=1e-6)
         assert np.abs(one - single).max() > 1e-4  # one strand alone says something else
@@ -89,11 +91,11 @@ def test_the_equivariant_wrapper_is_equivariant_in_its_gradients_too():
     task = TASKS["paired"]
     made, examples = parts(task), drawn(task)
     pulls = []
-    for shown in (examples, [other_strand(one) for one in examples]):
-        batch = collate(shown, BaseTokenizer(), framing=task.framing, strands=True)
+    for shown in (examples, [reverse_complement_example(one) for one in examples]):
+        batch = collate(shown, NucleotideTokenizer(), context_format=task.context_format, both_strands=True)
         made.model.zero_grad()
         answers = predict(made.model, batch, task.outputs)
-        asked = batch.places >= 0  # type: ignore[operator]
+        asked = batch.base_to_answer >= 0  # type: ignore[operator]
         torch.stack([answers[name][asked].square().sum() for name in (*OUTPUTS, "restore")]).sum().backward()
         pulls.append([one.grad.clone() for one in made.model.parameters() if one.grad is not None])
     assert len(pulls[0]) > 10
@@ -103,12 +105,12 @@ def test_the_equivariant_wrapper_is_equivariant_in_its_gradients_too():
 
 def test_the_other_strand_of_the_other_strand():
     (example, *_) = drawn(TASKS["paired"])
-    example = example._replace(sites=((2, 5), (0, 1)))
-    again = other_strand(other_strand(example))
-    assert example.before is not None and again.before is not None
-    assert again.bases.tolist() == example.bases.tolist() and again.before.tolist() == example.before.tolist()
-    assert again.sites == example.sites
+    example = example._replace(allele_spans=((2, 5), (0, 1)))
+    again = reverse_complement_example(reverse_complement_example(example))
+    assert example.reference is not None and again.reference is not None
+    assert again.bases.tolist() == example.bases.tolist() and again.reference.tolist() == example.reference.tolist()
+    assert again.allele_spans == example.allele_spans
 
 
 def test_the_layers_named_here_are_there():
-    assert instantiate(OmegaConf.load(conf_dir() / "task" / "paired.yaml")).segments == 2
+    assert instantiate(OmegaConf.load(conf_dir() / "task" / "paired.yaml")).segment_count == 2

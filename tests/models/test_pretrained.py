@@ -64,7 +64,7 @@ def test_the_likelihood_of_a_sequence(words: tuple[str, ...], run: Path, tmp_pat
     changed = np.flatnonzero(~np.isclose(told, other, equal_nan=True)).tolist()
     assert changed[-1] == 39 and (len(changed) == 1) == bool(first)  # a causal model has not seen it before
     assert [one.shape for one in model.embed([BASES[:20]])] == [(20, 16)]
-    with pytest.raises(UserError, match="this model was trained for Pretrain"):
+    with pytest.raises(UserError, match="this model was trained for LanguageModeling"):
         model.score(BASES[:20], BASES[:20])
 
 

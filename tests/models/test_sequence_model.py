@@ -10,16 +10,16 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from genoattn.attention.base import Layout
+from genoattn.attention.base import TokenLayout
 from genoattn.config.compose import compose
-from genoattn.data.targets import IGNORE, OUTPUTS, Output
-from genoattn.data.tasks.side_by_side import Aligned
-from genoattn.data.tokenizers.nucleotide import BaseTokenizer
+from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS, TargetSpec
+from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
-from genoattn.evaluation.detection.detectors import ModelScorer
+from genoattn.evaluation.detection.detectors import ModelDetector
 from genoattn.models import predictor as parts
 from genoattn.models import recompute as tokenwise
-from genoattn.models.pair_stem import NEIGHBOURS, PairStem
+from genoattn.models.pair_stem import NEIGHBOURS, AlignmentStem
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.loss import loss
 from genoattn.training.schedule import WarmupCosine
@@ -27,15 +27,15 @@ from genoattn.training.schedule import WarmupCosine
 CONF = Path(__file__).parents[2] / "conf" / "attention"
 LAYERS = pytest.mark.parametrize("layer", sorted(path.stem for path in CONF.glob("*.yaml")))
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
-DIM, REACH, VOCABULARY = 16, 3, BaseTokenizer.vocabulary
+DIM, REACH, VOCABULARY = 16, 3, NucleotideTokenizer.vocabulary_size
 CLASSES = {"substitution": 1, "insertion": 1, "deletion": 1, "shift": 2 * REACH + 1}
 
 
-def build(layer: str = "window", reach: int | None = REACH, **changed: Any) -> SequenceModel:
+def build(layer: str = "window", max_shift: int | None = REACH, **changed: Any) -> SequenceModel:
     torch.manual_seed(0)
     attention = instantiate(compose("train", [f"attention={layer}"]).attention)
-    settings: dict[str, Any] = {"dim": DIM, "conv": 3, "filters": 2, "kernel": 5} | changed
-    return SequenceModel(VOCABULARY, CLASSES, reach, attention, **settings).double()
+    settings: dict[str, Any] = {"dim": DIM, "block_conv": 3, "alignment_filters": 2, "alignment_kernel": 5} | changed
+    return SequenceModel(VOCABULARY, CLASSES, max_shift, attention, **settings).double()
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -47,9 +47,9 @@ def joined(answers: dict[str, Tensor]) -> Tensor:
     return torch.cat(list(answers.values()), -1)
 
 
-def naive_stem(stem: PairStem, ids: Tensor, beside: Tensor, keep: Tensor, kernel: int, causal: bool) -> Tensor:
+def naive_stem(stem: AlignmentStem, ids: Tensor, beside: Tensor, keep: Tensor, kernel: int, causal: bool) -> Tensor:
     """Base by base, diagonal by diagonal, from the stem's parameters."""
-    reach, (batch, length) = stem.reach, ids.shape
+    reach, (batch, length) = stem.max_shift, ids.shape
     shifts, before = 2 * reach + 1, kernel - 1 if causal else kernel // 2
     rows = []
     for b in range(batch):
@@ -82,7 +82,7 @@ def naive_stem(stem: PairStem, ids: Tensor, beside: Tensor, keep: Tensor, kernel
 )
 def test_the_stem_is_what_the_slow_reading_says(length: int, reach: int, filters: int, kernel: int, causal: bool):
     torch.manual_seed(0)
-    stem = PairStem(5, VOCABULARY, reach, filters, kernel, causal).double()
+    stem = AlignmentStem(5, VOCABULARY, reach, filters, kernel, causal).double()
     if filters:
         torch.nn.init.normal_(stem.smooth)
     ids, beside = draw(2, length), draw(2, length + 2 * reach, seed=1)
@@ -99,7 +99,7 @@ def test_the_stem_is_what_the_slow_reading_says(length: int, reach: int, filters
 
 @DIRECTIONS
 def test_a_match_is_a_sample_base_like_the_reference_base_so_far_away(causal: bool):
-    stem = PairStem(2 * REACH + 1, VOCABULARY, REACH, 0, 3, causal)
+    stem = AlignmentStem(2 * REACH + 1, VOCABULARY, REACH, 0, 3, causal)
     with torch.no_grad():
         stem.matches.weight.copy_(torch.eye(2 * REACH + 1))
         stem.reference.weight.zero_()
@@ -113,7 +113,7 @@ def test_a_match_is_a_sample_base_like_the_reference_base_so_far_away(causal: bo
 @pytest.mark.parametrize("kernel", [3, 9])
 @DIRECTIONS
 def test_filters_start_by_looking_to_one_side(causal: bool, kernel: int):
-    stem = PairStem(5, VOCABULARY, REACH, 9, kernel, causal)
+    stem = AlignmentStem(5, VOCABULARY, REACH, 9, kernel, causal)
     before, after = stem.sides
     assert (before, after) == ((kernel - 1, 0) if causal else (kernel // 2, kernel // 2))
     for number, row in enumerate(stem.smooth.tolist()):
@@ -131,7 +131,7 @@ def test_padding_is_not_seen(layer: str, causal: bool):
     ids, beside = draw(3, 11), draw(3, 11 + 2 * REACH, seed=1)  # what is beyond a length is poison: it would match
     keep = torch.arange(11) < torch.tensor(lengths)[:, None]
     pull = torch.randn(3, 11, sum(CLASSES.values()), dtype=torch.float64)
-    together = joined(model(ids, beside, Layout(keep=keep)))
+    together = joined(model(ids, beside, TokenLayout(padding_mask=keep)))
     alone = [
         joined(model(ids[n : n + 1, :length], beside[n : n + 1, : length + 2 * REACH]))[0]
         for n, length in enumerate(lengths)
@@ -167,7 +167,7 @@ def test_a_causal_model_knows_no_later_sample_base(layer: str):
 
 @pytest.mark.parametrize(("causal", "seen"), [(False, range(-2, 3)), (True, range(-4, 1))])
 def test_a_convolution_sees_its_kernel_and_no_further(causal: bool, seen: range):
-    model = build("none", reach=None, conv=5, depth=1, causal=causal)
+    model = build("none", max_shift=None, block_conv=5, depth=1, causal=causal)
     ids = draw(1, 21)
     other = ids.clone()
     other[0, 10] = (ids[0, 10] + 1) % 4
@@ -183,11 +183,11 @@ def test_answers_by_output():
         name: (2, 9, classes) for name, classes in CLASSES.items()
     }
     with torch.no_grad():
-        model.head.weight.zero_()
-        model.head.bias.copy_(torch.arange(3 + CLASSES["shift"]))
+        model.token_head.weight.zero_()
+        model.token_head.bias.copy_(torch.arange(3 + CLASSES["shift"]))
     answers = model(ids, beside)
     assert answers["deletion"][0, 0].tolist() == [2] and answers["shift"][0, 0].tolist() == list(range(3, 10))
-    assert build(reach=None).stem is None and build(reach=None)(ids)["shift"].shape == (2, 9, 7)
+    assert build(max_shift=None).stem is None and build(max_shift=None)(ids)["shift"].shape == (2, 9, 7)
     with pytest.raises(AssertionError, match="shows a reference"):
         model(ids)
 
@@ -197,12 +197,18 @@ def test_answers_by_output():
     [
         ({"dim": 0}, r"model\.dim must be at least 1, got 0"),
         ({"depth": 0}, r"model\.depth must be at least 1, got 0"),
-        ({"mlp": 0}, r"model\.mlp must be at least 1 / model\.dim, so that the MLP has a channel, got 0"),
-        ({"conv": -1}, r"model\.conv must be at least 0, got -1"),
-        ({"conv": 4}, r"model\.conv must be odd, so that it has a centre, or 0 for none, got 4"),
-        ({"filters": -1}, r"model\.filters must be .*, got -1"),
-        ({"kernel": 4}, r"model\.kernel must be odd, so that it has a centre, and at least 3, got 4"),
-        ({"kernel": 1}, r"model\.kernel must be odd, so that it has a centre, and at least 3, got 1"),
+        ({"mlp_ratio": 0}, r"model\.mlp_ratio must be at least 1 / model\.dim, so that the MLP has a channel, got 0"),
+        ({"block_conv": -1}, r"model\.block_conv must be at least 0, got -1"),
+        ({"block_conv": 4}, r"model\.block_conv must be odd, so that it has a centre, or 0 for none, got 4"),
+        ({"alignment_filters": -1}, r"model\.alignment_filters must be .*, got -1"),
+        (
+            {"alignment_kernel": 4},
+            r"model\.alignment_kernel must be odd, so that it has a centre, and at least 3, got 4",
+        ),
+        (
+            {"alignment_kernel": 1},
+            r"model\.alignment_kernel must be odd, so that it has a centre, and at least 3, got 1",
+        ),
         ({"dim": 18}, r"attention\.heads must divide the model's dim of 18, got 4"),
     ],
 )
@@ -212,19 +218,19 @@ def test_models_that_make_no_sense(wrong: dict[str, Any], words: str):
 
 
 def test_a_scorer_scores_each_example_as_if_alone(monkeypatch: pytest.MonkeyPatch):
-    task, rng = Aligned(reach=REACH), np.random.default_rng(0)
+    task, rng = SideBySide(max_shift=REACH), np.random.default_rng(0)
     examples = [
-        task.example(rng.integers(0, 4, task.span(length), dtype=np.uint8), length, task.rates, rng)
+        task.example(rng.integers(0, 4, task.reference_length(length), dtype=np.uint8), length, task.rates, rng)
         for length in (12, 20, 7, 20, 9)
     ]
     model = build()
     monkeypatch.setattr(parts, "BATCH_BASES", 45)  # two of the longest at once
-    scores = ModelScorer("window", parts.Parts(BaseTokenizer(), task, model))(examples)
+    scores = ModelDetector("window", parts.Predictor(NucleotideTokenizer(), task, model))(examples)
     assert model.training
     for example, found in zip(examples, scores, strict=True):
-        assert example.beside is not None
-        answers = model(torch.from_numpy(example.bases)[None], torch.from_numpy(example.beside)[None])
-        expected = torch.cat([answers[name] for name in OUTPUTS], -1)[0].sigmoid()
+        assert example.reference_window is not None
+        answers = model(torch.from_numpy(example.bases)[None], torch.from_numpy(example.reference_window)[None])
+        expected = torch.cat([answers[name] for name in MUTATION_OUTPUTS], -1)[0].sigmoid()
         np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-9)
 
 
@@ -233,8 +239,8 @@ def test_recomputing_changes_no_key_no_answer_and_no_gradient(layer: str, monkey
     monkeypatch.setattr(tokenwise, "SEGMENT", 16)  # of the 40 tokens
     ids, beside = draw(2, 20), draw(2, 20 + 2 * REACH, seed=1)
     found = []
-    for recompute in ("nothing", "tokens", "blocks"):
-        model = build(layer, recompute=recompute).train()
+    for recompute in ("none", "mlp", "block"):
+        model = build(layer, activation_checkpointing=recompute).train()
         answers = joined(model(ids, beside))
         answers.square().sum().backward()
         pulls = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
@@ -249,7 +255,9 @@ def test_recomputing_changes_no_key_no_answer_and_no_gradient(layer: str, monkey
 @pytest.mark.parametrize("made", [0, 1, 2])
 def test_what_is_made_again_is_not_kept(made: int):
     kept = []
-    model = build("linear", dim=32, conv=0, reach=None, recompute=("nothing", "tokens", "blocks")[made]).train()
+    model = build(
+        "linear", dim=32, block_conv=0, max_shift=None, activation_checkpointing=("none", "mlp", "block")[made]
+    ).train()
     with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.nbytes), lambda one: one):
         model(draw(1, 1000))
     numbers = sum(kept) / 8 / 1000 / 32  # a token, in widths of the model; two blocks
@@ -259,18 +267,18 @@ def test_what_is_made_again_is_not_kept(made: int):
 @DIRECTIONS
 @LAYERS
 def test_a_stream_answers_what_forward_does(layer: str, causal: bool):
-    model = build(layer, causal=causal, motif=7).eval()
+    model = build(layer, causal=causal, stem_conv=7).eval()
     ids, beside = draw(2, 90), draw(2, 90 + 2 * REACH, seed=1)
     keep = torch.arange(90) < torch.tensor([[90], [61]])
-    for layout in (Layout(), Layout(keep, torch.arange(90).expand(2, -1) + 5)):
-        whole, pieces = model(ids, beside, layout), model.stream(ids, beside, layout, segment=24)
+    for layout in (TokenLayout(), TokenLayout(keep, torch.arange(90).expand(2, -1) + 5)):
+        whole, pieces = model(ids, beside, layout), model.forward_chunked(ids, beside, layout, chunk=24)
         assert whole.keys() == pieces.keys()
-        real = slice(None) if layout.keep is None else keep
+        real = slice(None) if layout.padding_mask is None else keep
         for name, answer in whole.items():
             assert torch.allclose(pieces[name][real], answer[real], atol=1e-10)
 
 
-TWO = {"insertion": Output(1, 2.0), "shift": Output(3, 0.5)}
+TWO = {"insertion": TargetSpec(1, 2.0), "shift": TargetSpec(3, 0.5)}
 
 
 def small(targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -279,12 +287,15 @@ def small(targets: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_the_loss_by_hand():
     logits = {"insertion": torch.tensor([[[0.5], [-1.0], [3.0]]]), "shift": torch.tensor([[[1.0, 0, -1]] * 3])}
-    targets = {"insertion": torch.tensor([[1, 0, IGNORE]]), "shift": torch.tensor([[IGNORE, 2, IGNORE]])}
+    targets = {
+        "insertion": torch.tensor([[1, 0, IGNORE_INDEX]]),
+        "shift": torch.tensor([[IGNORE_INDEX, 2, IGNORE_INDEX]]),
+    }
     found = loss(logits, small(targets), TWO)
     insertion = (math.log(1 + math.exp(-0.5)) + math.log(1 + math.exp(-1.0))) / 2
     shift = math.log(math.exp(1) + 1 + math.exp(-1)) + 1
-    assert float(found.parts["insertion"]) == pytest.approx(insertion)
-    assert float(found.parts["shift"]) == pytest.approx(shift)
+    assert float(found.terms["insertion"]) == pytest.approx(insertion)
+    assert float(found.terms["shift"]) == pytest.approx(shift)
     assert float(found.total) == pytest.approx(2 * insertion + 0.5 * shift)
     half = loss({name: one.bfloat16() for name, one in logits.items()}, small(targets), TWO)
     assert half.total.dtype == torch.float32 and float(half.total) == pytest.approx(float(found.total))
@@ -294,7 +305,7 @@ def test_what_is_not_asked_pulls_nothing():
     torch.manual_seed(0)
     logits = {name: torch.randn(2, 6, output.classes, requires_grad=True) for name, output in TWO.items()}
     asked = torch.tensor([[True, True, False, False, True, False], [False] * 5 + [True]])
-    targets = {name: torch.where(asked, 1, IGNORE).to(torch.int8) for name in TWO}
+    targets = {name: torch.where(asked, 1, IGNORE_INDEX).to(torch.int8) for name in TWO}
     loss(logits, targets, TWO).total.backward()
     for one in logits.values():
         assert one.grad is not None
@@ -303,10 +314,10 @@ def test_what_is_not_asked_pulls_nothing():
 
 def test_an_output_of_which_nothing_is_asked_costs_nothing():
     logits = {name: torch.randn(2, 4, output.classes, requires_grad=True) for name, output in TWO.items()}
-    targets = {name: torch.full((2, 4), IGNORE, dtype=torch.int8) for name in TWO}
+    targets = {name: torch.full((2, 4), IGNORE_INDEX, dtype=torch.int8) for name in TWO}
     found = loss(logits, targets, TWO)
     found.total.backward()
-    assert [one.item() for one in (found.total, *found.parts.values())] == [0, 0, 0]
+    assert [one.item() for one in (found.total, *found.terms.values())] == [0, 0, 0]
     assert all(one.grad is not None and (one.grad == 0).all() for one in logits.values())
 
 

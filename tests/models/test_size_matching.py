@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from genoattn.config.compose import check, compose
 from genoattn.config.schema import Train
 from genoattn.errors import UserError
-from genoattn.models.build import build
+from genoattn.models.build import build_model
 from genoattn.models.cost import model_flops
 from genoattn.models.sequence_model import SequenceModel
-from genoattn.models.size_matching import match
+from genoattn.models.size_matching import match_size
 
 LAYERS = ("full", "window", "linear", "sparse", "hierarchical", "based", "none", "conv")
 TOKENS = 513
@@ -30,7 +30,7 @@ def config(layer: str, *words: str) -> DictConfig:
 
 def built(made: DictConfig, overrides: Sequence[str] = ()) -> SequenceModel:
     made = OmegaConf.merge(made, OmegaConf.from_dotlist(list(overrides)))  # type: ignore[assignment]
-    return build(made, instantiate(made.task), instantiate(made.tokenizer)).model
+    return build_model(made, instantiate(made.task), instantiate(made.tokenizer)).model
 
 
 def parameters(model: SequenceModel) -> int:
@@ -46,11 +46,11 @@ def _sdpa(query, key, value, *_, out_shape=None, **__):
 def counted(model: SequenceModel, tokens: int) -> int:
     """What torch counts in one forward pass."""
     ids = torch.randint(4, (1, tokens))
-    wide = None if model.stem is None else torch.randint(4, (1, tokens + 2 * model.stem.reach))
-    sites = torch.full((1, 2, tokens), 1 / tokens) if model.verdicts else None
+    wide = None if model.stem is None else torch.randint(4, (1, tokens + 2 * model.stem.max_shift))
+    sites = torch.full((1, 2, tokens), 1 / tokens) if model.sequence_heads else None
     kernels: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=kernels) as counter:
-        model(ids, wide, sites=sites)
+        model(ids, wide, pooling_weights=sites)
     return counter.get_total_flops()
 
 
@@ -58,16 +58,16 @@ def counted(model: SequenceModel, tokens: int) -> int:
     ("settings", "tokens"),
     [
         ({}, 50),
-        ({"conv": 5, "motif": 7, "depth": 3, "mlp": 2.5}, 50),
-        ({"reach": REACH, "filters": 4, "kernel": 9}, 150),
-        ({"reach": REACH, "filters": 0}, 50),
-        ({"outputs": {}, "verdicts": {"class": 3}, "segments": 2}, 50),
+        ({"block_conv": 5, "stem_conv": 7, "depth": 3, "mlp_ratio": 2.5}, 50),
+        ({"max_shift": REACH, "alignment_filters": 4, "alignment_kernel": 9}, 150),
+        ({"max_shift": REACH, "alignment_filters": 0}, 50),
+        ({"token_heads": {}, "sequence_heads": {"class": 3}, "segment_count": 2}, 50),
     ],
     ids=["plain", "convolutions", "stem", "bare matches", "verdict"],
 )
 def test_flops_outside_attention_are_those_that_torch_counts(settings: dict[str, Any], tokens: int):
     layer = instantiate(config("none").attention)
-    settings = {"vocabulary": 7, "outputs": {"a": 2, "b": 3}, "reach": None, "dim": 16} | settings
+    settings = {"vocabulary_size": 7, "token_heads": {"a": 2, "b": 3}, "max_shift": None, "dim": 16} | settings
     model = SequenceModel(attention=layer, **settings)
     assert model_flops(model, tokens) == counted(model, tokens)
 
@@ -83,34 +83,34 @@ def test_parameters_are_matched():
     for order in (LAYERS, LAYERS[::-1]):
         configs = {layer: config(layer) for layer in order}
         before = {layer: OmegaConf.to_yaml(one) for layer, one in configs.items()}
-        found = match(configs, "parameters", TOKENS)
+        found = match_size(configs, "parameters", TOKENS)
         assert list(found) == list(order) and found[order[0]].overrides == []
         assert {layer: OmegaConf.to_yaml(one) for layer, one in configs.items()} == before
         target = parameters(built(configs[order[0]]))
         for layer, one in found.items():
             count = parameters(built(configs[layer], one.overrides))
-            assert (count, target) == (one.count, one.target) and one.off == count / target - 1
+            assert (count, target) == (one.count, one.target) and one.relative_error == count / target - 1
             assert abs(count - target) <= 2 * 129 / 2  # half of a channel in each of the two MLPs of dim 64
     assert abs(parameters(built(config("none"))) / parameters(built(config("full"))) - 1) > 0.1  # they differ unmatched
 
 
 def test_flops_are_matched():
-    found = match({layer: config(layer) for layer in LAYERS}, "flops", TOKENS)
+    found = match_size({layer: config(layer) for layer in LAYERS}, "flops", TOKENS)
     target = counted(built(config("full")), TOKENS)
     assert found["full"].overrides == [] and abs(counted(built(config("none")), TOKENS) / target - 1) > 0.3
     for layer, one in found.items():
         model = built(config(layer), one.overrides)
-        assert model_flops(model, TOKENS) == one.count and abs(one.off) < 0.005
+        assert model_flops(model, TOKENS) == one.count and abs(one.relative_error) < 0.005
         assert counted(model, TOKENS) == pytest.approx(target, rel=0.05)
 
 
 def test_overrides_are_what_a_user_may_write():
     """At a width that is no power of two, where most numbers of channels are no short fraction of it."""
     words = ("model.dim=48", "model.depth=3")
-    found = match({layer: config(layer, *words) for layer in ("full", "none")}, "parameters", TOKENS)["none"]
+    found = match_size({layer: config(layer, *words) for layer in ("full", "none")}, "parameters", TOKENS)["none"]
     written = config("none", *words, *found.overrides)
     check(written, Train)
-    assert parameters(built(written)) == found.count and abs(found.off) < 0.002
+    assert parameters(built(written)) == found.count and abs(found.relative_error) < 0.002
 
 
 def test_what_cannot_be_matched_is_refused():
@@ -118,14 +118,14 @@ def test_what_cannot_be_matched_is_refused():
     with pytest.raises(
         UserError, match=r"^full cannot be matched to the FLOPs of a context \(\S+\) of linear: .*"
     ) as no:
-        match(configs, "flops", 2048)
-    assert "with model.mlp=0.015625, is " in str(no.value) and str(no.value).endswith("; name full first")
-    assert match(dict(reversed(configs.items())), "flops", 2048)["linear"].overrides
+        match_size(configs, "flops", 2048)
+    assert "with model.mlp_ratio=0.015625, is " in str(no.value) and str(no.value).endswith("; name full first")
+    assert match_size(dict(reversed(configs.items())), "flops", 2048)["linear"].overrides
 
 
 def test_nothing_is_drawn():
     torch.manual_seed(0)
     wanted = torch.rand(3)
     torch.manual_seed(0)
-    match({"full": config("full")}, "parameters", TOKENS)
+    match_size({"full": config("full")}, "parameters", TOKENS)
     assert torch.rand(3).equal(wanted)

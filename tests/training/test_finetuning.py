@@ -12,9 +12,10 @@ from torch import nn
 
 from genoattn.cli.main import main
 from genoattn.genome.alphabet import decode_bases
-from genoattn.models.build import load
+from genoattn.models.build import load_predictor
 from genoattn.models.checkpoint import find_model, read_description
-from genoattn.training.finetuning import choose_learning, merge_adapters
+from genoattn.training.finetuning import merge_adapters, select_trainable
+from genoattn.training.settings import LoraSettings
 
 SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=4", "test.threshold_windows=4", "test.resamples=1")
 BASES = [decode_bases(np.random.default_rng(seed).integers(0, 4, 6000, np.uint8)) for seed in (0, 1)]
@@ -57,16 +58,17 @@ def test_what_learns(tune: str, start: tuple[Path, Path], tmp_path: Path, capsys
     before, after = weights(run), weights(tmp_path / "run")
     assert list(before) == list(after)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    heads = {"head.weight", "head.bias"}
+    heads = {"token_head.weight", "token_head.bias"}
     assert moved >= heads
-    linear = {name for name in before if ".mlp." in name or ".mix.heads." in name}
+    linear = {name for name in before if ".mlp." in name or ".attention.heads." in name}
     if tune == "head":
         assert moved == heads
         assert f"tune=head: {sum(before[name].numel() for name in heads):,} parameters learn" in said
     if tune == "lora":
         adapted = {name for name in linear if name.endswith(".weight")}
         assert moved == heads | adapted
-        assert "on mix.heads.query, mix.heads.key, mix.heads.value, mix.heads.out, mlp.0, mlp.2; none on " in said
+        layers = ", ".join(f"attention.heads.{name}" for name in ("query", "key", "value", "out"))
+        assert f"on {layers}, mlp.0, mlp.2; none on " in said
     config = OmegaConf.load(tmp_path / "run" / "config.yaml")
     assert (config.attention._target_.rpartition(".")[2], config.attention.heads) == ("FullAttention", 2)
     assert config.control is None
@@ -100,9 +102,15 @@ def test_contradictions(
 
 def test_what_is_no_contradiction(start: tuple[Path, Path], tmp_path: Path) -> None:
     run, fasta = start
-    words = ("attention=full", "attention.heads=2", "model.dim=16", "model.recompute=blocks", "tokenizer=base")
+    words = (
+        "attention=full",
+        "attention.heads=2",
+        "model.dim=16",
+        "model.activation_checkpointing=block",
+        "tokenizer=nucleotide",
+    )
     assert train(tmp_path, f"checkpoint={run}", f"data.fasta={fasta}", *words) == 0
-    assert OmegaConf.load(tmp_path / "config.yaml").model.recompute == "blocks"
+    assert OmegaConf.load(tmp_path / "config.yaml").model.activation_checkpointing == "block"
     assert list(weights(tmp_path)) == list(weights(run))
 
 
@@ -114,10 +122,10 @@ def test_nothing_to_tune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_another_task(start: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, fasta = start
     capsys.readouterr()
-    words = (f"checkpoint={run}", f"data.fasta={fasta}", "task.reach=12", "tune=head")
+    words = (f"checkpoint={run}", f"data.fasta={fasta}", "task.max_shift=12", "tune=head")
     assert train(tmp_path, *words) == 0
     said = capsys.readouterr().out
-    assert "head starts anew: the task is another than the checkpoint's\n" in said
+    assert "token_head starts anew: the task is another than the checkpoint's\n" in said
     assert "stem starts anew in part (stem.matches.weight, stem.aligned.weight): the task" in said
     before, after = weights(run), weights(tmp_path)
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(("embed", "blocks")))
@@ -137,9 +145,9 @@ def test_resumed(tune: str, start: tuple[Path, Path], tmp_path: Path) -> None:
 
 def test_merged_adapters_answer_the_same(start: tuple[Path, Path]) -> None:
     home = find_model(start[0])
-    model = load(home, read_description(home)).model.eval()
+    model = load_predictor(home, read_description(home)).model.eval()
     keys = list(model.state_dict())
-    choose_learning(model, "lora", OmegaConf.create({"rank": 4, "alpha": 8, "dropout": 0.0}), [], 0)
+    select_trainable(model, "lora", LoraSettings(rank=4, alpha=8), [], 0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.3)

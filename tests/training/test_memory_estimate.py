@@ -12,29 +12,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genoattn.cli.main import main
+from genoattn.cli.values import recipe_of
 from genoattn.config.compose import compose
-from genoattn.data.datamodule import GenomeData
-from genoattn.data.source import open_source
+from genoattn.data.datamodule import GenomeDataModule
+from genoattn.data.source import open_data_source
 from genoattn.errors import UserError
 from genoattn.models.build import build_seeded, build_tokenizer
 from genoattn.training import memory_estimate as planning
 from genoattn.training.loss import loss
-from genoattn.training.memory_estimate import Law, forecast, parse, refuse
-from genoattn.training.module import Learner
-from genoattn.training.trainer import prepare
+from genoattn.training.memory_estimate import MemoryCurve, check_memory, estimate_memory, parse
+from genoattn.training.module import SequenceModule
+from genoattn.training.trainer import build_training
 from tests.toy_genomes import write_genome
 
 pytestmark = pytest.mark.usefixtures("alone")
 GIB = 2**30
 
 
-def prepared(folder: Path, *words: str) -> tuple[Learner, GenomeData]:
+def prepared(folder: Path, *words: str) -> tuple[SequenceModule, GenomeDataModule]:
     fasta, _ = write_genome(folder, "small", 0, (60_000,))
     config = compose("train", [f"data.fasta={fasta}", "trainer.threads=1", *words])
     task = instantiate(config.task)
-    source = open_source(config.data, task, config.seed)
-    parts = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
-    return prepare(config, parts, source)
+    recipe = recipe_of(config)
+    source = open_data_source(recipe.data, task, config.seed)
+    predictor = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
+    return build_training(predictor, source, recipe)
 
 
 @pytest.mark.parametrize("layer", ["linear", "full", "hierarchical"])
@@ -54,15 +56,15 @@ def test_what_a_step_keeps_is_counted(layer: str, tmp_path: Path) -> None:
     own = {one.untyped_storage().data_ptr() for one in learner.parameters()}
     saved = sum(size for place, size in kept.items() if place not in own)
     held.backward()
-    found = forecast(learner, data).training
-    predicted = (found(512) - found(0)) / planning.SLACK
+    found = estimate_memory(learner, data).training
+    predicted = (found(512) - found(0)) / planning.ALLOCATOR_OVERHEAD
     assert 0.9 * saved < predicted < 2 * saved  # beside what is kept stands what one layer makes on its way
 
 
 def test_longer_and_more_windows_take_more(tmp_path: Path) -> None:
     sizes = {}
     for length, batch in ((128, 2), (256, 2), (256, 4)):
-        found = forecast(*prepared(tmp_path, "attention=none", f"data.length={length}", f"data.batch={batch}"))
+        found = estimate_memory(*prepared(tmp_path, "attention=none", f"data.length={length}", f"data.batch={batch}"))
         sizes[length, batch] = found.training(length) - found.training(0)
         assert found.forward(length) < found.training(length)
     assert sizes[256, 2] == pytest.approx(2 * sizes[128, 2], rel=0.4)  # the stem fills up tiles
@@ -71,10 +73,10 @@ def test_longer_and_more_windows_take_more(tmp_path: Path) -> None:
 
 @given(st.floats(0, 1e9), st.floats(1, 1e5), st.floats(0, 100), st.floats(1e6, 1e12))
 def test_the_longest_window_is_the_last_that_fits(constant: float, linear: float, square: float, most: float) -> None:
-    law = Law(constant, linear, square)
+    law = MemoryCurve(constant, linear, square)
     longest = law.longest(most)
     assert longest == 0 or law(longest) <= most
-    assert longest == planning.LONGEST or law(longest + 1) > most
+    assert longest == planning.MAX_LENGTH or law(longest + 1) > most
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_run_that_cannot_fit_is_refused(
     assert main([*words, f"hydra.run.dir={tmp_path / 'out'}"]) == 2
     told = capsys.readouterr().err
     assert "data.length=512 with data.batch=512 is predicted to need" in told and "would fit" in told
-    assert "trainer.memory=ignore" in told and not (tmp_path / "out" / "checkpoints").exists()
+    assert "trainer.memory_check=false" in told and not (tmp_path / "out" / "checkpoints").exists()
     fewer = int(told.partition("data.batch=")[2].partition("data.batch=")[2].split()[0])
     assert 0 < fewer < 512
 
@@ -112,32 +114,32 @@ def test_a_forecast_leaves_a_run_as_it_was(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     for training in (True, False):
         learner.train(training)
-        forecast(learner, data)
+        estimate_memory(learner, data)
         assert all(one.training == training for one in learner.model.modules())
     assert torch.equal(torch.get_rng_state(), before)
     assert all(one.grad is None for one in learner.parameters())
 
 
 def test_what_holds_less_is_offered_where_it_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, data = prepared(tmp_path, "attention=none", "data.length=512", "data.batch=512", "model.mlp=16")
+    learner, data = prepared(tmp_path, "attention=none", "data.length=512", "data.batch=512", "model.mlp_ratio=16")
     # What a process of tests holds grows from one forecast to the next.
     monkeypatch.setattr(planning.cost, "held_bytes", lambda _: GIB // 4)
     needs = {}
-    for way in ("blocks", "tokens", "nothing"):
+    for way in ("block", "mlp", "none"):
         for block in learner.model.blocks:
-            block.recompute = way
-        needs[way] = forecast(learner, data).training(512)
-    assert needs["blocks"] < 0.9 * needs["tokens"] < 0.9 * needs["nothing"]
-    for way, beyond in (("tokens", "nothing"), ("blocks", "tokens")):
+            block.activation_checkpointing = way
+        needs[way] = estimate_memory(learner, data).training(512)
+    assert needs["block"] < 0.9 * needs["mlp"] < 0.9 * needs["none"]
+    for way, beyond in (("mlp", "none"), ("block", "mlp")):
         between = (needs[way] + needs[beyond]) / 2
         monkeypatch.setattr(planning, "available", lambda _, between=between: between)
-        with pytest.raises(UserError, match=rf"or model\.recompute={way} would fit"):
-            refuse(learner, data, "cpu")
-        assert {block.recompute for block in learner.model.blocks} == {"nothing"}
+        with pytest.raises(UserError, match=rf"or model\.activation_checkpointing={way} would fit"):
+            check_memory(learner, data, "cpu")
+        assert {block.activation_checkpointing for block in learner.model.blocks} == {"none"}
     monkeypatch.setattr(planning, "available", lambda _: GIB // 2)
     with pytest.raises(UserError) as told:
-        refuse(learner, data, "cpu")
-    assert "recompute" not in str(told.value)
+        check_memory(learner, data, "cpu")
+    assert "activation_checkpointing" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,14 @@ def test_what_a_group_has_left(
 
 def test_a_plan_says_what_it_predicts_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fasta, _ = write_genome(tmp_path, "small", 0, (60_000,))
-    words = ["plan", "experiment=smoke", f"data.fasta={fasta}", "control=null", "trainer.threads=1", "memory=2GiB"]
+    words = [
+        "plan",
+        "experiment=smoke",
+        f"data.fasta={fasta}",
+        "control=null",
+        "trainer.threads=1",
+        "available_memory=2GiB",
+    ]
     assert main([*words, "measure=true", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
     found = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert "fits into 2.00 GiB" in " ".join(capsys.readouterr().out.split())

@@ -22,7 +22,7 @@ from wandb.proto import wandb_internal_pb2
 
 from genoattn.cli.main import main
 from genoattn.training.loggers import wandb_logger
-from genoattn.training.module import Learner
+from genoattn.training.module import SequenceModule
 from tests.toy_genomes import write_genome
 
 CHECKOUT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def test_what_a_run_leaves_behind(finished: Path, genome: tuple[Path, Path]) -> 
     assert files == {
         *(
             "config.yaml",
-            "evidence.json",
+            "bootstrap.json",
             "metrics.json",
             "report.md",
             "train.log",
@@ -216,15 +216,15 @@ def unstopped(tmp_path_factory: pytest.TempPathFactory, genome: tuple[Path, Path
     """Runs to the end with one and with two batches a step."""
     folders = {number: tmp_path_factory.mktemp("unstopped") / "run" for number in (1, 2)}
     for number, folder in folders.items():
-        assert train(folder, *HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate={number}") == 0
+        assert train(folder, *HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate_batches={number}") == 0
     return folders
 
 
 def interrupt_in(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
     """At the training batch of that number (from 1) let Ctrl-C fall, or the program break."""
-    step, calls = Learner.training_step, []
+    step, calls = SequenceModule.training_step, []
 
-    def stumble(self: Learner, batch: object, index: int) -> torch.Tensor:
+    def stumble(self: SequenceModule, batch: object, index: int) -> torch.Tensor:
         calls.append(index)
         if len(calls) == number and how == "crash":
             raise RuntimeError("the roof fell in")
@@ -232,7 +232,7 @@ def interrupt_in(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
             signal.raise_signal(signal.SIGINT)
         return step(self, batch, index)
 
-    patch.setattr(Learner, "training_step", stumble)
+    patch.setattr(SequenceModule, "training_step", stumble)
 
 
 @pytest.mark.usefixtures("unplotted")
@@ -244,7 +244,7 @@ def test_a_resumed_run_is_the_run_never_stopped(
     how: str, accumulate: int, batch: int, done: int, genome: tuple[Path, Path], unstopped: dict[int, Path],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    words = (*HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate={accumulate}")
+    words = (*HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate_batches={accumulate}")
     whole, half, rest = unstopped[accumulate], tmp_path / "half", tmp_path / "rest"
     with monkeypatch.context() as patch:
         interrupt_in(patch, batch, how)
@@ -293,14 +293,14 @@ def test_a_second_ctrl_c_does_not_wait(
     genome: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
-    step = Learner.training_step
+    step = SequenceModule.training_step
 
-    def impatient(self: Learner, batch: object, index: int) -> torch.Tensor:
+    def impatient(self: SequenceModule, batch: object, index: int) -> torch.Tensor:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         return step(self, batch, index)
 
-    monkeypatch.setattr(Learner, "training_step", impatient)
+    monkeypatch.setattr(SequenceModule, "training_step", impatient)
     assert train(tmp_path, f"data.fasta={genome[0]}") == 130
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -324,14 +324,19 @@ def test_ctrl_c_in_a_terminal(genome: tuple[Path, Path], tmp_path: Path) -> None
 def test_max_seconds_ends_training_and_the_run_goes_on_to_its_report(
     genome: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Learner.training_step
+    step = SequenceModule.training_step
 
-    def slow(self: Learner, batch: object, index: int) -> torch.Tensor:
+    def slow(self: SequenceModule, batch: object, index: int) -> torch.Tensor:
         time.sleep(0.3)
         return step(self, batch, index)
 
-    monkeypatch.setattr(Learner, "training_step", slow)
-    words = ("trainer.max_steps=50", "trainer.max_seconds=0.5", "trainer.accumulate=2", "trainer.validate_every=50")
+    monkeypatch.setattr(SequenceModule, "training_step", slow)
+    words = (
+        "trainer.max_steps=50",
+        "trainer.max_seconds=0.5",
+        "trainer.accumulate_batches=2",
+        "trainer.validate_every=50",
+    )
     assert train(tmp_path, f"data.fasta={genome[0]}", "control=null", *words) == 0
     assert [row["step"] for row in rows(tmp_path) if row["loss"]] == ["0"]
     assert [row["step"] for row in rows(tmp_path) if row["validation/loss"]] == ["0"]

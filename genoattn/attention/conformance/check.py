@@ -41,7 +41,7 @@ STEPS = 150
 LEARNED = 0.9  # accuracy on the planted task, where guessing gives 0.25
 
 
-class Verdict(NamedTuple):
+class CheckResult(NamedTuple):
     """Whether a law holds, the numbers that say so, and what the law is there to catch."""
 
     name: str
@@ -50,26 +50,26 @@ class Verdict(NamedTuple):
     why: str
 
 
-Law = Callable[[Factory, int, bool], Verdict]
+Check = Callable[[Factory, int, bool], CheckResult]
 
 
-LAWS: dict[str, Law] = {}
+CHECKS: dict[str, Check] = {}
 
 
-def law(trial: Law) -> Law:
+def register(trial: Check) -> Check:
     """Enter a trial among the laws, with its own random numbers and the caller's left as they were."""
 
     @wraps(trial)
-    def seeded(factory: Factory, dim: int, causal: bool) -> Verdict:
+    def seeded(factory: Factory, dim: int, causal: bool) -> CheckResult:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return trial(factory, dim, causal)
 
-    LAWS[trial.__name__] = seeded
+    CHECKS[trial.__name__] = seeded
     return seeded
 
 
-def moved_layer(factory: Factory, dim: int, causal: bool) -> Attention:
+def perturbed_layer(factory: Factory, dim: int, causal: bool) -> Attention:
     """A float64 layer whose every parameter, those that start at 0 or 1 included, has been moved."""
     layer = factory(dim=dim, causal=causal).double().eval()
     with torch.no_grad():

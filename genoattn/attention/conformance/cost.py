@@ -11,23 +11,23 @@ from genoattn.attention.conformance.check import (
     LONG,
     MILLION,
     STEPS,
+    CheckResult,
     Factory,
-    Verdict,
-    law,
-    moved_layer,
+    perturbed_layer,
+    register,
 )
 from genoattn.attention.conformance.probes import Stack, bfloat16_error, counted, planted
 
 
-@law
-def survives_bfloat16(factory: Factory, dim: int, causal: bool) -> Verdict:
+@register
+def survives_bfloat16(factory: Factory, dim: int, causal: bool) -> CheckResult:
     """Under bfloat16 autocast answers are finite and near float32's; for unbounded linear layers at 2^20 tokens too."""
-    layer = moved_layer(factory, dim, causal).float()
+    layer = perturbed_layer(factory, dim, causal).float()
     errors = {LONG: bfloat16_error(layer, torch.randn(2, LONG, dim))}
-    if layer.cost == "linear" and layer.reach is None:
+    if layer.complexity == "linear" and layer.receptive_field is None:
         # As many channels as one head of 16, and a mean that is not 0, or the sums would not grow.
-        errors[MILLION] = bfloat16_error(moved_layer(factory, 16, causal).float(), torch.randn(1, MILLION, 16) + 1)
-    return Verdict(
+        errors[MILLION] = bfloat16_error(perturbed_layer(factory, 16, causal).float(), torch.randn(1, MILLION, 16) + 1)
+    return CheckResult(
         "survives bfloat16",
         all(error <= BFLOAT16_TOLERANCE for error in errors.values()),
         ", ".join(f"off by {error:.1e} at {length} tokens" for length, error in errors.items()),
@@ -35,24 +35,24 @@ def survives_bfloat16(factory: Factory, dim: int, causal: bool) -> Verdict:
     )
 
 
-@law
-def costs_what_it_says(factory: Factory, dim: int, causal: bool) -> Verdict:
+@register
+def costs_what_it_says(factory: Factory, dim: int, causal: bool) -> CheckResult:
     """FLOPs and the largest tensor, backward included, grow as `cost` says, and `flops` agrees with a count."""
-    layer = moved_layer(factory, dim, causal).float()
+    layer = perturbed_layer(factory, dim, causal).float()
     (once, small, forward), (twice, large, _) = (counted(layer, dim, length) for length in (1024, 2048))
-    bound = GROWTH.get(layer.cost, float("inf"))
+    bound = GROWTH.get(layer.complexity, float("inf"))
     off = abs(layer.flops(1024) / forward - 1)
-    return Verdict(
+    return CheckResult(
         "costs what it says",
         max(twice / once, large / small) <= bound and off <= FLOPS_TOLERANCE,
-        f"{layer.cost}: at twice the length {twice / once:.2f}x the FLOPs and {large / small:.2f}x the largest tensor; "
-        f"flops() is off by {off:.1%}",
+        f"{layer.complexity}: at twice the length {twice / once:.2f}x the FLOPs and "
+        f"{large / small:.2f}x the largest tensor; flops() is off by {off:.1%}",
         "a window that builds the square, a cost that is not the layer's",
     )
 
 
-@law
-def learns(factory: Factory, dim: int, causal: bool) -> Verdict:
+@register
+def learns(factory: Factory, dim: int, causal: bool) -> CheckResult:
     """Two blocks with the layer learn to repeat, at every token that can see it, the letter of a run planted in noise.
 
     Sequences of 32 of four letters hold one run of eight equal marks; each token's label is the mark's kind, one of
@@ -70,7 +70,7 @@ def learns(factory: Factory, dim: int, causal: bool) -> Verdict:
         right = (logits.argmax(-1) == labels[asked]).float().mean().item()
         accuracy += 0.2 * (right - accuracy)
         step += 1
-    return Verdict(
+    return CheckResult(
         "learns",
         accuracy >= LEARNED,
         f"accuracy {accuracy:.2f} after {step} steps",

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from genoattn.attention.base import Attention, Layout
+from genoattn.attention.base import Attention, TokenLayout
 
 
-def answer_and_gradients(layer: Attention, x: Tensor, layout: Layout, naive: bool = False) -> list[Tensor]:
+def answer_and_gradients(layer: Attention, x: Tensor, layout: TokenLayout, naive: bool = False) -> list[Tensor]:
     """The answer, then the gradients of a fixed random sum of it by the input and by every parameter."""
     x = x.clone().requires_grad_()
     y = layer.naive(x, layout) if naive else layer(x, layout)
@@ -70,7 +70,7 @@ def counted(layer: Attention, dim: int, length: int) -> tuple[int, int, int]:
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_sdpa_backward_flops,
     }
     x = torch.randn(1, length, dim, requires_grad=True)
-    layout = Layout(keep=torch.arange(length)[None] < length - 5)
+    layout = TokenLayout(padding_mask=torch.arange(length)[None] < length - 5)
     with LargestTensor() as largest, FlopCounterMode(display=False, custom_mapping=kernels) as counter:
         y = layer(x, layout)
         forward = counter.get_total_flops()

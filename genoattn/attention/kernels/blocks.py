@@ -28,7 +28,7 @@ def block_attention(
     q: Float[Tensor, "batch length heads dim_head"],
     k: Float[Tensor, "batch keys kv_heads dim_head"],
     v: Float[Tensor, "batch keys kv_heads dim_head"],
-    table: Int[Tensor, "tables table_heads query_blocks slots"],
+    block_table: Int[Tensor, "tables table_heads query_blocks slots"],
     *,
     query_block: int,
     key_block: int,
@@ -45,14 +45,14 @@ def block_attention(
     read. A query i sees key j only where ends[j] ≤ i, with `ends`: the last token that the key stands for. Query heads
     share key heads as in `flash_attention`, and `keep`, the log-sum-exp and a query that sees nothing are as there.
     """
-    _check(q, k, v, table, query_block, key_block)
+    _check(q, k, v, block_table, query_block, key_block)
     for name, given, shape in (("bias", bias, k.shape[:2]), ("ends", ends, k.shape[1:2]), ("keep", keep, q.shape[:2])):
         if given is not None and given.shape != shape:
             raise UserError(f"{name} must be {list(shape)}, got {list(given.shape)}")
     factor = float(q.shape[-1] ** -0.5 if scale is None else scale)
     added = None if bias is None else bias.detach().float()
     last = None if ends is None else ends.int()
-    out, lse = block_forward(q, k, v, table.int(), added, last, keep, query_block, key_block, factor)
+    out, lse = block_forward(q, k, v, block_table.int(), added, last, keep, query_block, key_block, factor)
     return (out, lse) if return_lse else out
 
 
@@ -99,7 +99,9 @@ def _table_strides(table: Tensor) -> tuple[int, int]:
     return 0 if table.shape[0] == 1 else table.stride(0), 0 if table.shape[1] == 1 else table.stride(1)
 
 
-def readers_of(table: Int[Tensor, "tables table_heads query_blocks slots"], blocks: int) -> tuple[Tensor, Tensor]:
+def invert_block_table(
+    table: Int[Tensor, "tables table_heads query_blocks slots"], blocks: int
+) -> tuple[Tensor, Tensor]:
     """The lists turned round: the query blocks that read each of so many key blocks, and where each one's begin.
 
     In the order of tables, heads, key blocks and query blocks; `begins` holds one more, the end of the last.
@@ -124,7 +126,7 @@ def forward(
     table = table.contiguous()
     byte_flags, keep_batch = launch.flags(keep, lse)
     constants = _constants("forward", q, bias, ends, keep, (query_block, key_block))
-    launch.start(
+    launch.launch(
         block_forward_kernel, -(-length // constants["BLOCK_Q"]) * heads * batch, [
         q, k, v, table, _scores_added(bias, lse), lse if ends is None else ends.contiguous(), byte_flags, out, lse,
         *map(launch.strides_of, (q, k, v, out)), _table_strides(table), keep_batch,
@@ -154,24 +156,24 @@ def backward(
     added, last = _scores_added(bias, lse), lse if ends is None else ends.contiguous()
     strides = [launch.strides_of(t) for t in (q, k, v, dout)]
     rows = launch.ROWS_OF_DELTA
-    launch.start(
+    launch.launch(
         delta_kernel, -(-length // rows) * heads * batch, [
         out, dout, dlse, byte_flags, delta, launch.strides_of(out), strides[3], keep_batch, length, heads,
         ], {"BLOCK": rows, "DIM": power_of_two(width), "WIDTH": width, "KEEP": keep is not None},
     )  # fmt: skip
     constants = _constants("dq", q, bias, ends, keep, (query_block, key_block))
-    launch.start(
+    launch.launch(
         block_dq_kernel, -(-length // constants["BLOCK_Q"]) * heads * batch, [
         q, k, v, table, added, last, byte_flags, dout, lse, delta, dq, *strides, launch.strides_of(dq),
         _table_strides(table), keep_batch, length, keys, heads, heads // kv_heads, table.shape[3], scale * LOG2E,
         ], constants,
     )  # fmt: skip
     blocks = -(-keys // key_block)
-    readers, begins = readers_of(table, blocks)
+    readers, begins = invert_block_table(table, blocks)
     table_of = (table.shape[1] if table.shape[0] > 1 else 0, 1 if table.shape[1] > 1 else 0)
     constants = _constants("dkv", q, bias, ends, keep, (query_block, key_block))
     tiles = blocks * max(1, key_block // constants["BLOCK_K"])
-    launch.start(
+    launch.launch(
         block_dkv_kernel, tiles * kv_heads * batch, [
         q, k, v, readers, begins, added, last, byte_flags, dout, lse, delta, dk, dv, *strides,
         launch.strides_of(dk), launch.strides_of(dv), table_of, keep_batch,

@@ -116,7 +116,7 @@ def forward(
     lse = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
     plan = _plan("forward", {"q": q}, {"k": k, "v": v}, keep, left < length)
     byte_flags, keep_batch = launch.flags(keep, lse)
-    launch.start(
+    launch.launch(
         forward_kernel, -(-length // plan.tiles.queries) * heads * batch, [
         *plan.sources, byte_flags, out, lse, *map(launch.strides_of, (q, k, v, out)), keep_batch,
         length, heads, heads // k.shape[2], left, right, scale * LOG2E,
@@ -150,14 +150,14 @@ def backward(
     byte_flags, keep_batch = launch.flags(keep, lse)
     strides = {name: launch.strides_of(t) for name, t in (("q", q), ("k", k), ("v", v), ("dout", dout))}
     block = launch.ROWS_OF_DELTA
-    launch.start(
+    launch.launch(
         delta_kernel, -(-length // block) * heads * batch, [
         out, dout, dlse, byte_flags, delta, launch.strides_of(out), strides["dout"], keep_batch, length, heads,
         ], {"BLOCK": block, "DIM": power_of_two(width), "WIDTH": width, "KEEP": keep is not None},
     )  # fmt: skip
     plan = _plan("dq", {"q": q, "dout": dout}, {"k": k, "v": v}, keep, left < length)
     q_read, dout_read, k_read, v_read = plan.sources
-    launch.start(
+    launch.launch(
         dq_kernel, -(-length // plan.tiles.queries) * heads * batch, [
         q_read, k_read, v_read, byte_flags, dout_read, lse, delta, dq,
         *strides.values(), launch.strides_of(dq), keep_batch,
@@ -166,7 +166,7 @@ def backward(
     )  # fmt: skip
     plan = _plan("dkv", {"q": q, "dout": dout}, {"k": k, "v": v}, keep, right < length)
     q_read, dout_read, k_read, v_read = plan.sources
-    launch.start(
+    launch.launch(
         dkv_kernel, -(-length // plan.tiles.keys) * kv_heads * batch, [
         q_read, k_read, v_read, byte_flags, dout_read, lse, delta, dk, dv,
         *strides.values(), launch.strides_of(dk), launch.strides_of(dv), keep_batch,

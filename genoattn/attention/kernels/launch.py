@@ -26,7 +26,7 @@ LONGEST = 2**30
 """Tokens of one sequence: positions are int32 and so is the sum of two of them. Offsets are int64."""
 
 
-class Start(NamedTuple):
+class Launch(NamedTuple):
     """A kernel, and all that it was started with."""
 
     kernel: Any
@@ -38,14 +38,14 @@ class Start(NamedTuple):
 class _Recorder(NamedTuple):
     family: str
     descriptors: bool
-    starts: list[Start]
+    starts: list[Launch]
 
 
 _recorder: _Recorder | None = None
 
 
 @contextmanager
-def recording(family: str, descriptors: bool = True) -> Iterator[list[Start]]:
+def record_launches(family: str, descriptors: bool = True) -> Iterator[list[Launch]]:
     """Kernels started inside are listed and not run, as for a device of this family; tensors may be on `meta`.
 
     What is compiled ahead of time is thus what would have been started, tile for tile and hint for hint; but without
@@ -59,10 +59,10 @@ def recording(family: str, descriptors: bool = True) -> Iterator[list[Start]]:
         _recorder = None
 
 
-def start(kernel: Any, programs: int, arguments: Sequence[Any], constants: Mapping[str, Any]) -> None:
+def launch(kernel: Any, programs: int, arguments: Sequence[Any], constants: Mapping[str, Any]) -> None:
     """Run so many programs of a kernel; none at all where there is nothing to do, which a GPU would refuse."""
     if _recorder:
-        _recorder.starts.append(Start(kernel, programs, arguments, constants))
+        _recorder.starts.append(Launch(kernel, programs, arguments, constants))
     elif programs:
         kernel[(programs,)](*arguments, **constants)
 

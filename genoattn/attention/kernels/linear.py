@@ -118,7 +118,7 @@ def _states(setting: _Setting, k: Tensor, v: Tensor, weights: Tensor | None, bac
     vectors = torch.empty(shape, dtype=torch.float32, device=k.device)
     left_out = ("CAUSAL", "TOTAL")
     constants = {name: value for name, value in setting.constants.items() if name not in left_out}
-    launch.start(
+    launch.launch(
         states_kernel, setting.count * heads * batch, [
         k, v, vectors if weights is None else weights, setting.byte_flags, setting.rate, matrices, vectors,
         launch.strides_of(k), launch.strides_of(v), setting.keep_batch, length, heads, setting.count,
@@ -127,7 +127,7 @@ def _states(setting: _Setting, k: Tensor, v: Tensor, weights: Tensor | None, bac
     if setting.total:
         return matrices.sum(2), vectors.sum(2)
     for sums, size in ((matrices, features * v.shape[-1]), (vectors, features)):
-        launch.start(
+        launch.launch(
             scan_kernel, -(-size // SCAN_BLOCK) * heads * batch, [sums, setting.rate, heads, setting.count, size],
             {"CHUNK": setting.chunks.tokens, "BLOCK": SCAN_BLOCK, "BACKWARD": backward,
              "DECAY": setting.constants["DECAY"]},
@@ -153,7 +153,7 @@ def forward(
     setting = _setting(q, v, keep, log_decay, causal)
     numerators = torch.empty(*q.shape[:3], v.shape[-1], dtype=torch.float32, device=q.device)
     denominators = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
-    launch.start(
+    launch.launch(
         answers_kernel, setting.count * heads * batch, [
         q, k, v, setting.byte_flags, setting.rate, *_both(setting, k, v, None, False), numerators, denominators,
         *map(launch.strides_of, (q, k, v, numerators)), setting.keep_batch, length, heads, setting.count,
@@ -172,20 +172,20 @@ def backward(
     setting = _setting(q, v, keep, log_decay, causal)
     dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
     programs, numbers = setting.count * heads * batch, [setting.keep_batch, length, heads, setting.count]
-    launch.start(
+    launch.launch(
         dq_chunk_kernel, programs, [
         q, k, v, g, h, setting.byte_flags, setting.rate, *_both(setting, k, v, None, False), dq,
         *map(launch.strides_of, (k, v, g, dq)), *numbers,
         ], setting.constants,
     )  # fmt: skip
     later, later_vectors, earlier, earlier_vectors = _both(setting, q, g, h, True)
-    launch.start(
+    launch.launch(
         dk_chunk_kernel, programs, [
         q, v, g, h, setting.byte_flags, setting.rate, later, later_vectors, earlier, earlier_vectors, dk,
         *map(launch.strides_of, (q, v, g, dk)), *numbers,
         ], setting.constants,
     )  # fmt: skip
-    launch.start(
+    launch.launch(
         dv_chunk_kernel, programs, [
         q, k, g, setting.byte_flags, setting.rate, later, earlier, dv,
         *map(launch.strides_of, (q, k, g, dv)), *numbers,

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import Layout
-from genoattn.attention.modules.reference import dense_attention
+from genoattn.attention.base import TokenLayout
+from genoattn.attention.modules.reference import reference_attention
 from genoattn.errors import UserError
 
 HIDDEN = -30000.0
@@ -20,7 +20,7 @@ Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
 """Softmax attention of q, k and v [batch, length, heads, channels], its scores times a scale (None: the usual)."""
 
 
-def crossing_heads(cross: float, heads: int) -> int:
+def cross_segment_heads(cross: float, heads: int) -> int:
     """How many of the heads see only another segment; raises UserError at a share that names none."""
     if not 0 <= cross <= 1:
         raise UserError(f"attention.cross is a share of the heads, from 0 to 1, got {cross}")
@@ -29,14 +29,14 @@ def crossing_heads(cross: float, heads: int) -> int:
     return round(cross * heads)
 
 
-def attend_by_segment(
+def cross_segment_attention(
     attend: Attend,
     q: Float[Tensor, "batch length heads dim_head"],
     k: Float[Tensor, "batch length heads dim_head"],
     v: Float[Tensor, "batch length heads dim_head"],
     *,
     crossing: int,
-    layout: Layout,
+    layout: TokenLayout,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`attend` for the first heads as they are; the last `crossing` see no key of their own segment.
 
@@ -45,13 +45,13 @@ def attend_by_segment(
     if not crossing:
         return attend(q, k, v, None)
     own, dim_head = q.shape[2] - crossing, q.shape[3]
-    member = membership(layout.segments, q)
-    extra = extra_channels(dim_head, member.shape[2])
+    member = segment_one_hot(layout.segment_ids, q)
+    extra = segment_channels(dim_head, member.shape[2])
     marks = _channels(member, q, extra, crossing)
     # A score of HIDDEN more for every pair of one segment: the product of two channels that say which segment it is.
     wide_q = torch.cat([q[:, :, own:], marks * dim_head**0.5], dim=-1)
     wide_k = torch.cat([k[:, :, own:], marks * HIDDEN], dim=-1)
-    real = member if layout.keep is None else member & layout.keep[:, :, None]
+    real = member if layout.padding_mask is None else member & layout.padding_mask[:, :, None]
     wide_v = torch.cat([v[:, :, own:], _channels(real, v, extra, crossing)], dim=-1)
     y = attend(wide_q, wide_k, wide_v, dim_head**-0.5)
     # The values' channels hold the weight that went to each segment: 1 to others in all, or 0 where none was seen.
@@ -64,12 +64,12 @@ def _channels(member: Tensor, like: Tensor, channels: int, heads: int) -> Tensor
     return F.pad(member.to(like.dtype), (0, channels - member.shape[2]))[:, :, None].expand(-1, -1, heads, -1)
 
 
-def extra_channels(dim_head: int, needed: int) -> int:
+def segment_channels(dim_head: int, needed: int) -> int:
     """At least the channels needed, to a multiple of the 8 that fused kernels on a GPU ask for."""
     return needed + -(dim_head + needed) % 8
 
 
-def membership(
+def segment_one_hot(
     segments: Int[Tensor, "batch length"] | None, x: Float[Tensor, "batch length ..."]
 ) -> Bool[Tensor, "batch length segments"]:
     """True where a token belongs to a segment, of all that any token of the batch belongs to (None: one)."""
@@ -78,7 +78,7 @@ def membership(
     return segments[..., None] == segments.unique()
 
 
-def dense_by_segment(
+def reference_cross_segment_attention(
     q: Float[Tensor, "batch length heads dim_head"],
     k: Float[Tensor, "batch length heads dim_head"],
     v: Float[Tensor, "batch length heads dim_head"],
@@ -90,8 +90,8 @@ def dense_by_segment(
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """The same answer from the whole square of scores, for references."""
     if not crossing:
-        return dense_attention(q, k, v, visible=visible, bias=bias)
+        return reference_attention(q, k, v, visible=visible, bias=bias)
     own = q.shape[2] - crossing
     another = visible & False if segments is None else visible & (segments[:, :, None] != segments[:, None, :])
-    plain = dense_attention(q[:, :, :own], k[:, :, :own], v[:, :, :own], visible=visible)
-    return torch.cat([plain, dense_attention(q[:, :, own:], k[:, :, own:], v[:, :, own:], visible=another)], dim=2)
+    plain = reference_attention(q[:, :, :own], k[:, :, :own], v[:, :, :own], visible=visible)
+    return torch.cat([plain, reference_attention(q[:, :, own:], k[:, :, own:], v[:, :, own:], visible=another)], dim=2)

@@ -24,25 +24,25 @@ class Backend:
     `kernel` says which family of kernels would compute the layer; `lacks`, why they cannot serve it as it is set.
     """
 
-    def __init__(self, asked: str, kernel: Literal["flash", "linear", "blocks"], lacks: str | None = None):
-        if asked not in BACKENDS:
-            raise UserError(f"attention.backend must be one of {', '.join(BACKENDS)}, got {asked}")
-        self.asked, self.kernel, self.lacks = asked, kernel, lacks
-        if asked == "triton":
+    def __init__(self, requested: str, kernel: Literal["flash", "linear", "blocks"], unsupported: str | None = None):
+        if requested not in BACKENDS:
+            raise UserError(f"attention.backend must be one of {', '.join(BACKENDS)}, got {requested}")
+        self.requested, self.kernel, self.unsupported = requested, kernel, unsupported
+        if requested == "triton":
             there, why = kernels.available(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-            reason = lacks or (None if there else why)
+            reason = unsupported or (None if there else why)
             if reason:
                 raise UserError(f"attention.backend=triton: {reason}; auto takes torch's operators there")
 
-    def triton(self, q: Tensor) -> bool:
+    def uses_triton(self, q: Tensor) -> bool:
         """Asked for, or nothing against it; what is asked for and cannot be had says why when it is tried."""
-        if self.asked != "auto" or self.lacks:
-            return self.asked == "triton"
+        if self.requested != "auto" or self.unsupported:
+            return self.requested == "triton"
         return kernels.refusal(self.kernel, q.device, q.dtype, q.shape[-1]) is None
 
-    def said(self, device: torch.device) -> str:
+    def description(self, device: torch.device) -> str:
         """What computes the layer on a device, and why."""
-        if self.asked != "auto":
-            return f"{self.asked}, as asked"
-        there, why = (False, self.lacks) if self.lacks else kernels.available(device)
+        if self.requested != "auto":
+            return f"{self.requested}, as asked"
+        there, why = (False, self.unsupported) if self.unsupported else kernels.available(device)
         return f"triton: {why}" if there else f"torch, which computes the same: {why}"

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 FEATURES = ("elu", "relu", "exp", "taylor")
 
 
-def feature(x: Float[Tensor, "*shape channels"], name: str) -> Float[Tensor, "*shape features"]:
+def feature_map(x: Float[Tensor, "*shape channels"], name: str) -> Float[Tensor, "*shape features"]:
     """φ: elu(x) + 1, relu(x) + 0.01 or exp(x), channel by channel, or the features whose product is 1 + s + s²/2.
 
     s is q·k / sqrt(channels), so that Taylor features follow the softmax. All products are positive, so that no
@@ -46,6 +46,6 @@ class _EluPlusOne(torch.autograd.Function):
         return y.clamp_max(1).mul_(upstream)
 
 
-def feature_count(channels: int, name: str) -> int:
+def feature_dim(channels: int, name: str) -> int:
     """How many features a head of so many channels has."""
     return 1 + channels + channels * (channels + 1) // 2 if name == "taylor" else channels

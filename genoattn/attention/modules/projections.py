@@ -12,7 +12,7 @@ from genoattn.errors import UserError
 
 
 @final
-class Heads(nn.Module):
+class QKVProjection(nn.Module):
     """Projections of a sequence to queries, keys and values by head, and of the answers back."""
 
     def __init__(
@@ -20,17 +20,17 @@ class Heads(nn.Module):
         dim: int,
         heads: int,
         qk_norm: bool = True,
-        sharpness: float = 1.0,
-        alike: bool = False,
+        logit_scale: float = 1.0,
+        tie_qk_init: bool = False,
         kv_heads: int | None = None,
     ):
         super().__init__()
         if heads < 1 or dim % heads:
             raise UserError(f"attention.heads must divide the model's dim of {dim}, got {heads}")
-        if not sharpness > 0:
-            raise UserError(f"attention.sharpness must be more than 0, got {sharpness}")
-        if sharpness != 1 and not qk_norm:
-            raise UserError(f"attention.sharpness needs attention.qk_norm=true, which it belongs to, got {sharpness}")
+        if not logit_scale > 0:
+            raise UserError(f"attention.sharpness must be more than 0, got {logit_scale}")
+        if logit_scale != 1 and not qk_norm:
+            raise UserError(f"attention.sharpness needs attention.qk_norm=true, which it belongs to, got {logit_scale}")
         if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
             raise UserError(f"attention.kv_heads must divide the {heads} heads, got {kv_heads}")
         self.count = heads
@@ -42,16 +42,16 @@ class Heads(nn.Module):
         self.key = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
         self.value = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
-        if alike:  # what looks alike attracts from the first step on
+        if tie_qk_init:  # what looks alike attracts from the first step on
             group = (self.kv_count, -1, self.dim_head, dim)  # the queries of one key begin alike too
             self.key.weight.data.copy_(self.query.weight.data.view(group)[:, 0].flatten(0, 1))
             self.query.weight.data.copy_(
                 self.key.weight.data.view(group).expand(group[0], heads // group[0], *group[2:]).flatten(0, 2)
             )
         if qk_norm:
-            self.log_sharpness = nn.Parameter(torch.full((heads,), math.log(sharpness)))
+            self.log_logit_scale = nn.Parameter(torch.full((heads,), math.log(logit_scale)))
 
-    def split(self, x: Float[Tensor, "batch length dim"]) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Float[Tensor, "batch length dim"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [batch, length, heads, dim_head].
 
         With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head (at first as given),
@@ -71,9 +71,9 @@ class Heads(nn.Module):
         return self._normed(k), v
 
     def _normed(self, x: Tensor) -> Tensor:
-        return _Normed.apply(x, self.log_sharpness) if self.qk_norm else x  # type: ignore[return-value]
+        return _Normed.apply(x, self.log_logit_scale) if self.qk_norm else x  # type: ignore[return-value]
 
-    def merge(self, y: Float[Tensor, "batch length heads dim_head"]) -> Float[Tensor, "batch length dim"]:
+    def combine(self, y: Float[Tensor, "batch length heads dim_head"]) -> Float[Tensor, "batch length dim"]:
         """The heads' answers side by side, projected back."""
         return self.out(y.flatten(2))
 

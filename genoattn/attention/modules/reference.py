@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def dense_attention(
+def reference_attention(
     q: Float[Tensor, "batch length heads dim_head"],
     k: Float[Tensor, "batch length heads dim_head"],
     v: Float[Tensor, "batch length heads dim_value"],
@@ -23,11 +23,11 @@ def dense_attention(
     return torch.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
-def visible_pairs(
-    length: int, left: int, right: int, keep: Bool[Tensor, "batch length"] | None, device: torch.device
+def visibility_mask(
+    length: int, left: int, right: int, padding_mask: Bool[Tensor, "batch length"] | None, device: torch.device
 ) -> Bool[Tensor, "#batch length length"]:
     """The square of (query, key) pairs with key in [query - left, query + right] and both real; for references."""
     index = torch.arange(length, device=device)
     ahead = index[None, :] - index[:, None]
     near = ((ahead >= -left) & (ahead <= right))[None]
-    return near if keep is None else near & keep[:, None, :] & keep[:, :, None]
+    return near if padding_mask is None else near & padding_mask[:, None, :] & padding_mask[:, :, None]

@@ -8,15 +8,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from genoattn.attention.base import Layout, blank
-from genoattn.attention.modules.projections import Heads
+from genoattn.attention.base import TokenLayout, zero_padding
+from genoattn.attention.modules.projections import QKVProjection
 from genoattn.errors import UserError
 
 ROTARY = "rotary positions turn queries and keys by what lies before them"
 """Why a layer with them is sided."""
 
 
-def check_positions(positions: str, heads: Heads, words: tuple[str, ...] = ("rotary", "none")) -> bool:
+def check_positions(positions: str, heads: QKVProjection, words: tuple[str, ...] = ("rotary", "none")) -> bool:
     """True for rotary, False for other words; raises UserError at an unknown one or a head that cannot be turned."""
     if positions not in words:
         raise UserError(f"attention.positions must be one of {', '.join(words)}, got {positions}")
@@ -27,18 +27,18 @@ def check_positions(positions: str, heads: Heads, words: tuple[str, ...] = ("rot
     return positions == "rotary"
 
 
-def split_turned(
-    heads: Heads, x: Float[Tensor, "batch length dim"], layout: Layout, rotary: bool
+def project_and_rotate(
+    heads: QKVProjection, x: Float[Tensor, "batch length dim"], layout: TokenLayout, rotary: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of what is no padding, queries and keys turned by their positions where `rotary`."""
-    q, k, v = heads.split(blank(x, layout.keep))
+    q, k, v = heads.project(zero_padding(x, layout.padding_mask))
     if rotary:
-        positions = positions_of(x, layout.positions)
+        positions = position_ids_of(x, layout.position_ids)
         q, k = rotate(q, positions), rotate(k, positions)
     return q, k, v
 
 
-def positions_of(
+def position_ids_of(
     x: Float[Tensor, "batch length ..."], positions: Int[Tensor, "batch length"] | None
 ) -> Int[Tensor, "#batch length"]:
     """The given positions, or 0, 1, 2, … for every sequence."""
@@ -58,26 +58,26 @@ def rotate(
     turn = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)
     exact = torch.promote_types(x.dtype, torch.float32)
     angle = (positions[..., None, None].to(wide) * turn).remainder(2 * math.pi).to(exact)
-    y: Tensor = _Turn.apply(x.to(exact), angle.cos(), angle.sin())  # pyright: ignore[reportAssignmentType]
+    y: Tensor = _Rotate.apply(x.to(exact), angle.cos(), angle.sin())  # pyright: ignore[reportAssignmentType]
     return y.to(x.dtype)
 
 
-class _Turn(torch.autograd.Function):
+class _Rotate(torch.autograd.Function):
     """Written half by half into one tensor, which is several times faster on CPU; backward turns the other way."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin)
+        return _rotated(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(upstream, cos, -sin), None, None
+        return _rotated(upstream, cos, -sin), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     y, (first, second) = torch.empty_like(x), x.chunk(2, dim=-1)
     turned_first, turned_second = y.chunk(2, dim=-1)
     torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-1)

@@ -6,51 +6,60 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genoattn.attention.base import Layout, Read
+from genoattn.attention.base import ChunkReader, TokenLayout
 
 
-class Segment(NamedTuple):
+class Chunk(NamedTuple):
     """Tokens [first, first + length of x) of a sequence, of which those from `start` to `stop` are to be answered."""
 
     start: int
     stop: int
     first: int
     x: Tensor
-    layout: Layout
+    layout: TokenLayout
 
-    def own(self, wide: Tensor) -> Tensor:
+    def inner(self, wide: Tensor) -> Tensor:
         """Of answers to all of x those that are asked for."""
         return wide[:, self.start - self.first : self.stop - self.first]
 
 
-def segments(read: Read, length: int, size: int, before: int, after: int) -> Iterator[Segment]:
+def overlapping_chunks(read_chunk: ChunkReader, length: int, size: int, before: int, after: int) -> Iterator[Chunk]:
     """Each segment with `before` tokens to its left, kept from the reads before, and `after` to its right."""
-    held: tuple[Tensor, Layout] | None = None
+    held: tuple[Tensor, TokenLayout] | None = None
     for start in range(0, length, size):
         stop = min(start + size, length)
-        x, layout = read(start, min(stop + after, length))
+        x, layout = read_chunk(start, min(stop + after, length))
         first = start
         if held is not None:
             first -= held[0].shape[1]
             x, layout = torch.cat([held[0], x], dim=1), _joined(held[1], layout)
         low, high = max(stop - before, first) - first, stop - first
         held = x[:, low:high].clone(), _between(layout, low, high)  # now: what is answered may be overwritten
-        yield Segment(start, stop, first, x, layout)
+        yield Chunk(start, stop, first, x, layout)
 
 
-def cut(layout: Layout, x: Tensor, start: int, stop: int) -> Layout:
+def slice_layout(layout: TokenLayout, x: Tensor, start: int, stop: int) -> TokenLayout:
     """Of a layout of x [batch, length, …] that of tokens [start, stop), their positions written out."""
     part = _between(layout, start, stop)
-    if part.positions is not None:
+    if part.position_ids is not None:
         return part
     positions = torch.arange(start, stop, device=x.device).expand(len(x), -1)
-    return Layout(part.keep, positions, part.segments)
+    return TokenLayout(part.padding_mask, positions, part.segment_ids)
 
 
-def _between(layout: Layout, start: int, stop: int) -> Layout:
-    return Layout(*(None if t is None else t[:, start:stop] for t in (layout.keep, layout.positions, layout.segments)))
+def _between(layout: TokenLayout, start: int, stop: int) -> TokenLayout:
+    return TokenLayout(
+        *(
+            None if t is None else t[:, start:stop]
+            for t in (layout.padding_mask, layout.position_ids, layout.segment_ids)
+        )
+    )
 
 
-def _joined(left: Layout, right: Layout) -> Layout:
-    pairs = (left.keep, right.keep), (left.positions, right.positions), (left.segments, right.segments)
-    return Layout(*(None if a is None or b is None else torch.cat([a, b], dim=1) for a, b in pairs))
+def _joined(left: TokenLayout, right: TokenLayout) -> TokenLayout:
+    pairs = (
+        (left.padding_mask, right.padding_mask),
+        (left.position_ids, right.position_ids),
+        (left.segment_ids, right.segment_ids),
+    )
+    return TokenLayout(*(None if a is None or b is None else torch.cat([a, b], dim=1) for a, b in pairs))

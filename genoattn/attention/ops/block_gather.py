@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-OUT_OF_SIGHT = -1e30
+MASKED_SCORE = -1e30
 """Added to the score of a key that is not seen: far below a hidden one's, and finite, so that no row becomes NaN."""
 
 
@@ -20,7 +20,7 @@ FUSED = frozenset({"cpu"})
 """Devices with torch's flash kernel for CPUs; on others plain products and a softmax do its work."""
 
 
-def groups(total: int, each: int, device: torch.device) -> Iterator[slice]:
+def chunks_that_fit(total: int, each: int, device: torch.device) -> Iterator[slice]:
     """Slices of a total of things, as many at once as hold the scratch numbers, `each` a thing."""
     step = max(1, SCRATCH.get(device.type, SCRATCH["cpu"]) // each)
     for start in range(0, total, step):
@@ -40,7 +40,7 @@ class GatheredAttention(torch.autograd.Function):
     ) -> Tensor:
         k, v = k.contiguous(), v.contiguous()
         y, lse = torch.empty_like(q), torch.empty(q.shape[:3], dtype=at_least_float32(q), device=q.device)
-        for rows in groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
+        for rows in chunks_that_fit(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
             index, mask = _seen(chosen, real, rows, causal, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
             part, part_lse = _attend(q[rows].flatten(0, 1), few_k, few_v, mask, scale)
@@ -55,7 +55,7 @@ class GatheredAttention(torch.autograd.Function):
         q, k, v, chosen, real, y, lse = ctx.saved_tensors
         dq = torch.empty_like(q)
         dk, dv = (torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (k, v))
-        for rows in groups(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
+        for rows in chunks_that_fit(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
             index, mask = _seen(chosen, real, rows, ctx.causal, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
             asked, dy, answer, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))
@@ -87,11 +87,11 @@ def _seen(chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.
     visible = real[blocks.clamp_min(0)] & (blocks >= 0)[..., None]
     mask = None
     if not visible.all():
-        mask = torch.where(visible, 0.0, OUT_OF_SIGHT).to(dtype).flatten(2).flatten(0, 1)[:, None]
+        mask = torch.where(visible, 0.0, MASKED_SCORE).to(dtype).flatten(2).flatten(0, 1)[:, None]
     if causal:  # a block's own is the last of its blocks
         block = real.shape[1]
         ahead = torch.ones(block, block, dtype=torch.bool, device=real.device).triu(1)
-        own = F.pad(torch.where(ahead, OUT_OF_SIGHT, 0.0).to(dtype), (visible.shape[2] * block - block, 0))[None]
+        own = F.pad(torch.where(ahead, MASKED_SCORE, 0.0).to(dtype), (visible.shape[2] * block - block, 0))[None]
         mask = own if mask is None else mask + own
     return index, mask
 

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import blank
-from genoattn.attention.ops.block_gather import FUSED, GatheredAttention, at_least_float32, groups
+from genoattn.attention.base import zero_padding
+from genoattn.attention.ops.block_gather import FUSED, GatheredAttention, at_least_float32, chunks_that_fit
 
 
-def choose(
+def select_blocks(
     q: Float[Tensor, "batch count block heads dim_head"],
     k: Float[Tensor, "batch count block heads dim_head"],
     real: Bool[Tensor, "batch count block"],
@@ -35,7 +35,7 @@ def choose(
     index = torch.arange(count, device=q.device)
     empty = ~real.any(-1)[:, None, None, :]
     parts = []
-    for rows in groups(count, batch * heads * count, q.device):
+    for rows in chunks_that_fit(count, batch * heads * count, q.device):
         scores = asks[:, :, rows] @ means.permute(0, 2, 3, 1)
         ahead = index[None, :] - index[rows, None]
         scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
@@ -77,7 +77,7 @@ def sparse_attention(
         if tail:
             q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
         q, k, v = (t.unflatten(1, (-1, block)) for t in (q, k, v))
-        chosen = choose(q.detach(), k.detach(), real, causal=causal, blocks=blocks)
+        chosen = select_blocks(q.detach(), k.detach(), real, causal=causal, blocks=blocks)
         # Block c of sequence b becomes block b * count + c of all, so that groups need not end where a sequence does.
         first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
         chosen = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
@@ -86,4 +86,4 @@ def sparse_attention(
         y = GatheredAttention.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
     assert isinstance(y, Tensor)
     y = y.transpose(1, 2).unflatten(0, real.shape[:2]).flatten(1, 2)[:, :length]
-    return blank(y, keep).to(kind)
+    return zero_padding(y, keep).to(kind)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from genoattn.attention.base import Layout, blank
+from genoattn.attention.base import TokenLayout, zero_padding
 from genoattn.attention.modules.rotary import rotate
 from genoattn.attention.ops.hierarchical_partition import Part, Scratch, partition
 from genoattn.attention.ops.hierarchical_pooling import (
@@ -187,17 +187,19 @@ def hierarchical_attention(
     """
     turns = None if positions is None else positions.expand(q.shape[:2])
     shown = keep if seen is None else seen
-    return blank(HierarchicalFunction.apply(q, k, v, turns, shown, causal, block), keep)
+    return zero_padding(HierarchicalFunction.apply(q, k, v, turns, shown, causal, block), keep)
 
 
-def _across(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, layout: Layout, causal: bool) -> Tensor:
+def _across(
+    attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, causal: bool
+) -> Tensor:
     """Each segment's queries over the tokens of all others, in cells without its own; 0 where there are none."""
     y = torch.zeros_like(q)
-    if layout.segments is None:
+    if layout.segment_ids is None:
         return y
-    for segment in layout.segments.unique():
-        own = layout.segments == segment
-        others = ~own if layout.keep is None else ~own & layout.keep
+    for segment in layout.segment_ids.unique():
+        own = layout.segment_ids == segment
+        others = ~own if layout.padding_mask is None else ~own & layout.padding_mask
         some = others.cummax(1).values if causal else others.any(1, keepdim=True)
         y = torch.where((own & some)[:, :, None, None], attend(q, k, v, seen=others), y)
     return y

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import blank
+from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.cross_segment import HIDDEN
 from genoattn.attention.modules.rotary import rotate
 
@@ -100,7 +100,7 @@ def token_cells(
 ) -> Cells:
     """Every token a cell of its own, empty at padding."""
     count = torch.ones(k.shape[:2], dtype=torch.long, device=k.device) if keep is None else keep.long()
-    return Cells(blank(k, keep), blank(v, keep), count, None if positions is None else positions * count)
+    return Cells(zero_padding(k, keep), zero_padding(v, keep), count, None if positions is None else positions * count)
 
 
 def coarse_cells(cells: Cells) -> Cells:

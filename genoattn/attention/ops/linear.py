@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import blank
-from genoattn.attention.modules.feature_maps import feature, feature_count
+from genoattn.attention.base import zero_padding
+from genoattn.attention.modules.feature_maps import feature_dim, feature_map
 from genoattn.attention.modules.rotary import rotate
 from genoattn.attention.ops.chunk_state import CHUNK, bounds_of, cut, memories, read_chunks
 from genoattn.attention.ops.chunked_scan import Inputs, State, scan, segment_of
@@ -78,7 +78,7 @@ def _walk(
 ) -> tuple[Any, State]:
     """A scan from the left, or of what lies `ahead` from the right, with an answer for each segment."""
     x = pieces[0]
-    numbers = len(x) * x.shape[2] * feature_count(x.shape[3], how.features)
+    numbers = len(x) * x.shape[2] * feature_dim(x.shape[3], how.features)
     step = partial(step, features=how.features)
     return scan(step, state, pieces, shared, segment=segment_of(numbers, CHUNK), backwards=ahead, sparse=ahead)
 
@@ -154,12 +154,12 @@ def _read_chunks(
 def _divided(above: Tensor, below: Tensor, seen: Tensor | None, keep: Tensor | None) -> Tensor:
     """The quotient, 0 at padding; what fades has the least denominator of one token."""
     least = below.new_tensor(EPSILON) if seen is None else EPSILON * seen.clamp_min(1)[..., None, None].to(below.dtype)
-    return blank(above * torch.maximum(below, least).reciprocal(), keep)
+    return zero_padding(above * torch.maximum(below, least).reciprocal(), keep)
 
 
 def _mapped(x: Tensor, keep: Tensor | None, positions: Tensor | None, features: str) -> tuple[Tensor, Tensor]:
     """φ(x) in at least float32, 0 at padding, and the same turned."""
-    phi = blank(feature(x.to(torch.promote_types(x.dtype, torch.float32)), features), keep)
+    phi = zero_padding(feature_map(x.to(torch.promote_types(x.dtype, torch.float32)), features), keep)
     return phi, phi if positions is None else rotate(phi, positions)
 
 
@@ -185,7 +185,7 @@ def linear_attention(
     least float32 under any autocast: bfloat16 has lost them at a million tokens. At padding q, k and v may hold
     anything finite.
     """
-    seen = nothing_seen(len(q), q.shape[2], feature_count(q.shape[3], features), v.shape[3], v)
+    seen = nothing_seen(len(q), q.shape[2], feature_dim(q.shape[3], features), v.shape[3], v)
     how = How(features, keep, positions, rates)
     if causal:
         return read_past(q, k, v, seen, how)[0]

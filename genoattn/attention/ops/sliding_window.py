@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from genoattn.attention.base import blank
+from genoattn.attention.base import zero_padding
 from genoattn.attention.ops.sliding_window_blocks import Band, Beside, _BandAttention, _rows_of_channels
 
 
@@ -94,4 +94,4 @@ def _seeing_all(
 ) -> Tensor:
     visible = None if keep is None else (keep | ~keep.any(1, keepdim=True))[:, None, None, :]
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return blank(F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2), real)
+    return zero_padding(F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2), real)

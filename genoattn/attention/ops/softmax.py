@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from genoattn.attention.base import blank
+from genoattn.attention.base import zero_padding
 
 
 def full_attention(
@@ -26,12 +26,12 @@ def full_attention(
     if not causal:
         # A sequence of nothing but padding sees all of it, so that no kernel is asked for a row without keys.
         visible = keep | ~keep.any(1, keepdim=True)
-        return blank(_attend(q, k, v, scale, visible=visible[:, None, None, :]), keep)
+        return zero_padding(_attend(q, k, v, scale, visible=visible[:, None, None, :]), keep)
     # Fused kernels take causality or a mask, not both. With the real tokens moved to the front in their order, the
     # causal rule alone hides all padding from them.
     order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None, None].expand_as(q)
     y = _attend(q.gather(1, order), k.gather(1, order), v.gather(1, order), scale, causal=True)
-    return blank(torch.zeros_like(y).scatter(1, order, y), keep)
+    return zero_padding(torch.zeros_like(y).scatter(1, order, y), keep)
 
 
 def _attend(

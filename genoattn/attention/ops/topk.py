@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import blank
+from genoattn.attention.base import zero_padding
 
 ROWS = 128
 
@@ -32,7 +32,7 @@ def topk_attention(
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, causal, factor)
     assert isinstance(y, Tensor)
-    return blank(y.transpose(1, 2), keep).to(v.dtype)
+    return zero_padding(y.transpose(1, 2), keep).to(v.dtype)
 
 
 def _weights(q: Tensor, k: Tensor, allowed: Tensor, keep: Tensor, causal: bool, start: int, scale: float) -> Tensor:

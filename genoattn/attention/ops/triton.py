@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import blank
-from genoattn.attention.modules.feature_maps import feature
+from genoattn.attention.base import zero_padding
+from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.rotary import rotate
-from genoattn.attention.ops.block_sparse import choose
+from genoattn.attention.ops.block_sparse import select_blocks
 from genoattn.attention.ops.hierarchical_pooling import levels
 from genoattn.attention.ops.linear import EPSILON
 
@@ -50,14 +50,14 @@ def linear_attention(
     from genoattn.attention.kernels.linear import linear_sums
 
     assert rates is None, "the kernel gives a decay no gradient"
-    phi_q, phi_k, v = _as_computed(feature(q, features), feature(k, features), v)
+    phi_q, phi_k, v = _as_computed(feature_map(q, features), feature_map(k, features), v)
     numerators, denominators = linear_sums(phi_q, phi_k, v, causal=causal, keep=keep)
     if positions is not None:
         turned_q, turned_k = rotate(phi_q, positions), rotate(phi_k, positions)
         numerators, _ = linear_sums(turned_q, turned_k, v, causal=causal, keep=keep)
     real = torch.ones(q.shape[:2], device=q.device) if keep is None else keep.float()
     seen = (real.cumsum(1) if causal else real.sum(1, keepdim=True)).clamp_min(1)[..., None]
-    return blank((numerators / torch.maximum(denominators, EPSILON * seen)[..., None]).to(v.dtype), keep)
+    return zero_padding((numerators / torch.maximum(denominators, EPSILON * seen)[..., None]).to(v.dtype), keep)
 
 
 def sparse_attention(
@@ -80,7 +80,7 @@ def sparse_attention(
     with torch.no_grad():
         q_blocks, k_blocks = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, block)) for t in (q, k))
         whole = F.pad(real, (0, tail)).unflatten(1, (-1, block))
-        table = choose(q_blocks, k_blocks, whole, causal=causal, blocks=blocks).transpose(1, 2)
+        table = select_blocks(q_blocks, k_blocks, whole, causal=causal, blocks=blocks).transpose(1, 2)
     bias = None if keep is None else torch.zeros(q.shape[:2], device=q.device).masked_fill(~keep, float("-inf"))
     ends = torch.arange(length, device=q.device) if causal else None
     q, k, v = _as_computed(q, k, v)
@@ -111,7 +111,7 @@ def hierarchical_attention(
     turns = None if positions is None else positions.expand(q.shape[:2])
     count = levels(length, block)
     keys, values, biases, ends = [], [], [], []
-    sums = [F.pad(blank(t.float(), real), (0, 0, 0, 0, 0, -length % block)) for t in (k, v)]
+    sums = [F.pad(zero_padding(t.float(), real), (0, 0, 0, 0, 0, -length % block)) for t in (k, v)]
     number = F.pad(real.long(), (0, -length % block))
     place = None if turns is None else F.pad(turns * real, (0, -length % block))
     for level in range(count):

@@ -45,12 +45,12 @@ def draw(comparison: Mapping) -> list[Plot]:
     return [plot for plot in made if plot is not None]
 
 
-def sheets(comparison: Mapping) -> list[report.Sheet]:
+def sheets(comparison: Mapping) -> list[report.Table]:
     """What is printed: the results, the best layer of each length first."""
     return [results(plain(comparison))]
 
 
-def tables(comparison: Mapping) -> list[report.Sheet]:
+def tables(comparison: Mapping) -> list[report.Table]:
     """Every table of the page, for `report.send`."""
     return [*every(plain(comparison)).values()]
 

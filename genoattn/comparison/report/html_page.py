@@ -8,7 +8,7 @@ from genoattn.comparison.report.plot_style import Plot
 from genoattn.comparison.report.record import lengths, measure, missing, of, ranked
 from genoattn.comparison.report.tables import every, number
 from genoattn.comparison.report.text import answers, groups, method
-from genoattn.evaluation.report import Sheet
+from genoattn.evaluation.report import Table
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1f23; --soft: #5a6270; --page: #fff; --card: #f5f6f8; --line: #d9dde3;
@@ -111,7 +111,7 @@ def _paragraphs(texts: Sequence[str]) -> str:
     return "".join(f"<p>{escape(text.strip())}</p>" for text in texts if text.strip())
 
 
-def _table(sheet: Sheet | None, titled: bool = True) -> str:
+def _table(sheet: Table | None, titled: bool = True) -> str:
     if sheet is None:
         return ""
     kinds = ["" if place < sheet.texts else ' class="number"' for place in range(len(sheet.columns))]
@@ -128,14 +128,14 @@ def _table(sheet: Sheet | None, titled: bool = True) -> str:
     return f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
-def _folded(sheet: Sheet | None) -> str:
+def _folded(sheet: Table | None) -> str:
     if sheet is None:
         return ""
     summary = f"<summary>{escape(sheet.title)} ({len(sheet.rows)} rows)</summary>"
     return f"<details>{summary}{_table(sheet, titled=False)}</details>"
 
 
-def _differences(comparison: Mapping, sheet: Sheet | None) -> str:
+def _differences(comparison: Mapping, sheet: Table | None) -> str:
     if sheet is None:
         return ""
     words = (
@@ -168,7 +168,7 @@ def _difference(pair: tuple[int, Mapping] | None) -> str:
     if pair is None or pair[1].get("mean") is None:
         return "<td>·</td>"
     sign, one = pair
-    kind = ' class="apart"' if one.get("apart") else ""
+    kind = ' class="apart"' if one.get("significant") else ""
     chance = f'<span class="soft">p {number(one.get("adjusted"), ".4f")}</span>'
     return f"<td{kind}>{number(sign * one['mean'], '+.3f')}<br>{chance}</td>"
 

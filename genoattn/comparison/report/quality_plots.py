@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from genoattn.comparison.recommendation import front
+from genoattn.comparison.recommendation import pareto_front
 from genoattn.comparison.report.plot_style import Plot, cost_axis, dodge, finish, length_axis, look, panels
 from genoattn.comparison.report.record import estimates, layers, lengths, measure, of, ranked, runs
 from genoattn.comparison.report.tables import MEBI
@@ -191,7 +191,7 @@ def tradeoff(comparison: Mapping) -> Plot | None:
         for panel, word in zip(row, PRICES, strict=True):
             for layer, (cost, one) in found[length, word].items():
                 _bars(panel, [cost], [one], look(comparison, layer), "low", "high", joined=False)
-            line = front({layer: (cost, one["mean"]) for layer, (cost, one) in found[length, word].items()})
+            line = pareto_front({layer: (cost, one["mean"]) for layer, (cost, one) in found[length, word].items()})
             across, up = (
                 [[found[length, word][layer][0] for layer in line]],
                 [found[length, word][layer] for layer in line],

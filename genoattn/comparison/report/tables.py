@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genoattn.comparison.report.record import estimates, layers, lengths, measure, of, ranked, ranks, runs, seeds
-from genoattn.evaluation.report import Sheet
+from genoattn.evaluation.report import Table
 
 MEBI = 2**20
 
@@ -70,7 +70,7 @@ def _mean(values: Sequence[int | float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def results(comparison: Mapping) -> Sheet:
+def results(comparison: Mapping) -> Table:
     """A line a layer and length, the best first, and under them the references."""
     rows, plain = [], []
     asked = len(comparison.get("seeds") or [])
@@ -86,7 +86,7 @@ def results(comparison: Mapping) -> Sheet:
             rows.insert(at, [f"{length:,}", f"{name} (reference)", "–", interval(found), *["–"] * width])
     columns = [column.format(measure(comparison)) for column in RESULTS]
     numbers = (list(_record(comparison, 0, "")), plain)
-    return Sheet("Results", columns, rows, texts=2, numbers=numbers)
+    return Table("Results", columns, rows, texts=2, numbers=numbers)
 
 
 RESULTS = (
@@ -124,22 +124,22 @@ def _cells(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def differences(comparison: Mapping) -> Sheet:
+def differences(comparison: Mapping) -> Table:
     """Every pair of layers, whether they are told apart, and how surely."""
     columns = ["length", "layers", "told apart", f"difference in {measure(comparison)} [95 %]", "p", "corrected p"]
-    keys = ("first", "second", "mean", "low", "high", "p", "adjusted", "apart")
+    keys = ("first", "second", "mean", "low", "high", "p", "adjusted", "significant")
     rows, plain = [], []
     for length in lengths(comparison):
         for one in of(comparison, "verdicts", length).get("differences") or []:
-            apart = "yes" if one.get("apart") else "no"
+            apart = "yes" if one.get("significant") else "no"
             chances = [number(one.get(key), ".4f") for key in ("p", "adjusted")]
             name = f"{one['first']} − {one['second']}"
             rows.append([f"{length:,}", name, apart, interval(one, "+.3f"), *chances])
             plain.append([length, *(one.get(key) for key in keys)])
-    return Sheet("Differences", columns, rows, texts=3, numbers=(["length", *keys], plain))
+    return Table("Differences", columns, rows, texts=3, numbers=(["length", *keys], plain))
 
 
-def costs(comparison: Mapping) -> Sheet:
+def costs(comparison: Mapping) -> Table:
     """What each layer costs at each length that was measured or predicted."""
     columns = ["length", "layer", "parameters", "GFLOPs of attention", "state KiB", "bases/s training"]
     columns += ["bases/s forward", "s a step", "peak MiB training", "peak MiB forward"]
@@ -151,10 +151,10 @@ def costs(comparison: Mapping) -> Sheet:
             cells = [number(cost.get(key), *form) for key, form in zip(COSTS, forms, strict=True)]
             rows.append([f"{int(length):,}", layer, *cells])
             plain.append([int(length), layer, *(cost.get(key) for key in COSTS)])
-    return Sheet("Costs", columns, rows, texts=2, numbers=(["length", "layer", *COSTS], plain))
+    return Table("Costs", columns, rows, texts=2, numbers=(["length", "layer", *COSTS], plain))
 
 
-def every(comparison: Mapping) -> dict[str, Sheet]:
+def every(comparison: Mapping) -> dict[str, Table]:
     """All tables that have a row, by name."""
     made = {
         "results": results,
@@ -171,7 +171,7 @@ def every(comparison: Mapping) -> dict[str, Sheet]:
     return {name: sheet for name, sheet in sheets.items() if sheet.rows}
 
 
-def measures(comparison: Mapping) -> Sheet:
+def measures(comparison: Mapping) -> Table:
     """Every figure of the exam, by layer."""
     found = [(length, of(comparison, "measures", length)) for length in lengths(comparison)]
     rows = [
@@ -180,10 +180,10 @@ def measures(comparison: Mapping) -> Sheet:
         for layer, figures in named.items()
         for key, value in figures.items()
     ]
-    return Sheet("Every measure", ["length", "layer", "measure", "mean [95 %]"], rows, texts=3)
+    return Table("Every measure", ["length", "layer", "measure", "mean [95 %]"], rows, texts=3)
 
 
-def strata(comparison: Mapping) -> Sheet:
+def strata(comparison: Mapping) -> Table:
     """The headline over parts of the test set."""
     rows = []
     for length in lengths(comparison):
@@ -193,17 +193,17 @@ def strata(comparison: Mapping) -> Sheet:
                 count = number(one.get("count"))
                 rows.append([f"{length:,}", layer, one["by"], one["name"], one.get("kind") or "all", count, value])
     columns = ["length", "layer", "by", "part", "kind", "n", f"{measure(comparison)} [95 %]"]
-    return Sheet("Parts of the test set", columns, rows, texts=5)
+    return Table("Parts of the test set", columns, rows, texts=5)
 
 
-def crossovers(comparison: Mapping) -> Sheet:
+def crossovers(comparison: Mapping) -> Table:
     """The lengths from which one layer is cheaper than another."""
     found = comparison.get("crossovers") or []
     rows = [[one["cheaper"], one["than"], one["what"], number(one.get("length"))] for one in found]
-    return Sheet("Crossovers", ["cheaper", "than", "what", "from length"], rows, texts=3)
+    return Table("Crossovers", ["cheaper", "than", "what", "from length"], rows, texts=3)
 
 
-def context(comparison: Mapping) -> Sheet:
+def context(comparison: Mapping) -> Table:
     """How far a changed base is felt: as the layers are built (any: no bound), and as measured."""
     rows = [
         [
@@ -215,10 +215,10 @@ def context(comparison: Mapping) -> Sheet:
         for length in lengths(comparison)
         for layer, found in of(comparison, "context", length).items()
     ]
-    return Sheet("Context in bases", ["length", "layer", "nominal", "effective"], rows, texts=2)
+    return Table("Context in bases", ["length", "layer", "nominal", "effective"], rows, texts=2)
 
 
-def extrapolation(comparison: Mapping) -> Sheet:
+def extrapolation(comparison: Mapping) -> Table:
     """Quality at lengths beyond the trained one."""
     rows = [
         [f"{length:,}", layer, number(one["length"]), interval(one)]
@@ -227,10 +227,10 @@ def extrapolation(comparison: Mapping) -> Sheet:
         for one in found
     ]
     columns = ["trained length", "layer", "evaluated length", f"{measure(comparison)} [95 %]"]
-    return Sheet("Beyond the trained length", columns, rows, texts=2)
+    return Table("Beyond the trained length", columns, rows, texts=2)
 
 
-def sweep(comparison: Mapping) -> Sheet:
+def sweep(comparison: Mapping) -> Table:
     """Validation loss of every learning rate that was tried."""
     rows = []
     for length in lengths(comparison):
@@ -243,4 +243,4 @@ def sweep(comparison: Mapping) -> Sheet:
                 loss = number(one.get("validation_loss"), ".4f")
                 rows.append([f"{length:,}", layer, chosen, f"{one['lr']:g}", str(one.get("seed", "–")), loss])
     columns = ["length", "layer", "chosen", "learning rate", "seed", "validation loss"]
-    return Sheet("Learning rates", columns, rows, texts=3)
+    return Table("Learning rates", columns, rows, texts=3)

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple, final
 import numpy as np
 from jaxtyping import UInt8
 
-from genoattn.data.example import MASKED, SHOWN, Example, Query
-from genoattn.data.targets import IGNORE, Output
+from genoattn.data.example import MASK, VISIBLE, Example, Query
+from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import reverse_complement
@@ -39,7 +39,7 @@ class _Group(NamedTuple):
 
 
 @final
-class Recall(Task):
+class AssociativeRecall(Task):
     """Associative recall (zoology's MQAR, Arora et al. 2023; Genome-NIAH) in four letters.
 
     A needle is a `key` of so many bases and, after it, a `value`. Later in the window its query shows the key once
@@ -62,7 +62,7 @@ class Recall(Task):
     they come before it, they are the first tokens, which a layer may let see everything (`attention.global_tokens`).
     """
 
-    exam = "retrieval"
+    evaluator = "retrieval"
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class Recall(Task):
         pairs: int = 4,
         key: int = 24,
         value: int = 8,
-        delta: int | None = None,
-        rivals: int = 1,
-        opposite: float = 0.0,
+        distractor_mismatches: int | None = None,
+        distractors: int = 1,
+        reverse_strand_fraction: float = 0.0,
         distance: Sequence[int] | None = None,
         form: Literal["masked", "causal"] = "masked",
         queries: Literal["among", "after", "before"] = "among",
@@ -89,32 +89,43 @@ class Recall(Task):
         for name, number in (("pairs", pairs), ("key", key), ("value", value)):
             if number < 1:
                 raise UserError(f"task.{name} must be at least 1, got {number}")
-        if delta is not None and not 1 <= delta <= key:
-            raise UserError(f"task.delta must be null or lie within 1 and the {key} bases of task.key, got {delta}")
-        if not 1 <= rivals <= 3:
+        if distractor_mismatches is not None and not 1 <= distractor_mismatches <= key:
             raise UserError(
-                f"task.rivals must be 1, 2 or 3, as many letters as a base can be besides its own, got {rivals}"
+                f"task.distractor_mismatches must be null or lie within 1 and the {key} bases of task.key, got"
+                f" {distractor_mismatches}"
             )
-        if not 0 <= opposite <= 1:
-            raise UserError(f"task.opposite must be a share between 0 and 1, got {opposite}")
+        if not 1 <= distractors <= 3:
+            raise UserError(
+                "task.distractors must be 1, 2 or 3, as many letters as a base can be besides its own, got"
+                f" {distractors}"
+            )
+        if not 0 <= reverse_strand_fraction <= 1:
+            raise UserError(
+                f"task.reverse_strand_fraction must be a share between 0 and 1, got {reverse_strand_fraction}"
+            )
         if distance is not None and (len(distance) != 2 or not 0 < distance[0] <= distance[1]):
             raise UserError(
                 f"task.distance must be null or the least and the greatest number of bases, got {list(distance)}"
             )
         self.haystack, self.pairs, self.key, self.value = haystack, pairs, key, value
-        self.delta, self.opposite, self.distance, self.form = delta, opposite, distance, form
-        self.rivals = 0 if delta is None else rivals
+        self.distractor_mismatches, self.reverse_strand_fraction, self.distance, self.form = (
+            distractor_mismatches,
+            reverse_strand_fraction,
+            distance,
+            form,
+        )
+        self.distractors = 0 if distractor_mismatches is None else distractors
         self.unit, self.apart, self.leads = key + value, queries != "among", queries == "before"
-        self.segments = 1 + self.apart
-        self.outputs = {"value": Output(4, 1.0, mirror="letter" if form == "masked" else "own")}
+        self.segment_count = 1 + self.apart
+        self.outputs = {"value": TargetSpec(4, 1.0, strand_symmetry="complement" if form == "masked" else "none")}
 
-    def span(self, length: int) -> int:
+    def reference_length(self, length: int) -> int:
         """The window itself; raises UserError where it cannot hold what is to be planted."""
         if self._room(length) < self.pairs:
             raise UserError(
-                f"task.pairs={self.pairs} queries, each with {1 + self.rivals} needle(s) of {self.unit} bases, take"
-                f" {self.pairs * self._group} bases, more than half of data.length={length}; choose fewer, a shorter"
-                " task.key or a longer data.length"
+                f"task.pairs={self.pairs} queries, each with {1 + self.distractors} needle(s) of {self.unit} bases,"
+                f" take {self.pairs * self._group} bases, more than half of data.length={length}; choose fewer, a"
+                " shorter task.key or a longer data.length"
             )
         if 4**self.key < MARGIN * length:
             least = next(key for key in range(1, 64) if 4**key >= MARGIN * length)
@@ -132,18 +143,19 @@ class Recall(Task):
         if tokens_own > 1:
             return (
                 f"task=recall asks base by base, and a token of this tokenizer owns up to {tokens_own}; use"
-                " tokenizer=base, or tokenizer=kmer tokenizer.overlapping=true"
+                " tokenizer=nucleotide, or tokenizer=kmer tokenizer.overlapping=true"
             )
         if self.form == "causal" and not causal:
             return "task.form=causal shows the bases it asks for, which needs model.causal=true, and it is false"
         if self.form == "causal" and reads_on:
             return (
-                "task.form=causal asks for the next base, which an overlapping token already reads; use tokenizer=base"
+                "task.form=causal asks for the next base, which an overlapping token already reads; use"
+                " tokenizer=nucleotide"
             )
         return ""
 
     def example(
-        self, reference: UInt8[np.ndarray, "span"], length: int, rates: Rates, rng: np.random.Generator
+        self, reference: UInt8[np.ndarray, "reference_length"], length: int, rates: Rates, rng: np.random.Generator
     ) -> Example:
         if not self._room(length):
             raise UserError(
@@ -167,7 +179,7 @@ class Recall(Task):
     @property
     def _group(self) -> int:
         """Bases of a needle, its rivals and, where it is there too, its query."""
-        return (2 + self.rivals - self.apart) * self.unit
+        return (2 + self.distractors - self.apart) * self.unit
 
     def _room(self, length: int) -> int:
         """How many groups fill half of a window; more would be hard to place."""
@@ -200,13 +212,13 @@ class Recall(Task):
         low = min(max(low, nearest), high)
         for _ in range(TRIES):
             if self.distance is None:
-                drawn = rng.integers(low, high + 1, 1 + self.rivals)
+                drawn = rng.integers(low, high + 1, 1 + self.distractors)
             else:
-                drawn = np.exp(rng.uniform(log(low), log(high + 1), 1 + self.rivals)).astype(np.int64)
+                drawn = np.exp(rng.uniform(log(low), log(high + 1), 1 + self.distractors)).astype(np.int64)
             apart = [min(max(one, low), high) for one in drawn.tolist()]
             query = behind if self.apart else int(rng.integers(max(apart), farthest + 1))
             copies = tuple(one - ahead if self.leads else query - one for one in apart)
-            yield _Group(query, copies, bool(rng.random() < self.opposite), apart[0])
+            yield _Group(query, copies, bool(rng.random() < self.reverse_strand_fraction), apart[0])
 
     def _planted(
         self, haystack: np.ndarray, groups: Sequence[_Group], letters: np.ndarray, rng: np.random.Generator
@@ -232,30 +244,30 @@ class Recall(Task):
         return bases
 
     def _keys(self, letters: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "copies key"]:
-        keys = np.tile(letters[rng.integers(len(letters), size=self.key)], (1 + self.rivals, 1))
-        for place in rng.choice(self.key, self.delta or 0, replace=False):
-            keys[:, place] = rng.permutation(4)[: 1 + self.rivals]
+        keys = np.tile(letters[rng.integers(len(letters), size=self.key)], (1 + self.distractors, 1))
+        for place in rng.choice(self.key, self.distractor_mismatches or 0, replace=False):
+            keys[:, place] = rng.permutation(4)[: 1 + self.distractors]
         return keys
 
     def _values(self, letters: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "copies value"]:
         for _ in range(TRIES):
-            values = letters[rng.integers(len(letters), size=(1 + self.rivals, self.value))]
+            values = letters[rng.integers(len(letters), size=(1 + self.distractors, self.value))]
             if _differ(values):
                 break
         return values
 
     def _asked(self, bases: UInt8[np.ndarray, "length"], groups: Sequence[_Group]) -> Example:
-        target = np.full(len(bases), IGNORE, np.int8)
-        hidden = np.full(len(bases), SHOWN, np.uint8)
+        target = np.full(len(bases), IGNORE_INDEX, np.int8)
+        hidden = np.full(len(bases), VISIBLE, np.uint8)
         queries = []
         ahead = int(self.form == "causal")  # what the next base is, is answered at the one before it
         for group in sorted(groups):
             start, stop = group.query + self.key, group.query + self.unit
             target[start - ahead : stop - ahead] = bases[start:stop]
-            hidden[start:stop] = MASKED
+            hidden[start:stop] = MASK
             needle, *rivals = (copy + (0 if group.opposite else self.key) for copy in group.copies)
             queries.append(Query(start, stop, needle, group.opposite, group.distance, tuple(rivals)))
-        return Example(bases, None, {"value": target}, (), hidden=None if ahead else hidden, queries=tuple(queries))
+        return Example(bases, None, {"value": target}, (), masking=None if ahead else hidden, queries=tuple(queries))
 
 
 def _split(example: Example, length: int, leads: bool) -> Example:
@@ -265,19 +277,21 @@ def _split(example: Example, length: int, leads: bool) -> Example:
         for one in example.queries
     )
     targets = {name: target[length:] for name, target in example.targets.items()}
-    hidden = None if example.hidden is None else example.hidden[length:]
+    hidden = None if example.masking is None else example.masking[length:]
     bases, before = example.bases[length:], example.bases[:length]
-    return example._replace(bases=bases, before=before, leads=leads, targets=targets, hidden=hidden, queries=queries)
+    return example._replace(
+        bases=bases, reference=before, sample_first=leads, targets=targets, masking=hidden, queries=queries
+    )
 
 
-def whole(example: Example) -> tuple[UInt8[np.ndarray, "context"], int]:
+def visible_context(example: Example) -> tuple[UInt8[np.ndarray, "context"], int]:
     """The context of an example without a separator, hidden bases as 255, and where its own bases begin in it."""
     shown = example.bases.copy()
-    if example.hidden is not None:
-        shown[example.hidden > 0] = 255
-    if example.before is None:
+    if example.masking is not None:
+        shown[example.masking > 0] = 255
+    if example.reference is None:
         return shown, 0
-    return np.concatenate([example.before, shown]), len(example.before)
+    return np.concatenate([example.reference, shown]), len(example.reference)
 
 
 def _free(group: _Group, taken: Sequence[int], unit: int) -> bool:

@@ -5,8 +5,8 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import UInt8
 
-from genoattn.data.example import KEPT, MASKED, REPLACED, SHOWN, Example, Framing
-from genoattn.data.targets import Output
+from genoattn.data.example import MASK, RANDOM, UNCHANGED, VISIBLE, ContextFormat, Example
+from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
 from genoattn.genome.simulate import Rates
@@ -16,7 +16,7 @@ _SHARES = (0.8, 0.1, 0.1)
 
 
 @final
-class Pretrain(Task):
+class LanguageModeling(Task):
     """Language modelling: no labels, no mutations; `rates` have no bearing on it.
 
     "bert" asks for a share of the bases, chosen singly; "span" for runs of them, of geometric length with the mean
@@ -24,34 +24,34 @@ class Pretrain(Task):
     hidden. A token that reads a hidden base is hidden, and asked for, as a whole.
     """
 
-    exam = "language"
-    elastic = True
+    evaluator = "language"
+    accepts_short_records = True
 
     def __init__(
-        self, objective: Literal["bert", "span", "causal"] = "bert", share: float = 0.15, span_mean: float = 6.0
+        self, objective: Literal["bert", "span", "causal"] = "bert", mask_fraction: float = 0.15, span_mean: float = 6.0
     ):
         if objective not in ("bert", "span", "causal"):
             raise UserError(f"task.objective must be 'bert', 'span' or 'causal', got {objective!r}")
-        if not 0 < share < 1:
-            raise UserError(f"task.share must be a share of the bases above 0 and below 1, got {share}")
+        if not 0 < mask_fraction < 1:
+            raise UserError(f"task.mask_fraction must be a share of the bases above 0 and below 1, got {mask_fraction}")
         if not span_mean >= 1:
             raise UserError(f"task.span_mean must be at least 1 base, got {span_mean}")
-        self.objective, self.share, self.span_mean = objective, share, span_mean
-        self.framing = Framing(asks="next" if objective == "causal" else "hidden")
-        self.outputs = {"token": Output(0, 1.0, level="token", mirror="own")}
+        self.objective, self.mask_fraction, self.span_mean = objective, mask_fraction, span_mean
+        self.context_format = ContextFormat(token_objective="next" if objective == "causal" else "hidden")
+        self.outputs = {"token": TargetSpec(0, 1.0, level="token", strand_symmetry="none")}
 
-    def span(self, length: int) -> int:
+    def reference_length(self, length: int) -> int:
         return length
 
     def example(
-        self, reference: UInt8[np.ndarray, "span"], length: int, rates: Rates, rng: np.random.Generator
+        self, reference: UInt8[np.ndarray, "reference_length"], length: int, rates: Rates, rng: np.random.Generator
     ) -> Example:
         bases = reference[:length]
         if self.objective == "causal":
             return Example(bases, None, {}, ())
         known = bases < 4
         hidden = self._singly(known, rng) if self.objective == "bert" else self._runs(known, rng)
-        return Example(bases, None, {}, (), hidden=hidden)
+        return Example(bases, None, {}, (), masking=hidden)
 
     def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
         if self.objective == "causal" and not causal:
@@ -64,24 +64,24 @@ class Pretrain(Task):
         return ""
 
     def _singly(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:
-        fate = rng.choice(np.array([MASKED, REPLACED, KEPT], np.uint8), len(known), p=_SHARES)
-        return np.where(known & (rng.random(len(known)) < self.share), fate, np.uint8(SHOWN))
+        fate = rng.choice(np.array([MASK, RANDOM, UNCHANGED], np.uint8), len(known), p=_SHARES)
+        return np.where(known & (rng.random(len(known)) < self.mask_fraction), fate, np.uint8(VISIBLE))
 
     def _runs(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:
-        hidden = np.full(len(known), SHOWN, np.uint8)
+        hidden = np.full(len(known), VISIBLE, np.uint8)
         places = np.flatnonzero(known)
-        left = round(self.share * len(places))
+        left = round(self.mask_fraction * len(places))
         while left > 0:
             start = int(rng.choice(places))
             stop = start + int(rng.geometric(1 / self.span_mean))
-            new = np.flatnonzero(known[start:stop] & (hidden[start:stop] == SHOWN))[:left] + start
-            hidden[new] = MASKED
+            new = np.flatnonzero(known[start:stop] & (hidden[start:stop] == VISIBLE))[:left] + start
+            hidden[new] = MASK
             left -= len(new)
         return hidden
 
 
-def behind_masks(example: Example) -> Example:
+def fully_masked(example: Example) -> Example:
     """The same example with every base that is asked for behind a mask, as an exam asks."""
-    if example.hidden is None:
+    if example.masking is None:
         return example
-    return example._replace(hidden=np.where(example.hidden == SHOWN, SHOWN, MASKED).astype(np.uint8))
+    return example._replace(masking=np.where(example.masking == VISIBLE, VISIBLE, MASK).astype(np.uint8))

@@ -5,18 +5,18 @@ from typing import final
 import numpy as np
 from jaxtyping import UInt8
 
-from genoattn.data.example import MASKED, SHOWN, Example, Framing
-from genoattn.data.targets import IGNORE, Output
-from genoattn.data.tasks.base import Comparison, inverted, truth
+from genoattn.data.example import MASK, VISIBLE, ContextFormat, Example
+from genoattn.data.targets import IGNORE_INDEX, TargetSpec
+from genoattn.data.tasks.base import MutationDetection, inversion_labels, mutation_labels
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import reverse_complement
-from genoattn.genome.mutations import Sample, cut
-from genoattn.genome.simulate import Rates, plant
-from genoattn.genome.structural_variants import Change, Structure, clear, rearrange
+from genoattn.genome.mutations import Sample, slice_sample
+from genoattn.genome.simulate import Rates, simulate
+from genoattn.genome.structural_variants import StructuralRates, StructuralVariant, apply_structural, drop_overlapping
 
 
 @final
-class Paired(Comparison):
+class Paired(MutationDetection):
     """To tell a mutated sample base its counterpart has to be found in the reference and looked up.
 
     The sample begins up to `shift` bases before or after the reference, and a share `reversed_share` of samples is of
@@ -48,82 +48,87 @@ class Paired(Comparison):
         unit: int = 6,
         units: int = 5,
         shift: int = 0,
-        reversed_share: float = 0.0,
-        restart: bool = True,
-        masked: float = 0.0,
-        restore_weight: float = 1.0,
+        reverse_strand_fraction: float = 0.0,
+        restart_positions: bool = True,
+        mask_fraction: float = 0.0,
+        masked_weight: float = 1.0,
     ):
         if shift < 0:
             raise UserError(f"task.shift must be 0 or more bases, got {shift}")
-        for name, share in (("reversed_share", reversed_share), ("masked", masked)):
+        for name, share in (("reverse_strand_fraction", reverse_strand_fraction), ("mask_fraction", mask_fraction)):
             if not 0 <= share <= 1:
                 raise UserError(f"task.{name} must be a share between 0 and 1, got {share}")
-        if restore_weight < 0:
-            raise UserError(f"task.restore_weight must be at least 0, got {restore_weight}")
+        if masked_weight < 0:
+            raise UserError(f"task.masked_weight must be at least 0, got {masked_weight}")
         self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication)
-        self.structure = Structure(inversion, tandem, repeat, structure_shortest, structure_longest, unit, units)
-        self.shift, self.reversed_share, self.masked = shift, reversed_share, masked
-        self.starts_together = shift == 0 and reversed_share == 0
-        self.segments, self.framing = 2, Framing(restart=restart)
-        self.outputs = {"substitution": Output(1, 1.0), "insertion": Output(1, 1.0)}
-        self.outputs["deletion"] = Output(1, 1.0, mirror="gap")
+        self.structure = StructuralRates(inversion, tandem, repeat, structure_shortest, structure_longest, unit, units)
+        self.shift, self.reverse_strand_fraction, self.mask_fraction = shift, reverse_strand_fraction, mask_fraction
+        self.same_start = shift == 0 and reverse_strand_fraction == 0
+        self.segment_count, self.context_format = 2, ContextFormat(restart_positions=restart_positions)
+        self.outputs = {"substitution": TargetSpec(1, 1.0), "insertion": TargetSpec(1, 1.0)}
+        self.outputs["deletion"] = TargetSpec(1, 1.0, strand_symmetry="between_bases")
         if inversion > 0:
-            self.outputs["inversion"] = Output(1, 1.0)
-        if masked > 0:
-            self.outputs["restore"] = Output(4, restore_weight, mirror="letter")
+            self.outputs["inversion"] = TargetSpec(1, 1.0)
+        if mask_fraction > 0:
+            self.outputs["restore"] = TargetSpec(4, masked_weight, strand_symmetry="complement")
 
-    def span(self, length: int) -> int:
+    def reference_length(self, length: int) -> int:
         return self._lead(length) + length + self.shift + length // 4 + 32
 
     def _lead(self, length: int) -> int:
         """Bases before the reference window: what a sample may reach over, deletions of the other strand included."""
-        return self.shift + (length // 4 + 32 if self.reversed_share else 0)
+        return self.shift + (length // 4 + 32 if self.reverse_strand_fraction else 0)
 
     def example(
-        self, reference: UInt8[np.ndarray, "span"], length: int, rates: Rates, rng: np.random.Generator
+        self, reference: UInt8[np.ndarray, "reference_length"], length: int, rates: Rates, rng: np.random.Generator
     ) -> Example:
         lead = self._lead(length)
         offset = int(rng.integers(-self.shift, self.shift + 1)) if self.shift else 0
-        reference, changes = self.structure.plant(reference, rng)
+        reference, changes = self.structure.simulate(reference, rng)
         before = reference[lead : lead + length]
-        if self.reversed_share and rng.random() < self.reversed_share:
+        if self.reverse_strand_fraction and rng.random() < self.reverse_strand_fraction:
             source = reverse_complement(reference[: lead + length + offset])
-            changes = [change.turned(len(source)) for change in reversed(changes)]
+            changes = [change.on_reverse_strand(len(source)) for change in reversed(changes)]
             sample = self._sample(source, changes, length, rates, rng)
-            example = self._asked(before, sample, length + offset - 1 - sample.origin)
+            example = self._asked(before, sample, length + offset - 1 - sample.reference_position)
         else:
             source = reference[lead + offset :]
-            sample = self._sample(source, [change.moved(-lead - offset) for change in changes], length, rates, rng)
-            example = self._asked(before, sample, sample.origin + offset)
-        return self._masked(example, rng) if self.masked else example
+            sample = self._sample(source, [change.shifted(-lead - offset) for change in changes], length, rates, rng)
+            example = self._asked(before, sample, sample.reference_position + offset)
+        return self._masked(example, rng) if self.mask_fraction else example
 
     def _sample(
-        self, source: np.ndarray, changes: list[Change], length: int, rates: Rates, rng: np.random.Generator
+        self, source: np.ndarray, changes: list[StructuralVariant], length: int, rates: Rates, rng: np.random.Generator
     ) -> Sample:
         """The first `length` bases of a sample of `source`."""
-        mutations = plant(source, rates, rng)
+        mutations = simulate(source, rates, rng)
         within = [change for change in changes if change.start > 0 and change.stop < len(source)]
-        return cut(rearrange(source, clear(mutations, within), within), 0, length)
+        return slice_sample(apply_structural(source, drop_overlapping(mutations, within), within), 0, length)
 
-    def lay(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
-        return self._asked(beside, sample, sample.origin - start)
+    def build_example(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
+        return self._asked(beside, sample, sample.reference_position - start)
 
     def _asked(self, before: np.ndarray, sample: Sample, places: np.ndarray) -> Example:
         """The example of a sample whose bases have their counterparts at `places` of the reference window."""
         held = (places >= 0) & (places < len(before))
         distance = np.where(held, len(before) + 1 + np.arange(len(places)) - places, -1)
-        targets = {name: np.where(held, target, IGNORE).astype(np.int8) for name, target in truth(sample).items()}
+        targets = {
+            name: np.where(held, target, IGNORE_INDEX).astype(np.int8)
+            for name, target in mutation_labels(sample).items()
+        }
         if "inversion" in self.outputs:
-            targets["inversion"] = np.where(held, inverted(sample), IGNORE).astype(np.int8)
+            targets["inversion"] = np.where(held, inversion_labels(sample), IGNORE_INDEX).astype(np.int8)
         if "restore" in self.outputs:
-            targets["restore"] = np.full(len(held), IGNORE, np.int8)
+            targets["restore"] = np.full(len(held), IGNORE_INDEX, np.int8)
         return Example(sample.bases, None, targets, sample.events, before, distance=distance)
 
     def _masked(self, example: Example, rng: np.random.Generator) -> Example:
         """Some bases hidden: nothing else is asked of them, and those as in the reference are to be restored."""
-        chosen = rng.random(len(example.bases)) < self.masked
-        targets = {name: np.where(chosen, IGNORE, target).astype(np.int8) for name, target in example.targets.items()}
+        chosen = rng.random(len(example.bases)) < self.mask_fraction
+        targets = {
+            name: np.where(chosen, IGNORE_INDEX, target).astype(np.int8) for name, target in example.targets.items()
+        }
         same = (example.targets["substitution"] == 0) & (example.targets["insertion"] == 0) & (example.bases < 4)
-        targets["restore"] = np.where(chosen & same, example.bases.astype(np.int8), IGNORE).astype(np.int8)
-        hidden = np.where(chosen, MASKED, SHOWN).astype(np.uint8)
-        return example._replace(targets=targets, hidden=hidden)
+        targets["restore"] = np.where(chosen & same, example.bases.astype(np.int8), IGNORE_INDEX).astype(np.int8)
+        hidden = np.where(chosen, MASK, VISIBLE).astype(np.uint8)
+        return example._replace(targets=targets, masking=hidden)

@@ -6,18 +6,18 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import UInt8
 
-from genoattn.data.example import Example, Framing
-from genoattn.data.targets import Output
+from genoattn.data.example import ContextFormat, Example
+from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import UNKNOWN
-from genoattn.genome.labelled_variants import Labelled
+from genoattn.genome.labelled_variants import LabelledVariant
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
 
 
 @final
-class VariantEffect(Task):
+class VariantClassification(Task):
     """Labels come from `file`: a VCF, whose INFO field `label` is read, or a table with a column of that name.
 
     `classes` names for each class the labels that make it; a variant with another label is left out. With `weights`
@@ -26,7 +26,7 @@ class VariantEffect(Task):
     decide. The verdict looks at the allele in both windows, and at the mean of both.
     """
 
-    exam = "classification"
+    evaluator = "classification"
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class VariantEffect(Task):
             raise UserError(f"task.weights must be 'none' or 'balanced', got {weights!r}")
         self.file, self.label, self.weights, self.split_bed = file, label, weights, split_bed
         self.classes = {str(name): [str(value) for value in values] for name, values in classes.items()}
-        self.segments, self.framing = 2, Framing(restart=True)
-        self.outputs = {"class": Output(len(classes), 1.0, level="window", mirror="whole")}
+        self.segment_count, self.context_format = 2, ContextFormat(restart_positions=True)
+        self.outputs = {"class": TargetSpec(len(classes), 1.0, level="window", strand_symmetry="invariant")}
 
-    def weigh(self, training: Sequence[Labelled]) -> None:
+    def set_class_weights(self, training: Sequence[LabelledVariant]) -> None:
         """Have each class count alike in the loss where that is asked for; raises UserError at one without variants."""
         counts = np.bincount([one.label for one in training], minlength=len(self.classes))
         for name, count in zip(self.classes, counts, strict=True):
@@ -60,20 +60,20 @@ class VariantEffect(Task):
             share = tuple((counts.sum() / (len(counts) * counts)).tolist())
             self.outputs = {"class": self.outputs["class"]._replace(balance=share)}
 
-    def span(self, length: int) -> int:
+    def reference_length(self, length: int) -> int:
         return length
 
     def example(
-        self, reference: UInt8[np.ndarray, "span"], length: int, rates: Rates, rng: np.random.Generator
+        self, reference: UInt8[np.ndarray, "reference_length"], length: int, rates: Rates, rng: np.random.Generator
     ) -> Example:
         raise ValueError("examples of this task are labelled variants, not windows; see `show`")
 
-    def show(self, genome: Genome, one: Labelled, length: int) -> Example:
+    def window_around(self, genome: Genome, one: LabelledVariant, length: int) -> Example:
         """The two windows of a variant, `length` bases of reference with its site in the middle, N beyond the ends."""
         start, stop, inserted = one.mutation
         begin = (start + stop) // 2 - length // 2
         low, high = max(begin, 0), min(begin + length, genome.lengths[one.record])
-        inside = genome.bases(one.record, low, high)
+        inside = genome.fetch(one.record, low, high)
         before = np.pad(inside, (low - begin, begin + length - high), constant_values=UNKNOWN)
         first, last = max(start - begin, 0), min(stop - begin, length)
         came = np.frombuffer(inserted, np.uint8)
@@ -81,4 +81,4 @@ class VariantEffect(Task):
         # a deletion shows at the base after it, an insertion in the reference at the base that it comes before
         sites = ((first, max(last, first + 1)), (first, max(first + len(came), first + 1)))
         target = {"class": np.array([one.label], np.int8)}
-        return Example(bases, None, target, (), before, sites=sites)
+        return Example(bases, None, target, (), before, allele_spans=sites)

@@ -11,7 +11,7 @@ from jaxtyping import Int8, Integer, UInt8
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
-from genoattn.data.tokenizers.base import Encoded, Tokenizer, check_bases, kind_of_ids
+from genoattn.data.tokenizers.base import Encoded, Tokenizer, check_bases, id_dtype
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import LETTERS, UNKNOWN, decode_bases, encode_bases
 
@@ -37,25 +37,25 @@ class BpeTokenizer(Tokenizer):
 
     def __init__(
         self,
-        vocabulary: int = 1024,
+        vocabulary_size: int = 1024,
         longest: int = 16,
         bases: int = 4_000_000,
         merges: Sequence[str] | None = None,
     ):
-        if vocabulary <= FIRST:
+        if vocabulary_size <= FIRST:
             raise UserError(
-                f"tokenizer.vocabulary must be at least {FIRST + 1} ids (15 letters, padding, a mask and a word), got"
-                f" {vocabulary}"
+                f"tokenizer.vocabulary_size must be at least {FIRST + 1} ids (15 letters, padding, a mask and a word),"
+                f" got {vocabulary_size}"
             )
         if not 2 <= longest <= 127:
             raise UserError(f"tokenizer.longest must lie within 2 and 127 bases, got {longest}")
         if bases < 2:
             raise UserError(f"tokenizer.bases must be at least 2 bases to learn from, got {bases}")
-        self.most, self.longest, self.bases = vocabulary, longest, bases
+        self.most, self.longest, self.bases = vocabulary_size, longest, bases
         self.trained = merges is not None
         self._adopt([] if merges is None else [str(merge) for merge in merges])
 
-    def train(self, stretches: Iterable[UInt8[np.ndarray, "_"]]) -> None:
+    def train(self, sequences: Iterable[UInt8[np.ndarray, "_"]]) -> None:
         """Learn words from the first `bases` bases of the stretches; the same stretches give the same words."""
         learner = tokenizers.Tokenizer(BPE())
         trainer = BpeTrainer(
@@ -65,33 +65,33 @@ class BpeTokenizer(Tokenizer):
             max_token_length=self.longest + 1,  # pairs are taken up while they are shorter than this
             show_progress=False,
         )
-        learner.train_from_iterator(self._texts(stretches), trainer)
+        learner.train_from_iterator(self._texts(sequences), trainer)
         self._adopt([" ".join(pair) for pair in json.loads(learner.to_str())["model"]["merges"]])
         self.trained = True
 
-    def encode(self, bases: UInt8[np.ndarray, "length"], phase: int = 0) -> Encoded:
+    def encode(self, bases: UInt8[np.ndarray, "length"], frame: int = 0) -> Encoded:
         """Words of the whole window (n log n of its length), after the first `phase` bases, which stand alone."""
         if not self.trained:
             raise ValueError("the tokenizer has not learned yet")
         check_bases(bases)
-        joined = self._joiner.encode(decode_bases(bases[phase:]), add_special_tokens=False).ids
-        ids = np.concatenate([bases[:phase], np.array(joined, np.int64)]).astype(self._kind)
+        joined = self._joiner.encode(decode_bases(bases[frame:]), add_special_tokens=False).ids
+        ids = np.concatenate([bases[:frame], np.array(joined, np.int64)]).astype(self._kind)
         ends = np.cumsum(self._sizes[ids])
         return Encoded(ids, ends - self._sizes[ids])
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> UInt8[np.ndarray, "length"]:
         """The codes of the bases of words, N for a mask; padding is dropped."""
-        if len(ids) and ids.max() >= self.vocabulary:
-            raise ValueError(f"token {int(ids.argmax())} has id {ids.max()}; expected 0..{self.vocabulary - 1}")
+        if len(ids) and ids.max() >= self.vocabulary_size:
+            raise ValueError(f"token {int(ids.argmax())} has id {ids.max()}; expected 0..{self.vocabulary_size - 1}")
         rows = self._codes[ids]
-        rows[ids == self.mask, 0] = UNKNOWN
+        rows[ids == self.mask_id, 0] = UNKNOWN
         return rows[rows >= 0].astype(np.uint8)
 
-    def spell(self) -> Int8[np.ndarray, "vocabulary span"]:
+    def token_bases(self) -> Int8[np.ndarray, "vocabulary span"]:
         return self._codes.copy()
 
     def describe(self) -> dict[str, object]:
-        settings = {"vocabulary": self.most, "longest": self.longest, "bases": self.bases}
+        settings = {"vocabulary_size": self.most, "longest": self.longest, "bases": self.bases}
         own = settings | {"merges": list(self.merges) if self.trained else None}
         return {"_target_": "genoattn.data.tokenizers.bpe.BpeTokenizer", **own}
 
@@ -110,13 +110,13 @@ class BpeTokenizer(Tokenizer):
         if longest > self.longest or ids > self.most:
             raise UserError(
                 f"tokenizer.merges make {ids} ids and words of up to {longest} bases, more than"
-                f" tokenizer.vocabulary={self.most} or tokenizer.longest={self.longest}"
+                f" tokenizer.vocabulary_size={self.most} or tokenizer.longest={self.longest}"
             )
         self.merges = tuple(merges)
-        self.vocabulary = ids
-        self.span = longest
-        self._kind = kind_of_ids(self.vocabulary)
-        self._codes = np.full((self.vocabulary, longest), -1, np.int8)
+        self.vocabulary_size = ids
+        self.max_token_length = longest
+        self._kind = id_dtype(self.vocabulary_size)
+        self._codes = np.full((self.vocabulary_size, longest), -1, np.int8)
         for word, number in words.items():
             self._codes[number, : len(word)] = encode_bases(word)
         self._sizes = np.maximum((self._codes >= 0).sum(1), 1)

@@ -5,7 +5,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Int8, Integer, UInt8, UInt16
 
-from genoattn.data.tokenizers.base import Encoded, Tokenizer, check_bases, kind_of_ids
+from genoattn.data.tokenizers.base import Encoded, Tokenizer, check_bases, id_dtype
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import LETTERS, UNKNOWN
 
@@ -33,31 +33,31 @@ class KmerTokenizer(Tokenizer):
         if not 1 <= k <= _LONGEST:
             raise UserError(f"tokenizer.k must lie within 1 and {_LONGEST} bases, got {k}")
         self.k, self.overlapping = k, overlapping
-        self.vocabulary = FIRST + 4**k
-        self.span, self.overlap, self.phases = (1, k - 1, 1) if overlapping else (k, 0, k)
-        self._kind = kind_of_ids(self.vocabulary)
+        self.vocabulary_size = FIRST + 4**k
+        self.max_token_length, self.overlap, self.frame_count = (1, k - 1, 1) if overlapping else (k, 0, k)
+        self._kind = id_dtype(self.vocabulary_size)
 
-    def encode(self, bases: UInt8[np.ndarray, "length"], phase: int = 0) -> Encoded:
+    def encode(self, bases: UInt8[np.ndarray, "length"], frame: int = 0) -> Encoded:
         """A token a base, whatever the phase, or a token a chunk, the first chunk beginning at base `phase`."""
         bases = np.ascontiguousarray(bases)
         clear = check_bases(bases) < 4
         if self.overlapping or self.k == 1:
             return self._at_every_base(bases, clear)
-        return self._in_chunks(bases, phase, clear)
+        return self._in_chunks(bases, frame, clear)
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> UInt8[np.ndarray, "length"]:
         """The codes of the bases that tokens own: of an overlapping k-mer the first, of any other all k."""
-        if len(ids) and ids.max() >= self.vocabulary:
-            raise ValueError(f"token {int(ids.argmax())} has id {ids.max()}; expected 0..{self.vocabulary - 1}")
-        rows = self.spell()[ids]
-        rows[ids == self.mask, 0] = UNKNOWN
+        if len(ids) and ids.max() >= self.vocabulary_size:
+            raise ValueError(f"token {int(ids.argmax())} has id {ids.max()}; expected 0..{self.vocabulary_size - 1}")
+        rows = self.token_bases()[ids]
+        rows[ids == self.mask_id, 0] = UNKNOWN
         return rows[rows >= 0].astype(np.uint8)
 
-    def spell(self) -> Int8[np.ndarray, "vocabulary span"]:
-        codes = np.full((self.vocabulary, self.span), -1, np.int8)
+    def token_bases(self) -> Int8[np.ndarray, "vocabulary span"]:
+        codes = np.full((self.vocabulary_size, self.max_token_length), -1, np.int8)
         codes[: len(LETTERS), 0] = np.arange(len(LETTERS))
         numbers = np.arange(4**self.k)[:, None]
-        codes[FIRST:] = numbers >> 2 * (self.k - 1 - np.arange(self.span)) & 3
+        codes[FIRST:] = numbers >> 2 * (self.k - 1 - np.arange(self.max_token_length)) & 3
         return codes
 
     def describe(self) -> dict[str, object]:
@@ -127,7 +127,7 @@ def _spell_chunks(encoded: Encoded, chunks: UInt8[np.ndarray, "chunks k"]) -> En
     first = places[unclear]
     for offset, letters in enumerate(chunks[unclear].T):
         ids[first + offset] = letters
-        starts[first + offset] = encoded.starts[unclear] + offset
+        starts[first + offset] = encoded.token_starts[unclear] + offset
     return Encoded(ids, starts)
 
 

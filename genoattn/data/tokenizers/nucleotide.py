@@ -13,16 +13,16 @@ _ILLEGAL = 255
 
 
 @final
-class BaseTokenizer(Tokenizer):
+class NucleotideTokenizer(Tokenizer):
     """Ids 0..14 are the codes of the bases, 15 is padding, 16 a mask.
 
     `unknown` says what becomes of letters that stand for several bases: "keep" gives each its own id, "merge" makes N
     of them all.
     """
 
-    vocabulary = len(LETTERS) + 2
-    complement: UInt8[np.ndarray, "vocabulary"] = np.append(
-        COMPLEMENT, np.array([Tokenizer.pad, Tokenizer.mask], np.uint8)
+    vocabulary_size = len(LETTERS) + 2
+    complement: UInt8[np.ndarray, "vocabulary_size"] = np.append(
+        COMPLEMENT, np.array([Tokenizer.pad_id, Tokenizer.mask_id], np.uint8)
     )
 
     def __init__(self, unknown: str = "keep"):
@@ -34,7 +34,7 @@ class BaseTokenizer(Tokenizer):
         self._ids = _table(ids)
         self._codes = _table(np.append(codes, np.array([_ILLEGAL, UNKNOWN], np.uint8)))
 
-    def encode(self, bases: UInt8[np.ndarray, "length"], phase: int = 0) -> Encoded:
+    def encode(self, bases: UInt8[np.ndarray, "length"], frame: int = 0) -> Encoded:
         """A token for each base of codes 0..14; token i starts at base i, in every phase."""
         ids = _look_up(bases, self._ids)
         if len(ids) and ids.max() == _ILLEGAL:
@@ -44,20 +44,20 @@ class BaseTokenizer(Tokenizer):
 
     def decode(self, ids: UInt8[np.ndarray, "tokens"]) -> UInt8[np.ndarray, "length"]:
         """The codes of the bases that tokens stand for, N for a mask; padding is dropped."""
-        if len(ids) and ids.max() >= self.vocabulary:
-            raise ValueError(f"token {int(ids.argmax())} has id {ids.max()}; expected 0..{self.vocabulary - 1}")
-        return _look_up(ids[ids != self.pad], self._codes)
+        if len(ids) and ids.max() >= self.vocabulary_size:
+            raise ValueError(f"token {int(ids.argmax())} has id {ids.max()}; expected 0..{self.vocabulary_size - 1}")
+        return _look_up(ids[ids != self.pad_id], self._codes)
 
     def reverse_complement(self, ids: UInt8[np.ndarray, "tokens"]) -> UInt8[np.ndarray, "tokens"]:
         """The other strand, read 5' to 3'; padding and masks come to the other end unchanged."""
         return self.complement[ids[::-1]]
 
-    def spell(self) -> Int8[np.ndarray, "vocabulary span"]:
-        codes = np.arange(self.vocabulary, dtype=np.int8)
+    def token_bases(self) -> Int8[np.ndarray, "vocabulary span"]:
+        codes = np.arange(self.vocabulary_size, dtype=np.int8)
         return np.where(codes < len(LETTERS), codes, -1)[:, None].astype(np.int8)
 
     def describe(self) -> dict[str, object]:
-        return {"_target_": "genoattn.data.tokenizers.nucleotide.BaseTokenizer", "unknown": self.unknown}
+        return {"_target_": "genoattn.data.tokenizers.nucleotide.NucleotideTokenizer", "unknown": self.unknown}
 
 
 def _table(values: UInt8[np.ndarray, "codes"]) -> bytes:

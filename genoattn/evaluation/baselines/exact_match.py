@@ -6,17 +6,17 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genoattn.data.example import Example, Query
-from genoattn.data.tasks.associative_recall import Recall, whole
+from genoattn.data.tasks.associative_recall import AssociativeRecall, visible_context
 from genoattn.genome.alphabet import reverse_complement
 
 
-def look_up(example: Example, query: Query, task: Recall) -> UInt8[np.ndarray, "value"]:
+def exact_match(example: Example, query: Query, task: AssociativeRecall) -> UInt8[np.ndarray, "value"]:
     """The value beside another occurrence of the query's key, on either strand; A where there is none.
 
     Of the key it takes as many bases next to the value as are met once more, all of them first. It reads what is shown
     alone: no base that is hidden, and in the causal form none from the value on.
     """
-    shown, begin = whole(example)
+    shown, begin = visible_context(example)
     size, own = query.stop - query.start, begin + query.start
     seen = shown[:own] if task.form == "causal" else shown
     text = seen.tobytes()

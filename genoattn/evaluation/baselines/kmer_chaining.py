@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from genoattn.genome.alphabet import COMPLEMENT, reverse_complement
-from genoattn.genome.mutations import Mutation, apply
+from genoattn.genome.mutations import Mutation, apply_mutations
 
 MISMATCH = -4
 """What a mismatch weighs against a match of 1 beyond the outermost anchors, as in the aligner."""
 
 
-class Found(NamedTuple):
+class KmerCalls(NamedTuple):
     """Which sample bases are called substituted or inserted, before which bases are gone, and which are inverted."""
 
     substituted: Bool[np.ndarray, "sample"]
@@ -32,7 +32,7 @@ class Anchor(NamedTuple):
 
 
 @final
-class LookupCaller:
+class KmerCaller:
     """Seed and chain as genome aligners do it, without the alignment: unique k-mers anchor the sample.
 
     A k-mer is an anchor where it occurs once in both strands of the reference; k is three more than the log4 of their
@@ -43,12 +43,12 @@ class LookupCaller:
     anchors of the other strand lie between two of one diagonal, a stretch that explains them is inverted.
     """
 
-    def __call__(self, reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"]) -> Found:
+    def __call__(self, reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"]) -> KmerCalls:
         """Calls for a sample of either strand that overlaps the reference anywhere; none where it finds no anchor."""
-        calls = Found(*(np.zeros(len(sample), np.bool_) for _ in range(4)))
+        calls = KmerCalls(*(np.zeros(len(sample), np.bool_) for _ in range(4)))
         k = 3 + ceil(log(max(4, 2 * len(reference)), 4))
         other = reverse_complement(reference)
-        places = anchored(reference, other, sample, k)
+        places = find_anchors(reference, other, sample, k)
         if (places[1] >= 0).sum() > (places[0] >= 0).sum():
             reference, other, places = other, reference, places[::-1]
         chained = chain(_runs(places[0], k))
@@ -56,8 +56,8 @@ class LookupCaller:
             return calls
         begin, end, mutations = _read(reference, sample, chained)
         first, last = begin + chained[0].diagonal, end + chained[-1].diagonal
-        found = apply(reference[first:last], [_moved(one, -first) for one in mutations])
-        for mask, told in zip(calls[:3], (found.substituted, found.inserted, found.missing), strict=True):
+        found = apply_mutations(reference[first:last], [_moved(one, -first) for one in mutations])
+        for mask, told in zip(calls[:3], (found.substituted, found.inserted, found.deleted_before), strict=True):
             mask[begin:end] = told
         turned = _runs(places[1], k)
         for left, right in pairwise(chained):
@@ -67,7 +67,7 @@ class LookupCaller:
         return calls
 
 
-def anchored(
+def find_anchors(
     reference: UInt8[np.ndarray, "reference"],
     other: UInt8[np.ndarray, "reference"],
     sample: UInt8[np.ndarray, "sample"],

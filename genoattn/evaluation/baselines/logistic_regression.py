@@ -6,17 +6,17 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 
 from genoattn.data.example import Example
-from genoattn.genome.labelled_variants import Labelled
+from genoattn.genome.labelled_variants import LabelledVariant
 
 AROUND = 3
 """Bases to each side of a site that the regression sees."""
 
 
-def facts(one: Labelled, example: Example) -> Float[np.ndarray, "facts"]:
+def features(one: LabelledVariant, example: Example) -> Float[np.ndarray, "features"]:
     """What is known of a variant without a model: kind, size, transition or not, GC, alleles and the bases around."""
-    assert example.before is not None and example.sites is not None
+    assert example.reference is not None and example.allele_spans is not None
     start, stop, inserted = one.mutation
-    before, (first, last) = example.before, example.sites[0]
+    before, (first, last) = example.reference, example.allele_spans[0]
     gone, came = before[first:last], np.frombuffer(inserted, np.uint8)
     snv = one.mutation.kind == "snv"
     transition = snv and int(gone[0]) ^ int(came[0]) == 2
@@ -29,7 +29,7 @@ def facts(one: Labelled, example: Example) -> Float[np.ndarray, "facts"]:
     return np.concatenate([np.array(plain, np.float64), *(np.eye(5)[min(int(base), 4)] for base in (*near, *alleles))])
 
 
-def regress(
+def logistic_regression(
     taught: Float[np.ndarray, "taught facts"],
     labels: Int[np.ndarray, "taught"],
     tested: Float[np.ndarray, "tested facts"],

@@ -30,7 +30,7 @@ class Choice(NamedTuple):
 
 
 @final
-class Markov:
+class MarkovModel:
     """Counts of each base in its context, for every order k up to `order`, on the strand that is given.
 
     The context is the k bases before it or, with `flanks`, the k before and the k after it. Codes are kept sorted with

@@ -7,7 +7,7 @@ from Bio.Align import PairwiseAligner
 from jaxtyping import Bool, UInt8
 
 from genoattn.genome.alphabet import decode_bases
-from genoattn.genome.mutations import Mutation, apply
+from genoattn.genome.mutations import Mutation, apply_mutations
 
 
 class Calls(NamedTuple):
@@ -39,8 +39,10 @@ class AlignmentCaller:
             return Calls(nothing, nothing, nothing)
         best = self._aligner.align(decode_bases(reference), decode_bases(sample))[0]
         coordinates = np.asarray(best.coordinates)
-        called = apply(reference[: int(coordinates[0, -1])], self._mutations(coordinates, sample, reference))
-        return Calls(called.substituted[: len(sample)], called.inserted[: len(sample)], called.missing[: len(sample)])
+        called = apply_mutations(reference[: int(coordinates[0, -1])], self._mutations(coordinates, sample, reference))
+        return Calls(
+            called.substituted[: len(sample)], called.inserted[: len(sample)], called.deleted_before[: len(sample)]
+        )
 
     def _mutations(self, coordinates: np.ndarray, sample: np.ndarray, reference: np.ndarray) -> list[Mutation]:
         mutations: list[Mutation] = []

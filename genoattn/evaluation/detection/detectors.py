@@ -14,19 +14,19 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 
 from genoattn.data.example import Example
 from genoattn.data.targets import COLUMNS
-from genoattn.evaluation.baselines.kmer_chaining import LookupCaller
+from genoattn.evaluation.baselines.kmer_chaining import KmerCaller
 from genoattn.evaluation.baselines.pairwise_alignment import AlignmentCaller
-from genoattn.evaluation.detection.by_distance import InRange, by_distance
-from genoattn.evaluation.detection.candidates import SIMPLE, gather
-from genoattn.evaluation.detection.metrics import Quality
-from genoattn.evaluation.detection.testsets import Trial, drawn, measure, thresholds
+from genoattn.evaluation.detection.by_distance import DistanceBin, metrics_by_distance
+from genoattn.evaluation.detection.candidates import HEADLINE_KINDS, collect_scored_calls
+from genoattn.evaluation.detection.metrics import DetectionMetrics
+from genoattn.evaluation.detection.testsets import TestSet, measure, replicates, thresholds
 from genoattn.models.cost import peak_bytes
-from genoattn.models.predictor import Parts
+from genoattn.models.predictor import Predictor
 
 _Item = TypeVar("_Item")
 
 
-CALLS: dict[str, float] = dict.fromkeys(COLUMNS, 0.5)
+CALL_THRESHOLDS: dict[str, float] = dict.fromkeys(COLUMNS, 0.5)
 """Thresholds for a detector that scores 0 and 1."""
 
 
@@ -35,7 +35,7 @@ CALLERS = ("aligner", "lookup")
 
 
 @dataclass(frozen=True)
-class Curve:
+class PrecisionRecall:
     """Precision against recall as the threshold falls."""
 
     precision: Float[np.ndarray, "points"]
@@ -43,30 +43,30 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Result:
+class DetectionResult:
     """What one detector did in one trial, by kind of mutation."""
 
     detector: str
-    trial: str
+    test_set: str
     bases: int
-    kinds: dict[str, Quality]
-    curves: dict[str, Curve]
-    draws: dict[str, Float[np.ndarray, "draws"]] = field(default_factory=dict)
+    kinds: dict[str, DetectionMetrics]
+    curves: dict[str, PrecisionRecall]
+    replicates: dict[str, Float[np.ndarray, "replicates"]] = field(default_factory=dict)
     """By kind, AUPRC in resamples of the genome; empty where windows were not drawn from it."""
-    ranges: Sequence[InRange] = ()
+    by_distance: Sequence[DistanceBin] = ()
     """The same by distance to the counterpart, where that lies in the context."""
 
 
 @final
-class ModelScorer:
+class ModelDetector:
     """A model as a detector: probabilities for every base of each example, in evaluation mode.
 
     `strands` averages over both strands, `phases` over every frame in which the tokenizer can read the bases.
     """
 
-    def __init__(self, name: str, parts: Parts, strands: bool = False, phases: bool = False):
+    def __init__(self, name: str, parts: Predictor, strands: bool = False, phases: bool = False):
         self.name, self.parts, self.strands = name, parts, strands
-        self.phases = parts.tokenizer.phases if phases else 1
+        self.phases = parts.tokenizer.frame_count if phases else 1
         self.taken: dict[str, float] = {}
         """What scoring took so far: seconds, seconds of all its threads, bases, the process's memory at the peak."""
 
@@ -75,7 +75,7 @@ class ModelScorer:
         total: list[np.ndarray] = []
         outputs = [output for output in COLUMNS if output in self.parts.task.outputs]
         for phase in range(self.phases):
-            made = self.parts.by_base(examples, outputs, self.strands, phase)
+            made = self.parts.probabilities_per_base(examples, outputs, self.strands, phase)
             scored = list(_tracked(made, f"  {self.name} scores", len(examples)))
             total = [sum_ + one for sum_, one in zip(total, scored, strict=True)] if total else scored
         now = time.perf_counter(), time.process_time(), sum(len(example.bases) for example in examples)
@@ -92,7 +92,7 @@ class ModelScorer:
 
 
 @final
-class AlignerScorer:
+class AlignerDetector:
     """The classical aligner as a detector: 1 where it calls a mutation, 0 elsewhere."""
 
     name = "aligner"
@@ -103,7 +103,9 @@ class AlignerScorer:
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
         scored = []
         for example in _tracked(examples, "  the aligner aligns", len(examples)):
-            reference = example.before if example.beside is None else example.beside[self.reach :]
+            reference = (
+                example.reference if example.reference_window is None else example.reference_window[self.reach :]
+            )
             assert reference is not None
             calls = self.caller(reference, example.bases)
             scored.append(np.stack(calls, 1).astype(np.float64))
@@ -111,19 +113,19 @@ class AlignerScorer:
 
 
 @final
-class LookupScorer:
+class KmerDetector:
     """k-mer look-up as a detector where the reference stands before the sample: 1 where it calls a mutation."""
 
     name = "lookup"
 
     def __init__(self) -> None:
-        self.caller = LookupCaller()
+        self.caller = KmerCaller()
 
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
         scored = []
         for example in _tracked(examples, "  k-mers are looked up", len(examples)):
-            assert example.before is not None
-            scored.append(np.stack(self.caller(example.before, example.bases), 1).astype(np.float64))
+            assert example.reference is not None
+            scored.append(np.stack(self.caller(example.reference, example.bases), 1).astype(np.float64))
         return scored
 
 
@@ -133,45 +135,47 @@ def _tracked(items: Iterable[_Item], doing: str, total: int) -> Iterable[_Item]:
     return track(items, doing, total, console=console, transient=True, disable=not console.is_terminal)
 
 
-Detector: TypeAlias = ModelScorer | AlignerScorer | LookupScorer
+Detector: TypeAlias = ModelDetector | AlignerDetector | KmerDetector
 
 
-def brief(trials: Sequence[Trial]) -> list[Trial]:
+def without_supersets(trials: Sequence[TestSet]) -> list[TestSet]:
     """Trials without the whole of which a part is among them: enough for what only stands beside the main detector."""
     least = {id(trial.events): trial for trial in sorted(trials, key=lambda trial: -int(trial.tested.sum()))}
     return [trial for trial in trials if least[id(trial.events)] is trial]
 
 
-def put_to(trials: Sequence[Trial], scorer: Detector, cut_offs: Mapping[str, float], resamples: int) -> list[Result]:
+def evaluate_detector(
+    test_sets: Sequence[TestSet], scorer: Detector, thresholds: Mapping[str, float], resamples: int
+) -> list[DetectionResult]:
     """One detector in every trial. A part of a trial seen just before takes its scores from the whole."""
-    results: list[Result] = []
+    results: list[DetectionResult] = []
     whole: tuple[Sequence, np.ndarray] | None = None
-    for trial in trials:
+    for trial in test_sets:
         if whole is None or whole[0] is not trial.events:
             whole = trial.events, trial.scores(scorer)
         scores = whole[1]
-        kinds = measure(trial, scores, cut_offs, resamples)
-        curves = {kind: _curve(trial, scores, kind) for kind in SIMPLE if kind in kinds}
-        draws = drawn(trial, scores, resamples) if trial.blocks else {}
-        ranges = by_distance(trial, scores, cut_offs, resamples)
-        results.append(Result(scorer.name, trial.name, int(trial.tested.sum()), kinds, curves, draws, ranges))
+        kinds = measure(trial, scores, thresholds, resamples)
+        curves = {kind: _curve(trial, scores, kind) for kind in HEADLINE_KINDS if kind in kinds}
+        draws = replicates(trial, scores, resamples) if trial.blocks else {}
+        ranges = metrics_by_distance(trial, scores, thresholds, resamples)
+        results.append(DetectionResult(scorer.name, trial.name, int(trial.tested.sum()), kinds, curves, draws, ranges))
     return results
 
 
-def choose_thresholds(trial: Trial, scorer: Detector) -> dict[str, float]:
+def choose_thresholds(trial: TestSet, scorer: Detector) -> dict[str, float]:
     """The score of best F1 for each output on a validation trial."""
     return thresholds(trial, trial.scores(scorer))
 
 
-def mean_quality(result: Result, figure: Callable[[Quality], float]) -> float:
+def mean_quality(result: DetectionResult, figure: Callable[[DetectionMetrics], float]) -> float:
     """The mean of a figure over SNVs, insertions and deletions (those that the trial holds)."""
-    return float(np.mean([figure(result.kinds[kind]) for kind in SIMPLE if kind in result.kinds] or [np.nan]))
+    return float(np.mean([figure(result.kinds[kind]) for kind in HEADLINE_KINDS if kind in result.kinds] or [np.nan]))
 
 
-def _curve(trial: Trial, scores: np.ndarray, kind: str) -> Curve:
-    scored = gather(scores, trial.events, trial.windows, trial.tested)[kind]
+def _curve(trial: TestSet, scores: np.ndarray, kind: str) -> PrecisionRecall:
+    scored = collect_scored_calls(scores, trial.events, trial.windows, trial.tested)[kind]
     kept = scored.scores >= scored.scores[scored.truth].min()  # below the lowest event recall is 1 already
     precision, recall, _ = binary_precision_recall_curve(
         torch.from_numpy(scored.scores[kept]), torch.from_numpy(scored.truth[kept]).long()
     )
-    return Curve(precision.numpy(), recall.numpy())
+    return PrecisionRecall(precision.numpy(), recall.numpy())

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from genoattn.evaluation.bootstrap import Scored, _draws, _middle, resampled_average_precision
+from genoattn.evaluation.bootstrap import ScoredCalls, _draws, _middle, resampled_average_precision
 
 
-class Quality(NamedTuple):
+class DetectionMetrics(NamedTuple):
     """How well one kind is found. Rates are events a base; an interval is the middle 95 % over resampled windows."""
 
     events: int
@@ -27,7 +27,7 @@ class Quality(NamedTuple):
     base_auprc: float
 
 
-def best_threshold(scored: Scored) -> float:
+def best_threshold(scored: ScoredCalls) -> float:
     """The score from which on calling an event gives the highest F1."""
     order = np.argsort(-scored.scores, kind="stable")
     scores, hits = scored.scores[order], np.cumsum(scored.truth[order])
@@ -36,7 +36,9 @@ def best_threshold(scored: Scored) -> float:
     return float(scores[f1.argmax()])
 
 
-def quality(scored: Scored, threshold: float, base_auprc: float, bases: int, resamples: int, seed: int) -> Quality:
+def detection_metrics(
+    scored: ScoredCalls, threshold: float, base_auprc: float, bases: int, resamples: int, seed: int
+) -> DetectionMetrics:
     """Every figure of one kind; `resamples` bootstrap draws of the windows give the intervals."""
     scored = scored._replace(windows=np.unique(scored.windows, return_inverse=True)[1])  # those that hold candidates
     scores, truth = torch.from_numpy(scored.scores), torch.from_numpy(scored.truth)
@@ -47,7 +49,7 @@ def quality(scored: Scored, threshold: float, base_auprc: float, bases: int, res
     held = drawn[:, 0] + drawn[:, 2] > 0  # a resample without any event says nothing, for AUPRC too
     f1_low, f1_high = _middle(np.where(held, _at_threshold(drawn)[:, 2], np.nan))
     auprc_low, auprc_high = _middle(resampled_average_precision(scored, draws))
-    return Quality(
+    return DetectionMetrics(
         events=int(truth.sum()),
         rate=int(truth.sum()) / bases,
         auprc=average_precision(scored.scores, scored.truth),
@@ -63,7 +65,7 @@ def quality(scored: Scored, threshold: float, base_auprc: float, bases: int, res
     )
 
 
-def f1_score(scored: Scored, threshold: float) -> float:
+def f1_score(scored: ScoredCalls, threshold: float) -> float:
     """F1 of calling what scores `threshold` or more; 0 where nothing was called or there is nothing to find."""
     return float(_at_threshold(_counts(scored, threshold).sum(0)[None])[0, 2])
 
@@ -84,7 +86,7 @@ def average_precision(scores: Float[np.ndarray, "candidates"], truth: Bool[np.nd
     return float(binary_average_precision(torch.from_numpy(scores[kept]), torch.from_numpy(truth[kept]).long()))
 
 
-def _counts(scored: Scored, threshold: float) -> Int[np.ndarray, "windows 3"]:
+def _counts(scored: ScoredCalls, threshold: float) -> Int[np.ndarray, "windows 3"]:
     """True positives, false positives and false negatives of each window."""
     called = scored.scores >= threshold
     cells = (called & scored.truth, called & ~scored.truth, ~called & scored.truth)

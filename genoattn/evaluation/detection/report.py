@@ -8,30 +8,30 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from genoattn.evaluation.base import Evidence, Stratum
-from genoattn.evaluation.detection.by_distance import InRange
-from genoattn.evaluation.detection.candidates import SIMPLE
-from genoattn.evaluation.detection.detectors import CALLERS, Result, mean_quality
-from genoattn.evaluation.detection.metrics import Quality
-from genoattn.evaluation.report import Sheet
+from genoattn.evaluation.base import Replicates, Subgroup
+from genoattn.evaluation.detection.by_distance import DistanceBin
+from genoattn.evaluation.detection.candidates import HEADLINE_KINDS
+from genoattn.evaluation.detection.detectors import CALLERS, DetectionResult, mean_quality
+from genoattn.evaluation.detection.metrics import DetectionMetrics
+from genoattn.evaluation.report import Table
 from genoattn.files import save_figure
 
 COLUMNS = ("trial", "kind", "events", "per kb", "AUPRC [95 %]", "AUROC", "precision", "recall", "F1 [95 %]", "per base")
 
 
-def sheet_of(results: Sequence[Result], main: str) -> Sheet:
+def detection_table(results: Sequence[DetectionResult], main: str) -> Table:
     """The main detector's figures in full, the others' beside: AUPRC where they score, F1 where they only call."""
-    numbers = [[one.detector, one.trial, kind, *found] for one in results for kind, found in one.kinds.items()]
-    plain = (["detector", "trial", "kind", *Quality._fields], numbers)
+    numbers = [[one.detector, one.test_set, kind, *found] for one in results for kind, found in one.kinds.items()]
+    plain = (["detector", "trial", "kind", *DetectionMetrics._fields], numbers)
     title = f"Mutations found by attention={main}"
-    return Sheet(title, _columns(results, main), _rows(results, main), texts=2, numbers=plain)
+    return Table(title, _columns(results, main), _rows(results, main), texts=2, numbers=plain)
 
 
-def distance_sheets(results: Sequence[Result], main: str) -> list[Sheet]:
+def distance_tables(results: Sequence[DetectionResult], main: str) -> list[Table]:
     """AUPRC on the planted test set by how far back the counterpart lies; no table where that is one range alone."""
-    rivals = [result for result in _planted(results) if result.detector != main and result.ranges]
-    beside = {(result.detector, *row[:3]): row for result in rivals for row in result.ranges}
-    rows = [row for result in _planted(results) if result.detector == main for row in result.ranges]
+    rivals = [result for result in _planted(results) if result.detector != main and result.by_distance]
+    beside = {(result.detector, *row[:3]): row for result in rivals for row in result.by_distance}
+    rows = [row for result in _planted(results) if result.detector == main for row in result.by_distance]
     if len({row.low for row in rows}) < 2:
         return []
     columns = ["distance", "kind", "events", "AUPRC [95 %]"]
@@ -41,40 +41,40 @@ def distance_sheets(results: Sequence[Result], main: str) -> list[Sheet]:
         + [_cell(beside.get((result.detector, *row[:3])), result.detector) for result in rivals]
         for row in rows
     ]
-    numbers = [[result.detector, *row[:-1]] for result in _planted(results) for row in result.ranges]
-    plain = (["detector", *InRange._fields[:-1]], numbers)
+    numbers = [[result.detector, *row[:-1]] for result in _planted(results) for row in result.by_distance]
+    plain = (["detector", *DistanceBin._fields[:-1]], numbers)
     title = f"By distance to the counterpart in the context (bases), attention={main}"
-    return [Sheet(title, columns, cells, texts=2, numbers=plain)]
+    return [Table(title, columns, cells, texts=2, numbers=plain)]
 
 
-def _columns(results: Sequence[Result], main: str) -> list[str]:
+def _columns(results: Sequence[DetectionResult], main: str) -> list[str]:
     return [*COLUMNS, *(f"{rival}\n{_figure_name(rival)}" for rival in _rivals(results, main))]
 
 
-def _rows(results: Sequence[Result], main: str) -> list[list[str]]:
-    beside = {(result.detector, result.trial): result.kinds for result in results}
+def _rows(results: Sequence[DetectionResult], main: str) -> list[list[str]]:
+    beside = {(result.detector, result.test_set): result.kinds for result in results}
     return [
-        [result.trial, kind, *_figures(found)]
-        + [_cell(beside.get((rival, result.trial), {}).get(kind), rival) for rival in _rivals(results, main)]
+        [result.test_set, kind, *_figures(found)]
+        + [_cell(beside.get((rival, result.test_set), {}).get(kind), rival) for rival in _rivals(results, main)]
         for result in results
         if result.detector == main
         for kind, found in result.kinds.items()
     ]
 
 
-def _rivals(results: Sequence[Result], main: str) -> list[str]:
+def _rivals(results: Sequence[DetectionResult], main: str) -> list[str]:
     return list(dict.fromkeys(result.detector for result in results if result.detector != main))
 
 
-def flat(results: Sequence[Result], main: str) -> dict[str, int | float]:
+def flatten(results: Sequence[DetectionResult], main: str) -> dict[str, int | float]:
     """Flat keys for metrics.json: test/… for the planted test set, another trial's name, a rival's name before it."""
     figures: dict[str, int | float] = {}
     for result in results:
-        trial = "test" if result.trial == "planted" else result.trial.replace(", held out", "_held_out")
+        trial = "test" if result.test_set == "planted" else result.test_set.replace(", held out", "_held_out")
         prefix = trial if result.detector == main else f"{_rival(result.detector)}/{trial}"
         for kind, found in result.kinds.items():
             figures |= {f"{prefix}/{kind.replace(' ', '_')}/{name}": value for name, value in found._asdict().items()}
-        for row in result.ranges:
+        for row in result.by_distance:
             part = "/".join(filter(None, [prefix, f"distance_{row.low}_{row.high}", row.kind.replace(" ", "_")]))
             figures |= {f"{part}/events": row.events, f"{part}/auprc": row.auprc, f"{part}/f1": row.f1}
         figures[f"{prefix}/auprc"] = mean_quality(result, lambda found: found.auprc)
@@ -82,41 +82,47 @@ def flat(results: Sequence[Result], main: str) -> dict[str, int | float]:
     return figures
 
 
-def evidence_of(results: Sequence[Result], main: str) -> Evidence:
+def replicates_of(results: Sequence[DetectionResult], main: str) -> Replicates:
     """AUPRC in resamples of the genome, for every detector put to the planted test set, under the keys of `flat`.
 
     The strata, kinds and ranges of distance, are the main detector's.
     """
     draws: dict[str, Sequence[float]] = {}
     for result in results:
-        if not result.draws:
+        if not result.replicates:
             continue
         prefix = "test" if result.detector == main else f"{_rival(result.detector)}/test"
-        draws |= {f"{prefix}/{kind.replace(' ', '_')}/auprc": values.tolist() for kind, values in result.draws.items()}
-        simple = [result.draws[kind] for kind in SIMPLE if kind in result.draws]
+        draws |= {
+            f"{prefix}/{kind.replace(' ', '_')}/auprc": values.tolist() for kind, values in result.replicates.items()
+        }
+        simple = [result.replicates[kind] for kind in HEADLINE_KINDS if kind in result.replicates]
         draws[f"{prefix}/auprc"] = np.mean(simple, axis=0).tolist() if simple else []
     strata = [one for result in _planted(results) if result.detector == main for one in _strata(result)]
-    return Evidence("test/auprc", draws, strata)
+    return Replicates("test/auprc", draws, strata)
 
 
-def _strata(result: Result) -> list[Stratum]:
+def _strata(result: DetectionResult) -> list[Subgroup]:
     kinds = [
-        Stratum("kind", kind, kind, None, None, found.events, found.auprc, tuple(result.draws[kind].tolist()))
+        Subgroup("kind", kind, kind, None, None, found.events, found.auprc, tuple(result.replicates[kind].tolist()))
         for kind, found in result.kinds.items()
-        if kind in result.draws
+        if kind in result.replicates
     ]
     ranges = [
-        Stratum("distance", _span(row), row.kind, row.low, row.high, row.events, row.auprc, tuple(row.draws.tolist()))
-        for row in result.ranges
+        Subgroup(
+            "distance", _span(row), row.kind, row.low, row.high, row.events, row.auprc, tuple(row.replicates.tolist())
+        )
+        for row in result.by_distance
     ]
     return kinds + ranges
 
 
-def plot_curves(results: Sequence[Result], file: Path) -> None:
+def plot_curves(results: Sequence[DetectionResult], file: Path) -> None:
     """Precision against recall on the planted test set, a panel a kind, a line a detector (a point for callers)."""
     shown = _planted(results)
-    figure, panels = plt.subplots(1, len(SIMPLE), figsize=(4.2 * len(SIMPLE), 4), sharey=True, layout="constrained")
-    for panel, kind in zip(panels, SIMPLE, strict=True):
+    figure, panels = plt.subplots(
+        1, len(HEADLINE_KINDS), figsize=(4.2 * len(HEADLINE_KINDS), 4), sharey=True, layout="constrained"
+    )
+    for panel, kind in zip(panels, HEADLINE_KINDS, strict=True):
         for result in shown:
             if kind not in result.curves:
                 continue
@@ -134,16 +140,16 @@ def plot_curves(results: Sequence[Result], file: Path) -> None:
     save_figure(figure, file)
 
 
-def _planted(results: Sequence[Result]) -> list[Result]:
-    return [result for result in results if result.trial == "planted"]
+def _planted(results: Sequence[DetectionResult]) -> list[DetectionResult]:
+    return [result for result in results if result.test_set == "planted"]
 
 
-def _span(row: InRange) -> str:
+def _span(row: DistanceBin) -> str:
     return f"{row.low:,}–{row.high:,}"
 
 
-def _interval(row: InRange) -> str:
-    with_any = row.draws[~np.isnan(row.draws)]
+def _interval(row: DistanceBin) -> str:
+    with_any = row.replicates[~np.isnan(row.replicates)]
     low, high = np.quantile(with_any, [0.025, 0.975]) if len(with_any) else (math.nan, math.nan)
     return f"{row.auprc:.3f} [{low:.3f}–{high:.3f}]"
 
@@ -152,7 +158,7 @@ def _rival(detector: str) -> str:
     return re.sub(r"\W+", "_", detector).strip("_")
 
 
-def _figures(found: Quality) -> tuple[str, ...]:
+def _figures(found: DetectionMetrics) -> tuple[str, ...]:
     return (
         f"{found.events:,}",
         f"{1000 * found.rate:.3f}",
@@ -169,5 +175,5 @@ def _figure_name(detector: str) -> str:
     return "F1" if detector in CALLERS else "AUPRC"
 
 
-def _cell(found: Quality | InRange | None, detector: str) -> str:
+def _cell(found: DetectionMetrics | DistanceBin | None, detector: str) -> str:
     return "–" if found is None else f"{found.f1 if detector in CALLERS else found.auprc:.3f}"

@@ -8,14 +8,21 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from genoattn.data.example import Example
-from genoattn.data.targets import COLUMNS, IGNORE
-from genoattn.data.tasks.base import Comparison
+from genoattn.data.targets import COLUMNS, IGNORE_INDEX
+from genoattn.data.tasks.base import MutationDetection
 from genoattn.evaluation.bootstrap import resampled_average_precision, resamples
-from genoattn.evaluation.detection.candidates import EVENT_KINDS, KINDS, LONG_KINDS, SIMPLE, gather, kind_of
-from genoattn.evaluation.detection.metrics import Quality, best_threshold, per_base_auprc, quality
+from genoattn.evaluation.detection.candidates import (
+    EVENT_KINDS,
+    HEADLINE_KINDS,
+    KINDS,
+    LONG_KINDS,
+    collect_scored_calls,
+    kind_of,
+)
+from genoattn.evaluation.detection.metrics import DetectionMetrics, best_threshold, detection_metrics, per_base_auprc
 from genoattn.genome.alphabet import UNKNOWN
 from genoattn.genome.intervals import Interval
-from genoattn.genome.mutations import Event, Mutation, Sample, apply, cut, moved
+from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, shifted, slice_sample
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.windows import tiles
 
@@ -28,7 +35,7 @@ Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length columns"]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class TestSet:
     """Examples laid end to end: bases [low, high) of example n are the trial's from base offset + low on."""
 
     name: str
@@ -61,7 +68,7 @@ class Trial:
         return table
 
 
-def planted(name: str, examples: Sequence[Example]) -> Trial:
+def simulated_test_set(name: str, examples: Sequence[Example]) -> TestSet:
     """A trial of windows as a task makes them; bases that have nothing to be compared with are not tested.
 
     What is resampled are windows, or stretches of `STRETCH` bases of longer ones: few long windows would leave
@@ -72,14 +79,14 @@ def planted(name: str, examples: Sequence[Example]) -> Trial:
     stretches = [[min(STRETCH, length - at) for at in range(0, length, STRETCH)] for length in lengths]
     places = [(offset, 0, length) for offset, length in zip(offsets, lengths, strict=True)]
     asked = [output for output in COLUMNS if output in examples[0].targets]
-    return Trial(
+    return TestSet(
         name,
         examples,
         places,
-        [moved(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
+        [shifted(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
         {output: np.concatenate([example.targets[output] for example in examples]) for output in asked},
         np.repeat(np.arange(sum(map(len, stretches))), [size for sizes in stretches for size in sizes]),
-        np.concatenate([example.targets["substitution"] != IGNORE for example in examples]),
+        np.concatenate([example.targets["substitution"] != IGNORE_INDEX for example in examples]),
         [
             (*example.block, part)
             for example, sizes in zip(examples, stretches, strict=True)
@@ -89,14 +96,14 @@ def planted(name: str, examples: Sequence[Example]) -> Trial:
     )
 
 
-def real(
+def variant_test_set(
     name: str,
     genome: Genome,
-    task: Comparison,
+    task: MutationDetection,
     mutations: Mapping[int, Sequence[Mutation]],
     length: int,
     held_out: Sequence[Interval],
-) -> tuple[Trial, Trial | None]:
+) -> tuple[TestSet, TestSet | None]:
     """A whole genome with known mutations, and the part of it in blocks `held_out` of the reference (None: no such).
 
     The genome is cut into overlapping windows of which the middle is tested. `mutations` are by record; records that
@@ -109,10 +116,10 @@ def real(
     targets: dict[str, list[np.ndarray]] = {output: [] for output in COLUMNS if output in task.outputs}
     inside: list[np.ndarray] = []
     for record, piece in zip(mutations, pieces, strict=True):
-        truth = task.lay(genome.bases(record, 0, genome.lengths[record]), piece.sample, 0).targets
+        truth = task.build_example(genome.fetch(record, 0, genome.lengths[record]), piece.sample, 0).targets
         for output, columns in targets.items():
             columns.append(truth[output])
-        origin = piece.sample.origin
+        origin = piece.sample.reference_position
         blocks = [(origin >= block.start) & (origin < block.stop) for block in held_out if block.record == record]
         inside.append(np.logical_or.reduce([np.zeros(len(origin), np.bool_), *blocks]))
     examples = [example for piece in pieces for example in piece.examples]
@@ -121,11 +128,11 @@ def real(
         for piece, offset in zip(pieces, offsets, strict=False)
         for start, low, high in piece.places
     ]
-    whole = Trial(
+    whole = TestSet(
         name,
         examples,
         places,
-        [moved(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.sample.events],
+        [shifted(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.sample.events],
         {output: np.concatenate(columns) for output, columns in targets.items()},
         np.arange(offsets[-1]) // length,
         np.concatenate([piece.tested for piece in pieces]),
@@ -144,10 +151,10 @@ class _Record(NamedTuple):
     tested: Bool[np.ndarray, "bases"]
 
 
-def _record(genome: Genome, task: Comparison, record: int, changes: Sequence[Mutation], length: int) -> _Record:
-    reference = genome.bases(record, 0, genome.lengths[record])
-    reach = task.reach
-    sample = apply(reference, changes)
+def _record(genome: Genome, task: MutationDetection, record: int, changes: Sequence[Mutation], length: int) -> _Record:
+    reference = genome.fetch(record, 0, genome.lengths[record])
+    reach = task.max_shift
+    sample = apply_mutations(reference, changes)
     examples, places = [], []
     tested = np.zeros(len(sample.bases), np.bool_)
     for begin, end in stretches(sample, length):
@@ -156,10 +163,10 @@ def _record(genome: Genome, task: Comparison, record: int, changes: Sequence[Mut
             first = start
             while first > begin and sample.inserted[first]:
                 first -= 1
-            window = cut(sample, first, start + length)
-            origin = int(sample.origin[first])
+            window = slice_sample(sample, first, start + length)
+            origin = int(sample.reference_position[first])
             beside = _padded(reference, origin - reach, origin + len(window.bases) + reach)
-            examples.append(task.lay(beside, window, origin))
+            examples.append(task.build_example(beside, window, origin))
             places.append((first, low + start - first, high + start - first))
     return _Record(sample, examples, places, tested)
 
@@ -179,7 +186,7 @@ def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
     return [(begin, end) for begin, end in found if begin < end]
 
 
-def part(trial: Trial, name: str, tested: Bool[np.ndarray, "bases"]) -> Trial:
+def part(trial: TestSet, name: str, tested: Bool[np.ndarray, "bases"]) -> TestSet:
     """The same trial with only the bases `tested`, and only the examples that they need."""
     needed = [n for n, (offset, low, high) in enumerate(trial.places) if tested[offset + low : offset + high].any()]
     return replace(
@@ -191,40 +198,40 @@ def part(trial: Trial, name: str, tested: Bool[np.ndarray, "bases"]) -> Trial:
     )
 
 
-def thresholds(trial: Trial, scores: Float[np.ndarray, "bases columns"]) -> dict[str, float]:
+def thresholds(trial: TestSet, scores: Float[np.ndarray, "bases columns"]) -> dict[str, float]:
     """The score of best F1 for each output of the trial; one half where it holds no such mutation."""
-    found = gather(scores, trial.events, trial.windows, trial.tested)
-    chosen = (*SIMPLE, "inversion")
+    found = collect_scored_calls(scores, trial.events, trial.windows, trial.tested)
+    chosen = (*HEADLINE_KINDS, "inversion")
     best = {COLUMNS[KINDS[kind]]: best_threshold(scored) for kind, scored in found.items() if kind in chosen}
     return {output: best.get(output, 0.5) for output in trial.targets}
 
 
 def measure(
-    trial: Trial, scores: Float[np.ndarray, "bases columns"], cut_offs: Mapping[str, float], resamples: int = 200
-) -> dict[str, Quality]:
+    test_set: TestSet, scores: Float[np.ndarray, "bases columns"], thresholds: Mapping[str, float], resamples: int = 200
+) -> dict[str, DetectionMetrics]:
     """How well the scores find the trial's mutations, by kind; a figure per base leaves out those of `EVENT_KINDS`."""
-    short = trial.tested.copy()
-    for event in trial.events:
+    short = test_set.tested.copy()
+    for event in test_set.events:
         if kind_of(event) in EVENT_KINDS:
-            short[event.first : event.last] = False
+            short[event.earliest : event.latest] = False
     measured = {}
-    for kind, scored in gather(scores, trial.events, trial.windows, trial.tested).items():
+    for kind, scored in collect_scored_calls(scores, test_set.events, test_set.windows, test_set.tested).items():
         column = KINDS[kind]
-        target = trial.targets[COLUMNS[column]]
-        asked = short & (target != IGNORE)
+        target = test_set.targets[COLUMNS[column]]
+        asked = short & (target != IGNORE_INDEX)
         told = kind not in EVENT_KINDS
         base_auprc = per_base_auprc(scores[:, column], target == 1, asked) if told else float("nan")
-        bases = int(trial.tested.sum())
-        measured[kind] = quality(scored, cut_offs[COLUMNS[column]], base_auprc, bases, resamples, seed=0)
+        bases = int(test_set.tested.sum())
+        measured[kind] = detection_metrics(scored, thresholds[COLUMNS[column]], base_auprc, bases, resamples, seed=0)
     return measured
 
 
-def drawn(
-    trial: Trial, scores: Float[np.ndarray, "bases columns"], count: int
+def replicates(
+    trial: TestSet, scores: Float[np.ndarray, "bases columns"], count: int
 ) -> dict[str, Float[np.ndarray, "draws"]]:
     """By kind, AUPRC in `count` resamples of the stretches of the genome that the trial's windows were drawn from."""
     owners, draws = resamples(trial.blocks, count)
-    found = gather(scores, trial.events, owners[trial.windows], trial.tested)
+    found = collect_scored_calls(scores, trial.events, owners[trial.windows], trial.tested)
     return {kind: resampled_average_precision(scored, draws) for kind, scored in found.items()}
 
 

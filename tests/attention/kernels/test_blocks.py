@@ -133,7 +133,7 @@ def test_lists_of_everything_are_full_attention() -> None:
 
 def test_lists_turned_round() -> None:
     table = torch.tensor([[[[0, 2], [2, -1], [-1, -1]], [[1, 0], [0, 1], [2, 0]]]])
-    readers, begins = blocks.readers_of(table, 3)
+    readers, begins = blocks.invert_block_table(table, 3)
     said = [readers[start:stop].tolist() for start, stop in itertools.pairwise(begins)]
     assert said == [[0], [], [0, 1], [0, 1, 2], [0, 1], [2]]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genoattn.attention.base import Attention, Layout
+from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hierarchical import HierarchicalAttention
 from genoattn.attention.linear import LinearAttention
@@ -26,8 +26,8 @@ LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
     "window": ("softmax_attention", partial(WindowAttention, left=20, right=9, cross=0.5)),
     "linear": ("linear_attention", LinearAttention),
     "linear, not turned": ("linear_attention", partial(LinearAttention, positions="none", features="relu")),
-    "sparse": ("sparse_attention", partial(SparseAttention, block=16, blocks=3)),
-    "sparse, across": ("sparse_attention", partial(SparseAttention, block=16, blocks=4, cross=0.5)),
+    "sparse": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=3)),
+    "sparse, across": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=4, cross=0.5)),
     "hierarchical": ("hierarchical_attention", HierarchicalAttention),
     "hierarchical, across": ("hierarchical_attention", partial(HierarchicalAttention, positions="none", cross=0.5)),
 }
@@ -42,7 +42,7 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
     monkeypatch.setattr(by_triton, function, lambda *given, **words: calls.append(1) or inner(*given, **words))
     torch.manual_seed(0)
     x, keep = torch.randn(2, 90, 32, device=DEVICE), torch.rand(2, 90, device=DEVICE) > 0.2
-    layout = Layout(keep, segments=(torch.arange(90, device=DEVICE) // 40).expand(2, -1))
+    layout = TokenLayout(keep, segment_ids=(torch.arange(90, device=DEVICE) // 40).expand(2, -1))
     up, found = torch.randn_like(x), []
     for backend in ("torch", "triton"):
         torch.manual_seed(1)
@@ -62,7 +62,7 @@ def losses(factory: Callable[..., Attention], causal: bool) -> list[float]:
     ids, wanted = torch.randint(4, (2, 40)).to(DEVICE), torch.randint(3, (2, 40)).to(DEVICE)
     keep = torch.ones(2, 40, dtype=torch.bool, device=DEVICE)
     keep[1, 30:] = False
-    layout = Layout(keep=keep, segments=(torch.arange(40) // 20).expand(2, -1).to(DEVICE))
+    layout = TokenLayout(padding_mask=keep, segment_ids=(torch.arange(40) // 20).expand(2, -1).to(DEVICE))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     found = []
     for _ in range(3):
@@ -88,7 +88,7 @@ def test_the_loss_curve_is_that_of_torch(causal: bool) -> None:
     [
         (WindowAttention, {"dilation": 2}, "attention.backend=triton: the kernel knows no dilation"),
         (LinearAttention, {"decay": True}, "attention.backend=triton: the kernel knows no learned decay"),
-        (SparseAttention, {"block": 24}, "attention.backend=triton: the kernel knows blocks of 16, 32, 64 tokens"),
+        (SparseAttention, {"block_size": 24}, "attention.backend=triton: the kernel knows blocks of 16, 32, 64 tokens"),
         (FullAttention, {}, "attention.backend must be one of auto, torch, triton, got cuda"),
     ],
 )
@@ -101,11 +101,11 @@ def test_what_a_kernel_cannot_do_is_refused(factory: Callable[..., Any], setting
 def test_what_the_kernels_cannot_do_is_torchs() -> None:
     wide = torch.zeros(1, 3, 2 * 136, device=DEVICE)
     layer = FullAttention(2 * 136, False, heads=2, backend="auto").to(DEVICE)
-    assert not layer.engine.triton(layer.heads.split(wide)[0])
-    assert not layer.engine.triton(torch.zeros(1, 3, 2, 16, dtype=torch.float64, device=DEVICE))
-    assert layer.engine.triton(torch.zeros(1, 3, 2, 16, device=DEVICE))
+    assert not layer.engine.uses_triton(layer.heads.project(wide)[0])
+    assert not layer.engine.uses_triton(torch.zeros(1, 3, 2, 16, dtype=torch.float64, device=DEVICE))
+    assert layer.engine.uses_triton(torch.zeros(1, 3, 2, 16, device=DEVICE))
     assert layer(wide).shape == wide.shape
-    assert layer.backend(DEVICE).startswith("triton: ")
+    assert layer.describe_backend(DEVICE).startswith("triton: ")
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="the trainer would take the GPU")
@@ -115,7 +115,13 @@ def test_a_run_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     (tmp_path / "small.fa").write_text(">one\n" + "ACGTTGCA" * 200 + "\n")
     words = ["attention=full", "attention.heads=1", "attention.backend=triton", "experiment=smoke", "control=null"]
     words += [f"data.fasta={tmp_path / 'small.fa'}", "trainer.max_steps=1", "trainer.accelerator=cpu"]
-    words += ["data.length=16", "data.batch=1", "data.validation_windows=2", "test.windows=2", "rc=none"]
+    words += [
+        "data.length=16",
+        "data.batch=1",
+        "data.validation_windows=2",
+        "test.windows=2",
+        "reverse_complement=none",
+    ]
     words += ["test.threshold_windows=2", "test.resamples=1", f"hydra.run.dir={tmp_path / 'run'}"]
     assert main(["train", *words]) == 0
     assert "FullAttention (triton, as asked) on cpu" in capsys.readouterr().out

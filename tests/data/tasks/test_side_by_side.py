@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.example import Example
-from genoattn.data.targets import IGNORE
-from genoattn.data.tasks.side_by_side import Aligned
+from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.errors import UserError
-from genoattn.genome.mutations import Event, Mutation, Sample, apply, cut
-from genoattn.genome.simulate import Rates, plant
+from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, slice_sample
+from genoattn.genome.simulate import Rates, simulate
 
 CASES = settings(deadline=None, max_examples=80)
 BUSY = Rates(0.1, 1.0, 0.5, 1.0, 1.0, longest=6)
@@ -37,7 +37,7 @@ def asked(events: tuple[Event, ...], length: int, kinds: tuple[str, ...]) -> lis
     row = [0] * length
     for event in events:
         if event.kind in kinds:
-            row[event.first : event.last] = [IGNORE] * (event.last - event.first)
+            row[event.earliest : event.latest] = [IGNORE_INDEX] * (event.latest - event.earliest)
     for event in events:
         if event.kind in kinds:
             row[event.start : event.stop] = [1] * (event.stop - event.start)
@@ -46,58 +46,62 @@ def asked(events: tuple[Event, ...], length: int, kinds: tuple[str, ...]) -> lis
 
 def check_targets(example: Example, reach: int) -> None:
     targets, events, length = example.targets, example.events, len(example.bases)
-    assert example.beside is not None
+    assert example.reference_window is not None
     assert targets["substitution"].tolist() == asked(events, length, ("snv", "mnv"))
     assert targets["insertion"].tolist() == asked(events, length, ("insertion",))
     assert targets["deletion"].tolist() == asked(events, length, ("deletion",))
     for base, shift in enumerate(targets["shift"].tolist()):
         true = drift(events, base)
-        assert shift == (true + reach if abs(true) <= reach else IGNORE)
+        assert shift == (true + reach if abs(true) <= reach else IGNORE_INDEX)
         mutated = targets["substitution"][base] == 1, targets["insertion"][base] == 1
-        if shift != IGNORE and not mutated[1]:
-            same = example.beside[reach + base + true] == example.bases[base]
+        if shift != IGNORE_INDEX and not mutated[1]:
+            same = example.reference_window[reach + base + true] == example.bases[base]
             assert same != mutated[0], base
 
 
 @CASES
 @given(st.integers(0, 40), st.integers(1, 80), st.integers(1, 4), st.integers(0, 2**32))
 def test_targets_say_what_the_sample_shows(reach: int, length: int, letters: int, seed: int):
-    task = Aligned(reach=reach)
+    task = SideBySide(max_shift=reach)
     rng = np.random.default_rng(seed)
-    reference = reference_of(task.span(length), letters, rng)
+    reference = reference_of(task.reference_length(length), letters, rng)
     example = task.example(reference, length, BUSY, rng)
     assert 0 < len(example.bases) <= length
-    assert example.beside is not None and np.array_equal(example.beside, reference[: length + 2 * reach])
-    assert len(example.beside) == length + 2 * reach
+    assert example.reference_window is not None and np.array_equal(
+        example.reference_window, reference[: length + 2 * reach]
+    )
+    assert len(example.reference_window) == length + 2 * reach
     check_targets(example, reach)
 
 
 def test_every_place_but_the_leftmost_of_an_indel_is_ignored():
     reference = np.array([0] * 3 + [2, 1, 1, 1, 1, 3, 0, 2, 2, 3] + [0] * 3, np.uint8)  # reach 3 to both sides
-    task = Aligned(reach=3)
-    sample = apply(reference[3:-3], [Mutation(4, 5, b""), Mutation(8, 8, b"\2")])
-    example = task.lay(reference, sample, 0)
+    task = SideBySide(max_shift=3)
+    sample = apply_mutations(reference[3:-3], [Mutation(4, 5, b""), Mutation(8, 8, b"\2")])
+    example = task.build_example(reference, sample, 0)
     assert sample.bases.tolist() == [2, 1, 1, 1, 3, 0, 2, 2, 2, 3]
-    assert example.targets["deletion"].tolist() == [0, 1, IGNORE, IGNORE, IGNORE, 0, 0, 0, 0, 0]
-    assert example.targets["insertion"].tolist() == [0, 0, 0, 0, 0, 0, 1, IGNORE, IGNORE, 0]
+    assert example.targets["deletion"].tolist() == [0, 1, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 0, 0, 0, 0, 0]
+    assert example.targets["insertion"].tolist() == [0, 0, 0, 0, 0, 0, 1, IGNORE_INDEX, IGNORE_INDEX, 0]
     assert (example.targets["shift"] - 3).tolist() == [0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
 
 
 def test_without_reach_only_the_own_place_is_shown():
-    task = Aligned(reach=0)
+    task = SideBySide(max_shift=0)
     assert task.outputs["shift"].classes == 1
     reference = np.arange(8, dtype=np.uint8) % 4
-    example = task.lay(reference, apply(reference, [Mutation(4, 5, b"")]), 0)
-    assert example.targets["shift"].tolist() == [0, 0, 0, 0, IGNORE, IGNORE, IGNORE]
-    assert set(Aligned(shift_weight=0.0).outputs) == {"substitution", "insertion", "deletion"}
-    assert "shift" not in Aligned(shift_weight=0.0).lay(reference, apply(reference, []), 0).targets
+    example = task.build_example(reference, apply_mutations(reference, [Mutation(4, 5, b"")]), 0)
+    assert example.targets["shift"].tolist() == [0, 0, 0, 0, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX]
+    assert set(SideBySide(shift_weight=0.0).outputs) == {"substitution", "insertion", "deletion"}
+    assert (
+        "shift" not in SideBySide(shift_weight=0.0).build_example(reference, apply_mutations(reference, []), 0).targets
+    )
 
 
 def test_a_window_that_starts_elsewhere_counts_from_there():
     reference = np.random.default_rng(0).integers(0, 4, 60, dtype=np.uint8)
-    sample = cut(apply(reference, [Mutation(10, 13, b""), Mutation(30, 30, b"\0\1")]), 20, 50)
-    task = Aligned(reach=5)
-    example = task.lay(reference[23 - 5 : 53 + 5], sample, 23)
+    sample = slice_sample(apply_mutations(reference, [Mutation(10, 13, b""), Mutation(30, 30, b"\0\1")]), 20, 50)
+    task = SideBySide(max_shift=5)
+    example = task.build_example(reference[23 - 5 : 53 + 5], sample, 23)
     assert example.targets["shift"][0] == 5  # what was lost before the window is no drift of the window's
     check_targets(example, 5)
 
@@ -105,11 +109,11 @@ def test_a_window_that_starts_elsewhere_counts_from_there():
 @CASES
 @given(st.integers(0, 63), st.integers(1, 600), st.integers(0, 2**32))
 def test_span_is_enough(reach: int, length: int, seed: int):
-    task = Aligned(reach=reach)
+    task = SideBySide(max_shift=reach)
     rng = np.random.default_rng(seed)
-    example = task.example(reference_of(task.span(length), 4, rng), length, task.rates, rng)
-    assert example.beside is not None
-    assert (len(example.bases), len(example.beside)) == (length, length + 2 * reach)
+    example = task.example(reference_of(task.reference_length(length), 4, rng), length, task.rates, rng)
+    assert example.reference_window is not None
+    assert (len(example.bases), len(example.reference_window)) == (length, length + 2 * reach)
 
 
 @CASES
@@ -117,10 +121,10 @@ def test_span_is_enough(reach: int, length: int, seed: int):
 def test_cut_is_a_slice(seed: int, letters: int, data: st.DataObject):
     rng = np.random.default_rng(seed)
     reference = reference_of(50, letters, rng)
-    sample = apply(reference, plant(reference, Rates(0.3, 1.0, 1.0, 1.0, 1.0, longest=8), rng))
+    sample = apply_mutations(reference, simulate(reference, Rates(0.3, 1.0, 1.0, 1.0, 1.0, longest=8), rng))
     start = data.draw(st.integers(0, len(sample.bases) - 1))
     stop = data.draw(st.integers(start, len(sample.bases) + 5))
-    window = cut(sample, start, stop)
+    window = slice_sample(sample, start, stop)
     for got, whole in zip(window[:-1], sample[:-1], strict=True):
         assert got.tolist() == whole.tolist()[start:stop]
     length = len(window.bases)
@@ -130,33 +134,33 @@ def test_cut_is_a_slice(seed: int, letters: int, data: st.DataObject):
         assert (got.size, got.reference) == (whole.size, whole.reference)
         for first, last, begin, end in (
             (got.start, got.stop, whole.start, whole.stop),
-            (got.first, got.last, whole.first, whole.last),
+            (got.earliest, got.latest, whole.earliest, whole.latest),
         ):
             assert list(range(first, last)) == [at for at in range(length) if begin <= at + start < end]
 
 
 def test_an_event_across_a_border_belongs_to_where_it_begins():
     reference = np.array([0, 1, 2, 3, 0, 1, 2, 3], np.uint8)
-    sample = apply(reference, [Mutation(4, 4, b"\2\2\2\2")])  # ACGT GGGG ACGT, the inserted at 4 to 8
-    before, after = cut(sample, 2, 6), cut(sample, 6, 10)
+    sample = apply_mutations(reference, [Mutation(4, 4, b"\2\2\2\2")])  # ACGT GGGG ACGT, the inserted at 4 to 8
+    before, after = slice_sample(sample, 2, 6), slice_sample(sample, 6, 10)
     assert before.events == (Event("insertion", 4, 2, 4, 2, 4, 4),) and after.events == ()
     assert before.inserted.tolist() == [False, False, True, True]
     assert after.inserted.tolist() == [True, True, False, False]
-    assert isinstance(after, Sample) and after.origin.tolist() == [4, 4, 4, 5]
+    assert isinstance(after, Sample) and after.reference_position.tolist() == [4, 4, 4, 5]
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"reach": -1}, r"task\.reach must lie within 0 and 63 bases, got -1"),
-        ({"reach": 64}, r"task\.reach must lie within 0 and 63 bases, got 64"),
+        ({"max_shift": -1}, r"task\.max_shift must lie within 0 and 63 bases, got -1"),
+        ({"max_shift": 64}, r"task\.max_shift must lie within 0 and 63 bases, got 64"),
         ({"shift_weight": -0.5}, r"task\.shift_weight must be at least 0, got -0\.5"),
         ({"rate": 1.5}, r"rate must be events per base between 0 and 1, got 1\.5"),
     ],
 )
 def test_tasks_that_make_no_sense(wrong: dict[str, Any], words: str):
     with pytest.raises(UserError, match=words):
-        Aligned(**wrong)
+        SideBySide(**wrong)
 
 
 TRUE = Rates(0.02, 0.7, 0.0, 0.15, 0.15, longest=10)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from genoattn.data.tasks.paired import Paired
-from genoattn.evaluation.baselines.kmer_chaining import Anchor, LookupCaller, anchored, chain
-from genoattn.evaluation.detection.detectors import LookupScorer
+from genoattn.evaluation.baselines.kmer_chaining import Anchor, KmerCaller, chain, find_anchors
+from genoattn.evaluation.detection.detectors import KmerDetector
 from genoattn.genome.alphabet import reverse_complement
-from genoattn.genome.mutations import Mutation, apply
+from genoattn.genome.mutations import Mutation, apply_mutations
 from genoattn.genome.simulate import Rates
-from genoattn.genome.structural_variants import Change, rearrange
+from genoattn.genome.structural_variants import StructuralVariant, apply_structural
 
-CALL = LookupCaller()
+CALL = KmerCaller()
 
 
 def random(length: int, seed: int = 0) -> np.ndarray:
@@ -40,10 +40,10 @@ def mutations(reference: np.ndarray) -> dict[str, Mutation]:
 def test_a_lone_mutation_is_found(kind: str, other: bool):
     for seed, shift in enumerate(range(-60, 61, 6)):
         whole = random(400, seed)
-        sample = apply(whole, [mutations(whole)[kind]])
+        sample = apply_mutations(whole, [mutations(whole)[kind]])
         shown = whole[:shift] if shift < 0 else whole[shift:]
         calls = CALL(reverse_complement(shown) if other else shown, sample.bases)
-        assert told(calls) == [*told((sample.substituted, sample.inserted, sample.missing)), []]
+        assert told(calls) == [*told((sample.substituted, sample.inserted, sample.deleted_before)), []]
 
 
 def test_what_is_the_same_is_called_the_same():
@@ -63,7 +63,7 @@ def test_what_has_no_place_is_left_alone():
 def test_a_lone_inversion_is_found(other: bool):
     for seed, size in enumerate(range(30, 120, 3)):
         whole = random(400, seed)
-        sample = rearrange(whole, [], [Change("inversion", 150, 150 + size, size)])
+        sample = apply_structural(whole, [], [StructuralVariant("inversion", 150, 150 + size, size)])
         (event,) = sample.events
         calls = CALL(reverse_complement(whole) if other else whole, sample.bases)
         assert told(calls) == [[], [], [], list(range(event.start, event.stop))]
@@ -74,26 +74,26 @@ def test_an_indel_in_a_repeat_is_told_at_its_left():
     left, right = random(100, 3), random(100, 4)
     left[-1], right[0] = 2, 2
     reference = np.concatenate([left, np.tile(unit, 6), right])
-    longer = apply(reference, [Mutation(109, 109, unit.tobytes())])
+    longer = apply_mutations(reference, [Mutation(109, 109, unit.tobytes())])
     assert told(CALL(reference, longer.bases)) == [[], [100, 101, 102], [], []]
-    shorter = apply(reference, [Mutation(109, 112, b"")])
+    shorter = apply_mutations(reference, [Mutation(109, 112, b"")])
     assert told(CALL(reference, shorter.bases)) == [[], [], [100], []]
 
 
 def test_a_stretch_that_stands_twice_is_placed_by_what_surrounds_it():
     copy = random(60, 5)
     reference = np.concatenate([random(100, 1), copy, random(100, 2), copy, random(100, 3)])
-    sample = apply(reference, [Mutation(285, 286, bytes([reference[285] ^ 3]))])  # within the second copy
+    sample = apply_mutations(reference, [Mutation(285, 286, bytes([reference[285] ^ 3]))])  # within the second copy
     assert told(CALL(reference, sample.bases)) == [[285], [], [], []]
 
 
 def test_anchors_stand_once_in_both_strands():
     reference = np.array([0, 0, 1, 2, 0, 0, 1, 3, 1], np.uint8)  # AACGAACTC
     other = reverse_complement(reference)  # GAGTTCGTT
-    places = anchored(reference, other, np.array([0, 0, 1, 3, 1, 14, 2, 3, 3], np.uint8), 3)  # AACTCNGTT
+    places = find_anchors(reference, other, np.array([0, 0, 1, 3, 1, 14, 2, 3, 3], np.uint8), 3)  # AACTCNGTT
     # AAC stands twice, ACT and CTC once; what holds N nowhere; GTT is AAC of the other strand.
     assert places.tolist() == [[-1, 5, 6, -1, -1, -1, -1], [-1, -1, -1, -1, -1, -1, -1]]
-    turned = anchored(reference, other, other, 3)
+    turned = find_anchors(reference, other, other, 3)
     assert turned[1].tolist() == [0, 1, -1, 3, 4, 5, -1] and (turned[0] == -1).all()
 
 
@@ -105,11 +105,11 @@ def test_the_chain_passes_over_what_lies_elsewhere():
 
 
 def test_as_a_detector_it_does_well_where_events_are_rare():
-    task = Paired(shift=40, reversed_share=0.5)
+    task = Paired(shift=40, reverse_strand_fraction=0.5)
     rng = np.random.default_rng(0)
     rates = Rates(0.005)
-    made = [task.example(random(task.span(400), seed), 400, rates, rng) for seed in range(20)]
-    scores = np.concatenate(LookupScorer()(made))
+    made = [task.example(random(task.reference_length(400), seed), 400, rates, rng) for seed in range(20)]
+    scores = np.concatenate(KmerDetector()(made))
     for column, name in enumerate(("substitution", "insertion", "deletion")):
         truth = np.concatenate([example.targets[name] for example in made])
         called = scores[:, column] == 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from genoattn.evaluation.baselines.pairwise_alignment import AlignmentCaller
 from genoattn.genome.alphabet import encode_bases
-from genoattn.genome.mutations import Mutation, apply
+from genoattn.genome.mutations import Mutation, apply_mutations
 
 CALL = AlignmentCaller()
 APART = 40
@@ -37,12 +37,12 @@ def test_isolated_mutations_are_found_at_their_canonical_place(
         mutation(kind, (number + 1) * APART + aside, size, reference, rng)
         for number, (kind, aside, size) in enumerate(planted)
     ]
-    sample = apply(reference, changes)
+    sample = apply_mutations(reference, changes)
     shown = len(sample.bases) - over  # the reference runs on past the sample's end
     calls = CALL(reference, sample.bases[:shown])
     assert np.array_equal(calls.substituted, sample.substituted[:shown])
     assert np.array_equal(calls.inserted, sample.inserted[:shown])
-    assert np.array_equal(calls.missing, sample.missing[:shown])
+    assert np.array_equal(calls.missing, sample.deleted_before[:shown])
 
 
 @pytest.mark.parametrize("over", [0, 30])

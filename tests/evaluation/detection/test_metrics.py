@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genoattn.evaluation.bootstrap import Scored, resampled_average_precision
-from genoattn.evaluation.detection.candidates import gather, kind_of
-from genoattn.evaluation.detection.metrics import best_threshold, per_base_auprc, quality
+from genoattn.evaluation.bootstrap import ScoredCalls, resampled_average_precision
+from genoattn.evaluation.detection.candidates import collect_scored_calls, kind_of
+from genoattn.evaluation.detection.metrics import best_threshold, detection_metrics, per_base_auprc
 from genoattn.genome.mutations import Event
 
 CASES = settings(deadline=None, max_examples=80)
 
 
-def scored(scores: Any, truth: Any, windows: Any = None) -> Scored:
+def scored(scores: Any, truth: Any, windows: Any = None) -> ScoredCalls:
     count = len(scores)
-    return Scored(
+    return ScoredCalls(
         np.array(scores, np.float64),
         np.array(truth, np.bool_),
         np.zeros(count, np.int64) if windows is None else np.array(windows, np.int64),
@@ -34,14 +34,14 @@ def average_precision(scores: list[float], truth: list[bool]) -> float:
     return area
 
 
-def f1_at(threshold: float, case: Scored) -> float:
+def f1_at(threshold: float, case: ScoredCalls) -> float:
     right = sum(bool(true) and score >= threshold for score, true, _ in zip(*case, strict=True))
     called = sum(score >= threshold for score in case.scores.tolist())
     return 2 * right / (called + int(case.truth.sum()))
 
 
 @st.composite
-def candidates(draw: st.DrawFn) -> Scored:
+def candidates(draw: st.DrawFn) -> ScoredCalls:
     """At least one event and one base of none, few distinct scores, up to five windows."""
     count = draw(st.integers(2, 25))
     row = st.tuples(st.sampled_from([0.0, 0.125, 0.5, 0.75, 1.0]), st.booleans(), st.integers(0, 4))
@@ -51,9 +51,9 @@ def candidates(draw: st.DrawFn) -> Scored:
     return scored(scores, truth, windows)
 
 
-def measured(case: Scored, threshold: float, resamples: int = 20, **changed: Any):
+def measured(case: ScoredCalls, threshold: float, resamples: int = 20, **changed: Any):
     settings: dict[str, Any] = {"base_auprc": 0.25, "bases": 100, "seed": 0} | changed
-    return quality(case, threshold, resamples=resamples, **settings)
+    return detection_metrics(case, threshold, resamples=resamples, **settings)
 
 
 def test_figures_by_hand():
@@ -73,7 +73,7 @@ def test_figures_by_hand():
 
 @CASES
 @given(candidates(), st.sampled_from([0.0, 0.125, 0.3, 0.5, 1.0]))
-def test_figures_by_brute_force(case: Scored, threshold: float):
+def test_figures_by_brute_force(case: ScoredCalls, threshold: float):
     found = measured(case, threshold)
     scores, truth = case.scores.tolist(), case.truth.tolist()
     events = [score for score, true in zip(scores, truth, strict=True) if true]
@@ -103,7 +103,7 @@ def test_intervals_are_of_windows_drawn_again():
 
 @CASES
 @given(candidates(), st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=4))
-def test_a_resample_is_windows_literally_repeated(case: Scored, draws: list[list[int]]):
+def test_a_resample_is_windows_literally_repeated(case: ScoredCalls, draws: list[list[int]]):
     whole = resampled_average_precision(case, np.ones((1, 5), np.int64))
     assert whole == pytest.approx([average_precision(case.scores.tolist(), case.truth.tolist())])
     for draw, got in zip(draws, resampled_average_precision(case, np.array(draws)), strict=True):
@@ -121,7 +121,7 @@ def test_a_resample_is_windows_literally_repeated(case: Scored, draws: list[list
 
 @CASES
 @given(candidates())
-def test_the_best_threshold_is_the_best_of_all(case: Scored):
+def test_the_best_threshold_is_the_best_of_all(case: ScoredCalls):
     threshold = best_threshold(case)
     assert threshold in case.scores
     assert f1_at(threshold, case) == pytest.approx(max(f1_at(one, case) for one in case.scores.tolist()))
@@ -141,7 +141,7 @@ def test_an_event_is_a_candidate_and_so_is_each_base_that_none_touches():
     insertion = Event("insertion", 2, 3, 5, 3, 7, 3)  # as well at 4 or 5, so bases 3 to 6
     deletion = Event("deletion", 20, 9, 10, 9, 11, 7)
     windows, tested = np.arange(12) // 4, np.ones(12, np.bool_)
-    found = gather(scores, [deletion, snv, insertion], windows, tested)
+    found = collect_scored_calls(scores, [deletion, snv, insertion], windows, tested)
     assert list(found) == ["snv", "insertion", "long deletion"]
     quiet = [0, 2, 7, 8, 11]
     for kind, column, best, window in (("snv", 0, 1, 0), ("insertion", 1, 6, 0), ("long deletion", 2, 10, 2)):
@@ -155,10 +155,10 @@ def test_what_is_not_tested_is_no_candidate():
     within = Event("insertion", 1, 4, 5, 4, 7, 3)  # could also stand at a base that is not tested
     before = Event("insertion", 1, 1, 2, 1, 4, 1)  # begins where nothing is tested, and touches base 3
     tested = np.array([False, False, True, True, True, True, False, False, True, True])
-    (kind,) = found = gather(scores, [before, within], np.zeros(10, np.int64), tested)
+    (kind,) = found = collect_scored_calls(scores, [before, within], np.zeros(10, np.int64), tested)
     assert kind == "insertion"
     assert found[kind].scores.tolist() == scores[[6, 8, 9], 1].tolist()  # base 2 and 3 are touched
-    assert gather(scores, [before], np.zeros(10, np.int64), tested) == {}
+    assert collect_scored_calls(scores, [before], np.zeros(10, np.int64), tested) == {}
 
 
 def test_kinds_by_size():
@@ -169,7 +169,7 @@ def test_kinds_by_size():
 
 @CASES
 @given(candidates(), st.lists(st.booleans(), min_size=25, max_size=25))
-def test_bases_about_which_nothing_is_asked_do_not_count(case: Scored, mask: list[bool]):
+def test_bases_about_which_nothing_is_asked_do_not_count(case: ScoredCalls, mask: list[bool]):
     asked = np.array([True, True, *mask[: len(case.scores) - 2]])
     rows = zip(case.scores.tolist(), case.truth.tolist(), asked, strict=True)
     kept = [(score, true) for score, true, one in rows if one]

@@ -11,23 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genoattn.data.example import Example
-from genoattn.data.targets import IGNORE, OUTPUTS
-from genoattn.data.tasks.side_by_side import Aligned
-from genoattn.evaluation.detection.candidates import KINDS, LONG_KINDS, SIMPLE, kind_of
-from genoattn.evaluation.detection.detectors import AlignerScorer, brief, mean_quality, put_to
-from genoattn.evaluation.detection.testsets import Trial, measure, planted, real, stretches, thresholds
+from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS
+from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.evaluation.detection.candidates import HEADLINE_KINDS, KINDS, LONG_KINDS, kind_of
+from genoattn.evaluation.detection.detectors import AlignerDetector, evaluate_detector, mean_quality, without_supersets
+from genoattn.evaluation.detection.testsets import (
+    TestSet,
+    measure,
+    simulated_test_set,
+    stretches,
+    thresholds,
+    variant_test_set,
+)
 from genoattn.genome.intervals import Interval
-from genoattn.genome.mutations import Event, Mutation, Sample, apply
+from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations
 from genoattn.genome.sequence_store import Genome, open_genome
-from genoattn.genome.simulate import Rates, plant
+from genoattn.genome.simulate import Rates, simulate
 from genoattn.genome.windows import tiles
 
 RECORDS = [("ACGT", 900), ("AC", 120), ("AC", 400)]
 LENGTHS = [length for _, length in RECORDS]
 HELD_OUT = [Interval(0, 100, 300), Interval(0, 700, 900), Interval(1, 0, 120), Interval(2, 50, 90)]
-TASK = Aligned(reach=7)
+TASK = SideBySide(max_shift=7)
 BUSY = Rates(0.06, 1.0, 0.5, 1.0, 1.0, longest=25)
-HALF: dict[str, float] = dict.fromkeys(OUTPUTS, 0.5)
+HALF: dict[str, float] = dict.fromkeys(MUTATION_OUTPUTS, 0.5)
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 
 
@@ -43,16 +50,19 @@ def genome(tmp_path_factory: pytest.TempPathFactory) -> Genome:
 def changes(genome: Genome, seed: int) -> dict[int, list[Mutation]]:
     """Many and long mutations of the last record and of the first, in this order; the middle one has none."""
     rng = np.random.default_rng(seed)
-    return {record: plant(genome.bases(record, 0, LENGTHS[record]), BUSY, rng) for record in (2, 0)}
+    return {record: simulate(genome.fetch(record, 0, LENGTHS[record]), BUSY, rng) for record in (2, 0)}
 
 
-def windows_of(trial: Trial) -> list[tuple[Example, int, int, int]]:
+def windows_of(trial: TestSet) -> list[tuple[Example, int, int, int]]:
     return [(example, *place) for example, place in zip(trial.examples, trial.places, strict=True)]
 
 
 def truth(examples: Sequence[Example]) -> list[np.ndarray]:
     """A detector that knows."""
-    return [np.stack([example.targets[name] == 1 for name in OUTPUTS], 1).astype(np.float64) for example in examples]
+    return [
+        np.stack([example.targets[name] == 1 for name in MUTATION_OUTPUTS], 1).astype(np.float64)
+        for example in examples
+    ]
 
 
 def in_reach(sample: Sample, length: int) -> np.ndarray:
@@ -95,7 +105,7 @@ def test_stretches_leave_out_the_tails_of_long_insertions(steps: list[tuple[int,
     for gap, gone, came in steps:
         planned.append(Mutation(at + gap, at + gap + gone, rng.integers(0, 2, came, dtype=np.uint8).tobytes()))
         at += gap + gone
-    sample = apply(rng.integers(0, 2, at + rest, dtype=np.uint8), planned)
+    sample = apply_mutations(rng.integers(0, 2, at + rest, dtype=np.uint8), planned)
     found = stretches(sample, length)
     bases = [base for begin, end in found for base in range(begin, end)]
     assert all(begin < end for begin, end in found)
@@ -110,8 +120,10 @@ def test_stretches_leave_out_the_tails_of_long_insertions(steps: list[tuple[int,
 @pytest.mark.parametrize("length", [32, 100, 1000])
 def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
     planned = changes(genome, seed)
-    trial, _ = real("x", genome, TASK, planned, length, [])
-    samples = {record: apply(genome.bases(record, 0, LENGTHS[record]), found) for record, found in planned.items()}
+    trial, _ = variant_test_set("x", genome, TASK, planned, length, [])
+    samples = {
+        record: apply_mutations(genome.fetch(record, 0, LENGTHS[record]), found) for record, found in planned.items()
+    }
     whole = np.concatenate([sample.bases for sample in samples.values()])
     inserted = np.concatenate([sample.inserted for sample in samples.values()])
     offsets = {2: 0, 0: len(samples[2].bases)}
@@ -130,11 +142,14 @@ def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
         assert 0 <= low < high <= len(example.bases)
         covered[offset + low : offset + high] += 1
         assert not inserted[offset] or offset in begins  # never starts inside an insertion
-        assert example.targets["shift"][0] == TASK.reach
-        assert example.beside is not None and len(example.beside) == len(example.bases) + 2 * TASK.reach
+        assert example.targets["shift"][0] == TASK.max_shift
+        assert (
+            example.reference_window is not None
+            and len(example.reference_window) == len(example.bases) + 2 * TASK.max_shift
+        )
         mutated = (example.targets["substitution"] == 1) | inserted[offset : offset + len(example.bases)]
-        for base in np.flatnonzero((example.targets["shift"] != IGNORE) & ~mutated).tolist():
-            assert example.bases[base] == example.beside[base + int(example.targets["shift"][base])]
+        for base in np.flatnonzero((example.targets["shift"] != IGNORE_INDEX) & ~mutated).tolist():
+            assert example.bases[base] == example.reference_window[base + int(example.targets["shift"][base])]
             compared += 1
     assert np.array_equal(covered, trial.tested) and compared > 80
     assert begins <= {offset for _, offset, _, _ in windows_of(trial)}
@@ -151,7 +166,7 @@ def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
         Mutation(2100, 2100, b"\0\1"),
         Mutation(2500, 3500, b""),
     ]
-    trial, held_out = real("x", genome, TASK, {0: planned}, length, [Interval(0, 0, 5000)])
+    trial, held_out = variant_test_set("x", genome, TASK, {0: planned}, length, [Interval(0, 0, 5000)])
     _, insertion, _, deletion = trial.events
     assert max(len(example.bases) for example in trial.examples) <= length + 20
     untested = np.flatnonzero(~trial.tested)
@@ -161,22 +176,22 @@ def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
     assert {kind: (one.events, one.recall) for kind, one in found.items()} == dict.fromkeys(found, (1, 1.0))
     assert set(found) == {"insertion", "deletion", *LONG_KINDS}
     shown = {offset: example for example, offset, _, _ in windows_of(trial)}
-    bases = genome.bases(0, 0, 5000)
+    bases = genome.fetch(0, 0, 5000)
     for stop, reference in (
         (insertion.stop, insertion.reference),
         (deletion.stop, deletion.reference + 1001),
     ):
         example, plain = shown[stop], min(length, 50)
-        assert example.beside is not None
+        assert example.reference_window is not None
         assert example.bases[:plain].tolist() == bases[reference : reference + plain].tolist()
-        assert example.beside[TASK.reach :][:plain].tolist() == example.bases[:plain].tolist()
-        assert (example.targets["shift"][:plain] == TASK.reach).all()  # no drift
+        assert example.reference_window[TASK.max_shift :][:plain].tolist() == example.bases[:plain].tolist()
+        assert (example.targets["shift"][:plain] == TASK.max_shift).all()  # no drift
 
 
 @SEEDS
 @pytest.mark.parametrize("length", [8, 60])
 def test_every_event_is_scored(genome: Genome, length: int, seed: int):
-    trial, _ = real("x", genome, TASK, changes(genome, seed), length, [])
+    trial, _ = variant_test_set("x", genome, TASK, changes(genome, seed), length, [])
     found = measure(trial, trial.scores(truth), HALF, resamples=2)
     assert {kind: one.events for kind, one in found.items()} == Counter(kind_of(event) for event in trial.events)
     assert set(LONG_KINDS) < set(found) and all(one.recall == one.precision == 1 for one in found.values())
@@ -184,10 +199,10 @@ def test_every_event_is_scored(genome: Genome, length: int, seed: int):
 
 @SEEDS
 def test_scores_come_back_to_their_bases(genome: Genome, seed: int):
-    trial, held_out = real("x", genome, TASK, changes(genome, seed), 40, HELD_OUT)
+    trial, held_out = variant_test_set("x", genome, TASK, changes(genome, seed), 40, HELD_OUT)
     assert held_out is not None
 
-    def numbers(shown: Trial) -> np.ndarray:
+    def numbers(shown: TestSet) -> np.ndarray:
         rows = [offset + np.arange(len(example.bases)) for example, offset, _, _ in windows_of(shown)]
         return shown.scores(lambda _: [np.stack([row, row, row], 1).astype(np.float64) for row in rows])
 
@@ -198,7 +213,7 @@ def test_scores_come_back_to_their_bases(genome: Genome, seed: int):
 
 @SEEDS
 def test_who_knows_the_truth_is_perfect(genome: Genome, seed: int):
-    trials = [trial for trial in real("x", genome, TASK, changes(genome, seed), 60, HELD_OUT) if trial]
+    trials = [trial for trial in variant_test_set("x", genome, TASK, changes(genome, seed), 60, HELD_OUT) if trial]
     assert len(trials) == 2
     for trial in trials:
         scores = trial.scores(truth)
@@ -207,8 +222,8 @@ def test_who_knows_the_truth_is_perfect(genome: Genome, seed: int):
         for kind, one in found.items():
             assert (one.auprc, one.auroc, one.precision, one.recall, one.f1, one.f1_low) == pytest.approx([1] * 6)
             assert np.isnan(one.base_auprc) if kind in LONG_KINDS else one.base_auprc == pytest.approx(1)
-        simple = {OUTPUTS[KINDS[kind]] for kind in found if kind in SIMPLE}
-        assert thresholds(trial, scores) == {name: 1.0 if name in simple else 0.5 for name in OUTPUTS}
+        simple = {MUTATION_OUTPUTS[KINDS[kind]] for kind in found if kind in HEADLINE_KINDS}
+        assert thresholds(trial, scores) == {name: 1.0 if name in simple else 0.5 for name in MUTATION_OUTPUTS}
 
 
 def brought_in(event: Event) -> int:
@@ -219,14 +234,14 @@ def brought_in(event: Event) -> int:
 @SEEDS
 def test_the_held_out_part_is_what_lies_in_the_blocks(genome: Genome, seed: int):
     planned = changes(genome, seed)
-    whole, held_out = real("x", genome, TASK, planned, 60, HELD_OUT)
+    whole, held_out = variant_test_set("x", genome, TASK, planned, 60, HELD_OUT)
     assert held_out is not None and held_out.name == "x, held out"
     expected: Counter[str] = Counter()
     tested = 0
     for record, found in planned.items():
-        sample = apply(genome.bases(record, 0, LENGTHS[record]), found)
+        sample = apply_mutations(genome.fetch(record, 0, LENGTHS[record]), found)
         inside = [set(range(block.start, block.stop)) for block in HELD_OUT if block.record == record]
-        kept = sample.origin[in_reach(sample, 60)].tolist()
+        kept = sample.reference_position[in_reach(sample, 60)].tolist()
         tested += sum(origin in block for origin in kept for block in inside)
         expected.update(kind_of(event) for event in sample.events for block in inside if brought_in(event) in block)
     measured = measure(held_out, held_out.scores(truth), HALF, resamples=2)
@@ -236,26 +251,26 @@ def test_the_held_out_part_is_what_lies_in_the_blocks(genome: Genome, seed: int)
 
 
 def test_blocks_that_hold_nothing_make_no_part(genome: Genome):
-    assert real("x", genome, TASK, changes(genome, 0), 60, [Interval(1, 0, 120)])[1] is None
+    assert variant_test_set("x", genome, TASK, changes(genome, 0), 60, [Interval(1, 0, 120)])[1] is None
 
 
 def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pytest.MonkeyPatch):
-    trials = [trial for trial in real("x", genome, TASK, changes(genome, 0), 60, HELD_OUT) if trial]
+    trials = [trial for trial in variant_test_set("x", genome, TASK, changes(genome, 0), 60, HELD_OUT) if trial]
     asked: list[int] = []
 
-    def uncertain(_: AlignerScorer, examples: Sequence[Example]) -> list[np.ndarray]:
+    def uncertain(_: AlignerDetector, examples: Sequence[Example]) -> list[np.ndarray]:
         asked.append(len(examples))
         # The score of a base must not depend on which window it is seen in.
         return [
             0.7 * table + 0.1 * example.bases[:, None] for table, example in zip(truth(examples), examples, strict=True)
         ]
 
-    monkeypatch.setattr(AlignerScorer, "__call__", uncertain)
-    detector = AlignerScorer(TASK.reach)
-    results = put_to(trials, detector, HALF, 5)
+    monkeypatch.setattr(AlignerDetector, "__call__", uncertain)
+    detector = AlignerDetector(TASK.max_shift)
+    results = evaluate_detector(trials, detector, HALF, 5)
     assert asked == [len(trials[0].examples)]
-    assert [(one.detector, one.trial) for one in results] == [("aligner", "x"), ("aligner", "x, held out")]
-    (alone,) = put_to(trials[1:], detector, HALF, 5)
+    assert [(one.detector, one.test_set) for one in results] == [("aligner", "x"), ("aligner", "x, held out")]
+    (alone,) = evaluate_detector(trials[1:], detector, HALF, 5)
     # As text, for a figure that there is not is NaN, which equals nothing.
     assert repr(alone.kinds) == repr(results[1].kinds) != repr(results[0].kinds)
     assert [one.bases for one in results] == [trial.tested.sum() for trial in trials]
@@ -268,10 +283,11 @@ def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pyt
 
 def test_in_brief_a_part_stands_for_its_whole(genome: Genome):
     (whole, held_out), (alone, nothing) = (
-        real("x", genome, TASK, changes(genome, seed), 60, blocks) for seed, blocks in ((0, HELD_OUT), (1, []))
+        variant_test_set("x", genome, TASK, changes(genome, seed), 60, blocks)
+        for seed, blocks in ((0, HELD_OUT), (1, []))
     )
     assert held_out is not None and nothing is None and not alone.tested.all()
-    kept = {"both": brief([alone, whole, held_out]), "none": brief([whole, alone])}
+    kept = {"both": without_supersets([alone, whole, held_out]), "none": without_supersets([whole, alone])}
     assert [id(trial) for trial in kept["both"]] == [id(alone), id(held_out)]
     assert [id(trial) for trial in kept["none"]] == [id(whole), id(alone)]
 
@@ -280,10 +296,10 @@ def test_planted_windows_lie_end_to_end():
     rng = np.random.default_rng(0)
     rates = replace(BUSY, rate=0.1, longest=4)
     made = [
-        TASK.example(rng.integers(0, 2, TASK.span(length), dtype=np.uint8), length, rates, rng)
+        TASK.example(rng.integers(0, 2, TASK.reference_length(length), dtype=np.uint8), length, rates, rng)
         for length in (50, 30, 40)
     ]
-    trial = planted("test", made)
+    trial = simulated_test_set("test", made)
     assert trial.places == [(0, 0, 50), (50, 0, 30), (80, 0, 40)] and trial.bases == 120 and trial.tested.all()
     assert trial.windows.tolist() == [0] * 50 + [1] * 30 + [2] * 40
     assert len(trial.events) == sum(len(example.events) for example in made)
@@ -292,16 +308,16 @@ def test_planted_windows_lie_end_to_end():
     for example, offset in zip(made, (0, 50, 80), strict=True):
         for event in example.events:
             moved = next(events)
-            assert moved.start - event.start == moved.stop - event.stop == moved.first - event.first == offset
-            assert row[moved.first : moved.last].tolist() == example.bases[event.first : event.last].tolist()
+            assert moved.start - event.start == moved.stop - event.stop == moved.earliest - event.earliest == offset
+            assert row[moved.earliest : moved.latest].tolist() == example.bases[event.earliest : event.latest].tolist()
     found = measure(trial, trial.scores(truth), HALF, resamples=5)
     assert all(one.auprc == one.f1 == pytest.approx(1) for one in found.values())
-    assert thresholds(trial, trial.scores(truth)) == dict.fromkeys(OUTPUTS, 1.0)
+    assert thresholds(trial, trial.scores(truth)) == dict.fromkeys(MUTATION_OUTPUTS, 1.0)
     assert thresholds(replace(trial, events=[]), trial.scores(truth)) == HALF  # nothing to choose by
 
 
 def test_the_aligner_is_perfect_where_mutations_stand_alone(genome: Genome):
-    bases = genome.bases(0, 0, LENGTHS[0])
+    bases = genome.fetch(0, 0, LENGTHS[0])
     lone = [
         [
             Mutation(at, at + 1, bytes([3 - bases[at]])),
@@ -310,7 +326,7 @@ def test_the_aligner_is_perfect_where_mutations_stand_alone(genome: Genome):
         ][number % 3]
         for number, at in enumerate(range(50, 860, 45))
     ]
-    trial, _ = real("x", genome, Aligned(reach=24), {0: lone}, 256, [])
-    (result,) = put_to([trial], AlignerScorer(24), HALF, 5)
+    trial, _ = variant_test_set("x", genome, SideBySide(max_shift=24), {0: lone}, 256, [])
+    (result,) = evaluate_detector([trial], AlignerDetector(24), HALF, 5)
     assert {kind: one.events for kind, one in result.kinds.items()} == {"snv": 6, "insertion": 6, "deletion": 6}
     assert all(one.precision == one.recall == 1 for one in result.kinds.values())

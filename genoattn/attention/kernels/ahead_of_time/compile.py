@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from genoattn.attention.kernels.launch import Start
+from genoattn.attention.kernels.launch import Launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -60,7 +60,7 @@ class Statistics(NamedTuple):
     """Pointers moved by an int32, which overflows past 2^31 numbers."""
 
 
-def compile_start(start: Start, family: str, hints: bool = True) -> Any:
+def compile_start(start: Launch, family: str, hints: bool = True) -> Any:
     """The compiled kernel of one start; without `hints` the compiler is not told what is divisible by 16."""
     signature, constants, attributes = {}, {}, {}
     options = {name: value for name, value in start.constants.items() if name not in start.kernel.arg_names}

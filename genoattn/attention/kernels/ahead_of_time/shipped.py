@@ -9,7 +9,7 @@ from torch import Tensor
 from genoattn.attention.kernels import blocks, flash, launch, linear
 from genoattn.attention.kernels.ahead_of_time import shipped
 from genoattn.attention.kernels.ahead_of_time.compile import Statistics, compile_start, statistics
-from genoattn.attention.kernels.launch import Start
+from genoattn.attention.kernels.launch import Launch
 
 NVIDIA = ("sm_80", "sm_86", "sm_90", "sm_100")
 
@@ -77,12 +77,12 @@ def tested() -> Iterator[Configuration]:
     yield Configuration("gfx942", "flash", "bfloat16", 64, "causal")
 
 
-def starts(configuration: Configuration, descriptors: bool = True) -> list[Start]:
+def starts(configuration: Configuration, descriptors: bool = True) -> list[Launch]:
     """What the forward and the backward pass would start on such a device, once each; `descriptors` as in launch."""
     family, operator, dtype, width, mode = configuration
     q, k, v = (torch.empty(2, LENGTH, 8, width, dtype=getattr(torch, dtype), device="meta") for _ in range(3))
     keep = torch.ones(2, LENGTH, dtype=torch.bool, device="meta") if mode not in ("full", "causal", "window") else None
-    with launch.recording(family, descriptors) as recorded:
+    with launch.record_launches(family, descriptors) as recorded:
         {"flash": _flash, "linear": _linear, "blocks": _blocks}[operator](q, k, v, keep, mode)
     distinct = {}
     for start in recorded:
@@ -90,13 +90,13 @@ def starts(configuration: Configuration, descriptors: bool = True) -> list[Start
     return list(distinct.values())
 
 
-def _label(start: Start) -> str:
+def _label(start: Launch) -> str:
     """The kernel's name, and its constants where one pass starts it in several ways."""
     told = [name.lower() for name in ("WEIGHTS", "BACKWARD") if start.constants.get(name)]
     return " ".join([start.kernel.__name__.removesuffix("_kernel"), *told])
 
 
-def labelled(configuration: Configuration, descriptors: bool = True) -> dict[str, Start]:
+def labelled(configuration: Configuration, descriptors: bool = True) -> dict[str, Launch]:
     """The starts of a configuration by name."""
     return {_label(start): start for start in starts(configuration, descriptors)}
 

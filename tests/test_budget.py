@@ -1,0 +1,110 @@
+"""Size limits: lines of each folder, of each file and of each function.
+
+A line counts unless it belongs to a docstring: documentation of the public interface is not to be saved. A change that
+needs a higher limit raises it here and gives the reason in its commit message.
+"""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "genoattn"
+
+BUDGET = {
+    "genome": 1_700,
+    "data": 1_800,
+    "attention": 2_000,
+    "attention/ops": 2_000,
+    "attention/kernels": 2_150,
+    "attention/conformance": 600,
+    "models": 1_000,
+    "training": 1_050,
+    "evaluation": 2_400,
+    "comparison": 1_500,
+    "config, cli and single files": 1_000,
+}
+"""Lines of Python by folder: 17,200 in all. Sub-folders of attention that have a line of their own are not in its line."""
+
+LINES_OF_A_FILE = 300
+LINES_OF_A_FUNCTION = 60
+
+
+def docstring_lines(tree: ast.Module) -> int:
+    """Number of lines of all docstrings of a module."""
+    lines = 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(value=ast.Constant(value=str())) as docstring, *_]:
+                    lines += (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
+    return lines
+
+
+def counted_lines(source: str) -> int:
+    """Number of lines of a file that are not part of a docstring."""
+    return len(source.splitlines()) - docstring_lines(ast.parse(source))
+
+
+def folder_of(file: Path) -> str:
+    """The line of the budget that a file of the package counts for."""
+    first, *rest = file.relative_to(PACKAGE).parts[:-1] or ("",)
+    if rest and f"{first}/{rest[0]}" in BUDGET:
+        return f"{first}/{rest[0]}"
+    return first if first in BUDGET else "config, cli and single files"
+
+
+def long_functions(source: str) -> Iterator[tuple[str, int]]:
+    """Name and number of lines of each function that is longer than allowed."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > LINES_OF_A_FUNCTION:
+                yield node.name, lines
+
+
+def sources() -> dict[Path, str]:
+    return {file: file.read_text("utf-8") for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_each_folder_keeps_to_its_budget() -> None:
+    lines: Counter[str] = Counter()
+    for file, source in sources().items():
+        lines[folder_of(file)] += counted_lines(source)
+    over = {folder: (count, BUDGET[folder]) for folder, count in lines.items() if count > BUDGET[folder]}
+    assert not over, f"lines and limit by folder: {over}"
+    assert set(lines) == set(BUDGET)
+
+
+def test_no_file_and_no_function_is_too_long() -> None:
+    files = {file.name: n for file, source in sources().items() if (n := source.count("\n")) > LINES_OF_A_FILE}
+    functions = {f"{file.name}: {name}": n for file, source in sources().items() for name, n in long_functions(source)}
+    assert not files
+    assert not functions
+
+
+def test_the_top_of_the_package_shows_the_pipeline() -> None:
+    names = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
+    folders = {"genome", "data", "attention", "models", "training", "evaluation", "comparison", "config", "cli"}
+    assert names == folders | {"__init__.py", "__main__.py", "errors.py", "files.py", "paths.py"}
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ('"""A module.\n\nIts text.\n"""\n\nx = 1\n', 2),
+        ('def f():\n    """Text."""\n    return 1\n', 2),
+        ('x = """a\nb"""\n', 2),
+        ("# a comment\n\n", 2),
+    ],
+)
+def test_counted_lines(source: str, lines: int) -> None:
+    assert counted_lines(source) == lines
+
+
+def test_a_long_function_is_named() -> None:
+    body = "    x = 1\n" * LINES_OF_A_FUNCTION
+    assert list(long_functions(f"def f():\n{body}")) == [("f", LINES_OF_A_FUNCTION + 1)]
+    assert not list(long_functions("def f():\n" + body[: -len("    x = 1\n")]))

@@ -34,7 +34,7 @@ compare: setup
 	$(BIN)/python scripts/compare.py $(COMPARE)
 
 docs: setup  # into site/; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: setup docs  # one thread a worker: two workers already fill two cores
 	$(BIN)/ruff check .

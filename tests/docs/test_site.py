@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genoattn.config.compose import check, compose
-from genoattn.config.schema import SPINE
-from tests.docs.workplace import CHECKOUT, blocks, commands, overrides, program
+from tests.docs.workplace import CHECKOUT, blocks, check_settings, commands, program
 
 DOCS = CHECKOUT / "docs"
 LAYERS = sorted(path.stem for path in (CHECKOUT / "conf/attention").glob("*.yaml"))
@@ -63,9 +61,8 @@ def test_every_setting_has_a_meaning_and_a_default() -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_commands_of_how_to_and_concepts_are_right(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["pytest"])
-    name = program(words)
     if not {"-m", "-h", "--help"} & set(words):
-        check(compose(name, [word.replace("…", "x") for word in overrides(words)]), SPINE[name])
+        check_settings(words)
 
 
 def test_the_snippets_are_files() -> None:

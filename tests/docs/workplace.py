@@ -16,6 +16,8 @@ import torch
 
 from genoattn.cli.main import main
 from genoattn.comparison import runner
+from genoattn.config.compose import check, compose
+from genoattn.config.schema import SPINE
 from tests.comparison.test_compare import Lab
 
 CHECKOUT = Path(__file__).parents[2]
@@ -72,6 +74,13 @@ def program(words: list[str]) -> str:
 def overrides(words: list[str]) -> list[str]:
     """The settings of a command."""
     return [word for word in words[2:] if not word.startswith("-")]
+
+
+def check_settings(words: list[str]) -> None:
+    """Compose and check the config of a command as a page shows it; settings of a launcher belong to its plugin."""
+    name = program(words)
+    settings = [word.replace("…", "x") for word in overrides(words) if not word.startswith(("hydra/", "hydra."))]
+    check(compose(name, settings), SPINE[name])
 
 
 @contextmanager
@@ -147,6 +156,8 @@ def cheaper(name: str, words: list[str]) -> list[str]:
     given = dict(word.replace(RUN, newest_run() if RUN in word else "").split("=", 1) for word in words)
     for path in [given[key] for key in ("data.fasta", "data.vcf") if key in given]:
         assert not path.startswith("data/") or Path(path).is_file(), f"{path} is named and is not there"
+    if name == "compare":  # as many lengths, and shorter ones
+        given["data.length"] = re.sub(r"\d+", lambda length: str(32 * len(length[0])), given["data.length"])
     if name in ("check-layer", "kernels", "compare"):
         return [f"{key}={value}" for key, value in given.items()]
     given["data.fasta"] = "small.fa"

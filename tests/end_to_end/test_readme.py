@@ -7,9 +7,18 @@ from pathlib import Path
 import pytest
 
 from genoattn.cli.main import main
-from genoattn.config.compose import check, compose
-from genoattn.config.schema import SPINE
-from tests.docs.workplace import BUDGET, CHECKOUT, MODEL, TEST, blocks, commands, overrides, program, run, workplace
+from tests.docs.workplace import (
+    BUDGET,
+    CHECKOUT,
+    MODEL,
+    TEST,
+    blocks,
+    check_settings,
+    commands,
+    program,
+    run,
+    workplace,
+)
 
 README = CHECKOUT / "README.md"
 BLOCKS = blocks(README)
@@ -57,6 +66,5 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPat
 
 @pytest.mark.parametrize("words", PROGRAMS, ids=" ".join)
 def test_command_runs(words: list[str], place: pytest.MonkeyPatch) -> None:
-    name = program(words)
-    check(compose(name, [word.replace("…", "x") for word in overrides(words)]), SPINE[name])
+    check_settings(words)
     run(words, place)

@@ -38,7 +38,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """List the pages of results/ in the navigation, and set formulas as MathML, which needs no script."""
     for section in config.nav or []:
         if "Results" in section:
-            section["Results"] = ["results/README.md", *(_relative(page) for page in _result_pages())]
+            section["Results"] = _result_pages()
     fence = {"name": "math", "class": "math", "format": _formula}
     config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
     return config
@@ -86,8 +86,11 @@ def _formula(source: str, *_: Any, **__: Any) -> str:
     return f'<div class="math">{convert(source.strip(), display="block")}</div>'
 
 
-def _result_pages() -> list[Path]:
-    return sorted((ROOT / "results").glob("*/README.md"))
+def _result_pages() -> list[str]:
+    """The table of studies, the page of each study, and the other pages of results/."""
+    folder = ROOT / "results"
+    pages = [folder / "README.md", *sorted(folder.glob("*/README.md")), *sorted(folder.glob("*.md"))]
+    return list(dict.fromkeys(map(_relative, pages)))
 
 
 def _relative(path: Path) -> str:

@@ -19,6 +19,7 @@ HIDDEN = ("_target_", "_partial_", "defaults", "hydra")
 """Keys that are no settings."""
 
 SETTING = re.compile(r"^(?P<indent> *)(?P<key>[\w.@/]+):(?P<value>[^#]*)(?:#(?P<comment>.*))?$")
+PACKAGE = re.compile(r"^# @package (\S+)$", re.MULTILINE)
 COMMENT = re.compile(r"^(?P<indent> *)#(?P<comment>.*)$")
 WORDS = {"int": "integer", "float": "number", "str": "text", "bool": "true or false", "None": "null", "dict": "mapping"}
 BOUNDS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
@@ -49,17 +50,21 @@ def reference(root: Path) -> str:
         if files:
             page.append(f"## {group}")
         for file in files:
-            page += [f"### {group}={file.stem}", _title(file), _table(file, _prefix(group))]
+            page += [f"### {group}={file.stem}", _title(file), _table(file, _prefix(file))]
     return "\n\n".join(filter(None, page)) + "\n"
 
 
 def table(root: Path, choice: str) -> str:
     """The table of one choice of a group, such as `attention/window`."""
-    return _table(root / "conf" / f"{choice}.yaml", _prefix(choice.partition("/")[0]))
+    file = root / "conf" / f"{choice}.yaml"
+    return _table(file, _prefix(file))
 
 
-def _prefix(group: str) -> str:
-    return "" if group == "experiment" else f"{group}."
+def _prefix(file: Path) -> str:
+    """The words before the keys of a choice: those of its `# @package`, or else its group."""
+    package = PACKAGE.search(file.read_text("utf-8"))
+    name = package[1] if package else file.parent.name
+    return "" if name == "_global_" else f"{name}."
 
 
 def _title(file: Path) -> str:

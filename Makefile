@@ -1,4 +1,5 @@
-# `make train`, `make compare` and `make test` each do everything on a fresh checkout; `make setup` is their first part.
+# `make train`, `make compare`, `make docs` and `make test` each do everything on a fresh checkout; `make setup` is their
+# first part.
 
 PYTHON ?= python3
 ARGS ?= attention=linear
@@ -13,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup train compare test clean
+.PHONY: setup train compare docs test clean
 
 setup: $(READY)
 
@@ -32,12 +33,15 @@ train: setup
 compare: setup
 	$(BIN)/python scripts/compare.py $(COMPARE)
 
-test: setup  # one thread a worker: two workers already fill two cores
+docs: setup  # into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+test: setup docs  # one thread a worker: two workers already fill two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
 
 clean:
-	rm -rf .venv build dist runs wandb .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site runs wandb .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
-from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.ops.chunked_scan import cuts
 from genoattn.attention.ops.delta_rule import CHUNK, Pieces, delta_rule
 
@@ -52,11 +52,11 @@ class DeltaAttention(Attention):
 
     complexity = "linear"
 
-    def __init__(self, dim: int, causal: bool, heads: int = 4):
+    def __init__(self, dim: int, causal: bool, heads: HeadOptions = HeadOptions()):
         super().__init__()
-        self.heads = QKVProjection(dim, heads, qk_norm=False)
-        self.write = nn.Linear(dim, heads)
-        self.kept = nn.Linear(dim, heads)
+        self.heads = QKVProjection(dim, HeadOptions(heads.count, positions="none", qk_norm=False))
+        self.write = nn.Linear(dim, heads.count)
+        self.kept = nn.Linear(dim, heads.count)
         nn.init.constant_(self.kept.bias, FRESH)
         self.causal = causal
         self.weights_sum_to_one = False

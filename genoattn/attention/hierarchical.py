@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, ChunkReader, TokenLayout, zero_padding
-from genoattn.attention.modules.cross_segment import HIDDEN, cross_segment_heads
+from genoattn.attention.modules.cross_segment import HIDDEN
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
-from genoattn.attention.modules.projections import QKVProjection
-from genoattn.attention.modules.rotary import ROTARY, check_positions, position_ids_of, rotate
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.hierarchical import Plan, _across, answer_segment, hierarchical_attention
 from genoattn.attention.ops.hierarchical_partition import Scratch
@@ -70,26 +70,19 @@ class HierarchicalAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         block_size: int = 16,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
-        alike: bool = False,
-        cross: float = 0.0,
         backend: str = "auto",
     ):
         super().__init__()
         if block_size < 2 or block_size % 2:
             raise UserError(f"attention.block_size must be an even number of tokens from 2, got {block_size}")
-        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike)
+        self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.crossing = cross_segment_heads(cross, heads)
-        self.weights_sum_to_one = not self.crossing
+        self.weights_sum_to_one = not self.heads.cross_heads
         self.block_size = block_size
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
-        self.rotary = check_positions(positions, self.heads)
-        self.asymmetry = ROTARY if self.rotary else None
+        self.asymmetry = ROTARY if self.heads.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -105,11 +98,11 @@ class HierarchicalAttention(Attention):
         q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
         if attend is None:
             attend = by_triton.hierarchical_attention if self.engine.uses_triton(q) else hierarchical_attention
-        turns = position_ids_of(x, layout.position_ids) if self.rotary else None
+        turns = position_ids_of(x, layout.position_ids) if self.heads.rotary else None
         attend = partial(attend, causal=self.causal, block=self.block_size, positions=turns, keep=layout.padding_mask)
-        own = self.heads.count - self.crossing
+        own = self.heads.count - self.heads.cross_heads
         parts = [attend(*(t[:, :, :own] for t in (q, k, v)))] if own else []
-        if self.crossing:
+        if self.heads.cross_heads:
             far_q, far_k, far_v = (t[:, :, own:] for t in (q, k, v))
             parts.append(_across(attend, far_q, far_k, far_v, layout, self.causal))
         return self.heads.combine(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0])
@@ -120,7 +113,7 @@ class HierarchicalAttention(Attention):
 
         Between segments it holds an eighth of the keys and values as cells, and one block of the highest near level.
         """
-        if self.crossing:  # a cell would need its sums by segment
+        if self.heads.cross_heads:  # a cell would need its sums by segment
             yield from super().forward_chunked(read_chunk, length, chunk)
             return
         plan = Plan(length, self.block_size, self.causal)
@@ -134,7 +127,7 @@ class HierarchicalAttention(Attention):
                 self._cells(x, layout),
             )
             keep = None if layout.padding_mask is None else layout.padding_mask[:, : stop - start]
-            turns = position_ids_of(x, layout.position_ids)[:, : stop - start] if self.rotary else None
+            turns = position_ids_of(x, layout.position_ids)[:, : stop - start] if self.heads.rotary else None
             cells = cells if before is None else joined([before, cells])
             first = start + x.shape[1] - cells.count.shape[1]
             y = answer_segment(plan, start, q, turns, cells, first, held, scratch)
@@ -144,7 +137,7 @@ class HierarchicalAttention(Attention):
     def _cells(self, x: Tensor, layout: TokenLayout) -> Cells:
         """Keys and values, each in a cell of its own."""
         k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
-        positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.rotary else None
+        positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.heads.rotary else None
         return token_cells(k, v, positions, layout.padding_mask)
 
     def describe_backend(self, device: torch.device) -> str:
@@ -161,7 +154,10 @@ class HierarchicalAttention(Attention):
             self.block_size if self.causal else 3 * self.block_size // 2
         )
         queries = -(-length // whole) * whole
-        return self.heads.flops(length) + 4 * queries * keys * (self.heads.count - self.crossing) * self.heads.dim_head
+        return (
+            self.heads.flops(length)
+            + 4 * queries * keys * (self.heads.count - self.heads.cross_heads) * self.heads.dim_head
+        )
 
     def state_bytes(self, length: int) -> int:
         """The keys and values of two blocks of tokens, and of three blocks of cells at each level."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.feature_maps import FEATURES, feature_dim, feature_map
-from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, check_positions, position_ids_of, rotate
+from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
 from genoattn.attention.ops.chunked_scan import cuts, segment_of
@@ -77,32 +77,29 @@ class LinearAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         features: str = "elu",
-        positions: str = "rotary",
-        qk_norm: bool = True,
         decay: bool = False,
         backend: str = "auto",
     ):
         super().__init__()
         if features not in FEATURES:
             raise UserError(f"attention.features must be one of {', '.join(FEATURES)}, got {features}")
-        if features == "exp" and not qk_norm:
-            raise UserError("attention.features=exp overflows without attention.qk_norm=true, got qk_norm false")
-        self.heads = QKVProjection(dim, heads, qk_norm)
+        if features == "exp" and not heads.qk_norm:
+            raise UserError("attention.features=exp overflows without heads.qk_norm=true, got qk_norm false")
+        self.heads = QKVProjection(dim, heads)
         if features == "taylor" and self.heads.dim_head > WIDEST:
             raise UserError(
                 f"attention.features=taylor squares the channels of a head, at most {WIDEST}, got "
-                f"{self.heads.dim_head}: give attention.heads={-(-dim // WIDEST)} or more"
+                f"{self.heads.dim_head}: give heads.count={-(-dim // WIDEST)} or more"
             )
         self.causal = causal
         self.features = features
-        self.rotary = check_positions(positions, self.heads)
-        self.asymmetry = ROTARY if self.rotary else None
-        self.weights_sum_to_one = not self.rotary or features == "taylor"
+        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.weights_sum_to_one = not self.heads.rotary or features == "taylor"
         if decay:
             # Heads at first remember 8, 32, 128, … tokens; beyond 5 the last ones differ little from no decay.
-            self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads) - math.log(8))
+            self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads.count) - math.log(8))
         self.decay = decay
         plain = not decay and features != "taylor"
         self.engine = Backend(backend, "linear", None if plain else "the kernel knows no learned decay and no taylor")
@@ -185,11 +182,11 @@ class LinearAttention(Attention):
 
     def _early(self, x: Tensor, layout: TokenLayout) -> Tensor:
         """Taylor features are made of what has been turned; others are turned themselves."""
-        turned = self.rotary and self.features == "taylor"
+        turned = self.heads.rotary and self.features == "taylor"
         return rotate(x, position_ids_of(x, layout.position_ids)) if turned else x
 
     def _how(self, x: Tensor, layout: TokenLayout) -> How:
-        late = self.rotary and self.features != "taylor"
+        late = self.heads.rotary and self.features != "taylor"
         turns = position_ids_of(x, layout.position_ids) if late else None
         return How(self.features, layout.padding_mask, turns, self.log_rates.exp() if self.decay else None)
 
@@ -200,7 +197,7 @@ class LinearAttention(Attention):
         """Projections and the products with the sums; a causal or a fading layer adds the squares inside its chunks."""
         heads, width = self.heads.count, self.heads.dim_head
         features = feature_dim(width, self.features)
-        apart = self.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
+        apart = self.heads.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
         if not self.causal and not self.decay:
             return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
         inside = sum(

@@ -1,6 +1,7 @@
 """Attention at several resolutions, side by side: windows at the fine ones, everything at the coarsest."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import final
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.full import FullAttention
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.modules.rotary import position_ids_of
 from genoattn.attention.window import WindowAttention
 from genoattn.errors import UserError
@@ -64,13 +66,10 @@ class PyramidAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         pool_sizes: Sequence[int] = (1, 16, 256),
         left: int = 64,
         right: int = 64,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
     ):
         super().__init__()
         if list(pool_sizes[:1]) != [1] or any(fine >= coarse for fine, coarse in pairwise(pool_sizes)):
@@ -78,13 +77,11 @@ class PyramidAttention(Attention):
                 "attention.pool_sizes must list the tokens of a cell at each level, 1 and then ever more, got"
                 f" {list(pool_sizes)}"
             )
+        heads = replace(heads, cross_segment=0.0)  # a pooled cell may hold tokens of several segments
         self.causal = causal
         self.pool_sizes = tuple(pool_sizes)
-        self.levels = nn.ModuleList(
-            WindowAttention(dim, causal, heads, left, right, positions=positions, qk_norm=qk_norm, sharpness=sharpness)
-            for _ in pool_sizes[:-1]
-        )
-        self.levels.append(FullAttention(dim, causal, heads, None, positions, qk_norm, sharpness))
+        self.levels = nn.ModuleList(WindowAttention(dim, causal, heads, left, right) for _ in pool_sizes[:-1])
+        self.levels.append(FullAttention(dim, causal, heads))
         self.dim = dim
         self.asymmetry = next((level.asymmetry for level in self._each() if level.asymmetry is not None), None)
 

@@ -10,13 +10,12 @@ from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import (
     HIDDEN,
     cross_segment_attention,
-    cross_segment_heads,
     segment_channels,
 )
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
-from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, check_positions, project_and_rotate
+from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.block_sparse import sparse_attention
 from genoattn.errors import UserError
@@ -41,15 +40,10 @@ class SparseAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         block_size: int = 64,
         blocks_per_query: int = 16,
         max_length: int = 262144,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
-        alike: bool = False,
-        cross: float = 0.0,
         backend: str = "auto",
     ):
         super().__init__()
@@ -60,14 +54,12 @@ class SparseAttention(Attention):
                 "attention.blocks_per_query must be 3 or more: a block's own and those beside it are always seen, got"
                 f" {blocks_per_query}"
             )
-        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike)
+        self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.crossing = cross_segment_heads(cross, heads)
-        self.weights_sum_to_one = not self.crossing
+        self.weights_sum_to_one = not self.heads.cross_heads
         self.block_size, self.blocks_per_query, self.max_length = block_size, blocks_per_query, max_length
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
-        self.rotary = check_positions(positions, self.heads)
-        self.asymmetry = ROTARY if self.rotary else None
+        self.asymmetry = ROTARY if self.heads.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -91,20 +83,22 @@ class SparseAttention(Attention):
                 scale=scale,
             )
 
-        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
-        return self.heads.combine(cross_segment_attention(attend, q, k, v, crossing=self.crossing, layout=layout))
+        q, k, v = self.heads.project_and_rotate(x, layout)
+        return self.heads.combine(
+            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
+        )
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
+        q, k, v = self.heads.project_and_rotate(x, layout)
         length = x.shape[1]
         visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
         segments = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
         same = segments[:, :, None] == segments[:, None, :]
         answers = []
         for head in range(self.heads.count):
-            crosses = head >= self.heads.count - self.crossing
+            crosses = head >= self.heads.count - self.heads.cross_heads
             one = slice(head, head + 1)
             pairs = q[:, :, head] @ k[:, :, head].transpose(1, 2) * self.heads.dim_head**-0.5
             pairs = pairs + HIDDEN * same if crosses else pairs
@@ -149,8 +143,8 @@ class SparseAttention(Attention):
         count = -(-length // self.block_size)
         padded = count * self.block_size
         width = self.heads.dim_head
-        channels = (self.heads.count - self.crossing) * width
-        channels += self.crossing * (width + segment_channels(width, 1))
+        channels = (self.heads.count - self.heads.cross_heads) * width
+        channels += self.heads.cross_heads * (width + segment_channels(width, 1))
         pairs = padded * min(self.blocks_per_query, count) * self.block_size
         return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * count**2)
 

@@ -11,14 +11,13 @@ from torch import Tensor
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
 from genoattn.attention.modules.cross_segment import (
     cross_segment_attention,
-    cross_segment_heads,
     reference_cross_segment_attention,
     segment_channels,
 )
 from genoattn.attention.modules.dispatch import Backend
-from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, check_positions, project_and_rotate, slopes
+from genoattn.attention.modules.rotary import ROTARY, slopes
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
 from genoattn.attention.ops.sliding_window_blocks import Band, scored_pairs
@@ -54,17 +53,12 @@ class WindowAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         left: int = 128,
         right: int = 128,
         dilation: int = 1,
         global_tokens: int = 0,
         kv_heads: int | None = None,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
-        alike: bool = False,
-        cross: float = 0.0,
         backend: str = "auto",
     ):
         super().__init__()
@@ -73,26 +67,24 @@ class WindowAttention(Attention):
                 raise UserError(f"attention.{name} must be 0 or more tokens, got {value}")
         if dilation < 1:
             raise UserError(f"attention.dilation must be 1 or more tokens, got {dilation}")
-        if positions == "alibi" and (cross or global_tokens):
+        if heads.positions == "alibi" and (heads.cross_segment or global_tokens):
             raise UserError(
-                "attention.positions=alibi measures the distance between neighbours, which says nothing of another "
-                "segment or of global tokens: with attention.cross or attention.global_tokens take rotary or none"
+                "heads.positions=alibi measures the distance between neighbours, which says nothing of another "
+                "segment or of global tokens: with heads.cross_segment or attention.global_tokens take rotary or none"
             )
-        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike, kv_heads)
+        self.heads = QKVProjection(dim, heads, kv_heads, ("rotary", "alibi", "none"))
         self.causal = causal
-        self.crossing = cross_segment_heads(cross, heads)
-        self.weights_sum_to_one = not self.crossing
+        self.weights_sum_to_one = not self.heads.cross_heads
         self.left, self.right = left, 0 if causal else right
         self.global_tokens, self.stride = global_tokens, dilation
         if not global_tokens:
             self.receptive_field = (self.left * dilation, self.right * dilation)
-        self.rotary = check_positions(positions, self.heads, ("rotary", "alibi", "none"))
-        self.alibi = positions == "alibi"
+        self.alibi = heads.positions == "alibi"
         plain = dilation == 1 and not global_tokens and not self.alibi
         self.engine = Backend(
             backend, "flash", None if plain else "the kernel knows no dilation, no global tokens and no alibi"
         )
-        if self.rotary:
+        if self.heads.rotary:
             self.asymmetry = ROTARY
         elif left != right or global_tokens:
             self.asymmetry = "left and right are not as wide" if left != right else "global tokens are the first ones"
@@ -100,7 +92,7 @@ class WindowAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self.heads.combine(self._attend(*project_and_rotate(self.heads, x, layout, self.rotary), layout))
+        return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
         """Answers of the queries, which may be those of a part of the keys' tokens; the layout is that of the keys."""
@@ -121,15 +113,17 @@ class WindowAttention(Attention):
         def attend_in_place(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
             return _in_place(attend(q[:, part], k, v, scale), before, keys)
 
-        if not self.crossing:
+        if not self.heads.cross_heads:
             return attend(q, k, v, None)
         q = _in_place(q, before, keys)
-        return cross_segment_attention(attend_in_place, q, k, v, crossing=self.crossing, layout=layout)[:, part]
+        return cross_segment_attention(attend_in_place, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)[
+            :, part
+        ]
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
+        q, k, v = self.heads.project_and_rotate(x, layout)
         length = x.shape[1]
         index = torch.arange(length, device=x.device)
         ahead = index[None, :] - index[:, None]
@@ -143,13 +137,13 @@ class WindowAttention(Attention):
         costs = slopes(self.heads.count, x.device, x.dtype)[:, None, None] * ahead.abs() if self.alibi else None
         bias = None if costs is None else -costs
         y = reference_cross_segment_attention(
-            q, k, v, visible=visible, crossing=self.crossing, segments=layout.segment_ids, bias=bias
+            q, k, v, visible=visible, cross_heads=self.heads.cross_heads, segments=layout.segment_ids, bias=bias
         )
         return self.heads.combine(y)
 
     def _read(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
         """Queries, and what is held of their tokens."""
-        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
+        q, k, v = self.heads.project_and_rotate(x, layout)
         each = self.heads.count // self.heads.kv_count
         k, v = (t[:, :, ::each].to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
         keep = (
@@ -229,9 +223,9 @@ class WindowAttention(Attention):
         pairs += scored_pairs(near, near, Band(self.left, self.right, self.stride)) if near else 0
         if first:
             pairs += scored_pairs(first, first, Band(first, 0)) if self.causal else first * length
-        own, width = self.heads.count - self.crossing, self.heads.dim_head
+        own, width = self.heads.count - self.heads.cross_heads, self.heads.dim_head
         # A crossing head has the channels of its segments too.
-        channels = own * width + self.crossing * (width + segment_channels(width, 1))
+        channels = own * width + self.heads.cross_heads * (width + segment_channels(width, 1))
         return self.heads.flops(length) + 4 * pairs * channels
 
     def state_bytes(self, length: int) -> int:

@@ -1,5 +1,7 @@
 """Every layer of conf/attention is held to every law, and every law catches the fault it is there for."""
 
+import re
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import final
@@ -7,6 +9,7 @@ from typing import final
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
@@ -14,6 +17,7 @@ from genoattn.attention.conformance import CHECKS, check
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hybrid import cycle
 from genoattn.attention.linear import LinearAttention
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.modules.reference import reference_attention
 from genoattn.attention.modules.rotary import rotate
 from genoattn.attention.none import NoAttention
@@ -31,41 +35,43 @@ STACKS = ["based", "hybrid"]  # lists of layers, each of them held to the laws b
 VARIANTS = sorted({path.stem for path in CONF.glob("*.yaml")} - set(STACKS))
 OTHER_SETTINGS = [
     ("full", {"positions": "none", "qk_norm": False}),
-    ("full", {"cross": 0.5, "sharpness": 4.0}),
+    ("full", {"cross_segment": 0.5, "logit_scale": 4.0}),
     ("full", {"kv_heads": 2}),
-    ("window", {"left": 5, "right": 3, "heads": 2}),
+    ("window", {"left": 5, "right": 3, "count": 2}),
     ("window", {"left": 9, "right": 4, "positions": "alibi", "kv_heads": 1}),
     ("window", {"left": 5, "right": 3, "dilation": 3}),
     ("window", {"left": 5, "right": 3, "dilation": 2, "positions": "alibi"}),
-    ("window", {"left": 7, "right": 4, "global_tokens": 3, "cross": 0.5}),
+    ("window", {"left": 7, "right": 4, "global_tokens": 3, "cross_segment": 0.5}),
     ("window", {"left": 3, "right": 2, "global_tokens": 3, "dilation": 4}),
-    ("window", {"cross": 0.25, "left": 20, "right": 9}),
+    ("window", {"cross_segment": 0.25, "left": 20, "right": 9}),
     ("window", {"left": 0, "right": 70, "positions": "none"}),
     ("gated", {"wrapped": "linear", "gate_per": "head"}),
     ("gated", {"wrapped": "none"}),
     ("hierarchical", {"block_size": 4, "positions": "none"}),
-    ("hierarchical", {"block_size": 8, "cross": 0.5, "sharpness": 4.0}),
+    ("hierarchical", {"block_size": 8, "cross_segment": 0.5, "logit_scale": 4.0}),
     ("sparse", {"block_size": 8, "blocks_per_query": 3}),
     ("sparse", {"block_size": 16, "blocks_per_query": 4, "positions": "none", "qk_norm": False}),
-    ("sparse", {"block_size": 8, "blocks_per_query": 6, "cross": 0.5}),
+    ("sparse", {"block_size": 8, "blocks_per_query": 6, "cross_segment": 0.5}),
     ("pyramid", {"pool_sizes": "[1,4,16]", "left": 5, "right": 3, "positions": "none"}),
     ("topk", {"k": 5, "positions": "none"}),
     ("topk", {"k": None, "fraction": 0.1}),
-    ("topk", {"k": 9, "cross": 0.5, "sharpness": 4.0}),
+    ("topk", {"k": 9, "cross_segment": 0.5, "logit_scale": 4.0}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
     ("linear", {"features": "exp"}),
     ("linear", {"features": "taylor"}),
     ("linear", {"decay": True}),
-    ("linear", {"decay": True, "features": "taylor", "positions": "none", "heads": 2}),
+    ("linear", {"decay": True, "features": "taylor", "positions": "none", "count": 2}),
 ]
 SLOW_LAWS = {"survives_bfloat16", "learns"}  # these do not depend on the settings varied above
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 
 
 def build(variant, **settings):
-    words = {None: "null"}
-    return composed(variant, *(f"attention.{key}={words.get(value, value)}" for key, value in settings.items()))
+    """The factory of a layer under settings: those of its heads, and its own."""
+    words, heads = {None: "null"}, {field.name for field in fields(HeadOptions)}
+    groups = {key: "heads" if key in heads else "attention" for key in settings}
+    return composed(variant, *(f"{groups[key]}.{key}={words.get(value, value)}" for key, value in settings.items()))
 
 
 @cache
@@ -258,7 +264,7 @@ def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
     torch.manual_seed(0)
     reach = 7 if variant == "window" else 99
     sides = {"left": reach, "right": reach} if variant == "window" else {}
-    layer = build(variant, cross=1.0, **sides)(dim=DIM, causal=causal).double()
+    layer = build(variant, cross_segment=1.0, **sides)(dim=DIM, causal=causal).double()
     x = torch.randn(1, 40, DIM, dtype=torch.float64, requires_grad=True)
     segments, keep = torch.randint(3, (1, 40)) * 5, torch.rand(1, 40) > 0.3
     y = layer(x, TokenLayout(padding_mask=keep, segment_ids=segments))
@@ -272,14 +278,14 @@ def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
     assert not alone.any() and not layer(x).any()
 
 
-def test_sharpness_is_where_the_softmax_starts():
-    layer = build("full", sharpness=4.0)(dim=DIM, causal=False)
+def test_logit_scale_is_where_the_softmax_starts():
+    layer = build("full", logit_scale=4.0)(dim=DIM, causal=False)
     q, k, _ = layer.heads.project(torch.randn(1, 5, DIM))
     assert torch.allclose((q.square().mean(-1) * k.square().mean(-1)).sqrt(), torch.tensor(4.0), rtol=1e-4)
     torch.manual_seed(0)
     first = build("full")(dim=DIM, causal=False)
     torch.manual_seed(0)
-    second = build("full", sharpness=4.0, cross=0.5)(dim=DIM, causal=False)
+    second = build("full", logit_scale=4.0, cross_segment=0.5)(dim=DIM, causal=False)
     assert torch.equal(first.heads.out.weight, second.heads.out.weight)
     assert not first.heads.log_logit_scale.any()
 
@@ -287,18 +293,23 @@ def test_sharpness_is_where_the_softmax_starts():
 @pytest.mark.parametrize(
     ("variant", "settings", "words"),
     [
-        ("full", {"cross": 1.5}, "attention.cross is a share of the heads, from 0 to 1, got 1.5"),
-        ("window", {"cross": 0.1}, "attention.cross of 0.1 of 4 heads is less than half a head"),
-        ("window", {"sharpness": 0.0}, "attention.sharpness must be more than 0, got 0.0"),
-        ("full", {"sharpness": 2.0, "qk_norm": False}, "attention.sharpness needs attention.qk_norm=true"),
-        ("full", {"heads": 5}, "attention.heads must divide the model's dim of 32, got 5"),
-        ("linear", {"heads": 0}, "attention.heads must divide the model's dim of 32, got 0"),
-        ("full", {"positions": "rotery"}, "attention.positions must be one of rotary, none, got rotery"),
-        ("full", {"heads": 32}, "needs an even number of them, got 1"),
+        ("full", {"cross_segment": 1.5}, "heads.cross_segment is a share of the heads, from 0 to 1, got 1.5"),
+        ("window", {"cross_segment": 0.1}, "heads.cross_segment of 0.1 of 4 heads is less than half a head"),
+        ("window", {"logit_scale": 0.0}, "heads.logit_scale must be more than 0, got 0.0"),
+        ("full", {"logit_scale": 2.0, "qk_norm": False}, "heads.logit_scale needs heads.qk_norm=true"),
+        ("full", {"count": 5}, "heads.count must divide the model's dim of 32, got 5"),
+        ("linear", {"count": 0}, "heads.count must be 1 or more, got 0"),
+        ("full", {"cross_segment": 0.5, "qk_norm": False}, "give heads.qk_norm=true with it"),
+        ("full", {"positions": "rotery"}, "heads.positions must be one of rotary, none, got rotery"),
+        ("full", {"count": 32}, "needs an even number of them, got 1"),
         ("full", {"positions": "alibi"}, "attention=window takes it"),
         ("full", {"kv_heads": 3}, "attention.kv_heads must divide the 4 heads, got 3"),
         ("window", {"dilation": 0}, "attention.dilation must be 1 or more tokens, got 0"),
-        ("window", {"positions": "alibi", "cross": 0.5}, "with attention.cross or attention.global_tokens take"),
+        (
+            "window",
+            {"positions": "alibi", "cross_segment": 0.5},
+            "with heads.cross_segment or attention.global_tokens take",
+        ),
         ("window", {"left": -1}, "attention.left must be 0 or more tokens, got -1"),
         ("window", {"right": -7}, "attention.right must be 0 or more tokens, got -7"),
         ("sparse", {"block_size": 0}, "attention.block_size must be 1 or more tokens, got 0"),
@@ -319,8 +330,12 @@ def test_sharpness_is_where_the_softmax_starts():
     ],
 )
 def test_mistakes_read_well(variant, settings, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises((UserError, InstantiationException)) as raised:
         build(variant, **settings)(dim=DIM, causal=False)
+    # Hydra wraps an error of options that are built with the config; a layer is built later.
+    mistake = raised.value.__cause__ if isinstance(raised.value, InstantiationException) else raised.value
+    assert isinstance(mistake, UserError)
+    assert re.search(words, str(mistake))
 
 
 def test_state_bytes():

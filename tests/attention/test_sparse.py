@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.conformance.probes import counted
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.ops import block_gather as gathered
 from genoattn.attention.ops import block_sparse
 from genoattn.attention.ops.block_sparse import select_blocks, sparse_attention
@@ -67,7 +68,9 @@ def test_a_token_sees_the_blocks_chosen_for_it_and_no_more(causal):
 
 
 def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
-    layer = SparseAttention(32, causal=True, block_size=4, blocks_per_query=3, positions="none").double()
+    layer = SparseAttention(
+        32, causal=True, block_size=4, blocks_per_query=3, heads=HeadOptions(positions="none")
+    ).double()
     x = torch.randn(1, 100, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = layer(x)
     for at in range(60, 80):
@@ -77,7 +80,8 @@ def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
 
 
 def test_crossing_heads_choose_blocks_of_the_other_segment():
-    layer = SparseAttention(32, causal=False, heads=1, block_size=4, blocks_per_query=5, cross=1.0).double()
+    heads = HeadOptions(count=1, cross_segment=1.0)
+    layer = SparseAttention(32, causal=False, heads=heads, block_size=4, blocks_per_query=5).double()
     x = torch.randn(1, 96, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = layer(x, TokenLayout(segment_ids=(torch.arange(96) >= 48)[None].long()))
     for at in (20, 70):
@@ -143,6 +147,6 @@ def test_a_training_step_grows_with_the_length_alone(causal, monkeypatch):
         return made.total
 
     assert step(4096) < 2.2 * step(2048)
-    layer = SparseAttention(16, causal, heads=2, block_size=32, blocks_per_query=4)
+    layer = SparseAttention(16, causal, HeadOptions(count=2), block_size=32, blocks_per_query=4)
     (once, small, _), (twice, large, _) = (counted(layer, 16, length) for length in (2048, 4096))
     assert twice < 2.2 * once and large < 2.1 * small

@@ -60,7 +60,7 @@ def naive_linear_attention(
     if positions is not None:
         turned = torch.einsum("bqhm,bkhm->bhqk", rotate(phi_q, positions), rotate(phi_k, positions))
         weights = turned.masked_fill(~visible, 0) * (1 if faded is None else faded)
-    return torch.einsum("bhqk,bkhd->bqhd", weights / denominator, v)
+    return torch.einsum("bhqk,bkhd->bqhd", (weights / denominator).to(v.dtype), v)
 
 
 @final
@@ -188,7 +188,11 @@ class LinearAttention(Attention):
     def _how(self, x: Tensor, layout: TokenLayout) -> How:
         late = self.heads.rotary and self.features != "taylor"
         turns = position_ids_of(x, layout.position_ids) if late else None
-        return How(self.features, layout.padding_mask, turns, self.log_rates.exp() if self.decay else None)
+        return How(self.features, layout.padding_mask, turns, self._rates() if self.decay else None)
+
+    def _rates(self) -> Tensor:
+        """Of every head, in at least float32: in half precision distances of more than 256 tokens are rounded."""
+        return self.log_rates.to(torch.promote_types(self.log_rates.dtype, torch.float32)).exp()
 
     def describe_backend(self, device: torch.device) -> str:
         return self.engine.description(device)

@@ -96,7 +96,7 @@ class WindowAttention(Attention):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
         """Answers of the queries, which may be those of a part of the keys' tokens; the layout is that of the keys."""
-        costs = slopes(self.heads.count, k.device, k.dtype) if self.alibi else None
+        costs = slopes(self.heads.count, k.device, torch.promote_types(k.dtype, torch.float32)) if self.alibi else None
         part, keys = slice(before, before + q.shape[1]), k.shape[1]
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:

@@ -110,3 +110,20 @@ def test_pairs_that_are_scored():
     assert scored_pairs(96, 96, Band(16, 0, dilation=3)) == 3 * 32 * 32
     wide = scored_pairs(2**20, 2**20, Band(256, 256))
     assert 1 <= wide / (2**20 * 513) < 1.1
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["fused", "plain"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padding", [1, 2, 3, 5])
+def test_global_tokens_that_are_all_padding_have_no_weight(padding, causal, plain, monkeypatch):
+    if plain:
+        monkeypatch.setattr(sliding_window_blocks, "_flash", sliding_window_blocks._plain)
+        monkeypatch.setattr(sliding_window_blocks, "_flash_backward", sliding_window_blocks._plain_backward)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 13, 2, 4, dtype=torch.float64, requires_grad=True)
+    keep = torch.ones(2, 13, dtype=torch.bool)
+    keep[0, :padding] = False  # the other sequence has its global tokens
+    y = window_attention(q, k, v, left=2, right=2, causal=causal, global_tokens=2, keep=keep)
+    seen = seen_pairs(13, 2, 0 if causal else 2, first=2, causal=causal, keep=keep)
+    expected = reference_attention(q, k, v, visible=seen)
+    assert largest_difference(gradients(y, (q, k, v)), gradients(expected, (q, k, v))) < 1e-12

@@ -7,9 +7,9 @@ from typing import Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from genoattn.attention.base import TokenLayout, zero_padding
+from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.modules.rotary import position_ids_of, rotate
 from genoattn.errors import UserError
 
@@ -173,7 +173,7 @@ class _Normed(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
         y, gain, log_scale = ctx.saved_tensors
         wide, y = dy.to(gain.dtype), y.to(gain.dtype)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 ROTARY = "rotary positions turn queries and keys by what lies before them"
 """Why a layer with them is sided."""
@@ -45,10 +44,9 @@ class _Rotate(torch.autograd.Function):
         return _rotated(x, cos, sin)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, None, None]:
         cos, sin = ctx.saved_tensors
-        return _rotated(upstream, cos, -sin), None, None
+        return _Rotate.apply(upstream[0], cos, -sin), None, None  # itself a rotation, so it has all derivatives
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

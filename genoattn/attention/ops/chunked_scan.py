@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from genoattn.attention.modules.autograd import first_order_only
 
 State: TypeAlias = tuple[Tensor, ...]
 
@@ -123,7 +124,7 @@ class _Scan(torch.autograd.Function):
         return y, *state
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, dy: Tensor | None, *dstate: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         want_state, want_inputs, want_shared = plan.split(ctx.needs_input_grad[1:])

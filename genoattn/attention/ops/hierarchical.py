@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from genoattn.attention.base import TokenLayout, zero_padding
+from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.modules.rotary import rotate
 from genoattn.attention.ops.hierarchical_partition import Part, Scratch, partition
 from genoattn.attention.ops.hierarchical_pooling import (
@@ -108,7 +108,7 @@ class HierarchicalFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx, upstream):
         q, k, v, positions, keep = ctx.saved_tensors
         plan, (batch, _, heads, dim_head) = ctx.plan, q.shape

@@ -39,7 +39,8 @@ def band_attention(
     few_k, few_v, few = (None, None, None) if beside is None or not beside.k.shape[1] else beside
     tensors = (None if t is None else _rows_of_channels(t.to(wide)) for t in (q, k, v, few_k, few_v))
     factor: float = q.shape[-1] ** -0.5 if scale is None else scale
-    y: Tensor = _BandAttention.apply(*tensors, band, keep, real, few, slopes, factor)  # pyright: ignore
+    with torch.autocast(q.device.type, enabled=False):  # backward runs without it too
+        y: Tensor = _BandAttention.apply(*tensors, band, keep, real, few, slopes, factor)  # pyright: ignore
     return y.to(q.dtype)
 
 
@@ -93,5 +94,9 @@ def _seeing_all(
     q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, real: Tensor | None, scale: float | None
 ) -> Tensor:
     visible = None if keep is None else (keep | ~keep.any(1, keepdim=True))[:, None, None, :]
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return zero_padding(F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2), real)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        y = F.scaled_dot_product_attention(
+            *(t.to(wide).transpose(1, 2) for t in (q, k, v)), attn_mask=visible, scale=scale
+        )
+    return zero_padding(y.transpose(1, 2), real).to(q.dtype)

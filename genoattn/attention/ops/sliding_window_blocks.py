@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from genoattn.attention.modules.autograd import first_order_only
+
 BLOCK = 32
 """Queries of a block forward: few score little beyond the band."""
 
@@ -121,7 +123,10 @@ class _BandAttention(torch.autograd.Function):
                 if few is not None:
                     beside = _few(few_k, run), _few(few_v, run), _few_mask(few, run, q)
                     y, lse = attend(_queries(x, whole), *beside, scale)
-                    _merge(_queries(o, whole), _queries(t, whole), y, lse[..., None])
+                    # A softmax over no key is NaN, or a key of score 0: it must not count.
+                    unseen = ~_few_rows(few, run).any(1)[:, None, None, None]
+                    lse = lse[..., None].masked_fill(unseen, float("-inf"))
+                    _merge(_queries(o, whole), _queries(t, whole), y.masked_fill(unseen, 0), lse)
                 if real is not None:
                     # Weights of exp(score - infinity) are 0, and so is all that backward makes of them.
                     padding = ~_queries(real[:, phase::step, None, None], whole)
@@ -132,7 +137,7 @@ class _BandAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order_only
     def backward(ctx, g):  # pyright: ignore
         q, k, v, few_k, few_v, out, total = ctx.saved_tensors
         band, keep, few, slopes, scale = ctx.others
@@ -188,8 +193,12 @@ def _few(x: Tensor, run: Run) -> Tensor:
     return (x if run.row is None else x[run.row : run.row + 1]).transpose(1, 2)
 
 
+def _few_rows(few: Tensor, run: Run) -> Tensor:
+    return few if run.row is None else few[run.row : run.row + 1]
+
+
 def _few_mask(few: Tensor, run: Run, like: Tensor) -> Tensor:
-    shown = few if run.row is None else few[run.row : run.row + 1]
+    shown = _few_rows(few, run)
     return torch.zeros(shown.shape, dtype=like.dtype, device=like.device).masked_fill_(~shown, float("-inf"))[
         :, None, None
     ]

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
+from genoattn.attention.modules.autograd import first_order_only
 
 ROWS = 128
 
@@ -66,6 +67,7 @@ class _TopK(torch.autograd.Function):
         return y
 
     @staticmethod
+    @first_order_only
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, allowed, keep, y = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)

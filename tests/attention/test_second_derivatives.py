@@ -29,9 +29,10 @@ def check(answer, x):
     try:
         by_autograd, by_differences = slope_of_gradient(answer, x, torch.randn_like(x))
     except (NotImplementedError, RuntimeError) as refusal:
-        assert "derivative" in str(refusal)
-    else:
-        assert by_autograd == pytest.approx(by_differences, rel=1e-4)
+        if "derivative" not in str(refusal):
+            raise
+        return
+    assert by_autograd == pytest.approx(by_differences, rel=1e-4)
 
 
 @DIRECTIONS

@@ -123,7 +123,7 @@ def test_global_tokens_that_are_all_padding_have_no_weight(padding, causal, plai
     q, k, v = torch.randn(3, 2, 13, 2, 4, dtype=torch.float64, requires_grad=True)
     keep = torch.ones(2, 13, dtype=torch.bool)
     keep[0, :padding] = False  # the other sequence has its global tokens
-    y = window_attention(q, k, v, left=2, right=2, causal=causal, global_tokens=2, keep=keep)
+    y = window_attention(q, k, v, left=2, right=0 if causal else 2, causal=causal, global_tokens=2, keep=keep)
     seen = seen_pairs(13, 2, 0 if causal else 2, first=2, causal=causal, keep=keep)
     expected = reference_attention(q, k, v, visible=seen)
     assert largest_difference(gradients(y, (q, k, v)), gradients(expected, (q, k, v))) < 1e-12

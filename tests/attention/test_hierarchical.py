@@ -5,7 +5,7 @@ import torch
 
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.conformance.probes import LargestTensor
-from genoattn.attention.conformance.streaming import streamed
+from genoattn.attention.conformance.streaming import in_chunks
 from genoattn.attention.hierarchical import HierarchicalAttention
 from genoattn.attention.ops.hierarchical import hierarchical_attention
 
@@ -62,5 +62,5 @@ def test_streams_where_cells_are_held(causal, segment):
     x, keep = torch.randn(2, LENGTH, 32, dtype=torch.float64), torch.rand(2, LENGTH) > 0.3
     layout = TokenLayout(keep, position_ids=2 * torch.arange(LENGTH).expand(2, -1))
     with torch.no_grad():
-        y = torch.cat(list(streamed(layer, x, layout, segment)), dim=1)
+        y = torch.cat(list(in_chunks(layer, x, layout, segment)), dim=1)
         assert torch.allclose(y, layer(x, layout), atol=1e-12)

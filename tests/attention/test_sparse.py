@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genoattn.attention.base import TokenLayout
-from genoattn.attention.conformance.probes import counted
+from genoattn.attention.conformance.probes import count_cost
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.ops import block_gather as gathered
 from genoattn.attention.ops import block_sparse
@@ -148,5 +148,5 @@ def test_a_training_step_grows_with_the_length_alone(causal, monkeypatch):
 
     assert step(4096) < 2.2 * step(2048)
     layer = SparseAttention(16, causal, HeadOptions(count=2), block_size=32, blocks_per_query=4)
-    (once, small, _), (twice, large, _) = (counted(layer, 16, length) for length in (2048, 4096))
-    assert twice < 2.2 * once and large < 2.1 * small
+    once, twice = (count_cost(layer, 16, length) for length in (2048, 4096))
+    assert twice.flops < 2.2 * once.flops and twice.largest_tensor < 2.1 * once.largest_tensor

@@ -9,8 +9,9 @@ from torch import Tensor
 from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import (
     cross_segment_attention,
+    head_widths,
     reference_cross_segment_attention,
-    segment_channels,
+    scored_channels,
 )
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
@@ -70,14 +71,12 @@ class FullAttention(Attention):
         )
         return self.heads.combine(y)
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, head_widths(self.heads))
 
     def flops(self, length: int) -> int:
         """Projections and the whole square of scores; a causal kernel may skip up to half of that square."""
-        own, width = self.heads.count - self.heads.cross_heads, self.heads.dim_head
-        channels = own * width + self.heads.cross_heads * (width + segment_channels(width, 1))
-        return self.heads.flops(length) + 4 * length**2 * channels
+        return self.heads.flops(length) + 4 * length**2 * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:
         """Every key and value."""

@@ -75,8 +75,8 @@ class GatedAttention(Attention):
         for start, stop, y in self.wrapped.forward_chunked(read_chunk, length, chunk):
             yield start, stop, self._gated(*read_chunk(start, stop), y)
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.wrapped.describe_backend(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.wrapped.describe_backend(device, dtype)
 
     def flops(self, length: int) -> int:
         """The inner layer's and the gate's."""

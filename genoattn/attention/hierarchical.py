@@ -140,8 +140,8 @@ class HierarchicalAttention(Attention):
         positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.heads.rotary else None
         return token_cells(k, v, positions, layout.padding_mask)
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, [self.heads.dim_head])
 
     def flops(self, length: int) -> int:
         """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.

@@ -194,8 +194,8 @@ class LinearAttention(Attention):
         """Of every head, in at least float32: in half precision distances of more than 256 tokens are rounded."""
         return self.log_rates.to(torch.promote_types(self.log_rates.dtype, torch.float32)).exp()
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, [self.heads.dim_head])
 
     def flops(self, length: int) -> int:
         """Projections and the products with the sums; a causal or a fading layer adds the squares inside its chunks."""

@@ -132,10 +132,9 @@ class PyramidAttention(Attention):
             levels.append(level)
         return levels
 
-    def describe_backend(self, device: torch.device) -> str:
-        first = self.levels[0]
-        assert isinstance(first, Attention)
-        return first.describe_backend(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        fine, coarsest = (self._each()[level].describe_backend(device, dtype) for level in (0, -1))
+        return coarsest if len(self.pool_sizes) == 1 else f"{fine}; {coarsest} at the coarsest level"
 
     def flops(self, length: int) -> int:
         """Those of each level's attention over its cells."""

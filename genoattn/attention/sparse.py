@@ -10,7 +10,8 @@ from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import (
     HIDDEN,
     cross_segment_attention,
-    segment_channels,
+    head_widths,
+    scored_channels,
 )
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
@@ -128,23 +129,24 @@ class SparseAttention(Attention):
             others = [at for at, place in enumerate(places) if place and not (self.causal and at > own)]
             forced = [at for at in others if abs(at - own) <= 1]
             free = [at for at in others if abs(at - own) > 1]
-            # The mean of all pairs' scores is the score of the means.
-            means = pairs[asking].mean(0).tolist()
-            free.sort(key=lambda at: -sum(means[key] for key in places[at]) / len(places[at]))
+            if asking:
+                # The mean of all pairs' scores is the score of the means.
+                means = pairs[asking].mean(0).tolist()
+                free.sort(key=lambda at: -sum(means[key] for key in places[at]) / len(places[at]))
+            else:
+                free.sort(key=lambda at: abs(at - own))
             for other in (forced + free)[: self.blocks_per_query]:
                 chosen[own * size : (own + 1) * size, other * size : (other + 1) * size] = True
         return chosen
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, head_widths(self.heads))
 
     def flops(self, length: int) -> int:
         """Projections, pooled scores of all blocks with all, and every pair of tokens in the blocks that are chosen."""
         count = -(-length // self.block_size)
         padded = count * self.block_size
-        width = self.heads.dim_head
-        channels = (self.heads.count - self.heads.cross_heads) * width
-        channels += self.heads.cross_heads * (width + segment_channels(width, 1))
+        channels = scored_channels(self.heads)
         pairs = padded * min(self.blocks_per_query, count) * self.block_size
         return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * count**2)
 

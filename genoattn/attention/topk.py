@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, TokenLayout
-from genoattn.attention.modules.cross_segment import cross_segment_attention, segment_channels
+from genoattn.attention.modules.cross_segment import cross_segment_attention, scored_channels
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
 from genoattn.attention.modules.rotary import ROTARY
@@ -107,9 +107,7 @@ class TopKAttention(Attention):
         if self.causal:
             blocks = math.ceil(length / ROWS)
             pairs = sum(min(ROWS, length - at * ROWS) * min(length, (at + 1) * ROWS) for at in range(blocks))
-        width = self.heads.dim_head
-        channels = self.heads.count * width + self.heads.cross_heads * segment_channels(width, 1)
-        return self.heads.flops(length) + 4 * pairs * channels
+        return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:
         """Every key and value: any may be chosen."""

@@ -11,8 +11,9 @@ from torch import Tensor
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
 from genoattn.attention.modules.cross_segment import (
     cross_segment_attention,
+    head_widths,
     reference_cross_segment_attention,
-    segment_channels,
+    scored_channels,
 )
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
@@ -212,8 +213,8 @@ class WindowAttention(Attention):
             if drop > 0:
                 held, before = held.keep_from(self.global_tokens + drop, self.global_tokens), before - drop
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, head_widths(self.heads))
 
     def flops(self, length: int) -> int:
         """Projections and the scored band: a block of queries meets the keys its band spans and the global ones."""
@@ -223,10 +224,7 @@ class WindowAttention(Attention):
         pairs += scored_pairs(near, near, Band(self.left, self.right, self.stride)) if near else 0
         if first:
             pairs += scored_pairs(first, first, Band(first, 0)) if self.causal else first * length
-        own, width = self.heads.count - self.heads.cross_heads, self.heads.dim_head
-        # A crossing head has the channels of its segments too.
-        channels = own * width + self.heads.cross_heads * (width + segment_channels(width, 1))
-        return self.heads.flops(length) + 4 * pairs * channels
+        return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:
         """The keys and values within reach to the left, and those of global tokens."""

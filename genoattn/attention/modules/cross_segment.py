@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout
+from genoattn.attention.modules.projections import QKVProjection
 from genoattn.attention.modules.reference import reference_attention
 
 HIDDEN = -30000.0
@@ -57,6 +58,21 @@ def _channels(member: Tensor, like: Tensor, channels: int, heads: int) -> Tensor
 def segment_channels(dim_head: int, needed: int) -> int:
     """At least the channels needed, to a multiple of the 8 that fused kernels on a GPU ask for."""
     return needed + -(dim_head + needed) % 8
+
+
+def scored_channels(heads: QKVProjection) -> int:
+    """Channels of all heads together in the product of queries and keys, for sequences of one segment."""
+    return sum(_widths(heads, 1))
+
+
+def head_widths(heads: QKVProjection) -> set[int]:
+    """The widths of heads that a backend computes, for contexts of two segments."""
+    return set(_widths(heads, 2))
+
+
+def _widths(heads: QKVProjection, segments: int) -> list[int]:
+    own, cross, dim_head = heads.count - heads.cross_heads, heads.cross_heads, heads.dim_head
+    return [dim_head] * own + [dim_head + segment_channels(dim_head, segments)] * cross
 
 
 def segment_one_hot(

@@ -32,6 +32,8 @@ def delta_rule(
     b is `write`, a the exponential of `log_kept`, and k has length 1. What the tokens of a chunk write depends on
     one another through a triangular system, solved for many chunks at once; the memory is carried from chunk to chunk.
     """
+    if not q.numel():
+        return v.to(memory.dtype), memory
     step, pieces = _ahead if ahead else _past, (q, k, v, write, log_kept)
     y, (memory,) = scan(step, (memory,), pieces, segment=segment_of(q[0, 0].numel(), CHUNK), backwards=ahead)
     return y, memory

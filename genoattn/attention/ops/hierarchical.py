@@ -185,6 +185,8 @@ def hierarchical_attention(
     With `positions` queries and means are turned. At padding q, k and v may hold anything finite. Where not all real
     tokens are, `seen` says which are; a query that sees none answers something finite.
     """
+    if not q.numel():
+        return v
     turns = None if positions is None else positions.expand(q.shape[:2])
     shown = keep if seen is None else seen
     return zero_padding(HierarchicalFunction.apply(q, k, v, turns, shown, causal, block), keep)

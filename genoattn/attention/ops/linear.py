@@ -185,6 +185,8 @@ def linear_attention(
     least float32 under any autocast: bfloat16 has lost them at a million tokens. At padding q, k and v may hold
     anything finite.
     """
+    if not q.numel():
+        return v
     seen = nothing_seen(len(q), q.shape[2], feature_dim(q.shape[3], features), v.shape[3], v)
     how = How(features, keep, positions, rates)
     if causal:

@@ -27,6 +27,8 @@ def topk_attention(
     Scores are multiplied by `scale` (None: divided by sqrt(dim_head)). They stand for `ROWS` queries at a time, in the
     backward pass too. The choice itself has no gradient.
     """
+    if not q.numel():
+        return v
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
         real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep

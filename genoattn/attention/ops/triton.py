@@ -77,7 +77,8 @@ def sparse_attention(
     length = q.shape[1]
     tail = -length % block
     real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
-    with torch.no_grad():
+    # In the dtypes of torch's operator, or rounded scores would select other blocks.
+    with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         q_blocks, k_blocks = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, block)) for t in (q, k))
         whole = F.pad(real, (0, tail)).unflatten(1, (-1, block))
         table = select_blocks(q_blocks, k_blocks, whole, causal=causal, blocks=blocks).transpose(1, 2)

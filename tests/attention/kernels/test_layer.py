@@ -131,4 +131,4 @@ def test_a_run_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     ]
     words += ["test.threshold_windows=2", "test.resamples=1", f"hydra.run.dir={tmp_path / 'run'}"]
     assert main(["train", *words]) == 0
-    assert "FullAttention (triton, as asked) on cpu" in capsys.readouterr().out
+    assert "FullAttention (triton, as requested) on cpu" in capsys.readouterr().out

@@ -53,7 +53,7 @@ class FullAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
             by = by_triton.softmax_attention if self.engine.uses_triton(q) else full_attention
-            return by(q, k, v, causal=self.causal, keep=layout.padding_mask, scale=scale)
+            return by(q, k, v, causal=self.causal, padding_mask=layout.padding_mask, scale=scale)
 
         q, k, v = self.heads.project_and_rotate(x, layout)
         return self.heads.combine(

@@ -20,7 +20,7 @@ from genoattn.errors import UserError
 
 def pooled(
     x: Float[Tensor, "batch length dim"],
-    keep: Bool[Tensor, "batch length"],
+    padding_mask: Bool[Tensor, "batch length"],
     positions: Int[Tensor, "batch length"],
     pool: int,
 ) -> tuple[Float[Tensor, "batch cells dim"], TokenLayout]:
@@ -28,13 +28,13 @@ def pooled(
 
     `x` is 0 at padding, and positions are rounded down.
     """
-    x, keep, positions = (
+    x, padding_mask, positions = (
         F.pad(t, (0, 0) * (t.dim() - 2) + (0, -t.shape[1] % pool)).unflatten(1, (-1, pool))
-        for t in (x, keep, positions)
+        for t in (x, padding_mask, positions)
     )
-    count = keep.sum(2)
+    count = padding_mask.sum(2)
     present = count.clamp_min(1)
-    return x.sum(2) / present[..., None], TokenLayout(count > 0, (positions * keep).sum(2) // present)
+    return x.sum(2) / present[..., None], TokenLayout(count > 0, (positions * padding_mask).sum(2) // present)
 
 
 def spread(
@@ -90,16 +90,16 @@ class PyramidAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         length = x.shape[1]
         x = zero_padding(x, layout.padding_mask)
-        keep = (
+        padding_mask = (
             torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
             if layout.padding_mask is None
             else layout.padding_mask
         )
-        positions = position_ids_of(x, layout.position_ids).expand(keep.shape)
+        positions = position_ids_of(x, layout.position_ids).expand(padding_mask.shape)
         fine, *coarser = self._each()
         total = fine(x, layout)
         for pool, level in zip(self.pool_sizes[1:], coarser, strict=True):
-            total = total + spread(level(*pooled(x, keep, positions, pool)), pool, length, self.causal)
+            total = total + spread(level(*pooled(x, padding_mask, positions, pool)), pool, length, self.causal)
         return zero_padding(total, layout.padding_mask)
 
     def naive(
@@ -107,16 +107,16 @@ class PyramidAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         length = x.shape[1]
         x = zero_padding(x, layout.padding_mask)
-        keep = (
+        padding_mask = (
             torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
             if layout.padding_mask is None
             else layout.padding_mask
         )
-        positions = position_ids_of(x, layout.position_ids).expand(keep.shape)
+        positions = position_ids_of(x, layout.position_ids).expand(padding_mask.shape)
         index, total = torch.arange(length, device=x.device), torch.zeros_like(x)
         for pool, level in zip(self.pool_sizes, self._each(), strict=True):
             cells = torch.arange(-(-length // pool), device=x.device)
-            member = (index // pool == cells[:, None]) & keep[:, None, :]
+            member = (index // pool == cells[:, None]) & padding_mask[:, None, :]
             count = member.sum(-1)
             means = member.to(x.dtype) @ x / count.clamp_min(1)[..., None]
             places = (member * positions[:, None, :]).sum(-1) // count.clamp_min(1)

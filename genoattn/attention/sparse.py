@@ -80,7 +80,7 @@ class SparseAttention(Attention):
                 causal=self.causal,
                 block=self.block_size,
                 blocks=self.blocks_per_query,
-                keep=layout.padding_mask,
+                padding_mask=layout.padding_mask,
                 scale=scale,
             )
 
@@ -115,10 +115,10 @@ class SparseAttention(Attention):
             answers.append(reference_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=seen))
         return self.heads.combine(torch.cat(answers, dim=2))
 
-    def _slowly_chosen(self, pairs: Tensor, keep: Tensor | None) -> Tensor:
+    def _slowly_chosen(self, pairs: Tensor, padding_mask: Tensor | None) -> Tensor:
         """The square of (query, key) pairs whose block is chosen, from the scores of all pairs of one head."""
         length, size = len(pairs), self.block_size
-        real = [True] * length if keep is None else keep.tolist()
+        real = [True] * length if padding_mask is None else padding_mask.tolist()
         places = [
             [at for at in range(start, min(start + size, length)) if real[at]] for start in range(0, length, size)
         ]

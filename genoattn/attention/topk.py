@@ -59,7 +59,9 @@ class TopKAttention(Attention):
         allowed = self._allowed(x, layout)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            return topk_attention(q, k, v, causal=self.causal, allowed=allowed, keep=layout.padding_mask, scale=scale)
+            return topk_attention(
+                q, k, v, causal=self.causal, allowed=allowed, padding_mask=layout.padding_mask, scale=scale
+            )
 
         return self.heads.combine(
             cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)

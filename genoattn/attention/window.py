@@ -21,7 +21,7 @@ from genoattn.attention.modules.reference import visibility_mask
 from genoattn.attention.modules.rotary import ROTARY, slopes
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
-from genoattn.attention.ops.sliding_window_blocks import Band, scored_pairs
+from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
 from genoattn.errors import UserError
 
 
@@ -30,7 +30,7 @@ class KVCache(NamedTuple):
 
     k: Float[Tensor, "batch held kv_heads dim_head"]
     v: Float[Tensor, "batch held kv_heads dim_head"]
-    keep: Bool[Tensor, "batch held"]
+    padding_mask: Bool[Tensor, "batch held"]
     segments: Int[Tensor, "batch held"]
 
     def append(self, more: "KVCache") -> "KVCache":
@@ -104,12 +104,22 @@ class WindowAttention(Attention):
             if q.shape[1] == keys and self.engine.uses_triton(q):
                 reach = self.left, self.right
                 return by_triton.softmax_attention(
-                    q, k, v, causal=self.causal, window=reach, keep=layout.padding_mask, scale=scale
+                    q, k, v, causal=self.causal, window=reach, padding_mask=layout.padding_mask, scale=scale
                 )
             return window_attention(
-                q, k, v, left=self.left, right=self.right, causal=self.causal, dilation=self.stride,
-                global_tokens=self.global_tokens, before=before, keep=layout.padding_mask, scale=scale, slopes=costs,
-            )  # fmt: skip
+                q,
+                k,
+                v,
+                left=self.left,
+                right=self.right,
+                causal=self.causal,
+                dilation=self.stride,
+                global_tokens=self.global_tokens,
+                before=before,
+                padding_mask=layout.padding_mask,
+                scale=scale,
+                slopes=costs,
+            )
 
         def attend_in_place(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
             return _in_place(attend(q[:, part], k, v, scale), before, keys)
@@ -147,24 +157,26 @@ class WindowAttention(Attention):
         q, k, v = self.heads.project_and_rotate(x, layout)
         each = self.heads.count // self.heads.kv_count
         k, v = (t[:, :, ::each].to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
-        keep = (
+        padding_mask = (
             torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
             if layout.padding_mask is None
             else layout.padding_mask
         )
-        segments = torch.zeros_like(keep, dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
-        return q, KVCache(k, v, keep, segments)
+        segments = (
+            torch.zeros_like(padding_mask, dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
+        )
+        return q, KVCache(k, v, padding_mask, segments)
 
     def _answers(self, q: Tensor, held: KVCache, before: int) -> Tensor:
         """Answers of tokens of which `before` held ones stand before the first."""
-        k, v, keep, segments = held
+        k, v, padding_mask, segments = held
         each = self.heads.count // self.heads.kv_count
         if each > 1:
             k, v = (t.repeat_interleave(each, dim=2) for t in (k, v))
             if self.heads.qk_norm:  # keys that are shared were held as sharp as their first query's head is
                 gain = (self.heads.log_logit_scale / 2).exp()
                 k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
-        layout = TokenLayout(None if keep.all() else keep, segment_ids=segments)
+        layout = TokenLayout(None if padding_mask.all() else padding_mask, segment_ids=segments)
         return self.heads.combine(self._attend(q.to(k.dtype), k, v, layout, before))
 
     def init_state(self, batch: int) -> State:
@@ -221,9 +233,9 @@ class WindowAttention(Attention):
         first = min(self.global_tokens, length)
         near = length - first
         pairs = near * first
-        pairs += scored_pairs(near, near, Band(self.left, self.right, self.stride)) if near else 0
+        pairs += scored_pairs(near, near, Window(self.left, self.right, self.stride)) if near else 0
         if first:
-            pairs += scored_pairs(first, first, Band(first, 0)) if self.causal else first * length
+            pairs += scored_pairs(first, first, Window(first, 0)) if self.causal else first * length
         return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:

@@ -315,13 +315,13 @@ def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
     sides = {"left": reach, "right": reach} if variant == "window" else {}
     layer = build(variant, cross_segment=1.0, **sides)(dim=DIM, causal=causal).double()
     x = torch.randn(1, 40, DIM, dtype=torch.float64, requires_grad=True)
-    segments, keep = torch.randint(3, (1, 40)) * 5, torch.rand(1, 40) > 0.3
-    y = layer(x, TokenLayout(padding_mask=keep, segment_ids=segments))
+    segments, mask = torch.randint(3, (1, 40)) * 5, torch.rand(1, 40) > 0.3
+    y = layer(x, TokenLayout(padding_mask=mask, segment_ids=segments))
     for at in range(40):
         (gradient,) = torch.autograd.grad(y[0, at].square().sum(), x, retain_graph=True)
         index = torch.arange(40)
         seen = (index >= at - reach) & (index <= (at if causal else at + reach)) & (segments[0] != segments[0, at])
-        seen &= keep[0] & keep[0, at]
+        seen &= mask[0] & mask[0, at]
         assert gradient[0, index != at].any(-1).tolist() == seen[index != at].tolist()
     alone = layer(x, TokenLayout(segment_ids=torch.zeros(1, 40, dtype=torch.long)))
     assert not alone.any() and not layer(x).any()
@@ -432,11 +432,11 @@ def test_layers_of_a_hybrid_take_turns_over_the_depth():
 def test_hierarchical_reads_every_token_once(causal):
     torch.manual_seed(0)
     q, v = torch.randn(2, 300, 2, 4, dtype=torch.float64), torch.randn(2, 300, 2, 4, dtype=torch.float64)
-    keep = torch.rand(2, 300) > 0.3
-    y = hierarchical_attention(q, torch.zeros_like(q), v, causal=causal, block=4, keep=keep)
-    v = zero_padding(v, keep)
-    total, count = (v.cumsum(1), keep.cumsum(1)) if causal else (v.sum(1, keepdim=True), keep.sum(1, keepdim=True))
-    assert torch.allclose(y, zero_padding((total / count.clamp_min(1)[..., None, None]).expand_as(v), keep), atol=1e-12)
+    mask = torch.rand(2, 300) > 0.3
+    y = hierarchical_attention(q, torch.zeros_like(q), v, causal=causal, block=4, padding_mask=mask)
+    v = zero_padding(v, mask)
+    total, count = (v.cumsum(1), mask.cumsum(1)) if causal else (v.sum(1, keepdim=True), mask.sum(1, keepdim=True))
+    assert torch.allclose(y, zero_padding((total / count.clamp_min(1)[..., None, None]).expand_as(v), mask), atol=1e-12)
 
 
 def test_hierarchical_sees_a_sequence_turned_round_the_same():
@@ -462,8 +462,8 @@ def test_a_layer_that_leaves_nothing_out_is_full_attention(variant, settings, ca
     full, layer = build("full")(dim=DIM, causal=causal).double(), build(variant, **settings)(dim=DIM, causal=causal)
     layer = layer.double()
     layer.load_state_dict(full.state_dict())
-    x, keep = torch.randn(2, 90, DIM, dtype=torch.float64), torch.rand(2, 90) > 0.3
-    assert torch.allclose(layer(x, TokenLayout(padding_mask=keep)), full(x, TokenLayout(padding_mask=keep)), atol=1e-12)
+    x, mask = torch.randn(2, 90, DIM, dtype=torch.float64), torch.rand(2, 90) > 0.3
+    assert torch.allclose(layer(x, TokenLayout(padding_mask=mask)), full(x, TokenLayout(padding_mask=mask)), atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", ["topk", "sparse"])

@@ -31,10 +31,10 @@ def answer_and_gradients(q, k, v, blocks=4, **settings):
 
 @DIRECTIONS
 def test_blocks_are_the_forced_ones_and_then_the_best(causal):
-    q, k, _, keep = random(80)
-    keep[0, 8:20] = False  # three blocks without a real token
-    keep[1, 60:] = False
-    q, k, real = (t.unflatten(1, (20, 4)) for t in (q, k, keep))
+    q, k, _, mask = random(80)
+    mask[0, 8:20] = False  # three blocks without a real token
+    mask[1, 60:] = False
+    q, k, real = (t.unflatten(1, (20, 4)) for t in (q, k, mask))
     chosen = select_blocks(q, k, real, causal=causal, blocks=5)
     assert chosen.shape == (2, 20, 2, 5)
     for row, own, head in torch.cartesian_prod(torch.arange(2), torch.arange(20), torch.arange(2)).tolist():
@@ -55,15 +55,15 @@ def test_blocks_are_the_forced_ones_and_then_the_best(causal):
 
 @DIRECTIONS
 def test_a_token_sees_the_blocks_chosen_for_it_and_no_more(causal):
-    q, k, v, keep = random(78, batch=1, heads=1)
+    q, k, v, mask = random(78, batch=1, heads=1)
     v.requires_grad_()
-    y = sparse_attention(q, k, v, causal=causal, block=4, blocks=5, keep=keep)
-    padded = [torch.nn.functional.pad(t, (0, 0) * (t.dim() - 2) + (0, 2)).unflatten(1, (20, 4)) for t in (q, k, keep)]
+    y = sparse_attention(q, k, v, causal=causal, block=4, blocks=5, padding_mask=mask)
+    padded = [torch.nn.functional.pad(t, (0, 0) * (t.dim() - 2) + (0, 2)).unflatten(1, (20, 4)) for t in (q, k, mask)]
     chosen = select_blocks(*padded, causal=causal, blocks=5)
-    for at in keep[0].nonzero().flatten().tolist():
+    for at in mask[0].nonzero().flatten().tolist():
         (gradient,) = torch.autograd.grad(y[0, at].sum(), v, retain_graph=True)
         blocks = chosen[0, at // 4, 0].tolist()
-        expected = [key for key in range(at + 1 if causal else 78) if key // 4 in blocks and keep[0, key]]
+        expected = [key for key in range(at + 1 if causal else 78) if key // 4 in blocks and mask[0, key]]
         assert gradient[0].flatten(1).any(-1).nonzero().flatten().tolist() == expected
 
 
@@ -94,8 +94,8 @@ def test_crossing_heads_choose_blocks_of_the_other_segment():
 @DIRECTIONS
 @pytest.mark.parametrize("padded", [False, True])
 def test_neither_the_groups_nor_the_kernel_change_the_answer(causal, padded, monkeypatch):
-    *qkv, keep = random(90)
-    settings = {"causal": causal, "keep": keep if padded else None}
+    *qkv, mask = random(90)
+    settings = {"causal": causal, "padding_mask": mask if padded else None}
     expected = answer_and_gradients(*qkv, **settings)
     monkeypatch.setattr(gathered, "SCRATCH", {"cpu": 1})
     one_by_one = answer_and_gradients(*qkv, **settings)
@@ -107,8 +107,8 @@ def test_neither_the_groups_nor_the_kernel_change_the_answer(causal, padded, mon
 
 
 def test_half_precision_is_near_and_stays_what_it_is(monkeypatch):
-    *qkv, keep = random(90)
-    every = {"causal": False, "keep": keep, "blocks": 23}  # or rounded scores would choose other blocks
+    *qkv, mask = random(90)
+    every = {"causal": False, "padding_mask": mask, "blocks": 23}  # or rounded scores would choose other blocks
     expected = answer_and_gradients(*qkv, **every)
     half = [t.bfloat16() for t in qkv]
     fused = answer_and_gradients(*half, **every)

@@ -61,7 +61,7 @@ def sparse_attention(
     causal: bool,
     block: int,
     blocks: int,
-    keep: Bool[Tensor, "batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch length"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention of each block of queries over `blocks` blocks of keys, as `choose` has it; 0 at padding.
@@ -73,7 +73,7 @@ def sparse_attention(
         return v
     length, kind = q.shape[1], v.dtype
     tail = -length % block
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
+    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if padding_mask is None else padding_mask
     real = F.pad(real, (0, tail)).unflatten(1, (-1, block))
     with torch.autocast(q.device.type, enabled=False):
         taken = at_least_float32(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
@@ -90,4 +90,4 @@ def sparse_attention(
         y = GatheredAttention.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
     assert isinstance(y, Tensor)
     y = y.transpose(1, 2).unflatten(0, real.shape[:2]).flatten(1, 2)[:, :length]
-    return zero_padding(y, keep).to(kind)
+    return zero_padding(y, padding_mask).to(kind)

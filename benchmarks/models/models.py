@@ -3,9 +3,11 @@
 from collections.abc import Callable
 
 from genoattn.attention.base import Attention
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.models.sequence_model import SequenceModel
 
-DIM, HEADS, VOCABULARY = 128, 4, 12
+DIM, VOCABULARY = 128, 12
+HEADS = HeadOptions().count
 REACH = 256
 """Tokens to either side that the window sees."""
 PLAIN, RECOMPUTED = False, "tokens"
@@ -20,7 +22,7 @@ def layer(name: str) -> Callable[..., Attention]:
     from genoattn.attention.window import WindowAttention
 
     def window(dim: int, causal: bool) -> Attention:
-        return WindowAttention(dim, causal, heads=HEADS, left=REACH, right=REACH)
+        return WindowAttention(dim, causal, left=REACH, right=REACH)
 
     return {
         "linear": LinearAttention,

@@ -82,14 +82,26 @@ def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
         rate, peak = row["length"] / figures["seconds"] / 1e3, figures["peak_flops"] / 1e9
         lines.append(
             [
-                row["layer"], f"{figures['seconds']:.1f}", f"{rate:,.0f}", share, f"{peak:.0f}", above,
-                f"{equal} ({figures['difference']:.0e})", f"{figures['foreign']}",
+                row["layer"],
+                f"{figures['seconds']:.1f}",
+                f"{rate:,.0f}",
+                share,
+                f"{peak:.0f}",
+                above,
+                f"{equal} ({figures['difference']:.0e})",
+                f"{figures['foreign']}",
             ]
-        )  # fmt: skip
+        )
     columns = [
-        "attention", "s", "thousand tokens/s", "of the matrix peak", "peak GFLOP/s", "memory above",
-        f"to the plain forward at {COMPARED // 1024}k", "foreign cores",
-    ]  # fmt: skip
+        "attention",
+        "s",
+        "thousand tokens/s",
+        "of the matrix peak",
+        "peak GFLOP/s",
+        "memory above",
+        f"to the plain forward at {COMPARED // 1024}k",
+        "foreign cores",
+    ]
     return Sheet("forward through 4 layers of dim 128 with 4 heads, in segments", columns, lines)
 
 

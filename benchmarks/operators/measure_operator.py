@@ -56,15 +56,30 @@ OPERATORS: Mapping[str, Mapping[str, Operator]] = {
 """By layer and name; ours comes first."""
 
 PACKAGES = (
-    "torch", "transformers", "local-attention", "linear-attention-transformer", "performer-pytorch",
-    "h-transformer-1d", "native-sparse-attention-pytorch",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "local-attention",
+    "linear-attention-transformer",
+    "performer-pytorch",
+    "h-transformer-1d",
+    "native-sparse-attention-pytorch",
+)
 MODULES = (
-    "torch", "transformers.models.longformer.modeling_longformer", "local_attention", "linear_attention_transformer",
-    "performer_pytorch", "h_transformer_1d", "native_sparse_attention_pytorch", "rich.table",
-    "genoattn.attention.full", "genoattn.attention.window", "genoattn.attention.linear", "genoattn.attention.delta",
-    "genoattn.attention.hierarchical", "genoattn.attention.sparse",
-)  # fmt: skip
+    "torch",
+    "transformers.models.longformer.modeling_longformer",
+    "local_attention",
+    "linear_attention_transformer",
+    "performer_pytorch",
+    "h_transformer_1d",
+    "native_sparse_attention_pytorch",
+    "rich.table",
+    "genoattn.attention.full",
+    "genoattn.attention.window",
+    "genoattn.attention.linear",
+    "genoattn.attention.delta",
+    "genoattn.attention.hierarchical",
+    "genoattn.attention.sparse",
+)
 """What nearly every process imports."""
 
 

@@ -122,8 +122,15 @@ def native_sparse_attention(heads: int, dim_head: int, length: int, causal: bool
 
     width = heads * dim_head
     mix = SparseAttention(
-        dim=width, dim_head=dim_head, heads=heads, sliding_window_size=512, compress_block_size=64,
-        compress_block_sliding_stride=64, selection_block_size=64, num_selected_blocks=16, causal=causal,
-    )  # fmt: skip
+        dim=width,
+        dim_head=dim_head,
+        heads=heads,
+        sliding_window_size=512,
+        compress_block_size=64,
+        compress_block_sliding_stride=64,
+        selection_block_size=64,
+        num_selected_blocks=16,
+        causal=causal,
+    )
     hidden = torch.randn(1, length, width)
     return Run(lambda: mix(hidden), (hidden,))

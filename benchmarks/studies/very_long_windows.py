@@ -2,11 +2,12 @@
 
 python -m benchmarks.studies.very_long_windows [LAYER ...] [--steps 300] [--bases 1048576] [--readme]
 
-Mutations are planted at the rates of a real strain (conf/experiment/long.yaml). A layer is trained at 1,024 bases first
-and then goes on at 32,768, which is a length curriculum whose batches grow with the windows. Each training and each
-evaluation is a program of its own with a run folder of its own under --runs; what has its metrics.json is not repeated,
-so that a benchmark that was stopped goes on. At every length about --bases bases are tested. Times are those of scoring
-on one thread: seconds of the processor, which other processes do not lengthen much, and seconds of the clock.
+Mutations are planted at the rates of a real strain (conf/experiment/very_long.yaml). A layer is trained at 1,024 bases
+first and then goes on at 32,768, which is a length curriculum whose batches grow with the windows. Each training and
+each evaluation is a program of its own with a run folder of its own under --runs; what has its metrics.json is not
+repeated, so that a benchmark that was stopped goes on. At every length about --bases bases are tested. Times are those
+of scoring on one thread: seconds of the processor, which other processes do not lengthen much, and seconds of the
+clock.
 """
 
 import json
@@ -24,7 +25,7 @@ LENGTHS = (2**10, 2**14, 2**17, 2**20)
 DRIFTING = ("linear",)
 """Layers that are tested without the coarse alignment too, where windows are longer than its pieces."""
 GENOME = "data/ecoli_MG1655.fa.gz"
-COMMON = ("experiment=long", "control=null", "trainer.threads=1", "test.resamples=50")
+COMMON = ("experiment=very_long", "control=null", "trainer.threads=1", "test.resamples=50")
 SHORT = (
     *("data.length=1024", "data.batch=2", "data.validation_windows=64", "curriculum.length=null"),
     *("test.windows=64", "test.threshold_windows=128"),

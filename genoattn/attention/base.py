@@ -85,8 +85,11 @@ class Attention(nn.Module, ABC):
         """
         yield 0, length, self(*read_chunk(0, length))
 
-    def describe_backend(self, device: torch.device) -> str:
-        """What computes the layer on a device, and why where there is a choice; a run says so at its start."""
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        """The backend of `forward` for queries of this dtype on a device, and its reason if there is a choice.
+
+        A run prints the sentence at its start.
+        """
         return "torch"
 
     @property

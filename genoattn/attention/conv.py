@@ -38,6 +38,8 @@ class ConvolutionAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
+        if not x.numel():
+            return self.out(self.value(x))
         values = self.value(zero_padding(x, layout.padding_mask)).transpose(1, 2)
         mixed = self.mix(F.pad(values, (self.left, self.right))).transpose(1, 2)
         return self.out(zero_padding(mixed, layout.padding_mask))

@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
-from genoattn.attention.modules.projections import QKVProjection
-from genoattn.attention.ops.chunked_scan import cuts
-from genoattn.attention.ops.delta_rule import CHUNK, Pieces, delta_rule
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.ops.chunked_scan import chunk_bounds
+from genoattn.attention.ops.delta_rule import CHUNK, DeltaInputs, delta_rule
 
-FRESH = 4.0  # the bias of what is kept from token to token, at first sigmoid(4) = 0.98
+KEEP_BIAS = 4.0  # the bias of what is kept from token to token, at first sigmoid(4) = 0.98
 
 
 def naive_delta_rule(
@@ -52,12 +52,12 @@ class DeltaAttention(Attention):
 
     complexity = "linear"
 
-    def __init__(self, dim: int, causal: bool, heads: int = 4):
+    def __init__(self, dim: int, causal: bool, heads: HeadOptions = HeadOptions()):
         super().__init__()
-        self.heads = QKVProjection(dim, heads, qk_norm=False)
-        self.write = nn.Linear(dim, heads)
-        self.kept = nn.Linear(dim, heads)
-        nn.init.constant_(self.kept.bias, FRESH)
+        self.heads = QKVProjection(dim, HeadOptions(heads.count, positions="none", qk_norm=False))
+        self.write = nn.Linear(dim, heads.count)
+        self.kept = nn.Linear(dim, heads.count)
+        nn.init.constant_(self.kept.bias, KEEP_BIAS)
         self.causal = causal
         self.weights_sum_to_one = False
         self.asymmetry = "a token's own writing is read in the pass from the left alone"
@@ -90,10 +90,10 @@ class DeltaAttention(Attention):
         """Looking both ways it first goes from the right, and keeps the memory that lies ahead of each segment."""
         memory = ahead = self._empty(len(read_chunk(0, 1)[0]))
         borders = []
-        for start, stop in [] if self.causal else cuts(length, chunk, backwards=True):
+        for start, stop in [] if self.causal else chunk_bounds(length, chunk, backwards=True):
             borders.append(ahead)
             ahead = delta_rule(*self._split(*read_chunk(start, stop)), ahead, ahead=True)[1]
-        for start, stop in cuts(length, chunk):
+        for start, stop in chunk_bounds(length, chunk):
             x, layout = read_chunk(start, stop)
             border = None if self.causal else borders.pop()
             y, memory = self._answer(self._split(x, layout), memory, border, layout)
@@ -105,7 +105,7 @@ class DeltaAttention(Attention):
         return torch.zeros(batch, self.heads.count, width, width, dtype=dtype, device=weight.device)
 
     def _answer(
-        self, pieces: Pieces, memory: Tensor, ahead: Tensor | None, layout: TokenLayout
+        self, pieces: DeltaInputs, memory: Tensor, ahead: Tensor | None, layout: TokenLayout
     ) -> tuple[Tensor, Tensor]:
         """From the left and, looking both ways, from the right without a token's own; and the memory after these."""
         y, memory = delta_rule(*pieces, memory)
@@ -113,7 +113,7 @@ class DeltaAttention(Attention):
             y = y + delta_rule(*pieces, ahead, ahead=True)[0]
         return self.heads.combine(zero_padding(y, layout.padding_mask).to(pieces[2].dtype)), memory
 
-    def _split(self, x: Tensor, layout: TokenLayout) -> Pieces:
+    def _split(self, x: Tensor, layout: TokenLayout) -> DeltaInputs:
         x = zero_padding(x, layout.padding_mask)
         q, k, v = self.heads.project(x)
         # Padding writes nothing, and nothing fades there. (eps keeps the gradient of a key of zeros finite.)

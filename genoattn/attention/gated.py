@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.errors import UserError
 
 OPEN = 2.0  # a gate's bias at first: sigmoid(2) lets 0.88 of the answer through
@@ -26,13 +27,13 @@ class GatedAttention(Attention):
         causal: bool,
         wrapped: Callable[..., Attention],
         gate_per: Literal["head", "channel"] = "channel",
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
     ):
         super().__init__()
-        if dim % heads:
-            raise UserError(f"attention.heads must divide the model's dim of {dim}, got {heads}")
+        if dim % heads.count:
+            raise UserError(f"heads.count must divide the model's dim of {dim}, got {heads.count}")
         self.wrapped = wrapped(dim=dim, causal=causal)
-        self.gate = nn.Linear(dim, dim if gate_per == "channel" else heads)
+        self.gate = nn.Linear(dim, dim if gate_per == "channel" else heads.count)
         nn.init.zeros_(self.gate.weight)
         nn.init.constant_(self.gate.bias, OPEN)
         self.share = dim // self.gate.out_features
@@ -74,8 +75,8 @@ class GatedAttention(Attention):
         for start, stop, y in self.wrapped.forward_chunked(read_chunk, length, chunk):
             yield start, stop, self._gated(*read_chunk(start, stop), y)
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.wrapped.describe_backend(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.wrapped.describe_backend(device, dtype)
 
     def flops(self, length: int) -> int:
         """The inner layer's and the gate's."""

@@ -9,14 +9,26 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, ChunkReader, TokenLayout, zero_padding
-from genoattn.attention.modules.cross_segment import HIDDEN, cross_segment_heads
+from genoattn.attention.modules.cross_segment import HIDDEN
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
-from genoattn.attention.modules.projections import QKVProjection
-from genoattn.attention.modules.rotary import ROTARY, check_positions, position_ids_of, rotate
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
 from genoattn.attention.ops import triton as by_triton
-from genoattn.attention.ops.hierarchical import Plan, _across, answer_segment, hierarchical_attention
-from genoattn.attention.ops.hierarchical_partition import Scratch
-from genoattn.attention.ops.hierarchical_pooling import Cells, coarse_cells, joined, levels, token_cells, unit
+from genoattn.attention.ops.hierarchical import (
+    Schedule,
+    answer_chunk,
+    cross_segment_hierarchical_attention,
+    hierarchical_attention,
+)
+from genoattn.attention.ops.hierarchical_partition import Workspace
+from genoattn.attention.ops.hierarchical_pooling import (
+    PooledTokens,
+    chunk_unit,
+    concatenate,
+    levels,
+    pool_to_level,
+    unpooled_tokens,
+)
 from genoattn.errors import UserError
 
 
@@ -28,15 +40,15 @@ def naive_hierarchical_attention(
     causal: bool,
     block: int,
     positions: Int[Tensor, "#batch length"] | None = None,
-    keep: Bool[Tensor, "batch length"] | None = None,
-    seen: Bool[Tensor, "batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch length"] | None = None,
+    key_mask: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """The same from the whole square: full attention in which a far key is replaced by the mean of its cell."""
     length = q.shape[1]
     index = torch.arange(length, device=q.device)
-    shown = keep if seen is None else seen
+    shown = padding_mask if key_mask is None else key_mask
     real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if shown is None else shown
-    turns = torch.zeros_like(real).long() if positions is None else positions.expand_as(real)
+    position_ids = torch.zeros_like(real).long() if positions is None else positions.expand_as(real)
     scores = q.new_zeros(q.shape[0], q.shape[2], length, length)
     turned_q = q if positions is None else rotate(q, positions)
     unread = torch.ones(length, length, dtype=torch.bool, device=q.device)
@@ -45,15 +57,15 @@ def naive_hierarchical_attention(
         count = same.sum(-1).clamp_min(1)
         mean = torch.einsum("bij,bjhd->bihd", same.to(k.dtype), k) / count[..., None, None]
         if positions is not None:
-            mean = rotate(mean, (same * turns[:, None, :]).sum(-1) // count)
+            mean = rotate(mean, (same * position_ids[:, None, :]).sum(-1) // count)
         own = index // (block << level)
-        beside = (own[:, None] - own[None, :]).abs() <= 1
+        neighbours = (own[:, None] - own[None, :]).abs() <= 1
         score = torch.einsum("bqhd,bkhd->bhqk", turned_q, mean) * q.shape[-1] ** -0.5
-        scores = torch.where(unread & beside, score, scores)
-        unread = unread & ~beside
+        scores = torch.where(unread & neighbours, score, scores)
+        unread = unread & ~neighbours
     visible = real[:, None, None, :] & ((index[:, None] >= index) | (not causal))
     weights = scores.masked_fill(~visible, HIDDEN).softmax(-1).masked_fill(~visible, 0)
-    return zero_padding(torch.einsum("bhqk,bkhd->bqhd", weights, v), keep)
+    return zero_padding(torch.einsum("bhqk,bkhd->bqhd", weights, v), padding_mask)
 
 
 @final
@@ -70,26 +82,19 @@ class HierarchicalAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         block_size: int = 16,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
-        alike: bool = False,
-        cross: float = 0.0,
         backend: str = "auto",
     ):
         super().__init__()
         if block_size < 2 or block_size % 2:
             raise UserError(f"attention.block_size must be an even number of tokens from 2, got {block_size}")
-        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike)
+        self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.crossing = cross_segment_heads(cross, heads)
-        self.weights_sum_to_one = not self.crossing
+        self.weights_sum_to_one = not self.heads.cross_heads
         self.block_size = block_size
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
-        self.rotary = check_positions(positions, self.heads)
-        self.asymmetry = ROTARY if self.rotary else None
+        self.asymmetry = ROTARY if self.heads.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -105,14 +110,16 @@ class HierarchicalAttention(Attention):
         q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
         if attend is None:
             attend = by_triton.hierarchical_attention if self.engine.uses_triton(q) else hierarchical_attention
-        turns = position_ids_of(x, layout.position_ids) if self.rotary else None
-        attend = partial(attend, causal=self.causal, block=self.block_size, positions=turns, keep=layout.padding_mask)
-        own = self.heads.count - self.crossing
-        parts = [attend(*(t[:, :, :own] for t in (q, k, v)))] if own else []
-        if self.crossing:
+        position_ids = position_ids_of(x, layout.position_ids) if self.heads.rotary else None
+        attend = partial(
+            attend, causal=self.causal, block=self.block_size, positions=position_ids, padding_mask=layout.padding_mask
+        )
+        own = self.heads.count - self.heads.cross_heads
+        outputs = [attend(*(t[:, :, :own] for t in (q, k, v)))] if own else []
+        if self.heads.cross_heads:
             far_q, far_k, far_v = (t[:, :, own:] for t in (q, k, v))
-            parts.append(_across(attend, far_q, far_k, far_v, layout, self.causal))
-        return self.heads.combine(torch.cat(parts, dim=2) if len(parts) > 1 else parts[0])
+            outputs.append(cross_segment_hierarchical_attention(attend, far_q, far_k, far_v, layout, self.causal))
+        return self.heads.combine(torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0])
 
     @torch.no_grad()
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
@@ -120,35 +127,35 @@ class HierarchicalAttention(Attention):
 
         Between segments it holds an eighth of the keys and values as cells, and one block of the highest near level.
         """
-        if self.crossing:  # a cell would need its sums by segment
+        if self.heads.cross_heads:  # a cell would need its sums by segment
             yield from super().forward_chunked(read_chunk, length, chunk)
             return
-        plan = Plan(length, self.block_size, self.causal)
-        segments = plan.segments(chunk + plan.unit - 1)
-        held = plan.held(coarse_cells(self._cells(*read_chunk(*at))) for at in segments)
-        before, scratch = None, Scratch()
+        schedule = Schedule(length, self.block_size, self.causal)
+        segments = schedule.segments(chunk + schedule.chunk_unit - 1)
+        far_levels = schedule.far_levels(pool_to_level(self._keys_values_of(*read_chunk(*at))) for at in segments)
+        before, workspace = None, Workspace()
         for start, stop in segments:
-            x, layout = read_chunk(start, plan.beside(start, stop)[1])
-            q, cells = (
+            x, layout = read_chunk(start, schedule.neighbours(start, stop)[1])
+            q, pooled = (
                 self.heads.queries(zero_padding(x, layout.padding_mask)[:, : stop - start]),
-                self._cells(x, layout),
+                self._keys_values_of(x, layout),
             )
-            keep = None if layout.padding_mask is None else layout.padding_mask[:, : stop - start]
-            turns = position_ids_of(x, layout.position_ids)[:, : stop - start] if self.rotary else None
-            cells = cells if before is None else joined([before, cells])
-            first = start + x.shape[1] - cells.count.shape[1]
-            y = answer_segment(plan, start, q, turns, cells, first, held, scratch)
-            before = cells.part(slice(max(0, stop - plan.unit - first), stop - first))
-            yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), keep))
+            padding_mask = None if layout.padding_mask is None else layout.padding_mask[:, : stop - start]
+            position_ids = position_ids_of(x, layout.position_ids)[:, : stop - start] if self.heads.rotary else None
+            pooled = pooled if before is None else concatenate([before, pooled])
+            first = start + x.shape[1] - pooled.count.shape[1]
+            y = answer_chunk(schedule, start, q, position_ids, pooled, first, far_levels, workspace)
+            before = pooled.slice_tokens(slice(max(0, stop - schedule.chunk_unit - first), stop - first))
+            yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), padding_mask))
 
-    def _cells(self, x: Tensor, layout: TokenLayout) -> Cells:
+    def _keys_values_of(self, x: Tensor, layout: TokenLayout) -> PooledTokens:
         """Keys and values, each in a cell of its own."""
         k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
-        positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.rotary else None
-        return token_cells(k, v, positions, layout.padding_mask)
+        positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.heads.rotary else None
+        return unpooled_tokens(k, v, positions, layout.padding_mask)
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, [self.heads.dim_head])
 
     def flops(self, length: int) -> int:
         """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.
@@ -156,14 +163,17 @@ class HierarchicalAttention(Attention):
         In a causal layer two blocks of tokens, and one of cells a level, a quarter of them hidden. Heads that cross
         read nothing in a sequence of one segment, and this again for each segment where there are several.
         """
-        count, whole = levels(length, self.block_size), unit(length, self.block_size)
+        count, whole = levels(length, self.block_size), chunk_unit(length, self.block_size)
         keys = (2 if self.causal else 3) * self.block_size + (count - 1) * (
             self.block_size if self.causal else 3 * self.block_size // 2
         )
         queries = -(-length // whole) * whole
-        return self.heads.flops(length) + 4 * queries * keys * (self.heads.count - self.crossing) * self.heads.dim_head
+        return (
+            self.heads.flops(length)
+            + 4 * queries * keys * (self.heads.count - self.heads.cross_heads) * self.heads.dim_head
+        )
 
     def state_bytes(self, length: int) -> int:
         """The keys and values of two blocks of tokens, and of three blocks of cells at each level."""
-        cells = min(length, 2 * self.block_size + 3 * self.block_size * (levels(length, self.block_size) - 1))
-        return 4 * 2 * cells * self.heads.count * self.heads.dim_head
+        pooled = min(length, 2 * self.block_size + 3 * self.block_size * (levels(length, self.block_size) - 1))
+        return 4 * 2 * pooled * self.heads.count * self.heads.dim_head

@@ -12,23 +12,23 @@ from torch import Tensor, nn
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.feature_maps import FEATURES, feature_dim, feature_map
-from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, check_positions, position_ids_of, rotate
+from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
-from genoattn.attention.ops.chunked_scan import cuts, segment_of
+from genoattn.attention.ops.chunked_scan import chunk_bounds, chunk_length
 from genoattn.attention.ops.linear import (
     EPSILON,
-    How,
-    Seen,
+    LinearOptions,
+    LinearState,
+    accumulate_state,
+    bidirectional_scan,
+    causal_scan,
+    empty_state,
     linear_attention,
-    nothing_seen,
-    read_all,
-    read_both,
-    read_past,
-    write_ahead,
-    write_all,
+    query_state,
+    reverse_states,
 )
 from genoattn.errors import UserError
 
@@ -42,25 +42,25 @@ def naive_linear_attention(
     *,
     causal: bool,
     features: str = "elu",
-    keep: Bool[Tensor, "batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch length"] | None = None,
     positions: Int[Tensor, "#batch length"] | None = None,
-    rates: Float[Tensor, "heads"] | None = None,
+    decay: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_value"]:
     """The same answer from the whole square of weights."""
     length = q.shape[1]
-    visible = visibility_mask(length, length, 0 if causal else length, keep, q.device)[:, None]
+    visible = visibility_mask(length, length, 0 if causal else length, padding_mask, q.device)[:, None]
     phi_q, phi_k = feature_map(q, features), feature_map(k, features)
     weights = torch.einsum("bqhm,bkhm->bhqk", phi_q, phi_k).masked_fill(~visible, 0)
     least = EPSILON * visible.sum(-1, keepdim=True).clamp_min(1)
     index = torch.arange(length, device=q.device)
-    faded = None if rates is None else (-rates[:, None, None] * (index[:, None] - index).abs()).exp()
-    if faded is not None:
-        weights, least = weights * faded, least.clamp_max(EPSILON)
+    factors = None if decay is None else (-decay[:, None, None] * (index[:, None] - index).abs()).exp()
+    if factors is not None:
+        weights, least = weights * factors, least.clamp_max(EPSILON)
     denominator = torch.maximum(weights.sum(-1, keepdim=True), least)
     if positions is not None:
         turned = torch.einsum("bqhm,bkhm->bhqk", rotate(phi_q, positions), rotate(phi_k, positions))
-        weights = turned.masked_fill(~visible, 0) * (1 if faded is None else faded)
-    return torch.einsum("bhqk,bkhd->bqhd", weights / denominator, v)
+        weights = turned.masked_fill(~visible, 0) * (1 if factors is None else factors)
+    return torch.einsum("bhqk,bkhd->bqhd", (weights / denominator).to(v.dtype), v)
 
 
 @final
@@ -77,32 +77,29 @@ class LinearAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         features: str = "elu",
-        positions: str = "rotary",
-        qk_norm: bool = True,
         decay: bool = False,
         backend: str = "auto",
     ):
         super().__init__()
         if features not in FEATURES:
             raise UserError(f"attention.features must be one of {', '.join(FEATURES)}, got {features}")
-        if features == "exp" and not qk_norm:
-            raise UserError("attention.features=exp overflows without attention.qk_norm=true, got qk_norm false")
-        self.heads = QKVProjection(dim, heads, qk_norm)
+        if features == "exp" and not heads.qk_norm:
+            raise UserError("attention.features=exp overflows without heads.qk_norm=true, got qk_norm false")
+        self.heads = QKVProjection(dim, heads)
         if features == "taylor" and self.heads.dim_head > WIDEST:
             raise UserError(
                 f"attention.features=taylor squares the channels of a head, at most {WIDEST}, got "
-                f"{self.heads.dim_head}: give attention.heads={-(-dim // WIDEST)} or more"
+                f"{self.heads.dim_head}: give heads.count={-(-dim // WIDEST)} or more"
             )
         self.causal = causal
         self.features = features
-        self.rotary = check_positions(positions, self.heads)
-        self.asymmetry = ROTARY if self.rotary else None
-        self.weights_sum_to_one = not self.rotary or features == "taylor"
+        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.weights_sum_to_one = not self.heads.rotary or features == "taylor"
         if decay:
             # Heads at first remember 8, 32, 128, … tokens; beyond 5 the last ones differ little from no decay.
-            self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads) - math.log(8))
+            self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads.count) - math.log(8))
         self.decay = decay
         plain = not decay and features != "taylor"
         self.engine = Backend(backend, "linear", None if plain else "the kernel knows no learned decay and no taylor")
@@ -118,18 +115,20 @@ class LinearAttention(Attention):
         return self._answer(naive_linear_attention, x, layout)
 
     def _answer(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
-        features, keep, positions, rates = self._how(x, layout)
+        features, padding_mask, positions, decay = self._options(x, layout)
         q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
         q, k = self._early(q, layout), self._early(k, layout)
         if attend is None:
             attend = by_triton.linear_attention if self.engine.uses_triton(q) else linear_attention
-        y = attend(q, k, v, causal=self.causal, features=features, keep=keep, positions=positions, rates=rates)
+        y = attend(
+            q, k, v, causal=self.causal, features=features, padding_mask=padding_mask, positions=positions, decay=decay
+        )
         return self.heads.combine(y)
 
     def init_state(self, batch: int) -> State:
         if not self.causal:
             return super().init_state(batch)
-        return *self._nothing_seen(batch), torch.zeros(batch, dtype=torch.long, device=self.heads.out.weight.device)
+        return *self._empty_state(batch), torch.zeros(batch, dtype=torch.long, device=self.heads.out.weight.device)
 
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
@@ -138,13 +137,13 @@ class LinearAttention(Attention):
         on = position[:, None] + torch.arange(x.shape[1], device=x.device)
         positions = on if layout.position_ids is None else layout.position_ids
         layout = replace(layout, position_ids=positions)
-        how, q, (k, v) = self._how(x, layout), self._queries(x, layout), self._keys_values(x, layout)
-        y, seen = read_past(q, k, v, (memory, count), how)
+        options, q, (k, v) = self._options(x, layout), self._queries(x, layout), self._keys_values(x, layout)
+        y, seen = causal_scan(q, k, v, (memory, count), options)
         return self.heads.combine(y), (*seen, positions[:, -1] + 1)
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A causal layer reads once. Others first write all, or where it fades keep what lies ahead of each segment."""
-        forwards = cuts(length, chunk)
+        forwards = chunk_bounds(length, chunk)
         batch = len(read_chunk(0, 1)[0])
         if self.causal:
             state = self.init_state(batch)
@@ -153,28 +152,28 @@ class LinearAttention(Attention):
                 y, state = self.step(x, state, layout)
                 yield start, stop, y
             return
-        (memory, count), ahead = self._nothing_seen(batch), []
+        (memory, count), ahead = self._empty_state(batch), []
         for start, stop in reversed(forwards):
             x, layout = read_chunk(start, stop)
-            (k, v), how = self._keys_values(x, layout), self._how(x, layout)
+            (k, v), options = self._keys_values(x, layout), self._options(x, layout)
             if self.decay:
                 ahead.append(memory)
-                memory = write_ahead(k, v, memory, how)
+                memory = reverse_states(k, v, memory, options)
             else:
-                memory, count = write_all(k, v, (memory, count), how)
+                memory, count = accumulate_state(k, v, (memory, count), options)
         memory = torch.zeros_like(memory) if self.decay else memory
         for start, stop in forwards:
             x, layout = read_chunk(start, stop)
-            q, how = self._queries(x, layout), self._how(x, layout)
+            q, options = self._queries(x, layout), self._options(x, layout)
             if self.decay:
-                y, memory = read_both(q, *self._keys_values(x, layout), memory, ahead.pop(), how)
+                y, memory = bidirectional_scan(q, *self._keys_values(x, layout), memory, ahead.pop(), options)
             else:
-                y = read_all(q, (memory, count), how)
+                y = query_state(q, (memory, count), options)
             yield start, stop, self.heads.combine(y)
 
-    def _nothing_seen(self, batch: int) -> Seen:
+    def _empty_state(self, batch: int) -> LinearState:
         features = feature_dim(self.heads.dim_head, self.features)
-        return nothing_seen(batch, self.heads.count, features, self.heads.dim_head, self.heads.out.weight)
+        return empty_state(batch, self.heads.count, features, self.heads.dim_head, self.heads.out.weight)
 
     def _queries(self, x: Tensor, layout: TokenLayout) -> Tensor:
         return self._early(self.heads.queries(zero_padding(x, layout.padding_mask)), layout)
@@ -185,27 +184,31 @@ class LinearAttention(Attention):
 
     def _early(self, x: Tensor, layout: TokenLayout) -> Tensor:
         """Taylor features are made of what has been turned; others are turned themselves."""
-        turned = self.rotary and self.features == "taylor"
+        turned = self.heads.rotary and self.features == "taylor"
         return rotate(x, position_ids_of(x, layout.position_ids)) if turned else x
 
-    def _how(self, x: Tensor, layout: TokenLayout) -> How:
-        late = self.rotary and self.features != "taylor"
+    def _options(self, x: Tensor, layout: TokenLayout) -> LinearOptions:
+        late = self.heads.rotary and self.features != "taylor"
         turns = position_ids_of(x, layout.position_ids) if late else None
-        return How(self.features, layout.padding_mask, turns, self.log_rates.exp() if self.decay else None)
+        return LinearOptions(self.features, layout.padding_mask, turns, self._decay() if self.decay else None)
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def _decay(self) -> Tensor:
+        """Of every head, in at least float32: in half precision distances of more than 256 tokens are rounded."""
+        return self.log_rates.to(torch.promote_types(self.log_rates.dtype, torch.float32)).exp()
+
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, [self.heads.dim_head])
 
     def flops(self, length: int) -> int:
         """Projections and the products with the sums; a causal or a fading layer adds the squares inside its chunks."""
         heads, width = self.heads.count, self.heads.dim_head
         features = feature_dim(width, self.features)
-        apart = self.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
+        apart = self.heads.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
         if not self.causal and not self.decay:
             return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
         inside = sum(
             chunk_flops(stop - start, features, channels, 1 if self.causal else 2)
-            for start, stop in cuts(length, segment_of(heads * features, CHUNK))
+            for start, stop in chunk_bounds(length, chunk_length(heads * features, CHUNK))
             for channels in ((width, 1) if apart else (width + 1,))
         )
         return self.heads.flops(length) + heads * inside

@@ -1,6 +1,7 @@
 """Attention at several resolutions, side by side: windows at the fine ones, everything at the coarsest."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import final
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.full import FullAttention
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.modules.rotary import position_ids_of
 from genoattn.attention.window import WindowAttention
 from genoattn.errors import UserError
@@ -18,7 +20,7 @@ from genoattn.errors import UserError
 
 def pooled(
     x: Float[Tensor, "batch length dim"],
-    keep: Bool[Tensor, "batch length"],
+    padding_mask: Bool[Tensor, "batch length"],
     positions: Int[Tensor, "batch length"],
     pool: int,
 ) -> tuple[Float[Tensor, "batch cells dim"], TokenLayout]:
@@ -26,13 +28,13 @@ def pooled(
 
     `x` is 0 at padding, and positions are rounded down.
     """
-    x, keep, positions = (
+    x, padding_mask, positions = (
         F.pad(t, (0, 0) * (t.dim() - 2) + (0, -t.shape[1] % pool)).unflatten(1, (-1, pool))
-        for t in (x, keep, positions)
+        for t in (x, padding_mask, positions)
     )
-    count = keep.sum(2)
+    count = padding_mask.sum(2)
     present = count.clamp_min(1)
-    return x.sum(2) / present[..., None], TokenLayout(count > 0, (positions * keep).sum(2) // present)
+    return x.sum(2) / present[..., None], TokenLayout(count > 0, (positions * padding_mask).sum(2) // present)
 
 
 def spread(
@@ -64,13 +66,10 @@ class PyramidAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         pool_sizes: Sequence[int] = (1, 16, 256),
         left: int = 64,
         right: int = 64,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
     ):
         super().__init__()
         if list(pool_sizes[:1]) != [1] or any(fine >= coarse for fine, coarse in pairwise(pool_sizes)):
@@ -78,13 +77,11 @@ class PyramidAttention(Attention):
                 "attention.pool_sizes must list the tokens of a cell at each level, 1 and then ever more, got"
                 f" {list(pool_sizes)}"
             )
+        heads = replace(heads, cross_segment=0.0)  # a pooled cell may hold tokens of several segments
         self.causal = causal
         self.pool_sizes = tuple(pool_sizes)
-        self.levels = nn.ModuleList(
-            WindowAttention(dim, causal, heads, left, right, positions=positions, qk_norm=qk_norm, sharpness=sharpness)
-            for _ in pool_sizes[:-1]
-        )
-        self.levels.append(FullAttention(dim, causal, heads, None, positions, qk_norm, sharpness))
+        self.levels = nn.ModuleList(WindowAttention(dim, causal, heads, left, right) for _ in pool_sizes[:-1])
+        self.levels.append(FullAttention(dim, causal, heads))
         self.dim = dim
         self.asymmetry = next((level.asymmetry for level in self._each() if level.asymmetry is not None), None)
 
@@ -93,16 +90,16 @@ class PyramidAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         length = x.shape[1]
         x = zero_padding(x, layout.padding_mask)
-        keep = (
+        padding_mask = (
             torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
             if layout.padding_mask is None
             else layout.padding_mask
         )
-        positions = position_ids_of(x, layout.position_ids).expand(keep.shape)
+        positions = position_ids_of(x, layout.position_ids).expand(padding_mask.shape)
         fine, *coarser = self._each()
         total = fine(x, layout)
         for pool, level in zip(self.pool_sizes[1:], coarser, strict=True):
-            total = total + spread(level(*pooled(x, keep, positions, pool)), pool, length, self.causal)
+            total = total + spread(level(*pooled(x, padding_mask, positions, pool)), pool, length, self.causal)
         return zero_padding(total, layout.padding_mask)
 
     def naive(
@@ -110,16 +107,16 @@ class PyramidAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         length = x.shape[1]
         x = zero_padding(x, layout.padding_mask)
-        keep = (
+        padding_mask = (
             torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
             if layout.padding_mask is None
             else layout.padding_mask
         )
-        positions = position_ids_of(x, layout.position_ids).expand(keep.shape)
+        positions = position_ids_of(x, layout.position_ids).expand(padding_mask.shape)
         index, total = torch.arange(length, device=x.device), torch.zeros_like(x)
         for pool, level in zip(self.pool_sizes, self._each(), strict=True):
             cells = torch.arange(-(-length // pool), device=x.device)
-            member = (index // pool == cells[:, None]) & keep[:, None, :]
+            member = (index // pool == cells[:, None]) & padding_mask[:, None, :]
             count = member.sum(-1)
             means = member.to(x.dtype) @ x / count.clamp_min(1)[..., None]
             places = (member * positions[:, None, :]).sum(-1) // count.clamp_min(1)
@@ -135,10 +132,9 @@ class PyramidAttention(Attention):
             levels.append(level)
         return levels
 
-    def describe_backend(self, device: torch.device) -> str:
-        first = self.levels[0]
-        assert isinstance(first, Attention)
-        return first.describe_backend(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        fine, coarsest = (self._each()[level].describe_backend(device, dtype) for level in (0, -1))
+        return coarsest if len(self.pool_sizes) == 1 else f"{fine}; {coarsest} at the coarsest level"
 
     def flops(self, length: int) -> int:
         """Those of each level's attention over its cells."""

@@ -10,13 +10,13 @@ from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import (
     HIDDEN,
     cross_segment_attention,
-    cross_segment_heads,
-    segment_channels,
+    head_widths,
+    scored_channels,
 )
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
-from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, check_positions, project_and_rotate
+from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.block_sparse import sparse_attention
 from genoattn.errors import UserError
@@ -41,15 +41,10 @@ class SparseAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         block_size: int = 64,
         blocks_per_query: int = 16,
         max_length: int = 262144,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
-        alike: bool = False,
-        cross: float = 0.0,
         backend: str = "auto",
     ):
         super().__init__()
@@ -60,14 +55,12 @@ class SparseAttention(Attention):
                 "attention.blocks_per_query must be 3 or more: a block's own and those beside it are always seen, got"
                 f" {blocks_per_query}"
             )
-        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike)
+        self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.crossing = cross_segment_heads(cross, heads)
-        self.weights_sum_to_one = not self.crossing
+        self.weights_sum_to_one = not self.heads.cross_heads
         self.block_size, self.blocks_per_query, self.max_length = block_size, blocks_per_query, max_length
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
-        self.rotary = check_positions(positions, self.heads)
-        self.asymmetry = ROTARY if self.rotary else None
+        self.asymmetry = ROTARY if self.heads.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -87,24 +80,26 @@ class SparseAttention(Attention):
                 causal=self.causal,
                 block=self.block_size,
                 blocks=self.blocks_per_query,
-                keep=layout.padding_mask,
+                padding_mask=layout.padding_mask,
                 scale=scale,
             )
 
-        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
-        return self.heads.combine(cross_segment_attention(attend, q, k, v, crossing=self.crossing, layout=layout))
+        q, k, v = self.heads.project_and_rotate(x, layout)
+        return self.heads.combine(
+            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
+        )
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
+        q, k, v = self.heads.project_and_rotate(x, layout)
         length = x.shape[1]
         visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
         segments = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
         same = segments[:, :, None] == segments[:, None, :]
         answers = []
         for head in range(self.heads.count):
-            crosses = head >= self.heads.count - self.crossing
+            crosses = head >= self.heads.count - self.heads.cross_heads
             one = slice(head, head + 1)
             pairs = q[:, :, head] @ k[:, :, head].transpose(1, 2) * self.heads.dim_head**-0.5
             pairs = pairs + HIDDEN * same if crosses else pairs
@@ -120,10 +115,10 @@ class SparseAttention(Attention):
             answers.append(reference_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=seen))
         return self.heads.combine(torch.cat(answers, dim=2))
 
-    def _slowly_chosen(self, pairs: Tensor, keep: Tensor | None) -> Tensor:
+    def _slowly_chosen(self, pairs: Tensor, padding_mask: Tensor | None) -> Tensor:
         """The square of (query, key) pairs whose block is chosen, from the scores of all pairs of one head."""
         length, size = len(pairs), self.block_size
-        real = [True] * length if keep is None else keep.tolist()
+        real = [True] * length if padding_mask is None else padding_mask.tolist()
         places = [
             [at for at in range(start, min(start + size, length)) if real[at]] for start in range(0, length, size)
         ]
@@ -134,23 +129,24 @@ class SparseAttention(Attention):
             others = [at for at, place in enumerate(places) if place and not (self.causal and at > own)]
             forced = [at for at in others if abs(at - own) <= 1]
             free = [at for at in others if abs(at - own) > 1]
-            # The mean of all pairs' scores is the score of the means.
-            means = pairs[asking].mean(0).tolist()
-            free.sort(key=lambda at: -sum(means[key] for key in places[at]) / len(places[at]))
+            if asking:
+                # The mean of all pairs' scores is the score of the means.
+                means = pairs[asking].mean(0).tolist()
+                free.sort(key=lambda at: -sum(means[key] for key in places[at]) / len(places[at]))
+            else:
+                free.sort(key=lambda at: abs(at - own))
             for other in (forced + free)[: self.blocks_per_query]:
                 chosen[own * size : (own + 1) * size, other * size : (other + 1) * size] = True
         return chosen
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, head_widths(self.heads))
 
     def flops(self, length: int) -> int:
         """Projections, pooled scores of all blocks with all, and every pair of tokens in the blocks that are chosen."""
         count = -(-length // self.block_size)
         padded = count * self.block_size
-        width = self.heads.dim_head
-        channels = (self.heads.count - self.crossing) * width
-        channels += self.crossing * (width + segment_channels(width, 1))
+        channels = scored_channels(self.heads)
         pairs = padded * min(self.blocks_per_query, count) * self.block_size
         return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * count**2)
 

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, TokenLayout
-from genoattn.attention.modules.cross_segment import cross_segment_attention, cross_segment_heads, segment_channels
-from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.cross_segment import cross_segment_attention, scored_channels
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, check_positions, project_and_rotate
+from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops.topk import ROWS, topk_attention
 from genoattn.errors import UserError
 
@@ -29,15 +29,10 @@ class TopKAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         k: int | None = 64,
         fraction: float | None = None,
         max_length: int = 16384,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
-        alike: bool = False,
-        cross: float = 0.0,
     ):
         super().__init__()
         if (k is None) == (fraction is None):
@@ -46,13 +41,11 @@ class TopKAttention(Attention):
             raise UserError(f"attention.k must be 1 or more keys, got {k}")
         if fraction is not None and not 0 < fraction <= 1:
             raise UserError(f"attention.fraction must be above 0 and at most 1, got {fraction}")
-        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike)
+        self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.crossing = cross_segment_heads(cross, heads)
-        self.weights_sum_to_one = not self.crossing
+        self.weights_sum_to_one = not self.heads.cross_heads
         self.k, self.fraction, self.max_length = k, fraction, max_length
-        self.rotary = check_positions(positions, self.heads)
-        self.asymmetry = ROTARY if self.rotary else None
+        self.asymmetry = ROTARY if self.heads.rotary else None
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -66,9 +59,13 @@ class TopKAttention(Attention):
         allowed = self._allowed(x, layout)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            return topk_attention(q, k, v, causal=self.causal, allowed=allowed, keep=layout.padding_mask, scale=scale)
+            return topk_attention(
+                q, k, v, causal=self.causal, allowed=allowed, padding_mask=layout.padding_mask, scale=scale
+            )
 
-        return self.heads.combine(cross_segment_attention(attend, q, k, v, crossing=self.crossing, layout=layout))
+        return self.heads.combine(
+            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
+        )
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -80,7 +77,7 @@ class TopKAttention(Attention):
         another = plain & (segments[:, :, None] != segments[:, None, :])
         answers = []
         for head in range(self.heads.count):
-            visible = plain if head < self.heads.count - self.crossing else another
+            visible = plain if head < self.heads.count - self.heads.cross_heads else another
             score = (q[:, :, head] @ k[:, :, head].transpose(1, 2)).masked_fill(~visible, float("-inf"))
             rank = score.argsort(-1, descending=True).argsort(-1)
             chosen = visible & (rank < self._allowed(x, layout)[:, :, None])
@@ -91,7 +88,7 @@ class TopKAttention(Attention):
     def _split(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
         # Not in half precision, whose rounded scores would choose other keys.
         with torch.autocast(x.device.type, enabled=False):
-            return project_and_rotate(self.heads, x.to(self.heads.query.weight.dtype), layout, self.rotary)
+            return self.heads.project_and_rotate(x.to(self.heads.query.weight.dtype), layout)
 
     def _allowed(self, x: Tensor, layout: TokenLayout) -> Int[Tensor, "batch length"]:
         """How many keys each query may choose."""
@@ -112,9 +109,7 @@ class TopKAttention(Attention):
         if self.causal:
             blocks = math.ceil(length / ROWS)
             pairs = sum(min(ROWS, length - at * ROWS) * min(length, (at + 1) * ROWS) for at in range(blocks))
-        width = self.heads.dim_head
-        channels = self.heads.count * width + self.crossing * segment_channels(width, 1)
-        return self.heads.flops(length) + 4 * pairs * channels
+        return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:
         """Every key and value: any may be chosen."""

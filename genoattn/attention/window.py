@@ -11,17 +11,17 @@ from torch import Tensor
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
 from genoattn.attention.modules.cross_segment import (
     cross_segment_attention,
-    cross_segment_heads,
+    head_widths,
     reference_cross_segment_attention,
-    segment_channels,
+    scored_channels,
 )
 from genoattn.attention.modules.dispatch import Backend
-from genoattn.attention.modules.projections import QKVProjection
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, check_positions, project_and_rotate, slopes
+from genoattn.attention.modules.rotary import ROTARY, slopes
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
-from genoattn.attention.ops.sliding_window_blocks import Band, scored_pairs
+from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
 from genoattn.errors import UserError
 
 
@@ -30,7 +30,7 @@ class KVCache(NamedTuple):
 
     k: Float[Tensor, "batch held kv_heads dim_head"]
     v: Float[Tensor, "batch held kv_heads dim_head"]
-    keep: Bool[Tensor, "batch held"]
+    padding_mask: Bool[Tensor, "batch held"]
     segments: Int[Tensor, "batch held"]
 
     def append(self, more: "KVCache") -> "KVCache":
@@ -54,17 +54,12 @@ class WindowAttention(Attention):
         self,
         dim: int,
         causal: bool,
-        heads: int = 4,
+        heads: HeadOptions = HeadOptions(),
         left: int = 128,
         right: int = 128,
         dilation: int = 1,
         global_tokens: int = 0,
         kv_heads: int | None = None,
-        positions: str = "rotary",
-        qk_norm: bool = True,
-        sharpness: float = 1.0,
-        alike: bool = False,
-        cross: float = 0.0,
         backend: str = "auto",
     ):
         super().__init__()
@@ -73,26 +68,24 @@ class WindowAttention(Attention):
                 raise UserError(f"attention.{name} must be 0 or more tokens, got {value}")
         if dilation < 1:
             raise UserError(f"attention.dilation must be 1 or more tokens, got {dilation}")
-        if positions == "alibi" and (cross or global_tokens):
+        if heads.positions == "alibi" and (heads.cross_segment or global_tokens):
             raise UserError(
-                "attention.positions=alibi measures the distance between neighbours, which says nothing of another "
-                "segment or of global tokens: with attention.cross or attention.global_tokens take rotary or none"
+                "heads.positions=alibi measures the distance between neighbours, which says nothing of another "
+                "segment or of global tokens: with heads.cross_segment or attention.global_tokens take rotary or none"
             )
-        self.heads = QKVProjection(dim, heads, qk_norm, sharpness, alike, kv_heads)
+        self.heads = QKVProjection(dim, heads, kv_heads, ("rotary", "alibi", "none"))
         self.causal = causal
-        self.crossing = cross_segment_heads(cross, heads)
-        self.weights_sum_to_one = not self.crossing
+        self.weights_sum_to_one = not self.heads.cross_heads
         self.left, self.right = left, 0 if causal else right
         self.global_tokens, self.stride = global_tokens, dilation
         if not global_tokens:
             self.receptive_field = (self.left * dilation, self.right * dilation)
-        self.rotary = check_positions(positions, self.heads, ("rotary", "alibi", "none"))
-        self.alibi = positions == "alibi"
+        self.alibi = heads.positions == "alibi"
         plain = dilation == 1 and not global_tokens and not self.alibi
         self.engine = Backend(
             backend, "flash", None if plain else "the kernel knows no dilation, no global tokens and no alibi"
         )
-        if self.rotary:
+        if self.heads.rotary:
             self.asymmetry = ROTARY
         elif left != right or global_tokens:
             self.asymmetry = "left and right are not as wide" if left != right else "global tokens are the first ones"
@@ -100,36 +93,48 @@ class WindowAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self.heads.combine(self._attend(*project_and_rotate(self.heads, x, layout, self.rotary), layout))
+        return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
         """Answers of the queries, which may be those of a part of the keys' tokens; the layout is that of the keys."""
-        costs = slopes(self.heads.count, k.device, k.dtype) if self.alibi else None
+        costs = slopes(self.heads.count, k.device, torch.promote_types(k.dtype, torch.float32)) if self.alibi else None
         part, keys = slice(before, before + q.shape[1]), k.shape[1]
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
             if q.shape[1] == keys and self.engine.uses_triton(q):
                 reach = self.left, self.right
                 return by_triton.softmax_attention(
-                    q, k, v, causal=self.causal, window=reach, keep=layout.padding_mask, scale=scale
+                    q, k, v, causal=self.causal, window=reach, padding_mask=layout.padding_mask, scale=scale
                 )
             return window_attention(
-                q, k, v, left=self.left, right=self.right, causal=self.causal, dilation=self.stride,
-                global_tokens=self.global_tokens, before=before, keep=layout.padding_mask, scale=scale, slopes=costs,
-            )  # fmt: skip
+                q,
+                k,
+                v,
+                left=self.left,
+                right=self.right,
+                causal=self.causal,
+                dilation=self.stride,
+                global_tokens=self.global_tokens,
+                before=before,
+                padding_mask=layout.padding_mask,
+                scale=scale,
+                slopes=costs,
+            )
 
         def attend_in_place(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
             return _in_place(attend(q[:, part], k, v, scale), before, keys)
 
-        if not self.crossing:
+        if not self.heads.cross_heads:
             return attend(q, k, v, None)
         q = _in_place(q, before, keys)
-        return cross_segment_attention(attend_in_place, q, k, v, crossing=self.crossing, layout=layout)[:, part]
+        return cross_segment_attention(attend_in_place, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)[
+            :, part
+        ]
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
+        q, k, v = self.heads.project_and_rotate(x, layout)
         length = x.shape[1]
         index = torch.arange(length, device=x.device)
         ahead = index[None, :] - index[:, None]
@@ -143,33 +148,35 @@ class WindowAttention(Attention):
         costs = slopes(self.heads.count, x.device, x.dtype)[:, None, None] * ahead.abs() if self.alibi else None
         bias = None if costs is None else -costs
         y = reference_cross_segment_attention(
-            q, k, v, visible=visible, crossing=self.crossing, segments=layout.segment_ids, bias=bias
+            q, k, v, visible=visible, cross_heads=self.heads.cross_heads, segments=layout.segment_ids, bias=bias
         )
         return self.heads.combine(y)
 
     def _read(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
         """Queries, and what is held of their tokens."""
-        q, k, v = project_and_rotate(self.heads, x, layout, self.rotary)
+        q, k, v = self.heads.project_and_rotate(x, layout)
         each = self.heads.count // self.heads.kv_count
         k, v = (t[:, :, ::each].to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
-        keep = (
+        padding_mask = (
             torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
             if layout.padding_mask is None
             else layout.padding_mask
         )
-        segments = torch.zeros_like(keep, dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
-        return q, KVCache(k, v, keep, segments)
+        segments = (
+            torch.zeros_like(padding_mask, dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
+        )
+        return q, KVCache(k, v, padding_mask, segments)
 
     def _answers(self, q: Tensor, held: KVCache, before: int) -> Tensor:
         """Answers of tokens of which `before` held ones stand before the first."""
-        k, v, keep, segments = held
+        k, v, padding_mask, segments = held
         each = self.heads.count // self.heads.kv_count
         if each > 1:
             k, v = (t.repeat_interleave(each, dim=2) for t in (k, v))
             if self.heads.qk_norm:  # keys that are shared were held as sharp as their first query's head is
                 gain = (self.heads.log_logit_scale / 2).exp()
                 k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
-        layout = TokenLayout(None if keep.all() else keep, segment_ids=segments)
+        layout = TokenLayout(None if padding_mask.all() else padding_mask, segment_ids=segments)
         return self.heads.combine(self._attend(q.to(k.dtype), k, v, layout, before))
 
     def init_state(self, batch: int) -> State:
@@ -218,21 +225,18 @@ class WindowAttention(Attention):
             if drop > 0:
                 held, before = held.keep_from(self.global_tokens + drop, self.global_tokens), before - drop
 
-    def describe_backend(self, device: torch.device) -> str:
-        return self.engine.description(device)
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, head_widths(self.heads))
 
     def flops(self, length: int) -> int:
         """Projections and the scored band: a block of queries meets the keys its band spans and the global ones."""
         first = min(self.global_tokens, length)
         near = length - first
         pairs = near * first
-        pairs += scored_pairs(near, near, Band(self.left, self.right, self.stride)) if near else 0
+        pairs += scored_pairs(near, near, Window(self.left, self.right, self.stride)) if near else 0
         if first:
-            pairs += scored_pairs(first, first, Band(first, 0)) if self.causal else first * length
-        own, width = self.heads.count - self.crossing, self.heads.dim_head
-        # A crossing head has the channels of its segments too.
-        channels = own * width + self.crossing * (width + segment_channels(width, 1))
-        return self.heads.flops(length) + 4 * pairs * channels
+            pairs += scored_pairs(first, first, Window(first, 0)) if self.causal else first * length
+        return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:
         """The keys and values within reach to the left, and those of global tokens."""

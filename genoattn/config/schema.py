@@ -34,6 +34,7 @@ class Train:
     data: Node
     trainer: Node
     test: Node
+    heads: Node
     attention: Node
     control: Node | None
     tokenizer: Node
@@ -127,6 +128,7 @@ class Audit:
 class Doctor:
     """What every examination of a layer has."""
 
+    heads: Node
     attention: Node
     dim: Count
 

@@ -39,7 +39,8 @@ NEEDED = (
 
 def build_model(config: Mapping, task: Task, tokenizer: Tokenizer, attention: str = "attention") -> Predictor:
     """The model that a config (or a saved description) names; `attention` is the key of the layer's node."""
-    node = OmegaConf.create({name: config[name] for name in ("model", attention)})
+    # A config's layer refers to `heads`; in a saved description its heads are written out.
+    node = OmegaConf.create({name: config[name] for name in ("model", "heads", attention) if name in config})
     sizes = {
         name: output.classes * (tokenizer.max_token_length if output.level == "base" else 1)
         or tokenizer.vocabulary_size

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from genoattn.attention.modules.autograd import first_order_only
 
 SEGMENT = 2048
 """Tokens that are worked on together: what they make fits the cache of one core."""
@@ -43,7 +44,7 @@ class _Tokenwise(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, *learned = ctx.saved_tensors
         (enabled, dtype), (dy,) = ctx.precision, upstream

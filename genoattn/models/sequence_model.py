@@ -72,6 +72,11 @@ class SequenceModel(nn.Module):
             else AlignmentStem(dim, vocabulary_size, max_shift, alignment_filters, alignment_kernel, causal)
         )
         turns = attention if isinstance(attention, Sequence) else [attention]
+        if set(turns[:depth]) != set(turns):
+            raise UserError(
+                f"attention.layers lists {len(turns)} layers and model.depth={depth} builds only the first {depth}, so"
+                f" a kind of layer would be missing; give model.depth={len(turns)} or a shorter attention.layers"
+            )
         self.blocks = nn.ModuleList(
             Block(dim, width, block_conv, causal, turns[at % len(turns)], activation_checkpointing)
             for at in range(depth)

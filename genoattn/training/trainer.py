@@ -37,6 +37,10 @@ NOISE = (
 """What Lightning warns of and a user can do nothing about."""
 
 
+DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+"""The dtype of products by the first part of `trainer.precision`."""
+
+
 class FitResult(NamedTuple):
     """How training ended: seconds it took, bases it saw, steps made by now, and whether Ctrl-C ended it.
 
@@ -76,7 +80,8 @@ def fit(
         trainer = build_trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
         device = trainer.strategy.root_device
         mixes = [block.attention for block in learner.model.blocks if isinstance(block.attention, Attention)]
-        kinds = dict.fromkeys(f"{type(mix).__name__} ({mix.describe_backend(device)})" for mix in mixes)
+        dtype = DTYPES[settings.precision.partition("-")[0]]
+        kinds = dict.fromkeys(f"{type(mix).__name__} ({mix.describe_backend(device, dtype)})" for mix in mixes)
         parameters = cost.predicted_cost(learner.model, 1)["parameters"]
         print(f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters")
         start = time.perf_counter()

@@ -5,7 +5,7 @@ import torch
 
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.conformance.probes import LargestTensor
-from genoattn.attention.conformance.streaming import streamed
+from genoattn.attention.conformance.streaming import in_chunks
 from genoattn.attention.hierarchical import HierarchicalAttention
 from genoattn.attention.ops.hierarchical import hierarchical_attention
 
@@ -17,12 +17,12 @@ LENGTH, BLOCK = 1000, 4  # eight levels, of which four are near
 def test_answers_and_gradients_are_the_same_in_any_segments(causal, monkeypatch):
     torch.manual_seed(0)
     q, k, v, upstream = torch.randn(4, 2, LENGTH, 2, 4, dtype=torch.float64)
-    keep, positions = torch.rand(2, LENGTH) > 0.3, torch.randint(900, (2, 1)) + 3 * torch.arange(LENGTH)
+    mask, positions = torch.rand(2, LENGTH) > 0.3, torch.randint(900, (2, 1)) + 3 * torch.arange(LENGTH)
     inputs = [t.requires_grad_() for t in (q, k, v)]
 
     def tried(rows):
         monkeypatch.setattr("genoattn.attention.ops.hierarchical.ROWS", rows)
-        y = hierarchical_attention(q, k, v, causal=causal, block=BLOCK, positions=positions, keep=keep)
+        y = hierarchical_attention(q, k, v, causal=causal, block=BLOCK, positions=positions, padding_mask=mask)
         return [y.detach(), *torch.autograd.grad(y, inputs, upstream)]
 
     whole = tried(4 * LENGTH)
@@ -59,8 +59,8 @@ def test_no_tensor_on_the_way_is_larger_than_the_queries(causal, monkeypatch):
 def test_streams_where_cells_are_held(causal, segment):
     torch.manual_seed(0)
     layer = HierarchicalAttention(32, causal, block_size=BLOCK).double()
-    x, keep = torch.randn(2, LENGTH, 32, dtype=torch.float64), torch.rand(2, LENGTH) > 0.3
-    layout = TokenLayout(keep, position_ids=2 * torch.arange(LENGTH).expand(2, -1))
+    x, mask = torch.randn(2, LENGTH, 32, dtype=torch.float64), torch.rand(2, LENGTH) > 0.3
+    layout = TokenLayout(mask, position_ids=2 * torch.arange(LENGTH).expand(2, -1))
     with torch.no_grad():
-        y = torch.cat(list(streamed(layer, x, layout, segment)), dim=1)
+        y = torch.cat(list(in_chunks(layer, x, layout, segment)), dim=1)
         assert torch.allclose(y, layer(x, layout), atol=1e-12)

@@ -10,7 +10,7 @@ from genoattn.attention.linear import naive_linear_attention
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.ops.chunked_scan import scan
 from genoattn.attention.ops.delta_rule import delta_rule
-from genoattn.attention.ops.linear import How, linear_attention, nothing_seen, read_past
+from genoattn.attention.ops.linear import LinearOptions, causal_scan, empty_state, linear_attention
 
 LENGTH = 200
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
@@ -84,50 +84,50 @@ def test_a_scan_answers_once_for_each_segment_and_hands_that_to_another():
 @FADES
 def test_linear_is_the_same_in_any_chunks_and_segments(causal, fades, monkeypatch):
     q, k, v = drawn(grad=True)
-    keep, rates = torch.rand(2, LENGTH) > 0.3, torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else None
+    mask, decay = torch.rand(2, LENGTH) > 0.3, torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else None
     positions = torch.arange(LENGTH)[None]
 
     def found(attend):
-        y = attend(q, k, v, causal=causal, keep=keep, positions=positions, rates=rates)
+        y = attend(q, k, v, causal=causal, padding_mask=mask, positions=positions, decay=decay)
         return [y, *torch.autograd.grad(y.square().sum(), (q, k, v))]
 
     square = found(naive_linear_attention)
-    square[0] = square[0].masked_fill(~keep[..., None, None], 0)
+    square[0] = square[0].masked_fill(~mask[..., None, None], 0)
     for chunk, numbers in ((64, 2**20), (16, 2000), (7, 1), (300, 1)):
         monkeypatch.setattr("genoattn.attention.ops.chunk_state.CHUNK", chunk)
         monkeypatch.setattr("genoattn.attention.ops.linear.CHUNK", chunk)
-        monkeypatch.setattr("genoattn.attention.ops.chunked_scan.NUMBERS", numbers)
-        y, *_ = cut = found(linear_attention)
+        monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", numbers)
+        y, *_ = to_chunks = found(linear_attention)
         assert torch.allclose(y, square[0], atol=1e-10)
         if chunk == 64:
-            first = cut
-        for got, expected in zip(cut, first, strict=True):
+            first = to_chunks
+        for got, expected in zip(to_chunks, first, strict=True):
             assert torch.allclose(got, expected, atol=1e-10)
 
 
 @FADES
 def test_linear_is_its_recurrence(fades):
     q, k, v = drawn()
-    rates = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else torch.zeros(2, dtype=torch.float64)
+    decay = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else torch.zeros(2, dtype=torch.float64)
     phi_q, phi_k = feature_map(q, "elu"), feature_map(k, "elu")
     memory, total, answers = torch.zeros(2, 2, 4, 4, dtype=torch.float64), torch.zeros(2, 2, 4), []
     for at in range(LENGTH):
-        memory = memory * (-rates).exp()[:, None, None] + phi_k[:, at, :, :, None] * v[:, at, :, None]
-        total = total * (-rates).exp()[:, None] + phi_k[:, at]
+        memory = memory * (-decay).exp()[:, None, None] + phi_k[:, at, :, :, None] * v[:, at, :, None]
+        total = total * (-decay).exp()[:, None] + phi_k[:, at]
         answers.append(torch.einsum("bhm,bhmd->bhd", phi_q[:, at], memory) / (phi_q[:, at] * total).sum(-1)[..., None])
-    y = linear_attention(q, k, v, causal=True, rates=rates if fades else None)
+    y = linear_attention(q, k, v, causal=True, decay=decay if fades else None)
     assert torch.allclose(y, torch.stack(answers, dim=1), atol=1e-10)
 
 
 @FADES
 def test_linear_hands_its_state_on(fades):
     q, k, v = drawn(grad=True)
-    rates = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else None
-    seen, how, answers = nothing_seen(2, 2, 4, 4, v), How("elu", None, None, rates), []
+    decay = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else None
+    seen, options, answers = empty_state(2, 2, 4, 4, v), LinearOptions("elu", None, None, decay), []
     for start, stop in ((0, 1), (1, 77), (77, LENGTH)):
-        y, seen = read_past(*(t[:, start:stop] for t in (q, k, v)), seen, how)
+        y, seen = causal_scan(*(t[:, start:stop] for t in (q, k, v)), seen, options)
         answers.append(y)
-    whole = linear_attention(q, k, v, causal=True, rates=rates)
+    whole = linear_attention(q, k, v, causal=True, decay=decay)
     pieced = torch.cat(answers, dim=1)
     assert torch.allclose(pieced, whole, atol=1e-12) and seen[1].tolist() == [LENGTH, LENGTH]
     for got, expected in zip(*(torch.autograd.grad(y.square().sum(), (q, k, v)) for y in (pieced, whole)), strict=True):
@@ -141,7 +141,7 @@ def test_delta_is_its_recurrence_in_any_chunks_and_segments(ahead, monkeypatch):
     recurrent = naive_delta_rule(q, k, v, write, log_kept, ahead)
     for chunk, numbers in ((64, 2**20), (64, 1), (16, 400), (300, 1)):  # 300: the whole square
         monkeypatch.setattr("genoattn.attention.ops.delta_rule.CHUNK", chunk)
-        monkeypatch.setattr("genoattn.attention.ops.chunked_scan.NUMBERS", numbers)
+        monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", numbers)
         y, _ = delta_rule(q, k, v, write, log_kept, empty, ahead)
         assert torch.allclose(y, recurrent, atol=1e-10)
 
@@ -176,9 +176,9 @@ def kept_beside(inputs, run) -> int:
 @DIRECTIONS
 @FADES
 def test_backward_keeps_queries_keys_values_and_small_states(causal, fades, monkeypatch):
-    monkeypatch.setattr("genoattn.attention.ops.chunked_scan.NUMBERS", 8192)  # segments of 512 tokens
+    monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", 8192)  # segments of 512 tokens
     q, k, v = drawn(length=2048, grad=True)
-    rates = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else None
-    beside = kept_beside((q, k, v), lambda: linear_attention(q, k, v, causal=causal, rates=rates))
+    decay = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else None
+    beside = kept_beside((q, k, v), lambda: linear_attention(q, k, v, causal=causal, decay=decay))
     memory = 2 * 2 * 4 * (4 + 1)
     assert beside <= 3 * (4 + 1) * (memory + 2) < q.numel() / 10

@@ -30,8 +30,8 @@ def test_a_causal_token_reads_complete_cells(causal, pools):
 
 def test_cells_are_means_of_real_tokens():
     x = torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, 6.0, 7.0])[None, :, None]
-    keep = torch.tensor([[True, True, False, False, False, True, True]])
-    cells, layout = pooled(x, keep, torch.tensor([[10, 13, 0, 0, 0, 30, 40]]), 2)
+    mask = torch.tensor([[True, True, False, False, False, True, True]])
+    cells, layout = pooled(x, mask, torch.tensor([[10, 13, 0, 0, 0, 30, 40]]), 2)
     assert cells.flatten().tolist() == [1.5, 0, 6, 7]
     assert layout.padding_mask is not None and layout.padding_mask.tolist() == [[True, False, True, True]]
     assert layout.position_ids is not None and layout.position_ids.tolist() == [[11, 0, 30, 40]]
@@ -47,5 +47,5 @@ def test_answers_are_spread_over_their_cells_or_behind_them():
 def test_one_level_is_full_attention(causal):
     full, layer = FullAttention(32, causal).double(), PyramidAttention(32, causal, pool_sizes=[1]).double()
     layer.levels[0].load_state_dict(full.state_dict())
-    x, keep = torch.randn(2, 50, 32, dtype=torch.float64), torch.rand(2, 50) > 0.3
-    assert torch.equal(layer(x, TokenLayout(padding_mask=keep)), full(x, TokenLayout(padding_mask=keep)))
+    x, mask = torch.randn(2, 50, 32, dtype=torch.float64), torch.rand(2, 50) > 0.3
+    assert torch.equal(layer(x, TokenLayout(padding_mask=mask)), full(x, TokenLayout(padding_mask=mask)))

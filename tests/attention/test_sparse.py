@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genoattn.attention.base import TokenLayout
-from genoattn.attention.conformance.probes import counted
+from genoattn.attention.conformance.probes import count_cost
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.ops import block_gather as gathered
 from genoattn.attention.ops import block_sparse
 from genoattn.attention.ops.block_sparse import select_blocks, sparse_attention
@@ -30,10 +31,10 @@ def answer_and_gradients(q, k, v, blocks=4, **settings):
 
 @DIRECTIONS
 def test_blocks_are_the_forced_ones_and_then_the_best(causal):
-    q, k, _, keep = random(80)
-    keep[0, 8:20] = False  # three blocks without a real token
-    keep[1, 60:] = False
-    q, k, real = (t.unflatten(1, (20, 4)) for t in (q, k, keep))
+    q, k, _, mask = random(80)
+    mask[0, 8:20] = False  # three blocks without a real token
+    mask[1, 60:] = False
+    q, k, real = (t.unflatten(1, (20, 4)) for t in (q, k, mask))
     chosen = select_blocks(q, k, real, causal=causal, blocks=5)
     assert chosen.shape == (2, 20, 2, 5)
     for row, own, head in torch.cartesian_prod(torch.arange(2), torch.arange(20), torch.arange(2)).tolist():
@@ -54,20 +55,22 @@ def test_blocks_are_the_forced_ones_and_then_the_best(causal):
 
 @DIRECTIONS
 def test_a_token_sees_the_blocks_chosen_for_it_and_no_more(causal):
-    q, k, v, keep = random(78, batch=1, heads=1)
+    q, k, v, mask = random(78, batch=1, heads=1)
     v.requires_grad_()
-    y = sparse_attention(q, k, v, causal=causal, block=4, blocks=5, keep=keep)
-    padded = [torch.nn.functional.pad(t, (0, 0) * (t.dim() - 2) + (0, 2)).unflatten(1, (20, 4)) for t in (q, k, keep)]
+    y = sparse_attention(q, k, v, causal=causal, block=4, blocks=5, padding_mask=mask)
+    padded = [torch.nn.functional.pad(t, (0, 0) * (t.dim() - 2) + (0, 2)).unflatten(1, (20, 4)) for t in (q, k, mask)]
     chosen = select_blocks(*padded, causal=causal, blocks=5)
-    for at in keep[0].nonzero().flatten().tolist():
+    for at in mask[0].nonzero().flatten().tolist():
         (gradient,) = torch.autograd.grad(y[0, at].sum(), v, retain_graph=True)
         blocks = chosen[0, at // 4, 0].tolist()
-        expected = [key for key in range(at + 1 if causal else 78) if key // 4 in blocks and keep[0, key]]
+        expected = [key for key in range(at + 1 if causal else 78) if key // 4 in blocks and mask[0, key]]
         assert gradient[0].flatten(1).any(-1).nonzero().flatten().tolist() == expected
 
 
 def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
-    layer = SparseAttention(32, causal=True, block_size=4, blocks_per_query=3, positions="none").double()
+    layer = SparseAttention(
+        32, causal=True, block_size=4, blocks_per_query=3, heads=HeadOptions(positions="none")
+    ).double()
     x = torch.randn(1, 100, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = layer(x)
     for at in range(60, 80):
@@ -77,7 +80,8 @@ def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
 
 
 def test_crossing_heads_choose_blocks_of_the_other_segment():
-    layer = SparseAttention(32, causal=False, heads=1, block_size=4, blocks_per_query=5, cross=1.0).double()
+    heads = HeadOptions(count=1, cross_segment=1.0)
+    layer = SparseAttention(32, causal=False, heads=heads, block_size=4, blocks_per_query=5).double()
     x = torch.randn(1, 96, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = layer(x, TokenLayout(segment_ids=(torch.arange(96) >= 48)[None].long()))
     for at in (20, 70):
@@ -90,8 +94,8 @@ def test_crossing_heads_choose_blocks_of_the_other_segment():
 @DIRECTIONS
 @pytest.mark.parametrize("padded", [False, True])
 def test_neither_the_groups_nor_the_kernel_change_the_answer(causal, padded, monkeypatch):
-    *qkv, keep = random(90)
-    settings = {"causal": causal, "keep": keep if padded else None}
+    *qkv, mask = random(90)
+    settings = {"causal": causal, "padding_mask": mask if padded else None}
     expected = answer_and_gradients(*qkv, **settings)
     monkeypatch.setattr(gathered, "SCRATCH", {"cpu": 1})
     one_by_one = answer_and_gradients(*qkv, **settings)
@@ -103,8 +107,8 @@ def test_neither_the_groups_nor_the_kernel_change_the_answer(causal, padded, mon
 
 
 def test_half_precision_is_near_and_stays_what_it_is(monkeypatch):
-    *qkv, keep = random(90)
-    every = {"causal": False, "keep": keep, "blocks": 23}  # or rounded scores would choose other blocks
+    *qkv, mask = random(90)
+    every = {"causal": False, "padding_mask": mask, "blocks": 23}  # or rounded scores would choose other blocks
     expected = answer_and_gradients(*qkv, **every)
     half = [t.bfloat16() for t in qkv]
     fused = answer_and_gradients(*half, **every)
@@ -143,6 +147,6 @@ def test_a_training_step_grows_with_the_length_alone(causal, monkeypatch):
         return made.total
 
     assert step(4096) < 2.2 * step(2048)
-    layer = SparseAttention(16, causal, heads=2, block_size=32, blocks_per_query=4)
-    (once, small, _), (twice, large, _) = (counted(layer, 16, length) for length in (2048, 4096))
-    assert twice < 2.2 * once and large < 2.1 * small
+    layer = SparseAttention(16, causal, HeadOptions(count=2), block_size=32, blocks_per_query=4)
+    once, twice = (count_cost(layer, 16, length) for length in (2048, 4096))
+    assert twice.flops < 2.2 * once.flops and twice.largest_tensor < 2.1 * once.largest_tensor

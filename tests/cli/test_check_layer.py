@@ -7,10 +7,10 @@ import pytest
 from genoattn.cli.main import main
 
 FAULTS = {
-    "padding ignored": ("ignores padding", "return self.inner(x)"),
-    "reach off by one": ("keeps its reach", "return self.wider(x, layout)"),
-    "causality dropped": ("hides the future", "return self.both(x, layout)"),
-    "unnormalised": ("averages", "return 3 * self.inner(x, layout)"),
+    "padding ignored": ("padding invariance", "return self.inner(x)"),
+    "reach off by one": ("receptive field", "return self.wider(x, layout)"),
+    "causality dropped": ("causality", "return self.both(x, layout)"),
+    "unnormalised": ("weights sum to one", "return 3 * self.inner(x, layout)"),
     "a crash": ("any length", "raise ValueError('no such length')"),
     "sound": (None, "return self.inner(x, layout)"),
 }

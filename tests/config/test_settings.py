@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from omegaconf import OmegaConf
 
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.data.settings import DataSettings
 from genoattn.evaluation.settings import TestSettings
 from genoattn.paths import conf_dir
@@ -18,6 +19,7 @@ from genoattn.training.settings import LoraSettings, TrainerSettings
         ("trainer/default", None, TrainerSettings),
         ("test/standard", None, TestSettings),
         ("train", "lora", LoraSettings),
+        ("heads/default", None, HeadOptions),
     ],
 )
 def test_yaml_and_dataclass_have_the_same_fields_and_defaults(file: str, key: str | None, settings: type) -> None:

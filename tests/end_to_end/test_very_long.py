@@ -62,7 +62,7 @@ def test_the_rates_are_those_counted_in_the_vcf_that_ships() -> None:
         for event in sample.events
         if kind_of(event) == "insertion"
     ]
-    evaluate, train = compose("evaluate", ["checkpoint=x", "test=real"]), compose("train", ["experiment=long"])
+    evaluate, train = compose("evaluate", ["checkpoint=x", "test=real"]), compose("train", ["experiment=very_long"])
     for config in (evaluate.test, train.test, train.task):
         assert config.rate == pytest.approx(total / genome.total, rel=0.01)
         assert config.transitions == pytest.approx(turned.count(2) / (len(turned) - turned.count(2)), rel=0.01)

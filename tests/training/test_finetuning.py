@@ -38,7 +38,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("start")
     for name, bases in zip(("one", "other"), BASES, strict=True):
         (folder / f"{name}.fa").write_text(f">{name}\n{bases}\n")
-    words = (f"data.fasta={folder / 'one.fa'}", "attention=full", "attention.heads=2", "control=null")
+    words = (f"data.fasta={folder / 'one.fa'}", "attention=full", "heads.count=2", "control=null")
     assert train(folder / "run", *words) == 0
     return folder / "run", folder / "other.fa"
 
@@ -70,7 +70,7 @@ def test_what_learns(tune: str, start: tuple[Path, Path], tmp_path: Path, capsys
         layers = ", ".join(f"attention.heads.{name}" for name in ("query", "key", "value", "out"))
         assert f"on {layers}, mlp.0, mlp.2; none on " in said
     config = OmegaConf.load(tmp_path / "run" / "config.yaml")
-    assert (config.attention._target_.rpartition(".")[2], config.attention.heads) == ("FullAttention", 2)
+    assert (config.attention._target_.rpartition(".")[2], config.attention.heads.count) == ("FullAttention", 2)
     assert config.control is None
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert {"before/test/auprc", "untrained/test/auprc", "test/auprc"} <= set(found)
@@ -86,7 +86,7 @@ def test_what_learns(tune: str, start: tuple[Path, Path], tmp_path: Path, capsys
     ("word", "sentence"),
     [
         ("attention=window", "attention is full in checkpoint={run}, and window was given"),
-        ("attention.heads=1", "attention.heads is 2 in checkpoint={run}, and 1 was given"),
+        ("attention.backend=auto", "attention.backend is torch in checkpoint={run}, and auto was given"),
         ("model.dim=32", "model.dim is 16 in checkpoint={run}, and 32 was given"),
         ("tokenizer.unknown=merge", "tokenizer.unknown is keep in checkpoint={run}, and merge was given"),
     ],
@@ -104,7 +104,7 @@ def test_what_is_no_contradiction(start: tuple[Path, Path], tmp_path: Path) -> N
     run, fasta = start
     words = (
         "attention=full",
-        "attention.heads=2",
+        "heads.count=2",
         "model.dim=16",
         "model.activation_checkpointing=block",
         "tokenizer=nucleotide",

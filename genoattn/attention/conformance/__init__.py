@@ -1,7 +1,6 @@
-"""The laws an attention layer is held to, each a function that tries a layer's factory and returns a verdict.
+"""Checks of the contract of an attention layer; each takes a layer's factory and returns a result.
 
-All but `matches_naive` are independent of the layer's own reference, because a mistake made in both would be invisible
-to it. `check` applies them all.
+All but `matches_naive` are independent of the layer's own reference, because they must catch a mistake made in both.
 """
 
 from genoattn.attention.conformance import cost, exact, streaming  # noqa: F401  (each registers its checks)
@@ -12,25 +11,29 @@ __all__ = ["CHECKS", "CheckResult", "Factory", "check"]
 
 
 def check(factory: Factory, dim: int = 32) -> list[CheckResult]:
-    """Every law on the layer that `factory(dim=…, causal=…)` builds, bidirectional and then causal.
+    """Run every check on a layer, bidirectional and then causal.
 
-    A direction that the layer refuses with a UserError is one verdict that says so.
+    Args:
+        factory: Builds the layer: `factory(dim=…, causal=…)`.
+        dim: Channels of a token.
+
+    Returns:
+        A result for each check and direction. A direction that the layer refuses with a UserError is one result that
+        holds, with the layer's sentence as its detail.
     """
-    verdicts = []
+    results = []
     for causal in (False, True):
         direction = "causal" if causal else "bidirectional"
         try:
             factory(dim=dim, causal=causal)
         except UserError as refusal:
-            verdicts.append(CheckResult(f"refuses ({direction})", True, str(refusal), "a layer may refuse in words"))
+            results.append(CheckResult(f"refuses ({direction})", True, str(refusal), "a layer may refuse in words"))
             continue
-        for name, trial in CHECKS.items():
+        for name, run in CHECKS.items():
             try:
-                verdict = trial(factory, dim, causal)
+                result = run(factory, dim, causal)
             except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                said = " ".join(str(error).split())[:200]
-                verdict = CheckResult(
-                    name.replace("_", " "), False, f"{type(error).__name__}: {said}", "layers that fail"
-                )
-            verdicts.append(verdict._replace(name=f"{verdict.name} ({direction})"))
-    return verdicts
+                message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                result = CheckResult(name.replace("_", " "), False, message, "layers that fail")
+            results.append(result._replace(name=f"{result.name} ({direction})"))
+    return results

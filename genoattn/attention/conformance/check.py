@@ -1,4 +1,4 @@
-"""What a law is: a trial of a layer's factory that returns a verdict; and the constants that all trials share."""
+"""The registry of checks, the result of a check, and the constants that all checks share."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,19 +14,27 @@ Factory = Callable[..., Attention]
 LENGTHS = (1, 7, 64, 100, 131)
 
 
-LONG = 300  # several blocks or chunks of every variant, and still a small square for `naive`
+LONG = 300
+"""Tokens: several blocks or chunks of every layer, and still a small square for `naive`."""
 
 
-TOLERANCE = 1e-10  # of the largest number compared, in float64
+TOLERANCE = 1e-10
+"""Largest difference in float64, relative to the largest number compared."""
 
 
-BFLOAT16_TOLERANCE = 0.03  # root mean square error, of the answer's own root mean square
+LEAK = 1e-12
+"""Largest gradient by a later token, relative to the largest one: the rounding of a convolution by FFT."""
+
+
+BFLOAT16_TOLERANCE = 0.03
+"""Root mean square error, relative to the root mean square of the outputs."""
 
 
 MILLION = 2**20
 
 
-GROWTH = {"linear": 2.1, "n log n": 2.3}  # of FLOPs and of the largest tensor, at twice the length
+GROWTH = {"linear": 2.1, "n log n": 2.3}
+"""Largest factor of FLOPs and of the largest tensor at twice the length, by `complexity`."""
 
 
 FLOPS_TOLERANCE = 0.02
@@ -38,16 +46,28 @@ STATE_TOLERANCE = 0.05
 STEPS = 150
 
 
-LEARNED = 0.9  # accuracy on the planted task, where guessing gives 0.25
+LEARNED = 0.9
+"""Accuracy on the toy task, where guessing gives 0.25."""
 
 
 class CheckResult(NamedTuple):
-    """Whether a law holds, the numbers that say so, and what the law is there to catch."""
+    """Result of one check of a layer.
+
+    Args:
+        name: Name of the check.
+        holds: True if the layer passes.
+        detail: The numbers that were measured.
+        why: The mistakes that the check is there to catch.
+    """
 
     name: str
     holds: bool
     detail: str
     why: str
+
+
+Outcome = tuple[bool, str]
+"""True if the layer passes, and the numbers that were measured."""
 
 
 Check = Callable[[Factory, int, bool], CheckResult]
@@ -56,21 +76,24 @@ Check = Callable[[Factory, int, bool], CheckResult]
 CHECKS: dict[str, Check] = {}
 
 
-def register(trial: Check) -> Check:
-    """Enter a trial among the laws, with its own random numbers and the caller's left as they were."""
+def register(catches: str) -> Callable[[Callable[[Factory, int, bool], Outcome]], Check]:
+    """Add a function to the checks; it runs with random numbers of its own and leaves the caller's as they were."""
 
-    @wraps(trial)
-    def seeded(factory: Factory, dim: int, causal: bool) -> CheckResult:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return trial(factory, dim, causal)
+    def add(measure: Callable[[Factory, int, bool], Outcome]) -> Check:
+        @wraps(measure)
+        def seeded(factory: Factory, dim: int, causal: bool) -> CheckResult:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                return CheckResult(measure.__name__.replace("_", " "), *measure(factory, dim, causal), catches)
 
-    CHECKS[trial.__name__] = seeded
-    return seeded
+        CHECKS[measure.__name__] = seeded
+        return seeded
+
+    return add
 
 
 def perturbed_layer(factory: Factory, dim: int, causal: bool) -> Attention:
-    """A float64 layer whose every parameter, those that start at 0 or 1 included, has been moved."""
+    """A float64 layer with noise added to every parameter, so that none is 0 or 1 as it may be at the start."""
     layer = factory(dim=dim, causal=causal).double().eval()
     with torch.no_grad():
         for parameter in layer.parameters():

@@ -1,6 +1,7 @@
-"""What the laws measure with: answers with their gradients, counted costs, and a small model with a planted task."""
+"""Measurements of the checks: outputs with their gradients, counted costs, and a small model with a toy task."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +11,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from genoattn.attention.base import Attention, TokenLayout
 
 
-def answer_and_gradients(layer: Attention, x: Tensor, layout: TokenLayout, naive: bool = False) -> list[Tensor]:
-    """The answer, then the gradients of a fixed random sum of it by the input and by every parameter."""
+def output_and_gradients(layer: Attention, x: Tensor, layout: TokenLayout, naive: bool = False) -> list[Tensor]:
+    """The output, and the gradients of a fixed random sum of it by the input and by every parameter."""
     x = x.clone().requires_grad_()
     y = layer.naive(x, layout) if naive else layer(x, layout)
     upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
-    wanted = [x, *layer.parameters()]
-    return [y.detach(), *torch.autograd.grad(y, wanted, upstream, allow_unused=True, materialize_grads=True)]
+    inputs = [x, *layer.parameters()]
+    return [y.detach(), *torch.autograd.grad(y, inputs, upstream, allow_unused=True, materialize_grads=True)]
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """The largest absolute difference, of the largest number in `b` where that is above 1; infinite if any is NaN."""
+    """The largest absolute difference, divided by the largest number in `b` if that is above 1; infinite for NaN."""
     if not a.numel():
         return 0.0
     worst = (a.detach() - b.detach()).abs().max() / max(1.0, b.detach().abs().max().item())
@@ -28,7 +29,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def bfloat16_error(layer: Attention, x: Tensor) -> float:
-    """Root mean square error of the answer under autocast, of the root mean square of float32's answer."""
+    """Root mean square error of the output under autocast, relative to the root mean square in float32."""
     with torch.no_grad():
         exact = layer(x)
         with torch.autocast("cpu", torch.bfloat16):
@@ -52,7 +53,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def _cpu_sdpa_flops(query, key, value, dropout=0.0, is_causal=False, *, attn_mask=None, scale=None, out_shape=None):
-    """Two products for each pair of a query and a key, hidden or not; torch's counter lacks the CPU kernel."""
+    """Two products for each pair of a query and a key, masked or not; torch's counter lacks the CPU kernel."""
     batch, heads, queries, width = query
     return 2 * batch * heads * queries * key[2] * (width + value[3])
 
@@ -62,8 +63,16 @@ def _cpu_sdpa_backward_flops(upstream, query, key, value, *_, attn_mask=None, sc
     return _cpu_sdpa_flops(query, key, value) * 5 // 2
 
 
-def counted(layer: Attention, dim: int, length: int) -> tuple[int, int, int]:
-    """FLOPs and bytes of the largest tensor, forward and backward, and FLOPs forward, of one sequence."""
+class Cost(NamedTuple):
+    """FLOPs and bytes of the largest tensor of one sequence, forward and backward, and FLOPs forward by operator."""
+
+    flops: int
+    largest_tensor: int
+    forward: dict[str, int]
+
+
+def count_cost(layer: Attention, dim: int, length: int) -> Cost:
+    """The cost of one sequence, counted while the layer runs."""
     aten = torch.ops.aten
     kernels = {
         aten._scaled_dot_product_flash_attention_for_cpu: _cpu_sdpa_flops,
@@ -73,9 +82,12 @@ def counted(layer: Attention, dim: int, length: int) -> tuple[int, int, int]:
     layout = TokenLayout(padding_mask=torch.arange(length)[None] < length - 5)
     with LargestTensor() as largest, FlopCounterMode(display=False, custom_mapping=kernels) as counter:
         y = layer(x, layout)
-        forward = counter.get_total_flops()
+        forward = {
+            str(operator).removeprefix("aten.").removeprefix("_"): int(flops)
+            for operator, flops in counter.get_flop_counts()["Global"].items()
+        }
         y.sum().backward()
-    return counter.get_total_flops(), largest.bytes, forward
+    return Cost(counter.get_total_flops(), largest.bytes, forward)
 
 
 class Stack(nn.Module):
@@ -100,8 +112,8 @@ class Stack(nn.Module):
         return self.head(x)
 
 
-def planted(batch: int, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens (0..3 letters, 4..7 marks), each token's label and where it is asked for, all [batch, 32]."""
+def toy_task(batch: int, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens (letters 0 to 3, marks 4 to 7), the label of each token, and the tokens to score, all [batch, 32]."""
     index = torch.arange(32)
     start, kind = torch.randint(0, 17, (batch, 1)), torch.randint(4, (batch, 1))
     run = (index >= start) & (index < start + 8)

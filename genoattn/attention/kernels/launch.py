@@ -64,7 +64,9 @@ def launch(kernel: Any, programs: int, arguments: Sequence[Any], constants: Mapp
     if _recorder:
         _recorder.starts.append(Launch(kernel, programs, arguments, constants))
     elif programs:
-        kernel[(programs,)](*arguments, **constants)
+        tensor = next(argument for argument in arguments if isinstance(argument, Tensor))
+        with torch.cuda.device_of(tensor):  # Triton launches on the current device, wherever the tensors are
+            kernel[(programs,)](*arguments, **constants)
 
 
 def refusal(device: torch.device) -> str | None:

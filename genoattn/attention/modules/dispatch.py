@@ -1,5 +1,6 @@
-"""Which code computes a layer: torch's operators, or this package's Triton kernels where they run."""
+"""The choice between torch's operators and this package's Triton kernels."""
 
+from collections.abc import Iterable
 from typing import Literal, final
 
 import torch
@@ -19,9 +20,15 @@ NO_SUCH_BLOCK = f"the kernel knows blocks of {', '.join(map(str, KERNEL_BLOCKS))
 
 @final
 class Backend:
-    """What was asked for by `attention.backend`, and what it comes to on a device.
+    """The value of `attention.backend` and its meaning for the tensors of a device.
 
-    `kernel` says which family of kernels would compute the layer; `lacks`, why they cannot serve it as it is set.
+    Args:
+        requested: "auto" (Triton where its kernels run, else torch), "torch" or "triton".
+        kernel: Family of kernels that would compute the layer.
+        unsupported: Reason why no kernel can compute the layer as it is set; None if one can.
+
+    Raises:
+        UserError: The value is unknown, or it is "triton" and the kernels cannot run.
     """
 
     def __init__(self, requested: str, kernel: Literal["flash", "linear", "blocks"], unsupported: str | None = None):
@@ -35,14 +42,30 @@ class Backend:
                 raise UserError(f"attention.backend=triton: {reason}; auto takes torch's operators there")
 
     def uses_triton(self, q: Tensor) -> bool:
-        """Asked for, or nothing against it; what is asked for and cannot be had says why when it is tried."""
-        if self.requested != "auto" or self.unsupported:
-            return self.requested == "triton"
-        return kernels.refusal(self.kernel, q.device, q.dtype, q.shape[-1]) is None
+        """True if the kernels compute these queries."""
+        return q.numel() > 0 and self._refusal(q.device, q.dtype, q.shape[-1]) is None
 
-    def description(self, device: torch.device) -> str:
-        """What computes the layer on a device, and why."""
-        if self.requested != "auto":
-            return f"{self.requested}, as asked"
-        there, why = (False, self.unsupported) if self.unsupported else kernels.available(device)
-        return f"triton: {why}" if there else f"torch, which computes the same: {why}"
+    def description(self, device: torch.device, dtype: torch.dtype, widths: Iterable[int]) -> str:
+        """The backend and its reason, for heads of these widths: `uses_triton` in words."""
+        if self.requested == "torch":
+            return "torch"
+        refused = {width: reason for width in widths if (reason := self._refusal(device, dtype, width))}
+        if not refused:
+            return "triton, as requested" if self.requested == "triton" else f"triton: {kernels.available(device)[1]}"
+        reasons = "; ".join(dict.fromkeys(refused.values()))
+        if len(refused) < len(set(widths)):
+            return f"triton: {kernels.available(device)[1]}, but torch for a part of the heads: {reasons}"
+        return f"torch, which computes the same: {reasons}"
+
+    def _refusal(self, device: torch.device, dtype: torch.dtype, width: int) -> str | None:
+        """The reason why torch computes heads of this width; None if the kernels do."""
+        if self.requested == "torch":
+            return "attention.backend=torch"
+        if self.unsupported:
+            return self.unsupported
+        if self.requested == "triton":
+            # The memory estimate of a run on a GPU takes its steps on the CPU. Other heads that the kernels do not
+            # know are refused by them in words.
+            there, why = kernels.available(device)
+            return None if there or device.type != "cpu" else why
+        return kernels.refusal(self.kernel, device, dtype, width)

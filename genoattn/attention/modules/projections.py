@@ -1,70 +1,143 @@
-"""To be said in a sentence."""
+"""Projections to queries, keys and values by head, and the options that all layers with heads share."""
 
 import math
-from typing import final
+from dataclasses import dataclass
+from typing import Literal, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from genoattn.attention.base import TokenLayout, zero_padding
+from genoattn.attention.modules.autograd import first_order_only
+from genoattn.attention.modules.rotary import position_ids_of, rotate
 from genoattn.errors import UserError
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """Options of the heads of an attention layer; the config group `heads`, one choice for all layers of a run.
+
+    Args:
+        count: Number of heads; it must divide the model's dim.
+        positions: "rotary", "none" or, in a sliding window, "alibi".
+        qk_norm: Normalise queries and keys to a mean square of `logit_scale`, which each head then learns.
+        logit_scale: Scale of the scores of every head before training. Above 1 the softmax starts sharper.
+        tie_qk_init: Start with equal projections of queries and keys, so that similar tokens attract each other.
+        cross_segment: Share of the heads that see only the tokens of another segment of the context. Layers without
+            a softmax ignore it.
+
+    Raises:
+        UserError: A value is out of its range, or `logit_scale` or `cross_segment` is set without `qk_norm`.
+    """
+
+    count: int = 4
+    positions: Literal["rotary", "none", "alibi"] = "rotary"
+    qk_norm: bool = True
+    logit_scale: float = 1.0
+    tie_qk_init: bool = False
+    cross_segment: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UserError(f"heads.count must be 1 or more, got {self.count}")
+        if not self.logit_scale > 0:
+            raise UserError(f"heads.logit_scale must be more than 0, got {self.logit_scale}")
+        if self.logit_scale != 1 and not self.qk_norm:
+            raise UserError(f"heads.logit_scale needs heads.qk_norm=true, which it belongs to, got {self.logit_scale}")
+        if not 0 <= self.cross_segment <= 1:
+            raise UserError(f"heads.cross_segment is a share of the heads, from 0 to 1, got {self.cross_segment}")
+        if self.cross_segment and not self.cross_segment_count:
+            raise UserError(
+                f"heads.cross_segment of {self.cross_segment} of {self.count} heads is less than half a head; give 0 or"
+                " more heads"
+            )
+        if self.cross_segment and not self.qk_norm:
+            raise UserError(
+                "heads.cross_segment hides keys by a large negative score, so it needs scores that are bounded: give"
+                " heads.qk_norm=true with it"
+            )
+
+    @property
+    def cross_segment_count(self) -> int:
+        """Number of heads that see only another segment: the last ones."""
+        return round(self.cross_segment * self.count)
 
 
 @final
 class QKVProjection(nn.Module):
-    """Projections of a sequence to queries, keys and values by head, and of the answers back."""
+    """Projections of a sequence to queries, keys and values by head, and of the heads' outputs back to the sequence.
+
+    Args:
+        dim: Channels of a token.
+        heads: Options of the heads.
+        kv_heads: Number of heads of keys and values, each shared by several heads of queries (None: `heads.count`).
+        positions: The values of `heads.positions` that the layer knows.
+
+    Raises:
+        UserError: The heads do not fit the channels or each other, or the layer does not know these positions.
+    """
 
     def __init__(
         self,
         dim: int,
-        heads: int,
-        qk_norm: bool = True,
-        logit_scale: float = 1.0,
-        tie_qk_init: bool = False,
+        heads: HeadOptions = HeadOptions(),
         kv_heads: int | None = None,
+        positions: tuple[str, ...] = ("rotary", "none"),
     ):
         super().__init__()
-        if heads < 1 or dim % heads:
-            raise UserError(f"attention.heads must divide the model's dim of {dim}, got {heads}")
-        if not logit_scale > 0:
-            raise UserError(f"attention.sharpness must be more than 0, got {logit_scale}")
-        if logit_scale != 1 and not qk_norm:
-            raise UserError(f"attention.sharpness needs attention.qk_norm=true, which it belongs to, got {logit_scale}")
-        if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
-            raise UserError(f"attention.kv_heads must divide the {heads} heads, got {kv_heads}")
-        self.count = heads
-        self.kv_count = kv_heads or heads
-        self.dim_head = dim // heads
-        self.qk_norm = qk_norm
+        count = heads.count
+        if dim % count:
+            raise UserError(f"heads.count must divide the model's dim of {dim}, got {count}")
+        if kv_heads is not None and (kv_heads < 1 or count % kv_heads):
+            raise UserError(f"attention.kv_heads must divide the {count} heads, got {kv_heads}")
+        if heads.positions not in positions:
+            raise UserError(f"heads.positions must be one of {', '.join(positions)}, got {heads.positions}")
+        self.count, self.kv_count, self.dim_head = count, kv_heads or count, dim // count
+        self.cross_heads = heads.cross_segment_count
+        self.qk_norm, self.rotary = heads.qk_norm, heads.positions == "rotary"
+        if self.rotary and self.dim_head % 2:
+            raise UserError(
+                f"rotary positions turn pairs of channels, so a head needs an even number of them, got {self.dim_head}"
+            )
         # No biases: zeros at padding stay zeros through every projection.
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
         self.value = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
-        if tie_qk_init:  # what looks alike attracts from the first step on
-            group = (self.kv_count, -1, self.dim_head, dim)  # the queries of one key begin alike too
+        if heads.tie_qk_init:
+            group = (self.kv_count, -1, self.dim_head, dim)  # the queries of one key begin equal too
             self.key.weight.data.copy_(self.query.weight.data.view(group)[:, 0].flatten(0, 1))
             self.query.weight.data.copy_(
-                self.key.weight.data.view(group).expand(group[0], heads // group[0], *group[2:]).flatten(0, 2)
+                self.key.weight.data.view(group).expand(group[0], count // group[0], *group[2:]).flatten(0, 2)
             )
-        if qk_norm:
-            self.log_logit_scale = nn.Parameter(torch.full((heads,), math.log(logit_scale)))
+        if self.qk_norm:
+            self.log_logit_scale = nn.Parameter(torch.full((count,), math.log(heads.logit_scale)))
 
     def project(self, x: Float[Tensor, "batch length dim"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each [batch, length, heads, dim_head].
+        """Queries, keys and values, each `[batch, length, heads, dim_head]`.
 
-        With `qk_norm` queries and keys have a mean square of 1 times a learned sharpness per head (at first as given),
-        shared equally by both sides: a softmax sees only their product, a feature map sees each.
+        With `qk_norm` queries and keys have a mean square of the head's learned logit scale, so that both sides share
+        it equally: a softmax sees only their product, a feature map sees each.
         """
         return self.queries(x), *self.keys_values(x)
 
+    def project_and_rotate(
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`project` of the real tokens; queries and keys are rotated by their positions if positions are rotary."""
+        q, k, v = self.project(zero_padding(x, layout.padding_mask))
+        if self.rotary:
+            positions = position_ids_of(x, layout.position_ids)
+            q, k = rotate(q, positions), rotate(k, positions)
+        return q, k, v
+
     def queries(self, x: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens heads dim_head"]:
-        """The first of `split`."""
+        """The queries of `project`."""
         return self._normed(self.query(x).unflatten(-1, (-1, self.dim_head)))
 
     def keys_values(self, x: Float[Tensor, "*tokens dim"]) -> tuple[Tensor, Tensor]:
-        """The second and the third of `split`."""
+        """The keys and values of `project`."""
         k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.key, self.value))
         if self.kv_count < self.count:  # each key and value serves several queries
             k, v = (t.repeat_interleave(self.count // self.kv_count, dim=-2) for t in (k, v))
@@ -74,7 +147,7 @@ class QKVProjection(nn.Module):
         return _Normed.apply(x, self.log_logit_scale) if self.qk_norm else x  # type: ignore[return-value]
 
     def combine(self, y: Float[Tensor, "batch length heads dim_head"]) -> Float[Tensor, "batch length dim"]:
-        """The heads' answers side by side, projected back."""
+        """The heads' outputs side by side, projected back to the channels of a token."""
         return self.out(y.flatten(2))
 
     def flops(self, length: int) -> int:
@@ -83,28 +156,28 @@ class QKVProjection(nn.Module):
 
 
 class _Normed(torch.autograd.Function):
-    """x [*tokens, heads, dim_head] over its root mean square by head, times exp(log_sharpness / 2) of its head.
+    """`x / rms(x) * exp(log_scale / 2)` by head, for x `[*tokens, heads, dim_head]`.
 
-    It keeps its answer, which attention keeps as well, and a number by token and head: torch's own keeps its input and
-    what came before the gain too, four times as much.
+    It saves its output, which attention saves as well, and one number for each token and head. Torch's own norm saves
+    its input and the values before the gain too: four times as much.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, log_sharpness: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, log_scale: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        # The small number is named because a default follows the dtype, and bfloat16's would shrink ordinary queries.
-        least = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1] + 1e-6
-        scale = least.rsqrt_() * (log_sharpness / 2).exp()[:, None].to(wide.dtype)
-        y = (wide * scale).to(x.dtype)
-        ctx.save_for_backward(y, scale, log_sharpness)
+        # The epsilon is fixed because torch's default follows the dtype: bfloat16's would shrink ordinary queries.
+        mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1] + 1e-6
+        gain = mean_square.rsqrt_() * (log_scale / 2).exp()[:, None].to(wide.dtype)
+        y = (wide * gain).to(x.dtype)
+        ctx.save_for_backward(y, gain, log_scale)
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
-        y, scale, log_sharpness = ctx.saved_tensors
-        wide, y = dy.to(scale.dtype), y.to(scale.dtype)
+        y, gain, log_scale = ctx.saved_tensors
+        wide, y = dy.to(gain.dtype), y.to(gain.dtype)
         along = (wide * y).sum(-1, keepdim=True)
-        square = log_sharpness.exp()[:, None].to(scale.dtype)  # of the gain: the answer's mean square
-        dx = (wide * scale).addcmul_(y, along * scale / (-y.shape[-1] * square))
-        return dx.to(dy.dtype), along.flatten(0, -3).sum((0, 2)).to(log_sharpness.dtype) / 2
+        square = log_scale.exp()[:, None].to(gain.dtype)  # mean square of the output
+        dx = (wide * gain).addcmul_(y, along * gain / (-y.shape[-1] * square))
+        return dx.to(dy.dtype), along.flatten(0, -3).sum((0, 2)).to(log_scale.dtype) / 2

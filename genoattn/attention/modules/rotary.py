@@ -1,4 +1,4 @@
-"""What softmax and linear layers share by holding: projections to heads, rotary positions and the dense reference."""
+"""Rotary positions of queries and keys, and the slopes of ALiBi."""
 
 import math
 from typing import Any
@@ -6,36 +6,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-
-from genoattn.attention.base import TokenLayout, zero_padding
-from genoattn.attention.modules.projections import QKVProjection
-from genoattn.errors import UserError
 
 ROTARY = "rotary positions turn queries and keys by what lies before them"
 """Why a layer with them is sided."""
-
-
-def check_positions(positions: str, heads: QKVProjection, words: tuple[str, ...] = ("rotary", "none")) -> bool:
-    """True for rotary, False for other words; raises UserError at an unknown one or a head that cannot be turned."""
-    if positions not in words:
-        raise UserError(f"attention.positions must be one of {', '.join(words)}, got {positions}")
-    if positions == "rotary" and heads.dim_head % 2:
-        raise UserError(
-            f"rotary positions turn pairs of channels, so a head needs an even number of them, got {heads.dim_head}"
-        )
-    return positions == "rotary"
-
-
-def project_and_rotate(
-    heads: QKVProjection, x: Float[Tensor, "batch length dim"], layout: TokenLayout, rotary: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of what is no padding, queries and keys turned by their positions where `rotary`."""
-    q, k, v = heads.project(zero_padding(x, layout.padding_mask))
-    if rotary:
-        positions = position_ids_of(x, layout.position_ids)
-        q, k = rotate(q, positions), rotate(k, positions)
-    return q, k, v
 
 
 def position_ids_of(
@@ -71,10 +44,9 @@ class _Rotate(torch.autograd.Function):
         return _rotated(x, cos, sin)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, None, None]:
         cos, sin = ctx.saved_tensors
-        return _rotated(upstream, cos, -sin), None, None
+        return _Rotate.apply(upstream[0], cos, -sin), None, None  # itself a rotation, so it has all derivatives
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

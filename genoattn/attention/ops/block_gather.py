@@ -6,7 +6,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from genoattn.attention.modules.autograd import first_order_only
 
 MASKED_SCORE = -1e30
 """Added to the score of a key that is not seen: far below a hidden one's, and finite, so that no row becomes NaN."""
@@ -50,7 +51,7 @@ class GatheredAttention(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, chosen, real, y, lse = ctx.saved_tensors
         dq = torch.empty_like(q)

@@ -22,7 +22,7 @@ def select_blocks(
     A block's own and its neighbours (in a causal layer the one before) are always among them, the rest are those of
     highest score, the product of the mean query and the mean key. Only real tokens count, and a block without them is
     never chosen. What a causal layer chooses must not depend on queries still to come: it asks with the mean of those
-    of the block before and the block's first.
+    of the block before and the block's first. A block that has neither takes the nearest blocks.
     """
     batch, count, _, heads, _ = q.shape
     sums, reals = _sums(q, real), real.sum(-1)
@@ -31,6 +31,7 @@ def select_blocks(
         sums = F.pad(sums[:, :-1], (0, 0, 0, 0, 1, 0)) + q[:, :, 0] * first[..., None, None]
         reals = F.pad(reals[:, :-1], (1, 0)) + first
     asks = (sums / reals.clamp_min(1)[..., None, None]).transpose(1, 2)
+    mute = (reals == 0)[:, None, :, None]  # blocks without a query to score with
     means = _sums(k, real) / real.sum(-1).clamp_min(1)[..., None, None]
     index = torch.arange(count, device=q.device)
     empty = ~real.any(-1)[:, None, None, :]
@@ -38,6 +39,7 @@ def select_blocks(
     for rows in chunks_that_fit(count, batch * heads * count, q.device):
         scores = asks[:, :, rows] @ means.permute(0, 2, 3, 1)
         ahead = index[None, :] - index[rows, None]
+        scores = torch.where(mute[:, :, rows], -ahead.abs().to(scores.dtype), scores)
         scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
         if causal:
             scores = scores.masked_fill(ahead > 0, float("-inf"))
@@ -59,7 +61,7 @@ def sparse_attention(
     causal: bool,
     block: int,
     blocks: int,
-    keep: Bool[Tensor, "batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch length"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention of each block of queries over `blocks` blocks of keys, as `choose` has it; 0 at padding.
@@ -67,9 +69,11 @@ def sparse_attention(
     Scores are multiplied by `scale` (None: divided by sqrt(dim_head)). The choice has no gradient. At padding q, k and
     v may hold anything finite.
     """
+    if not q.numel():
+        return v
     length, kind = q.shape[1], v.dtype
     tail = -length % block
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
+    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if padding_mask is None else padding_mask
     real = F.pad(real, (0, tail)).unflatten(1, (-1, block))
     with torch.autocast(q.device.type, enabled=False):
         taken = at_least_float32(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
@@ -86,4 +90,4 @@ def sparse_attention(
         y = GatheredAttention.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
     assert isinstance(y, Tensor)
     y = y.transpose(1, 2).unflatten(0, real.shape[:2]).flatten(1, 2)[:, :length]
-    return zero_padding(y, keep).to(kind)
+    return zero_padding(y, padding_mask).to(kind)

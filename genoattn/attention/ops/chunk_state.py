@@ -12,10 +12,10 @@ from torch import Tensor
 CHUNK = 64
 
 
-GROUP = 16  # chunks between which memories are carried by one product
+CHUNKS_PER_PRODUCT = 16  # chunks between which memories are carried by one product
 
 
-def cut(x: Float[Tensor, "batch length heads channels"]) -> Float[Tensor, "batch heads chunks chunk channels"]:
+def to_chunks(x: Float[Tensor, "batch length heads channels"]) -> Float[Tensor, "batch heads chunks chunk channels"]:
     """Chunks of a segment, the last one filled up with zeros; a segment shorter than a chunk is one."""
     size = min(CHUNK, x.shape[1])
     x, tail = x.transpose(1, 2), -x.shape[1] % size
@@ -28,44 +28,44 @@ def bounds_of(length: int, device: torch.device) -> Tensor:
     return torch.arange(0, length + size, size, device=device).clamp_max(length)
 
 
-def fading(rates: Float[Tensor, "heads"] | None, distance: Tensor) -> Tensor | None:
+def decay_factor(decay: Float[Tensor, "heads"] | None, distance: Tensor) -> Tensor | None:
     """What is left after so many tokens, [heads, …]; None where nothing fades."""
-    if rates is None:
+    if decay is None:
         return None
-    return torch.exp(-rates.view(-1, *(1,) * distance.dim()) * distance)
+    return torch.exp(-decay.view(-1, *(1,) * distance.dim()) * distance)
 
 
-def faded(x: Tensor, rates: Tensor | None, distance: Tensor) -> Tensor:
+def apply_decay(x: Tensor, decay: Tensor | None, distance: Tensor) -> Tensor:
     """Chunked queries or keys, times what is left at those distances [chunks, chunk]."""
-    left = fading(rates, distance)
+    left = decay_factor(decay, distance)
     return x if left is None else x * left[..., None]
 
 
-def memories(
+def chunk_states(
     k: Float[Tensor, "batch heads chunks chunk features"],
     v: Float[Tensor, "batch heads chunks chunk channels"],
-    outer: Float[Tensor, "batch heads features channels"],
-    rates: Float[Tensor, "heads"] | None,
+    border: Float[Tensor, "batch heads features channels"],
+    decay: Float[Tensor, "heads"] | None,
     bounds: Tensor,
     ahead: bool = False,
 ) -> Float[Tensor, "batch heads bounds features channels"]:
     """The sum of k vᵀ over the tokens before each bound, or from it on if `ahead`, faded to the nearest of them.
 
-    `outer` is that over what lies before the first bound, or from the last one on.
+    `border` is that over what lies before the first bound, or from the last one on.
     """
     inside = torch.arange(k.shape[3], device=k.device)
     distance = inside[None] if ahead else (bounds.diff()[:, None] - 1 - inside).clamp_min(0)
-    written = faded(k, rates, distance).transpose(-1, -2) @ v
-    found, outer = [], outer[:, :, None]
-    for start in range(0, len(bounds) - 1, GROUP)[:: -1 if ahead else 1]:
-        near, group = bounds[start : start + GROUP + 1], written[:, :, start : start + GROUP]
-        group = torch.cat([group, outer] if ahead else [outer, group], dim=2)
-        reach = fading(rates, (near[:, None] - near).clamp_min(0))
+    written = apply_decay(k, decay, distance).transpose(-1, -2) @ v
+    states, border = [], border[:, :, None]
+    for start in range(0, len(bounds) - 1, CHUNKS_PER_PRODUCT)[:: -1 if ahead else 1]:
+        near, group = bounds[start : start + CHUNKS_PER_PRODUCT + 1], written[:, :, start : start + CHUNKS_PER_PRODUCT]
+        group = torch.cat([group, border] if ahead else [border, group], dim=2)
+        reach = decay_factor(decay, (near[:, None] - near).clamp_min(0))
         kept = (k.new_ones(1, len(near), len(near)) if reach is None else reach).tril()
         sums = ((kept.mT if ahead else kept) @ group.flatten(3)).view_as(group)
-        outer = sums[:, :, :1] if ahead else sums[:, :, -1:]
-        found.append(sums[:, :, 1:] if ahead else sums[:, :, :-1])
-    return torch.cat([outer, *found[::-1]] if ahead else [*found, outer], dim=2)
+        border = sums[:, :, :1] if ahead else sums[:, :, -1:]
+        states.append(sums[:, :, 1:] if ahead else sums[:, :, :-1])
+    return torch.cat([border, *states[::-1]] if ahead else [*states, border], dim=2)
 
 
 def read_chunks(
@@ -73,7 +73,7 @@ def read_chunks(
     k: Float[Tensor, "batch length heads features"],
     v: Float[Tensor, "batch length heads channels"],
     before: Float[Tensor, "batch heads features channels"],
-    rates: Float[Tensor, "heads"] | None = None,
+    decay: Float[Tensor, "heads"] | None = None,
     ahead: Float[Tensor, "batch heads features channels"] | None = None,
 ) -> tuple[Float[Tensor, "batch length heads channels"], Float[Tensor, "batch heads features channels"]]:
     """sum of exp(-rate |i - j|) (q_i·k_j) v_j over what lies `before` a segment and j ≤ i in it; the memory after it.
@@ -82,21 +82,21 @@ def read_chunks(
     """
     length = q.shape[1]
     bounds = bounds_of(length, q.device)
-    q, k, v = cut(q), cut(k), cut(v)
+    q, k, v = to_chunks(q), to_chunks(k), to_chunks(v)
     inside = torch.arange(q.shape[3], device=q.device)
     weights = q @ k.transpose(-1, -2)
-    near = fading(rates, (inside[:, None] - inside).abs())
+    near = decay_factor(decay, (inside[:, None] - inside).abs())
     if near is not None:
         weights = weights * near[:, None]
     if ahead is None:
         weights = weights.tril()
-    past = memories(k, v, before, rates, bounds)
-    sums = weights @ v + faded(q, rates, inside[None] + 1) @ past[:, :, :-1]
+    previous = chunk_states(k, v, before, decay, bounds)
+    sums = weights @ v + apply_decay(q, decay, inside[None] + 1) @ previous[:, :, :-1]
     if ahead is not None:
-        coming = memories(k, v, ahead, rates, bounds, ahead=True)
-        sums = sums + faded(q, rates, (bounds.diff()[:, None] - inside).clamp_min(0)) @ coming[:, :, 1:]
+        future = chunk_states(k, v, ahead, decay, bounds, ahead=True)
+        sums = sums + apply_decay(q, decay, (bounds.diff()[:, None] - inside).clamp_min(0)) @ future[:, :, 1:]
     # A copy, for what holds a state is not to hold all of them.
-    return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), past[:, :, -1].clone()
+    return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), previous[:, :, -1].clone()
 
 
 def chunk_flops(length: int, features: int, channels: int, ways: int) -> int:
@@ -105,7 +105,7 @@ def chunk_flops(length: int, features: int, channels: int, ways: int) -> int:
     chunks = -(-length // size)
     padded = chunks * size
     squares = 2 * padded * size * (features + channels)
-    groups = sum((min(GROUP, chunks - start) + 1) ** 2 for start in range(0, chunks, GROUP))
+    groups = sum((min(CHUNKS_PER_PRODUCT, chunks - start) + 1) ** 2 for start in range(0, chunks, CHUNKS_PER_PRODUCT))
     written = 2 * features * channels * (padded + groups)
     read = 2 * padded * features * channels
     return squares + written + read + (2 * written + read if ways == 2 else 0)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from genoattn.attention.modules.autograd import first_order_only
 
 State: TypeAlias = tuple[Tensor, ...]
 
@@ -18,16 +19,16 @@ Step: TypeAlias = Callable[[State, Inputs, Inputs], tuple[Tensor | None, State]]
 """`step(state, pieces, shared)`: the answer at a segment's tokens (None where none is asked) and the state after it."""
 
 
-NUMBERS = 2**19
+CACHE_ELEMENTS = 2**19
 """How many numbers of a tensor a segment holds: few enough to stay in a cache, many enough to hide the calls."""
 
 
-def segment_of(numbers: int, chunk: int) -> int:
+def chunk_length(numbers: int, chunk: int) -> int:
     """The tokens of a segment, a multiple of the chunk, where the largest tensor holds so many numbers a token."""
-    return max(NUMBERS // numbers // chunk, 1) * chunk
+    return max(CACHE_ELEMENTS // numbers // chunk, 1) * chunk
 
 
-def cuts(length: int, segment: int, backwards: bool = False) -> list[tuple[int, int]]:
+def chunk_bounds(length: int, segment: int, backwards: bool = False) -> list[tuple[int, int]]:
     """Where the segments [start, stop) lie, in the order of the walk."""
     forwards = [(start, min(start + segment, length)) for start in range(0, length, segment)]
     return forwards[::-1] if backwards else forwards
@@ -74,7 +75,7 @@ class _Plan(NamedTuple):
 
     def pieces(self, length: int) -> list[tuple[slice, slice]]:
         """For each segment its tokens and its place among the segments, in the order of the walk."""
-        walk = cuts(length, self.segment, self.backwards)
+        walk = chunk_bounds(length, self.segment, self.backwards)
         return [(slice(start, stop), slice(at := start // self.segment, at + 1)) for start, stop in walk]
 
 
@@ -123,7 +124,7 @@ class _Scan(torch.autograd.Function):
         return y, *state
 
     @staticmethod
-    @once_differentiable
+    @first_order_only
     def backward(ctx: Any, dy: Tensor | None, *dstate: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: _Plan = ctx.plan
         want_state, want_inputs, want_shared = plan.split(ctx.needs_input_grad[1:])
@@ -140,7 +141,7 @@ class _Scan(torch.autograd.Function):
             with torch.enable_grad(), torch.autocast(_device(inputs), enabled=False):
                 y, after = plan.step(state, parts, shared)
             part = None if dy is None else dy[:, piece[plan.sparse]]
-            gradients = _pulled((y, *after), (part, *dstate), (*state, *parts, *shared))
+            gradients = _vector_jacobian_product((y, *after), (part, *dstate), (*state, *parts, *shared))
             dstate, dparts, dmore = plan.split(gradients)
             for whole, d in zip(_parts(dinputs, piece, length), dparts, strict=True):
                 if whole is not None:
@@ -151,7 +152,7 @@ class _Scan(torch.autograd.Function):
         return None, *(d if want else None for d, want in zip(dstate, want_state, strict=True)), *dinputs, *dshared
 
 
-def _pulled(outputs: Inputs, upstream: Inputs, wanted: Inputs) -> Inputs:
+def _vector_jacobian_product(outputs: Inputs, upstream: Inputs, wanted: Inputs) -> Inputs:
     """The gradient of each tensor that wants one; None where there is none."""
     pairs = [(t, d) for t, d in zip(outputs, upstream, strict=True) if t is not None and t.requires_grad]
     some = [t for t in wanted if t is not None and t.requires_grad]

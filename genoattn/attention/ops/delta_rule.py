@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoattn.attention.base import State
-from genoattn.attention.ops.chunked_scan import Inputs, scan, segment_of
+from genoattn.attention.ops.chunked_scan import Inputs, chunk_length, scan
 
-Pieces: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+DeltaInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Queries, keys, values, how much each token writes, and the logarithm of what it keeps."""
 
 
@@ -32,24 +32,26 @@ def delta_rule(
     b is `write`, a the exponential of `log_kept`, and k has length 1. What the tokens of a chunk write depends on
     one another through a triangular system, solved for many chunks at once; the memory is carried from chunk to chunk.
     """
-    step, pieces = _ahead if ahead else _past, (q, k, v, write, log_kept)
-    y, (memory,) = scan(step, (memory,), pieces, segment=segment_of(q[0, 0].numel(), CHUNK), backwards=ahead)
+    if not q.numel():
+        return v.to(memory.dtype), memory
+    step, pieces = _backward_step if ahead else _forward_step, (q, k, v, write, log_kept)
+    y, (memory,) = scan(step, (memory,), pieces, segment=chunk_length(q[0, 0].numel(), CHUNK), backwards=ahead)
     return y, memory
 
 
-def _past(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+def _forward_step(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
     (memory,), (q, k, v, write, log_kept) = state, (t.to(state[0].dtype) for t in pieces)
-    y, memory = _segment(q, k, v, write, log_kept, memory, own=True)
+    y, memory = _chunks(q, k, v, write, log_kept, memory, own=True)
     return y, (memory,)
 
 
-def _ahead(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+def _backward_step(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
     (memory,), (q, k, v, write, log_kept) = state, (t.to(state[0].dtype).flip(1) for t in pieces)
-    y, memory = _segment(q, k, v, write, log_kept, memory, own=False)
+    y, memory = _chunks(q, k, v, write, log_kept, memory, own=False)
     return y.flip(1), (memory,)
 
 
-def _segment(
+def _chunks(
     q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor, memory: Tensor, *, own: bool
 ) -> tuple[Tensor, Tensor]:
     """The answers of a segment after a memory, and the memory after it."""
@@ -57,23 +59,25 @@ def _segment(
     tail = -length % size
     q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3).contiguous() for t in (q, k, v))
     b, log_a = (F.pad(t, (0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3) for t in (write, log_kept))
-    faded = log_a.cumsum(-1)
+    log_decay = log_a.cumsum(-1)
     # Differences of logarithms before the exponential, and only of later tokens less earlier ones: never above 1.
-    between = (faded[..., :, None] - faded[..., None, :]).clamp_max(0).exp()
+    between = (log_decay[..., :, None] - log_decay[..., None, :]).clamp_max(0).exp()
     system = ((k @ k.transpose(-1, -2)) * between * b[..., None]).tril(-1)
-    wanted = torch.cat([v, k * faded.exp()[..., None]], dim=-1) * b[..., None]
-    solved = torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True)
-    fresh, against = solved.split(v.shape[-1], dim=-1)
-    last = faded[..., -1:]
-    # A chunk takes a memory S to `turned` S + `added`.
-    added, turned = ((k * (last - faded).exp()[..., None]).transpose(-1, -2) @ solved).split(v.shape[-1], dim=-1)
-    turned = torch.diag_embed(last.exp().expand(*last.shape[:-1], k.shape[-1])) - turned
-    memories = [memory]
-    for more, turn in zip(added.unbind(1), turned.unbind(1), strict=True):
-        memories.append(more + turn @ memories[-1])
-    before = torch.stack(memories[:-1], dim=1)
-    read = faded if own else faded - log_a
-    seen = (q @ k.transpose(-1, -2)) * (read[..., :, None] - faded[..., None, :]).clamp_max(0).exp()
-    seen = seen.tril(0 if own else -1)
-    y = (q * read.exp()[..., None]) @ before + seen @ (fresh - against @ before)
-    return y.transpose(2, 3).flatten(1, 2)[:, :length], memories[-1]
+    targets = torch.cat([v, k * log_decay.exp()[..., None]], dim=-1) * b[..., None]
+    solved = torch.linalg.solve_triangular(system, targets, upper=False, unitriangular=True)
+    new_values, old_keys = solved.split(v.shape[-1], dim=-1)
+    last = log_decay[..., -1:]
+    # A chunk takes a memory S to `transition` S + `added`.
+    added, transition = ((k * (last - log_decay).exp()[..., None]).transpose(-1, -2) @ solved).split(
+        v.shape[-1], dim=-1
+    )
+    transition = torch.diag_embed(last.exp().expand(*last.shape[:-1], k.shape[-1])) - transition
+    states = [memory]
+    for more, turn in zip(added.unbind(1), transition.unbind(1), strict=True):
+        states.append(more + turn @ states[-1])
+    before = torch.stack(states[:-1], dim=1)
+    query_decay = log_decay if own else log_decay - log_a
+    weights = (q @ k.transpose(-1, -2)) * (query_decay[..., :, None] - log_decay[..., None, :]).clamp_max(0).exp()
+    weights = weights.tril(0 if own else -1)
+    y = (q * query_decay.exp()[..., None]) @ before + weights @ (new_values - old_keys @ before)
+    return y.transpose(2, 3).flatten(1, 2)[:, :length], states[-1]

@@ -8,59 +8,59 @@ from jaxtyping import Int
 from torch import Tensor
 
 from genoattn.attention.modules.cross_segment import HIDDEN
-from genoattn.attention.ops.hierarchical_pooling import NEAR, Runs, unit
+from genoattn.attention.ops.hierarchical_pooling import NEAR_LEVELS, LevelBuffer, chunk_unit
 
 NOWHERE = -(2**40)  # runs: so far to the left that nothing is there
 
 
-class Scratch:
+class Workspace:
     """Memory that is used again under the same name: fresh memory costs ten times what it is needed for."""
 
     def __init__(self):
-        self.held: dict[str, Tensor] = {}
+        self.far_levels: dict[str, Tensor] = {}
 
     def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
         """Of this shape, and the dtype and device of another tensor; what it holds is whatever was left there."""
         size = torch.Size(shape).numel()
-        if name not in self.held or self.held[name].numel() < size:
-            self.held[name] = like.new_empty(size)
-        return self.held[name][:size].view(shape)
+        if name not in self.far_levels or self.far_levels[name].numel() < size:
+            self.far_levels[name] = like.new_empty(size)
+        return self.far_levels[name][:size].view(shape)
 
 
 @final
-class Window:
+class NeighbourBlocks:
     """Queries of a block read, in place, its tokens and those of the blocks beside it."""
 
-    def __init__(self, near: Runs, block: int, causal: bool, before: int, groups: int):
-        self.source, self.group, self.groups = near, block, groups
+    def __init__(self, near_levels: LevelBuffer, block: int, causal: bool, before: int, groups: int):
+        self.source, self.group, self.groups = near_levels, block, groups
         self.keys = (2 if causal else 3) * block
         self.first = before // block - 1  # the block that the first group begins to read
-        seen = near.bias.flatten(1)[:, self.first * block :].unfold(1, self.keys, block)[:, :groups]
-        self.bias = seen[:, None, :, None]  # as Gathered's
+        bias = near_levels.bias.flatten(1)[:, self.first * block :].unfold(1, self.keys, block)[:, :groups]
+        self.bias = bias[:, None, :, None]  # [batch, 1, groups, 1, keys], added to scores
         if causal:
-            index = torch.arange(block, device=seen.device)
+            index = torch.arange(block, device=bias.device)
             ahead = F.pad(index[None, :] > index[:, None], (block, 0))
             self.bias = self.bias.masked_fill(ahead, HIDDEN)
 
-    def take(self, runs: Tensor, scratch: Scratch, name: str) -> list[Tensor]:
+    def gather(self, runs: Tensor, workspace: Workspace, name: str) -> list[Tensor]:
         """A source's keys or values as each group reads them [groups, keys, dim_head], a view for every sequence."""
         channels = 2 * runs.shape[2] // self.group
         rows = runs.flatten(1).unflatten(1, (-1, channels))[:, self.first * self.group :]
-        return [one.unfold(0, self.keys, self.group)[: self.groups].transpose(1, 2) for one in rows]
+        return [row.unfold(0, self.keys, self.group)[: self.groups].transpose(1, 2) for row in rows]
 
-    def give(self, gradient: Tensor, total: Tensor) -> None:
+    def scatter_add(self, gradient: Tensor, total: Tensor) -> None:
         """Add gradients of what was taken to a source's total."""
         blocks = gradient.view(len(total), self.groups, self.keys // self.group, -1)
         wide = total[:, : total.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
-        for beside in range(blocks.shape[2]):
-            wide[:, self.first + beside : self.first + beside + self.groups] += blocks[:, :, beside]
+        for neighbours in range(blocks.shape[2]):
+            wide[:, self.first + neighbours : self.first + neighbours + self.groups] += blocks[:, :, neighbours]
 
 
 @final
-class Gathered:
+class GatheredRuns:
     """Groups of queries read copies of runs of cells (-1: of none)."""
 
-    def __init__(self, source: Runs, group: int, runs: Int[Tensor, "groups slots"]):
+    def __init__(self, source: LevelBuffer, group: int, runs: Int[Tensor, "groups slots"]):
         self.source, self.group, self.groups = source, group, len(runs)
         sequences, count = source.k.shape[:2]
         at = runs.clamp_min(0)
@@ -70,44 +70,51 @@ class Gathered:
         # [batch, 1, groups, 1, keys], to be added to scores.
         self.keys = self.bias.shape[-1]
 
-    def take(self, runs: Tensor, scratch: Scratch, name: str) -> list[Tensor]:
+    def gather(self, runs: Tensor, workspace: Workspace, name: str) -> list[Tensor]:
         """A source's keys or values as each group reads them [sequences * groups, keys, dim_head], one copy for all."""
-        room = scratch(name, runs, len(self.index), runs.shape[2])
+        room = workspace(name, runs, len(self.index), runs.shape[2])
         torch.index_select(runs.flatten(0, 1), 0, self.index, out=room)
         return [room.view(len(runs) * self.groups, self.keys, -1)]
 
-    def give(self, gradient: Tensor, total: Tensor) -> None:
+    def scatter_add(self, gradient: Tensor, total: Tensor) -> None:
         """Add gradients of what was taken to a source's total."""
         total.view(-1, total.shape[2]).index_add_(0, self.index, gradient.view(len(self.index), -1))
 
 
-Part: TypeAlias = Window | Gathered
+KeySet: TypeAlias = NeighbourBlocks | GatheredRuns
 
 
-def partition(
-    near: Runs, held: Runs | None, *, start: int, stop: int, length: int, block: int, causal: bool
-) -> list[Part]:
+def key_sets(
+    near_levels: LevelBuffer,
+    far_levels: LevelBuffer | None,
+    *,
+    start: int,
+    stop: int,
+    length: int,
+    block: int,
+    causal: bool,
+) -> list[KeySet]:
     """What the queries from `start` to `stop`, multiples of the unit, read; near runs begin one unit before `start`."""
-    half, whole = block // 2, unit(length, block)
-    device = near.k.device
-    parts: list[Part] = [Window(near, block, causal, whole, (stop - start) // block)]
-    for level in range(1, len(near.begin) - 1):
+    half, whole = block // 2, chunk_unit(length, block)
+    device = near_levels.k.device
+    sets: list[KeySet] = [NeighbourBlocks(near_levels, block, causal, whole, (stop - start) // block)]
+    for level in range(1, len(near_levels.begin) - 1):
         group = half << level
-        seen = _seen(torch.arange(start // group, stop // group, device=device), causal)
+        runs_read = _runs_read(torch.arange(start // group, stop // group, device=device), causal)
         origin = (start - whole) // group
-        runs = torch.where(seen < NOWHERE // 2, -1, seen - origin + near.begin[level])
-        parts.append(Gathered(near, group, runs))
-    if held is not None:
-        found = []
-        for index, (begin, end) in enumerate(zip(held.begin, held.begin[1:], strict=False)):
-            own = torch.arange(start, stop, whole, device=device) // (half << (NEAR + index))
-            seen = _seen(own, causal)
-            found.append(torch.where((seen >= 0) & (seen < end - begin), seen + begin, -1))
-        parts.append(Gathered(held, whole, torch.cat(found, dim=1)))
-    return parts
+        runs = torch.where(runs_read < NOWHERE // 2, -1, runs_read - origin + near_levels.begin[level])
+        sets.append(GatheredRuns(near_levels, group, runs))
+    if far_levels is not None:
+        far_runs = []
+        for index, (begin, end) in enumerate(zip(far_levels.begin, far_levels.begin[1:], strict=False)):
+            own = torch.arange(start, stop, whole, device=device) // (half << (NEAR_LEVELS + index))
+            runs_read = _runs_read(own, causal)
+            far_runs.append(torch.where((runs_read >= 0) & (runs_read < end - begin), runs_read + begin, -1))
+        sets.append(GatheredRuns(far_levels, whole, torch.cat(far_runs, dim=1)))
+    return sets
 
 
-def _seen(own: Int[Tensor, "groups"], causal: bool) -> Int[Tensor, "groups slots"]:
+def _runs_read(own: Int[Tensor, "groups"], causal: bool) -> Int[Tensor, "groups slots"]:
     """The runs of a level, counted from the first token, that queries in the run `own` of that level read.
 
     They are those of the blocks beside their own that no lower level has read: a query in the first half of its block

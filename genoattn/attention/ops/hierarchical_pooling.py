@@ -12,7 +12,7 @@ from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.cross_segment import HIDDEN
 from genoattn.attention.modules.rotary import rotate
 
-NEAR = 4
+NEAR_LEVELS = 4
 """Levels that are pooled anew for every segment of queries; cells of those above are held for the whole sequence."""
 
 
@@ -24,12 +24,12 @@ def levels(length: int, block: int) -> int:
     return count
 
 
-def unit(length: int, block: int) -> int:
+def chunk_unit(length: int, block: int) -> int:
     """Tokens in a block of the highest near level; segments begin at multiples of it and read one of it beside them."""
-    return block << (min(levels(length, block), NEAR) - 1)
+    return block << (min(levels(length, block), NEAR_LEVELS) - 1)
 
 
-class Cells(NamedTuple):
+class PooledTokens(NamedTuple):
     """Means over the real tokens of each cell of one level."""
 
     k: Float[Tensor, "batch cells heads dim_head"]
@@ -39,40 +39,40 @@ class Cells(NamedTuple):
     positions: Int[Tensor, "batch cells"] | None
     """The sum of theirs (None: keys are not turned)."""
 
-    def part(self, at: slice) -> "Cells":
+    def slice_tokens(self, at: slice) -> "PooledTokens":
         """Some of the cells."""
-        return Cells(self.k[:, at], self.v[:, at], self.count[:, at], _part(self.positions, at))
+        return PooledTokens(self.k[:, at], self.v[:, at], self.count[:, at], _slice(self.positions, at))
 
 
-def joined(parts: Iterable[Cells]) -> Cells:
+def concatenate(pieces: Iterable[PooledTokens]) -> PooledTokens:
     """Cells one after another."""
-    ks, vs, counts, positions = zip(*parts, strict=True)
+    ks, vs, counts, positions = zip(*pieces, strict=True)
     turned = [some for some in positions if some is not None]
     k, v, count = (torch.cat(some, dim=1) for some in (ks, vs, counts))
-    return Cells(k, v, count, torch.cat(turned, dim=1) if turned else None)
+    return PooledTokens(k, v, count, torch.cat(turned, dim=1) if turned else None)
 
 
-def collected(parts: Iterable[Cells], total: int) -> Cells:
+def concatenate_into(pieces: Iterable[PooledTokens], total: int) -> PooledTokens:
     """Cells one after another, so many in all, in tensors made at once: kept apart they would scatter the memory."""
     whole: list[Tensor | None] = []
     done = 0
-    for part in parts:
-        whole = whole or [None if t is None else t.new_empty(len(t), total, *t.shape[2:]) for t in part]
-        count = part.count.shape[1]
-        for target, source in zip(whole, part, strict=True):
+    for piece in pieces:
+        whole = whole or [None if t is None else t.new_empty(len(t), total, *t.shape[2:]) for t in piece]
+        count = piece.count.shape[1]
+        for target, source in zip(whole, piece, strict=True):
             if target is not None and source is not None:
                 target[:, done : done + count] = source
         done += count
     k, v, count, positions = whole
     assert done == total and k is not None and v is not None and count is not None
-    return Cells(k, v, count, positions)
+    return PooledTokens(k, v, count, positions)
 
 
-def _part(x: Tensor | None, at: slice) -> Tensor | None:
+def _slice(x: Tensor | None, at: slice) -> Tensor | None:
     return None if x is None else x[:, at]
 
 
-class Runs(NamedTuple):
+class LevelBuffer(NamedTuple):
     """Cells of several levels, one after another, in runs of half a block; keys turned by their mean position."""
 
     k: Float[Tensor, "sequences runs channels"]
@@ -84,7 +84,7 @@ class Runs(NamedTuple):
     """Where each level begins, and the end."""
     shares: list[Tensor]
     """Of each level but the lowest, the part of a cell's tokens that stand in either cell below: [batch, cells, 2]."""
-    turns: list[Tensor]
+    mean_positions: list[Tensor]
     """Each level's mean positions [batch, cells]; empty where keys are not turned."""
     taken: slice
     """Where the cells that were given stand among the lowest."""
@@ -92,50 +92,55 @@ class Runs(NamedTuple):
     """What gradients of k and of v are added to."""
 
 
-def token_cells(
+def unpooled_tokens(
     k: Float[Tensor, "batch length heads dim_head"],
     v: Float[Tensor, "batch length heads dim_head"],
     positions: Int[Tensor, "batch length"] | None,
-    keep: Bool[Tensor, "batch length"] | None,
-) -> Cells:
+    padding_mask: Bool[Tensor, "batch length"] | None,
+) -> PooledTokens:
     """Every token a cell of its own, empty at padding."""
-    count = torch.ones(k.shape[:2], dtype=torch.long, device=k.device) if keep is None else keep.long()
-    return Cells(zero_padding(k, keep), zero_padding(v, keep), count, None if positions is None else positions * count)
+    count = torch.ones(k.shape[:2], dtype=torch.long, device=k.device) if padding_mask is None else padding_mask.long()
+    return PooledTokens(
+        zero_padding(k, padding_mask),
+        zero_padding(v, padding_mask),
+        count,
+        None if positions is None else positions * count,
+    )
 
 
-def coarse_cells(cells: Cells) -> Cells:
+def pool_to_level(pooled: PooledTokens) -> PooledTokens:
     """Tokens that begin a cell of the lowest level held, pooled to that level; the last cell may be cut short."""
-    size, tail = 1 << NEAR, -cells.count.shape[1] % (1 << NEAR)
-    k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) if tail else t for t in cells[:2])
-    count = F.pad(cells.count, (0, tail)).unflatten(1, (-1, size)).sum(2)
+    size, tail = 1 << NEAR_LEVELS, -pooled.count.shape[1] % (1 << NEAR_LEVELS)
+    k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) if tail else t for t in pooled[:2])
+    count = F.pad(pooled.count, (0, tail)).unflatten(1, (-1, size)).sum(2)
     positions = None
-    if cells.positions is not None:
-        positions = F.pad(cells.positions, (0, tail)).unflatten(1, (-1, size)).sum(2)
+    if pooled.positions is not None:
+        positions = F.pad(pooled.positions, (0, tail)).unflatten(1, (-1, size)).sum(2)
     exact = torch.promote_types(k.dtype, torch.float32)
     share = count.clamp_min(1).to(exact)[..., None, None]
     k, v = (t.unflatten(1, (-1, size)).sum(2, dtype=exact) / share for t in (k, v))
-    return Cells(k, v, count, positions)
+    return PooledTokens(k, v, count, positions)
 
 
-def pool(cells: Cells, count: int, block: int, before: int = 0, after: int = 0) -> Runs:
+def pool_levels(pooled: PooledTokens, count: int, block: int, before: int = 0, after: int = 0) -> LevelBuffer:
     """So many levels from the cells, with empty cells before and after them to whole blocks."""
-    batch, given, heads, dim_head = cells.k.shape
-    half, exact = block // 2, torch.promote_types(cells.k.dtype, torch.float32)
+    batch, given, heads, dim_head = pooled.k.shape
+    half, exact = block // 2, torch.promote_types(pooled.k.dtype, torch.float32)
     sizes = [-(-(before + given + after) // block) * block]
     while len(sizes) < count:
         sizes.append(-(-sizes[-1] // 2 // block) * block)
     begin = [sum(sizes[:level]) // half for level in range(count + 1)]
-    found = cells.k.new_empty(2, batch * heads, begin[-1], half * dim_head, dtype=exact)
-    whole = [_level(t, begin, level, batch, dim_head) for t in found for level in range(count)]
+    buffers = pooled.k.new_empty(2, batch * heads, begin[-1], half * dim_head, dtype=exact)
+    whole = [_level(t, begin, level, batch, dim_head) for t in buffers for level in range(count)]
     ks, vs = whole[:count], whole[count:]
     taken = slice(before, before + given)
-    for source, target in ((cells.k, ks[0]), (cells.v, vs[0])):
+    for source, target in ((pooled.k, ks[0]), (pooled.v, vs[0])):
         target[:, :, taken] = source.transpose(1, 2)
         target[:, :, :before] = 0
         target[:, :, before + given :] = 0
-    number = F.pad(cells.count, (before, sizes[0] - before - given))
-    position = None if cells.positions is None else F.pad(cells.positions, (before, sizes[0] - before - given))
-    biases, shares, turns = [], [], []
+    number = F.pad(pooled.count, (before, sizes[0] - before - given))
+    position = None if pooled.positions is None else F.pad(pooled.positions, (before, sizes[0] - before - given))
+    biases, shares, mean_positions = [], [], []
     for level in range(count):
         if level:
             pairs, number = number.unflatten(1, (-1, 2)), number.unflatten(1, (-1, 2)).sum(2)
@@ -148,13 +153,13 @@ def pool(cells: Cells, count: int, block: int, before: int = 0, after: int = 0) 
                 position = F.pad(position.unflatten(1, (-1, 2)).sum(2), (0, rest))
         biases.append(torch.where(number > 0, number.clamp_min(1).to(exact).log(), HIDDEN).unflatten(1, (-1, half)))
         if position is not None:
-            turns.append(position // number.clamp_min(1))
-    for k, turn in zip(ks, turns, strict=bool(turns)):
+            mean_positions.append(position // number.clamp_min(1))
+    for k, turn in zip(ks, mean_positions, strict=bool(mean_positions)):
         k.copy_(rotate(k.transpose(1, 2), turn).transpose(1, 2))
-    return Runs(found[0], found[1], torch.cat(biases, dim=1), begin, shares, turns, taken)
+    return LevelBuffer(buffers[0], buffers[1], torch.cat(biases, dim=1), begin, shares, mean_positions, taken)
 
 
-def unpool(runs: Runs) -> tuple[Tensor, Tensor]:
+def unpool_gradients(runs: LevelBuffer) -> tuple[Tensor, Tensor]:
     """The gradients of the keys and values of the cells that were given, from the totals, which are overwritten.
 
     Both [batch, cells, heads, dim_head].
@@ -163,13 +168,13 @@ def unpool(runs: Runs) -> tuple[Tensor, Tensor]:
     batch, half = runs.bias.shape[0], runs.bias.shape[2]
     count, dim_head = len(runs.begin) - 1, k.shape[2] // half
     ks, vs = ([_level(t, runs.begin, level, batch, dim_head) for level in range(count)] for t in (k, v))
-    for gradient, turn in zip(ks, runs.turns, strict=bool(runs.turns)):
+    for gradient, turn in zip(ks, runs.mean_positions, strict=bool(runs.mean_positions)):
         gradient.copy_(rotate(gradient.transpose(1, 2), -turn).transpose(1, 2))
     for level in reversed(range(1, count)):
         share = runs.shares[level - 1][:, None, ..., None]
-        for gradients in (ks, vs):
-            below = gradients[level - 1].unflatten(2, (-1, 2))
-            below.addcmul_(gradients[level][:, :, : below.shape[2], None], share)
+        for softmax_over_sets_backward in (ks, vs):
+            below = softmax_over_sets_backward[level - 1].unflatten(2, (-1, 2))
+            below.addcmul_(softmax_over_sets_backward[level][:, :, : below.shape[2], None], share)
     return ks[0][:, :, runs.taken].transpose(1, 2), vs[0][:, :, runs.taken].transpose(1, 2)
 
 
@@ -181,7 +186,7 @@ def _level(runs: Tensor, begin: list[int], level: int, batch: int, dim_head: int
 def _merge(below: Tensor, share: Tensor, into: Tensor) -> None:
     """The means of pairs of cells, and zeros after the last."""
     pairs = below.unflatten(2, (-1, 2))
-    cells = pairs.shape[2]
-    torch.mul(pairs[:, :, :, 0], share[:, None, :, 0, None], out=into[:, :, :cells])
-    into[:, :, :cells].addcmul_(pairs[:, :, :, 1], share[:, None, :, 1, None])
-    into[:, :, cells:] = 0
+    pooled = pairs.shape[2]
+    torch.mul(pairs[:, :, :, 0], share[:, None, :, 0, None], out=into[:, :, :pooled])
+    into[:, :, :pooled].addcmul_(pairs[:, :, :, 1], share[:, None, :, 1, None])
+    into[:, :, pooled:] = 0

@@ -4,68 +4,70 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genoattn.attention.ops.hierarchical_partition import Part, Scratch
+from genoattn.attention.ops.hierarchical_partition import KeySet, Workspace
 
 
-def answer(rows: Float[Tensor, "rows dim_head"], parts: list[Part], scratch: Scratch) -> Float[Tensor, "rows dim_head"]:
+def softmax_over_sets(
+    rows: Float[Tensor, "rows dim_head"], sets: list[KeySet], workspace: Workspace
+) -> Float[Tensor, "rows dim_head"]:
     """The answers of scaled queries, which stand by sequence, head and place."""
-    weights, _ = _weights(rows, parts, scratch)
+    weights, _ = _weights(rows, sets, workspace)
     y = torch.zeros_like(rows)
-    for number, (part, share) in enumerate(_columns(parts, weights)):
-        values = part.take(part.source.v, scratch, f"values {number}")
-        _multiply_add(y.view(-1, part.group, y.shape[1]), share, values)
+    for number, (key_set, share) in enumerate(_columns(sets, weights)):
+        values = key_set.gather(key_set.source.v, workspace, f"values {number}")
+        _multiply_add(y.view(-1, key_set.group, y.shape[1]), share, values)
     return y
 
 
-def gradients(
+def softmax_over_sets_backward(
     rows: Float[Tensor, "rows dim_head"],
     upstream: Float[Tensor, "rows dim_head"],
-    parts: list[Part],
-    scratch: Scratch,
+    sets: list[KeySet],
+    workspace: Workspace,
 ) -> Float[Tensor, "rows dim_head"]:
     """The gradient of scaled queries; those of keys and values are added to the totals of the parts' sources.
 
     Weights are computed again: nothing of them was kept.
     """
-    weights, keys = _weights(rows, parts, scratch)
-    changes = scratch("changes", rows, *weights.shape)
-    for number, (part, target) in enumerate(_columns(parts, changes)):
-        values = part.take(part.source.v, scratch, f"values {number}")
-        target.copy_(_multiply(upstream, part, values, scratch))
-    for part, share in _columns(parts, weights):
-        part.give(_transposed_product(share, upstream, scratch), part.source.totals[1])
+    weights, keys = _weights(rows, sets, workspace)
+    changes = workspace("changes", rows, *weights.shape)
+    for number, (key_set, target) in enumerate(_columns(sets, changes)):
+        values = key_set.gather(key_set.source.v, workspace, f"values {number}")
+        target.copy_(_multiply(upstream, key_set, values, workspace))
+    for key_set, share in _columns(sets, weights):
+        key_set.scatter_add(_transposed_product(share, upstream, workspace), key_set.source.totals[1])
     torch.ops.aten._softmax_backward_data.out(changes, weights, -1, weights.dtype, grad_input=changes)
     d_rows = torch.zeros_like(rows)
-    for (part, share), key in zip(_columns(parts, changes), keys, strict=True):
-        _multiply_add(d_rows.view(-1, part.group, rows.shape[1]), share, key)
-        part.give(_transposed_product(share, rows, scratch), part.source.totals[0])
+    for (key_set, share), key in zip(_columns(sets, changes), keys, strict=True):
+        _multiply_add(d_rows.view(-1, key_set.group, rows.shape[1]), share, key)
+        key_set.scatter_add(_transposed_product(share, rows, workspace), key_set.source.totals[0])
     return d_rows
 
 
-def _weights(rows: Tensor, parts: list[Part], scratch: Scratch) -> tuple[Tensor, list[list[Tensor]]]:
+def _weights(rows: Tensor, sets: list[KeySet], workspace: Workspace) -> tuple[Tensor, list[list[Tensor]]]:
     """The softmax over all parts, side by side, and each part's keys."""
-    scores, keys = scratch("weights", rows, len(rows), sum(part.keys for part in parts)), []
-    for number, (part, target) in enumerate(_columns(parts, scores)):
-        keys.append(part.take(part.source.k, scratch, f"keys {number}"))
-        product = _multiply(rows, part, keys[-1], scratch)
-        shape = (part.bias.shape[0], -1, part.bias.shape[2], part.group)  # batch, heads, groups, queries
-        torch.add(product.view(*shape, part.keys), part.bias, out=target.unflatten(0, shape[:3]))
+    scores, keys = workspace("weights", rows, len(rows), sum(key_set.keys for key_set in sets)), []
+    for number, (key_set, target) in enumerate(_columns(sets, scores)):
+        keys.append(key_set.gather(key_set.source.k, workspace, f"keys {number}"))
+        product = _multiply(rows, key_set, keys[-1], workspace)
+        shape = (key_set.bias.shape[0], -1, key_set.bias.shape[2], key_set.group)  # batch, heads, groups, queries
+        torch.add(product.view(*shape, key_set.keys), key_set.bias, out=target.unflatten(0, shape[:3]))
     return torch.softmax(scores, dim=-1, out=scores), keys
 
 
-def _columns(parts: list[Part], matrix: Tensor) -> list[tuple[Part, Tensor]]:
+def _columns(sets: list[KeySet], matrix: Tensor) -> list[tuple[KeySet, Tensor]]:
     """Each part's columns of a matrix with a row for every query: [groups, queries, keys]."""
-    found, at = [], 0
-    for part in parts:
-        found.append((part, matrix.view(-1, part.group, matrix.shape[1])[..., at : at + part.keys]))
-        at += part.keys
-    return found
+    buffers, at = [], 0
+    for key_set in sets:
+        buffers.append((key_set, matrix.view(-1, key_set.group, matrix.shape[1])[..., at : at + key_set.keys]))
+        at += key_set.keys
+    return buffers
 
 
-def _multiply(rows: Tensor, part: Part, keys: list[Tensor], scratch: Scratch) -> Tensor:
+def _multiply(rows: Tensor, key_set: KeySet, keys: list[Tensor], workspace: Workspace) -> Tensor:
     """The products of each group's rows with its keys; contiguous, as a product written into columns is slow."""
-    rows = rows.view(-1, part.group, rows.shape[1])
-    product = scratch("product", rows, len(rows), part.group, part.keys)
+    rows = rows.view(-1, key_set.group, rows.shape[1])
+    product = workspace("product", rows, len(rows), key_set.group, key_set.keys)
     for left, right, out in zip(rows.chunk(len(keys)), keys, product.chunk(len(keys)), strict=True):
         torch.bmm(left, right.transpose(1, 2), out=out)
     return product
@@ -76,7 +78,7 @@ def _multiply_add(into: Tensor, share: Tensor, keys: list[Tensor]) -> None:
         torch.baddbmm(out, left, right, out=out)
 
 
-def _transposed_product(share: Tensor, rows: Tensor, scratch: Scratch) -> Tensor:
+def _transposed_product(share: Tensor, rows: Tensor, workspace: Workspace) -> Tensor:
     rows = rows.view(len(share), -1, rows.shape[1])
-    product = scratch("gradient", rows, len(share), share.shape[2], rows.shape[2])
+    product = workspace("gradient", rows, len(share), share.shape[2], rows.shape[2])
     return torch.bmm(share.transpose(1, 2), rows, out=product)

@@ -15,31 +15,34 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
-from genoattn.attention.ops.sliding_window_blocks import Band, Beside, _BandAttention, _rows_of_channels
+from genoattn.attention.ops.sliding_window_blocks import GlobalKeys, Window, _rows_of_channels, _WindowAttention
 
 
-def band_attention(
+def windowed_attention(
     q: Float[Tensor, "batch queries heads dim_head"],
     k: Float[Tensor, "batch keys heads dim_head"],
     v: Float[Tensor, "batch keys heads dim_head"],
-    band: Band,
+    window: Window,
     *,
-    keep: Bool[Tensor, "batch keys"] | None = None,
+    padding_mask: Bool[Tensor, "batch keys"] | None = None,
     real: Bool[Tensor, "batch queries"] | None = None,
     scale: float | None = None,
     slopes: Float[Tensor, "heads"] | None = None,
-    beside: Beside | None = None,
+    global_keys: GlobalKeys | None = None,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
-    """Softmax attention of each query over the keys of its band and those beside it, of which one must be to `keep`.
+    """Softmax attention of each query over the keys of its window and the global keys, of which one must be real.
 
     Scores are multiplied by `scale` (None: divided by sqrt(dim_head)), less a head's slope for each token of distance.
     Queries that are not `real` answer 0. In half precision it is float32 that is computed with.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
-    few_k, few_v, few = (None, None, None) if beside is None or not beside.k.shape[1] else beside
-    tensors = (None if t is None else _rows_of_channels(t.to(wide)) for t in (q, k, v, few_k, few_v))
+    global_k, global_v, global_mask = (
+        (None, None, None) if global_keys is None or not global_keys.k.shape[1] else global_keys
+    )
+    tensors = (None if t is None else _rows_of_channels(t.to(wide)) for t in (q, k, v, global_k, global_v))
     factor: float = q.shape[-1] ** -0.5 if scale is None else scale
-    y: Tensor = _BandAttention.apply(*tensors, band, keep, real, few, slopes, factor)  # pyright: ignore
+    with torch.autocast(q.device.type, enabled=False):  # backward runs without it too
+        y: Tensor = _WindowAttention.apply(*tensors, window, padding_mask, real, global_mask, slopes, factor)  # pyright: ignore
     return y.to(q.dtype)
 
 
@@ -54,7 +57,7 @@ def window_attention(
     dilation: int = 1,
     global_tokens: int = 0,
     before: int = 0,
-    keep: Bool[Tensor, "batch keys"] | None = None,
+    padding_mask: Bool[Tensor, "batch keys"] | None = None,
     scale: float | None = None,
     slopes: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
@@ -64,34 +67,44 @@ def window_attention(
     or in a causal layer those before them. `before` keys stand before the first query's own: queries may be a part.
     Scores are multiplied by `scale` (None: over sqrt(dim_head)), less a head's slope for each token of distance.
     """
-    real = None if keep is None else keep[:, before : before + q.shape[1]]
+    real = None if padding_mask is None else padding_mask[:, before : before + q.shape[1]]
     first = min(global_tokens, k.shape[1])
     if not first:
-        band = Band(left, right, dilation, before)
-        return band_attention(q, k, v, band, keep=keep, real=real, scale=scale, slopes=slopes)
+        window = Window(left, right, dilation, before)
+        return windowed_attention(q, k, v, window, padding_mask=padding_mask, real=real, scale=scale, slopes=slopes)
     own = min(max(first - before, 0), q.shape[1])  # queries that are global
-    few_k, few_v, k_near, v_near = k[:, :first], v[:, :first], k[:, first:], v[:, first:]
-    few, near = (None, None) if keep is None else (keep[:, :first], keep[:, first:])
+    global_k, global_v, k_near, v_near = k[:, :first], v[:, :first], k[:, first:], v[:, first:]
+    global_mask, near = (None, None) if padding_mask is None else (padding_mask[:, :first], padding_mask[:, first:])
     answers = []
     if own and causal:
         shown = None if real is None else real[:, :own]
-        band = Band(first, 0, before=before)
-        answers.append(band_attention(q[:, :own], few_k, few_v, band, keep=few, real=shown, scale=scale))
+        window = Window(first, 0, before=before)
+        answers.append(
+            windowed_attention(
+                q[:, :own], global_k, global_v, window, padding_mask=global_mask, real=shown, scale=scale
+            )
+        )
     elif own:
-        answers.append(_seeing_all(q[:, :own], k, v, keep, None if real is None else real[:, :own], scale))
+        answers.append(_attend_to_all(q[:, :own], k, v, padding_mask, None if real is None else real[:, :own], scale))
     if own < q.shape[1]:
         shown = None if real is None else real[:, own:]
-        some = torch.ones(few_k.shape[:2], dtype=torch.bool, device=k.device) if few is None else few
-        band, beside = Band(left, right, dilation, before + own - first), Beside(few_k, few_v, some)
+        some = torch.ones(global_k.shape[:2], dtype=torch.bool, device=k.device) if global_mask is None else global_mask
+        window, global_keys = Window(left, right, dilation, before + own - first), GlobalKeys(global_k, global_v, some)
         answers.append(
-            band_attention(q[:, own:], k_near, v_near, band, keep=near, real=shown, scale=scale, beside=beside)
+            windowed_attention(
+                q[:, own:], k_near, v_near, window, padding_mask=near, real=shown, scale=scale, global_keys=global_keys
+            )
         )
     return torch.cat(answers, dim=1)
 
 
-def _seeing_all(
-    q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, real: Tensor | None, scale: float | None
+def _attend_to_all(
+    q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, real: Tensor | None, scale: float | None
 ) -> Tensor:
-    visible = None if keep is None else (keep | ~keep.any(1, keepdim=True))[:, None, None, :]
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    return zero_padding(F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale).transpose(1, 2), real)
+    visible = None if padding_mask is None else (padding_mask | ~padding_mask.any(1, keepdim=True))[:, None, None, :]
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):
+        y = F.scaled_dot_product_attention(
+            *(t.to(wide).transpose(1, 2) for t in (q, k, v)), attn_mask=visible, scale=scale
+        )
+    return zero_padding(y.transpose(1, 2), real).to(q.dtype)

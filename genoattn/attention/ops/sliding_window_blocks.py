@@ -7,23 +7,25 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from genoattn.attention.modules.autograd import first_order_only
+
 BLOCK = 32
 """Queries of a block forward: few score little beyond the band."""
 
 
-SEGMENT = 2048
+CHUNK_QUERIES = 2048
 """Queries that are given to the kernel at once, about."""
 
 
-class Beside(NamedTuple):
+class GlobalKeys(NamedTuple):
     """Keys that every query sees beside its band, and their values."""
 
     k: Float[Tensor, "batch few heads dim_head"]
     v: Float[Tensor, "batch few heads dim_head"]
-    keep: Bool[Tensor, "batch few"]
+    padding_mask: Bool[Tensor, "batch few"]
 
 
-class Band(NamedTuple):
+class Window(NamedTuple):
     """Where the keys of query i stand: at before + i + dilation * t for t from -left to right."""
 
     left: int
@@ -33,7 +35,7 @@ class Band(NamedTuple):
     """Keys that stand before the first query's own."""
 
 
-class Run(NamedTuple):
+class BlockBatch(NamedTuple):
     """Blocks of queries of one call, and the keys of each."""
 
     row: int | None
@@ -55,15 +57,17 @@ def _rows_of_channels(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def backward_block(band: Band) -> int:
+def backward_block(window: Window) -> int:
     """Queries of a block backward: the more of them, the fewer copies of each key's gradient are added up."""
-    wide = band.left + band.right
+    wide = window.left + window.right
     return 128 if wide >= 256 else 64 if wide >= 64 else 32
 
 
-def runs(queries: int, keys: int, band: Band, block: int, batch: int, segment: int) -> Iterator[Run]:
-    """The calls that answer every query of every sequence once; of one phase of the dilation, which `band` ignores."""
-    left, right, before = band.left, band.right, band.before
+def block_batches(
+    queries: int, keys: int, window: Window, block: int, batch: int, segment: int
+) -> Iterator[BlockBatch]:
+    """Batches that cover every query of every sequence once, of one phase of the dilation; `window.dilation` is 1."""
+    left, right, before = window.left, window.right, window.before
     first = max(0, -(-(left - before) // block))
     last = min(queries, keys - right - before) // block
     if last - first < batch:  # many short sequences: their blocks are as many as the batch
@@ -72,101 +76,118 @@ def runs(queries: int, keys: int, band: Band, block: int, batch: int, segment: i
         rows = min(block, queries - at)
         low, high = max(0, before + at - left), min(keys, before + at + rows + right)
         if rows > 0:
-            yield Run(None, at, 1, rows, low, high - low, low - (before + at - left))
+            yield BlockBatch(None, at, 1, rows, low, high - low, low - (before + at - left))
     count = max(1, segment // block)
     for row in range(batch if first < last else 0):
         for at in range(first, last, count):
             blocks, span = min(count, last - at), left + block + right
-            yield Run(row, at * block, blocks, block, before + at * block - left, span, 0)
+            yield BlockBatch(row, at * block, blocks, block, before + at * block - left, span, 0)
 
 
-def plan(
-    queries: int, keys: int, band: Band, batch: int, block: int, segment: int
-) -> Iterator[tuple[int, int, Band, Iterator[Run]]]:
+def schedule(
+    queries: int, keys: int, window: Window, batch: int, block: int, segment: int
+) -> Iterator[tuple[int, int, Window, Iterator[BlockBatch]]]:
     """For each phase of the dilation its first query, its first key, its band and its runs."""
-    step = band.dilation
+    step = window.dilation
     for phase in range(min(step, queries)):
-        own = (band.before + phase) % step
+        own = (window.before + phase) % step
         count, seen = -(-(queries - phase) // step), -(-(keys - own) // step)
         # A reach beyond the ends would only make the mask wider.
-        near = Band(min(band.left, seen - 1), min(band.right, seen - 1), 1, (band.before + phase) // step)
-        yield phase, own, near, runs(count, seen, near, min(block, count), batch, segment)
+        near = Window(min(window.left, seen - 1), min(window.right, seen - 1), 1, (window.before + phase) // step)
+        yield phase, own, near, block_batches(count, seen, near, min(block, count), batch, segment)
 
 
-def scored_pairs(queries: int, keys: int, band: Band) -> int:
+def scored_pairs(queries: int, keys: int, window: Window) -> int:
     """How many pairs of a query and a key are scored in one sequence, those beyond the band included."""
-    phases = plan(queries, keys, band, 1, BLOCK, SEGMENT)
+    phases = schedule(queries, keys, window, 1, BLOCK, CHUNK_QUERIES)
     return sum(run.blocks * run.rows * run.keys for *_, phase in phases for run in phase)
 
 
 @final
-class _BandAttention(torch.autograd.Function):
+class _WindowAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, few_k, few_v, band, keep, real, few, slopes, scale):
+    def forward(ctx, q, k, v, global_k, global_v, window, padding_mask, real, global_mask, slopes, scale):
         batch, queries, heads, _ = q.shape
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         total = torch.empty(batch, queries, heads, 1, dtype=q.dtype, device=q.device)
-        attend = _flash if q.device.type == "cpu" else _plain
-        step, segment = band.dilation, _segment(keep, slopes)
-        for phase, own, near, calls in plan(queries, k.shape[1], band, batch, BLOCK, segment):
+        attend = _fused if q.device.type == "cpu" else _unfused
+        step, segment = window.dilation, _chunk_queries(padding_mask, slopes)
+        for phase, own, near, calls in schedule(queries, k.shape[1], window, batch, BLOCK, segment):
             x, o, t = q[:, phase::step], out[:, phase::step], total[:, phase::step]
-            keys, values, kept = k[:, own::step], v[:, own::step], None if keep is None else keep[:, own::step]
-            mask = _band_mask(near, min(BLOCK, x.shape[1]), None if slopes is None else slopes * step, q)
+            keys, values, kept = (
+                k[:, own::step],
+                v[:, own::step],
+                None if padding_mask is None else padding_mask[:, own::step],
+            )
+            mask = _window_bias(near, min(BLOCK, x.shape[1]), None if slopes is None else slopes * step, q)
             for run in calls:
-                hidden = _hidden(mask, kept, run)
-                y, lse = attend(_queries(x, run), _keys(keys, run), _keys(values, run), hidden, scale)
+                bias = _block_bias(mask, kept, run)
+                y, lse = attend(_queries(x, run), _keys(keys, run), _keys(values, run), bias, scale)
                 _queries(o, run).copy_(y)
                 _queries(t, run).copy_(lse[..., None])
                 whole = run._replace(blocks=1, rows=run.blocks * run.rows)
-                if few is not None:
-                    beside = _few(few_k, run), _few(few_v, run), _few_mask(few, run, q)
-                    y, lse = attend(_queries(x, whole), *beside, scale)
-                    _merge(_queries(o, whole), _queries(t, whole), y, lse[..., None])
+                if global_mask is not None:
+                    global_keys = (
+                        _global_view(global_k, run),
+                        _global_view(global_v, run),
+                        _global_bias(global_mask, run, q),
+                    )
+                    y, lse = attend(_queries(x, whole), *global_keys, scale)
+                    # A softmax over no key is NaN, or a key of score 0: it must not count.
+                    unseen = ~_global_rows(global_mask, run).any(1)[:, None, None, None]
+                    lse = lse[..., None].masked_fill(unseen, float("-inf"))
+                    _merge_softmax(_queries(o, whole), _queries(t, whole), y.masked_fill(unseen, 0), lse)
                 if real is not None:
                     # Weights of exp(score - infinity) are 0, and so is all that backward makes of them.
                     padding = ~_queries(real[:, phase::step, None, None], whole)
                     _queries(o, whole).masked_fill_(padding, 0)
                     _queries(t, whole).masked_fill_(padding, float("inf"))
-        ctx.save_for_backward(q, k, v, few_k, few_v, out, total)
-        ctx.others = band, keep, few, slopes, scale
+        ctx.save_for_backward(q, k, v, global_k, global_v, out, total)
+        ctx.others = window, padding_mask, global_mask, slopes, scale
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order_only
     def backward(ctx, g):  # pyright: ignore
-        q, k, v, few_k, few_v, out, total = ctx.saved_tensors
-        band, keep, few, slopes, scale = ctx.others
+        q, k, v, global_k, global_v, out, total = ctx.saved_tensors
+        window, padding_mask, global_mask, slopes, scale = ctx.others
         g = _rows_of_channels(g)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        more = () if few is None else (torch.zeros_like(few_k), torch.zeros_like(few_v))
-        attend = _flash_backward if q.device.type == "cpu" else _plain_backward
-        step, segment, block = band.dilation, _segment(keep, slopes), backward_block(band)
-        for phase, own, near, calls in plan(q.shape[1], k.shape[1], band, len(q), block, segment):
+        more = () if global_mask is None else (torch.zeros_like(global_k), torch.zeros_like(global_v))
+        attend = _fused_backward if q.device.type == "cpu" else _unfused_backward
+        step, segment, block = window.dilation, _chunk_queries(padding_mask, slopes), backward_block(window)
+        for phase, own, near, calls in schedule(q.shape[1], k.shape[1], window, len(q), block, segment):
             mine = [t[:, phase::step] for t in (g, q, out, total, dq)]
             keys, values, to_k, to_v = (t[:, own::step] for t in (k, v, dk, dv))
-            kept = None if keep is None else keep[:, own::step]
-            mask = _band_mask(near, min(block, mine[1].shape[1]), None if slopes is None else slopes * step, q)
+            kept = None if padding_mask is None else padding_mask[:, own::step]
+            mask = _window_bias(near, min(block, mine[1].shape[1]), None if slopes is None else slopes * step, q)
             for run in calls:
                 up, x, y, lse, into = (_queries(t, run) for t in mine)
-                hidden = _hidden(mask, kept, run)
-                to_q, *both = attend(up, x, _keys(keys, run), _keys(values, run), y, lse[..., 0], hidden, scale)
+                bias = _block_bias(mask, kept, run)
+                to_q, *both = attend(up, x, _keys(keys, run), _keys(values, run), y, lse[..., 0], bias, scale)
                 into.copy_(to_q)
                 for gradient, part in zip((to_k, to_v), both, strict=True):
                     _add(gradient, part, run)
-                if few is not None:
+                if global_mask is not None:
                     whole = run._replace(blocks=1, rows=run.blocks * run.rows)
                     up, x, y, lse, into = (_queries(t, whole) for t in mine)
-                    beside = _few(few_k, run), _few(few_v, run)
-                    to_q, *both = attend(up, x, *beside, y, lse[..., 0], _few_mask(few, run, q), scale)
+                    global_keys = _global_view(global_k, run), _global_view(global_v, run)
+                    to_q, *both = attend(up, x, *global_keys, y, lse[..., 0], _global_bias(global_mask, run, q), scale)
                     into.add_(to_q)
                     for gradient, part in zip(more, both, strict=True):
-                        _few(gradient, run).add_(part)
+                        _global_view(gradient, run).add_(part)
         return dq, dk, dv, *(more or (None, None)), None, None, None, None, None, None
 
 
-def _segment(keep: Tensor | None, slopes: Tensor | None) -> int:
+def _chunk_queries(padding_mask: Tensor | None, slopes: Tensor | None) -> int:
     """Fewer queries at once where padding may give each block a mask of its own, and distance each head."""
-    return SEGMENT if keep is None else SEGMENT // 4 if slopes is None else SEGMENT // (4 * len(slopes))
+    return (
+        CHUNK_QUERIES
+        if padding_mask is None
+        else CHUNK_QUERIES // 4
+        if slopes is None
+        else CHUNK_QUERIES // (4 * len(slopes))
+    )
 
 
 def _view(x: Tensor, row: int | None, start: int, blocks: int, rows: int, step: int) -> Tensor:
@@ -176,62 +197,66 @@ def _view(x: Tensor, row: int | None, start: int, blocks: int, rows: int, step: 
     return x[row, start : start + (blocks - 1) * step + rows].unfold(0, rows, step).transpose(2, 3)
 
 
-def _queries(x: Tensor, run: Run) -> Tensor:
+def _queries(x: Tensor, run: BlockBatch) -> Tensor:
     return _view(x, run.row, run.start, run.blocks, run.rows, run.rows)
 
 
-def _keys(x: Tensor, run: Run) -> Tensor:
+def _keys(x: Tensor, run: BlockBatch) -> Tensor:
     return _view(x, run.row, run.first, run.blocks, run.keys, run.rows)
 
 
-def _few(x: Tensor, run: Run) -> Tensor:
+def _global_view(x: Tensor, run: BlockBatch) -> Tensor:
     return (x if run.row is None else x[run.row : run.row + 1]).transpose(1, 2)
 
 
-def _few_mask(few: Tensor, run: Run, like: Tensor) -> Tensor:
-    shown = few if run.row is None else few[run.row : run.row + 1]
+def _global_rows(global_mask: Tensor, run: BlockBatch) -> Tensor:
+    return global_mask if run.row is None else global_mask[run.row : run.row + 1]
+
+
+def _global_bias(global_mask: Tensor, run: BlockBatch, like: Tensor) -> Tensor:
+    shown = _global_rows(global_mask, run)
     return torch.zeros(shown.shape, dtype=like.dtype, device=like.device).masked_fill_(~shown, float("-inf"))[
         :, None, None
     ]
 
 
-def _add(gradient: Tensor, part: Tensor, run: Run) -> None:
+def _add(gradient: Tensor, part: Tensor, run: BlockBatch) -> None:
     """Add each block's gradients to those of its keys, a block's length of them at a time: those do not overlap."""
     for at in range(0, run.keys, run.rows):
         count = min(run.rows, run.keys - at)
         _view(gradient, run.row, run.first + at, run.blocks, count, run.rows).add_(part[:, :, at : at + count])
 
 
-def _band_mask(band: Band, block: int, slopes: Tensor | None, like: Tensor) -> Tensor:
+def _window_bias(window: Window, block: int, slopes: Tensor | None, like: Tensor) -> Tensor:
     """What is added to a block's scores [1, 1 or heads, block, span]: minus infinity beyond the band."""
-    span = band.left + block + band.right
-    ahead = torch.arange(span, device=like.device) - torch.arange(block, device=like.device)[:, None] - band.left
+    span = window.left + block + window.right
+    ahead = torch.arange(span, device=like.device) - torch.arange(block, device=like.device)[:, None] - window.left
     cost = torch.zeros(1, 1, 1, device=like.device) if slopes is None else slopes[:, None, None] * ahead.abs()
-    return (-cost).masked_fill((ahead < -band.left) | (ahead > band.right), float("-inf")).to(like.dtype)[None]
+    return (-cost).masked_fill((ahead < -window.left) | (ahead > window.right), float("-inf")).to(like.dtype)[None]
 
 
-def _hidden(mask: Tensor, keep: Tensor | None, run: Run) -> Tensor:
+def _block_bias(mask: Tensor, padding_mask: Tensor | None, run: BlockBatch) -> Tensor:
     """The mask of a run's blocks, padding hidden where there is any."""
     mask = mask[:, :, : run.rows, run.skipped : run.skipped + run.keys]
-    if keep is None:
+    if padding_mask is None:
         return mask
-    shown = _keys(keep[..., None, None], run)[..., 0]  # [blocks, 1, keys]
+    shown = _keys(padding_mask[..., None, None], run)[..., 0]  # [blocks, 1, keys]
     return mask if shown.all() else mask.masked_fill(~shown[:, :, None], float("-inf"))
 
 
-def _merge(out: Tensor, total: Tensor, y: Tensor, lse: Tensor) -> None:
+def _merge_softmax(out: Tensor, total: Tensor, y: Tensor, lse: Tensor) -> None:
     """Put the answers from more keys to those from others, in place: one softmax over both."""
     both = torch.logaddexp(total, lse)
     out.mul_((total - both).exp_()).addcmul_(y, (lse - both).exp_())
     total.copy_(both)
 
 
-def _flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """The answers [blocks, heads, rows, channels] and the log-sum-exp of their scores [blocks, heads, rows]."""
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=scale)
 
 
-def _flash_backward(
+def _fused_backward(
     g: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
@@ -239,14 +264,14 @@ def _flash_backward(
     )
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _unfused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """The same in separate operations, for devices whose fused kernels keep the log-sum-exp to themselves."""
     scores = (q * scale) @ k.transpose(-1, -2) + mask
     lse = scores.logsumexp(-1)
     return (scores - lse[..., None]).exp() @ v, lse
 
 
-def _plain_backward(
+def _unfused_backward(
     g: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     weights = ((q * scale) @ k.transpose(-1, -2) + mask - lse[..., None]).exp()

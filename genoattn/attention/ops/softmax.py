@@ -14,24 +14,24 @@ def full_attention(
     v: Float[Tensor, "batch length heads dim_head"],
     *,
     causal: bool,
-    keep: Bool[Tensor, "batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch length"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention without a stored square, scores times `scale` (None: over sqrt(dim_head)).
 
     0 at padding, where q, k and v may hold anything finite.
     """
-    if keep is None:
+    if padding_mask is None:
         return _attend(q, k, v, scale, causal=causal)
     if not causal:
         # A sequence of nothing but padding sees all of it, so that no kernel is asked for a row without keys.
-        visible = keep | ~keep.any(1, keepdim=True)
-        return zero_padding(_attend(q, k, v, scale, visible=visible[:, None, None, :]), keep)
+        visible = padding_mask | ~padding_mask.any(1, keepdim=True)
+        return zero_padding(_attend(q, k, v, scale, visible=visible[:, None, None, :]), padding_mask)
     # Fused kernels take causality or a mask, not both. With the real tokens moved to the front in their order, the
     # causal rule alone hides all padding from them.
-    order = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None, None].expand_as(q)
+    order = (~padding_mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None, None].expand_as(q)
     y = _attend(q.gather(1, order), k.gather(1, order), v.gather(1, order), scale, causal=True)
-    return zero_padding(torch.zeros_like(y).scatter(1, order, y), keep)
+    return zero_padding(torch.zeros_like(y).scatter(1, order, y), padding_mask)
 
 
 def _attend(

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
+from genoattn.attention.modules.autograd import first_order_only
 
 ROWS = 128
 
@@ -18,7 +19,7 @@ def topk_attention(
     *,
     causal: bool,
     allowed: Int[Tensor, "batch length"],
-    keep: Bool[Tensor, "batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch length"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention over the `allowed` keys of highest score, fewer where fewer are seen; 0 at padding.
@@ -26,19 +27,23 @@ def topk_attention(
     Scores are multiplied by `scale` (None: divided by sqrt(dim_head)). They stand for `ROWS` queries at a time, in the
     backward pass too. The choice itself has no gradient.
     """
+    if not q.numel():
+        return v
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
-        real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if keep is None else keep
+        real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if padding_mask is None else padding_mask
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, causal, factor)
     assert isinstance(y, Tensor)
-    return zero_padding(y.transpose(1, 2), keep).to(v.dtype)
+    return zero_padding(y.transpose(1, 2), padding_mask).to(v.dtype)
 
 
-def _weights(q: Tensor, k: Tensor, allowed: Tensor, keep: Tensor, causal: bool, start: int, scale: float) -> Tensor:
+def _weights(
+    q: Tensor, k: Tensor, allowed: Tensor, padding_mask: Tensor, causal: bool, start: int, scale: float
+) -> Tensor:
     """The weights of a block of queries over the keys: [batch, heads, rows, keys]."""
     scores = q @ k.transpose(-1, -2) * scale
-    hidden = ~keep[:, None, None, : k.shape[2]]
+    hidden = ~padding_mask[:, None, None, : k.shape[2]]
     if causal:
         index = torch.arange(k.shape[2], device=q.device)
         hidden = hidden | (index > index[start : start + q.shape[2], None])
@@ -53,27 +58,30 @@ def _weights(q: Tensor, k: Tensor, allowed: Tensor, keep: Tensor, causal: bool, 
 class _TopK(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, keep: Tensor, causal: bool, scale: float
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, padding_mask: Tensor, causal: bool, scale: float
     ) -> Tensor:
         y = torch.empty_like(q, memory_format=torch.contiguous_format)
         for start in range(0, q.shape[2], ROWS):
             rows = slice(start, start + ROWS)
             end = min(start + ROWS, q.shape[2]) if causal else q.shape[2]
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], keep, causal, start, scale)
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], padding_mask, causal, start, scale)
             y[:, :, rows] = weights @ v[:, :, :end]
-        ctx.save_for_backward(q, k, v, allowed, keep, y)
+        ctx.save_for_backward(q, k, v, allowed, padding_mask, y)
         ctx.causal, ctx.scale = causal, scale
         return y
 
     @staticmethod
+    @first_order_only
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, allowed, keep, y = ctx.saved_tensors
+        q, k, v, allowed, padding_mask, y = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         shared = (upstream[0] * y).sum(-1, keepdim=True)
         for start in range(0, q.shape[2], ROWS):
             rows = slice(start, start + ROWS)
             end = min(start + ROWS, q.shape[2]) if ctx.causal else q.shape[2]
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], keep, ctx.causal, start, ctx.scale)
+            weights = _weights(
+                q[:, :, rows], k[:, :, :end], allowed[:, rows], padding_mask, ctx.causal, start, ctx.scale
+            )
             dy = upstream[0][:, :, rows]
             dv[:, :, :end] += weights.transpose(-1, -2) @ dy
             dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * ctx.scale

@@ -1,6 +1,7 @@
 """Layers by the kernels answer, learn and train as they do by torch, and say which of them it is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hierarchical import HierarchicalAttention
 from genoattn.attention.linear import LinearAttention
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.sparse import SparseAttention
 from genoattn.attention.window import WindowAttention
@@ -21,15 +23,20 @@ from genoattn.errors import UserError
 from genoattn.models.sequence_model import SequenceModel
 from tests.attention.kernels.references import DEVICE
 
+TWO = HeadOptions(count=2)
+PLAIN, CROSS = replace(TWO, positions="none"), replace(TWO, cross_segment=0.5)
 LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
-    "full": ("softmax_attention", partial(FullAttention, cross=0.5)),
-    "window": ("softmax_attention", partial(WindowAttention, left=20, right=9, cross=0.5)),
-    "linear": ("linear_attention", LinearAttention),
-    "linear, not turned": ("linear_attention", partial(LinearAttention, positions="none", features="relu")),
-    "sparse": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=3)),
-    "sparse, across": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=4, cross=0.5)),
-    "hierarchical": ("hierarchical_attention", HierarchicalAttention),
-    "hierarchical, across": ("hierarchical_attention", partial(HierarchicalAttention, positions="none", cross=0.5)),
+    "full": ("softmax_attention", partial(FullAttention, heads=CROSS)),
+    "window": ("softmax_attention", partial(WindowAttention, left=20, right=9, heads=CROSS)),
+    "linear": ("linear_attention", partial(LinearAttention, heads=TWO)),
+    "linear, not turned": ("linear_attention", partial(LinearAttention, heads=PLAIN, features="relu")),
+    "sparse": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=3, heads=TWO)),
+    "sparse, across": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=4, heads=CROSS)),
+    "hierarchical": ("hierarchical_attention", partial(HierarchicalAttention, heads=TWO)),
+    "hierarchical, across": (
+        "hierarchical_attention",
+        partial(HierarchicalAttention, heads=replace(CROSS, positions="none")),
+    ),
 }
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True])
 
@@ -46,7 +53,7 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
     up, found = torch.randn_like(x), []
     for backend in ("torch", "triton"):
         torch.manual_seed(1)
-        layer = factory(32, causal, heads=2, backend=backend).to(DEVICE)
+        layer = factory(32, causal, backend=backend).to(DEVICE)
         some = x.clone().requires_grad_()
         y = layer(some, layout)
         found.append([y, *torch.autograd.grad(y, [some, *layer.parameters()], up)])
@@ -77,7 +84,7 @@ def losses(factory: Callable[..., Attention], causal: bool) -> list[float]:
 @DIRECTIONS
 def test_the_loss_curve_is_that_of_torch(causal: bool) -> None:
     torchs, tritons = (
-        losses(partial(FullAttention, heads=2, cross=0.5, backend=backend), causal) for backend in ("torch", "triton")
+        losses(partial(FullAttention, heads=CROSS, backend=backend), causal) for backend in ("torch", "triton")
     )
     assert tritons == pytest.approx(torchs, rel=2e-5)
     assert torchs[2] < torchs[0]
@@ -100,7 +107,7 @@ def test_what_a_kernel_cannot_do_is_refused(factory: Callable[..., Any], setting
 
 def test_what_the_kernels_cannot_do_is_torchs() -> None:
     wide = torch.zeros(1, 3, 2 * 136, device=DEVICE)
-    layer = FullAttention(2 * 136, False, heads=2, backend="auto").to(DEVICE)
+    layer = FullAttention(2 * 136, False, heads=TWO, backend="auto").to(DEVICE)
     assert not layer.engine.uses_triton(layer.heads.project(wide)[0])
     assert not layer.engine.uses_triton(torch.zeros(1, 3, 2, 16, dtype=torch.float64, device=DEVICE))
     assert layer.engine.uses_triton(torch.zeros(1, 3, 2, 16, device=DEVICE))
@@ -113,7 +120,7 @@ def test_a_run_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setenv("GENOATTN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["genoattn"])
     (tmp_path / "small.fa").write_text(">one\n" + "ACGTTGCA" * 200 + "\n")
-    words = ["attention=full", "attention.heads=1", "attention.backend=triton", "experiment=smoke", "control=null"]
+    words = ["attention=full", "heads.count=1", "attention.backend=triton", "experiment=smoke", "control=null"]
     words += [f"data.fasta={tmp_path / 'small.fa'}", "trainer.max_steps=1", "trainer.accelerator=cpu"]
     words += [
         "data.length=16",
@@ -124,4 +131,4 @@ def test_a_run_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     ]
     words += ["test.threshold_windows=2", "test.resamples=1", f"hydra.run.dir={tmp_path / 'run'}"]
     assert main(["train", *words]) == 0
-    assert "FullAttention (triton, as asked) on cpu" in capsys.readouterr().out
+    assert "FullAttention (triton, as requested) on cpu" in capsys.readouterr().out

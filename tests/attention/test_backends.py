@@ -1,0 +1,91 @@
+"""The backend that a layer announces for a device and a dtype is the one that computes it."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from genoattn.attention.full import FullAttention
+from genoattn.attention.linear import LinearAttention
+from genoattn.attention.modules.cross_segment import head_widths
+from genoattn.attention.modules.projections import HeadOptions
+from genoattn.attention.pyramid import PyramidAttention
+from genoattn.attention.window import WindowAttention
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+HALF_ACROSS = HeadOptions(count=2, cross_segment=0.5)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An H200 for all that is asked of the device."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
+def queries(width: int, dtype: torch.dtype, device: torch.device = CUDA) -> torch.Tensor:
+    with FakeTensorMode():
+        return torch.empty(1, 9, 2, width, dtype=dtype, device=device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dim_head", [32, 64, 128, 256])
+@pytest.mark.parametrize("heads", [HeadOptions(count=2), HALF_ACROSS])
+def test_announced_is_what_runs(gpu: None, heads: HeadOptions, dim_head: int, dtype: torch.dtype) -> None:
+    layer = FullAttention(2 * dim_head, False, heads, backend="auto")
+    runs = {layer.engine.uses_triton(queries(width, dtype)) for width in head_widths(layer.heads)}
+    announced = layer.describe_backend(CUDA, dtype)
+    if len(runs) == 2:
+        assert announced.startswith("triton: on a GPU, but torch for a part of the heads: the ")
+    else:
+        assert announced.startswith("triton: on a GPU" if runs == {True} else "torch, which computes the same: ")
+
+
+def test_wide_heads_across_segments_are_announced(gpu: None) -> None:
+    layer = WindowAttention(256, False, HALF_ACROSS)
+    assert "torch for a part of the heads: the kernels know no heads of 136 channels" in layer.describe_backend(
+        CUDA, torch.bfloat16
+    )
+    assert layer.describe_backend(CPU).startswith("torch, which computes the same: Triton's kernels need a GPU")
+
+
+def test_layers_that_no_kernel_computes(gpu: None) -> None:
+    assert "knows no dilation" in WindowAttention(32, False, dilation=2).describe_backend(CUDA)
+    assert "no learned decay" in LinearAttention(32, False, decay=True).describe_backend(CUDA)
+    assert PyramidAttention(32, False).describe_backend(CUDA) == "triton: on a GPU; torch at the coarsest level"
+    assert FullAttention(32, False).describe_backend(CUDA) == "torch"
+
+
+def test_a_layer_of_triton_takes_torch_in_the_memory_estimate(gpu: None) -> None:
+    layer = WindowAttention(32, False, backend="triton")
+    assert not layer.engine.uses_triton(queries(8, torch.float32, CPU))
+    assert layer.engine.uses_triton(queries(8, torch.float32))
+    assert layer(torch.zeros(1, 5, 32)).shape == (1, 5, 32)
+    assert layer.describe_backend(CUDA) == "triton, as requested"
+
+
+def test_kernels_start_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    from genoattn.attention.kernels import launch
+
+    events = []
+
+    class Device:
+        def __init__(self, tensor: torch.Tensor):
+            self.tensor = tensor
+
+        def __enter__(self) -> None:
+            events.append(("enter", self.tensor))
+
+        def __exit__(self, *_: object) -> None:
+            events.append(("exit", self.tensor))
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]):
+            return lambda *arguments, **constants: events.append(("run", grid))
+
+    monkeypatch.setattr(torch.cuda, "device_of", Device)
+    tensor = torch.zeros(3)
+    launch.launch(Kernel(), 4, ["a descriptor", tensor], {})
+    assert [name for name, _ in events] == ["enter", "run", "exit"]
+    assert events[0][1] is tensor

@@ -1,0 +1,58 @@
+"""A second derivative of a layer is right or is refused; it is never a number with terms missing."""
+
+import pytest
+import torch
+from torch.autograd import gradgradcheck
+
+from genoattn.attention.base import TokenLayout
+from genoattn.attention.modules.feature_maps import feature_map
+from genoattn.attention.modules.rotary import rotate
+from genoattn.models.recompute import checkpointed_mlp
+from tests.attention.test_conformance import DIM, DIRECTIONS, OTHER_SETTINGS, VARIANTS, build
+
+LAYERS = [(variant, {}) for variant in VARIANTS] + OTHER_SETTINGS
+
+
+def slope_of_gradient(answer, x, direction):
+    """The derivative of |gradient of the answers' squares|² along a direction, by autograd and by differences."""
+
+    def penalty(x, create_graph):
+        (gradient,) = torch.autograd.grad(answer(x).square().sum(), x, create_graph=create_graph)
+        return gradient.square().sum()
+
+    (second,) = torch.autograd.grad(penalty(x, True), x)
+    ends = [penalty((x + step * direction).detach().requires_grad_(), False).item() for step in (1e-5, -1e-5)]
+    return (second * direction).sum().item(), (ends[0] - ends[1]) / 2e-5
+
+
+def check(answer, x):
+    try:
+        by_autograd, by_differences = slope_of_gradient(answer, x, torch.randn_like(x))
+    except (NotImplementedError, RuntimeError) as refusal:
+        if "derivative" not in str(refusal):
+            raise
+        return
+    assert by_autograd == pytest.approx(by_differences, rel=1e-4)
+
+
+@DIRECTIONS
+@pytest.mark.parametrize(("variant", "settings"), LAYERS, ids=str)
+def test_a_layer(variant, settings, causal):
+    torch.manual_seed(0)
+    layer = build(variant, **settings)(dim=DIM, causal=causal).double()
+    x = torch.randn(1, 40, DIM, dtype=torch.float64, requires_grad=True)
+    check(lambda x: layer(x, TokenLayout(segment_ids=(torch.arange(40) // 20)[None])), x)
+
+
+def test_a_recomputed_mlp():
+    torch.manual_seed(0)
+    first, last = torch.nn.Linear(4, 8).double(), torch.nn.Linear(8, 4).double()
+    x = torch.randn(1, 5, 4, dtype=torch.float64, requires_grad=True)
+    check(lambda x: checkpointed_mlp(lambda rows: first(rows).tanh(), last, x, list(first.parameters())), x)
+
+
+def test_rotations_and_features_have_second_derivatives():
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert gradgradcheck(lambda x: rotate(x, torch.arange(3)[None]).pow(3), x)
+    assert gradgradcheck(lambda x: feature_map(x, "elu").pow(3), x)

@@ -197,7 +197,7 @@ def test_kinds() -> None:
 def test_apply_refuses_what_is_not_sorted_apart_and_inside() -> None:
     reference = encode_bases("ACGTACGT")
     for mutations in ([(3, 4), (1, 2)], [(1, 3), (2, 4)], [(7, 9)], [(3, 2)]):
-        with pytest.raises(ValueError, match="sorted, apart and within 8 bases"):
+        with pytest.raises(ValueError, match="sorted, not overlapping and within 8 bases"):
             apply_mutations(reference, [Mutation(start, stop, b"\0") for start, stop in mutations])
 
 

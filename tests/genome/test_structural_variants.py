@@ -179,11 +179,9 @@ def test_planted_changes_lie_apart_on_plain_bases(
             assert shortest <= stop - start == size <= shortest + more
             continue
         written[start:stop] = True
-        assert any(
-            size % period == 0 and size // period <= units and stop - start >= size + 2 * period
-            and (reference[start : stop - period] == reference[start + period : stop]).all()
-            for period in range(1, unit + 1)
-        )  # fmt: skip
+        whole = [period for period in range(1, unit + 1) if size % period == 0 and size // period <= units]
+        room = [period for period in whole if stop - start >= size + 2 * period]
+        assert any((reference[start : stop - period] == reference[start + period : stop]).all() for period in room)
     assert (reference[~written] == letters[~written]).all()
 
 

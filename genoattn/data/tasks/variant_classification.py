@@ -1,4 +1,4 @@
-"""Variant classification: the class of a variant from a window of the reference and the same window with the variant."""
+"""Variant classification: the class of a variant from two windows, the reference and the reference with the variant."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, final

@@ -27,35 +27,37 @@ from genoattn.genome.mutations import Event
 @final
 @dataclass(frozen=True)
 class Batch:
-    """Examples as the input of a model. Ids keep the smallest integer type until they are embedded."""
+    """Examples as the input of a model. Ids keep the smallest integer type until they are embedded.
+
+    Attributes:
+        ids: The ids of the tokens; a separator is the id after those of the tokenizer.
+        reference_window: The ids of the reference beside the bases; None if the task has none there.
+        padding_mask: True for real tokens, False for padding.
+        targets: By output the class of each base, each token or the window; `IGNORE_INDEX` without a label.
+        events: The mutations of each example.
+        stage: The stage of the curriculum, which is logged.
+        base_to_answer: The index of the prediction for each base, -1 for padding; every token has `max_token_length`
+            predictions. None: base i belongs to token i.
+        position_ids: The position of each token in its sequence, in bases; None: its index.
+        segment_ids: 0 for the reference and the separator, 1 for the sample; None if there is one sequence.
+        pooling_weights: For each of the two sequences the weights of the tokens of the allele that is classified; they
+            sum to 1.
+        bases: Bases of all examples together.
+        reverse_complement: The same examples on the reverse strand.
+    """
 
     ids: Integer[Tensor, "batch tokens"]
-    """The ids of the tokens; a separator is the id after those of the tokenizer."""
     reference_window: Integer[Tensor, "batch wide"] | None
-    """The ids of the reference beside the bases; None if the task has none there."""
     padding_mask: Bool[Tensor, "batch tokens"]
-    """True for real tokens, False for padding."""
     targets: dict[str, Int[Tensor, "batch labels"]]
-    """By output the class of each base, each token or the window; `IGNORE_INDEX` without a label."""
     events: tuple[tuple[Event, ...], ...]
-    """The mutations of each example."""
     stage: CurriculumStage | None = None
-    """The stage of the curriculum, which is logged."""
     base_to_answer: Int[Tensor, "batch bases"] | None = None
-    """The index of the prediction for each base, -1 for padding; every token has `max_token_length` predictions.
-
-    None: base i belongs to token i.
-    """
     position_ids: Int[Tensor, "batch tokens"] | None = None
-    """The position of each token in its sequence, in bases; None: its index."""
     segment_ids: Int[Tensor, "batch tokens"] | None = None
-    """0 for the reference and the separator, 1 for the sample; None if there is one sequence."""
     pooling_weights: Float[Tensor, "batch 2 tokens"] | None = None
-    """For each of the two sequences the weights of the tokens of the allele that is classified; they sum to 1."""
     bases: int = 0
-    """Bases of all examples together."""
     reverse_complement: "Batch | None" = None
-    """The same examples on the reverse strand."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -146,10 +148,11 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
     ignored = np.full(len(reference.ids), IGNORE_INDEX)
     other = *reference, np.zeros_like(reference.token_starts), ignored
     order = (sample, separator, other) if example.sample_first else (other, separator, sample)
-    ids, *columns = (np.concatenate(column) for column in zip(*order, strict=True))
+    ids, positions, segments, token_targets = (np.concatenate(column) for column in zip(*order, strict=True))
     ids = ids.astype(id_dtype(tokenizer.vocabulary_size + 1))
+    base_to_answer += offset * tokenizer.max_token_length
     weights = _pooling_weights(example, reference.token_starts, starts, offset)
-    return _Row(ids, *columns, base_to_answer + offset * tokenizer.max_token_length, weights)
+    return _Row(ids, positions, segments, token_targets, base_to_answer, weights)
 
 
 def _pooling_weights(

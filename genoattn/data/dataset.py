@@ -59,12 +59,14 @@ class WindowSampler(ExampleSampler):
 class VariantSampler(ExampleSampler):
     """Draws a labelled variant, on a random strand if `both_strands`; every variant is equally likely."""
 
-    skipped = 0
-
     def __init__(
         self, genome: Genome, labelled: Sequence[LabelledVariant], task: VariantClassification, both_strands: bool
     ):
         self.genome, self.labelled, self.task, self.both_strands = genome, labelled, task, both_strands
+
+    @property
+    def skipped(self) -> int:
+        return 0
 
     def draw(self, rng: np.random.Generator, stage: CurriculumStage) -> Example:
         variant = self.labelled[int(rng.integers(len(self.labelled)))]

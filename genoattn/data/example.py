@@ -17,54 +17,67 @@ class Query(NamedTuple):
     """A query of associative recall: the value at bases [start, stop) is that of a needle.
 
     Positions are 0-based and half-open. Those of needles and distractors count from the start of the context.
+
+    Attributes:
+        start: The first base of the predicted value, counted from the start of `Example.bases`.
+        stop: The base after its last.
+        needle: The first base of the needle's value.
+        reverse_strand: True if the needle is on the reverse strand, so that its value is read as the reverse
+            complement.
+        distance: Bases from the needle to the query.
+        distractors: The first bases of the values of near-duplicates of the needle.
     """
 
     start: int
     stop: int
     needle: int
-    """The first base of the needle's value."""
     reverse_strand: bool
-    """True if the needle is on the reverse strand, so that its value is read as the reverse complement."""
     distance: int
-    """Bases from the needle to the query."""
     distractors: tuple[int, ...] = ()
-    """The first bases of the values of near-duplicates of the needle."""
 
 
 class Example(NamedTuple):
-    """The bases of a window and their labels."""
+    """The bases of a window and their labels.
+
+    Attributes:
+        bases: Codes of the bases that have labels.
+        reference_window: The reference beside the bases, with `max_shift` more bases at both ends; None if the task has
+            none there.
+        targets: By output the class of each base (or of the window), `IGNORE_INDEX` without a label.
+        events: The mutations in the window, in coordinates of the sample (0-based, half-open).
+        reference: The reference in the same context as the bases, with a separator between them; None if there is none.
+        sample_first: True if the bases come before `reference` in the context.
+        masking: VISIBLE, MASK, RANDOM or UNCHANGED for each base; None: all visible.
+        block: The part of the genome that a bootstrap resamples together: record, and number of the part in the record.
+        allele_spans: The allele that is classified: bases [start, stop) of `reference`, and of `bases`.
+        distance: Bases from each base back to its counterpart in `reference`, the separator counted; -1 without a
+            counterpart.
+        queries: The queries of associative recall, in order.
+    """
 
     bases: UInt8[np.ndarray, "length"]
-    """Codes of the bases that have labels."""
     reference_window: UInt8[np.ndarray, "wide"] | None
-    """The reference beside the bases, with `max_shift` more bases at both ends; None if the task has none there."""
     targets: dict[str, Int8[np.ndarray, "labels"]]
-    """By output the class of each base (or of the window), `IGNORE_INDEX` without a label."""
     events: tuple[Event, ...]
-    """The mutations in the window, in coordinates of the sample (0-based, half-open)."""
     reference: UInt8[np.ndarray, "context"] | None = None
-    """The reference in the same context as the bases, with a separator between them; None if there is none."""
     sample_first: bool = False
-    """True if the bases come before `reference` in the context."""
     masking: UInt8[np.ndarray, "length"] | None = None
-    """VISIBLE, MASK, RANDOM or UNCHANGED for each base; None: all visible."""
     block: tuple[int, int] = (0, 0)
-    """The part of the genome that a bootstrap resamples together: record, and number of the part in the record."""
     allele_spans: tuple[tuple[int, int], tuple[int, int]] | None = None
-    """The allele that is classified: bases [start, stop) of `reference`, and of `bases`."""
     distance: Int[np.ndarray, "length"] | None = None
-    """Bases from each base back to its counterpart in `reference`, the separator counted; -1 without a counterpart."""
     queries: tuple[Query, ...] = ()
-    """The queries of associative recall, in order."""
 
 
 class ContextFormat(NamedTuple):
-    """How `collate` puts the examples of a task into tokens."""
+    """How `collate` puts the examples of a task into tokens.
+
+    Attributes:
+        restart_positions: True if the positions of the sample begin at 0 again after the reference.
+        token_objective: The tokens that are labels: none, the masked ones, or the next one of each.
+    """
 
     restart_positions: bool = False
-    """True if the positions of the sample begin at 0 again after the reference."""
     token_objective: Literal["", "hidden", "next"] = ""
-    """The tokens that are labels: none, the masked ones, or the next one of each."""
 
 
 DEFAULT_FORMAT = ContextFormat()

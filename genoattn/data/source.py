@@ -33,18 +33,23 @@ class AssignedVariants(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSource:
-    """A genome with its splits, and the variants that belong to it."""
+    """A genome with its splits, and the variants that belong to it.
+
+    Attributes:
+        genome: The genome.
+        splits: Its training, validation and test intervals.
+        vcfs: VCFs of real mutations of the genome.
+        labelled: Labelled variants by split, for a task that has them.
+        skipped_variants: The number of labelled variants in no split, by reason.
+        new_records: The records that a saved model was not trained on; all of their bases are held out.
+    """
 
     genome: Genome
     splits: Splits
     vcfs: tuple[Path, ...]
-    """VCFs of real mutations of the genome."""
     labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
-    """Labelled variants by split, for a task that has them."""
     skipped_variants: Mapping[str, int] = field(default_factory=dict)
-    """The number of labelled variants in no split, by reason."""
     new_records: tuple[int, ...] = ()
-    """The records that a saved model was not trained on; all of their bases are held out."""
 
     @property
     def trained_on(self) -> bool:

@@ -17,17 +17,21 @@ StrandSymmetry = Literal["per_base", "between_bases", "complement", "invariant",
 
 
 class TargetSpec(NamedTuple):
-    """An output of the model."""
+    """An output of the model.
+
+    Attributes:
+        classes: Number of classes; 1: a probability; 0: one class per id of the tokenizer.
+        weight: The weight of the output in the loss.
+        level: The model predicts per base, per token or per window.
+        strand_symmetry: The place of a prediction for the reverse strand on the forward strand.
+        balance: The weight of each class in the loss; empty: all equal.
+    """
 
     classes: int
-    """Number of classes; 1: a probability; 0: one class per id of the tokenizer."""
     weight: float
-    """The weight of the output in the loss."""
     level: Level = "base"
-    """The model predicts per base, per token or per window."""
     strand_symmetry: StrandSymmetry = "per_base"
     balance: tuple[float, ...] = ()
-    """The weight of each class in the loss; empty: all equal."""
 
 
 MUTATION_OUTPUTS = ("substitution", "insertion", "deletion")

@@ -66,7 +66,7 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
     example = window(task, 800, seed)
     haystack = np.zeros(0, np.uint8) if example.reference is None else example.reference
     own, lead = len(example.bases), len(haystack)
-    assert (own, lead) == ((800, 0) if kinds["queries"] == "among" else (task.pairs * task.unit, 800))
+    assert (own, lead) == ((800, 0) if kinds["queries"] == "among" else (task.pairs * task.placement.unit, 800))
     text, asked = decode_bases(np.concatenate([haystack, example.bases])), np.zeros(own, np.bool_)
     places = {"among": (0, 0), "after": (801, 0), "before": (0, own + 1)}[kinds["queries"]]  # of query, of haystack
     assert len(example.queries) == task.pairs
@@ -81,9 +81,12 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
             units.append((begin, turned(unit) if opposite else unit))
         assert units[0][1] == key + value
         first = places[0] + asks - task.key, places[1] + units[0][0]
-        assert distance == abs(first[0] - first[1]) >= task.unit and (first[0] < first[1]) == example.sample_first
+        assert (
+            distance == abs(first[0] - first[1]) >= task.placement.unit
+            and (first[0] < first[1]) == example.sample_first
+        )
         if task.distance:
-            assert task.distance[0] <= distance - task.apart <= task.distance[1]
+            assert task.distance[0] <= distance - (task.segment_count - 1) <= task.distance[1]
         assert sorted(met(text, key)) == sorted([start - task.key, units[0][0] + (task.value if opposite else 0)])
         keys, values = [unit[: task.key] for _, unit in units], [unit[task.key :] for _, unit in units]
         assert len(set(values)) == len(values)

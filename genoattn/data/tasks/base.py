@@ -13,23 +13,27 @@ from genoattn.genome.simulate import Rates
 
 
 class Task(ABC):
-    """Makes examples; does not depend on the tokenizer or the model."""
+    """Makes examples; does not depend on the tokenizer or the model.
+
+    Attributes:
+        evaluator: The evaluation of a model: "detection", "language", "classification" or "retrieval".
+        side_by_side: True if the reference lies beside the bases, so that each token must own one base.
+        accepts_short_records: True if a window may be shorter than `length`, as short records are.
+        outputs: The outputs of the model by name.
+        max_shift: Bases of the reference beside the sample, before its first and after its last base.
+        segment_count: Sequences in one context.
+        context_format: The token labels and positions that `collate` makes.
+        rates: The mutation rates of tests and of the end of a curriculum.
+    """
 
     evaluator: ClassVar[str]
-    """The evaluation of a model: "detection", "language", "classification" or "retrieval"."""
     side_by_side: ClassVar[bool] = False
-    """True if the reference lies beside the bases, so that each token must own one base."""
     accepts_short_records: ClassVar[bool] = False
-    """True if a window may be shorter than `length`, as short records are."""
     outputs: dict[str, TargetSpec]
-    """The outputs of the model by name."""
     max_shift: int = 0
-    """Bases of the reference beside the sample, before its first and after its last base."""
     segment_count: int = 1
-    """Sequences in one context."""
     context_format: ContextFormat = DEFAULT_FORMAT
     rates: Rates = Rates()
-    """The mutation rates of tests and of the end of a curriculum."""
 
     @abstractmethod
     def reference_length(self, length: int) -> int:
@@ -68,11 +72,14 @@ class Task(ABC):
 
 
 class MutationDetection(Task):
-    """A task in which the model reads a reference and a sample, and every sample base is labelled as mutated or not."""
+    """A task in which the model reads a reference and a sample, and every sample base is labelled as mutated or not.
+
+    Attributes:
+        same_start: True if sample and reference begin at the same base of the same strand, as an aligner needs it.
+    """
 
     evaluator = "detection"
     same_start: bool = True
-    """True if sample and reference begin at the same base of the same strand, as an aligner needs it."""
 
     @abstractmethod
     def build_example(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:

@@ -52,9 +52,10 @@ class Paired(MutationDetection):
     ):
         """Build the task.
 
+        The settings from `rate` to `duplication` are the fields of `Rates`, and `inversion`, `tandem`, `repeat`, `unit`
+        and `units` those of `StructuralRates`.
+
         Args:
-            rate, snv, mnv, insertion, deletion, longest, transitions, duplication: The fields of `Rates`.
-            inversion, tandem, repeat, unit, units: The fields of `StructuralRates`.
             structure_shortest: Fewest bases of an inversion or a tandem duplication.
             structure_longest: Most bases of them.
             shift: The sample begins up to so many bases before or after the reference.

@@ -42,10 +42,9 @@ class SideBySide(MutationDetection):
         shift_weight: float = 0.3,
         realign_every: int | None = None,
     ):
-        """Build the task.
+        """Build the task; the settings from `rate` to `duplication` are the fields of `Rates`.
 
         Args:
-            rate, snv, mnv, insertion, deletion, longest, transitions, duplication: The fields of `Rates`.
             max_shift: A sample base is compared with the reference up to so many bases to both sides.
             shift_weight: Weight of the auxiliary output "shift": sample base i is reference base i + shift.
             realign_every: Sample bases of a piece; None: no pieces.

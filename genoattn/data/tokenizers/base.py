@@ -36,29 +36,35 @@ class Encoded(NamedTuple):
     """The tokens of a sequence.
 
     Token i owns the bases from its start to the start of token i + 1; every base is owned by one token.
+
+    Attributes:
+        ids: The id of each token.
+        token_starts: The base (0-based) at which each token starts.
     """
 
     ids: Integer[np.ndarray, "tokens"]
     token_starts: Int[np.ndarray, "tokens"]
-    """The base (0-based) at which each token starts."""
 
 
 class Tokenizer(ABC):
-    """Ids 0..14 are single bases, the fifteen IUPAC letters; 15 is padding, 16 the mask; longer tokens follow."""
+    """Ids 0..14 are single bases, the fifteen IUPAC letters; 15 is padding, 16 the mask; longer tokens follow.
+
+    Attributes:
+        vocabulary_size: Number of ids.
+        max_token_length: Most bases that a token owns.
+        overlap: Bases that a token reads beyond those that it owns.
+        frame_count: Number of frames in which the same bases can be read.
+        trained: False if `train` has to be called before `encode`.
+    """
 
     letters = LETTERS
     pad_id = len(LETTERS)
     mask_id = len(LETTERS) + 1
     vocabulary_size: int
-    """Number of ids."""
     max_token_length: int = 1
-    """Most bases that a token owns."""
     overlap: int = 0
-    """Bases that a token reads beyond those that it owns."""
     frame_count: int = 1
-    """Number of frames in which the same bases can be read."""
     trained: bool = True
-    """False if `train` has to be called before `encode`."""
 
     @abstractmethod
     def encode(self, bases: UInt8[np.ndarray, "length"], frame: int = 0) -> Encoded:

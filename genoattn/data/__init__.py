@@ -1,5 +1,6 @@
 """Examples: tokenizers, tasks, the source of the data and batches."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,8 +11,7 @@ __all__ = ["DataSettings", "DataSource", "open_data_source"]
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that modules of this folder are cheap to import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from genoattn.data import source  # late, so that a module of this folder is cheap to import
-
-    return getattr(source, name)
+    return getattr(import_module(f"genoattn.data.{'settings' if name == 'DataSettings' else 'source'}"), name)

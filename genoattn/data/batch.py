@@ -142,7 +142,7 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
         return _Row(ids, starts, np.zeros_like(starts), token_targets, base_to_answer, np.zeros((2, 0)))
     reference = tokenizer.encode(example.reference, frame)
     offset = 0 if example.sample_first else len(reference.ids) + 1  # the first token of the sample
-    # Ids, positions, segments and token targets of the three parts.
+    # Ids, positions, segments and token targets of the three pieces.
     sample = ids, starts, np.ones_like(starts), token_targets
     separator = [tokenizer.vocabulary_size], [len(example.reference)], [0], [IGNORE_INDEX]
     ignored = np.full(len(reference.ids), IGNORE_INDEX)
@@ -177,7 +177,7 @@ def _mask(
         return ids, np.append(ids[1:].astype(np.int64), IGNORE_INDEX)
     if masking is None or not masking.any():
         return ids, no_targets
-    # Every token that reads a masked base is masked as the first such base is, or it would show the base.
+    # Every token that reads a masked base is masked like the first masked base that it reads: it would show the base.
     code = np.full(len(ids), VISIBLE, np.uint8)
     bases = np.flatnonzero(masking)[::-1]
     owner = np.searchsorted(encoded.token_starts, bases, side="right") - 1

@@ -78,8 +78,6 @@ class GenomeDataModule(lightning.LightningDataModule):
         return DataLoader(BatchStream(self._make, start, ranks), batch_size=None, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader:
-        batches = [
-            self.validation.batch(number, self.batch, self.tokenizer, self.both_strands)
-            for number in range(self.validation_batches)
-        ]
+        numbers = range(self.validation_batches)
+        batches = [self.validation.batch(number, self.batch, self.tokenizer, self.both_strands) for number in numbers]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]

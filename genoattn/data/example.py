@@ -9,8 +9,7 @@ from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.mutations import Event
 
 VISIBLE, MASK, RANDOM, UNCHANGED = range(4)
-"""Masking of a base: VISIBLE has no label; the others have one, and the model reads a mask, a random token or the base.
-"""
+"""Masking of a base: VISIBLE has no label; of the others the model reads a mask, a random token or the base itself."""
 
 
 class Query(NamedTuple):

@@ -1,12 +1,13 @@
 """The source of examples: a genome with its splits, VCFs of real mutations of it, and labelled variants."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from genoattn.data.curriculum import Curriculum
-from genoattn.data.dataset import ExampleDataset, ExampleSampler, VariantSampler, WindowSampler
+from genoattn.data.dataset import ExampleDataset, VariantSampler, WindowSampler
 from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.variant_classification import VariantClassification
@@ -129,23 +130,25 @@ def split_as_trained(
 
 def _repeat_split(genome: Genome, task: Task, trained: TrainingSplit) -> Splits:
     """The split of the training for those records of a genome that it had."""
-    window = task.reference_length(trained.length)
-    if trained.split == "block":  # a record is cut into blocks by its own length alone
-        known = [number for number, record in enumerate(genome.records) if record.sha256 in trained.genome]
-        names, lengths = [genome.names[number] for number in known], [genome.lengths[number] for number in known]
-        splits = split_blocks(lengths, window, names=names, min_length=trained.min_length, require_test=False)
-    else:
-        numbers = {record.sha256: number for number, record in enumerate(genome.records)}
-        if any(sha256 not in numbers for sha256 in trained.genome):  # the others alone do not tell which were held out
-            whole = (Interval(n, 0, genome.lengths[n]) for sha256, n in numbers.items() if sha256 in trained.genome)
-            return Splits(tuple(whole), (), (), ())
-        known = [numbers[sha256] for sha256 in trained.genome]
-        names, lengths = [genome.names[number] for number in known], [genome.lengths[number] for number in known]
-        splits = split_records(names, lengths, window, seed=trained.seed, min_length=trained.min_length)
-    intervals = (
+    window, min_length = task.reference_length(trained.length), trained.min_length
+    known = [number for number, record in enumerate(genome.records) if record.sha256 in trained.genome]
+    if trained.split == "record":
+        if Counter(trained.genome) - Counter(genome.records[number].sha256 for number in known):
+            # Without all of its records the split cannot be repeated, and any of them may be for training.
+            return Splits(tuple(Interval(number, 0, genome.lengths[number]) for number in known), (), (), ())
+        of_sequence: dict[str, list[int]] = {sha256: [] for sha256 in trained.genome}
+        for number in known:
+            of_sequence[genome.records[number].sha256].append(number)
+        known = [of_sequence[sha256].pop(0) for sha256 in trained.genome]  # in the order of the training
+    names, lengths = [genome.names[number] for number in known], [genome.lengths[number] for number in known]
+    if trained.split == "record":
+        splits = split_records(names, lengths, window, seed=trained.seed, min_length=min_length)
+    else:  # a record is cut into blocks by its own length alone
+        splits = split_blocks(lengths, window, names=names, min_length=min_length, require_test=False)
+    train, validation, test = (
         tuple(sorted(interval._replace(record=known[interval.record]) for interval in split)) for split in splits[:3]
     )
-    return Splits(*intervals, skipped=splits.skipped)
+    return Splits(train, validation, test, splits.skipped)
 
 
 def assign_variants_to_splits(
@@ -180,7 +183,7 @@ def build_dataset(
         intervals = getattr(source.splits, split)
         return build_window_dataset(source, intervals, data, task, seed, total, curriculum, both_strands)
     sampler = VariantSampler(source.genome, source.labelled[split], task, both_strands)
-    return _dataset(sampler, data, task, seed, total, curriculum)
+    return ExampleDataset(sampler, task, data.length, seed, curriculum, total, data.bucket_batches)
 
 
 def build_window_dataset(
@@ -196,12 +199,7 @@ def build_window_dataset(
     """The examples of a task from windows within intervals."""
     window = task.reference_length(data.length)
     windows = Windows(source.genome, intervals, window, data.max_n_fraction, data.min_length)
-    return _dataset(WindowSampler(windows, task, both_strands), data, task, seed, total, curriculum)
-
-
-def _dataset(
-    sampler: ExampleSampler, data: DataSettings, task: Task, seed: int, total: int, curriculum: Curriculum
-) -> ExampleDataset:
+    sampler = WindowSampler(windows, task, both_strands)
     return ExampleDataset(sampler, task, data.length, seed, curriculum, total, data.bucket_batches)
 
 

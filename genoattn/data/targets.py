@@ -8,12 +8,6 @@ IGNORE_INDEX = -1
 Level = Literal["base", "token", "window"]
 
 StrandSymmetry = Literal["per_base", "between_bases", "complement", "invariant", "none"]
-"""The place on the forward strand of a prediction for the reverse strand.
-
-"per_base": at the same base; "between_bases": before the base that follows it (a deletion lies between bases);
-"complement": at the same base, with the complement of each class; "invariant": a prediction for the whole window;
-"none": a prediction for the reverse strand cannot be used.
-"""
 
 
 class TargetSpec(NamedTuple):
@@ -23,7 +17,9 @@ class TargetSpec(NamedTuple):
         classes: Number of classes; 1: a probability; 0: one class per id of the tokenizer.
         weight: The weight of the output in the loss.
         level: The model predicts per base, per token or per window.
-        strand_symmetry: The place of a prediction for the reverse strand on the forward strand.
+        strand_symmetry: The place on the forward strand of a prediction for the reverse strand. "per_base": at the same
+            base; "between_bases": between the same bases, as a deletion; "complement": at the same base, with the
+            complement of each class; "invariant": it is for the whole window; "none": it cannot be used.
         balance: The weight of each class in the loss; empty: all equal.
     """
 
@@ -36,7 +32,6 @@ class TargetSpec(NamedTuple):
 
 MUTATION_OUTPUTS = ("substitution", "insertion", "deletion")
 """The columns of scores of every detection task."""
-
 
 COLUMNS = (*MUTATION_OUTPUTS, "inversion")
 """All columns of scores in order; only tasks with inversions have the last."""

@@ -1,5 +1,6 @@
 """Genomes: FASTA files, windows and splits, mutations and variants."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,8 +10,7 @@ __all__ = ["Genome", "open_genome"]
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that modules of this folder are cheap to import."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from genoattn.genome import sequence_store  # late, so that a module of this folder is cheap to import
-
-    return getattr(sequence_store, name)
+    return getattr(import_module("genoattn.genome.sequence_store"), name)

@@ -1,4 +1,4 @@
-"""Windows of a genome: drawn at random, laid end to end, or cut out with N beyond the ends of a record."""
+"""Windows of a genome: drawn at random, side by side, or cut out with N beyond the ends of a record."""
 
 from collections.abc import Sequence
 from typing import final
@@ -34,7 +34,7 @@ class Windows:
             intervals: The intervals (0-based, half-open) that windows may lie in.
             length: Bases of a window.
             max_n_fraction: A window with a larger share of N is skipped.
-            min_length: An interval shorter than `length` but not than this is one window as a whole; None: no such.
+            min_length: A shorter interval with at least so many bases is one window; None: it is left out.
 
         Raises:
             UserError: No interval holds a window, or `max_n_fraction` is out of range.

@@ -105,7 +105,7 @@ def test_nothing_is_lost(tokenizer: Tokenizer, text: str, frame: int) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", EVERY.values(), ids=EVERY)
-def test_what_every_tokenizer_says_of_itself(tokenizer: Tokenizer) -> None:
+def test_the_attributes_of_every_tokenizer(tokenizer: Tokenizer) -> None:
     assert tokenizer.token_bases().shape == (tokenizer.vocabulary_size, tokenizer.max_token_length)
     assert decode_bases(tokenizer.decode(np.array([0, 16, 15, 3], np.uint8))) == "ANT"
     target, *_ = plain = json.loads(json.dumps(tokenizer.describe()))
@@ -113,8 +113,8 @@ def test_what_every_tokenizer_says_of_itself(tokenizer: Tokenizer) -> None:
     for again in (kind(**own), pickle.loads(pickle.dumps(tokenizer))):
         assert again.trained and again.describe() == tokenizer.describe()
         for frame in range(tokenizer.frame_count):
-            for one, same in zip(again.encode(GENOME, frame), tokenizer.encode(GENOME, frame), strict=True):
-                np.testing.assert_array_equal(one, same)
+            for column, same in zip(again.encode(GENOME, frame), tokenizer.encode(GENOME, frame), strict=True):
+                np.testing.assert_array_equal(column, same)
     frames = {
         tuple(tokenizer.encode(GENOME[:100], frame).token_starts.tolist()) for frame in range(tokenizer.frame_count)
     }
@@ -204,7 +204,7 @@ def examples(rows: list[str], before: list[str] | None, hidden: np.ndarray | Non
 
 
 def answer(tokenizer: Tokenizer, ids: torch.Tensor) -> torch.Tensor:
-    """What a model that knows how its tokens are spelled would answer: for each base a token may own, 15 scores."""
+    """The predictions of a model that knows the bases of its tokens: 15 scores for each base that a token may own."""
     table = torch.from_numpy(
         np.vstack([tokenizer.token_bases(), np.full((1, tokenizer.max_token_length), -1, np.int8)])
     ).long()
@@ -218,15 +218,15 @@ def test_every_base_has_its_own_answer(
 ) -> None:
     frame %= tokenizer.frame_count
     batch = collate(examples(rows, before), tokenizer, None, ContextFormat(restart), frame, both_strands=True)
-    found = per_base(answer(tokenizer, batch.ids), batch.base_to_answer, 15)
+    forward = per_base(answer(tokenizer, batch.ids), batch.base_to_answer, 15)
     lengths = torch.tensor([len(row) for row in rows])
     assert batch.reverse_complement is not None
     other = per_base(answer(tokenizer, batch.reverse_complement.ids), batch.reverse_complement.base_to_answer, 15)
     turned = to_forward_strand(other[..., :4], "complement", lengths)
     for number, row in enumerate(rows):
         target = batch.targets["letter"][number, : len(row)].long()
-        assert found[number, : len(row)].argmax(-1).tolist() == target.tolist()
-        assert (found[number, : len(row)].sum(-1) == 1).all()
+        assert forward[number, : len(row)].argmax(-1).tolist() == target.tolist()
+        assert (forward[number, : len(row)].sum(-1) == 1).all()
         assert turned[number, : len(row)].argmax(-1).tolist() == target.tolist()
     if batch.base_to_answer is not None:
         assert (batch.base_to_answer >= 0).sum(1).tolist() == lengths.tolist()
@@ -235,26 +235,26 @@ def test_every_base_has_its_own_answer(
 
 @CASES
 @given(tokenizers, known.filter(lambda text: len(text) > 8), st.integers(0, 7), st.integers(0, 2**32), st.booleans())
-def test_no_token_gives_a_hidden_base_away(
+def test_no_visible_token_depends_on_a_masked_base(
     tokenizer: Tokenizer, text: str, frame: int, seed: int, paired: bool
 ) -> None:
-    """Another base behind a mask leaves everything that is shown as it was, wherever the tokens do not move."""
+    """Visible ids do not depend on masked bases."""
     frame %= tokenizer.frame_count
     rng = np.random.default_rng(seed)
     hidden = rng.choice([VISIBLE, MASK, RANDOM, UNCHANGED], len(text), p=[0.7, 0.1, 0.1, 0.1]).astype(np.uint8)
     before = ["ACGTACG"] if paired else None
-    framing = ContextFormat(token_objective="hidden")
-    batch = collate(examples([text], before, hidden), tokenizer, None, framing, frame)
+    context_format = ContextFormat(token_objective="hidden")
+    batch = collate(examples([text], before, hidden), tokenizer, None, context_format, frame)
     encoded = tokenizer.encode(encode_bases(text), frame)
     lead = len(tokenizer.encode(encode_bases(before[0]), frame).ids) + 1 if before else 0
-    shown, asked = batch.ids[0, lead:].tolist(), batch.targets["token"][0, lead:].tolist()
+    ids, labels = batch.ids[0, lead:].tolist(), batch.targets["token"][0, lead:].tolist()
     stops = np.append(encoded.token_starts[1:], len(text))
     for number, (start, stop) in enumerate(zip(encoded.token_starts, stops, strict=True)):
-        # A single letter at the end of overlapping k-mers reads itself alone, and may be asked for all the same.
+        # A single letter at the end of overlapping k-mers reads only itself, but may have a label too.
         read = hidden[start : stop + tokenizer.overlap]
         first = next((code for code in read if code != VISIBLE), VISIBLE)
         token = int(encoded.ids[number])
         expected = {MASK: tokenizer.mask_id, RANDOM: int(np.roll(encoded.ids, -7)[number])}.get(int(first), token)
-        assert shown[number] == expected
-        assert asked[number] == (token if first != VISIBLE else batch.targets["token"].min().item())
-        assert first != MASK or shown[number] == tokenizer.mask_id
+        assert ids[number] == expected
+        assert labels[number] == (token if first != VISIBLE else batch.targets["token"].min().item())
+        assert first != MASK or ids[number] == tokenizer.mask_id

@@ -40,7 +40,7 @@ def chosen(*names: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("split", ["block", "record"])
 def test_the_genome_of_the_training_has_the_same_split_whatever_the_settings_say(tmp_path: Path, split: str) -> None:
-    data = settings(tmp_path, chosen("a", "b", "plasmid"), split=split)
+    data = settings(tmp_path, {**chosen("a", "b", "plasmid"), "copy": LETTERS["a"]}, split=split)
     source = open_data_source(data, TASK, seed=3)
     assert source.new_records == () and "sequence" not in describe_source(source)
     other = replace(data, length=32, split="block" if split == "record" else "record")

@@ -169,8 +169,8 @@ def test_a_setting(words: Sequence[str], sentence: str, tmp_path: Path, capfd: p
 
 
 SIDE_BY_SIDE = (
-    "this task cannot be set to this model: it lays reference and sample side by side, one token a base, and a token of"
-    " this tokenizer"
+    "this task cannot be set to this model: reference and sample lie side by side, which needs one token per"
+    " base, and a token of this tokenizer"
 )
 
 

@@ -191,11 +191,7 @@ def test_a_shorter_window_asks_as_many_as_fit():
         ({"pairs": 9}, 512, "task.pairs=9 queries, each with 1 needle(s) of 32 bases, take 576 bases, more than half"),
         ({"key": 7}, 512, "task.key must be at least 8 to be unique among 512 bases of data.length, got 7"),
         ({"distance": (500, 600)}, 512, "task.distance begins at 500 bases, and a needle and its query in"),
-        (
-            {"distance": (5, 2)},
-            0,
-            "task.distance must be null or the least and the greatest number of bases, got [5, 2]",
-        ),
+        ({"distance": (5, 2)}, 0, "task.distance must be null or [fewest, most] bases, got [5, 2]"),
         (
             {"distractor_mismatches": 25},
             0,
@@ -203,7 +199,7 @@ def test_a_shorter_window_asks_as_many_as_fit():
         ),
         ({"distractor_mismatches": 1, "distractors": 4}, 0, "task.distractors must be 1, 2 or 3"),
         ({"value": 0}, 0, "task.value must be at least 1, got 0"),
-        ({"queries": "before", "form": "causal"}, 0, 'task.queries="before" asks for what is yet to come'),
+        ({"queries": "before", "form": "causal"}, 0, 'task.queries="before" puts queries before needles'),
         ({"reverse_strand_fraction": 1.5}, 0, "task.reverse_strand_fraction must be a share between 0 and 1, got 1.5"),
     ],
 )
@@ -270,7 +266,7 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     [
         (("task.form=causal",), "needs model.causal=true, and it is false"),
         (("task.queries=left",), "task.queries: expected 'among' or 'after' or 'before', got the string 'left'"),
-        (("tokenizer=kmer", "tokenizer.k=3"), "task=recall asks base by base"),
+        (("tokenizer=kmer", "tokenizer.k=3"), "task=recall predicts single bases"),
         (
             ("task.form=causal", "model.causal=true", "tokenizer=kmer", "tokenizer.k=3", "tokenizer.overlapping=true"),
             "an overlapping token already reads",

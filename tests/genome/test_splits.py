@@ -39,10 +39,10 @@ def test_blocks_keep_their_distance(lengths: list[int], window: int, cycles: int
             split_blocks(lengths, window, cycles, validation, test)
         return
     splits = split_blocks(lengths, window, cycles, validation, test)
-    for (name, one), (other, two) in combinations(labelled(splits), 2):
-        if one.record == two.record:
-            gap = max(one.start, two.start) - min(one.stop, two.stop)
-            assert gap >= window, (name, one, other, two)
+    for (name, first), (other, second) in combinations(labelled(splits), 2):
+        if first.record == second.record:
+            gap = max(first.start, second.start) - min(first.stop, second.stop)
+            assert gap >= window, (name, first, other, second)
     for record, length in enumerate(lengths):
         blocks = sorted((i, name) for name, i in labelled(splits) if i.record == record)
         assert all(0 <= i.start < i.stop <= length and i.length >= window for i, _ in blocks)
@@ -181,8 +181,8 @@ def test_every_start_is_as_likely(tmp_path: Path):
     for _ in range(15_000):
         window = windows.draw(rng)
         counts[window.record, window.start] += 1
-    seen = counts[counts > 0]
-    assert len(seen) == 10 + 5 and abs(seen - 1000).max() < 150
+    drawn = counts[counts > 0]
+    assert len(drawn) == 10 + 5 and abs(drawn - 1000).max() < 150
     assert windows.draw(np.random.default_rng(7)) == windows.draw(np.random.default_rng(7))
 
 

@@ -78,7 +78,7 @@ class AssociativeRecall(Task):
             if word not in words:
                 raise UserError(f"task.{name} must be {' or '.join(map(repr, words))}, got {word!r}")
         if queries == "before" and form == "causal":
-            raise UserError('task.queries="before" asks for what is yet to come, which task.form=causal never shows')
+            raise UserError('task.queries="before" puts queries before needles, which task.form=causal cannot read yet')
         for name, number in (("pairs", pairs), ("key", key), ("value", value)):
             if number < 1:
                 raise UserError(f"task.{name} must be at least 1, got {number}")
@@ -122,14 +122,14 @@ class AssociativeRecall(Task):
     def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
         if tokens_own > 1:
             return (
-                f"task=recall asks base by base, and a token of this tokenizer owns up to {tokens_own}; use"
+                f"task=recall predicts single bases, and a token of this tokenizer owns up to {tokens_own}; use"
                 " tokenizer=nucleotide, or tokenizer=kmer tokenizer.overlapping=true"
             )
         if self.form == "causal" and not causal:
-            return "task.form=causal shows the bases it asks for, which needs model.causal=true, and it is false"
+            return "task.form=causal shows the bases that it predicts, which needs model.causal=true, and it is false"
         if self.form == "causal" and reads_on:
             return (
-                "task.form=causal asks for the next base, which an overlapping token already reads; use"
+                "task.form=causal predicts the next base, which an overlapping token already reads; use"
                 " tokenizer=nucleotide"
             )
         return ""

@@ -65,8 +65,9 @@ class Task(ABC):
         """
         if self.side_by_side and tokens_own > 1:
             return (
-                "it lays reference and sample side by side, one token a base, and a token of this tokenizer owns up to"
-                f" {tokens_own}; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=true, or another task"
+                "reference and sample lie side by side, which needs one token per base, and a token of this tokenizer"
+                f" owns up to {tokens_own}; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=true, or"
+                " another task"
             )
         return ""
 

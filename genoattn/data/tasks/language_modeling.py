@@ -63,12 +63,10 @@ class LanguageModeling(Task):
 
     def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
         if self.objective == "causal" and not causal:
-            return "task.objective=causal asks for each next token, which needs model.causal=true, and it is false"
+            return "task.objective=causal predicts each next token, which needs model.causal=true, and it is false"
         if self.objective != "causal" and causal:
-            return (
-                f"task.objective={self.objective} asks for bases between others, which needs model.causal=false,"
-                " and it is true"
-            )
+            needed = "which needs model.causal=false, and it is true"
+            return f"task.objective={self.objective} predicts bases from both sides, {needed}"
         return ""
 
     def _mask_bases(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:

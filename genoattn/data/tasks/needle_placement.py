@@ -63,9 +63,7 @@ class NeedlePlacement:
         if not 0 <= share <= 1:
             raise UserError(f"task.reverse_strand_fraction must be a share between 0 and 1, got {share}")
         if distance is not None and (len(distance) != 2 or not 0 < distance[0] <= distance[1]):
-            raise UserError(
-                f"task.distance must be null or the least and the greatest number of bases, got {list(distance)}"
-            )
+            raise UserError(f"task.distance must be null or [fewest, most] bases, got {list(distance)}")
 
     @property
     def group_length(self) -> int:
@@ -94,11 +92,8 @@ class NeedlePlacement:
         """Random positions of query `number` of `count`, which may overlap."""
         last = length - self.unit  # where the last needle of a window can begin
         query, ahead = length + number * self.unit, (count - number) * self.unit  # ahead: bases of the later queries
-        nearest, farthest = {
-            "among": (self.unit, last),
-            "after": (query - last, query),
-            "before": (ahead, ahead + last),
-        }[self.queries]
+        nearest = {"among": self.unit, "after": query - last, "before": ahead}[self.queries]
+        farthest = {"among": last, "after": query, "before": ahead + last}[self.queries]
         low, high = (nearest, farthest) if self.distance is None else self.distance
         high = max(min(high, farthest), nearest)
         low = min(max(low, nearest), high)

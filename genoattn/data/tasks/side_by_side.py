@@ -79,9 +79,8 @@ class SideBySide(MutationDetection):
         sample = slice_sample(apply_mutations(source, simulate(source, rates, rng)), 0, length)
         if self.realign_every is None or length <= self.realign_every:
             return self.build_example(reference[: length + 2 * self.max_shift], sample, 0)
-        pieces = [
-            self._piece(reference, sample, first, self.realign_every) for first in range(0, length, self.realign_every)
-        ]
+        firsts = range(0, length, self.realign_every)
+        pieces = [self._piece(reference, sample, first, self.realign_every) for first in firsts]
         return _concatenate(pieces, 2 * self.max_shift)
 
     def _piece(

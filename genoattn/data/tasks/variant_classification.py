@@ -71,7 +71,7 @@ class VariantClassification(Task):
         counts = np.bincount([variant.label for variant in training], minlength=len(self.classes))
         for name, count in zip(self.classes, counts, strict=True):
             if count == 0:
-                raise UserError(f"task.classes: no variant of class {name!r} lies in what is for training")
+                raise UserError(f"task.classes: the training split has no variant of class {name!r}")
         if self.weights == "balanced":
             balance = tuple((counts.sum() / (len(counts) * counts)).tolist())
             self.outputs = {"class": self.outputs["class"]._replace(balance=balance)}

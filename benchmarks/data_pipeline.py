@@ -1,4 +1,4 @@
-"""How fast bases come in: FASTA to store, store to windows, windows to tokens, on a synthetic genome.
+"""Speed of the data pipeline on a synthetic genome: FASTA to store, store to windows, windows to tokens.
 
 python -m benchmarks.data_pipeline [--megabases 50] [--json FILE]
 """
@@ -24,10 +24,10 @@ from genoattn.genome.sequence_store import Genome, open_genome
 WINDOW, DRAWS, LINE = 100_000, 2000, 80
 
 
-class Figure(NamedTuple):
-    """One line of the table."""
+class Measurement(NamedTuple):
+    """A row of the table."""
 
-    what: str
+    quantity: str
     value: float
     unit: str
     at_least: float | None = None
@@ -44,12 +44,12 @@ def write_fasta(path: Path, megabases: int, masked: float) -> Path:
 
 
 def seconds(act: Callable[[], object], repeats: int = 3) -> float:
-    """The shortest of a few runs: what the machine can do when nothing else is in the way."""
+    """The seconds of the fastest of a few runs, which other processes disturbed least."""
     best = float("inf")
     for _ in range(repeats):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         act()
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - start)
     return best
 
 
@@ -59,54 +59,54 @@ def draw_windows(genome: Genome) -> float:
     return DRAWS * WINDOW / 1e6 / seconds(lambda: [len(genome.fetch(0, at, at + WINDOW)) for at in starts])
 
 
-def measure(folder: Path, megabases: int) -> list[Figure]:
-    """Every figure, in the order of the data's way."""
+def measure(folder: Path, megabases: int) -> list[Measurement]:
+    """All measurements, in the order of the pipeline."""
     plain = write_fasta(folder / "plain.fa", megabases, masked=0)
     masked = write_fasta(folder / "masked.fa", megabases, masked=0.5)
     packed = folder / "packed.fa.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes(), 1))
-    figures = [
-        Figure(
+    measurements = [
+        Measurement(
             f"FASTA encode, {kind}", megabases / seconds(lambda p=path: [len(r.codes) for r in read_fasta(p)]), "MB/s"
         )
         for kind, path in (("plain", plain), ("gzip", packed))
     ]
     cache = folder / "cache"
-    figures.append(Figure("store build", seconds(lambda: open_genome([plain], cache), 1), "s"))
-    time.sleep(2.5)  # younger files are hashed at every start, see store.py
+    measurements.append(Measurement("store build", seconds(lambda: open_genome([plain], cache), 1), "s"))
+    time.sleep(2.5)  # files younger than two seconds are hashed again, see sequence_store.py
     open_genome([plain], cache)
-    figures.append(Figure("store open", 1e3 * seconds(lambda: open_genome([plain], cache)), "ms"))
+    measurements.append(Measurement("store open", 1e3 * seconds(lambda: open_genome([plain], cache)), "ms"))
     for kind, path, soft_mask in (("no lower case", plain, "keep"), ("keep", masked, "keep"), ("mask", masked, "mask")):
         speed = draw_windows(open_genome([path], cache, soft_mask))
-        figures.append(Figure(f"random 100 kb windows, {kind}", speed, "MB/s", at_least=1000))
+        measurements.append(Measurement(f"random 100 kb windows, {kind}", speed, "MB/s", at_least=1000))
     window = open_genome([plain], cache).fetch(0, 0, WINDOW)
     for unknown in ("keep", "merge"):
         tokenizer = NucleotideTokenizer(unknown)
         speed = WINDOW / 1e6 / seconds(lambda t=tokenizer: t.encode(window), 100)
-        figures.append(Figure(f"tokenizer base, {unknown}", speed, "MB/s", at_least=300))
+        measurements.append(Measurement(f"tokenizer nucleotide, {unknown}", speed, "MB/s", at_least=300))
     for overlapping in (False, True):
         words = [KmerTokenizer(k, overlapping) for k in range(1, 9)]
         speed = min(WINDOW / 1e6 / seconds(lambda t=tokenizer: t.encode(window), 100) for tokenizer in words)
         kind = "one at every base" if overlapping else "one after the other"
-        figures.append(Figure(f"tokenizer kmer, {kind}, the slowest k of 1 to 8", speed, "MB/s", at_least=150))
-    return figures
+        measurements.append(Measurement(f"tokenizer kmer, {kind}, slowest k of 1 to 8", speed, "MB/s", at_least=150))
+    return measurements
 
 
 def main() -> None:
-    """Measures, prints a table, and saves the figures where asked to."""
+    """Measure, print a table and, with --json, save it."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--megabases", type=int, default=50, help="size of the synthetic genome")
-    arguments.add_argument("--json", type=Path, help="where to save the figures")
+    arguments.add_argument("--json", type=Path, help="file to save the measurements in")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), options.megabases)
-    table = Table("what", "measured", "unit", "wanted", title=f"data, {options.megabases} Mb")
-    for figure in figures:
-        wanted = "" if figure.at_least is None else f">= {figure.at_least:g}"
-        table.add_row(figure.what, f"{figure.value:,.4g}", figure.unit, wanted)
+        measurements = measure(Path(folder), options.megabases)
+    table = Table("quantity", "measured", "unit", "goal", title=f"data, {options.megabases} Mb")
+    for row in measurements:
+        goal = "" if row.at_least is None else f">= {row.at_least:g}"
+        table.add_row(row.quantity, f"{row.value:,.4g}", row.unit, goal)
     Console().print(table)
     if options.json:
-        options.json.write_text(json.dumps([figure._asdict() for figure in figures], indent=2) + "\n")
+        options.json.write_text(json.dumps([row._asdict() for row in measurements], indent=2) + "\n")
 
 
 if __name__ == "__main__":

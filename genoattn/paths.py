@@ -1,4 +1,4 @@
-"""where conf/ and the genomes lie"""
+"""The folders of the configs and of the bundled genomes."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ PACKAGE = Path(__file__).resolve().parent
 
 def conf_dir() -> Path:
     """The folder of the configs: the checkout's conf/, or the copy inside an installed wheel."""
-    return _shipped("conf", "conf")
+    return _bundled("conf", "conf")
 
 
 def genomes_dir() -> Path:
-    """The folder of the genomes that ship: the checkout's data/, or the copy inside an installed wheel."""
-    return _shipped("data", "genomes")
+    """The folder of the bundled genomes: the checkout's data/, or the copy inside an installed wheel."""
+    return _bundled("data", "genomes")
 
 
-def _shipped(in_checkout: str, in_wheel: str) -> Path:
-    # pyproject.toml tells a checkout from site-packages, where another package may have left a folder of that name
+def _bundled(in_checkout: str, in_wheel: str) -> Path:
+    # Only a checkout has pyproject.toml; in site-packages a folder conf/ or data/ may belong to another package.
     checkout = PACKAGE.parent
     return checkout / in_checkout if (checkout / "pyproject.toml").is_file() else PACKAGE / in_wheel

@@ -14,7 +14,7 @@ from genoattn.evaluation.effective_context_report import FILE, describe, effect_
 from genoattn.evaluation.report import write_report
 from genoattn.files import write_json
 from genoattn.models.build import load_predictor
-from genoattn.models.checkpoint import find_model, read_description
+from genoattn.models.checkpoint import find_model, read_description, training_split
 
 
 def main(config: DictConfig) -> None:
@@ -26,8 +26,8 @@ def main(config: DictConfig) -> None:
     if config.data.length != about["length"]:
         print(f"data.length is {config.data.length}; the model was trained on windows of {about['length']}")
     data = value_of(config.data)
-    source = open_data_source(data, parts.task, config.seed, about)
-    describe_source(source)
+    source = open_data_source(data, parts.task, config.seed, training_split(about))
+    print(describe_source(source))
     strands = (config.reverse_complement or about["reverse_complement"]) in ("average", "equivariant")
     drawn = build_dataset(source, "test", data, parts.task, config.seed, 1, Curriculum())
     stage = CurriculumStage(parts.task.rates, config.data.length)

@@ -13,7 +13,7 @@ from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.build import build_model, load_predictor
-from genoattn.models.checkpoint import find_model, read_description
+from genoattn.models.checkpoint import find_model, read_description, training_split
 
 
 def main(config: DictConfig) -> None:
@@ -25,10 +25,8 @@ def main(config: DictConfig) -> None:
     if config.data.length != about["length"]:
         print(f"data.length is {config.data.length}; the model was trained on windows of {about['length']}")
     data, test = value_of(config.data), value_of(config.test)
-    source = open_data_source(data, parts.task, config.seed, about)
-    describe_source(source)
-    if not source.trained_on:
-        print("this is not the genome that the model was trained on: all of it is held out")
+    source = open_data_source(data, parts.task, config.seed, training_split(about))
+    print(describe_source(source))
     strands = (config.reverse_complement or about["reverse_complement"]) in ("average", "equivariant")
     exam = build_evaluator(source, data, test, parts.task, strands, source.trained_on)
 

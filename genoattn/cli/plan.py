@@ -51,7 +51,7 @@ def main(config: DictConfig) -> None:
     task: Task = instantiate(config.task)
     recipe = recipe_of(config)
     source = open_data_source(recipe.data, task, config.seed)
-    describe_source(source)
+    print(describe_source(source))
     parts = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
     learner, data = build_training(parts, source, recipe)
     tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]

@@ -15,7 +15,7 @@ from genoattn.evaluation.report import write_report
 from genoattn.evaluation.tokenizer_audit import frame_spread, tokenizer_report
 from genoattn.genome.windows import Windows
 from genoattn.models.build import build_tokenizer, load_predictor
-from genoattn.models.checkpoint import find_model, read_description
+from genoattn.models.checkpoint import find_model, read_description, training_split
 
 
 def main(config: DictConfig) -> None:
@@ -27,8 +27,9 @@ def main(config: DictConfig) -> None:
     if parts and not isinstance(parts.task, MutationDetection):
         raise UserError(f"checkpoint={config.checkpoint} is no detector; its scores by base cannot be compared")
     data, test = value_of(config.data), value_of(config.test)
-    source = open_data_source(data, parts.task if parts else LanguageModeling(), config.seed, about or None)
-    describe_source(source)
+    trained = training_split(about) if about else None
+    source = open_data_source(data, parts.task if parts else LanguageModeling(), config.seed, trained)
+    print(describe_source(source))
     tokenizer = parts.tokenizer if parts else build_tokenizer(config.tokenizer, source, config.seed)
     windows = Windows(source.genome, source.splits.test, data.length, data.max_n_fraction)
     rng = np.random.default_rng(test.seed)

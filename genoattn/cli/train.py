@@ -53,7 +53,7 @@ def main(config: DictConfig) -> None:
     task: Task = instantiate(config.task)
     recipe, test = recipe_of(config), value_of(config.test)
     source = open_data_source(recipe.data, task, config.seed)
-    describe_source(source)
+    print(describe_source(source))
     tokenizer = build_tokenizer(config.tokenizer, source, config.seed)
     exam = build_evaluator(source, recipe.data, test, task, recipe.scores_both_strands, known=True)
 

@@ -1,4 +1,4 @@
-"""Examples become tokens, and tokens padded tensors that know where the answer of each base stands."""
+"""A batch: the tokens of several examples as padded tensors, with their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -27,26 +27,37 @@ from genoattn.genome.mutations import Event
 @final
 @dataclass(frozen=True)
 class Batch:
-    """Examples as a model takes them; ids stay as small as they are until they are embedded."""
+    """Examples as the input of a model. Ids keep the smallest integer type until they are embedded.
+
+    Attributes:
+        ids: The ids of the tokens; a separator is the id after those of the tokenizer.
+        reference_window: The ids of the reference beside the bases; None if the task has none there.
+        padding_mask: True for real tokens, False for padding.
+        targets: By output the class of each base, each token or the window; `IGNORE_INDEX` without a label.
+        events: The mutations of each example.
+        stage: The stage of the curriculum, which is logged.
+        base_to_answer: The index of the prediction for each base, -1 for padding; every token has `max_token_length`
+            predictions. None: base i belongs to token i.
+        position_ids: The position of each token in its sequence, in bases; None: its index.
+        segment_ids: 0 for the reference and the separator, 1 for the sample; None if there is one sequence.
+        pooling_weights: For each of the two sequences the weights of the tokens of the allele that is classified; they
+            sum to 1.
+        bases: Bases of all examples together.
+        reverse_complement: The same examples on the reverse strand.
+    """
 
     ids: Integer[Tensor, "batch tokens"]
     reference_window: Integer[Tensor, "batch wide"] | None
     padding_mask: Bool[Tensor, "batch tokens"]
-    targets: dict[str, Int[Tensor, "batch asked"]]
-    """For each output what is asked of each base, each token, or the window."""
+    targets: dict[str, Int[Tensor, "batch labels"]]
     events: tuple[tuple[Event, ...], ...]
     stage: CurriculumStage | None = None
     base_to_answer: Int[Tensor, "batch bases"] | None = None
-    """Where the answer of each base stands among those of all tokens, `span` a token; -1 where there is no base.
-    None: the answer of base i is that of token i."""
     position_ids: Int[Tensor, "batch tokens"] | None = None
     segment_ids: Int[Tensor, "batch tokens"] | None = None
     pooling_weights: Float[Tensor, "batch 2 tokens"] | None = None
-    """What a verdict looks at, in each of the two sequences: weights of tokens, 1 in all."""
     bases: int = 0
-    """Bases in all of the contexts."""
     reverse_complement: "Batch | None" = None
-    """The same windows as the other strand shows them."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -56,19 +67,19 @@ class Batch:
             if isinstance(value := getattr(self, field.name), Tensor)
         }
         targets = {name: target.to(device, non_blocking=non_blocking) for name, target in self.targets.items()}
-        other = None if self.reverse_complement is None else self.reverse_complement.to(device, non_blocking)
-        return replace(self, **moved, targets=targets, reverse_complement=other)
+        reverse = None if self.reverse_complement is None else self.reverse_complement.to(device, non_blocking)
+        return replace(self, **moved, targets=targets, reverse_complement=reverse)
 
 
 class _Row(NamedTuple):
-    """One example in tokens."""
+    """The tokens of an example; the fields are those of `Batch`."""
 
     ids: Integer[np.ndarray, "tokens"]
-    positions: Int[np.ndarray, "tokens"]
-    segments: Int[np.ndarray, "tokens"]
-    places: Int[np.ndarray, "bases"]
-    asked: Int[np.ndarray, "tokens"]
-    sites: Float[np.ndarray, "2 tokens"]
+    position_ids: Int[np.ndarray, "tokens"]
+    segment_ids: Int[np.ndarray, "tokens"]
+    token_targets: Int[np.ndarray, "tokens"]
+    base_to_answer: Int[np.ndarray, "bases"]
+    pooling_weights: Float[np.ndarray, "2 tokens"]
 
 
 def collate(
@@ -79,101 +90,113 @@ def collate(
     frame: int = 0,
     both_strands: bool = False,
 ) -> Batch:
-    """Stacks examples of one task, padding the shorter at their ends; with `strands` the other strand's batch too."""
-    rows = [_row(example, tokenizer, context_format, frame) for example in examples]
-    beside = [
+    """Encode examples of one task and stack them, padded at their ends.
+
+    Args:
+        examples: The examples.
+        tokenizer: Makes tokens of the bases.
+        stage: The stage of the curriculum that the examples were made at.
+        context_format: The token labels and positions of the task.
+        frame: The frame of the tokenizer.
+        both_strands: Add the same examples on the reverse strand.
+
+    Returns:
+        The batch.
+    """
+    rows = [_encode(example, tokenizer, context_format, frame) for example in examples]
+    windows = [
         tokenizer.encode(example.reference_window).ids for example in examples if example.reference_window is not None
     ]
-    targets = {name: _stack([one.targets[name] for one in examples], IGNORE_INDEX) for name in examples[0].targets}
+    targets = {
+        name: _stack([example.targets[name] for example in examples], IGNORE_INDEX) for name in examples[0].targets
+    }
     if context_format.token_objective:
-        targets["token"] = _stack([row.asked for row in rows], IGNORE_INDEX)
+        targets["token"] = _stack([row.token_targets for row in rows], IGNORE_INDEX)
     paired = any(example.reference is not None for example in examples)
-    plain = tokenizer.max_token_length == 1 and not paired
-    turned = [reverse_complement_example(example) for example in examples] if both_strands else []
+    one_per_base = tokenizer.max_token_length == 1 and not paired
+    classified = examples[0].allele_spans is not None
+    reverse = [reverse_complement_example(example) for example in examples] if both_strands else []
     return Batch(
         ids=_stack([row.ids for row in rows], tokenizer.pad_id),
-        reference_window=_stack(beside, tokenizer.pad_id) if beside else None,
+        reference_window=_stack(windows, tokenizer.pad_id) if windows else None,
         padding_mask=_stack([np.ones(len(row.ids), np.bool_) for row in rows], False),
         targets=targets,
         events=tuple(example.events for example in examples),
         stage=stage,
-        base_to_answer=None if plain else _stack([row.places for row in rows], -1),
-        position_ids=_stack([row.positions for row in rows], 0) if context_format.restart_positions else None,
-        segment_ids=_stack([row.segments for row in rows], 0) if paired else None,
-        pooling_weights=None if examples[0].allele_spans is None else _stack_sites([row.sites for row in rows]),
-        bases=sum(len(one.bases) + (0 if one.reference is None else len(one.reference)) for one in examples),
-        reverse_complement=collate(turned, tokenizer, None, context_format, frame) if both_strands else None,
+        base_to_answer=None if one_per_base else _stack([row.base_to_answer for row in rows], -1),
+        position_ids=_stack([row.position_ids for row in rows], 0) if context_format.restart_positions else None,
+        segment_ids=_stack([row.segment_ids for row in rows], 0) if paired else None,
+        pooling_weights=_stack([row.pooling_weights for row in rows], 0) if classified else None,
+        bases=sum(map(_context_bases, examples)),
+        reverse_complement=collate(reverse, tokenizer, None, context_format, frame) if both_strands else None,
     )
 
 
-def _row(example: Example, tokenizer: Tokenizer, framing: ContextFormat, phase: int) -> _Row:
-    encoded = tokenizer.encode(example.bases, phase)
-    ids, asked = _hide(encoded, example.masking, tokenizer, framing)
+def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextFormat, frame: int) -> _Row:
+    encoded = tokenizer.encode(example.bases, frame)
+    ids, token_targets = _mask(encoded, example.masking, tokenizer, context_format)
     starts, length = encoded.token_starts, len(example.bases)
     owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=length))
+    base_to_answer = owner * tokenizer.max_token_length + np.arange(length) - starts[owner]
     if example.reference is None:
-        places = owner * tokenizer.max_token_length + np.arange(length) - starts[owner]
-        return _Row(ids, starts, np.zeros_like(starts), places, asked, np.zeros((2, 0)))
-    first = tokenizer.encode(example.reference, phase)
-    lead = 0 if example.sample_first else len(first.ids) + 1
-    places = (owner + lead) * tokenizer.max_token_length + np.arange(length) - starts[owner]
-    # Ids, positions, segments and what is asked; the separator's id is the one after the tokenizer's own.
-    other = first.ids, first.token_starts, np.zeros_like(first.token_starts), np.full(len(first.ids), IGNORE_INDEX)
+        return _Row(ids, starts, np.zeros_like(starts), token_targets, base_to_answer, np.zeros((2, 0)))
+    reference = tokenizer.encode(example.reference, frame)
+    offset = 0 if example.sample_first else len(reference.ids) + 1  # the first token of the sample
+    # Ids, positions, segments and token targets of the three pieces.
+    sample = ids, starts, np.ones_like(starts), token_targets
     separator = [tokenizer.vocabulary_size], [len(example.reference)], [0], [IGNORE_INDEX]
-    own = ids, starts, np.ones_like(starts), asked
-    order = (own, separator, other) if example.sample_first else (other, separator, own)
-    joined, positions, segments, asked = (np.concatenate(column) for column in zip(*order, strict=True))
-    kind = id_dtype(tokenizer.vocabulary_size + 1)
-    sites = _sites(example, first.token_starts, starts, lead)
-    return _Row(joined.astype(kind), positions, segments, places, asked, sites)
+    ignored = np.full(len(reference.ids), IGNORE_INDEX)
+    other = *reference, np.zeros_like(reference.token_starts), ignored
+    order = (sample, separator, other) if example.sample_first else (other, separator, sample)
+    ids, positions, segments, token_targets = (np.concatenate(column) for column in zip(*order, strict=True))
+    ids = ids.astype(id_dtype(tokenizer.vocabulary_size + 1))
+    base_to_answer += offset * tokenizer.max_token_length
+    weights = _pooling_weights(example, reference.token_starts, starts, offset)
+    return _Row(ids, positions, segments, token_targets, base_to_answer, weights)
 
 
-def _sites(example: Example, first: np.ndarray, second: np.ndarray, lead: int) -> Float[np.ndarray, "2 tokens"]:
-    """The tokens that own a base of each site, or the base before it where it is empty."""
-    weights = np.zeros((2, lead + len(second)))
-    if example.allele_spans is None:
-        return weights
-    for row, (start, stop), starts, offset in zip(
-        weights, example.allele_spans, (first, second), (0, lead), strict=True
-    ):
-        low = max(int(np.searchsorted(starts, start, side="right")) - 1, 0)
-        high = max(int(np.searchsorted(starts, max(stop, start + 1))), low + 1)
-        row[offset + low : offset + high] = 1 / (high - low)
+def _pooling_weights(
+    example: Example, reference: np.ndarray, sample: np.ndarray, offset: int
+) -> Float[np.ndarray, "2 tokens"]:
+    """Equal weights for the tokens that own bases of the allele; the arguments are starts of tokens."""
+    weights = np.zeros((2, offset + len(sample)), np.float32)
+    sequences = zip(weights, example.allele_spans or (), (reference, sample), (0, offset), strict=False)
+    for row, (start, stop), token_starts, first in sequences:
+        low = max(int(np.searchsorted(token_starts, start, side="right")) - 1, 0)
+        high = max(int(np.searchsorted(token_starts, max(stop, start + 1))), low + 1)
+        row[first + low : first + high] = 1 / (high - low)
     return weights
 
 
-def _hide(
-    encoded: Encoded, hidden: UInt8[np.ndarray, "length"] | None, tokenizer: Tokenizer, framing: ContextFormat
+def _mask(
+    encoded: Encoded, masking: UInt8[np.ndarray, "length"] | None, tokenizer: Tokenizer, context_format: ContextFormat
 ) -> tuple[Integer[np.ndarray, "tokens"], Int[np.ndarray, "tokens"]]:
-    """The ids that are shown, and for each token the id that is asked for, IGNORE where none is."""
-    ids, nothing = encoded.ids, np.full(len(encoded.ids), IGNORE_INDEX, np.int64)
-    if framing.token_objective == "next":
+    """The ids that the model reads, and the id that is the label of each token, `IGNORE_INDEX` without a label."""
+    ids, no_targets = encoded.ids, np.full(len(encoded.ids), IGNORE_INDEX, np.int64)
+    if context_format.token_objective == "next":
         return ids, np.append(ids[1:].astype(np.int64), IGNORE_INDEX)
-    if hidden is None or not hidden.any():
-        return ids, nothing
-    # A token that only reads a hidden base must not give it away; it is as the first hidden base it reads is.
+    if masking is None or not masking.any():
+        return ids, no_targets
+    # Every token that reads a masked base is masked like the first masked base that it reads: it would show the base.
     code = np.full(len(ids), VISIBLE, np.uint8)
-    bases = np.flatnonzero(hidden)[::-1]
+    bases = np.flatnonzero(masking)[::-1]
     owner = np.searchsorted(encoded.token_starts, bases, side="right") - 1
     for before in range(tokenizer.overlap, -1, -1):
         reader = owner - before
-        code[reader[reader >= 0]] = hidden[bases[reader >= 0]]
-    shown = np.where(code == MASK, np.array(tokenizer.mask_id, ids.dtype), ids)
-    # "Another token" is the one seven further on, so that it is as common as tokens of this window are.
-    shown = np.where(code == RANDOM, np.roll(ids, -7), shown).astype(ids.dtype)
-    asked = np.where(code == VISIBLE, IGNORE_INDEX, ids.astype(np.int64))
-    return shown, asked
+        code[reader[reader >= 0]] = masking[bases[reader >= 0]]
+    masked = np.where(code == MASK, np.array(tokenizer.mask_id, ids.dtype), ids)
+    # The random token is the one seven tokens further on, so that it is as common as the tokens of this window.
+    masked = np.where(code == RANDOM, np.roll(ids, -7), masked).astype(ids.dtype)
+    return masked, np.where(code == VISIBLE, IGNORE_INDEX, ids.astype(np.int64))
 
 
-def _stack(rows: Sequence[np.ndarray], filler: int | bool) -> Tensor:
-    table = np.full((len(rows), max(map(len, rows))), filler, rows[0].dtype)
-    for row, values in zip(table, rows, strict=True):
-        row[: len(values)] = values
-    return torch.from_numpy(table)
+def _context_bases(example: Example) -> int:
+    return len(example.bases) + (0 if example.reference is None else len(example.reference))
 
 
-def _stack_sites(rows: Sequence[np.ndarray]) -> Float[Tensor, "batch 2 tokens"]:
-    table = np.zeros((len(rows), 2, max(row.shape[1] for row in rows)), np.float32)
-    for row, values in zip(table, rows, strict=True):
-        row[:, : values.shape[1]] = values
+def _stack(rows: Sequence[np.ndarray], padding: int | bool) -> Tensor:
+    """Rows as a tensor, padded at the end of their last dimension."""
+    table = np.full((len(rows), *rows[0].shape[:-1], max(row.shape[-1] for row in rows)), padding, rows[0].dtype)
+    for padded, row in zip(table, rows, strict=True):
+        padded[..., : row.shape[-1]] = row
     return torch.from_numpy(table)

@@ -1,4 +1,4 @@
-"""What is easier at the start of training: more mutations, other kinds, shorter windows, moving to the task's own."""
+"""A curriculum: training begins with other mutation rates or shorter windows and moves to those of the task."""
 
 from dataclasses import dataclass, fields, replace
 from math import isfinite
@@ -9,7 +9,7 @@ from genoattn.genome.simulate import Rates
 
 
 class CurriculumStage(NamedTuple):
-    """Where training stands: the rates at which to mutate and the length of a window in bases."""
+    """The mutation rates and the length of a window, in bases, at some point of training."""
 
     rates: Rates
     length: int
@@ -17,9 +17,19 @@ class CurriculumStage(NamedTuple):
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Values at the first step, each on its way to the task's own, reached at the share `until` of training.
+    """Rates and length at the first step (config group `curriculum`); None: as in the task from the start.
 
-    Shares and rates move in a straight line, the length by equal factors. None leaves a value as the task has it.
+    Rates and shares move linearly to those of the task, the length geometrically. Raises UserError if a value is out of
+    range.
+
+    Attributes:
+        until: Fraction of training after which the rates and the length are those of the task.
+        rate: Mutations per base.
+        snv: Share of substitutions of one base.
+        mnv: Share of substitutions of several bases.
+        insertion: Share of insertions.
+        deletion: Share of deletions.
+        length: Sample bases of a window.
     """
 
     until: float = 0.6
@@ -43,15 +53,15 @@ class Curriculum:
             raise UserError(f"curriculum.length must be at least 1 base, got {self.length}")
 
     def at(self, progress: float, rates: Rates, length: int) -> CurriculumStage:
-        """The stage at `progress` (0 at the first step, 1 at the last) of a task with these true rates and length."""
+        """The stage at `progress` (0: first step, 1: last step) for a task with these rates and this length."""
         left = max(0.0, 1 - progress / self.until)
         if left == 0:
             return CurriculumStage(rates, length)
-        moved = {
-            field.name: true + left * (start - true)
+        changed = {
+            field.name: final + left * (start - final)
             for field in fields(Rates)
             if (start := getattr(self, field.name, None)) is not None
-            and (true := getattr(rates, field.name)) is not None
+            and (final := getattr(rates, field.name)) is not None
         }
         shorter = length if self.length is None else round(length * (min(self.length, length) / length) ** left)
-        return CurriculumStage(replace(rates, **moved), shorter)
+        return CurriculumStage(replace(rates, **changed), shorter)

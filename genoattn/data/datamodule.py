@@ -1,12 +1,12 @@
-"""Windows become examples, examples tokens, tokens padded batches.
+"""From windows of a genome to padded batches.
 
-1. `Windows.draw` chooses a stretch of the genome          -> Interval
-2. `Task.example` makes a sample of it and the truth         -> Example (bases)
-3. the tokenizer encodes the bases                           -> ids
-4. `collate` pads examples to the longest and stacks them    -> Batch (tensors)
+1. `Windows.draw` chooses a window of the genome          -> Interval
+2. `Task.example` makes a sample and its labels           -> Example (bases)
+3. the tokenizer encodes the bases                        -> ids
+4. `collate` pads the examples and stacks them            -> Batch (tensors)
 
-Example i of a run is a pure function of (seed, i): any worker, any order, any resume gives the same examples. How far
-the curriculum has come by then is a function of i too, of the first example of its batch.
+Example i of a run is a pure function of (seed, i), and so is the stage of the curriculum (that of the first example of
+the batch). Any number of workers, and a run that was resumed, see the same examples.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from genoattn.data.tokenizers.base import Tokenizer
 
 @final
 class BatchStream(IterableDataset):
-    """Batches number start, start + step, …; workers take turns."""
+    """Batches number start, start + step, …; the workers make them in turn."""
 
     def __init__(self, make: Callable[[int], Batch], start: int, step: int):
         self.make, self.start, self.step = make, start, step
@@ -38,7 +38,7 @@ class BatchStream(IterableDataset):
 
 @final
 class GenomeDataModule(lightning.LightningDataModule):
-    """Training batches without end from where the run stands, and a fixed set of validation batches."""
+    """An endless stream of training batches and a fixed set of validation batches."""
 
     def __init__(
         self,
@@ -51,6 +51,18 @@ class GenomeDataModule(lightning.LightningDataModule):
         workers: int,
         both_strands: bool = False,
     ):
+        """Build the data module.
+
+        Args:
+            training: Examples of the training split.
+            validation: Examples of the validation split.
+            tokenizer: Makes tokens of the bases.
+            batch: Windows per batch.
+            accumulate: Batches per optimizer step; a resumed run continues at the batch of its step.
+            validation_windows: Windows of a validation.
+            workers: Processes that prepare batches; 0: the training process does.
+            both_strands: Add the reverse strand of every example to its batch.
+        """
         super().__init__()
         self.training, self.validation, self.tokenizer = training, validation, tokenizer
         self.batch, self.accumulate, self.workers, self.both_strands = batch, accumulate, workers, both_strands
@@ -66,6 +78,6 @@ class GenomeDataModule(lightning.LightningDataModule):
         return DataLoader(BatchStream(self._make, start, ranks), batch_size=None, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader:
-        size, numbers = self.batch, range(self.validation_batches)
-        batches = [self.validation.batch(number, size, self.tokenizer, self.both_strands) for number in numbers]
+        numbers = range(self.validation_batches)
+        batches = [self.validation.batch(number, self.batch, self.tokenizer, self.both_strands) for number in numbers]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""Examples of a genome by number, and batches of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,31 +18,32 @@ from genoattn.genome.labelled_variants import LabelledVariant
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.windows import Windows
 
-BLOCK = 8192
-"""Bases of a stretch that is drawn or left out as one when a genome is resampled; of longer windows, a window."""
+RESAMPLING_UNIT = 8192
+"""Bases of a genome that a bootstrap resamples together; for longer windows, the bases of a window."""
 
 
 class ExampleSampler(ABC):
-    """Where examples come from: one drawn at random, at the stage that training has reached."""
+    """Draws random examples."""
 
-    skipped: int
-    """How many draws were left out."""
+    @property
+    @abstractmethod
+    def skipped(self) -> int:
+        """Draws that were skipped so far."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, stage: CurriculumStage) -> Example:
-        """An example, of what the generator gives alone."""
+        """A random example at a stage of the curriculum; it depends on nothing but the generator and the stage."""
 
 
 @final
 class WindowSampler(ExampleSampler):
-    """Draws a window of a genome and has the task make an example of it, of either strand where asked to."""
+    """Draws a window of a genome, on a random strand if `both_strands`, and makes an example of it."""
 
     def __init__(self, windows: Windows, task: Task, both_strands: bool = False):
         self.windows, self.task, self.both_strands = windows, task, both_strands
 
     @property
-    def skipped(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Windows left out because they are mostly N."""
+    def skipped(self) -> int:
         return self.windows.skipped
 
     def draw(self, rng: np.random.Generator, stage: CurriculumStage) -> Example:
@@ -51,28 +52,25 @@ class WindowSampler(ExampleSampler):
         if self.both_strands and rng.random() < 0.5:
             reference = reverse_complement(reference)
         example = self.task.example(reference, stage.length, stage.rates, rng)
-        return example._replace(block=(window.record, window.start // max(BLOCK, window.length)))
+        return example._replace(block=(window.record, window.start // max(RESAMPLING_UNIT, window.length)))
 
 
 @final
 class VariantSampler(ExampleSampler):
-    """Draws a labelled variant, each as likely as any other, and shows it on either strand where asked to."""
-
-    skipped = 0
+    """Draws a labelled variant, on a random strand if `both_strands`; every variant is equally likely."""
 
     def __init__(
-        self,
-        genome: Genome,
-        labelled: Sequence[LabelledVariant],
-        task: VariantClassification,
-        both_strands: bool = False,
+        self, genome: Genome, labelled: Sequence[LabelledVariant], task: VariantClassification, both_strands: bool
     ):
         self.genome, self.labelled, self.task, self.both_strands = genome, labelled, task, both_strands
 
+    @property
+    def skipped(self) -> int:
+        return 0
+
     def draw(self, rng: np.random.Generator, stage: CurriculumStage) -> Example:
-        example = self.task.window_around(
-            self.genome, self.labelled[int(rng.integers(len(self.labelled)))], stage.length
-        )
+        variant = self.labelled[int(rng.integers(len(self.labelled)))]
+        example = self.task.window_around(self.genome, variant, stage.length)
         if self.both_strands and rng.random() < 0.5:
             return reverse_complement_example(example)._replace(targets=example.targets)
         return example
@@ -80,11 +78,7 @@ class VariantSampler(ExampleSampler):
 
 @final
 class ExampleDataset:
-    """Example i of a maker, at the stage that the curriculum has reached by then, and batches of them.
-
-    A batch holds `length` bases times its size: shorter windows, when a curriculum begins with such, are more of them.
-    With `bucket` above 1 the examples of so many batches are sorted by length before they are dealt out.
-    """
+    """Examples by number, and batches of them; example i depends on nothing but the seed, i and the curriculum."""
 
     def __init__(
         self,
@@ -96,40 +90,59 @@ class ExampleDataset:
         total: int,
         bucket_batches: int = 1,
     ):
+        """Build the dataset.
+
+        Args:
+            sampler: Draws the examples.
+            task: The task, which gives the rates at the end of the curriculum.
+            length: Sample bases of a window at the end of the curriculum.
+            seed: The seed of all examples.
+            curriculum: The rates and lengths during training.
+            total: Examples of the whole training, at which the curriculum ends.
+            bucket_batches: Batches whose examples are sorted by length together, so that little is padded.
+        """
         self.sampler, self.task, self.length, self.seed = sampler, task, length, seed
         self.curriculum, self.total, self.bucket_batches = curriculum, total, bucket_batches
-        self._kept: tuple[tuple[int, int], list[list[Example]]] | None = None
+        self._last_bucket: tuple[tuple[int, int], list[list[Example]]] | None = None
 
     def stage(self, number: int) -> CurriculumStage:
-        """The rates and the length at example `number` of `total`."""
+        """The rates and the length at example `number`."""
         return self.curriculum.at(number / self.total, self.task.rates, self.length)
 
     def example(self, number: int, stage: CurriculumStage, more: int = 0) -> Example:
-        """Example `number`; `more` counts those that shorter windows add to it."""
-        return self.sampler.draw(np.random.default_rng([self.seed, number] + [more] * (more > 0)), stage)
+        """Example `number`; a batch of shorter windows has more examples, and `more` numbers the added ones from 1."""
+        entropy = (self.seed, number) if more == 0 else (self.seed, number, more)
+        return self.sampler.draw(np.random.default_rng(entropy), stage)
 
     def batch(self, number: int, size: int, tokenizer: Tokenizer, both_strands: bool = False) -> Batch:
-        """The examples of batch `number`, all at the stage of the first of its bucket."""
+        """Batch `number`, at the stage of the first batch of its bucket.
+
+        Args:
+            number: The number of the batch, from 0.
+            size: Examples of full length; of shorter windows there are more, so that the bases stay the same.
+            tokenizer: Makes tokens of the bases.
+            both_strands: Add the same examples on the reverse strand.
+        """
         first = number // self.bucket_batches * self.bucket_batches
         stage = self.stage(first * size)
-        made = self._bucket(first, size, stage, tokenizer)[number - first]
-        return collate(made, tokenizer, stage, self.task.context_format, both_strands=both_strands)
+        examples = self._bucket(first, size, stage, tokenizer)[number - first]
+        return collate(examples, tokenizer, stage, self.task.context_format, both_strands=both_strands)
 
     def _bucket(self, first: int, size: int, stage: CurriculumStage, tokenizer: Tokenizer) -> list[list[Example]]:
-        """The examples of batches first … first + bucket, those of like length together where there are several."""
-        if self._kept is not None and self._kept[0] == (first, size):
-            return self._kept[1]
+        """The examples of the batches of a bucket; in a bucket of several batches, each holds similar lengths."""
+        if self._last_bucket is not None and self._last_bucket[0] == (first, size):
+            return self._last_bucket[1]
         count = max(1, round(size * self.length / stage.length))
-        made = [
-            [self.example((first + batch) * size + one % size, stage, one // size) for one in range(count)]
-            for batch in range(self.bucket_batches)
+        batches = [
+            [self.example(batch * size + number % size, stage, number // size) for number in range(count)]
+            for batch in range(first, first + self.bucket_batches)
         ]
         if self.bucket_batches > 1:
-            ranked = sorted(chain(*made), key=lambda example: len(tokenizer.encode(example.bases).ids))
+            ranked = sorted(chain(*batches), key=lambda example: len(tokenizer.encode(example.bases).ids))
             order = np.random.default_rng([self.seed, first, self.bucket_batches]).permutation(self.bucket_batches)
-            made = [ranked[turn * count : (turn + 1) * count] for turn in order.tolist()]
-            self._kept = (first, size), made
-        return made
+            batches = [ranked[turn * count : (turn + 1) * count] for turn in order.tolist()]
+            self._last_bucket = (first, size), batches
+        return batches
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_kept": None}
+        return self.__dict__ | {"_last_bucket": None}

@@ -1,4 +1,4 @@
-"""what a task makes"""
+"""An example: the bases of a window and their labels, before any token."""
 
 from typing import Literal, NamedTuple
 
@@ -9,54 +9,71 @@ from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.mutations import Event
 
 VISIBLE, MASK, RANDOM, UNCHANGED = range(4)
-"""What becomes of a base: shown and not asked for, or asked for behind a mask, behind another token, or as it is."""
+"""Masking of a base: VISIBLE has no label; of the others the model reads a mask, a random token or the base itself."""
 
 
 class Query(NamedTuple):
-    """A question in a window about another place of it: bases [start, stop) are those of the needle at `source`."""
+    """A query of associative recall: the value at bases [start, stop) is that of a needle.
+
+    Positions are 0-based and half-open. Those of needles and distractors count from the start of the context.
+
+    Attributes:
+        start: The first base of the predicted value, counted from the start of `Example.bases`.
+        stop: The base after its last.
+        needle: The first base of the needle's value.
+        reverse_strand: True if the needle is on the reverse strand, so that its value is read as the reverse
+            complement.
+        distance: Bases from the needle to the query.
+        distractors: The first bases of the values of near-duplicates of the needle.
+    """
 
     start: int
     stop: int
     needle: int
-    """The first of the bases that answer it, as many as are asked for, counted from where the context begins."""
     reverse_strand: bool
-    """True where they are on the other strand, and so are to be read as their reverse complement."""
     distance: int
-    """Bases from the needle to the query."""
     distractors: tuple[int, ...] = ()
-    """The first of the bases that would answer it if a near-duplicate of the key were taken for it."""
 
 
 class Example(NamedTuple):
-    """One window: what is shown, and what is asked of each of its bases."""
+    """The bases of a window and their labels.
+
+    Attributes:
+        bases: Codes of the bases that have labels.
+        reference_window: The reference beside the bases, with `max_shift` more bases at both ends; None if the task has
+            none there.
+        targets: By output the class of each base (or of the window), `IGNORE_INDEX` without a label.
+        events: The mutations in the window, in coordinates of the sample (0-based, half-open).
+        reference: The reference in the same context as the bases, with a separator between them; None if there is none.
+        sample_first: True if the bases come before `reference` in the context.
+        masking: VISIBLE, MASK, RANDOM or UNCHANGED for each base; None: all visible.
+        block: The part of the genome that a bootstrap resamples together: record, and number of the part in the record.
+        allele_spans: The allele that is classified: bases [start, stop) of `reference`, and of `bases`.
+        distance: Bases from each base back to its counterpart in `reference`, the separator counted; -1 without a
+            counterpart.
+        queries: The queries of associative recall, in order.
+    """
 
     bases: UInt8[np.ndarray, "length"]
     reference_window: UInt8[np.ndarray, "wide"] | None
-    """The reference laid beside the bases, `reach` bases longer at both ends; None where a task shows no such."""
-    targets: dict[str, Int8[np.ndarray, "asked"]]
-    """For each output the class (or 0 and 1) of each base, IGNORE where nothing is asked; of the window: one."""
+    targets: dict[str, Int8[np.ndarray, "labels"]]
     events: tuple[Event, ...]
-    """The mutations in the window, in its own coordinates (0-based, half-open)."""
     reference: UInt8[np.ndarray, "context"] | None = None
-    """The reference that stands before the bases in the same context, a separator between them."""
     sample_first: bool = False
-    """True where the bases come first, and `before` after them."""
     masking: UInt8[np.ndarray, "length"] | None = None
-    """SHOWN, MASKED, REPLACED or KEPT for each base."""
     block: tuple[int, int] = (0, 0)
-    """Which stretch of the genome it was drawn from: record, and number of the stretch in it."""
     allele_spans: tuple[tuple[int, int], tuple[int, int]] | None = None
-    """What a verdict on the window looks at: bases [start, stop) of `before`, and of `bases`."""
     distance: Int[np.ndarray, "length"] | None = None
-    """How far back each base has its counterpart in `before`, in bases and the separator; -1 where it has none there.
-    None: the task shows no reference before the bases."""
     queries: tuple[Query, ...] = ()
-    """What is asked about other places of the window, in order."""
 
 
 class ContextFormat(NamedTuple):
-    """What a batch must know of a task: whether the positions of the bases begin anew after `before`, and whether
-    tokens are asked for: the hidden ones, each next one, or none."""
+    """How `collate` puts the examples of a task into tokens.
+
+    Attributes:
+        restart_positions: True if the positions of the sample begin at 0 again after the reference.
+        token_objective: The tokens that are labels: none, the masked ones, or the next one of each.
+    """
 
     restart_positions: bool = False
     token_objective: Literal["", "hidden", "next"] = ""
@@ -66,22 +83,22 @@ DEFAULT_FORMAT = ContextFormat()
 
 
 def reverse_complement_example(example: Example) -> Example:
-    """What the other strand shows, read 5' to 3'; the truth about it is not turned and left out."""
+    """The same window on the reverse strand, read 5' to 3', without labels."""
 
-    def turned(bases: np.ndarray | None) -> np.ndarray | None:
+    def reverse(bases: np.ndarray | None) -> np.ndarray | None:
         return None if bases is None else reverse_complement(bases)
 
-    sites = example.allele_spans
-    if sites is not None and example.reference is not None:
-        lengths = (len(example.reference), len(example.bases))
-        (one, other) = ((size - stop, size - start) for size, (start, stop) in zip(lengths, sites, strict=True))
-        sites = (one, other)
+    spans = example.allele_spans
+    if spans is not None and example.reference is not None:
+        (first, last), (start, stop) = spans
+        size, length = len(example.reference), len(example.bases)
+        spans = ((size - last, size - first), (length - stop, length - start))
     return Example(
         bases=reverse_complement(example.bases),
-        reference_window=turned(example.reference_window),
+        reference_window=reverse(example.reference_window),
         targets={},
         events=(),
-        reference=turned(example.reference),
+        reference=reverse(example.reference),
         masking=None if example.masking is None else example.masking[::-1],
-        allele_spans=sites,
+        allele_spans=spans,
     )

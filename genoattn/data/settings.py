@@ -1,4 +1,4 @@
-"""Settings of the config group `data`: the genome, and how it is cut into examples."""
+"""Settings of the genome and of how it is cut into examples, and the split that a saved model was trained with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,21 @@ from annotated_types import Ge, Le
 
 @dataclass(frozen=True)
 class DataSettings:
-    """The genome and how it is cut into examples; `conf/data/genome.yaml` explains every field.
+    """The genome and how it is cut into examples (config group `data`).
 
-    Lengths are in bases.
+    Attributes:
+        length: Sample bases of a window.
+        fasta: FASTA files; None: the genome that is part of the project.
+        vcf: VCF files of real mutations to evaluate on; None: those of the genome that is part of the project, or none.
+        min_length: Records shorter than `length`, but with at least so many bases, are windows as a whole.
+        batch: Windows per batch.
+        split: "block": contiguous blocks of every record; "record": whole records.
+        soft_mask: "keep": lower-case bases are like any other; "mask": they are read as N.
+        max_n_fraction: Windows with a larger share of N are skipped.
+        validation_windows: Windows of a validation.
+        cache: Folder of encoded genomes; None: $GENOATTN_CACHE, or ~/.cache/genoattn.
+        workers: Processes that prepare batches; 0: the training process does.
+        bucket_batches: Batches whose examples are sorted by length together, so that little is padded.
     """
 
     length: Annotated[int, Ge(1)] = 512
@@ -26,3 +38,22 @@ class DataSettings:
     cache: str | None = None
     workers: Annotated[int, Ge(0)] = 0
     bucket_batches: Annotated[int, Ge(1)] = 1
+
+
+@dataclass(frozen=True)
+class TrainingSplit:
+    """The records that a saved model was trained on, and the settings that split them.
+
+    Attributes:
+        genome: The sha256 of each record, in order.
+        length: Sample bases of a window.
+        split: "block" or "record".
+        seed: The seed of the training.
+        min_length: As in `DataSettings`.
+    """
+
+    genome: tuple[str, ...]
+    length: int
+    split: str
+    seed: int
+    min_length: int | None = None

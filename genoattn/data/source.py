@@ -1,119 +1,239 @@
-"""genome + splits + VCFs"""
+"""The source of examples: a genome with its splits, VCFs of real mutations of it, and labelled variants."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.dataset import ExampleDataset, VariantSampler, WindowSampler
-from genoattn.data.settings import DataSettings
+from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.genome.intervals import Interval, split_genes
 from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
 from genoattn.genome.sequence_store import Genome, open_genome
-from genoattn.genome.splits import Splits, sizes, split_blocks, split_records, test_only
+from genoattn.genome.splits import Splits, split_blocks, split_records, test_only
 from genoattn.genome.windows import Windows
 from genoattn.paths import genomes_dir
 
 BUNDLED_GENOME = ("NCTC8325.fa.gz", ("RN4220.vcf.gz", "N315.vcf.gz"))
+"""The genome that is part of the project, and the VCFs of two strains."""
+
+SPLITS = ("train", "validation", "test")
+
+
+class AssignedVariants(NamedTuple):
+    """Labelled variants by split, and the number of those in no split by reason."""
+
+    by_split: Mapping[str, tuple[LabelledVariant, ...]]
+    skipped: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A genome with its splits, and the VCFs of real mutations of it."""
+    """A genome with its splits, and the variants that belong to it.
+
+    Attributes:
+        genome: The genome.
+        splits: Its training, validation and test intervals.
+        vcfs: VCFs of real mutations of the genome.
+        labelled: Labelled variants by split, for a task that has them.
+        skipped_variants: The number of labelled variants in no split, by reason.
+        new_records: The records that a saved model was not trained on; all of their bases are held out.
+    """
 
     genome: Genome
     splits: Splits
     vcfs: tuple[Path, ...]
     labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
-    """By split, the labelled variants of a task that has such."""
-    trained_on: bool = True
-    """False where a saved model was trained on another genome, so that nothing of this one was shown to it."""
+    skipped_variants: Mapping[str, int] = field(default_factory=dict)
+    new_records: tuple[int, ...] = ()
+
+    @property
+    def trained_on(self) -> bool:
+        """False if a saved model was trained on no record of this genome."""
+        return len(self.new_records) < len(self.genome.records)
 
 
-def open_data_source(data: DataSettings, task: Task, seed: int, about: Mapping | None = None) -> DataSource:
-    """The genome that the config names, or the one that ships with its VCFs, split for windows of this task.
+def open_data_source(data: DataSettings, task: Task, seed: int, trained: TrainingSplit | None = None) -> DataSource:
+    """Open a genome and split it for windows of a task.
 
-    `about` describes a saved model: what its training held out of this genome is held out, whatever the config says.
+    For a saved model every base that its training held out is held out again, whatever `data` says: records that it was
+    trained on (with the same sha256) keep their split, and all bases of other records are for the test.
+
+    Args:
+        data: The genome, its VCFs and the length of windows; without a FASTA the genome that is part of the project.
+        task: The task; it says how many reference bases a window needs, and may have labelled variants.
+        seed: The seed of a split by records or genes.
+        trained: The split that a saved model was trained with; None before training.
+
+    Returns:
+        The genome with its splits.
+
+    Raises:
+        UserError: A file is missing or malformed, or the genome is too short for the windows.
     """
-    _check_shortest(data, task)
+    _check_min_length(data, task)
     folder = genomes_dir()
+    bundled = data.fasta is None and data.vcf is None
     fastas = _paths(data.fasta) or [folder / BUNDLED_GENOME[0]]
-    shipped = data.fasta is None and data.vcf is None
-    vcfs = [folder / name for name in BUNDLED_GENOME[1]] if shipped else _paths(data.vcf)
+    vcfs = [folder / name for name in BUNDLED_GENOME[1]] if bundled else _paths(data.vcf)
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
-    known = about is None or [record.sha256 for record in genome.records] == about["genome"]
-    cut = (data.length, data.split, seed, data.min_length)
-    if about is not None and known:
-        cut = (about["length"], about["split"], about["seed"], about.get("min_length"))
-    unseen = about is not None and not known and isinstance(task, MutationDetection)  # nothing of it is for training
-    splits = (
-        test_only(genome.names, genome.lengths, task.reference_length(data.length))
-        if unseen
-        else split_genome(genome, task, *cut)
-    )
-    source = DataSource(genome, splits, tuple(vcfs), trained_on=known)
-    return assign_variants_to_splits(source, task, cut[2], data.length)
-
-
-def assign_variants_to_splits(source: DataSource, task: Task, seed: int, length: int) -> DataSource:
-    """The same source with the labelled variants of the task, where it has such, dealt out to the splits."""
+    if trained is None:
+        splits, new = split_genome(genome, task, data.length, data.split, seed, data.min_length), ()
+    else:
+        splits, new = split_as_trained(genome, task, data, seed, trained)
+    source = DataSource(genome, splits, tuple(vcfs), new_records=new)
+    if trained is not None and source.trained_on:
+        seed = trained.seed
     if not isinstance(task, VariantClassification):
         return source
-    genome, splits = source.genome, source.splits
-    found, passed_over = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2)
-    parts = split_genes(Path(task.split_bed), genome, seed) if task.split_bed else splits[:3]
-    dealt = dict(zip(("train", "validation", "test"), (in_intervals(found, part) for part in parts), strict=True))
-    left = len(found) - sum(map(len, dealt.values()))
-    passed_over |= {"between the splits": left} if left else {}
-    told = ", ".join(f"{name} {len(part):,}" for name, part in dealt.items())
-    out = "; left out: " + ", ".join(f"{count:,} {why}" for why, count in passed_over.items()) if passed_over else ""
-    print(f"{Path(task.file).name}: {told}{out}")
-    for name, part in dealt.items():
-        if not part:
-            raise UserError(f"task.file={task.file} holds no labelled variant for {name}")
-    task.set_class_weights(dealt["train"])
-    return replace(source, labelled=dealt)
-
-
-def build_dataset(
-    source: DataSource, split: str, data: DataSettings, task: Task, seed: int, total: int, curriculum: Curriculum,
-    both_strands: bool = False,
-) -> ExampleDataset:  # fmt: skip
-    """Examples of a task for one split (train, validation, test): of its windows, or of its labelled variants."""
-    if isinstance(task, VariantClassification):
-        maker = VariantSampler(source.genome, source.labelled[split], task, both_strands)
-        return ExampleDataset(maker, task, data.length, seed, curriculum, total, data.bucket_batches)
-    return build_window_dataset(
-        source, getattr(source.splits, split), data, task, seed, total, curriculum, both_strands
-    )
+    variants = assign_variants_to_splits(genome, source.splits, task, seed, data.length)
+    return replace(source, labelled=variants.by_split, skipped_variants=variants.skipped)
 
 
 def split_genome(
     genome: Genome, task: Task, length: int, split: str, seed: int, min_length: int | None = None
 ) -> Splits:
-    """The splits of a genome by `block` or by `record`, for windows of `length` sample bases, or shorter records."""
-    span = task.reference_length(length)
+    """Split a genome by `block` or by `record` for windows of `length` sample bases."""
+    window = task.reference_length(length)
     if split == "record":
-        return split_records(genome.names, genome.lengths, span, seed=seed, min_length=min_length)
-    return split_blocks(genome.lengths, span, names=genome.names, min_length=min_length)
+        return split_records(genome.names, genome.lengths, window, seed=seed, min_length=min_length)
+    return split_blocks(genome.lengths, window, names=genome.names, min_length=min_length)
+
+
+def split_as_trained(
+    genome: Genome, task: Task, data: DataSettings, seed: int, trained: TrainingSplit
+) -> tuple[Splits, tuple[int, ...]]:
+    """The splits of a genome for a saved model, and the numbers of the records that it was not trained on."""
+    new = tuple(number for number, record in enumerate(genome.records) if record.sha256 not in trained.genome)
+    window = task.reference_length(data.length)
+    if len(new) == len(genome.records):
+        if isinstance(task, MutationDetection):
+            return test_only(genome.names, genome.lengths, window), new
+        return split_genome(genome, task, data.length, data.split, seed, data.min_length), new
+    splits = _repeat_split(genome, task, trained)
+    whole = [Interval(record, 0, genome.lengths[record]) for record in new if genome.lengths[record] >= window]
+    test = tuple(sorted([*splits.test, *whole]))
+    if not test:
+        raise UserError(
+            "data.fasta holds no base that the training of this model held out: all of its records are for training;"
+            " name the whole genome that the model was trained on, or another genome"
+        )
+    short = tuple(genome.names[record] for record in new if genome.lengths[record] < window)
+    validation = splits.validation or test
+    return Splits(splits.train, validation, test, splits.skipped + short), new
+
+
+def _repeat_split(genome: Genome, task: Task, trained: TrainingSplit) -> Splits:
+    """The split of the training for those records of a genome that it had."""
+    window, min_length = task.reference_length(trained.length), trained.min_length
+    known = [number for number, record in enumerate(genome.records) if record.sha256 in trained.genome]
+    if trained.split == "record":
+        if Counter(trained.genome) - Counter(genome.records[number].sha256 for number in known):
+            # Without all of its records the split cannot be repeated, and any of them may be for training.
+            return Splits(tuple(Interval(number, 0, genome.lengths[number]) for number in known), (), (), ())
+        of_sequence: dict[str, list[int]] = {sha256: [] for sha256 in trained.genome}
+        for number in known:
+            of_sequence[genome.records[number].sha256].append(number)
+        known = [of_sequence[sha256].pop(0) for sha256 in trained.genome]  # in the order of the training
+    names, lengths = [genome.names[number] for number in known], [genome.lengths[number] for number in known]
+    if trained.split == "record":
+        splits = split_records(names, lengths, window, seed=trained.seed, min_length=min_length)
+    else:  # a record is cut into blocks by its own length alone
+        splits = split_blocks(lengths, window, names=names, min_length=min_length, require_test=False)
+    train, validation, test = (
+        tuple(sorted(interval._replace(record=known[interval.record]) for interval in split)) for split in splits[:3]
+    )
+    return Splits(train, validation, test, splits.skipped)
+
+
+def assign_variants_to_splits(
+    genome: Genome, splits: Splits, task: VariantClassification, seed: int, length: int
+) -> AssignedVariants:
+    """Read the labelled variants of a task and assign them to splits; raises UserError if a split gets none.
+
+    The genes of `task.split_bed` decide or, without it, the splits of the genome.
+    """
+    variants, skipped = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2)
+    intervals = split_genes(Path(task.split_bed), genome, seed) if task.split_bed else splits[:3]
+    by_split = {name: in_intervals(variants, part) for name, part in zip(SPLITS, intervals, strict=True)}
+    for name, assigned in by_split.items():
+        if not assigned:
+            raise UserError(f"task.file={task.file} holds no labelled variant for {name}")
+    between = len(variants) - sum(map(len, by_split.values()))
+    return AssignedVariants(by_split, skipped | ({"between the splits": between} if between else {}))
+
+
+def build_dataset(
+    source: DataSource,
+    split: str,
+    data: DataSettings,
+    task: Task,
+    seed: int,
+    total: int,
+    curriculum: Curriculum,
+    both_strands: bool = False,
+) -> ExampleDataset:
+    """The examples of a task for a split (train, validation, test): of windows, or of labelled variants."""
+    if not isinstance(task, VariantClassification):
+        intervals = getattr(source.splits, split)
+        return build_window_dataset(source, intervals, data, task, seed, total, curriculum, both_strands)
+    sampler = VariantSampler(source.genome, source.labelled[split], task, both_strands)
+    return ExampleDataset(sampler, task, data.length, seed, curriculum, total, data.bucket_batches)
 
 
 def build_window_dataset(
-    source: DataSource, intervals: tuple[Interval, ...], data: DataSettings, task: Task, seed: int, total: int,
-    curriculum: Curriculum, both_strands: bool = False,
-) -> ExampleDataset:  # fmt: skip
-    """Examples of a task from windows within intervals."""
-    windows = Windows(
-        source.genome, intervals, task.reference_length(data.length), data.max_n_fraction, data.min_length
+    source: DataSource,
+    intervals: tuple[Interval, ...],
+    data: DataSettings,
+    task: Task,
+    seed: int,
+    total: int,
+    curriculum: Curriculum,
+    both_strands: bool = False,
+) -> ExampleDataset:
+    """The examples of a task from windows within intervals."""
+    window = task.reference_length(data.length)
+    windows = Windows(source.genome, intervals, window, data.max_n_fraction, data.min_length)
+    sampler = WindowSampler(windows, task, both_strands)
+    return ExampleDataset(sampler, task, data.length, seed, curriculum, total, data.bucket_batches)
+
+
+def describe_source(source: DataSource) -> str:
+    """Lines that say which genome this is, how it is split, and which records a saved model was not trained on."""
+    genome, splits = source.genome, source.splits
+    sizes = ", ".join(
+        f"{name} {sum(interval.length for interval in intervals):,}"
+        for name, intervals in zip(SPLITS, splits[:3], strict=True)
     )
-    maker = WindowSampler(windows, task, both_strands)
-    return ExampleDataset(maker, task, data.length, seed, curriculum, total, data.bucket_batches)
+    short = f", {len(splits.skipped)} records too short" if splits.skipped else ""
+    lines = [f"genome: {len(genome.records)} record(s), {genome.total:,} bases; {sizes}{short}"]
+    if not source.trained_on:
+        lines.append("the model was trained on no record of this genome: all of it is held out")
+    elif source.new_records:
+        known = [name for number, name in enumerate(genome.names) if number not in source.new_records]
+        new = [genome.names[number] for number in source.new_records]
+        lines += [
+            f"records that the model was trained on: {_listed(known)}; only their test blocks are held out",
+            f"records with another sequence: {_listed(new)}; held out as a whole (a record that was trimmed or edited"
+            " after training counts as another sequence)",
+        ]
+    if source.labelled:
+        counts = ", ".join(f"{name} {len(variants):,}" for name, variants in source.labelled.items())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in source.skipped_variants.items())
+        lines.append(f"labelled variants: {counts}{f'; left out: {reasons}' if reasons else ''}")
+    return "\n".join(lines)
 
 
-def _check_shortest(data: DataSettings, task: Task) -> None:
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _check_min_length(data: DataSettings, task: Task) -> None:
     if data.min_length is None:
         return
     if not task.accepts_short_records:
@@ -125,17 +245,8 @@ def _check_shortest(data: DataSettings, task: Task) -> None:
         raise UserError(f"data.min_length must be at most data.length ({data.length}), got {data.min_length}")
 
 
-def _paths(value: object) -> list[Path]:
-    """The one path, the several, or none that a config names, from the folder where the program was started."""
+def _paths(value: str | Sequence[str] | None) -> list[Path]:
+    """Paths relative to the folder in which the program was started."""
     if value is None:
         return []
-    return [Path(str(one)) for one in ([value] if isinstance(value, str) else list(value))]  # type: ignore[call-overload]
-
-
-def describe_source(source: DataSource) -> None:
-    """Say which genome this is and how it was split."""
-    genome = source.genome
-    counts = sizes(source.splits)
-    passed = f", {counts['passed_over']} records too short" if counts["passed_over"] else ""
-    split = ", ".join(f"{name} {counts[name]:,}" for name in ("train", "validation", "test"))
-    print(f"genome: {len(genome.records)} record(s), {genome.total:,} bases; {split}{passed}")
+    return [Path(value)] if isinstance(value, str) else [Path(path) for path in value]

@@ -1,23 +1,26 @@
-"""To be said in a sentence."""
+"""The outputs that a task asks a model for."""
 
 from typing import Literal, NamedTuple
 
 IGNORE_INDEX = -1
-"""The target of a base about which nothing is asked."""
-
+"""The target of a base, a token or a window that has no label; it does not enter the loss."""
 
 Level = Literal["base", "token", "window"]
-
 
 StrandSymmetry = Literal["per_base", "between_bases", "complement", "invariant", "none"]
 
 
 class TargetSpec(NamedTuple):
-    """What the model answers: how many classes (1: yes or no; 0: one for each token there is), and its weight.
+    """An output of the model.
 
-    It answers at every base, token, or once for the window. `strand_symmetry` says how an answer about the other strand
-    is read on this one: "per_base" base by base; "between_bases" as the answer before a base; "complement" with the
-    complement of each class; "invariant" as it is; "none" not at all.
+    Attributes:
+        classes: Number of classes; 1: a probability; 0: one class per id of the tokenizer.
+        weight: The weight of the output in the loss.
+        level: The model predicts per base, per token or per window.
+        strand_symmetry: The place on the forward strand of a prediction for the reverse strand. "per_base": at the same
+            base; "between_bases": between the same bases, as a deletion; "complement": at the same base, with the
+            complement of each class; "invariant": it is for the whole window; "none": it cannot be used.
+        balance: The weight of each class in the loss; empty: all equal.
     """
 
     classes: int
@@ -25,12 +28,10 @@ class TargetSpec(NamedTuple):
     level: Level = "base"
     strand_symmetry: StrandSymmetry = "per_base"
     balance: tuple[float, ...] = ()
-    """What an answer of each class counts in the loss; empty: all alike."""
 
 
 MUTATION_OUTPUTS = ("substitution", "insertion", "deletion")
-"""The columns of a table of scores that every comparison has."""
-
+"""The columns of scores of every detection task."""
 
 COLUMNS = (*MUTATION_OUTPUTS, "inversion")
-"""All columns in order; the last is there in tasks that ask for inversions."""
+"""All columns of scores in order; only tasks with inversions have the last."""

@@ -1,4 +1,4 @@
-"""Variants with a label each, from a VCF's INFO or a table, and genes of a BED by which they can be split."""
+"""Variants with a label each, read from the INFO column of a VCF or from a table."""
 
 import csv
 import gzip
@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from genoattn.errors import UserError, hint
-from genoattn.genome.intervals import Interval, _is_number
+from genoattn.errors import UserError, did_you_mean
+from genoattn.genome.intervals import Interval, is_number
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.sequence_store import Genome
-from genoattn.genome.vcf import Variant, info_of, read_variants, to_mutation
+from genoattn.genome.vcf import Variant, read_info, read_variants, to_mutation
 
 COLUMNS = ("chrom", "pos", "ref", "alt")
 
 
 class LabelledVariant(NamedTuple):
-    """A change of one record of a genome, and the number of its class."""
+    """A mutation of the record with that number, and the number of its class."""
 
     record: int
     mutation: Mutation
@@ -27,73 +27,79 @@ class LabelledVariant(NamedTuple):
 def read_labelled(
     path: Path, label: str, classes: Mapping[str, Sequence[str]], genome: Genome, max_length: int
 ) -> tuple[list[LabelledVariant], dict[str, int]]:
-    """The variants of a VCF or of a table with a header (tab-separated: chrom, pos from 1, ref, alt, the label; plain
-    or gzip), and how many were passed over, by reason, such as alleles of more than `longest` bases.
+    """The labelled variants of a file in its order, and the number of skipped ones by reason.
 
-    Raises UserError where a REF is not what the genome holds.
+    The file is a VCF with the INFO field `label`, or a tab-separated table (`.tsv`, `.txt`, `.tab`) with the columns
+    chrom, pos (1-based), ref, alt and `label`; plain or gzip. `classes` names the labels of each class; variants with
+    another label, or with an allele of more than `max_length` bases, are skipped. Raises UserError if a line is
+    malformed or a REF is not what the genome holds.
     """
-    numbers = {value: number for number, values in enumerate(classes.values()) for value in values}
+    class_of = {value: number for number, values in enumerate(classes.values()) for value in values}
     lengths = dict(zip(genome.names, genome.lengths, strict=True))
     if not path.is_file():
         raise UserError(f"task.file={path} does not exist")
-    found: list[LabelledVariant] = []
-    passed_over: Counter[str] = Counter()
-    table = path.name.lower().removesuffix(".gz").endswith((".tsv", ".txt", ".tab"))
-    read = _from_table(path, label, lengths) if table else _from_vcf(path, label, lengths, passed_over)
-    for variant, value in read:
-        if value not in numbers:
-            passed_over["without a label" if value is None else f"labelled {value}"] += 1
+    labelled: list[LabelledVariant] = []
+    skipped: Counter[str] = Counter()
+    is_table = path.name.lower().removesuffix(".gz").endswith((".tsv", ".txt", ".tab"))
+    rows = _from_table(path, label, lengths) if is_table else _from_vcf(path, label, lengths, skipped)
+    for variant, value in rows:
+        if value not in class_of:
+            skipped["without a label" if value is None else f"labelled {value}"] += 1
             continue
         if max(len(variant.reference), len(variant.alternate)) > max_length:
-            passed_over[f"longer than {max_length} bases"] += 1
+            skipped[f"longer than {max_length} bases"] += 1
             continue
         record = genome.index(variant.contig)
-        held = genome.fetch(record, variant.start, variant.start + len(variant.reference)).tobytes()
-        found.append(LabelledVariant(record, to_mutation(variant, held, path), numbers[value]))
-    return found, dict(passed_over)
+        bases = genome.fetch(record, variant.start, variant.start + len(variant.reference)).tobytes()
+        labelled.append(LabelledVariant(record, to_mutation(variant, bases, path), class_of[value]))
+    return labelled, dict(skipped)
 
 
 def _from_vcf(
-    path: Path, label: str, lengths: Mapping[str, int], passed_over: Counter[str]
+    path: Path, label: str, lengths: Mapping[str, int], skipped: Counter[str]
 ) -> Iterator[tuple[Variant, str | None]]:
-    values, read = info_of(path, label), read_variants(path, lengths)
-    passed_over.update(read.skipped)
-    for variants in read.by_contig.values():
-        yield from ((variant, values[variant.record - 1]) for variant in variants)
+    values, variants = read_info(path, label), read_variants(path, lengths)
+    skipped.update(variants.skipped)
+    for of_contig in variants.by_contig.values():
+        yield from ((variant, values[variant.record - 1]) for variant in of_contig)
 
 
 def _from_table(path: Path, label: str, lengths: Mapping[str, int]) -> Iterator[tuple[Variant, str | None]]:
-    packed = path.suffix.lower() == ".gz"
-    # what is no text becomes letters that are no bases, which the sentences below place
-    with (gzip.open if packed else open)(path, "rt", newline="", encoding="utf-8", errors="replace") as lines:
+    is_gzip = path.suffix.lower() == ".gz"
+    # Bytes that are not text become letters that are not bases, which the sentences below place.
+    with (gzip.open if is_gzip else open)(path, "rt", newline="", encoding="utf-8", errors="replace") as lines:
         rows = csv.DictReader(lines, delimiter="\t")
-        there = rows.fieldnames or []
+        columns = rows.fieldnames or []
         for column in (*COLUMNS, label):
-            if column not in there:
-                raise UserError(f"{path} has no column {column!r}{hint(column, there)}; there are {', '.join(there)}")
+            if column not in columns:
+                raise UserError(f"{path} has no column {column!r}{did_you_mean(column, columns)}")
         for row in rows:
-            place = f"{path}, line {rows.line_num}"
-            contig, reference, alternate = row["chrom"], (row["ref"] or "").upper(), (row["alt"] or "").upper()
-            if contig not in lengths:
-                raise UserError(f"{place}: the FASTA has no contig {contig!r}{hint(contig or '', lengths)}")
-            if not _is_number(row["pos"] or "") or not 1 <= int(row["pos"]) <= lengths[contig] - len(reference) + 1:
-                raise UserError(f"{place}: pos must lie within 1 and {lengths[contig]}, got {row['pos']!r}")
-            for column, letters in (("ref", reference), ("alt", alternate)):
-                if not letters or set(letters) - set("ACGTN"):
-                    raise UserError(f"{place}: {column} must be bases (A, C, G, T, N), got {row[column]!r}")
-            if reference == alternate:
-                raise UserError(f"{place}: ref and alt are both {reference}")
-            value = row[label] or None
-            yield Variant(contig, int(row["pos"]) - 1, reference, alternate, rows.line_num), value
+            yield _variant_of_row(row, f"{path}, line {rows.line_num}", rows.line_num, lengths), row[label] or None
 
 
-def in_intervals(found: Sequence[LabelledVariant], intervals: Sequence[Interval]) -> tuple[LabelledVariant, ...]:
-    """Those whose first base lies in one of the intervals."""
+def _variant_of_row(row: Mapping[str, str], place: str, line: int, lengths: Mapping[str, int]) -> Variant:
+    contig, reference, alternate = row["chrom"], (row["ref"] or "").upper(), (row["alt"] or "").upper()
+    if contig not in lengths:
+        raise UserError(f"{place}: the FASTA has no contig {contig!r}{did_you_mean(contig or '', lengths)}")
+    if not is_number(row["pos"] or "") or not 1 <= int(row["pos"]) <= lengths[contig] - len(reference) + 1:
+        raise UserError(f"{place}: pos must lie within 1 and {lengths[contig]}, got {row['pos']!r}")
+    for column, letters in (("ref", reference), ("alt", alternate)):
+        if not letters or set(letters) - set("ACGTN"):
+            raise UserError(f"{place}: {column} must be bases (A, C, G, T, N), got {row[column]!r}")
+    if reference == alternate:
+        raise UserError(f"{place}: ref and alt are both {reference}")
+    return Variant(contig, int(row["pos"]) - 1, reference, alternate, line)
+
+
+def in_intervals(variants: Sequence[LabelledVariant], intervals: Sequence[Interval]) -> tuple[LabelledVariant, ...]:
+    """The variants whose first base lies in one of the intervals."""
     by_record: dict[int, list[Interval]] = {}
     for interval in intervals:
         by_record.setdefault(interval.record, []).append(interval)
     return tuple(
-        one
-        for one in found
-        if any(part.start <= one.mutation.start < part.stop for part in by_record.get(one.record, []))
+        variant
+        for variant in variants
+        if any(
+            interval.start <= variant.mutation.start < interval.stop for interval in by_record.get(variant.record, [])
+        )
     )

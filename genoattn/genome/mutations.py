@@ -1,4 +1,4 @@
-"""Mutations as plain values: planted in a reference at random, applied to it, told back as the sample shows them."""
+"""Mutations as plain values: applied to a reference, and described as events of the sample that results."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,10 @@ from jaxtyping import Bool, Int, UInt8
 
 
 class Mutation(NamedTuple):
-    """Reference bases [start, stop) give way to the codes in `inserted`; start == stop inserts before base `start`."""
+    """The codes in `inserted` replace reference bases [start, stop), 0-based and half-open.
+
+    If start == stop, they are inserted before base `start`.
+    """
 
     start: int
     stop: int
@@ -17,19 +20,20 @@ class Mutation(NamedTuple):
 
     @property
     def kind(self) -> Literal["snv", "mnv", "insertion", "deletion", "complex"]:
-        gone, came = self.stop - self.start, len(self.inserted)
-        if gone == came:
-            return "snv" if gone == 1 else "mnv"
-        return "insertion" if gone == 0 else "deletion" if came == 0 else "complex"
+        """The kind of the mutation by the bases that it removes and inserts."""
+        removed, inserted = self.stop - self.start, len(self.inserted)
+        if removed == inserted:
+            return "snv" if removed == 1 else "mnv"
+        return "insertion" if removed == 0 else "deletion" if inserted == 0 else "complex"
 
 
 class Event(NamedTuple):
-    """One mutation as a sample shows it; all places but `reference` are sample bases, 0-based and half-open.
+    """A mutation in the coordinates of the sample, 0-based and half-open.
 
-    [start, stop) is the left-aligned place: the bases that were substituted or inserted, or for a deletion the one
-    base before which `size` bases are gone. [first, last) is the union of all places that give the same sample, so
-    first == start, but for an inversion, which is told at its shortest. Duplications and expansions of a tandem repeat
-    are insertions, contractions are deletions (see `structural`).
+    [start, stop) is the left-aligned placement: the bases that are substituted or inserted, or for a deletion the one
+    base before which `size` bases are missing. [earliest, latest) covers every placement that gives the same sequence.
+    `earliest == start`, except for inversions, which are reported at their shortest. Duplications and expansions of a
+    tandem repeat are insertions, contractions are deletions (see `structural_variants`).
     """
 
     kind: Literal["snv", "mnv", "insertion", "deletion", "inversion", "duplication", "expansion", "contraction"]
@@ -38,16 +42,18 @@ class Event(NamedTuple):
     stop: int
     earliest: int
     latest: int
-    reference: int  # first substituted or deleted reference base, or the one before which bases are inserted
+    reference: int
+    """The first substituted or deleted reference base, or the reference base before which bases are inserted."""
 
 
 class Sample(NamedTuple):
-    """A mutated sequence and the truth about it, base by base.
+    """A mutated sequence and its true alignment, base by base.
 
-    `origin` is the reference base that each sample base is aligned to; for an inserted base the reference base that
-    follows it (the reference's length, after its end). `substituted`, `inserted` and `missing` (bases are gone just
-    before this one) mark the left-aligned places, `ambiguous_inserted` and `ambiguous_missing` every equivalent one.
-    A deletion that leaves no sample base behind it even when left-aligned is in no mask and no event.
+    `reference_position` is the reference base that each sample base is aligned to; for an inserted base it is the next
+    reference base (the length of the reference after its end). `substituted`, `inserted` and `deleted_before` (bases
+    are missing directly before this one) mark the left-aligned placements, `ambiguous_inserted` and
+    `ambiguous_deleted_before` all equivalent ones. A deletion with no sample base behind it, even when left-aligned,
+    is in no mask and no event.
     """
 
     bases: UInt8[np.ndarray, "sample"]
@@ -61,10 +67,10 @@ class Sample(NamedTuple):
 
 
 def apply_mutations(reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation]) -> Sample:
-    """The sample that sorted, non-overlapping mutations make of a reference, and where it differs from it.
+    """The sample that sorted, non-overlapping mutations make of a reference; raises ValueError if they are not sorted.
 
-    Of n bases replaced by m, the first min(n, m) are substitutions where they differ and the rest is one indel. Indels
-    are left-aligned: they roll through unmutated bases only, and never so far that they would touch another mutation.
+    Of n bases replaced by m, the first min(n, m) are substitutions where they differ, and the rest is one indel. Indels
+    are left-aligned: they move through unmutated bases only, and never so far that they touch another mutation.
     """
     letters = reference.tobytes()
     pieces = _pieces(letters, mutations)
@@ -72,17 +78,17 @@ def apply_mutations(reference: UInt8[np.ndarray, "reference"], mutations: Sequen
     events = _events(letters, bases, _left_aligned(letters, bases, pieces))
 
     length = len(bases)
-    substituted, inserted, missing, may_insert, may_miss = (bytearray(length) for _ in range(5))
+    substituted, inserted, deleted_before, any_inserted, any_deleted = (bytearray(length) for _ in range(5))
     steps = np.ones(length, np.int64)
     steps[:1] = 0
-    for kind, size, start, stop, first, last, _ in events:
+    for kind, size, start, stop, earliest, latest, _ in events:
         if kind == "insertion":
             inserted[start:stop] = b"\1" * size
-            may_insert[first:last] = b"\1" * (last - first)
-            steps[start + 1 : stop + 1] -= 1  # the base after an insertion has the same origin as the inserted ones
+            any_inserted[earliest:latest] = b"\1" * (latest - earliest)
+            steps[start + 1 : stop + 1] -= 1  # the base after an insertion has the same position as the inserted bases
         elif kind == "deletion":
-            missing[start] = 1
-            may_miss[first:last] = b"\1" * (last - first)
+            deleted_before[start] = 1
+            any_deleted[earliest:latest] = b"\1" * (latest - earliest)
             steps[start] += size
         else:
             substituted[start:stop] = b"\1" * size
@@ -91,9 +97,9 @@ def apply_mutations(reference: UInt8[np.ndarray, "reference"], mutations: Sequen
         reference_position=np.cumsum(steps),
         substituted=np.frombuffer(substituted, np.bool_),
         inserted=np.frombuffer(inserted, np.bool_),
-        deleted_before=np.frombuffer(missing, np.bool_),
-        ambiguous_inserted=np.frombuffer(may_insert, np.bool_),
-        ambiguous_deleted_before=np.frombuffer(may_miss, np.bool_),
+        deleted_before=np.frombuffer(deleted_before, np.bool_),
+        ambiguous_inserted=np.frombuffer(any_inserted, np.bool_),
+        ambiguous_deleted_before=np.frombuffer(any_deleted, np.bool_),
         events=tuple(events),
     )
 
@@ -101,26 +107,28 @@ def apply_mutations(reference: UInt8[np.ndarray, "reference"], mutations: Sequen
 def mutated_sequence(
     reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation]
 ) -> UInt8[np.ndarray, "sample"]:
-    """The bases alone that `apply` gives."""
+    """Only the bases of the sample that `apply_mutations` gives."""
     letters = reference.tobytes()
     return np.frombuffer(_splice(letters, _pieces(letters, mutations)), np.uint8)
 
 
 def shifted(event: Event, by: int) -> Event:
-    """The event `by` bases further on in the sample."""
+    """The same event `by` bases further right in the sample."""
     return event._replace(
         start=event.start + by, stop=event.stop + by, earliest=event.earliest + by, latest=event.latest + by
     )
 
 
 def _pieces(letters: bytes, mutations: Iterable[Mutation]) -> list[Mutation]:
-    """Mutations taken apart into runs of bases that all differ, pure insertions and pure deletions."""
+    """Split mutations into runs of bases that all differ, pure insertions and pure deletions."""
     pieces: list[Mutation] = []
     end = 0
     for mutation in mutations:
         start, stop, inserted = mutation
         if not end <= start <= stop <= len(letters):
-            raise ValueError(f"mutations must be sorted, apart and within {len(letters)} bases, got {mutation}")
+            raise ValueError(
+                f"mutations must be sorted, not overlapping and within {len(letters)} bases, got {mutation}"
+            )
         end = stop
         shared = min(stop - start, len(inserted))
         begin = None
@@ -139,52 +147,52 @@ def _pieces(letters: bytes, mutations: Iterable[Mutation]) -> list[Mutation]:
 
 
 def _splice(letters: bytes, pieces: Iterable[Mutation]) -> bytearray:
-    parts: list[bytes] = []
-    done = 0
+    sequence: list[bytes] = []
+    copied = 0
     for start, stop, inserted in pieces:
-        parts += (letters[done:start], inserted)
-        done = stop
-    parts.append(letters[done:])
-    return bytearray().join(parts)  # a bytearray, so that the arrays made of it can be written to
+        sequence += (letters[copied:start], inserted)
+        copied = stop
+    sequence.append(letters[copied:])
+    return bytearray().join(sequence)  # a bytearray, so that arrays on it are writable
 
 
 def _left_aligned(letters: bytes, bases: bytearray, pieces: list[Mutation]) -> list[Mutation]:
-    """The same pieces with every indel as far left as it goes, short of touching the (aligned) piece before it."""
+    """The same pieces with every indel as far left as it goes without touching the (aligned) piece before it."""
     aligned: list[Mutation] = []
-    floor, shift = 0, 0  # the leftmost start that touches nothing; how much further a base lies in the sample
+    floor, shift = 0, 0  # the leftmost start that touches no piece; sample position minus reference position
     for piece in pieces:
         start, stop, inserted = piece
-        gone, came = stop - start, len(inserted)
-        if came == 0:
-            start = _roll_left(letters, start, gone, floor)
-            piece = Mutation(start, start + gone, b"")
-        elif gone == 0:
-            at = _roll_left(bases, start + shift, came, floor + shift)
+        removed, added = stop - start, len(inserted)
+        if added == 0:
+            start = _roll_left(letters, start, removed, floor)
+            piece = Mutation(start, start + removed, b"")
+        elif removed == 0:
+            at = _roll_left(bases, start + shift, added, floor + shift)
             start = at - shift
-            piece = Mutation(start, start, bytes(bases[at : at + came]))
+            piece = Mutation(start, start, bytes(bases[at : at + added]))
         aligned.append(piece)
-        floor = start + gone + 1
-        shift += came - gone
+        floor = start + removed + 1
+        shift += added - removed
     return aligned
 
 
 def _events(letters: bytes, bases: bytearray, pieces: list[Mutation]) -> list[Event]:
-    """Left-aligned pieces in sample coordinates, with the reach to the right of each indel."""
+    """Left-aligned pieces in sample coordinates, with the rightmost equivalent placement of each indel."""
     events: list[Event] = []
     shift = 0
-    ceilings = [piece.start - 1 for piece in pieces[1:]] + [None]  # the rightmost stop that touches nothing
+    ceilings = [piece.start - 1 for piece in pieces[1:]] + [None]  # the rightmost stop that touches no piece
     for (start, stop, inserted), ceiling in zip(pieces, ceilings, strict=False):
-        gone, came = stop - start, len(inserted)
+        removed, added = stop - start, len(inserted)
         at = start + shift
-        shift += came - gone
-        if gone == came:
-            events.append(Event("snv" if came == 1 else "mnv", came, at, at + came, at, at + came, start))
-        elif came:
-            end = _roll_right(bases, at, came, len(bases) if ceiling is None else ceiling + shift) + came
-            events.append(Event("insertion", came, at, at + came, at, end, start))
+        shift += added - removed
+        if removed == added:
+            events.append(Event("snv" if added == 1 else "mnv", added, at, at + added, at, at + added, start))
+        elif added:
+            end = _roll_right(bases, at, added, len(bases) if ceiling is None else ceiling + shift) + added
+            events.append(Event("insertion", added, at, at + added, at, end, start))
         elif at < len(bases):
-            reach = _roll_right(letters, start, gone, len(letters) - 1 if ceiling is None else ceiling) - start
-            events.append(Event("deletion", gone, at, at + 1, at, at + reach + 1, start))
+            slack = _roll_right(letters, start, removed, len(letters) - 1 if ceiling is None else ceiling) - start
+            events.append(Event("deletion", removed, at, at + 1, at, at + slack + 1, start))
     return events
 
 
@@ -201,11 +209,11 @@ def _roll_right(text: bytes | bytearray, start: int, size: int, ceiling: int) ->
 
 
 def slice_sample(sample: Sample, start: int, stop: int) -> Sample:
-    """Sample bases [start, stop) with their truth; an event belongs to the window that holds its first base."""
+    """Sample bases [start, stop) with their alignment; an event belongs to the slice that holds its first base."""
     stop = min(stop, len(sample.bases))
     arrays = (array[start:stop] for array in sample[:-1])
-    begin, end = (bisect_left(sample.events, place, key=lambda event: event.start) for place in (start, stop))
-    moved = (
+    begin, end = (bisect_left(sample.events, base, key=lambda event: event.start) for base in (start, stop))
+    events = (
         event._replace(
             start=event.start - start,
             stop=min(event.stop, stop) - start,
@@ -214,4 +222,4 @@ def slice_sample(sample: Sample, start: int, stop: int) -> Sample:
         )
         for event in sample.events[begin:end]
     )
-    return Sample(*arrays, events=tuple(moved))
+    return Sample(*arrays, events=tuple(events))

@@ -1,6 +1,5 @@
-"""Genomes at hand: FASTA encoded once into a memory-mapped file of bases in a cache, keyed by content."""
+"""Genomes on disk: FASTA files encoded once into a memory-mapped file of bases, in a cache with the content as key."""
 
-import difflib
 import errno
 import hashlib
 import json
@@ -16,102 +15,32 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, final
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
-from genoattn.errors import UserError
+from genoattn.errors import UserError, did_you_mean
+from genoattn.files import write_json
 from genoattn.genome.alphabet import DECODE, SOFT, UNKNOWN
 from genoattn.genome.fasta import Record, check_file, read_fasta
 
+FORMAT = 1  # part of the key: a store with another layout is never opened, a new one is built beside it
+
 BUILDING = ".building-"
-"""How the name of anything unfinished in a cache begins."""
+"""The beginning of the name of an unfinished store."""
 
-
-_MEMO = "genome-digests.json"
-
-
-_MEMO_ENTRIES = 1000
-
-
-_FRESH_NS = 2_000_000_000
-
-
-class Source(NamedTuple):
-    """A FASTA file as it was met: whatever may change in it changes its stamp."""
-
-    path: Path
-    stamp: list[int]
-    sha256: str
-
-
-def stamp(path: Path) -> list[int]:
-    """What changes when a file does: its size, the times of its content and of its entry, its inode."""
-    about = os.stat(path)
-    return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
-
-
-def meet(path: Path, memo: dict[str, dict]) -> Source:
-    """A file and the sha256 of its bytes, which is not computed again while the memo knows its stamp."""
-    check_file(path)
-    now = stamp(path)
-    known = memo.get(os.path.abspath(path))
-    if known is not None and known["stamp"] == now:
-        return Source(path, now, known["sha256"])
-    try:
-        with open(path, "rb") as file:
-            return Source(path, now, hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def read_memo(root: Path) -> dict[str, dict]:
-    """What is remembered of files hashed before; a damaged memo is an empty one."""
-    try:
-        memo = json.loads((root / _MEMO).read_text("utf-8"))
-        return {path: {"stamp": list(about["stamp"]), "sha256": str(about["sha256"])} for path, about in memo.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def remember(root: Path, memo: dict[str, dict], sources: Sequence[Source]) -> None:
-    """Add what was hashed to the memo of a cache, for the next start."""
-    # A file written a moment ago could be written again within the clock's tick, and its stamp would not tell.
-    settled = [source for source in sources if time.time_ns() - max(source.stamp[1:3]) > _FRESH_NS]
-    news = {os.path.abspath(source.path): {"stamp": source.stamp, "sha256": source.sha256} for source in settled}
-    if all(memo.get(path) == about for path, about in news.items()):
-        return
-    entries = list((read_memo(root) | news).items())[-_MEMO_ENTRIES:]
-    scratch = root / f"{BUILDING}memo-{os.getpid()}-{secrets.token_hex(4)}"
-    # A cache that can only be read still serves; the next start then hashes again.
-    with suppress(OSError):
-        try:
-            scratch.write_text(json.dumps(dict(entries)), "utf-8")
-            os.replace(scratch, root / _MEMO)
-        finally:
-            scratch.unlink(missing_ok=True)
-
-
-FORMAT = 1  # part of the key: a store of another layout is never opened, only built anew beside it
-
-
-_BASES, _INDEX = "bases.u8", "index.json"
-
-
+_BASES, _INDEX, _DIGESTS = "bases.u8", "index.json", "genome-digests.json"
 _CHUNK = 1 << 24
-
-
 _ABANDONED_SECONDS = 24 * 3600
-
-
+_FRESH_NS = 2_000_000_000
 _LETTERS = DECODE.tobytes().ljust(256, b"N")
 
 
 class GenomeRecord(NamedTuple):
-    """A record of a store: where its bases stand (0-based), the sha256 of their upper-case letters, and two counts."""
+    """A record of a store."""
 
     name: str
     length: int
-    offset: int
-    sha256: str
+    offset: int  # of its first base in the file of bases, 0-based
+    sha256: str  # of its upper-case letters
     masked: int  # bases in lower case
     unknown: int  # bases that are N
 
@@ -119,10 +48,11 @@ class GenomeRecord(NamedTuple):
 @final
 @dataclass(frozen=True, eq=False)
 class Genome:
-    """The records of a genome, read from a memory-mapped file; a pickled genome is only the address of its store."""
+    """The records of a genome, read from a memory-mapped file; its pickle holds only the path of that file."""
 
     folder: Path
-    soft_mask: str  # "keep": lower case is like any base; "mask": lower case is unknown
+    soft_mask: str
+    """"keep": a lower-case base is like any other; "mask": it is read as N."""
     records: tuple[GenomeRecord, ...] = field(repr=False)
     stored: UInt8[np.ndarray, "total"] = field(repr=False)
 
@@ -138,37 +68,41 @@ class Genome:
 
     @property
     def total(self) -> int:
-        """All bases of all records."""
+        """The bases of all records."""
         return len(self.stored)
 
     def index(self, name: str) -> int:
-        """The number of the record of that name, from 0."""
+        """The number of a record, from 0, by its name; raises UserError if there is none of that name."""
         if name not in self._numbers:
-            near = difflib.get_close_matches(name, self.names, n=1, cutoff=0)
-            raise UserError(f"the genome holds no record {name!r}; the nearest name is {near[0]!r}")
+            raise UserError(f"the genome holds no record {name!r}{did_you_mean(name, self.names)}")
         return self._numbers[name]
 
     def fetch(self, record: int, start: int, stop: int) -> UInt8[np.ndarray, "length"]:
-        """Codes 0..14 of the bases start..stop of a record (0-based, half-open), in memory of their own."""
-        window = self._window(record, start, stop)
-        if self.records[record].masked == 0:
+        """Copy bases [start, stop), 0-based and half-open, of a record.
+
+        Args:
+            record: The number of the record, from 0.
+            start: The first base.
+            stop: The base after the last.
+
+        Returns:
+            Codes 0..14, `[stop - start]`.
+
+        Raises:
+            IndexError: The record does not exist or does not hold these bases.
+        """
+        if not 0 <= record < len(self.records):
+            raise IndexError(f"record {record} of a genome of {len(self.records)}")
+        name, length, offset, _, masked, _ = self.records[record]
+        if not 0 <= start <= stop <= length:
+            raise IndexError(f"bases {start}..{stop} of {name}, which has {length}")
+        window = self.stored[offset + start : offset + stop]
+        if masked == 0:
             return window.copy()
         if self.soft_mask == "keep":
             return window & ~SOFT
-        # Soft codes stand above N, the highest plain one. A full array, because numpy is ten times slower on a scalar.
+        # Codes with the bit SOFT are above N, the highest code without. A full array: a scalar is ten times slower.
         return np.minimum(window, np.full_like(window, UNKNOWN))
-
-    def soft(self, record: int, start: int, stop: int) -> Bool[np.ndarray, "length"]:
-        """Which of the bases start..stop of a record (0-based, half-open) stand in lower case."""
-        return self._window(record, start, stop) >= SOFT
-
-    def _window(self, record: int, start: int, stop: int) -> UInt8[np.ndarray, "length"]:
-        if not 0 <= record < len(self.records):
-            raise IndexError(f"record {record} of a genome of {len(self.records)}")
-        name, length, offset = self.records[record][:3]
-        if not 0 <= start <= stop <= length:
-            raise IndexError(f"bases {start}..{stop} of {name}, which has {length}")
-        return self.stored[offset + start : offset + stop]
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -181,54 +115,110 @@ class Genome:
 def _reopen(folder: Path, soft_mask: str) -> Genome:
     genome = _load(folder, soft_mask)
     if genome is None:
-        raise UserError(f"the store {folder} is gone or damaged; start the run again to build it anew")
+        raise UserError(f"the store {folder} is missing or damaged; start the run again to build it")
     return genome
 
 
 def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str = "keep") -> Genome:
-    """The genome in these files, in this order: encoded into the cache the first time, only mapped after that.
+    """Open FASTA files as one genome; the first call encodes them into the cache, later calls only map it.
 
-    The cache is $GENOATTN_CACHE, or ~/.cache/genoattn. `soft_mask` says what lower case means: "keep" or "mask" it.
+    Args:
+        paths: FASTA files, plain, gzip or bgzip; their records are numbered in this order.
+        cache: The folder of the cache; None: $GENOATTN_CACHE, or ~/.cache/genoattn.
+        soft_mask: "keep" reads lower-case bases like any other, "mask" reads them as N.
+
+    Returns:
+        The genome.
+
+    Raises:
+        UserError: A file is missing, damaged or not FASTA, or the cache cannot be written.
     """
     if soft_mask not in ("keep", "mask"):
-        raise UserError(f"data.soft_mask must be 'use' or 'hide', got {soft_mask!r}")
+        raise UserError(f"data.soft_mask must be 'keep' or 'mask', got {soft_mask!r}")
     if not paths:
         raise UserError("data.fasta names no file; expected at least one")
     root = Path(os.path.expanduser(cache or os.environ.get("GENOATTN_CACHE") or "~/.cache/genoattn"))
-    memo = read_memo(root)
-    sources = [meet(Path(os.path.expanduser(path)), memo) for path in paths]
-    key = hashlib.sha256(json.dumps([FORMAT, *(source.sha256 for source in sources)]).encode()).hexdigest()
+    digests = _read_digests(root)
+    files = [_fingerprint(Path(os.path.expanduser(path)), digests) for path in paths]
+    key = hashlib.sha256(json.dumps([FORMAT, *(file.sha256 for file in files)]).encode()).hexdigest()
     folder = root / f"genome-{key[:32]}"
-    # Another process may be replacing a damaged store at this moment, hence more than one try.
+    # Another process may be replacing a damaged store at this moment, hence more than one attempt.
     for _ in range(3):
         genome = _load(folder, soft_mask)
         if genome is not None:
-            remember(root, memo, sources)
+            _save_digests(root, digests, files)
             return genome
-        _build(sources, root, folder)
+        _build(files, root, folder)
     raise UserError(f"the store {folder} cannot be read after it was built; remove it, or set $GENOATTN_CACHE")
 
 
+class _SourceFile(NamedTuple):
+    path: Path
+    signature: list[int]
+    sha256: str
+
+
+def _signature(path: Path) -> list[int]:
+    """Numbers that change when a file changes: size, times of its content and of its entry, inode."""
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _fingerprint(path: Path, digests: dict[str, dict]) -> _SourceFile:
+    """A file and the sha256 of its bytes, which is taken from `digests` if the signature there is still right."""
+    check_file(path)
+    signature = _signature(path)
+    entry = digests.get(os.path.abspath(path))
+    if entry is not None and entry["signature"] == signature:
+        return _SourceFile(path, signature, entry["sha256"])
+    try:
+        with open(path, "rb") as file:
+            return _SourceFile(path, signature, hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _read_digests(root: Path) -> dict[str, dict]:
+    """Signature and sha256 by path, of files opened before; empty if the file of digests is missing or damaged."""
+    try:
+        digests = json.loads((root / _DIGESTS).read_text("utf-8"))
+        return {
+            path: {"signature": list(entry["signature"]), "sha256": str(entry["sha256"])}
+            for path, entry in digests.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _save_digests(root: Path, digests: dict[str, dict], files: Sequence[_SourceFile]) -> None:
+    # A file written a moment ago could change again within a tick of the clock, with the same signature.
+    settled = [file for file in files if time.time_ns() - max(file.signature[1:3]) > _FRESH_NS]
+    new = {os.path.abspath(file.path): {"signature": file.signature, "sha256": file.sha256} for file in settled}
+    if any(digests.get(path) != entry for path, entry in new.items()):
+        with suppress(OSError):  # a cache that cannot be written still serves; the next start computes the digest again
+            write_json(root / _DIGESTS, _read_digests(root) | new)
+
+
 def _load(folder: Path, soft_mask: str) -> Genome | None:
-    """The store in a folder, or None where there is none or it is not whole."""
+    """The store in a folder, None if there is none or it is not complete."""
     try:
         index = json.loads((folder / _INDEX).read_text("utf-8"))
         records = tuple(GenomeRecord(*row) for row in index["records"])
         stored = np.memmap(folder / _BASES, np.uint8, "r").view(np.ndarray)
-        whole = index["format"] == FORMAT and len(stored) == sum(record.length for record in records)
+        complete = index["format"] == FORMAT and len(stored) == sum(record.length for record in records)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Genome(folder, soft_mask, records, stored) if whole else None
+    return Genome(folder, soft_mask, records, stored) if complete else None
 
 
-def _build(sources: Sequence[Source], root: Path, folder: Path) -> None:
-    """Writes a store beside its place and renames it there; whatever happens on the way leaves nothing behind."""
+def _build(files: Sequence[_SourceFile], root: Path, folder: Path) -> None:
+    """Write a store beside its place and rename it; an interrupted build leaves nothing behind."""
     work = root / f"{BUILDING}{os.getpid()}-{secrets.token_hex(4)}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _sweep(root)
+        _remove_abandoned(root)
         work.mkdir()
-        _write(sources, work)
+        _write(files, work)
         _install(work, folder)
     except OSError as error:
         reason = error.strerror or error
@@ -239,53 +229,49 @@ def _build(sources: Sequence[Source], root: Path, folder: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _write(sources: Sequence[Source], work: Path) -> None:
-    owners: dict[str, Path] = {}
+def _write(files: Sequence[_SourceFile], work: Path) -> None:
+    paths: dict[str, Path] = {}
     records: list[GenomeRecord] = []
-    with open(work / _BASES, "wb") as file:
-        for source in sources:
-            for record in read_fasta(source.path):
-                if record.name in owners:
-                    first = owners[record.name]
-                    where = f"in {first} and in {source.path}" if first != source.path else f"within {first}"
+    with open(work / _BASES, "wb") as bases:
+        for file in files:
+            for record in read_fasta(file.path):
+                if record.name in paths:
+                    first = paths[record.name]
+                    where = f"in {first} and in {file.path}" if first != file.path else f"within {first}"
                     raise UserError(f"the record name {record.name} stands twice, {where}; names must differ")
-                owners[record.name] = source.path
-                records.append(_append(record, file))
-        _settle(file)
-    for source in sources:
-        if stamp(source.path) != source.stamp:
-            raise UserError(f"{source.path} changed while it was being read")
-    index = {
-        "format": FORMAT,
-        "sources": [{"path": os.path.abspath(source.path), "sha256": source.sha256} for source in sources],
-        "fields": GenomeRecord._fields,
-        "records": records,
-    }
+                paths[record.name] = file.path
+                records.append(_append(record, bases))
+        _flush_to_disk(bases)
+    for file in files:
+        if _signature(file.path) != file.signature:
+            raise UserError(f"{file.path} changed while it was being read")
+    sources = [{"path": os.path.abspath(file.path), "sha256": file.sha256} for file in files]
+    index = {"format": FORMAT, "sources": sources, "fields": GenomeRecord._fields, "records": records}
     with open(work / _INDEX, "wb") as file:
         file.write(json.dumps(index).encode())
-        _settle(file)
+        _flush_to_disk(file)
 
 
-def _append(record: Record, file: BinaryIO) -> GenomeRecord:
-    offset, digest, masked, unknown = file.tell(), hashlib.sha256(), 0, 0
+def _append(record: Record, bases: BinaryIO) -> GenomeRecord:
+    offset, digest, masked, unknown = bases.tell(), hashlib.sha256(), 0, 0
     for start in range(0, len(record.codes), _CHUNK):
         chunk = record.codes[start : start + _CHUNK]
         plain = chunk & ~SOFT
         masked += int(np.count_nonzero(chunk >= SOFT))
         unknown += int(np.count_nonzero(plain == UNKNOWN))
         digest.update(plain.tobytes().translate(_LETTERS))
-        file.write(chunk.data)
+        bases.write(chunk.data)
     return GenomeRecord(record.name, len(record.codes), offset, digest.hexdigest(), masked, unknown)
 
 
-def _settle(file: BinaryIO) -> None:
-    """Down to the disk before the rename, or a power cut could leave a store of the right size full of zeros."""
+def _flush_to_disk(file: BinaryIO) -> None:
+    """Without this a power cut after the rename could leave a store of the right size full of zeros."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def _install(work: Path, folder: Path) -> None:
-    """Renames the finished store into place, unless another process put a whole one there meanwhile."""
+    """Rename the finished store into place, unless another process has put a complete one there."""
     for attempt in range(10):
         try:
             os.rename(work, folder)
@@ -301,8 +287,8 @@ def _install(work: Path, folder: Path) -> None:
         shutil.rmtree(damaged, ignore_errors=True)
 
 
-def _sweep(root: Path) -> None:
-    """Removes what builds that were killed long ago could not."""
+def _remove_abandoned(root: Path) -> None:
+    """Remove unfinished stores of builds that were killed long ago."""
     for folder in root.glob(f"{BUILDING}*"):
         with suppress(FileNotFoundError):
             if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:

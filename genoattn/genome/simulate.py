@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""Random small mutations of a reference: substitutions, insertions and deletions."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -14,11 +14,18 @@ _SNV, _MNV, _INSERTION, _DELETION = range(4)
 
 @dataclass(frozen=True)
 class Rates:
-    """How often and how to mutate: events a base, shares of the kinds (on any scale), sizes, and the ts/tv ratio.
+    """Rates of small mutations; raises UserError if a value is out of range.
 
-    Indels are 1 to `longest` bases long and multi-base substitutions 2 to max(2, `longest`), each size equally likely.
-    A share `duplication` of the insertions copies the bases just before them, as a polymerase that slips does; the
-    others insert random ones.
+    Attributes:
+        rate: Events per base.
+        snv: Share of substitutions of one base; the four shares need not sum to 1.
+        mnv: Share of substitutions of 2 to max(2, `longest`) bases.
+        insertion: Share of insertions.
+        deletion: Share of deletions.
+        longest: Most bases of an indel; every size from 1 is equally likely.
+        transitions: Ratio of transitions to transversions.
+        duplication: Share of the insertions that copy the bases before them, as a slipping polymerase does; the other
+            insertions are random bases.
     """
 
     rate: float = 0.02
@@ -45,16 +52,16 @@ class Rates:
             raise UserError(f"longest must be at least 1 base, got {self.longest}")
 
     def boundaries(self) -> tuple[float, float, float]:
-        """Where in [0, 1) the shares of mnv, insertion and deletion begin, snv's beginning at 0."""
+        """The points in [0, 1) where the shares of mnv, insertion and deletion begin; that of snv begins at 0."""
         total = self.snv + self.mnv + self.insertion + self.deletion
         return self.snv / total, (self.snv + self.mnv) / total, (self.snv + self.mnv + self.insertion) / total
 
 
 def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.random.Generator) -> list[Mutation]:
-    """Random mutations in order, on A, C, G and T only, with at least one untouched base between any two.
+    """Random mutations, sorted by start, with at least one unchanged base between any two.
 
-    Each base begins an event with probability `rate`; an event that would touch the one before it, or a letter that is
-    not A, C, G or T, is left out, so slightly fewer than rate x length are planted. Indels keep off both ends.
+    Each base begins an event with probability `rates.rate`. Events that touch the event before them or a letter other
+    than A, C, G, T are left out, so there are slightly fewer than rate x length. Indels keep off both ends.
     """
     starts = np.flatnonzero(rng.random(len(reference)) < rates.rate)
     kinds = np.searchsorted(rates.boundaries(), rng.random(len(starts)), side="right")
@@ -63,16 +70,17 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
     multiple = np.flatnonzero(kinds == _MNV)
     sizes[multiple] = rng.integers(2, max(2, rates.longest) + 1, len(multiple))
     ends = np.cumsum(sizes)
+    # One number per base serves for the inserted letter and for the substitution: an event needs only one of the two.
     chance = rng.random(int(sizes.sum()))
-    fresh = (chance * 4).astype(np.uint8).tobytes()
+    random_bases = (chance * 4).astype(np.uint8).tobytes()
     flips = _flips(chance, rates.transitions).tobytes()
     copied = (rng.random(len(starts)) < rates.duplication).tolist()
 
     letters = reference.tobytes()
     mutations: list[Mutation] = []
-    free = 0
-    drawn = zip(starts.tolist(), kinds.tolist(), sizes.tolist(), ends.tolist(), copied, strict=True)
-    for start, kind, size, end, copy in drawn:
+    free = 0  # the first base that a next event may begin at
+    events = zip(starts.tolist(), kinds.tolist(), sizes.tolist(), ends.tolist(), copied, strict=True)
+    for start, kind, size, end, copy in events:
         stop = start if kind == _INSERTION else start + size
         indel = kind in (_INSERTION, _DELETION)
         if start < free or (indel and start == 0) or stop > len(letters) - indel:
@@ -82,8 +90,8 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
         if kind == _DELETION:
             inserted = b""
         elif kind == _INSERTION:
-            source = letters[max(start - size, 0) : start]
-            inserted = source if copy and len(source) == size and max(source) < 4 else fresh[end - size : end]
+            before = letters[max(start - size, 0) : start]
+            inserted = before if copy and len(before) == size and max(before) < 4 else random_bases[end - size : end]
         else:
             inserted = bytes(
                 [letter ^ flip for letter, flip in zip(letters[start:stop], flips[end - size : end], strict=True)]
@@ -94,6 +102,6 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
 
 
 def _flips(chance: np.ndarray, transitions: float) -> np.ndarray:
-    """What to XOR a code with for another base: 2 is the transition (A-G, C-T), 1 and 3 are the transversions."""
+    """Numbers to XOR codes with for another base: 2 is the transition (A-G, C-T), 1 and 3 are transversions."""
     transition = transitions / (1 + transitions)
     return np.where(chance < transition, 2, np.where(chance < (1 + transition) / 2, 1, 3)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Stretches of a genome: which are for training, validation and test, and the windows drawn from them."""
+"""The split of a genome into training, validation and test: by blocks of every record, or by whole records."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,16 +8,18 @@ import numpy as np
 from genoattn.errors import UserError
 from genoattn.genome.intervals import Interval
 
-_WINDOWS_A_BLOCK = 8
+WINDOWS_PER_BLOCK = 8
+"""A record is cut into fewer cycles if a block would hold fewer windows than this."""
 
 
 class Splits(NamedTuple):
-    """The intervals of each split in the order of the genome, and the names of the records too short for any."""
+    """The intervals of each split, in the order of the genome."""
 
     train: tuple[Interval, ...]
     validation: tuple[Interval, ...]
     test: tuple[Interval, ...]
     skipped: tuple[str, ...]
+    """The names of the records that are too short for any split."""
 
 
 def split_blocks(
@@ -28,51 +30,53 @@ def split_blocks(
     test: float = 0.1,
     names: Sequence[str] = (),
     min_length: int | None = None,
+    require_test: bool = True,
 ) -> Splits:
-    """Cuts every record into cycles of train, validation and test blocks with a window's gap between any two.
+    """Cut every record into cycles of a training, a validation and a test block, with a gap of a window between blocks.
 
-    A record of fewer than about eight windows a block gets fewer cycles, down to one; its blocks hold a window each at
-    least. One that cannot hold that is for training as a whole, and one shorter than a window (than `shortest`, where
-    that is given) is passed over.
+    A record whose blocks would hold fewer than eight windows gets fewer cycles, down to one, whose blocks hold at least
+    a window each. A record too short for that is used for training as a whole. Records shorter than a window (or than
+    `min_length`, if it is given) are skipped. With `require_test` at least one record must be long enough for three
+    blocks, or UserError is raised.
     """
     names = names or [f"number {number + 1}" for number in range(len(lengths))]
     _check_fractions(validation, test)
-    _check_longest(names, lengths, window)
-    least = min(min_length or window, window)
-    parts: tuple[list[Interval], ...] = ([], [], [])
+    if require_test:
+        _check_longest(names, lengths, window)
+    shortest = min(min_length or window, window)
+    blocks: tuple[list[Interval], ...] = ([], [], [])
     for record, length in enumerate(lengths):
         count = next((c for c in range(cycles, 0, -1) if _fits(length, window, c, validation, test)), 0)
         start = 0
         for number, size in enumerate(_blocks(length, window, count, validation, test)):
-            parts[number % 3].append(Interval(record, start, start + size))
+            blocks[number % 3].append(Interval(record, start, start + size))
             start += size + window
-        if count == 0 and length >= least:
-            parts[0].append(Interval(record, 0, length))
-    if not parts[2]:
+        if count == 0 and length >= shortest:
+            blocks[0].append(Interval(record, 0, length))
+    if require_test and not blocks[2]:
         longest = max(range(len(lengths)), key=lambda record: lengths[record])
         raise UserError(
             f"no record can be split: the longest, {names[longest]}, has {lengths[longest]} bases, and three blocks of"
             f" a window with gaps of a window need {5 * window}, a window taking {window} (data.length and the flanks"
             f" of the task); choose a shorter data.length"
         )
-    train, held_out, tested = (tuple(part) for part in parts)
-    return Splits(train, held_out, tested, _too_short(names, lengths, least))
+    return Splits(*(tuple(intervals) for intervals in blocks), skipped=_too_short(names, lengths, shortest))
 
 
 def _fits(length: int, window: int, cycles: int, validation: float, test: float) -> bool:
-    least = window if cycles == 1 else _WINDOWS_A_BLOCK * window
-    return min(_blocks(length, window, cycles, validation, test), default=0) >= least
+    shortest_block = window if cycles == 1 else WINDOWS_PER_BLOCK * window
+    return min(_blocks(length, window, cycles, validation, test), default=0) >= shortest_block
 
 
 def _blocks(length: int, window: int, cycles: int, validation: float, test: float) -> list[int]:
-    """Lengths of train, validation, test, train, …, which with gaps of a window between them make up the record."""
+    """Lengths of the blocks train, validation, test, train, …; with gaps of a window they fill a record."""
     room = length - (3 * cycles - 1) * window
     sizes: list[int] = []
     for cycle in range(cycles):
         size = room * (cycle + 1) // cycles - room * cycle // cycles
-        tested = min(max(window, round(size * test)), size - 2 * window)
-        held_out = min(max(window, round(size * validation)), size - window - tested)
-        sizes += [size - held_out - tested, held_out, tested]
+        test_size = min(max(window, round(size * test)), size - 2 * window)
+        validation_size = min(max(window, round(size * validation)), size - window - test_size)
+        sizes += [size - validation_size - test_size, validation_size, test_size]
     return sizes
 
 
@@ -85,10 +89,11 @@ def split_records(
     seed: int = 0,
     min_length: int | None = None,
 ) -> Splits:
-    """Gives whole records to test and validation while they fit in their fraction, the rest to train.
+    """Give whole records to test and validation as long as they fit into the fraction, the others to training.
 
-    The seed decides in which order records are offered; no split is left empty, be its record larger than its fraction.
-    Records shorter than a window, down to `shortest` where that is given, are for training.
+    No split stays empty, even if its only record is larger than its fraction. The seed decides
+    the order in which records are given out. Records shorter than a window are used for training if they have at least
+    `min_length` bases. Raises UserError if fewer than three records hold a window.
     """
     _check_fractions(validation, test)
     _check_longest(names, lengths, window)
@@ -100,34 +105,30 @@ def split_records(
         )
     total = sum(lengths[record] for record in usable)
     room = {"test": test * total, "validation": validation * total}
-    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    records: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for record in np.random.default_rng(seed).permutation(usable).tolist():
-        place = next((name for name in room if lengths[record] <= room[name]), "train")
-        parts[place].append(record)
-        if place != "train":
-            room[place] -= lengths[record]
-    for part in parts.values():
-        if not part:
-            fullest = max(parts.values(), key=len)
-            part.append(min(fullest, key=lambda record: lengths[record]))
-            fullest.remove(part[0])
-    least = min(min_length or window, window)
-    parts["train"] += [record for record, length in enumerate(lengths) if least <= length < window]
-    whole = {name: tuple(Interval(r, 0, lengths[r]) for r in sorted(part)) for name, part in parts.items()}
-    return Splits(whole["train"], whole["validation"], whole["test"], _too_short(names, lengths, least))
+        split = next((name for name in room if lengths[record] <= room[name]), "train")
+        records[split].append(record)
+        if split != "train":
+            room[split] -= lengths[record]
+    for chosen in records.values():
+        if not chosen:
+            fullest = max(records.values(), key=len)
+            chosen.append(min(fullest, key=lambda record: lengths[record]))
+            fullest.remove(chosen[0])
+    shortest = min(min_length or window, window)
+    records["train"] += [record for record, length in enumerate(lengths) if shortest <= length < window]
+    train, validation_records, test_records = (
+        tuple(Interval(record, 0, lengths[record]) for record in sorted(records[name])) for name in Splits._fields[:3]
+    )
+    return Splits(train, validation_records, test_records, _too_short(names, lengths, shortest))
 
 
 def test_only(names: Sequence[str], lengths: Sequence[int], window: int) -> Splits:
-    """Every record of a window or more for the test as a whole (and for validation), none for training."""
+    """Every record of at least a window, as a whole, for the test (and for validation), none for training."""
     _check_longest(names, lengths, window)
     whole = tuple(Interval(record, 0, length) for record, length in enumerate(lengths) if length >= window)
     return Splits((), whole, whole, _too_short(names, lengths, window))
-
-
-def sizes(splits: Splits) -> dict[str, int]:
-    """Bases in each split, and how many records were passed over."""
-    bases = {name: sum(interval.length for interval in getattr(splits, name)) for name in Splits._fields[:3]}
-    return bases | {"passed_over": len(splits.skipped)}
 
 
 def _check_fractions(validation: float, test: float) -> None:

@@ -1,4 +1,4 @@
-"""Structural changes: stretches inverted or copied in tandem, short tandem repeats that gain and lose units."""
+"""Structural variants: inversions, tandem duplications, and tandem repeats that gain or lose units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,16 @@ from jaxtyping import UInt8
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import COMPLEMENT, reverse_complement
-from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations
+from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, shifted
 
 _INVERSION, _TANDEM, _REPEAT = range(3)
 
 
 class StructuralVariant(NamedTuple):
-    """What becomes of reference bases [start, stop): all of them are inverted, or copied right behind themselves; or
-    they are a short tandem repeat that gains (expansion) or loses (contraction) `size` bases.
+    """A structural variant of reference bases [start, stop), 0-based and half-open.
+
+    All of the bases are inverted, or copied directly behind themselves (duplication); or they are a short tandem repeat
+    that gains (expansion) or loses (contraction) `size` bases.
     """
 
     kind: Literal["inversion", "duplication", "expansion", "contraction"]
@@ -26,15 +28,15 @@ class StructuralVariant(NamedTuple):
     size: int
 
     def on_reverse_strand(self, length: int) -> "StructuralVariant":
-        """The same change as the other strand of a reference of `length` bases shows it."""
+        """The same variant in the coordinates of the opposite strand of a reference of `length` bases."""
         return self._replace(start=length - self.stop, stop=length - self.start)
 
     def shifted(self, by: int) -> "StructuralVariant":
-        """The same change, so many bases further on."""
+        """The same variant `by` bases further right."""
         return self._replace(start=self.start + by, stop=self.stop + by)
 
     def mutation(self, reference: UInt8[np.ndarray, "reference"]) -> Mutation:
-        """It as bases that give way to others."""
+        """The same change as a mutation."""
         if self.kind == "inversion":
             return Mutation(self.start, self.stop, reverse_complement(reference[self.start : self.stop]).tobytes())
         begin = self.stop - self.size
@@ -45,10 +47,16 @@ class StructuralVariant(NamedTuple):
 
 @dataclass(frozen=True)
 class StructuralRates:
-    """How often and how to rearrange: events a base of each kind, whatever the rate of small mutations, and sizes.
+    """Rates and sizes of structural variants; raises UserError if a value is out of range.
 
-    Inversions and tandem duplications are `shortest` to `longest` bases long, each size equally likely. A short tandem
-    repeat has units of 1 to `unit` random bases; 1 to `units` of them are gained or lost, and two or more are left.
+    Attributes:
+        inversion: Inversions per base of the reference.
+        tandem: Tandem duplications per base.
+        repeat: Changes of a short tandem repeat per base.
+        shortest: Fewest bases of an inversion or a tandem duplication.
+        longest: Most bases of them; every size between is equally likely.
+        unit: Most bases of a unit of a repeat.
+        units: Most units that are gained or lost; two or more are left.
     """
 
     inversion: float = 0.0
@@ -78,16 +86,17 @@ class StructuralRates:
 
     @property
     def rate(self) -> float:
-        """Events a base of all kinds."""
+        """Events per base of all kinds."""
         return self.inversion + self.tandem + self.repeat
 
     def simulate(
         self, reference: UInt8[np.ndarray, "reference"], rng: np.random.Generator
     ) -> tuple[UInt8[np.ndarray, "reference"], list[StructuralVariant]]:
-        """Random changes in order, on A, C, G and T only, an untouched base between any two and at both ends.
+        """Random variants, sorted by start, with an unchanged base between any two and at both ends.
 
-        The reference comes back with a tandem repeat written over it wherever one is to change: a genome has few of
-        them. An event that would touch the one before it is left out. Nothing is drawn where all rates are 0.
+        Also returns the reference, in which every tandem repeat that is to change has been written over the bases,
+        because a genome has few of them. Events that touch the event before them, or a letter other than A, C, G, T,
+        are left out. If all rates are 0, no random number is drawn.
         """
         if self.rate == 0:
             return reference, []
@@ -96,23 +105,23 @@ class StructuralRates:
         kinds = rng.choice(list(rates), len(starts), p=np.array(list(rates.values())) / self.rate)
         sizes = rng.integers(self.shortest, self.longest + 1, len(starts))
         reference = reference.copy()
-        changes: list[StructuralVariant] = []
-        free = 1
+        variants: list[StructuralVariant] = []
+        free = 1  # the first base that a next event may begin at
         for start, kind, size in zip(starts.tolist(), kinds.tolist(), sizes.tolist(), strict=True):
-            change = StructuralVariant("inversion" if kind == _INVERSION else "duplication", start, start + size, size)
+            variant = StructuralVariant("inversion" if kind == _INVERSION else "duplication", start, start + size, size)
             letters = b""
             if kind == _REPEAT:
-                change, letters = self._repeat(start, rng)
-            if start < free or change.stop >= len(reference) or reference[start : change.stop].max() > 3:
+                variant, letters = self._repeat(start, rng)
+            if start < free or variant.stop >= len(reference) or reference[start : variant.stop].max() > 3:
                 continue
             if letters:
-                reference[start : change.stop] = np.frombuffer(letters, np.uint8)
-            changes.append(change)
-            free = change.stop + 1
-        return reference, changes
+                reference[start : variant.stop] = np.frombuffer(letters, np.uint8)
+            variants.append(variant)
+            free = variant.stop + 1
+        return reference, variants
 
     def _repeat(self, start: int, rng: np.random.Generator) -> tuple[StructuralVariant, bytes]:
-        """A repeat that is to change, and its letters before it does."""
+        """A repeat that is to change, and its letters before the change."""
         unit, units = int(rng.integers(1, self.unit + 1)), int(rng.integers(1, self.units + 1))
         copies = units + 2 + int(rng.integers(0, 2 * self.units + 1))
         letters = rng.integers(0, 4, unit, dtype=np.uint8).tobytes() * copies
@@ -120,61 +129,62 @@ class StructuralRates:
         return StructuralVariant(kind, start, start + unit * copies, unit * units), letters
 
 
-def drop_overlapping(mutations: Sequence[Mutation], changes: Sequence[StructuralVariant]) -> list[Mutation]:
-    """The mutations (in order) that neither lie in nor touch a change (in order)."""
-    kept: list[Mutation] = []
+def drop_overlapping(mutations: Sequence[Mutation], variants: Sequence[StructuralVariant]) -> list[Mutation]:
+    """The mutations that neither overlap nor touch a structural variant; both lists are sorted by start."""
+    separate: list[Mutation] = []
     number = 0
     for mutation in mutations:
-        while number < len(changes) and changes[number].stop < mutation.start:
+        while number < len(variants) and variants[number].stop < mutation.start:
             number += 1
-        if number == len(changes) or mutation.stop < changes[number].start:
-            kept.append(mutation)
-    return kept
+        if number == len(variants) or mutation.stop < variants[number].start:
+            separate.append(mutation)
+    return separate
 
 
 def apply_structural(
-    reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation], changes: Sequence[StructuralVariant]
+    reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation], variants: Sequence[StructuralVariant]
 ) -> Sample:
-    """The sample that mutations and changes make, all in order, none touching another, each told by one event.
+    """The sample that mutations and structural variants make of a reference; each becomes one event.
 
-    A duplication or expansion is an insertion, a contraction a deletion, left-aligned and with every place that gives
-    the same sample; only the kind of the event differs. Bases of an inverted stretch are neither substituted nor
-    inserted, and their origin runs backwards. Its event is the shortest inversion that gives the sample, [first, last)
-    the longest that touches no other event: bases that pair with those at the other end stay as they were. One that
-    changes nothing is no event.
+    A duplication or expansion is an insertion and a contraction is a deletion, left-aligned and with all equivalent
+    placements; only the kind of the event differs. Inverted bases are neither substituted nor inserted, and their
+    `reference_position` runs backwards. The event of an inversion is the shortest that gives the sample, and
+    [earliest, latest) the longest that touches no other event: bases that pair with those at the other end are the same
+    before and after. An inversion that changes no base is not an event. Mutations and variants are sorted by start, and
+    none touches another.
     """
-    if not changes:
+    if not variants:
         return apply_mutations(reference, mutations)
     named = [(mutation, "") for mutation in mutations]
-    named += [(change.mutation(reference), change.kind) for change in changes if change.kind != "inversion"]
-    named.sort(key=lambda one: one[0][:2])
-    tight = [_tightened(reference, change) for change in changes if change.kind == "inversion"]
-    parts: list[Sample] = []
-    done = number = 0
-    for start, stop in [*((start, stop) for start, stop in tight if start < stop), (len(reference), None)]:
-        inside: list[tuple[Mutation, str]] = []
+    named += [(variant.mutation(reference), variant.kind) for variant in variants if variant.kind != "inversion"]
+    named.sort(key=lambda item: item[0][:2])
+    shortest = [_shortest_inversion(reference, variant) for variant in variants if variant.kind == "inversion"]
+    pieces: list[Sample] = []
+    copied = number = 0
+    for start, stop in [*((start, stop) for start, stop in shortest if start < stop), (len(reference), None)]:
+        between: list[tuple[Mutation, str]] = []
         while number < len(named) and named[number][0].stop <= start:
-            inside.append(named[number])
+            between.append(named[number])
             number += 1
-        parts.append(_part(reference, done, start, inside))
+        pieces.append(_forward_piece(reference, copied, start, between))
         if stop is not None:
-            parts.append(_inverted(reference, start, stop))
-            done = stop
-    return _joined(parts)
+            pieces.append(_inverted_piece(reference, start, stop))
+            copied = stop
+    return _concatenate(pieces)
 
 
-def _tightened(reference: np.ndarray, inversion: StructuralVariant) -> tuple[int, int]:
-    """Without the bases at both ends that pair with each other, and are the same after it."""
+def _shortest_inversion(reference: np.ndarray, inversion: StructuralVariant) -> tuple[int, int]:
+    """The inversion without the bases at both ends that pair with each other: they are the same after it."""
     start, stop = inversion.start, inversion.stop
     while start < stop and reference[start] == COMPLEMENT[reference[stop - 1]]:
         start, stop = start + 1, stop - 1
     return start, max(start, stop)
 
 
-def _part(reference: np.ndarray, start: int, stop: int, named: list[tuple[Mutation, str]]) -> Sample:
-    """What becomes of reference bases [start, stop) between two inversions."""
-    moved = [Mutation(one.start - start, one.stop - start, one.inserted) for one, _ in named]
-    sample = apply_mutations(reference[start:stop], moved)
+def _forward_piece(reference: np.ndarray, start: int, stop: int, named: list[tuple[Mutation, str]]) -> Sample:
+    """The sample of reference bases [start, stop), which lie between two inversions."""
+    mutations = [Mutation(first - start, last - start, inserted) for (first, last, inserted), _ in named]
+    sample = apply_mutations(reference[start:stop], mutations)
     events = (
         event._replace(kind=kind or event.kind, reference=event.reference + start)
         for event, (_, kind) in zip(sample.events, named, strict=True)
@@ -182,29 +192,22 @@ def _part(reference: np.ndarray, start: int, stop: int, named: list[tuple[Mutati
     return sample._replace(reference_position=sample.reference_position + start, events=tuple(events))
 
 
-def _inverted(reference: np.ndarray, start: int, stop: int) -> Sample:
+def _inverted_piece(reference: np.ndarray, start: int, stop: int) -> Sample:
     size = stop - start
     event = Event("inversion", size, 0, size, 0, size, start)
-    same = apply_mutations(reverse_complement(reference[start:stop]), [])  # in itself nothing is changed
-    return same._replace(reference_position=stop - 1 - same.reference_position, events=(event,))
+    unchanged = apply_mutations(reverse_complement(reference[start:stop]), [])
+    return unchanged._replace(reference_position=stop - 1 - unchanged.reference_position, events=(event,))
 
 
-def _joined(parts: list[Sample]) -> Sample:
-    arrays = [np.concatenate(columns) for columns in zip(*(part[:-1] for part in parts), strict=True)]
-    offsets = np.cumsum([0, *(len(part.bases) for part in parts)]).tolist()
-    events = [
-        event._replace(
-            start=event.start + by, stop=event.stop + by, earliest=event.earliest + by, latest=event.latest + by
-        )
-        for part, by in zip(parts, offsets, strict=False)
-        for event in part.events
-    ]
-    widened = [_widened(arrays[0], events, number) for number in range(len(events))]
-    return Sample(*arrays, events=tuple(widened))
+def _concatenate(pieces: list[Sample]) -> Sample:
+    arrays = [np.concatenate(columns) for columns in zip(*(piece[:-1] for piece in pieces), strict=True)]
+    offsets = np.cumsum([0, *(len(piece.bases) for piece in pieces)]).tolist()
+    events = [shifted(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.events]
+    return Sample(*arrays, events=tuple(_widened(arrays[0], events, number) for number in range(len(events))))
 
 
 def _widened(bases: np.ndarray, events: list[Event], number: int) -> Event:
-    """An inversion with its reach to both sides, as far as bases pair and short of touching another event."""
+    """An inversion widened to both sides as far as bases pair, without touching another event."""
     event = events[number]
     if event.kind != "inversion":
         return event

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from genoattn.data.settings import TrainingSplit
 from genoattn.errors import UserError
 
 FORMAT = 2
@@ -48,6 +49,17 @@ def read_description(folder: Path) -> dict:
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise UserError(f"{file} is not a model description of format {FORMAT}, which this version reads")
     return description
+
+
+def training_split(description: Mapping) -> TrainingSplit:
+    """The records that a saved model was trained on, and the settings that split them."""
+    return TrainingSplit(
+        genome=tuple(description["genome"]),
+        length=description["length"],
+        split=description["split"],
+        seed=description["seed"],
+        min_length=description.get("min_length"),
+    )
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

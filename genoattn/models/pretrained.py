@@ -14,9 +14,9 @@ from genoattn.data.targets import MUTATION_OUTPUTS
 from genoattn.data.tasks.base import MutationDetection
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
-from genoattn.genome.alphabet import LETTERS, UNKNOWN, encode_bases
+from genoattn.genome.alphabet import LETTERS, encode_bases
 from genoattn.genome.mutations import Sample
-from genoattn.genome.windows import tiles
+from genoattn.genome.windows import slice_padded, tiles
 from genoattn.models.build import load_predictor
 from genoattn.models.checkpoint import find_model, read_description
 from genoattn.models.predictor import Predictor, token_layout
@@ -185,12 +185,10 @@ class PretrainedModel:
             raise UserError(
                 f"this model was trained for {type(task).__name__}, which compares no sample to a reference"
             )
-        left, right = start - task.max_shift, start + len(sample) + task.max_shift
-        inside = reference[max(left, 0) : max(right, 0)]
-        gone = (max(-left, 0), max(right - max(left, 0) - len(inside), 0))
+        window = slice_padded(reference, start - task.max_shift, start + len(sample) + task.max_shift)
         none = np.zeros(len(sample), np.bool_)
         truth = Sample(sample, start + np.arange(len(sample)), none, none, none, none, none, ())
-        example = task.build_example(np.pad(inside, gone, constant_values=UNKNOWN), truth, start)
+        example = task.build_example(window, truth, start)
         return example._replace(masking=None)
 
 

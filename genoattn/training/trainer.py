@@ -18,6 +18,7 @@ from genoattn.attention.base import Attention
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.datamodule import GenomeDataModule
 from genoattn.data.source import DataSource, build_dataset
+from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.models import cost
 from genoattn.models.checkpoint import check_fit
@@ -149,6 +150,8 @@ def build_training(
 ) -> tuple[SequenceModule, GenomeDataModule]:
     """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run."""
     trainer, data, task = recipe.trainer, recipe.data, predictor.task
+    if isinstance(task, VariantClassification):
+        task.set_class_weights(source.labelled["train"])
     total = trainer.max_steps * trainer.accumulate_batches * data.batch
     both = recipe.reverse_complement in ("augment", "average")
     training = build_dataset(source, "train", data, task, recipe.seed, total, recipe.curriculum, both)

@@ -1,4 +1,4 @@
-"""Example i is the same whoever makes it and when; batches pad what is short and travel whole."""
+"""Example i depends on nothing but the seed and i; batches are padded, and move to a device as a whole."""
 
 import itertools
 import pickle
@@ -43,7 +43,7 @@ def examples(windows: Windows, seed: int = 1, curriculum: Curriculum = Curriculu
     return ExampleDataset(WindowSampler(windows, TASK), TASK, LENGTH, seed, curriculum, TOTAL)
 
 
-def told(example: Example) -> tuple:
+def contents(example: Example) -> tuple:
     assert example.reference_window is not None
     targets = {name: target.tolist() for name, target in example.targets.items()}
     return example.bases.tolist(), example.reference_window.tolist(), targets, example.events
@@ -59,12 +59,12 @@ def rows(batch: Batch) -> list[tuple]:
 
 
 def test_an_example_depends_on_seed_and_number_alone(windows: Windows):
-    one, same, other = examples(windows), examples(windows), examples(windows, seed=2)
+    first, same, other = examples(windows), examples(windows), examples(windows, seed=2)
     stage = CurriculumStage(TASK.rates, LENGTH)
-    forwards = [told(one.example(number, stage)) for number in range(12)]
-    backwards = [told(same.example(number, stage)) for number in reversed(range(12))]
+    forwards = [contents(first.example(number, stage)) for number in range(12)]
+    backwards = [contents(same.example(number, stage)) for number in reversed(range(12))]
     assert forwards == backwards[::-1]
-    every = [str(told(made.example(number, stage))) for made in (one, other) for number in range(12)]
+    every = [str(contents(made.example(number, stage))) for made in (first, other) for number in range(12)]
     assert len(set(every)) == 24
 
 
@@ -74,17 +74,17 @@ def test_batches_of_any_size_hold_the_same_examples(windows: Windows):
         for size in (12, 4, 1, 3)
     }
     assert len(by_size[12]) == 12
-    assert all(found == by_size[12] for found in by_size.values())
+    assert all(loaded == by_size[12] for loaded in by_size.values())
 
 
-def test_a_curriculum_rules_a_batch_by_its_first_example(windows: Windows):
+def test_the_first_example_of_a_batch_decides_its_stage(windows: Windows):
     made = examples(windows, curriculum=MOVING)
     batches = {number: made.batch(number, 4, TOKENIZER) for number in (11, 0, 5)}
     for number, batch in batches.items():
         assert batch.stage == made.stage(4 * number) == MOVING.at(4 * number / TOTAL, TASK.rates, LENGTH)
         assert batch.stage is not None and batch.ids.shape[1] <= batch.stage.length
         alone = [made.example(4 * number + n % 4, batch.stage, n // 4) for n in range(len(batch.ids))]
-        assert rows(batch) == [(told(one)[0], told(one)[2], one.events) for one in alone]
+        assert rows(batch) == [(contents(example)[0], contents(example)[2], example.events) for example in alone]
         assert abs(batch.bases - 4 * LENGTH) <= 2 * batch.stage.length  # shorter windows are more of them
     assert batches[0].ids.shape == (16, 10) and batches[11].ids.shape == (4, LENGTH)
 
@@ -109,12 +109,12 @@ def test_collate_pads_at_the_end():
 
 
 def test_collate_without_a_reference():
-    alone = [one._replace(reference_window=None) for one in (example(3, 7), example(2, 7))]
+    alone = [made._replace(reference_window=None) for made in (example(3, 7), example(2, 7))]
     batch = collate(alone, TOKENIZER)
     assert batch.reference_window is None and batch.stage is None and batch.ids.shape == (2, 3)
 
 
-def test_a_batch_travels_whole():
+def test_all_of_a_batch_moves_to_a_device():
     batch = collate([example(3, 7, (Event("snv", 1, 0, 1, 0, 1, 7),))], TOKENIZER, CurriculumStage(Rates(), 3))
     moved = batch.to(torch.device("meta"))
     tensors = [moved.ids, moved.reference_window, moved.padding_mask, *moved.targets.values()]
@@ -145,7 +145,7 @@ def test_workers_take_turns(windows: Windows):
     assert batches(module(windows, workers=2), 6) == alone
 
 
-def test_training_goes_on_where_it_stood(windows: Windows):
+def test_a_resumed_training_continues_at_its_batch(windows: Windows):
     alone = batches(module(windows), 8)
     assert batches(module(windows, global_step=2), 2) == alone[6:]
     first, second = (batches(module(windows, world_size=2, global_rank=rank), 4) for rank in (0, 1))
@@ -159,7 +159,7 @@ def test_validation_is_the_same_every_time(windows: Windows):
     assert once == again == [rows(examples(windows, seed=3).batch(n, 2, TOKENIZER)) for n in range(3)]
 
 
-def test_the_genome_travels_to_workers_as_an_address(windows: Windows):
+def test_a_dataset_is_pickled_without_its_genome(windows: Windows):
     copy = pickle.loads(pickle.dumps(examples(windows)))
     stage = CurriculumStage(TASK.rates, LENGTH)
-    assert told(copy.example(5, stage)) == told(examples(windows).example(5, stage))
+    assert contents(copy.example(5, stage)) == contents(examples(windows).example(5, stage))

@@ -44,7 +44,7 @@ def owned(tokenizer: Tokenizer, token: int) -> str:
     return "".join(LETTERS[code] for code in tokenizer.token_bases()[token] if code >= 0)
 
 
-def slow(text: str, k: int, overlapping: bool, phase: int) -> tuple[list[int], list[int]]:
+def slow(text: str, k: int, overlapping: bool, frame: int) -> tuple[list[int], list[int]]:
     """Token by token, as the tokenizer's description says it."""
 
     def number(word: str) -> int:
@@ -53,7 +53,7 @@ def slow(text: str, k: int, overlapping: bool, phase: int) -> tuple[list[int], l
     ids, starts, at = [], [], 0
     while at < len(text):
         word = text[at : at + k]
-        in_frame = overlapping or k == 1 or (at >= phase and (at - phase) % k == 0)
+        in_frame = overlapping or k == 1 or (at >= frame and (at - frame) % k == 0)
         whole = in_frame and len(word) == k and set(word) <= set("ACGT")
         ids.append(number(word) if whole else LETTERS.index(text[at]))
         starts.append(at)
@@ -63,9 +63,9 @@ def slow(text: str, k: int, overlapping: bool, phase: int) -> tuple[list[int], l
 
 @CASES
 @given(letters, st.integers(1, 8), st.booleans(), st.integers(0, 9))
-def test_kmers_token_by_token(text: str, k: int, overlapping: bool, phase: int) -> None:
-    ids, starts = KmerTokenizer(k, overlapping).encode(encode_bases(text), phase)
-    assert (ids.tolist(), starts.tolist()) == slow(text, k, overlapping, phase)
+def test_kmers_token_by_token(text: str, k: int, overlapping: bool, frame: int) -> None:
+    ids, starts = KmerTokenizer(k, overlapping).encode(encode_bases(text), frame)
+    assert (ids.tolist(), starts.tolist()) == slow(text, k, overlapping, frame)
 
 
 @pytest.mark.parametrize("overlapping", [False, True])
@@ -87,9 +87,9 @@ def test_ids_are_as_small_as_they_can_be(k: int, kind: str, ids: int) -> None:
 
 @CASES
 @given(tokenizers, letters, st.integers(0, 9))
-def test_nothing_is_lost(tokenizer: Tokenizer, text: str, phase: int) -> None:
+def test_nothing_is_lost(tokenizer: Tokenizer, text: str, frame: int) -> None:
     bases = encode_bases(text)
-    ids, starts = tokenizer.encode(bases, phase)
+    ids, starts = tokenizer.encode(bases, frame)
     assert decode_bases(tokenizer.decode(ids)) == text
     padded = np.append(ids, np.full(3, tokenizer.pad_id, ids.dtype))
     assert decode_bases(tokenizer.decode(padded)) == text
@@ -99,24 +99,24 @@ def test_nothing_is_lost(tokenizer: Tokenizer, text: str, phase: int) -> None:
     assert sizes.tolist() == [len(owned(tokenizer, token)) for token in ids.tolist()]
     assert all(1 <= size <= tokenizer.max_token_length for size in sizes)
     if tokenizer.max_token_length > 1:
-        assert starts[: min(phase, len(text))].tolist() == list(range(min(phase, len(text))))
-    other = reverse_complement(tokenizer.decode(tokenizer.encode(reverse_complement(bases), phase).ids))
+        assert starts[: min(frame, len(text))].tolist() == list(range(min(frame, len(text))))
+    other = reverse_complement(tokenizer.decode(tokenizer.encode(reverse_complement(bases), frame).ids))
     np.testing.assert_array_equal(other, bases)
 
 
 @pytest.mark.parametrize("tokenizer", EVERY.values(), ids=EVERY)
-def test_what_every_tokenizer_says_of_itself(tokenizer: Tokenizer) -> None:
+def test_the_attributes_of_every_tokenizer(tokenizer: Tokenizer) -> None:
     assert tokenizer.token_bases().shape == (tokenizer.vocabulary_size, tokenizer.max_token_length)
     assert decode_bases(tokenizer.decode(np.array([0, 16, 15, 3], np.uint8))) == "ANT"
     target, *_ = plain = json.loads(json.dumps(tokenizer.describe()))
     kind, own = type(tokenizer), {key: value for key, value in plain.items() if key != target}
     for again in (kind(**own), pickle.loads(pickle.dumps(tokenizer))):
         assert again.trained and again.describe() == tokenizer.describe()
-        for phase in range(tokenizer.frame_count):
-            for one, same in zip(again.encode(GENOME, phase), tokenizer.encode(GENOME, phase), strict=True):
-                np.testing.assert_array_equal(one, same)
+        for frame in range(tokenizer.frame_count):
+            for column, same in zip(again.encode(GENOME, frame), tokenizer.encode(GENOME, frame), strict=True):
+                np.testing.assert_array_equal(column, same)
     frames = {
-        tuple(tokenizer.encode(GENOME[:100], phase).token_starts.tolist()) for phase in range(tokenizer.frame_count)
+        tuple(tokenizer.encode(GENOME[:100], frame).token_starts.tolist()) for frame in range(tokenizer.frame_count)
     }
     assert len(frames) == tokenizer.frame_count
     with pytest.raises(ValueError, match=r"base 2 has code 16; expected 0\.\.14"):
@@ -204,7 +204,7 @@ def examples(rows: list[str], before: list[str] | None, hidden: np.ndarray | Non
 
 
 def answer(tokenizer: Tokenizer, ids: torch.Tensor) -> torch.Tensor:
-    """What a model that knows how its tokens are spelled would answer: for each base a token may own, 15 scores."""
+    """The predictions of a model that knows the bases of its tokens: 15 scores for each base that a token may own."""
     table = torch.from_numpy(
         np.vstack([tokenizer.token_bases(), np.full((1, tokenizer.max_token_length), -1, np.int8)])
     ).long()
@@ -214,19 +214,19 @@ def answer(tokenizer: Tokenizer, ids: torch.Tensor) -> torch.Tensor:
 @CASES
 @given(tokenizers, texts, st.none() | texts, st.integers(0, 8), st.booleans())
 def test_every_base_has_its_own_answer(
-    tokenizer: Tokenizer, rows: list[str], before: list[str] | None, phase: int, restart: bool
+    tokenizer: Tokenizer, rows: list[str], before: list[str] | None, frame: int, restart: bool
 ) -> None:
-    phase %= tokenizer.frame_count
-    batch = collate(examples(rows, before), tokenizer, None, ContextFormat(restart), phase, both_strands=True)
-    found = per_base(answer(tokenizer, batch.ids), batch.base_to_answer, 15)
+    frame %= tokenizer.frame_count
+    batch = collate(examples(rows, before), tokenizer, None, ContextFormat(restart), frame, both_strands=True)
+    forward = per_base(answer(tokenizer, batch.ids), batch.base_to_answer, 15)
     lengths = torch.tensor([len(row) for row in rows])
     assert batch.reverse_complement is not None
     other = per_base(answer(tokenizer, batch.reverse_complement.ids), batch.reverse_complement.base_to_answer, 15)
     turned = to_forward_strand(other[..., :4], "complement", lengths)
     for number, row in enumerate(rows):
         target = batch.targets["letter"][number, : len(row)].long()
-        assert found[number, : len(row)].argmax(-1).tolist() == target.tolist()
-        assert (found[number, : len(row)].sum(-1) == 1).all()
+        assert forward[number, : len(row)].argmax(-1).tolist() == target.tolist()
+        assert (forward[number, : len(row)].sum(-1) == 1).all()
         assert turned[number, : len(row)].argmax(-1).tolist() == target.tolist()
     if batch.base_to_answer is not None:
         assert (batch.base_to_answer >= 0).sum(1).tolist() == lengths.tolist()
@@ -235,26 +235,26 @@ def test_every_base_has_its_own_answer(
 
 @CASES
 @given(tokenizers, known.filter(lambda text: len(text) > 8), st.integers(0, 7), st.integers(0, 2**32), st.booleans())
-def test_no_token_gives_a_hidden_base_away(
-    tokenizer: Tokenizer, text: str, phase: int, seed: int, paired: bool
+def test_no_visible_token_depends_on_a_masked_base(
+    tokenizer: Tokenizer, text: str, frame: int, seed: int, paired: bool
 ) -> None:
-    """Another base behind a mask leaves everything that is shown as it was, wherever the tokens do not move."""
-    phase %= tokenizer.frame_count
+    """Visible ids do not depend on masked bases."""
+    frame %= tokenizer.frame_count
     rng = np.random.default_rng(seed)
     hidden = rng.choice([VISIBLE, MASK, RANDOM, UNCHANGED], len(text), p=[0.7, 0.1, 0.1, 0.1]).astype(np.uint8)
     before = ["ACGTACG"] if paired else None
-    framing = ContextFormat(token_objective="hidden")
-    batch = collate(examples([text], before, hidden), tokenizer, None, framing, phase)
-    encoded = tokenizer.encode(encode_bases(text), phase)
-    lead = len(tokenizer.encode(encode_bases(before[0]), phase).ids) + 1 if before else 0
-    shown, asked = batch.ids[0, lead:].tolist(), batch.targets["token"][0, lead:].tolist()
+    context_format = ContextFormat(token_objective="hidden")
+    batch = collate(examples([text], before, hidden), tokenizer, None, context_format, frame)
+    encoded = tokenizer.encode(encode_bases(text), frame)
+    lead = len(tokenizer.encode(encode_bases(before[0]), frame).ids) + 1 if before else 0
+    ids, labels = batch.ids[0, lead:].tolist(), batch.targets["token"][0, lead:].tolist()
     stops = np.append(encoded.token_starts[1:], len(text))
     for number, (start, stop) in enumerate(zip(encoded.token_starts, stops, strict=True)):
-        # A single letter at the end of overlapping k-mers reads itself alone, and may be asked for all the same.
+        # A single letter at the end of overlapping k-mers reads only itself, but may have a label too.
         read = hidden[start : stop + tokenizer.overlap]
         first = next((code for code in read if code != VISIBLE), VISIBLE)
         token = int(encoded.ids[number])
         expected = {MASK: tokenizer.mask_id, RANDOM: int(np.roll(encoded.ids, -7)[number])}.get(int(first), token)
-        assert shown[number] == expected
-        assert asked[number] == (token if first != VISIBLE else batch.targets["token"].min().item())
-        assert first != MASK or shown[number] == tokenizer.mask_id
+        assert ids[number] == expected
+        assert labels[number] == (token if first != VISIBLE else batch.targets["token"].min().item())
+        assert first != MASK or ids[number] == tokenizer.mask_id

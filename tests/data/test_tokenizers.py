@@ -1,4 +1,4 @@
-"""Tokens lead back to their bases, on either strand."""
+"""Tokens give back their bases."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
-from genoattn.genome.alphabet import LETTERS, decode_bases, encode_bases, reverse_complement
+from genoattn.genome.alphabet import LETTERS, decode_bases, encode_bases
 
 letters = st.text(LETTERS, max_size=200)
 
@@ -30,22 +30,9 @@ def test_merged_letters_are_n(text: str):
     assert decode_bases(tokenizer.decode(tokenizer.encode(encode_bases(text)).ids)) == expected
 
 
-@given(letters, st.sampled_from(["keep", "merge"]))
-def test_the_other_strand(text: str, unknown: str):
-    tokenizer, bases = NucleotideTokenizer(unknown), encode_bases(text)
-    ids = tokenizer.encode(bases).ids
-    other = tokenizer.reverse_complement(ids)
-    np.testing.assert_array_equal(other, tokenizer.encode(reverse_complement(bases)).ids)
-    np.testing.assert_array_equal(tokenizer.reverse_complement(other), ids)
-
-
-def test_every_id_has_a_complement_that_leads_back():
+def test_padding_and_the_mask_follow_the_letters():
     tokenizer = NucleotideTokenizer()
     assert (tokenizer.pad_id, tokenizer.mask_id, tokenizer.vocabulary_size) == (15, 16, 17)
-    assert tokenizer.complement.dtype == np.uint8 and len(tokenizer.complement) == tokenizer.vocabulary_size
-    assert tokenizer.complement[tokenizer.complement].tolist() == list(range(tokenizer.vocabulary_size))
-    assert tokenizer.complement[[15, 16]].tolist() == [15, 16]
-    assert tokenizer.reverse_complement(np.array([0, 1, 16, 15], np.uint8)).tolist() == [15, 16, 2, 3]
 
 
 def test_a_window_need_not_be_contiguous():
@@ -57,7 +44,7 @@ def test_masks_are_read_as_n():
     assert decode_bases(NucleotideTokenizer().decode(np.array([0, 16, 15, 3], np.uint8))) == "ANT"
 
 
-def test_what_is_no_base_is_refused():
+def test_codes_that_are_not_bases_are_refused():
     tokenizer = NucleotideTokenizer()
     with pytest.raises(ValueError, match=r"base 2 has code 16; expected 0\.\.14"):
         tokenizer.encode(np.array([0, 14, 16], np.uint8))

@@ -58,10 +58,10 @@ def packed(text: str, keep: int | None = None) -> bytes:
         (None, "{file} does not exist; did you mean {folder}/good.fa?"),
         (
             "chr1\tgene\t1\t100\n",
-            "{file} is not FASTA: expected '>' as the first character, found text that begins with",
+            "{file} is not FASTA: expected '>' as the first character, found 'chr1\\tgene",
         ),
-        (HEADER, "{file} is not FASTA: expected '>' as the first character, found what looks like VCF"),
-        (b"\x89PNG\r\n\0\0", "{file} is not FASTA: expected '>' as the first character, found binary data"),
+        (HEADER, "{file} is not FASTA: expected '>' as the first character, found '##fileformat=VCFv4."),
+        (b"\x89PNG\r\n\0\0", "{file} is not FASTA: expected '>' as the first character, found "),
         (
             GOOD + ">chr2\nACGT\n\nACGTAC-T\n",
             "{file}, record chr2, line 7, column 7: '-' is no base; expected one of ACGTRYSWKMBDHVN in either case",
@@ -110,7 +110,7 @@ OTHER = "ACGT"[("ACGT".index(BASES[99]) + 1) % 4]
         (HEADER + row(100, OTHER, BASES[99]), f"chr1:100 holds {BASES[99]} in the FASTA; {{file}} says {OTHER}"),
         (
             HEADER.replace("chr1", "chrI") + row(7, "A", "C", "chrI"),
-            "{file}, record 1 (chrI:7): the FASTA has no contig 'chrI', the nearest name there is 'chr1'",
+            "{file}, record 1 (chrI:7): the FASTA has no contig 'chrI'; did you mean chr1?",
         ),
         (
             HEADER + row(3001, "A", "C"),
@@ -169,8 +169,8 @@ def test_a_setting(words: Sequence[str], sentence: str, tmp_path: Path, capfd: p
 
 
 SIDE_BY_SIDE = (
-    "this task cannot be set to this model: it lays reference and sample side by side, one token a base, and a token of"
-    " this tokenizer"
+    "this task cannot be set to this model: reference and sample lie side by side, which needs one token per"
+    " base, and a token of this tokenizer"
 )
 
 

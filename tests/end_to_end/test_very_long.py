@@ -3,7 +3,6 @@
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from benchmarks.studies import very_long_windows as long
 from genoattn.cli.values import value_of
 from genoattn.config.compose import compose
 from genoattn.data.example import Example
-from genoattn.data.source import DataSource, open_data_source
+from genoattn.data.source import DataSource
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.errors import UserError
@@ -138,17 +137,6 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 3_000))
     file.write_text(f">a\n{letters}\n>short\nACGTACGT\n")
     return file
-
-
-def test_a_genome_that_was_not_trained_on_is_tested_as_a_whole(fasta: Path) -> None:
-    config = compose("evaluate", ["checkpoint=x", f"data.fasta={fasta}", "data.length=2000"])
-    task = SideBySide()
-    with pytest.raises(UserError, match="no record can be split"):  # as training would have to
-        open_data_source(value_of(config.data), task, 0)
-    about: dict[str, Any] = {"genome": ["another"], "length": 64, "split": "block", "seed": 0}
-    source = open_data_source(value_of(config.data), task, 0, about)
-    assert source.splits.test == source.splits.validation == ((0, 0, 3000),)
-    assert source.splits.train == () and source.splits.skipped == ("short",)
 
 
 def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_took(

@@ -66,7 +66,7 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
     example = window(task, 800, seed)
     haystack = np.zeros(0, np.uint8) if example.reference is None else example.reference
     own, lead = len(example.bases), len(haystack)
-    assert (own, lead) == ((800, 0) if kinds["queries"] == "among" else (task.pairs * task.unit, 800))
+    assert (own, lead) == ((800, 0) if kinds["queries"] == "among" else (task.pairs * task.placement.unit, 800))
     text, asked = decode_bases(np.concatenate([haystack, example.bases])), np.zeros(own, np.bool_)
     places = {"among": (0, 0), "after": (801, 0), "before": (0, own + 1)}[kinds["queries"]]  # of query, of haystack
     assert len(example.queries) == task.pairs
@@ -81,9 +81,12 @@ def test_what_is_planted(kinds: dict[str, Any], seed: int):
             units.append((begin, turned(unit) if opposite else unit))
         assert units[0][1] == key + value
         first = places[0] + asks - task.key, places[1] + units[0][0]
-        assert distance == abs(first[0] - first[1]) >= task.unit and (first[0] < first[1]) == example.sample_first
+        assert (
+            distance == abs(first[0] - first[1]) >= task.placement.unit
+            and (first[0] < first[1]) == example.sample_first
+        )
         if task.distance:
-            assert task.distance[0] <= distance - task.apart <= task.distance[1]
+            assert task.distance[0] <= distance - (task.segment_count - 1) <= task.distance[1]
         assert sorted(met(text, key)) == sorted([start - task.key, units[0][0] + (task.value if opposite else 0)])
         keys, values = [unit[: task.key] for _, unit in units], [unit[task.key :] for _, unit in units]
         assert len(set(values)) == len(values)
@@ -188,11 +191,7 @@ def test_a_shorter_window_asks_as_many_as_fit():
         ({"pairs": 9}, 512, "task.pairs=9 queries, each with 1 needle(s) of 32 bases, take 576 bases, more than half"),
         ({"key": 7}, 512, "task.key must be at least 8 to be unique among 512 bases of data.length, got 7"),
         ({"distance": (500, 600)}, 512, "task.distance begins at 500 bases, and a needle and its query in"),
-        (
-            {"distance": (5, 2)},
-            0,
-            "task.distance must be null or the least and the greatest number of bases, got [5, 2]",
-        ),
+        ({"distance": (5, 2)}, 0, "task.distance must be null or [fewest, most] bases, got [5, 2]"),
         (
             {"distractor_mismatches": 25},
             0,
@@ -200,7 +199,7 @@ def test_a_shorter_window_asks_as_many_as_fit():
         ),
         ({"distractor_mismatches": 1, "distractors": 4}, 0, "task.distractors must be 1, 2 or 3"),
         ({"value": 0}, 0, "task.value must be at least 1, got 0"),
-        ({"queries": "before", "form": "causal"}, 0, 'task.queries="before" asks for what is yet to come'),
+        ({"queries": "before", "form": "causal"}, 0, 'task.queries="before" puts queries before needles'),
         ({"reverse_strand_fraction": 1.5}, 0, "task.reverse_strand_fraction must be a share between 0 and 1, got 1.5"),
     ],
 )
@@ -267,7 +266,7 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     [
         (("task.form=causal",), "needs model.causal=true, and it is false"),
         (("task.queries=left",), "task.queries: expected 'among' or 'after' or 'before', got the string 'left'"),
-        (("tokenizer=kmer", "tokenizer.k=3"), "task=recall asks base by base"),
+        (("tokenizer=kmer", "tokenizer.k=3"), "task=recall predicts single bases"),
         (
             ("task.form=causal", "model.causal=true", "tokenizer=kmer", "tokenizer.k=3", "tokenizer.overlapping=true"),
             "an overlapping token already reads",

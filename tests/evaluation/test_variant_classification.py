@@ -172,10 +172,10 @@ def test_a_run_learns_the_rule_and_is_examined_again(place: Path, tmp_path: Path
     [
         (("task.file=null",), "task.file must be given"),
         (("task.file=nowhere.tsv",), "task.file=nowhere.tsv does not exist"),
-        (("task.label=knd",), "has no column 'knd'; nearest is kind"),
-        (("task.file=a.vcf", "task.label=KINDS"), "its header has no INFO field 'KINDS'; nearest is KIND"),
+        (("task.label=knd",), "has no column 'knd'; did you mean kind?"),
+        (("task.file=a.vcf", "task.label=KINDS"), "its header has no INFO field 'KINDS'; did you mean KIND?"),
         (("task.classes={benign: [W, S], pathogenic: [W]}",), "task.classes must give each label to one class"),
-        (("task.classes={benign: [W], pathogenic: [X]}",), "no variant of class 'pathogenic' lies in what is for"),
+        (("task.classes={benign: [W], pathogenic: [X]}",), "the training split has no variant of class 'pathogenic'"),
         (("task.split_bed=bad.bed",), "bad.bed, line 1: expected a name, a start and an end"),
         (("task.file=bad.tsv",), "chr1:1 holds"),
         (("task.file=odd.tsv",), "odd.tsv, line 2: pos must lie within 1 and 12000, got"),

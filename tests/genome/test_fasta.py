@@ -109,16 +109,16 @@ BROKEN = {
     "blank lines only": (b"\n \r\n\t\n", "is empty: it holds nothing but blank lines"),
     "fastq": (
         b"@read1\nACGT\n+\nIIII\n",
-        "is not FASTA: expected '>' as the first character, found what looks like FAS",
+        "is not FASTA: expected '>' as the first character, found '@read1",
     ),
-    "vcf": (b"##fileformat=VCFv4.2\n", "found what looks like VCF"),
-    "genbank": (b"LOCUS       NC_007795\n", "found what looks like GenBank"),
-    "web page": (b"\n\n<!DOCTYPE html>", "found what looks like HTML"),
-    "zip": (b"PK\3\4abc", "found what looks like a zip archive"),
-    "binary": (b"\x7fELF\0\0\0", "found binary data"),
-    "text": (b"\nACGTACGTACGTACGTACGTACGT\n", "found text that begins with 'ACGTACGTACGTACGTACGT'"),
-    "indented": (b"\n >chr1\nACGT\n", "found text that begins with ' >chr1"),
-    "byte-order mark": (b"\xef\xbb\xbf>chr1\nACGT\n", "found what looks like text with a byte-order mark"),
+    "vcf": (b"##fileformat=VCFv4.2\n", "found '##fileformat=VCFv4.2', as in VCF"),
+    "genbank": (b"LOCUS       NC_007795\n", "as in GenBank"),
+    "web page": (b"\n\n<!DOCTYPE html>", "found '<!DOCTYPE html>', as in HTML"),
+    "zip": (b"PK\3\4abc", "as in a zip archive"),
+    "binary": (b"\x7fELF\0\0\0", "found '\\x7fELF"),
+    "text": (b"\nACGTACGTACGTACGTACGTACGT\n", "found 'ACGTACGTACGTACGTACGT'"),
+    "indented": (b"\n >chr1\nACGT\n", "found ' >chr1"),
+    "byte-order mark": (b"\xef\xbb\xbf>chr1\nACGT\n", "as in a text with a byte-order mark"),
 }
 
 
@@ -133,7 +133,7 @@ def test_broken_files_have_a_sentence(tmp_path: Path, kind: str, packing: str):
 
 
 def test_packed_twice(tmp_path: Path):
-    with pytest.raises(UserError, match="found what looks like gzip packed twice"):
+    with pytest.raises(UserError, match="as in a gzip file that was packed twice"):
         read_fasta(write(tmp_path / "a.fa", gzip.compress(b">chr1\nACGT\n"), "gzip"))
 
 

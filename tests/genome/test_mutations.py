@@ -1,4 +1,4 @@
-"""What apply tells is what a naive splice did; an indel's equivalence class is found by trying every placement."""
+"""What apply tells is what a naive splice did; an indel's equivalence class is placements by trying every placement."""
 
 from collections import Counter
 from itertools import pairwise
@@ -23,8 +23,8 @@ def naive(reference: np.ndarray, mutations: list[Mutation]) -> list[int]:
 
 
 def canonical(reference: np.ndarray, sample: Sample) -> list[Mutation]:
-    """The mutations as the events tell them, and what is gone after the last sample base, which no event tells."""
-    told = [
+    """The mutations of the events, and a deletion after the last sample base, which is not an event."""
+    applied = [
         Mutation(event.reference, event.reference + event.size, b"")
         if event.kind == "deletion"
         else Mutation(
@@ -34,8 +34,8 @@ def canonical(reference: np.ndarray, sample: Sample) -> list[Mutation]:
         )
         for event in sample.events
     ]
-    tail = len(naive(reference, told)) - len(sample.bases)
-    return told + [Mutation(len(reference) - tail, len(reference), b"")] * (tail > 0)
+    tail = len(naive(reference, applied)) - len(sample.bases)
+    return applied + [Mutation(len(reference) - tail, len(reference), b"")] * (tail > 0)
 
 
 @st.composite
@@ -54,8 +54,8 @@ def mutated(draw: st.DrawFn, gap: int = 0) -> tuple[np.ndarray, list[Mutation]]:
     return reference, mutations
 
 
-def same(one: Sample, other: Sample) -> bool:
-    return one.events == other.events and all(np.array_equal(a, b) for a, b in zip(one[:-1], other[:-1], strict=True))
+def same(a: Sample, b: Sample) -> bool:
+    return a.events == b.events and all(np.array_equal(*columns) for columns in zip(a[:-1], b[:-1], strict=True))
 
 
 @settings(deadline=None, max_examples=100)
@@ -70,7 +70,7 @@ def test_sample_is_the_spliced_reference(case: tuple[np.ndarray, list[Mutation]]
 
 @settings(deadline=None, max_examples=100)
 @given(mutated())
-def test_origin_aligns_every_sample_base(case: tuple[np.ndarray, list[Mutation]]) -> None:
+def test_every_sample_base_has_its_reference_position(case: tuple[np.ndarray, list[Mutation]]) -> None:
     reference, mutations = case
     sample = apply_mutations(reference, mutations)
     matched = ~(sample.substituted | sample.inserted)
@@ -109,26 +109,28 @@ def test_masks_are_the_events(case: tuple[np.ndarray, list[Mutation]]) -> None:
 def test_equivalence_class_is_every_placement_that_gives_the_sample(case: tuple[np.ndarray, list[Mutation]]) -> None:
     reference, mutations = case
     sample = apply_mutations(reference, mutations)
-    told = canonical(reference, sample)
+    applied = canonical(reference, sample)
     for index, event in enumerate(sample.events):
         if event.kind not in ("insertion", "deletion"):
             continue
-        here = told[index]
-        lowest = told[index - 1].stop + 1 if index else 0
-        highest = told[index + 1].start - 1 if index + 1 < len(told) else len(reference) - (event.kind == "deletion")
+        here = applied[index]
+        lowest = applied[index - 1].stop + 1 if index else 0
+        highest = (
+            applied[index + 1].start - 1 if index + 1 < len(applied) else len(reference) - (event.kind == "deletion")
+        )
         shift = event.start - event.reference
-        found = {here.start}
+        placements = {here.start}
         for start in range(lowest, highest - (here.stop - here.start) + 1):
             inserted = sample.bases[start + shift : start + shift + len(here.inserted)].tobytes()
             other = Mutation(start, start + here.stop - here.start, inserted)
-            if naive(reference, [*told[:index], other, *told[index + 1 :]]) == sample.bases.tolist():
-                found.add(start)
-        assert found == set(range(event.reference, event.reference + event.latest - event.stop + 1))
+            if naive(reference, [*applied[:index], other, *applied[index + 1 :]]) == sample.bases.tolist():
+                placements.add(start)
+        assert placements == set(range(event.reference, event.reference + event.latest - event.stop + 1))
 
 
 @settings(deadline=None, max_examples=100)
 @given(mutated(gap=1), st.data())
-def test_any_placement_is_told_as_the_same_sample(case: tuple[np.ndarray, list[Mutation]], data: st.DataObject) -> None:
+def test_any_placement_gives_the_same_sample(case: tuple[np.ndarray, list[Mutation]], data: st.DataObject) -> None:
     reference, mutations = case
     mutations = [mutation for mutation in mutations if mutation.kind in ("snv", "insertion", "deletion")]
     sample = apply_mutations(reference, mutations)
@@ -194,10 +196,10 @@ def test_kinds() -> None:
     assert kinds == ["snv", "mnv", "insertion", "deletion", "complex", "complex"]
 
 
-def test_apply_refuses_what_is_not_sorted_apart_and_inside() -> None:
+def test_mutations_must_be_sorted_separate_and_inside() -> None:
     reference = encode_bases("ACGTACGT")
     for mutations in ([(3, 4), (1, 2)], [(1, 3), (2, 4)], [(7, 9)], [(3, 2)]):
-        with pytest.raises(ValueError, match="sorted, apart and within 8 bases"):
+        with pytest.raises(ValueError, match="sorted, not overlapping and within 8 bases"):
             apply_mutations(reference, [Mutation(start, stop, b"\0") for start, stop in mutations])
 
 
@@ -215,7 +217,7 @@ def planted(rates: Rates, length: int = 200_000, seed: int = 0) -> tuple[np.ndar
     st.integers(1, 5),
     st.integers(0, 2**32),
 )
-def test_planted_mutations_lie_apart_on_plain_bases(
+def test_simulated_mutations_lie_apart_on_plain_bases(
     letters: list[int], rate: float, shares: list[float], longest: int, seed: int
 ) -> None:
     reference = np.array(letters, np.uint8)
@@ -237,7 +239,7 @@ def test_planted_mutations_lie_apart_on_plain_bases(
     assert Counter(event.kind for event in sample.events) == Counter(mutation.kind for mutation in mutations)
 
 
-def test_planted_shares_sizes_and_rate() -> None:
+def test_simulated_shares_sizes_and_rate() -> None:
     rates = Rates(rate=0.02, snv=4.0, mnv=1.0, insertion=2.0, deletion=3.0, longest=4)
     _, mutations = planted(rates)
     kinds = Counter(mutation.kind for mutation in mutations)

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genoattn.errors import UserError
-from genoattn.genome import sequence_store as digests
 from genoattn.genome import sequence_store as store
 from genoattn.genome.alphabet import LETTERS, UNKNOWN, decode_bases, encode_bases
 from genoattn.genome.fasta import Record
@@ -42,7 +41,7 @@ def folders(cache: Path) -> list[Path]:
     return [path for path in cache.iterdir() if path.is_dir()]
 
 
-def test_what_a_store_knows(fasta: Path, cache: Path):
+def test_contents_of_a_store(fasta: Path, cache: Path):
     genome = open_genome([fasta], cache)
     first, second, third = genome.records
     assert genome.names == ("chr1", "chr2", "chr3") and genome.lengths == (12, 0, 1) and genome.total == 13
@@ -51,16 +50,15 @@ def test_what_a_store_knows(fasta: Path, cache: Path):
     assert first.sha256 == hashlib.sha256(b"ACGTNNACGTNR").hexdigest()
     assert decode_bases(genome.fetch(0, 0, 12)) == "ACGTNNACGTNR"
     assert decode_bases(genome.fetch(0, 3, 7)) == "TNNA" and decode_bases(genome.fetch(2, 0, 1)) == "T"
-    assert genome.soft(0, 4, 12).tolist() == [False, False, True, True, True, True, True, False]
     assert len(genome.fetch(1, 0, 0)) == 0 and genome.index("chr3") == 2
     (folder,) = folders(cache)
     index = json.loads((folder / "index.json").read_text())
     assert index["format"] == store.FORMAT and index["sources"][0]["path"] == str(fasta)
 
 
-def test_what_lower_case_means(fasta: Path, cache: Path):
+def test_lower_case_is_kept_or_masked(fasta: Path, cache: Path):
     assert decode_bases(open_genome([fasta], cache, "mask").fetch(0, 0, 12)) == "ACGTNNNNNNNR"
-    with pytest.raises(UserError, match=r"data\.soft_mask must be 'use' or 'hide', got 'drop'"):
+    with pytest.raises(UserError, match=r"data\.soft_mask must be 'keep' or 'mask', got 'drop'"):
         open_genome([fasta], cache, "drop")
 
 
@@ -78,14 +76,15 @@ def test_bases_are_in_memory_of_their_own(fasta: Path, cache: Path):
 )
 def test_nothing_is_read_outside_a_record(fasta: Path, cache: Path, record: int, start: int, stop: int):
     genome = open_genome([fasta], cache)
-    for read in (genome.fetch, genome.soft):
-        with pytest.raises(IndexError):
-            read(record, start, stop)
+    with pytest.raises(IndexError):
+        genome.fetch(record, start, stop)
 
 
-def test_an_unknown_name_has_a_nearest_one(fasta: Path, cache: Path):
-    with pytest.raises(UserError, match="holds no record 'chr33'; the nearest name is 'chr3'"):
+def test_a_wrong_record_name_is_answered_by_a_similar_one_or_by_all(fasta: Path, cache: Path):
+    with pytest.raises(UserError, match=r"holds no record 'chr33'; did you mean chr3\?"):
         open_genome([fasta], cache).index("chr33")
+    with pytest.raises(UserError, match="holds no record 'NC_007795'; there are chr1, chr2, chr3"):
+        open_genome([fasta], cache).index("NC_007795")
 
 
 runs = st.lists(st.text(LETTERS + LETTERS.lower(), max_size=30), min_size=1, max_size=5).filter(any)
@@ -104,7 +103,6 @@ def test_coordinates(tmp_path_factory: pytest.TempPathFactory, letters: list[str
         hidden = "".join("N" if letter.islower() else letter for letter in piece)
         np.testing.assert_array_equal(genomes["keep"].fetch(record, start, stop), encode_bases(piece))
         np.testing.assert_array_equal(genomes["mask"].fetch(record, start, stop), encode_bases(hidden))
-        assert genomes["keep"].soft(record, start, stop).tolist() == [letter.islower() for letter in piece]
 
 
 def test_several_files_are_one_genome_in_order(fasta: Path, cache: Path, tmp_path: Path):
@@ -128,9 +126,9 @@ def test_names_must_differ(fasta: Path, cache: Path, tmp_path: Path):
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("fresh", [digests._FRESH_NS, -1])
+@pytest.mark.parametrize("fresh", [store._FRESH_NS, -1])
 def test_the_content_is_the_key(fasta: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: int):
-    monkeypatch.setattr(digests, "_FRESH_NS", fresh)
+    monkeypatch.setattr(store, "_FRESH_NS", fresh)
     copy = tmp_path / "copy.fa"
     copy.write_text(TEXT)
     assert open_genome([fasta], cache).folder == open_genome([copy], cache).folder
@@ -147,12 +145,12 @@ def test_a_settled_file_is_hashed_once(fasta: Path, cache: Path, monkeypatch: py
     monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(name) or digest(file, name))
     open_genome([fasta], cache)
     open_genome([fasta], cache)
-    assert len(hashed) == 2, "a file this fresh might still change unseen"
-    monkeypatch.setattr(digests, "_FRESH_NS", -1)
+    assert len(hashed) == 2, "a file written a moment ago might change within a tick of the clock"
+    monkeypatch.setattr(store, "_FRESH_NS", -1)
     open_genome([fasta], cache)
     open_genome([fasta], cache)
     assert len(hashed) == 3
-    for rubbish in ("", "{", "[]", '{"a": 1}', f'{{"{fasta}": {{"stamp": 3}}}}', "\0\xff"):
+    for rubbish in ("", "{", "[]", '{"a": 1}', f'{{"{fasta}": {{"signature": 3}}}}', "\0\xff"):
         (cache / "genome-digests.json").write_text(rubbish, "latin-1")
         assert open_genome([fasta], cache).total == 13
         assert str(fasta) in json.loads((cache / "genome-digests.json").read_text())
@@ -166,15 +164,15 @@ def test_a_built_store_is_not_built_again(fasta: Path, cache: Path, monkeypatch:
     assert open_genome([fasta], cache).total == 13
 
 
-def spoil_bases(folder: Path):
+def damage_bases(folder: Path):
     (folder / "bases.u8").write_bytes((folder / "bases.u8").read_bytes()[:-1])
 
 
-def spoil_index(folder: Path):
+def damage_index(folder: Path):
     (folder / "index.json").write_text('{"format": 1')
 
 
-def spoil_format(folder: Path):
+def damage_format(folder: Path):
     (folder / "index.json").write_text((folder / "index.json").read_text().replace('"format": 1', '"format": 0'))
 
 
@@ -182,10 +180,10 @@ def remove_bases(folder: Path):
     (folder / "bases.u8").unlink()
 
 
-@pytest.mark.parametrize("spoil", [spoil_bases, spoil_index, spoil_format, remove_bases])
-def test_a_damaged_store_is_built_anew(fasta: Path, cache: Path, spoil):
+@pytest.mark.parametrize("damage", [damage_bases, damage_index, damage_format, remove_bases])
+def test_a_damaged_store_is_built_again(fasta: Path, cache: Path, damage):
     folder = open_genome([fasta], cache).folder
-    spoil(folder)
+    damage(folder)
     genome = open_genome([fasta], cache)
     assert genome.folder == folder
     assert decode_bases(genome.fetch(0, 0, 12)) == "ACGTNNACGTNR" and decode_bases(genome.fetch(2, 0, 1)) == "T"
@@ -227,7 +225,7 @@ def test_a_file_that_changes_under_the_build_is_refused(fasta: Path, cache: Path
     assert list(cache.iterdir()) == []
 
 
-def test_what_a_killed_build_left_is_swept_after_a_day(fasta: Path, cache: Path):
+def test_leftovers_of_a_killed_build_are_removed_after_a_day(fasta: Path, cache: Path):
     for name, age in ((".building-1-a", 90_000), (".building-2-b", 60)):
         (cache / name).mkdir(parents=True)
         os.utime(cache / name, (time.time() - age, time.time() - age))
@@ -248,7 +246,7 @@ def test_a_cache_that_cannot_be_written(fasta: Path, monkeypatch: pytest.MonkeyP
     assert list(cache.iterdir()) == []
 
 
-def test_where_the_cache_is(fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_folder_of_the_cache(fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GENOATTN_CACHE", str(tmp_path / "here"))
     assert open_genome([fasta]).folder.parent == tmp_path / "here"
@@ -289,7 +287,7 @@ def test_processes_that_start_at_once_share_a_store(cache: Path, tmp_path: Path,
     codes = np.random.default_rng(0).integers(0, 4, 2_000_000, dtype=np.uint8)
     path.write_text(">a\n" + decode_bases(codes))
     if damaged:
-        spoil_bases(open_genome([path], cache).folder)
+        damage_bases(open_genome([path], cache).folder)
     command = [sys.executable, "-c", OPEN, str(path), str(cache), str(time.time() + 1.5)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     started = [
@@ -298,9 +296,9 @@ def test_processes_that_start_at_once_share_a_store(cache: Path, tmp_path: Path,
     ]
     results = [process.communicate(timeout=60) for process in started]
     assert [process.returncode for process in started] == [0] * 4, results
-    (said,) = {out for out, _ in results}
+    (line,) = {out for out, _ in results}
     (folder,) = folders(cache)
-    assert said.split() == [str(folder), "2000000", str(int(codes.sum()))]
+    assert line.split() == [str(folder), "2000000", str(int(codes.sum()))]
     assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == []
 
 

@@ -1,5 +1,6 @@
-"""Splits keep their distance, draws stay inside, and tilings cover."""
+"""Splits keep their distance, and windows stay inside them."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -9,14 +10,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from genoattn.errors import UserError
+from genoattn.genome.alphabet import UNKNOWN, decode_bases
 from genoattn.genome.intervals import Interval
 from genoattn.genome.sequence_store import Genome, open_genome
-from genoattn.genome.splits import Splits, sizes, split_blocks, split_records
-from genoattn.genome.windows import Windows
+from genoattn.genome.splits import Splits, split_blocks, split_records
+from genoattn.genome.windows import Windows, fetch_padded, slice_padded
 
 
 def labelled(splits: Splits) -> list[tuple[str, Interval]]:
     return [(name, interval) for name in ("train", "validation", "test") for interval in getattr(splits, name)]
+
+
+def bases(intervals: Sequence[Interval]) -> int:
+    return sum(interval.length for interval in intervals)
 
 
 fractions = st.floats(0.01, 0.45)
@@ -33,10 +39,10 @@ def test_blocks_keep_their_distance(lengths: list[int], window: int, cycles: int
             split_blocks(lengths, window, cycles, validation, test)
         return
     splits = split_blocks(lengths, window, cycles, validation, test)
-    for (name, one), (other, two) in combinations(labelled(splits), 2):
-        if one.record == two.record:
-            gap = max(one.start, two.start) - min(one.stop, two.stop)
-            assert gap >= window, (name, one, other, two)
+    for (name, first), (other, second) in combinations(labelled(splits), 2):
+        if first.record == second.record:
+            gap = max(first.start, second.start) - min(first.stop, second.stop)
+            assert gap >= window, (name, first, other, second)
     for record, length in enumerate(lengths):
         blocks = sorted((i, name) for name, i in labelled(splits) if i.record == record)
         assert all(0 <= i.start < i.stop <= length and i.length >= window for i, _ in blocks)
@@ -76,14 +82,14 @@ def test_a_genome_by_hand():
         test=(Interval(0, 1280, 1400),),
         skipped=("scrap",),
     )
-    assert sizes(splits) == {"train": 1260, "validation": 120, "test": 120, "passed_over": 1}
+    assert [bases(intervals) for intervals in splits[:3]] == [1260, 120, 120]
 
 
 def test_a_long_record_has_every_cycle_and_near_the_fractions():
     splits = split_blocks([2_821_361], 512)
     assert len(splits.test) == len(splits.validation) == len(splits.train) == 5
     total = sum(interval.length for _, interval in labelled(splits))
-    assert abs(sizes(splits)["test"] / total - 0.1) < 0.001 and total > 0.99 * 2_821_361
+    assert abs(bases(splits.test) / total - 0.1) < 0.001 and total > 0.99 * 2_821_361
 
 
 def test_splits_that_cannot_be():
@@ -118,7 +124,7 @@ def test_whole_records_are_shared_out(lengths: list[int], validation: float, tes
     assert splits.skipped == tuple(names[i] for i in range(len(lengths)) if i not in usable)
     total = sum(lengths[record] for record in usable)
     for name, fraction in (("validation", validation), ("test", test)):
-        share = sizes(splits)[name] / total
+        share = bases(getattr(splits, name)) / total
         assert share <= fraction or len(getattr(splits, name)) == 1
 
 
@@ -128,8 +134,8 @@ def test_chromosomes_come_near_their_fractions():
     chosen = set()
     for seed in range(5):
         splits = split_records([str(i) for i in range(len(lengths))], lengths, 1000, seed=seed)
-        shares = {name: bases / sum(lengths) for name, bases in sizes(splits).items()}
-        assert 0.07 <= shares["test"] <= 0.1 and 0.07 <= shares["validation"] <= 0.1
+        for intervals in (splits.test, splits.validation):
+            assert 0.07 <= bases(intervals) / sum(lengths) <= 0.1
         chosen.add(splits.test)
     assert len(chosen) > 1
 
@@ -175,39 +181,44 @@ def test_every_start_is_as_likely(tmp_path: Path):
     for _ in range(15_000):
         window = windows.draw(rng)
         counts[window.record, window.start] += 1
-    seen = counts[counts > 0]
-    assert len(seen) == 10 + 5 and abs(seen - 1000).max() < 150
+    drawn = counts[counts > 0]
+    assert len(drawn) == 10 + 5 and abs(drawn - 1000).max() < 150
     assert windows.draw(np.random.default_rng(7)) == windows.draw(np.random.default_rng(7))
 
 
-def test_windows_of_n_are_passed_over(tmp_path: Path):
+def test_windows_of_n_are_skipped(tmp_path: Path):
     genome = genome_of(tmp_path, "A" * 20 + "N" * 20 + "R" * 20)
     windows = Windows(genome, [Interval(0, 0, 60)], 10)
     rng = np.random.default_rng(0)
     starts = {windows.draw(rng).start for _ in range(2000)}
     assert starts == {*range(16), *range(35, 51)}, "at most half may be N, and R is not N"
     assert windows.skipped > 100
-    tiling = Windows(genome, [Interval(0, 0, 60)], 10, max_n_fraction=0.0)
-    assert [window.start for window in tiling.tile(10)] == [0, 10, 40, 50] and tiling.skipped == 2
+    known = Windows(genome, [Interval(0, 0, 60)], 10, max_n_fraction=0.0)
+    assert {known.draw(rng).start for _ in range(2000)} == {*range(11), *range(40, 51)}
     with pytest.raises(UserError, match=r"1000 windows of 10 bases .* more than 50% N"):
         Windows(genome, [Interval(0, 22, 38)], 10).draw(rng)
 
 
-def test_hidden_bases_are_unknown(tmp_path: Path):
-    letters = "A" * 20 + "a" * 20
-    used = Windows(genome_of(tmp_path, letters), [Interval(0, 0, 40)], 10)
-    assert len(used.tile(10)) == 4 and used.skipped == 0
-    hidden = Windows(genome_of(tmp_path, letters, soft_mask="mask"), [Interval(0, 0, 40)], 10)
-    assert len(hidden.tile(10)) == 2 and hidden.skipped == 2
+def test_masked_bases_are_unknown(tmp_path: Path):
+    letters, rng = "A" * 20 + "a" * 20, np.random.default_rng(0)
+    for soft_mask, last in (("keep", 30), ("mask", 15)):
+        windows = Windows(genome_of(tmp_path, letters, soft_mask=soft_mask), [Interval(0, 0, 40)], 10)
+        assert max(windows.draw(rng).start for _ in range(2000)) == last
 
 
-def test_tiles_cover_their_intervals(tmp_path: Path):
-    genome = genome_of(tmp_path, "ACGT" * 10, "ACGT" * 10)
-    windows = Windows(genome, [Interval(0, 3, 14), Interval(1, 0, 40), Interval(1, 2, 6), Interval(0, 20, 24)], 4)
-    assert [w[:2] for w in windows.tile(4)[:3]] == [(0, 3), (0, 7), (0, 10)]
-    assert [w.start for w in windows.tile(4)[3:]] == [*range(0, 37, 4), 2, 20]
-    assert all(window.length == 4 for window in windows.tile(3))
-    with pytest.raises(UserError, match="stride of a tiling must be at least 1, got 0"):
-        windows.tile(0)
+def test_a_share_of_n_lies_within_0_and_1(tmp_path: Path):
     with pytest.raises(UserError, match=r"data\.max_n_fraction"):
-        Windows(genome, [Interval(0, 0, 40)], 4, max_n_fraction=1.5)
+        Windows(genome_of(tmp_path, "ACGT" * 10), [Interval(0, 0, 40)], 4, max_n_fraction=1.5)
+
+
+@given(st.integers(-30, 40), st.integers(0, 40))
+def test_windows_beyond_the_ends_are_padded_with_n(start: int, length: int):
+    bases = np.arange(10, dtype=np.uint8) % 4
+    expected = [bases[at] if 0 <= at < 10 else UNKNOWN for at in range(start, start + length)]
+    assert slice_padded(bases, start, start + length).tolist() == expected
+
+
+def test_windows_of_a_record_are_padded_with_n(tmp_path: Path):
+    genome = genome_of(tmp_path, "TTTT", "ACGT", "GGGG")
+    for (start, stop), letters in {(-2, 3): "NNACG", (2, 7): "GTNNN", (-6, -4): "NN", (9, 10): "N"}.items():
+        assert decode_bases(fetch_padded(genome, 1, start, stop)) == letters

@@ -1,4 +1,4 @@
-"""What rearranging tells is what a naive splice did, on either strand; an inversion reaches as far as others fit."""
+"""Structural variants give the sample of a naive splice, on both strands; inversions are as short as possible."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ SMALL = Rates(0.08, 1.0, 0.5, 1.0, 1.0, longest=4)
 
 def naive(reference: np.ndarray, mutations: list[Mutation], changes: list[StructuralVariant]) -> list[int]:
     """From the right, so that places stay true."""
-    edits = [*mutations, *(one.mutation(reference) for one in changes)]
+    edits = [*mutations, *(change.mutation(reference) for change in changes)]
     letters = reference.tolist()
     for start, stop, inserted in sorted(edits, reverse=True):
         letters[start:stop] = list(inserted)
@@ -53,16 +53,17 @@ def test_the_sample_is_the_spliced_reference(seed: int, letters: int):
     sample = apply_structural(reference, mutations, changes)
     assert sample.bases.tolist() == naive(reference, mutations, changes)
     assert all(len(column) == len(sample.bases) for column in sample[:-1])
-    told, expected = Counter(one.kind for one in sample.events), Counter(one.kind for one in [*mutations, *changes])
-    told["inversion"] = expected["inversion"] = 0  # one that changes nothing is not told
-    assert told == expected
-    assert sum(one.kind == "inversion" for one in sample.events) <= sum(one.kind == "inversion" for one in changes)
-    assert [one.start for one in sample.events] == sorted(one.start for one in sample.events)
+    kinds = Counter(event.kind for event in sample.events)
+    expected = Counter(change.kind for change in [*mutations, *changes])
+    assert kinds["inversion"] <= expected["inversion"]
+    kinds["inversion"] = expected["inversion"] = 0  # an inversion that changes nothing is not an event
+    assert kinds == expected
+    assert [event.start for event in sample.events] == sorted(event.start for event in sample.events)
 
 
 @CASES
 @given(SEEDS, st.sampled_from([2, 4]))
-def test_origin_leads_to_the_counterpart(seed: int, letters: int):
+def test_the_reference_position_is_that_of_the_counterpart(seed: int, letters: int):
     reference, mutations, changes = case(seed, letters)
     sample = apply_structural(reference, mutations, changes)
     turned = np.zeros(len(sample.bases), np.bool_)
@@ -87,18 +88,18 @@ def test_the_other_strand_shows_the_same_changes(seed: int, letters: int):
     length = len(reference)
     here = apply_structural(reference, [], changes)
     there = apply_structural(
-        reverse_complement(reference), [], [one.on_reverse_strand(length) for one in reversed(changes)]
+        reverse_complement(reference), [], [change.on_reverse_strand(length) for change in reversed(changes)]
     )
     assert reverse_complement(there.bases).tolist() == here.bases.tolist()
-    for change in changes:  # alone, for where two may touch the one on the left is told as far left as it goes
-        one = apply_structural(reference, [], [change])
+    for change in changes:  # one at a time: the placements of variants that may touch depend on their order
+        forward = apply_structural(reference, [], [change])
         other = apply_structural(reverse_complement(reference), [], [change.on_reverse_strand(length)])
-        gap = int(change.kind == "contraction")  # told by the base behind it
-        total = len(one.bases) + gap
-        spans = [(event.kind, event.size, event.earliest, event.latest) for event in one.events]
+        gap = int(change.kind == "contraction")  # labelled at the base behind it
+        total = len(forward.bases) + gap
+        spans = [(event.kind, event.size, event.earliest, event.latest) for event in forward.events]
         turned = [(event.kind, event.size, total - event.latest, total - event.earliest) for event in other.events]
-        assert spans == turned or (gap and 0 in (one.events[0].earliest, other.events[0].earliest))
-    assert [one.on_reverse_strand(length).on_reverse_strand(length) for one in changes] == changes
+        assert spans == turned or (gap and 0 in (forward.events[0].earliest, other.events[0].earliest))
+    assert [change.on_reverse_strand(length).on_reverse_strand(length) for change in changes] == changes
 
 
 @CASES
@@ -119,7 +120,7 @@ def test_an_inversion_reaches_as_far_as_others_give_the_same(letters: list[int],
         assert sample.events == ()
         return
     (event,) = sample.events
-    run = {start}  # from the planted one outwards and inwards, while each step fits
+    run = {start}  # outwards and inwards from the simulated inversion, while each step fits
     for step in (-1, 1):
         at = start + step
         while (at, start + stop - at) in fitting:
@@ -145,23 +146,23 @@ def test_an_inversion_reaches_as_far_as_others_give_the_same(letters: list[int],
 def test_small_cases_by_hand(reference: str, change: tuple, bases: str, event: tuple, origin: list[int]):
     sample = apply_structural(encode_bases(reference), [], [StructuralVariant(*change)])
     assert decode_bases(sample.bases) == bases
-    assert [tuple(one) for one in sample.events] == [event] and sample.reference_position.tolist() == origin
+    assert [tuple(made) for made in sample.events] == [event] and sample.reference_position.tolist() == origin
 
 
 def test_mutations_beside_a_change_keep_their_places():
     reference = encode_bases("GATTACAGGGTCCATGCAAT")
     changes = [StructuralVariant("inversion", 8, 12, 4)]
     planned = [Mutation(2, 3, b"\1"), Mutation(7, 8, b"\1"), Mutation(10, 10, b"\0"), Mutation(14, 17, b"")]
-    kept = drop_overlapping(planned, changes)
-    assert kept == [planned[0], planned[3]]  # the one before touches it, the other lies in it
-    sample = apply_structural(reference, kept, changes)
+    separate = drop_overlapping(planned, changes)
+    assert separate == [planned[0], planned[3]]  # the second touches the inversion, the third is inside
+    sample = apply_structural(reference, separate, changes)
     assert [event.kind for event in sample.events] == ["snv", "inversion", "deletion"]
-    assert apply_structural(reference, kept, []).events == apply_mutations(reference, kept).events
+    assert apply_structural(reference, separate, []).events == apply_mutations(reference, separate).events
 
 
 @CASES
 @given(SEEDS, st.floats(0, 0.2), st.integers(2, 30), st.integers(0, 30), st.integers(1, 6), st.integers(1, 6))
-def test_planted_changes_lie_apart_on_plain_bases(
+def test_simulated_changes_lie_apart_on_plain_bases(
     seed: int, rate: float, shortest: int, more: int, unit: int, units: int
 ):
     rng = np.random.default_rng(seed)
@@ -179,11 +180,9 @@ def test_planted_changes_lie_apart_on_plain_bases(
             assert shortest <= stop - start == size <= shortest + more
             continue
         written[start:stop] = True
-        assert any(
-            size % period == 0 and size // period <= units and stop - start >= size + 2 * period
-            and (reference[start : stop - period] == reference[start + period : stop]).all()
-            for period in range(1, unit + 1)
-        )  # fmt: skip
+        whole = [period for period in range(1, unit + 1) if size % period == 0 and size // period <= units]
+        room = [period for period in whole if stop - start >= size + 2 * period]
+        assert any((reference[start : stop - period] == reference[start + period : stop]).all() for period in room)
     assert (reference[~written] == letters[~written]).all()
 
 
@@ -195,13 +194,13 @@ def test_without_rates_nothing_is_drawn():
     )
 
 
-def test_planted_rates():
+def test_simulated_rates():
     structure = StructuralRates(0.002, 0.001, 0.001, shortest=5, longest=9)
     rng = np.random.default_rng(0)
     _, changes = structure.simulate(rng.integers(0, 4, 300_000, dtype=np.uint8), rng)
-    found = Counter(one.kind for one in changes)
+    counts = Counter(change.kind for change in changes)
     for kind, expected in {"inversion": 600, "duplication": 300, "expansion": 150, "contraction": 150}.items():
-        assert abs(found[kind] - expected * 0.97) < 4 * expected**0.5, kind  # a few are too near the one before
+        assert abs(counts[kind] - expected * 0.97) < 4 * expected**0.5, kind  # a few are too near another
 
 
 STRUCTURED: dict[str, Any] = {"inversion": 0.004, "tandem": 0.003, "repeat": 0.006, "structure_longest": 40}
@@ -220,18 +219,18 @@ def test_each_base_has_its_counterpart_in_the_context(length: int, shift: int, o
     assert len(example.bases) == len(example.reference) == length
     context = np.concatenate([example.reference, [99], example.bases])
     turned = example.targets["inversion"] == 1
-    told = np.zeros(length, np.bool_)
+    mutated = np.zeros(length, np.bool_)
     for event in example.events:
         if event.kind in ("snv", "mnv", "insertion", "duplication", "expansion"):
-            told[event.start : event.stop] = True
-    held = (example.distance >= 0) & ~told
+            mutated[event.start : event.stop] = True
+    unchanged = (example.distance >= 0) & ~mutated
     where = np.arange(length) + length + 1 - example.distance
     fits = []
     for strand in (False, True):
-        one, two = held & (turned == strand), held & (turned != strand)
+        same, inverted = unchanged & (turned == strand), unchanged & (turned != strand)
         fits.append(
-            (context[where[one]] == example.bases[one]).all()
-            and (context[where[two]] == COMPLEMENT[example.bases[two]]).all()
+            (context[where[same]] == example.bases[same]).all()
+            and (context[where[inverted]] == COMPLEMENT[example.bases[inverted]]).all()
         )
     assert any(fits)
 

@@ -1,4 +1,4 @@
-"""The contract of a task: from bases of a genome to an example with its truth, base by base, before any token."""
+"""The contract of a task: bases of a genome become an example with its labels, before any token."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -13,22 +13,27 @@ from genoattn.genome.simulate import Rates
 
 
 class Task(ABC):
-    """Makes examples; knows neither tokenizer nor model."""
+    """Makes examples; does not depend on the tokenizer or the model.
+
+    Attributes:
+        evaluator: The evaluation of a model: "detection", "language", "classification" or "retrieval".
+        side_by_side: True if the reference lies beside the bases, so that each token must own one base.
+        accepts_short_records: True if a window may be shorter than `length`, as short records are.
+        outputs: The outputs of the model by name.
+        max_shift: Bases of the reference beside the sample, before its first and after its last base.
+        segment_count: Sequences in one context.
+        context_format: The token labels and positions that `collate` makes.
+        rates: The mutation rates of tests and of the end of a curriculum.
+    """
 
     evaluator: ClassVar[str]
-    """How a model trained for it is examined: "detection", "language", "classification" or "retrieval"."""
     side_by_side: ClassVar[bool] = False
-    """True where a reference is laid beside the bases, so that each token must own one base."""
     accepts_short_records: ClassVar[bool] = False
-    """True where a window may be shorter than asked for, as a short record is."""
     outputs: dict[str, TargetSpec]
     max_shift: int = 0
-    """How many bases of a reference that is laid beside stand before a window's first and after its last base."""
     segment_count: int = 1
-    """How many sequences stand in one context."""
     context_format: ContextFormat = DEFAULT_FORMAT
     rates: Rates = Rates()
-    """The true rates, at which a model is tested and at which a curriculum ends."""
 
     @abstractmethod
     def reference_length(self, length: int) -> int:
@@ -38,52 +43,75 @@ class Task(ABC):
     def example(
         self, reference: UInt8[np.ndarray, "reference_length"], length: int, rates: Rates, rng: np.random.Generator
     ) -> Example:
-        """A window of `length` sample bases, mutated at `rates`, from the first bases of `reference`."""
+        """Make an example from a window of the genome.
+
+        Args:
+            reference: Codes of the window, `[reference_length(length)]`.
+            length: Sample bases.
+            rates: The rates of mutations.
+            rng: The only source of randomness.
+
+        Returns:
+            The sample and its labels.
+        """
 
     def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
-        """Why this task cannot be set to a model; empty if it can.
+        """The reason why this task does not fit a model, "" if it fits.
 
-        Its tokens own so many bases and read `reads_on` beyond them, and it is causal or not.
+        Args:
+            tokens_own: Most bases that a token owns.
+            causal: True if the model is causal.
+            reads_on: Bases that a token reads beyond its own.
         """
         if self.side_by_side and tokens_own > 1:
             return (
-                "it lays reference and sample side by side, one token a base, and a token of this tokenizer owns up to"
-                f" {tokens_own}; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=true, or another task"
+                "reference and sample lie side by side, which needs one token per base, and a token of this tokenizer"
+                f" owns up to {tokens_own}; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=true, or"
+                " another task"
             )
         return ""
 
 
 class MutationDetection(Task):
-    """A task that shows a reference and a sample, and asks of each sample base whether it is mutated."""
+    """A task in which the model reads a reference and a sample, and every sample base is labelled as mutated or not.
+
+    Attributes:
+        same_start: True if sample and reference begin at the same base of the same strand, as an aligner needs it.
+    """
 
     evaluator = "detection"
     same_start: bool = True
-    """True where sample and reference begin at the same place on the same strand, as an aligner takes them."""
 
     @abstractmethod
     def build_example(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
-        """The example of a sample that starts at reference base `start`, which is beside[reach]."""
+        """Make an example of a given sample.
+
+        Args:
+            beside: The reference beside the sample, from `max_shift` bases before `start`.
+            sample: The sample.
+            start: The reference base at which the sample starts (0-based); it is `beside[max_shift]`.
+        """
 
 
 def mutation_labels(sample: Sample) -> dict[str, Int8[np.ndarray, "length"]]:
-    """What is asked of every base: 1 where it is mutated, IGNORE where an indel could as well be placed, else 0."""
+    """1 for mutated bases, `IGNORE_INDEX` at other equivalent placements of an indel, else 0."""
     return {
         "substitution": sample.substituted.astype(np.int8),
-        "insertion": _asked(sample.inserted, sample.ambiguous_inserted),
-        "deletion": _asked(sample.deleted_before, sample.ambiguous_deleted_before),
+        "insertion": _labels(sample.inserted, sample.ambiguous_inserted),
+        "deletion": _labels(sample.deleted_before, sample.ambiguous_deleted_before),
     }
 
 
 def inversion_labels(sample: Sample) -> Int8[np.ndarray, "length"]:
-    """1 within the shortest inversions that give the sample, IGNORE where longer ones would reach, else 0."""
-    asked = np.zeros(len(sample.bases), np.int8)
-    found = [event for event in sample.events if event.kind == "inversion"]
-    for event in found:
-        asked[event.earliest : event.latest] = IGNORE_INDEX
-    for event in found:
-        asked[event.start : event.stop] = 1
-    return asked
+    """1 within the shortest inversions that give the sample, `IGNORE_INDEX` within longer equivalent ones, else 0."""
+    labels = np.zeros(len(sample.bases), np.int8)
+    inversions = [event for event in sample.events if event.kind == "inversion"]
+    for event in inversions:
+        labels[event.earliest : event.latest] = IGNORE_INDEX
+    for event in inversions:
+        labels[event.start : event.stop] = 1
+    return labels
 
 
-def _asked(true: np.ndarray, ambiguous: np.ndarray) -> Int8[np.ndarray, "length"]:
-    return np.where(true, 1, np.where(ambiguous, IGNORE_INDEX, 0)).astype(np.int8)
+def _labels(mutated: np.ndarray, ambiguous: np.ndarray) -> Int8[np.ndarray, "length"]:
+    return np.where(mutated, 1, np.where(ambiguous, IGNORE_INDEX, 0)).astype(np.int8)

@@ -1,4 +1,4 @@
-"""A genome alone: hidden bases, or each next token, are to be told from what surrounds or precedes them."""
+"""Language modelling: masked bases are predicted from their surroundings, or each token from those before it."""
 
 from typing import Literal, final
 
@@ -12,16 +12,14 @@ from genoattn.errors import UserError
 from genoattn.genome.simulate import Rates
 
 _SHARES = (0.8, 0.1, 0.1)
-"""Of the bases asked for, those behind a mask, behind another token, and as they are (Devlin et al. 2019)."""
+"""Shares of the labelled bases that become a mask, a random token, or stay (BERT, Devlin et al. 2019)."""
 
 
 @final
 class LanguageModeling(Task):
-    """Language modelling: no labels, no mutations; `rates` have no bearing on it.
+    """The model reads a genome without mutations; the tokens themselves are the labels.
 
-    "bert" asks for a share of the bases, chosen singly; "span" for runs of them, of geometric length with the mean
-    `span_mean`, all behind a mask, until the share is reached; "causal" for every next token. Only A, C, G and T are
-    hidden. A token that reads a hidden base is hidden, and asked for, as a whole.
+    Only A, C, G and T are masked. A token that reads a masked base is masked, and is a label, as a whole.
     """
 
     evaluator = "language"
@@ -30,6 +28,16 @@ class LanguageModeling(Task):
     def __init__(
         self, objective: Literal["bert", "span", "causal"] = "bert", mask_fraction: float = 0.15, span_mean: float = 6.0
     ):
+        """Build the task.
+
+        Args:
+            objective: "bert": single bases; "span": runs of bases, always masked; "causal": every next token.
+            mask_fraction: Share of the bases that are labels (not for "causal").
+            span_mean: Mean bases of a run; its length is geometrically distributed (for "span").
+
+        Raises:
+            UserError: A setting is out of range.
+        """
         if objective not in ("bert", "span", "causal"):
             raise UserError(f"task.objective must be 'bert', 'span' or 'causal', got {objective!r}")
         if not 0 < mask_fraction < 1:
@@ -50,38 +58,36 @@ class LanguageModeling(Task):
         if self.objective == "causal":
             return Example(bases, None, {}, ())
         known = bases < 4
-        hidden = self._singly(known, rng) if self.objective == "bert" else self._runs(known, rng)
-        return Example(bases, None, {}, (), masking=hidden)
+        masking = self._mask_bases(known, rng) if self.objective == "bert" else self._mask_runs(known, rng)
+        return Example(bases, None, {}, (), masking=masking)
 
     def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
         if self.objective == "causal" and not causal:
-            return "task.objective=causal asks for each next token, which needs model.causal=true, and it is false"
+            return "task.objective=causal predicts each next token, which needs model.causal=true, and it is false"
         if self.objective != "causal" and causal:
-            return (
-                f"task.objective={self.objective} asks for bases between others, which needs model.causal=false,"
-                " and it is true"
-            )
+            needed = "which needs model.causal=false, and it is true"
+            return f"task.objective={self.objective} predicts bases from both sides, {needed}"
         return ""
 
-    def _singly(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:
-        fate = rng.choice(np.array([MASK, RANDOM, UNCHANGED], np.uint8), len(known), p=_SHARES)
-        return np.where(known & (rng.random(len(known)) < self.mask_fraction), fate, np.uint8(VISIBLE))
+    def _mask_bases(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:
+        masking = rng.choice(np.array([MASK, RANDOM, UNCHANGED], np.uint8), len(known), p=_SHARES)
+        return np.where(known & (rng.random(len(known)) < self.mask_fraction), masking, np.uint8(VISIBLE))
 
-    def _runs(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:
-        hidden = np.full(len(known), VISIBLE, np.uint8)
-        places = np.flatnonzero(known)
-        left = round(self.mask_fraction * len(places))
+    def _mask_runs(self, known: np.ndarray, rng: np.random.Generator) -> UInt8[np.ndarray, "length"]:
+        masking = np.full(len(known), VISIBLE, np.uint8)
+        positions = np.flatnonzero(known)
+        left = round(self.mask_fraction * len(positions))
         while left > 0:
-            start = int(rng.choice(places))
+            start = int(rng.choice(positions))
             stop = start + int(rng.geometric(1 / self.span_mean))
-            new = np.flatnonzero(known[start:stop] & (hidden[start:stop] == VISIBLE))[:left] + start
-            hidden[new] = MASK
+            new = np.flatnonzero(known[start:stop] & (masking[start:stop] == VISIBLE))[:left] + start
+            masking[new] = MASK
             left -= len(new)
-        return hidden
+        return masking
 
 
 def fully_masked(example: Example) -> Example:
-    """The same example with every base that is asked for behind a mask, as an exam asks."""
+    """The same example with every labelled base masked, as in an evaluation."""
     if example.masking is None:
         return example
     return example._replace(masking=np.where(example.masking == VISIBLE, VISIBLE, MASK).astype(np.uint8))

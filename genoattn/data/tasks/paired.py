@@ -1,4 +1,4 @@
-"""Reference, separator and sample in one context: which sample bases are mutated, the answer lying a window away."""
+"""Mutation detection with reference and sample in one context: the counterpart of a base is a window away."""
 
 from typing import final
 
@@ -17,17 +17,14 @@ from genoattn.genome.structural_variants import StructuralRates, StructuralVaria
 
 @final
 class Paired(MutationDetection):
-    """To tell a mutated sample base its counterpart has to be found in the reference and looked up.
+    """The context is reference, separator, sample; the model has to find the counterpart of each sample base.
 
-    The sample begins up to `shift` bases before or after the reference, and a share `reversed_share` of samples is of
-    the other strand. With `restart` its positions begin anew at 0, else they run on. A share `masked` of its bases is
-    hidden, and to restore them is asked too, with `restore_weight`: it teaches to look things up. Nothing is asked of
-    bases whose counterpart the reference window does not hold.
+    Sample bases whose counterpart is outside the reference window have no label. Masked bases are an auxiliary output
+    "restore", which teaches the model to look up the reference.
 
-    `inversion`, `tandem` and `repeat` are structural events a base, in training and tests alike, beside the small
-    mutations and whatever their rates: see `Structure` for what they do and their sizes. What a tandem duplication or
-    the expansion of a repeat brings is asked for as inserted, what a contraction takes as missing; bases of an inverted
-    stretch are neither, and with `inversion` above 0 an output of that name asks for them.
+    Structural variants come on top of the small mutations, at the same rates in training and tests. Bases that a tandem
+    duplication or an expansion adds are labelled as insertions, and those that a contraction removes as a deletion.
+    With `inversion` above 0 inverted bases are the labels of an output "inversion".
     """
 
     def __init__(
@@ -53,6 +50,23 @@ class Paired(MutationDetection):
         mask_fraction: float = 0.0,
         masked_weight: float = 1.0,
     ):
+        """Build the task.
+
+        The settings from `rate` to `duplication` are the fields of `Rates`, and `inversion`, `tandem`, `repeat`, `unit`
+        and `units` those of `StructuralRates`.
+
+        Args:
+            structure_shortest: Fewest bases of an inversion or a tandem duplication.
+            structure_longest: Most bases of them.
+            shift: The sample begins up to so many bases before or after the reference.
+            reverse_strand_fraction: Share of samples that are on the reverse strand.
+            restart_positions: The positions of the sample begin at 0 again; False: they continue.
+            mask_fraction: Share of sample bases that are masked and to be restored.
+            masked_weight: Weight of the output "restore" in the loss.
+
+        Raises:
+            UserError: A setting is out of range.
+        """
         if shift < 0:
             raise UserError(f"task.shift must be 0 or more bases, got {shift}")
         for name, share in (("reverse_strand_fraction", reverse_strand_fraction), ("mask_fraction", mask_fraction)):
@@ -73,62 +87,61 @@ class Paired(MutationDetection):
             self.outputs["restore"] = TargetSpec(4, masked_weight, strand_symmetry="complement")
 
     def reference_length(self, length: int) -> int:
-        return self._lead(length) + length + self.shift + length // 4 + 32
+        return self._flank(length) + length + self.shift + length // 4 + 32
 
-    def _lead(self, length: int) -> int:
-        """Bases before the reference window: what a sample may reach over, deletions of the other strand included."""
+    def _flank(self, length: int) -> int:
+        """Bases before the reference window that a sample may contain; deletions extend one on the reverse strand."""
         return self.shift + (length // 4 + 32 if self.reverse_strand_fraction else 0)
 
     def example(
         self, reference: UInt8[np.ndarray, "reference_length"], length: int, rates: Rates, rng: np.random.Generator
     ) -> Example:
-        lead = self._lead(length)
+        flank = self._flank(length)
         offset = int(rng.integers(-self.shift, self.shift + 1)) if self.shift else 0
-        reference, changes = self.structure.simulate(reference, rng)
-        before = reference[lead : lead + length]
+        reference, variants = self.structure.simulate(reference, rng)
+        window = reference[flank : flank + length]
         if self.reverse_strand_fraction and rng.random() < self.reverse_strand_fraction:
-            source = reverse_complement(reference[: lead + length + offset])
-            changes = [change.on_reverse_strand(len(source)) for change in reversed(changes)]
-            sample = self._sample(source, changes, length, rates, rng)
-            example = self._asked(before, sample, length + offset - 1 - sample.reference_position)
+            source = reverse_complement(reference[: flank + length + offset])
+            variants = [variant.on_reverse_strand(len(source)) for variant in reversed(variants)]
+            sample = self._sample(source, variants, length, rates, rng)
+            counterparts = length + offset - 1 - sample.reference_position
         else:
-            source = reference[lead + offset :]
-            sample = self._sample(source, [change.shifted(-lead - offset) for change in changes], length, rates, rng)
-            example = self._asked(before, sample, sample.reference_position + offset)
-        return self._masked(example, rng) if self.mask_fraction else example
+            source = reference[flank + offset :]
+            variants = [variant.shifted(-flank - offset) for variant in variants]
+            sample = self._sample(source, variants, length, rates, rng)
+            counterparts = sample.reference_position + offset
+        example = self._label(window, sample, counterparts)
+        return self._mask(example, rng) if self.mask_fraction else example
 
     def _sample(
-        self, source: np.ndarray, changes: list[StructuralVariant], length: int, rates: Rates, rng: np.random.Generator
+        self, source: np.ndarray, variants: list[StructuralVariant], length: int, rates: Rates, rng: np.random.Generator
     ) -> Sample:
         """The first `length` bases of a sample of `source`."""
         mutations = simulate(source, rates, rng)
-        within = [change for change in changes if change.start > 0 and change.stop < len(source)]
+        within = [variant for variant in variants if variant.start > 0 and variant.stop < len(source)]
         return slice_sample(apply_structural(source, drop_overlapping(mutations, within), within), 0, length)
 
     def build_example(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
-        return self._asked(beside, sample, sample.reference_position - start)
+        return self._label(beside, sample, sample.reference_position - start)
 
-    def _asked(self, before: np.ndarray, sample: Sample, places: np.ndarray) -> Example:
-        """The example of a sample whose bases have their counterparts at `places` of the reference window."""
-        held = (places >= 0) & (places < len(before))
-        distance = np.where(held, len(before) + 1 + np.arange(len(places)) - places, -1)
-        targets = {
-            name: np.where(held, target, IGNORE_INDEX).astype(np.int8)
-            for name, target in mutation_labels(sample).items()
-        }
+    def _label(self, reference: np.ndarray, sample: Sample, counterparts: np.ndarray) -> Example:
+        """The example of a sample; `counterparts` are the positions of its bases in the reference window."""
+        inside = (counterparts >= 0) & (counterparts < len(reference))
+        distance = np.where(inside, len(reference) + 1 + np.arange(len(counterparts)) - counterparts, -1)
+        labels = mutation_labels(sample)
         if "inversion" in self.outputs:
-            targets["inversion"] = np.where(held, inversion_labels(sample), IGNORE_INDEX).astype(np.int8)
+            labels["inversion"] = inversion_labels(sample)
+        targets = {name: np.where(inside, label, IGNORE_INDEX).astype(np.int8) for name, label in labels.items()}
         if "restore" in self.outputs:
-            targets["restore"] = np.full(len(held), IGNORE_INDEX, np.int8)
-        return Example(sample.bases, None, targets, sample.events, before, distance=distance)
+            targets["restore"] = np.full(len(inside), IGNORE_INDEX, np.int8)
+        return Example(sample.bases, None, targets, sample.events, reference, distance=distance)
 
-    def _masked(self, example: Example, rng: np.random.Generator) -> Example:
-        """Some bases hidden: nothing else is asked of them, and those as in the reference are to be restored."""
-        chosen = rng.random(len(example.bases)) < self.mask_fraction
+    def _mask(self, example: Example, rng: np.random.Generator) -> Example:
+        """Mask some bases: their only label is "restore", and only if they are as in the reference."""
+        masked = rng.random(len(example.bases)) < self.mask_fraction
         targets = {
-            name: np.where(chosen, IGNORE_INDEX, target).astype(np.int8) for name, target in example.targets.items()
+            name: np.where(masked, IGNORE_INDEX, target).astype(np.int8) for name, target in example.targets.items()
         }
         same = (example.targets["substitution"] == 0) & (example.targets["insertion"] == 0) & (example.bases < 4)
-        targets["restore"] = np.where(chosen & same, example.bases.astype(np.int8), IGNORE_INDEX).astype(np.int8)
-        hidden = np.where(chosen, MASK, VISIBLE).astype(np.uint8)
-        return example._replace(targets=targets, masking=hidden)
+        targets["restore"] = np.where(masked & same, example.bases.astype(np.int8), IGNORE_INDEX).astype(np.int8)
+        return example._replace(targets=targets, masking=np.where(masked, MASK, VISIBLE).astype(np.uint8))

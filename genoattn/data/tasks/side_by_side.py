@@ -1,4 +1,4 @@
-"""Reference and sample side by side: which sample bases are mutated, and before which are reference bases gone."""
+"""Mutation detection with the reference beside the sample, base by base."""
 
 from collections.abc import Sequence
 from typing import final
@@ -13,21 +13,17 @@ from genoattn.errors import UserError
 from genoattn.genome.alphabet import UNKNOWN
 from genoattn.genome.mutations import Sample, apply_mutations, shifted, slice_sample
 from genoattn.genome.simulate import Rates, simulate
+from genoattn.genome.windows import slice_padded
 
 
 @final
 class SideBySide(MutationDetection):
-    """Sample base i stands beside reference base i; after each indel the two drift apart.
+    """Sample base i lies beside reference base i; after each indel the two are shifted against each other.
 
-    `reach` says how far beside its own place a sample base is compared with the reference (0: with its own place
-    alone); `shift_weight` is the weight of naming the drift (sample base i is reference base i + shift), an auxiliary
-    answer that is due at every base. An indel has several right placements in a repeat: the left-aligned one is asked
-    for and nothing is asked about the others.
-
-    Over a long window the drift of many indels adds up and leaves the reach. With `anchor` the reference is laid anew
-    every so many sample bases, beside the true counterpart of the next one, as the coarse chain of anchors that an
-    aligner finds first would do: the drift begins again at 0, `2 reach` N's stand in the sample between the pieces,
-    and nothing is asked of them. It is done for examples that are drawn, not where a sample is laid (`lay`).
+    An indel in a repeat has several equivalent placements: the left-aligned one is labelled, the others have no label.
+    Over a long window the shifts of many indels add up to more than `max_shift`. With `realign_every` the sample is
+    cut into pieces, and the reference starts again beside the true counterpart of each, as the anchors of an aligner
+    would place it. Between two pieces are `2 max_shift` N without labels. `build_example` does not realign.
     """
 
     side_by_side = True
@@ -46,6 +42,16 @@ class SideBySide(MutationDetection):
         shift_weight: float = 0.3,
         realign_every: int | None = None,
     ):
+        """Build the task; the settings from `rate` to `duplication` are the fields of `Rates`.
+
+        Args:
+            max_shift: A sample base is compared with the reference up to so many bases to both sides.
+            shift_weight: Weight of the auxiliary output "shift": sample base i is reference base i + shift.
+            realign_every: Sample bases of a piece; None: no pieces.
+
+        Raises:
+            UserError: A setting is out of range.
+        """
         if not 0 <= max_shift <= 63:
             raise UserError(f"task.max_shift must lie within 0 and 63 bases, got {max_shift}")
         if shift_weight < 0:
@@ -63,7 +69,7 @@ class SideBySide(MutationDetection):
             self.outputs["shift"] = TargetSpec(2 * max_shift + 1, shift_weight, strand_symmetry="none")
 
     def reference_length(self, length: int) -> int:
-        # A quarter more than the window: what deletions take away must come from somewhere.
+        # A quarter more than the window replaces the bases that deletions remove.
         return self.max_shift + length + max(self.max_shift, length // 4 + 32)
 
     def example(
@@ -73,37 +79,37 @@ class SideBySide(MutationDetection):
         sample = slice_sample(apply_mutations(source, simulate(source, rates, rng)), 0, length)
         if self.realign_every is None or length <= self.realign_every:
             return self.build_example(reference[: length + 2 * self.max_shift], sample, 0)
-        return _joined(
-            [self._piece(reference, sample, at) for at in range(0, length, self.realign_every)], 2 * self.max_shift
-        )
+        firsts = range(0, length, self.realign_every)
+        pieces = [self._piece(reference, sample, first, self.realign_every) for first in firsts]
+        return _concatenate(pieces, 2 * self.max_shift)
 
-    def _piece(self, reference: UInt8[np.ndarray, "reference_length"], sample: Sample, at: int) -> Example:
-        """Sample bases from `at` to the next anchor, beside what follows the counterpart of the base before them."""
-        assert self.realign_every is not None
-        start = int(sample.reference_position[at - 1]) + int(not sample.inserted[at - 1]) if at else 0
-        part = slice_sample(sample, at, at + self.realign_every)
-        beside = reference[start : start + len(part.bases) + 2 * self.max_shift]
-        short = len(part.bases) + 2 * self.max_shift - len(beside)
-        return self.build_example(np.pad(beside, (0, short), constant_values=UNKNOWN), part, start)
+    def _piece(
+        self, reference: UInt8[np.ndarray, "reference_length"], sample: Sample, first: int, length: int
+    ) -> Example:
+        """`length` sample bases from `first`, beside the reference that follows the counterpart of the base before."""
+        start = int(sample.reference_position[first - 1]) + int(not sample.inserted[first - 1]) if first else 0
+        piece = slice_sample(sample, first, first + length)
+        stop = start + len(piece.bases) + 2 * self.max_shift
+        return self.build_example(slice_padded(reference, start, stop), piece, start)
 
     def build_example(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
         targets = mutation_labels(sample)
         if "shift" in self.outputs:
             shift = sample.reference_position - start - np.arange(len(sample.bases))
-            near = np.abs(shift) <= self.max_shift
-            targets["shift"] = np.where(near, shift + self.max_shift, IGNORE_INDEX).astype(np.int8)
+            in_range = np.abs(shift) <= self.max_shift
+            targets["shift"] = np.where(in_range, shift + self.max_shift, IGNORE_INDEX).astype(np.int8)
         return Example(sample.bases, beside, targets, sample.events)
 
 
-def _joined(pieces: Sequence[Example], gap: int) -> Example:
-    """Examples end to end as one; between the bases of any two stand `gap` N's, of which nothing is asked."""
+def _concatenate(pieces: Sequence[Example], gap: int) -> Example:
+    """One example of several, with `gap` N without labels between the bases of any two."""
     offsets = np.cumsum([0, *(len(piece.bases) + gap for piece in pieces[:-1])]).tolist()
 
-    def chain(rows: Sequence[np.ndarray], filler: int) -> np.ndarray:
+    def join(rows: Sequence[np.ndarray], filler: int) -> np.ndarray:
         between = np.full(gap, filler, rows[0].dtype)
-        return np.concatenate([part for row in rows for part in (between, row)][1:])
+        return np.concatenate([column for row in rows for column in (between, row)][1:])
 
     beside = [piece.reference_window for piece in pieces if piece.reference_window is not None]
-    targets = {name: chain([piece.targets[name] for piece in pieces], IGNORE_INDEX) for name in pieces[0].targets}
+    targets = {name: join([piece.targets[name] for piece in pieces], IGNORE_INDEX) for name in pieces[0].targets}
     events = (shifted(event, by) for piece, by in zip(pieces, offsets, strict=True) for event in piece.events)
-    return Example(chain([piece.bases for piece in pieces], UNKNOWN), np.concatenate(beside), targets, tuple(events))
+    return Example(join([piece.bases for piece in pieces], UNKNOWN), np.concatenate(beside), targets, tuple(events))

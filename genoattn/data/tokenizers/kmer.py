@@ -1,139 +1,113 @@
-"""Words of k bases, one at every base or one after the other; what is no A, C, G or T is spelled letter by letter."""
+"""Tokens of k bases (k-mers): one at every base, or one after the other."""
 
 from typing import final
 
 import numpy as np
-from jaxtyping import Int8, Integer, UInt8, UInt16
+from jaxtyping import Int8, Integer, UInt8
 
-from genoattn.data.tokenizers.base import Encoded, Tokenizer, check_bases, id_dtype
+from genoattn.data.tokenizers.base import FIRST_WORD, Encoded, Tokenizer, check_bases, check_ids, id_dtype
 from genoattn.errors import UserError
-from genoattn.genome.alphabet import LETTERS, UNKNOWN
+from genoattn.genome.alphabet import LETTERS, UNKNOWN, ambiguous_kmers, packed_kmers
 
-FIRST = len(LETTERS) + 2
+MAX_K = 8
 
-
-_LONGEST = 8
-
-
-_PIECE = 16_384
-"""Bases at a time: what is made of them stays in the cache."""
+CHUNK = 16_384
+"""Bases that are encoded at a time: the arrays of so many stay in the processor's cache."""
 
 
 @final
 class KmerTokenizer(Tokenizer):
-    """Ids 0..16 are the letters, padding and a mask; k-mers of A, C, G, T follow in alphabetical order.
+    """Ids 0..16 are the letters, padding and the mask; the k-mers of A, C, G, T follow in alphabetical order.
 
-    Overlapping: token i owns base i and reads bases i … i+k-1 (DNABERT's way). Where those hold an ambiguous letter or
-    lead beyond the end, it is the letter of base i alone, so that nothing is lost. Otherwise: chunks of k bases from
-    `phase` on, each a token; a chunk with an ambiguous letter is spelled as letters and the frame after it kept (the
-    Nucleotide Transformer's way), as are the bases before the first chunk and those at the end that fill none.
+    Overlapping (DNABERT): token i owns base i and reads bases [i, i + k). If these hold an ambiguous letter or run
+    beyond the end, the token is the letter of base i alone. Not overlapping (Nucleotide Transformer): from base `frame`
+    on, every k bases are a token. A k-mer with an ambiguous letter becomes k tokens of a letter each, and so do the
+    bases before the first k-mer and after the last.
     """
 
     def __init__(self, k: int = 6, overlapping: bool = False):
-        if not 1 <= k <= _LONGEST:
-            raise UserError(f"tokenizer.k must lie within 1 and {_LONGEST} bases, got {k}")
+        """Build the tokenizer.
+
+        Args:
+            k: Bases of a token, 1 to 8.
+            overlapping: One token per base instead of one per k bases.
+
+        Raises:
+            UserError: `k` is out of range.
+        """
+        if not 1 <= k <= MAX_K:
+            raise UserError(f"tokenizer.k must lie within 1 and {MAX_K} bases, got {k}")
         self.k, self.overlapping = k, overlapping
-        self.vocabulary_size = FIRST + 4**k
+        self.vocabulary_size = FIRST_WORD + 4**k
         self.max_token_length, self.overlap, self.frame_count = (1, k - 1, 1) if overlapping else (k, 0, k)
-        self._kind = id_dtype(self.vocabulary_size)
+        self._dtype = id_dtype(self.vocabulary_size)
 
     def encode(self, bases: UInt8[np.ndarray, "length"], frame: int = 0) -> Encoded:
-        """A token a base, whatever the phase, or a token a chunk, the first chunk beginning at base `phase`."""
         bases = np.ascontiguousarray(bases)
-        clear = check_bases(bases) < 4
+        unambiguous = check_bases(bases) < 4
         if self.overlapping or self.k == 1:
-            return self._at_every_base(bases, clear)
-        return self._in_chunks(bases, frame, clear)
+            return self._encode_overlapping(bases, unambiguous)
+        return self._encode_in_steps(bases, frame, unambiguous)
 
     def decode(self, ids: Integer[np.ndarray, "tokens"]) -> UInt8[np.ndarray, "length"]:
-        """The codes of the bases that tokens own: of an overlapping k-mer the first, of any other all k."""
-        if len(ids) and ids.max() >= self.vocabulary_size:
-            raise ValueError(f"token {int(ids.argmax())} has id {ids.max()}; expected 0..{self.vocabulary_size - 1}")
+        check_ids(ids, self.vocabulary_size)
         rows = self.token_bases()[ids]
         rows[ids == self.mask_id, 0] = UNKNOWN
         return rows[rows >= 0].astype(np.uint8)
 
-    def token_bases(self) -> Int8[np.ndarray, "vocabulary span"]:
+    def token_bases(self) -> Int8[np.ndarray, "vocabulary token_length"]:
         codes = np.full((self.vocabulary_size, self.max_token_length), -1, np.int8)
         codes[: len(LETTERS), 0] = np.arange(len(LETTERS))
         numbers = np.arange(4**self.k)[:, None]
-        codes[FIRST:] = numbers >> 2 * (self.k - 1 - np.arange(self.max_token_length)) & 3
+        codes[FIRST_WORD:] = numbers >> 2 * (self.k - 1 - np.arange(self.max_token_length)) & 3
         return codes
 
     def describe(self) -> dict[str, object]:
-        own = {"k": self.k, "overlapping": self.overlapping}
-        return {"_target_": "genoattn.data.tokenizers.kmer.KmerTokenizer", **own}
+        settings = {"k": self.k, "overlapping": self.overlapping}
+        return {"_target_": "genoattn.data.tokenizers.kmer.KmerTokenizer", **settings}
 
-    def _at_every_base(self, bases: UInt8[np.ndarray, "length"], clear: bool) -> Encoded:
-        ids = np.empty(len(bases), self._kind)
-        whole = max(len(bases) - self.k + 1, 0)
-        for start in range(0, whole, _PIECE):
-            stop = min(start + _PIECE, whole)
+    def _ids(self, codes: Integer[np.ndarray, "kmers"]) -> Integer[np.ndarray, "kmers"]:
+        return np.add(codes, FIRST_WORD, dtype=self._dtype, casting="unsafe")
+
+    def _encode_overlapping(self, bases: UInt8[np.ndarray, "length"], unambiguous: bool) -> Encoded:
+        ids = np.empty(len(bases), self._dtype)
+        kmers = max(len(bases) - self.k + 1, 0)
+        for start in range(0, kmers, CHUNK):
+            stop = min(start + CHUNK, kmers)
             read = bases[start : stop + self.k - 1]
-            np.add(_numbers(read, self.k), FIRST, out=ids[start:stop], dtype=self._kind, casting="unsafe")
-            if not clear:
-                _spell_out(ids[start:stop], read, self.k)
-        ids[whole:] = bases[whole:]
+            ids[start:stop] = self._ids(packed_kmers(read, self.k))
+            if not unambiguous:
+                spelled = ambiguous_kmers(read, self.k)
+                ids[start:stop][spelled] = bases[start:stop][spelled]
+        ids[kmers:] = bases[kmers:]
         return Encoded(ids, np.arange(len(bases)))
 
-    def _in_chunks(self, bases: UInt8[np.ndarray, "length"], phase: int, clear: bool) -> Encoded:
+    def _encode_in_steps(self, bases: UInt8[np.ndarray, "length"], frame: int, unambiguous: bool) -> Encoded:
         k, length = self.k, len(bases)
-        first = min(phase, length)
+        first = min(frame, length)
         last = first + (length - first) // k * k
-        pieces = [Encoded(bases[:first].astype(self._kind), np.arange(first))]
-        size = _PIECE // k * k
+        pieces = [Encoded(bases[:first].astype(self._dtype), np.arange(first))]
+        size = CHUNK // k * k
         for start in range(first, last, size):
-            chunks = bases[start : min(start + size, last)].reshape(-1, k)
-            ids = np.add(_number(chunks), FIRST, dtype=self._kind, casting="unsafe")
-            made = Encoded(ids, np.arange(start, start + chunks.size, k))
-            pieces.append(made if clear else _spell_chunks(made, chunks))
-        pieces.append(Encoded(bases[last:].astype(self._kind), np.arange(last, length)))
+            chunk = bases[start : min(start + size, last)]
+            encoded = Encoded(self._ids(packed_kmers(chunk, k)[::k]), np.arange(start, start + len(chunk), k))
+            pieces.append(encoded if unambiguous else _spell_ambiguous(encoded, chunk.reshape(-1, k)))
+        pieces.append(Encoded(bases[last:].astype(self._dtype), np.arange(last, length)))
         return Encoded(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
 
 
-def _numbers(bases: UInt8[np.ndarray, "length"], k: int) -> Integer[np.ndarray, "kmers"]:
-    """The number of the k-mer at each base, of halves: bases of two bits, the first the most significant.
-
-    Ambiguous letters give a number without meaning.
-    """
-    if k == 1:
-        return bases & 3
-    wide = np.uint16 if k > 4 else np.uint8
-    if k % 2:
-        shorter = _numbers(bases, k - 1)[:-1].astype(wide, copy=False)
-        return shorter << 2 | bases[k - 1 :] & 3
-    half = _numbers(bases, k // 2).astype(wide, copy=False)
-    return half[: -k // 2] << k | half[k // 2 :]
-
-
-def _number(chunks: UInt8[np.ndarray, "chunks k"]) -> UInt16[np.ndarray, "chunks"]:
-    numbers = np.zeros(len(chunks), np.uint16)
-    for column in chunks.T:
-        numbers <<= 2
-        numbers |= column & 3
-    return numbers
-
-
-def _spell_chunks(encoded: Encoded, chunks: UInt8[np.ndarray, "chunks k"]) -> Encoded:
-    """The tokens of chunks, those with an ambiguous letter as k letters each."""
-    count, k = chunks.shape
-    unclear = np.zeros(count, np.bool_)
-    unclear[np.flatnonzero(chunks.ravel() > 3) // k] = True
-    if not unclear.any():
+def _spell_ambiguous(encoded: Encoded, kmers: UInt8[np.ndarray, "kmers k"]) -> Encoded:
+    """The same tokens, but k tokens of a letter each in place of a k-mer with an ambiguous letter."""
+    count, k = kmers.shape
+    ambiguous = np.zeros(count, np.bool_)
+    ambiguous[np.flatnonzero(kmers.ravel() > 3) // k] = True
+    if not ambiguous.any():
         return encoded
-    places = np.arange(count) + (k - 1) * (np.cumsum(unclear) - unclear)
-    ids, starts = (np.empty(count + (k - 1) * int(unclear.sum()), column.dtype) for column in encoded)
+    places = np.arange(count) + (k - 1) * (np.cumsum(ambiguous) - ambiguous)
+    ids, starts = (np.empty(count + (k - 1) * int(ambiguous.sum()), column.dtype) for column in encoded)
     ids[places], starts[places] = encoded
-    first = places[unclear]
-    for offset, letters in enumerate(chunks[unclear].T):
+    first = places[ambiguous]
+    for offset, letters in enumerate(kmers[ambiguous].T):
         ids[first + offset] = letters
-        starts[first + offset] = encoded.token_starts[unclear] + offset
+        starts[first + offset] = encoded.token_starts[ambiguous] + offset
     return Encoded(ids, starts)
-
-
-def _spell_out(ids: Integer[np.ndarray, "tokens"], bases: UInt8[np.ndarray, "read"], k: int) -> None:
-    """Put letters where any of the k bases that a token reads is ambiguous."""
-    unclear = bases > 3
-    if unclear.any():
-        spelled = np.logical_or.reduce([unclear[at : at + len(ids)] for at in range(k)])
-        ids[spelled] = bases[: len(ids)][spelled]

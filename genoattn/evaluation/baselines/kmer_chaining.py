@@ -7,7 +7,7 @@ from typing import NamedTuple, final
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from genoattn.genome.alphabet import COMPLEMENT, reverse_complement
+from genoattn.genome.alphabet import COMPLEMENT, kmer_codes, reverse_complement
 from genoattn.genome.mutations import Mutation, apply_mutations
 
 MISMATCH = -4
@@ -74,8 +74,8 @@ def find_anchors(
     k: int,
 ) -> Int[np.ndarray, "2 kmers"]:
     """Where in the reference, and where in its other strand, each k-mer of the sample stands; -1 unless just once."""
-    codes = np.concatenate([_codes(reference, k), _codes(other, k)])
-    asked = _codes(sample, k)
+    codes = np.concatenate([kmer_codes(reference, k), kmer_codes(other, k)])
+    asked = kmer_codes(sample, k)
     known, first, counts = np.unique(codes, return_index=True, return_counts=True)
     single = (counts == 1) & (known >= 0)
     known, first = known[single], first[single]
@@ -114,17 +114,6 @@ def chain(anchors: list[Anchor]) -> list[Anchor]:
         chained.append(anchors[at])
         at = int(before[at])
     return chained[::-1]
-
-
-def _codes(bases: np.ndarray, k: int) -> Int[np.ndarray, "kmers"]:
-    """Each k-mer as a number; -1 where it holds a letter that is not A, C, G or T."""
-    count = max(0, len(bases) - k + 1)
-    codes, plain = np.zeros(count, np.int64), np.ones(count, np.bool_)
-    for offset in range(k):
-        part = bases[offset : offset + count]
-        codes = codes * 4 + part
-        plain &= part < 4
-    return np.where(plain, codes, -1)
 
 
 def _runs(places: np.ndarray, k: int) -> list[Anchor]:

@@ -7,7 +7,7 @@ from typing import NamedTuple, final
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from genoattn.genome.alphabet import UNKNOWN
+from genoattn.genome.alphabet import UNKNOWN, kmer_codes
 
 WEIGHTS = (1.0, 4.0, 16.0, 64.0)
 """Among these the weight of the order below is chosen."""
@@ -75,15 +75,16 @@ def contexts(
     bases: UInt8[np.ndarray, "length"], readable: Bool[np.ndarray, "length"], order: int, flanks: bool
 ) -> Iterator[Int[np.ndarray, "length"]]:
     """For orders 0, 1, …: a number for the context of each base, -1 where a base of it is unknown or unreadable."""
-    letters = np.where(readable & (bases < 4), bases, -1).astype(np.int64)
-    code = np.zeros(len(bases), np.int64)
-    yield code
-    for distance in range(1, order + 1):
-        sides = [_shifted(letters, distance)] + [_shifted(letters[::-1], distance)[::-1]] * flanks
-        for place, side in enumerate(sides):
-            scale = 4 ** ((distance - 1) * len(sides) + place)
-            code = np.where((code >= 0) & (side >= 0), code + scale * side, -1)
-        yield code
+    letters = np.where(readable, bases, UNKNOWN).astype(np.uint8)
+    yield np.zeros(len(bases), np.int64)
+    for k in range(1, order + 1):
+        kmers, missing = kmer_codes(letters, k), np.full(k, -1)
+        before = np.concatenate([missing, kmers])[: len(bases)]
+        if not flanks:
+            yield before
+            continue
+        after = np.concatenate([kmers[1:], missing])[: len(bases)]
+        yield np.where((before >= 0) & (after >= 0), before << 2 * k | after, -1)
 
 
 def smooth(
@@ -97,8 +98,3 @@ def smooth(
     for count in counts:
         likely = (count + weight * likely) / (count.sum(1, keepdims=True) + weight)
         yield likely
-
-
-def _shifted(letters: np.ndarray, distance: int) -> np.ndarray:
-    """What stands `distance` before each place; -1 where there is nothing."""
-    return np.concatenate([np.full(distance, -1), letters])[: len(letters)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 
 from genoattn.data.example import Example
 from genoattn.data.targets import COLUMNS, IGNORE_INDEX
@@ -20,11 +20,10 @@ from genoattn.evaluation.detection.candidates import (
     kind_of,
 )
 from genoattn.evaluation.detection.metrics import DetectionMetrics, best_threshold, detection_metrics, per_base_auprc
-from genoattn.genome.alphabet import UNKNOWN
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, shifted, slice_sample
 from genoattn.genome.sequence_store import Genome
-from genoattn.genome.windows import tiles
+from genoattn.genome.windows import slice_padded, tiles
 
 STRETCH = 8192
 """Bases of a window that are resampled as one."""
@@ -165,7 +164,7 @@ def _record(genome: Genome, task: MutationDetection, record: int, changes: Seque
                 first -= 1
             window = slice_sample(sample, first, start + length)
             origin = int(sample.reference_position[first])
-            beside = _padded(reference, origin - reach, origin + len(window.bases) + reach)
+            beside = slice_padded(reference, origin - reach, origin + len(window.bases) + reach)
             examples.append(task.build_example(beside, window, origin))
             places.append((first, low + start - first, high + start - first))
     return _Record(sample, examples, places, tested)
@@ -245,9 +244,3 @@ def _distances(
             return None
         found[offset + low : offset + high] = example.distance[low:high]
     return found
-
-
-def _padded(reference: UInt8[np.ndarray, "record"], start: int, stop: int) -> UInt8[np.ndarray, "wide"]:
-    """Reference bases [start, stop), N where these lie outside it."""
-    inside = reference[max(start, 0) : max(stop, 0)]
-    return np.pad(inside, (max(-start, 0), max(stop - max(start, 0) - len(inside), 0)), constant_values=UNKNOWN)

@@ -1,4 +1,4 @@
-"""What the paired task asks is read off both sequences the slow way, on either strand and from any start."""
+"""Labels of the paired task are those that a slow comparison gives, on both strands and from any start."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def known(example: Example) -> np.ndarray:
 
 @CASES
 @given(st.integers(1, 80), st.integers(0, 2**32))
-def test_without_indels_and_shift_the_difference_is_the_answer(length: int, seed: int):
+def test_without_indels_and_shift_bases_that_differ_are_labelled(length: int, seed: int):
     example, _ = make(Paired(), length, SNVS, seed)
     assert example.reference is not None and len(example.reference) == len(example.bases) == length
     assert example.targets["substitution"].tolist() == (example.reference != example.bases).astype(int).tolist()
@@ -48,37 +48,37 @@ def test_a_shifted_sample_of_either_strand_is_compared_where_it_belongs(
 ):
     example, _ = make(Paired(shift=shift, reverse_strand_fraction=float(other)), length, SNVS, seed)
     assert example.reference is not None
-    shown = reverse_complement(example.reference) if other else example.reference
+    visible = reverse_complement(example.reference) if other else example.reference
     target = example.targets["substitution"]
     fits = []
     for offset in range(-shift, shift + 1):
         place = np.arange(len(target)) + offset
         inside = (place >= 0) & (place < length)
-        differs = shown[place[inside]] != example.bases[inside]
+        differs = visible[place[inside]] != example.bases[inside]
         fits.append(np.array_equal(inside, target != IGNORE_INDEX) and np.array_equal(differs, target[inside] == 1))
-    assert sum(fits) == 1  # one offset explains what is asked and what is not
+    assert sum(fits) == 1  # one offset explains which bases have labels
 
 
 @CASES
 @given(st.booleans(), st.integers(0, 2**32))
-def test_indels_are_told_in_the_samples_own_reading(other: bool, seed: int):
+def test_indels_are_labelled_on_the_strand_of_the_sample(other: bool, seed: int):
     task = Paired(shift=5, reverse_strand_fraction=float(other))
     example, reference = make(task, 60, INDELS, seed)
     source = reverse_complement(reference) if other else reference
-    asked = known(example)
+    labelled = known(example)
     for event in example.events:
         if event.kind in ("insertion", "deletion"):
             assert example.targets[event.kind][event.start] in (1, IGNORE_INDEX)
-            if asked[event.start]:
+            if labelled[event.start]:
                 assert example.targets[event.kind][event.start] == 1
-    quiet = asked.copy()
+    quiet = labelled.copy()
     for event in example.events:
         quiet[event.start : event.stop] = False
     text, whole = example.bases.tobytes(), source.tobytes()
     begin = 0
-    for end in [*np.flatnonzero(~quiet & asked).tolist(), len(text)]:  # what is untouched stands in the reference
+    for end in [*np.flatnonzero(~quiet & labelled).tolist(), len(text)]:  # unchanged runs occur in the reference
         run = text[begin:end]
-        assert run in whole or not asked[begin:end].all()
+        assert run in whole or not labelled[begin:end].all()
         begin = end + 1
 
 
@@ -95,11 +95,11 @@ def test_hidden_bases_are_to_be_restored_and_nothing_else(seed: int):
     expected = np.where(hidden & same, example.bases.astype(int), IGNORE_INDEX)
     assert example.targets["restore"].tolist() == expected.tolist()
     batch = collate([example], NucleotideTokenizer(), context_format=Paired(mask_fraction=0.3).context_format)
-    shown = batch.ids[0, 101:].numpy()
-    assert (shown[hidden] == NucleotideTokenizer.mask_id).all() and (shown[~hidden] == example.bases[~hidden]).all()
+    visible = batch.ids[0, 101:].numpy()
+    assert (visible[hidden] == NucleotideTokenizer.mask_id).all() and (visible[~hidden] == example.bases[~hidden]).all()
 
 
-def test_both_sequences_stand_in_one_context():
+def test_both_sequences_are_in_one_context():
     task = Paired(restart_positions=True)
     example, _ = make(task, 6, SNVS, 3)
     assert example.reference is not None

@@ -1,4 +1,4 @@
-"""What a task asks is read off its sample the slow way; a curriculum starts, moves and ends where it says."""
+"""Labels are those that a slow reading of the sample gives; a curriculum starts and ends at its values."""
 
 from itertools import pairwise
 from typing import Any
@@ -32,8 +32,8 @@ def drift(events: tuple[Event, ...], base: int) -> int:
     return gone - came
 
 
-def asked(events: tuple[Event, ...], length: int, kinds: tuple[str, ...]) -> list[int]:
-    """0 where nothing happened, 1 at the one place asked for, IGNORE at the others that would be as right."""
+def expected_labels(events: tuple[Event, ...], length: int, kinds: tuple[str, ...]) -> list[int]:
+    """0 for unchanged bases, 1 at the left-aligned placement, IGNORE_INDEX at the other equivalent ones."""
     row = [0] * length
     for event in events:
         if event.kind in kinds:
@@ -44,38 +44,38 @@ def asked(events: tuple[Event, ...], length: int, kinds: tuple[str, ...]) -> lis
     return row
 
 
-def check_targets(example: Example, reach: int) -> None:
+def check_targets(example: Example, max_shift: int) -> None:
     targets, events, length = example.targets, example.events, len(example.bases)
     assert example.reference_window is not None
-    assert targets["substitution"].tolist() == asked(events, length, ("snv", "mnv"))
-    assert targets["insertion"].tolist() == asked(events, length, ("insertion",))
-    assert targets["deletion"].tolist() == asked(events, length, ("deletion",))
+    assert targets["substitution"].tolist() == expected_labels(events, length, ("snv", "mnv"))
+    assert targets["insertion"].tolist() == expected_labels(events, length, ("insertion",))
+    assert targets["deletion"].tolist() == expected_labels(events, length, ("deletion",))
     for base, shift in enumerate(targets["shift"].tolist()):
         true = drift(events, base)
-        assert shift == (true + reach if abs(true) <= reach else IGNORE_INDEX)
+        assert shift == (true + max_shift if abs(true) <= max_shift else IGNORE_INDEX)
         mutated = targets["substitution"][base] == 1, targets["insertion"][base] == 1
         if shift != IGNORE_INDEX and not mutated[1]:
-            same = example.reference_window[reach + base + true] == example.bases[base]
+            same = example.reference_window[max_shift + base + true] == example.bases[base]
             assert same != mutated[0], base
 
 
 @CASES
 @given(st.integers(0, 40), st.integers(1, 80), st.integers(1, 4), st.integers(0, 2**32))
-def test_targets_say_what_the_sample_shows(reach: int, length: int, letters: int, seed: int):
-    task = SideBySide(max_shift=reach)
+def test_targets_agree_with_the_sample(max_shift: int, length: int, letters: int, seed: int):
+    task = SideBySide(max_shift=max_shift)
     rng = np.random.default_rng(seed)
     reference = reference_of(task.reference_length(length), letters, rng)
     example = task.example(reference, length, BUSY, rng)
     assert 0 < len(example.bases) <= length
     assert example.reference_window is not None and np.array_equal(
-        example.reference_window, reference[: length + 2 * reach]
+        example.reference_window, reference[: length + 2 * max_shift]
     )
-    assert len(example.reference_window) == length + 2 * reach
-    check_targets(example, reach)
+    assert len(example.reference_window) == length + 2 * max_shift
+    check_targets(example, max_shift)
 
 
-def test_every_place_but_the_leftmost_of_an_indel_is_ignored():
-    reference = np.array([0] * 3 + [2, 1, 1, 1, 1, 3, 0, 2, 2, 3] + [0] * 3, np.uint8)  # reach 3 to both sides
+def test_only_the_left_aligned_placement_of_an_indel_is_labelled():
+    reference = np.array([0] * 3 + [2, 1, 1, 1, 1, 3, 0, 2, 2, 3] + [0] * 3, np.uint8)  # max_shift 3 to both sides
     task = SideBySide(max_shift=3)
     sample = apply_mutations(reference[3:-3], [Mutation(4, 5, b""), Mutation(8, 8, b"\2")])
     example = task.build_example(reference, sample, 0)
@@ -85,7 +85,7 @@ def test_every_place_but_the_leftmost_of_an_indel_is_ignored():
     assert (example.targets["shift"] - 3).tolist() == [0, 1, 1, 1, 1, 1, 1, 0, 0, 0]
 
 
-def test_without_reach_only_the_own_place_is_shown():
+def test_without_max_shift_a_base_is_compared_with_one_base():
     task = SideBySide(max_shift=0)
     assert task.outputs["shift"].classes == 1
     reference = np.arange(8, dtype=np.uint8) % 4
@@ -102,23 +102,23 @@ def test_a_window_that_starts_elsewhere_counts_from_there():
     sample = slice_sample(apply_mutations(reference, [Mutation(10, 13, b""), Mutation(30, 30, b"\0\1")]), 20, 50)
     task = SideBySide(max_shift=5)
     example = task.build_example(reference[23 - 5 : 53 + 5], sample, 23)
-    assert example.targets["shift"][0] == 5  # what was lost before the window is no drift of the window's
+    assert example.targets["shift"][0] == 5  # deletions before the window do not shift it
     check_targets(example, 5)
 
 
 @CASES
 @given(st.integers(0, 63), st.integers(1, 600), st.integers(0, 2**32))
-def test_span_is_enough(reach: int, length: int, seed: int):
-    task = SideBySide(max_shift=reach)
+def test_the_reference_length_is_enough(max_shift: int, length: int, seed: int):
+    task = SideBySide(max_shift=max_shift)
     rng = np.random.default_rng(seed)
     example = task.example(reference_of(task.reference_length(length), 4, rng), length, task.rates, rng)
     assert example.reference_window is not None
-    assert (len(example.bases), len(example.reference_window)) == (length, length + 2 * reach)
+    assert (len(example.bases), len(example.reference_window)) == (length, length + 2 * max_shift)
 
 
 @CASES
 @given(st.integers(0, 2**32), st.integers(1, 4), st.data())
-def test_cut_is_a_slice(seed: int, letters: int, data: st.DataObject):
+def test_slice_sample_is_a_slice(seed: int, letters: int, data: st.DataObject):
     rng = np.random.default_rng(seed)
     reference = reference_of(50, letters, rng)
     sample = apply_mutations(reference, simulate(reference, Rates(0.3, 1.0, 1.0, 1.0, 1.0, longest=8), rng))
@@ -128,9 +128,9 @@ def test_cut_is_a_slice(seed: int, letters: int, data: st.DataObject):
     for got, whole in zip(window[:-1], sample[:-1], strict=True):
         assert got.tolist() == whole.tolist()[start:stop]
     length = len(window.bases)
-    kept = [event for event in sample.events if start <= event.start < stop]
-    assert [event.kind for event in window.events] == [event.kind for event in kept]
-    for got, whole in zip(window.events, kept, strict=True):
+    inside = [event for event in sample.events if start <= event.start < stop]
+    assert [event.kind for event in window.events] == [event.kind for event in inside]
+    for got, whole in zip(window.events, inside, strict=True):
         assert (got.size, got.reference) == (whole.size, whole.reference)
         for first, last, begin, end in (
             (got.start, got.stop, whole.start, whole.stop),
@@ -177,7 +177,7 @@ def test_a_curriculum_begins_and_ends_where_it_says():
     assert first.rates.longest == TRUE.longest and first.rates.transitions == TRUE.transitions
 
 
-def test_what_a_curriculum_does_not_name_stays():
+def test_values_that_a_curriculum_does_not_name_stay():
     for progress in (0.0, 0.3, 1.0):
         assert Curriculum().at(progress, TRUE, 100) == (TRUE, 100)
         assert Curriculum(rate=0.2).at(progress, TRUE, 100).length == 100

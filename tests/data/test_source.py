@@ -1,0 +1,139 @@
+"""A genome is split for training, and for a saved model what its training held out is held out again."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+
+from genoattn.config.compose import compose
+from genoattn.data.settings import DataSettings, TrainingSplit
+from genoattn.data.source import DataSource, describe_source, open_data_source
+from genoattn.data.tasks.language_modeling import LanguageModeling
+from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.errors import UserError
+from genoattn.genome.intervals import Interval
+
+pytestmark = pytest.mark.usefixtures("alone")
+TASK = SideBySide(max_shift=4)
+LETTERS = {
+    name: "".join(np.random.default_rng(seed).choice(list("ACGT"), size))
+    for seed, (name, size) in enumerate({"a": 20_000, "b": 12_000, "plasmid": 3_000, "scrap": 8}.items())
+}
+
+
+def settings(folder: Path, records: dict[str, str], length: int = 64, **others: str) -> DataSettings:
+    fasta = folder / f"{'_'.join(records)}.fa"
+    fasta.write_text("".join(f">{name}\n{letters}\n" for name, letters in records.items()))
+    return DataSettings(length=length, fasta=str(fasta), **others)  # type: ignore[arg-type]
+
+
+def training_split(source: DataSource, data: DataSettings, seed: int = 0) -> TrainingSplit:
+    return TrainingSplit(tuple(record.sha256 for record in source.genome.records), data.length, data.split, seed)
+
+
+def chosen(*names: str) -> dict[str, str]:
+    return {name: LETTERS[name] for name in names}
+
+
+@pytest.mark.parametrize("split", ["block", "record"])
+def test_the_genome_of_the_training_has_the_same_split_whatever_the_settings_say(tmp_path: Path, split: str) -> None:
+    data = settings(tmp_path, {**chosen("a", "b", "plasmid"), "copy": LETTERS["a"]}, split=split)
+    source = open_data_source(data, TASK, seed=3)
+    assert source.new_records == () and "sequence" not in describe_source(source)
+    other = replace(data, length=32, split="block" if split == "record" else "record")
+    again = open_data_source(other, TASK, seed=4, trained=training_split(source, data, seed=3))
+    assert again.splits == source.splits and again.trained_on and again.new_records == ()
+
+
+def test_records_that_training_did_not_have_are_held_out_as_a_whole(tmp_path: Path) -> None:
+    data = settings(tmp_path, chosen("a", "b"))
+    trained = open_data_source(data, TASK, seed=0)
+    known = training_split(trained, data)
+    more = settings(tmp_path, chosen("plasmid", "a", "scrap", "b"))
+    source = open_data_source(more, TASK, seed=0, trained=known)
+    moved = {
+        name: [(2 * interval.record + 1, *interval[1:]) for interval in getattr(trained.splits, name)]
+        for name in ("train", "validation", "test")
+    }
+    assert source.splits.train == tuple(moved["train"]) and source.splits.validation == tuple(moved["validation"])
+    assert source.splits.test == (Interval(0, 0, 3_000), *moved["test"])
+    assert source.splits.skipped == ("scrap",) and source.new_records == (0, 2) and source.trained_on
+    text = describe_source(source)
+    assert "records that the model was trained on: a, b; only their test blocks are held out" in text
+    assert "records with another sequence: plasmid, scrap; held out as a whole" in text
+
+
+def test_a_trimmed_record_counts_as_another_sequence_and_the_text_says_so(tmp_path: Path) -> None:
+    data = settings(tmp_path, chosen("a", "b"))
+    trained = open_data_source(data, TASK, seed=0)
+    known = training_split(trained, data)
+    trimmed = settings(tmp_path, {"a": LETTERS["a"], "b": LETTERS["b"][10:]}, length=48)
+    source = open_data_source(trimmed, TASK, seed=0, trained=known)
+    assert source.new_records == (1,)
+    of_a = tuple(interval for interval in trained.splits.test if interval.record == 0)
+    assert source.splits.test == (*of_a, Interval(1, 0, 11_990))
+    assert all(interval.record == 0 for interval in (*source.splits.train, *source.splits.validation))
+    assert "a record that was trimmed or edited after training counts as another sequence" in describe_source(source)
+
+
+def test_some_of_the_records_of_the_training_keep_their_blocks(tmp_path: Path) -> None:
+    data = settings(tmp_path, chosen("a", "b"))
+    trained = open_data_source(data, TASK, seed=0)
+    source = open_data_source(settings(tmp_path, chosen("b")), TASK, seed=0, trained=training_split(trained, data))
+    of_b = tuple(interval._replace(record=0) for interval in trained.splits.test if interval.record == 1)
+    assert source.splits.test == of_b and source.trained_on
+
+
+def test_a_split_by_records_that_cannot_be_repeated_holds_out_new_records_alone(tmp_path: Path) -> None:
+    data = settings(tmp_path, chosen("a", "b", "plasmid"), split="record")
+    known = training_split(open_data_source(data, TASK, seed=0), data)
+    some = settings(tmp_path, {**chosen("a", "b"), "new": LETTERS["plasmid"][::-1]})
+    source = open_data_source(some, TASK, seed=0, trained=known)
+    assert source.splits.test == source.splits.validation == (Interval(2, 0, 3_000),)
+    assert [interval.record for interval in source.splits.train] == [0, 1]
+    with pytest.raises(UserError, match="holds no base that the training of this model held out"):
+        open_data_source(settings(tmp_path, chosen("a", "b")), TASK, seed=0, trained=known)
+
+
+def test_a_genome_that_was_not_trained_on_is_tested_as_a_whole(tmp_path: Path) -> None:
+    data = settings(tmp_path, chosen("plasmid", "scrap"), length=2_000)
+    with pytest.raises(UserError, match="no record can be split"):  # training would have to
+        open_data_source(data, SideBySide(), 0)
+    known = TrainingSplit(("another",), length=64, split="block", seed=0)
+    source = open_data_source(data, SideBySide(), 0, known)
+    assert source.splits.test == source.splits.validation == ((0, 0, 3_000),)
+    assert source.splits.train == () and source.splits.skipped == ("scrap",) and not source.trained_on
+    assert describe_source(source).endswith("the model was trained on no record of this genome: all of it is held out")
+    short = replace(data, length=100)  # a language model's baselines learn from the rest
+    assert open_data_source(short, LanguageModeling(), 0, known).splits.train
+
+
+def test_classes_of_a_user_take_the_place_of_those_of_clinvar() -> None:
+    assert list(VariantClassification("x.tsv").classes) == ["benign", "pathogenic"]
+    own = VariantClassification("x.tsv", classes={"cold": ["x"], "hot": ["y"]})
+    assert own.classes == {"cold": ["x"], "hot": ["y"]} and own.outputs["class"].classes == 2
+    config = compose("train", ["task=variant", "task.file=x.tsv", "task.classes={cold: [x], hot: [y]}"])
+    assert instantiate(config.task).classes == own.classes
+
+
+def test_variants_are_assigned_to_splits_without_a_word_or_a_change_of_the_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = settings(tmp_path, chosen("a"))
+    rows = ["chrom\tpos\tref\talt\tkind"]
+    for number, position in enumerate(range(100, 20_000, 100)):
+        base = LETTERS["a"][position - 1]
+        rows.append(f"a\t{position}\t{base}\t{'ACGT'['ACGT'.index(base) - 1]}\t{'xyz'[number % 3]}")
+    (tmp_path / "kinds.tsv").write_text("\n".join(rows) + "\n")
+    classes = {"cold": ["x"], "hot": ["y"]}
+    task = VariantClassification(str(tmp_path / "kinds.tsv"), "kind", classes, weights="balanced")
+    source = open_data_source(data, task, 0)
+    assert set(source.labelled) == {"train", "validation", "test"} and source.skipped_variants["labelled z"] == 66
+    assert task.outputs["class"].balance == () and capsys.readouterr().out == ""
+    assert f"labelled variants: train {len(source.labelled['train'])}, " in describe_source(source)
+    assert "left out: 66 labelled z, " in describe_source(source)
+    task.set_class_weights(source.labelled["train"])
+    assert len(task.outputs["class"].balance) == 2

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 from benchmarks.common.measure import machine, today, versions
 from benchmarks.common.tables import Sheet, markdown, show, write_between
 from benchmarks.studies.programs import command_line, run, set_otherwise
-from genoattn.comparison.report.plot_style import look
+from genoattn.comparison.report.style import COLOURS, LINES, MARKS
 
 CHECKOUT = Path(__file__).parents[2]
 LAYERS = ("full", "sparse", "window", "linear", "hierarchical", "based", "none")
@@ -102,7 +102,6 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     figure, panel = plt.subplots(figsize=(9, 4.2), layout="constrained")
     last = max(WINDOWS)
     known = [row for row in rows if _far(row)]
-    names = {"layers": [str(number) for number in range(len(known))]}  # a layer may stand in two lines
     for number, row in enumerate(known):
         found = _far(row)
         # Layers are set a little apart, so that bars do not cover one another.
@@ -112,8 +111,9 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
             [max(0.0, one["exact"] - one["exact_low"]) for one in found.values()],
             [max(0.0, one["exact_high"] - one["exact"]) for one in found.values()],
         ]
-        label = f"{row['layer']}, {row['steps']:,} steps"
-        panel.errorbar(places, exact, reach, ms=5, lw=1, capsize=2, label=label, **look(names, str(number)))
+        label = f"{row['layer']}, {row['steps']:,} steps"  # a layer may stand in two lines
+        look = {"color": COLOURS[number], "marker": MARKS[number], "linestyle": LINES[number % len(LINES)]}
+        panel.errorbar(places, exact, reach, ms=5, lw=1, capsize=2, label=label, **look)
     chance = [row["lengths"][str(last)]["chance"] for row in known]
     if chance:
         panel.axhline(chance[0], color="0.5", ls=":", label="needle or near-duplicate at random")

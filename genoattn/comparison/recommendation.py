@@ -121,8 +121,8 @@ def crossover(lengths: Sequence[Number], first: Sequence[Number], second: Sequen
     rows = [row for row in sorted(zip(lengths, first, second, strict=True)) if row[1] > 0 and row[2] > 0]
     if not rows:
         return None
-    length, one, other = np.array(rows, np.float64).T
-    gap = np.log(other) - np.log(one)
+    length, first_cost, second_cost = np.array(rows, np.float64).T
+    gap = np.log(second_cost) - np.log(first_cost)
     if gap[-1] >= 0 or (gap < 0).all():
         return None
     last = int(np.flatnonzero(gap >= 0)[-1])

@@ -248,7 +248,7 @@ def crossovers(costs: Sequence[LayerCost]) -> list[Crossover]:
     """For every ordered pair of layers, the length from which the second is cheaper, in reading and in training."""
     lengths = sorted({cost.length for cost in costs})
     layers = dict.fromkeys(cost.layer for cost in costs)
-    found = []
+    rows = []
     for stage in ("forward", "training"):
         speeds = {
             (cost.layer, cost.length): cost.forward_bases_per_second
@@ -261,8 +261,8 @@ def crossovers(costs: Sequence[LayerCost]) -> list[Crossover]:
             for second in layers:
                 length = crossover(lengths, times[first], times[second]) if first != second else None
                 if length is not None:
-                    found.append(Crossover(second, first, stage, round(length)))
-    return found
+                    rows.append(Crossover(second, first, stage, round(length)))
+    return rows
 
 
 def _numbers(values: Sequence[Number | None]) -> tuple[Number, ...]:

@@ -39,12 +39,11 @@ def set_otherwise(trained: Path, folder: Path, setting: str, value: object) -> P
 
 
 def command_line(what: str | None, layers: Sequence[str], name: str) -> argparse.ArgumentParser:
-    """The words that a benchmark of layers takes, whose figures are saved as benchmarks/NAME.json."""
+    """The words that a benchmark of layers takes, whose figures are saved as results/NAME/rows.json."""
     parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(layers))
-    folder, file = Path("runs") / name, CHECKOUT / "benchmarks" / f"{name}.json"
+    folder, file = Path("runs") / name, CHECKOUT / "results" / name / "rows.json"
     parser.add_argument("--runs", type=Path, default=folder, help="where run folders are made and looked for")
     parser.add_argument("--json", type=Path, default=file, help="where the figures are saved")
     parser.add_argument("--table", action="store_true", help="draw what the file holds, and run nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
     return parser

@@ -1,6 +1,6 @@
 """Near-duplicates that differ in one base, by layer: trained at 512 bases, asked for at up to 16,384.
 
-    python -m benchmarks.studies.recall [LAYER ...] [--steps 300] [--readme]
+    python -m benchmarks.studies.recall [LAYER ...] [--steps 300]
 
 Every layer is trained by `genoattn train experiment=recall`, at one learning rate and from one seed: the curve shows
 which layers find a needle at what distance, and no verdict is drawn from it. Then the same weights are asked in longer
@@ -16,11 +16,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks.common.measure import machine, today, versions
-from benchmarks.common.tables import Sheet, markdown, show, write_between
 from benchmarks.studies.programs import command_line, run, set_otherwise
 from genoattn.comparison.report.style import COLOURS, LINES, MARKS
+from genoattn.evaluation.report import Table
 
-CHECKOUT = Path(__file__).parents[2]
 LAYERS = ("full", "sparse", "window", "linear", "hierarchical", "based", "none")
 WINDOWS = {512: 100, 2048: 50, 16384: 40}
 """Windows that are tested at each length, four queries each."""
@@ -64,7 +63,7 @@ def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
     return found
 
 
-def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
+def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line a layer: exact match at each length, and at the longest by distance."""
     last = max(WINDOWS)
     names = next((list(found) for row in rows if (found := _far(row))), [])
@@ -79,7 +78,7 @@ def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     columns = ["attention", "parameters", "steps", *(f"{length:,} bases" for length in WINDOWS)]
     columns += [f"{name.replace('-', '–')} away" for name in names]
     title = f"exact match of 8 bases, needle against near-duplicate; by distance in windows of {last:,}"
-    return Sheet(title, columns, lines)
+    return Table(title, columns, lines)
 
 
 def _far(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -137,10 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         others = [one for one in saved["rows"] if (one["layer"], one.get("steps")) != (name, row.get("steps"))]
         saved = {**about, "rows": sorted([*others, row], key=_order)}
         options.json.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
-    plot(saved["rows"], options.json.with_suffix(".png"))
-    show([sheet(saved["rows"])])
-    if options.readme:
-        write_between(CHECKOUT / "README.md", "benchmarks/recall", markdown(sheet(saved["rows"])))
+    plot(saved["rows"], options.json.with_name("recall.png"))
+    sheet(saved["rows"]).print()
 
 
 def _order(row: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """One detector a layer, trained at 32,768 bases, on unseen E. coli in windows of 1 k to 2^20 bases.
 
-python -m benchmarks.studies.very_long_windows [LAYER ...] [--steps 300] [--bases 1048576] [--readme]
+python -m benchmarks.studies.very_long_windows [LAYER ...] [--steps 300] [--bases 1048576]
 
 Mutations are planted at the rates of a real strain (conf/experiment/long.yaml). A layer is trained at 1,024 bases first
 and then goes on at 32,768, which is a length curriculum whose batches grow with the windows. Each training and each
@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.measure import machine, today, versions
-from benchmarks.common.tables import Sheet, markdown, show, write_between
 from benchmarks.studies.programs import command_line, run, set_otherwise
+from genoattn.evaluation.report import Table
 
-CHECKOUT = Path(__file__).parents[2]
 LAYERS = ("none", "window", "linear", "based", "hierarchical", "sparse", "delta")
 LENGTHS = (2**10, 2**14, 2**17, 2**20)
 DRIFTING = ("linear",)
@@ -92,7 +91,7 @@ def layer(name: str, home: Path, steps: int, bases: int) -> Iterator[dict[str, A
             yield found
 
 
-def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
+def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each layer and length."""
     lines = []
     for row in rows:
@@ -103,7 +102,7 @@ def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
             lines.append([row["layer"], "training", row["error"], *[""] * (len(KINDS) + 2)])
     columns = ["attention", "window (bases)", *(f"{kind} AUPRC [95 %], of events" for kind in KINDS)]
     columns += ["scoring, processor s", "s", "thousand bases/s", "peak memory"]
-    return Sheet("detectors trained at 32,768 bases, on unseen E. coli at the rates of a real strain", columns, lines)
+    return Table("detectors trained at 32,768 bases, on unseen E. coli at the rates of a real strain", columns, lines)
 
 
 def _cells(found: Mapping[str, Any]) -> list[str]:
@@ -123,7 +122,7 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, evaluates, saves the figures after each evaluation, and draws the table."""
-    parser = command_line(__doc__, LAYERS, "long")
+    parser = command_line(__doc__, LAYERS, "very_long")
     parser.add_argument(
         "--steps", type=int, default=300, help="training steps of 2 x 1,024 bases, and a thirtieth of them of 32,768"
     )
@@ -139,9 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for row in layer(name, home, options.steps, options.bases):
                 saved["rows"][-1] = row
                 options.json.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
-    show([sheet(saved["rows"])])
-    if options.readme:
-        write_between(CHECKOUT / "README.md", "benchmarks/long", markdown(sheet(saved["rows"])))
+    sheet(saved["rows"]).print()
 
 
 if __name__ == "__main__":

@@ -25,20 +25,22 @@ WINDOWS = {512: 100, 2048: 50, 16384: 40}
 """Windows that are tested at each length, four queries each."""
 NEAREST = 160
 """Bases: the least distance from a query to its needle; the greatest is that of the window."""
-FIGURES = ("queries", "exact", "exact_low", "exact_high", "accuracy", "misled")
+METRICS = ("queries", "exact", "exact_low", "exact_high", "accuracy", "misled")
 
 
-def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's metrics.json is kept: the figures of all queries, and by distance."""
-    if "error" in figures:
-        return dict(figures)
-    found: dict[str, Any] = {name: figures[f"test/{name}"] for name in FIGURES}
-    found["chance"] = figures["chance/test/exact"]
-    names = sorted({key.split("/")[2] for key in figures if key.startswith("test/distance/")}, key=_low)
-    found["distances"] = {
-        name: {figure: figures[f"test/distance/{name}/{figure}"] for figure in FIGURES} for name in names
+def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a run that rows.json keeps: those of all queries, and by distance."""
+    if "error" in metrics:
+        return dict(metrics)
+    kept: dict[str, Any] = {name: metrics[f"model/test/all/{name}"] for name in METRICS}
+    kept["chance"] = metrics["chance/test/all/exact"]
+    subsets = {key.split("/")[2] for key in metrics if key.startswith("model/test/distance_")}
+    names = sorted((subset.removeprefix("distance_").replace("_", "-") for subset in subsets), key=_low)
+    kept["distances"] = {
+        name: {metric: metrics[f"model/test/distance_{name.replace('-', '_')}/{metric}"] for metric in METRICS}
+        for name in names
     }
-    return found
+    return kept
 
 
 def _low(name: str) -> int:

@@ -50,17 +50,17 @@ def evaluated(checkpoint: Path, folder: Path, length: int, bases: int) -> dict[s
     return summary(run("evaluate", folder / f"{length}x{windows}", words)) | {"windows": windows}
 
 
-def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's metrics.json is kept: AUPRC by kind with its interval, and what scoring took."""
-    if "error" in figures:
-        return dict(figures)
+def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a run that rows.json keeps: AUPRC by kind with its interval, and the costs of scoring."""
+    if "error" in metrics:
+        return dict(metrics)
     kinds = {
-        kind: {name: figures[f"test/{kind}/{name}"] for name in ("events", "auprc", "auprc_low", "auprc_high")}
-        | {"untrained": figures.get(f"untrained/test/{kind}/auprc")}
+        kind: {name: metrics[f"model/test/{kind}/{name}"] for name in ("events", "auprc", "auprc_low", "auprc_high")}
+        | {"untrained": metrics.get(f"untrained/test/{kind}/auprc")}
         for kind in KINDS
-        if f"test/{kind}/auprc" in figures
+        if f"model/test/{kind}/auprc" in metrics
     }
-    costs = {key.removeprefix("cost/"): value for key, value in figures.items() if key.startswith("cost/score")}
+    costs = {key.removeprefix("cost/"): value for key, value in metrics.items() if key.startswith("cost/score")}
     return {"kinds": kinds, **costs}
 
 

@@ -142,6 +142,8 @@ class LayerResult:
     layer: str
     learning_rate: Number | None = None
     """The best of the sweep."""
+    learning_rate_edge: Literal["smallest", "largest"] | None = None
+    """The end of the sweep that the best learning rate is at: a wider sweep may find a better one."""
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
     """By metric key, such as model/test/snv/auprc."""
     subgroups: tuple[SubgroupEstimate, ...] = ()

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -122,6 +122,7 @@ def collect(
             LayerResult(
                 layer,
                 learning_rates[layer, length],
+                edge(learning_rates[layer, length], settings.learning_rates),
                 _metrics([*by_seed.values()]),
                 tuple(_subgroups([*by_seed.values()])),
                 read_context(folder / "context" / str(length) / layer / "context.json"),
@@ -141,6 +142,13 @@ def collect(
         tuple(_training_run(folder, run, result) for run, result in finished),
         tuple(failed),
     )
+
+
+def edge(rate: Number, tried: Sequence[Number]) -> Literal["smallest", "largest"] | None:
+    """The end of the tried learning rates that a rate is at."""
+    if len(tried) < 2:
+        return None
+    return "largest" if rate == max(tried) else "smallest" if rate == min(tried) else None
 
 
 def _training_run(folder: Path, run: Run, result: RunResult) -> TrainingRun:

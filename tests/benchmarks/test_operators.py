@@ -204,9 +204,9 @@ def imported_once() -> None:
     preload(["torch", "not_a_package"])
 
 
-def asked(exact: float, distances: dict[str, tuple[float, int]]) -> dict[str, Any]:
-    """The figures of a run that was asked at one length."""
-    told = {
+def recall_metrics(exact: float, distances: dict[str, tuple[float, int]]) -> dict[str, Any]:
+    """The metrics of a run at one length, with exact match and number of queries by distance."""
+    values = {
         "queries": 8,
         "exact": exact,
         "exact_low": exact - 0.1,
@@ -214,17 +214,18 @@ def asked(exact: float, distances: dict[str, tuple[float, int]]) -> dict[str, An
         "accuracy": 1,
         "misled": 0,
     }
-    figures: dict[str, Any] = {f"test/{name}": value for name, value in told.items()} | {"chance/test/exact": 0.5}
-    for name, (found, count) in distances.items():
-        own = told | {"exact": found, "queries": count, "exact_low": found, "exact_high": found}
-        figures |= {f"test/distance/{name}/{key}": value for key, value in own.items()}
-    return figures
+    metrics: dict[str, Any] = {f"model/test/all/{name}": value for name, value in values.items()}
+    metrics["chance/test/all/exact"] = 0.5
+    for name, (near, count) in distances.items():
+        own = values | {"exact": near, "queries": count, "exact_low": near, "exact_high": near}
+        metrics |= {f"model/test/distance_{name}/{key}": value for key, value in own.items()}
+    return metrics
 
 
 def test_what_recall_says(tmp_path: Path) -> None:
-    far = recall.summary(asked(0.25, {"1024-2048": (0.2, 5), "128-256": (1.0, 3)}))
+    far = recall.summary(recall_metrics(0.25, {"1024_2048": (0.2, 5), "128_256": (1.0, 3)}))
     assert list(far["distances"]) == ["128-256", "1024-2048"] and far["chance"] == 0.5
-    near = recall.summary(asked(0.75, {"128-256": (0.75, 8)}))
+    near = recall.summary(recall_metrics(0.75, {"128_256": (0.75, 8)}))
     lengths = {"512": near, "2048": {"error": "too long"}, "16384": far}
     rows = [
         {"layer": "full", "steps": 300, "parameters": 9000, "lengths": lengths},

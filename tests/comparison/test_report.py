@@ -31,6 +31,7 @@ from genoattn.comparison.record import (
 from genoattn.comparison.report import tables, text
 from genoattn.comparison.report.html_page import page
 from genoattn.comparison.report.style import look, short_length
+from genoattn.comparison.results import edge
 from genoattn.comparison.settings import Budget, ComparisonSettings, Cost
 from genoattn.comparison.statistics import Difference, Estimate, LayerComparison
 from genoattn.errors import UserError
@@ -116,7 +117,8 @@ def layer_result(layer: str, length: int) -> LayerResult:
     )
     return LayerResult(
         layer,
-        0.008 if layer == "window" else 0.002,
+        rate := 0.008 if layer == "window" else 0.002,
+        edge(rate, RATES),
         {"model/test/snv/auprc": around(0.4 + 0.0517 * place)},
         subgroups(place),
         ContextResult(None if place else length, 61 + 20 * place, curve),
@@ -255,8 +257,9 @@ def test_a_best_learning_rate_at_the_edge_of_the_sweep_is_reported(
     assert f"512 bases: {sentence}" in capsys.readouterr().out
     table = tables.results(comparison)
     assert {row[1] for row in table.rows if row[5].endswith("(edge)")} == {"window"}
-    one_rate = replace(comparison, settings=replace(SETTINGS, learning_rates=(0.008,)))
-    assert "tried" not in " ".join(text.answer(one_rate, one_rate.results[0]))
+    at_edge = {layer.layer: layer.learning_rate_edge for layer in Comparison.read(folder).results[0].layers}
+    assert at_edge == dict.fromkeys(ALL) | {"window": "largest"}
+    assert edge(0.0005, RATES) == "smallest" and edge(0.008, (0.008,)) is None
 
 
 def test_names_are_escaped(folder: Path) -> None:

@@ -44,14 +44,6 @@ def p_value(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def edge(comparison: Comparison, result: LayerResult) -> str:
-    """`largest` or `smallest` if the best learning rate is at an end of those that were tried; else empty."""
-    rates = comparison.settings.learning_rates
-    if len(rates) < 2 or result.learning_rate is None:
-        return ""
-    return {max(rates): "largest", min(rates): "smallest"}.get(result.learning_rate, "")
-
-
 SUMMARY = (
     *("length", "layer", "groups", "metric", "mean", "low", "high", "seeds", "learning_rate", "steps"),
     *("train_seconds", "parameters", "attention_flops", "attention_state_bytes", "seconds_per_step"),
@@ -100,7 +92,7 @@ def results(comparison: Comparison) -> Table:
                     *(length, layer.layer, ", ".join(map(str, ranks)) or "–"),
                     interval(result.estimates.get(layer.layer)),
                     f"{seeds} of {wanted}" if seeds < wanted else str(seeds),
-                    number(layer.learning_rate, "g") + (" (edge)" if edge(comparison, layer) else ""),
+                    number(layer.learning_rate, "g") + " (edge)" * bool(layer.learning_rate_edge),
                     *(number(cost.parameters), number(cost.training_bases_per_second)),
                     number(cost.forward_bases_per_second),
                     *(number(cost.training_memory, ",.1f", MEBI), number(cost.forward_memory, ",.1f", MEBI)),

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from genoattn.comparison.recommendation import Recommendation
 from genoattn.comparison.record import BASELINE_LAYERS, Comparison, LengthResult, Stage
-from genoattn.comparison.report.tables import edge
 from genoattn.comparison.settings import Budget, Cost, Number
 from genoattn.comparison.statistics import LayerComparison
 
@@ -24,7 +23,7 @@ def answer(comparison: Comparison, result: LengthResult) -> list[str]:
         *_baselines_ahead(comparison, result),
         differences(result.statistics),
         *([f"Pareto front of quality and time to read: {listed(result.pareto_front)}."] if result.pareto_front else []),
-        *_edges(comparison, result),
+        *_edges(result),
     ]
 
 
@@ -94,10 +93,10 @@ def _baselines_ahead(comparison: Comparison, result: LengthResult) -> list[str]:
     ]
 
 
-def _edges(comparison: Comparison, result: LengthResult) -> list[str]:
+def _edges(result: LengthResult) -> list[str]:
     sentences = []
     for side in ("smallest", "largest"):
-        layers = [layer for layer in result.layers if edge(comparison, layer) == side]
+        layers = [layer for layer in result.layers if layer.learning_rate_edge == side]
         if layers:
             rate = layers[0].learning_rate
             sentences.append(

@@ -9,37 +9,37 @@ from genoattn.evaluation.report import Table
 
 
 def goals(rows: Sequence[Row]) -> Table:
-    """Every goal beside what was got, one pair of columns for each shape of heads that was measured."""
+    """Every goal and its measurement, a pair of columns for each measured shape of heads."""
     shapes = [heads for heads in HEADS if any(row["heads"] == heads for row in rows)]
     columns = ["goal", "at least, at most", "aim"]
     columns += [column for heads in shapes for column in (heads.replace("x", "×"), "")]
     lines = []
-    for several in zip(*(verdicts(rows, heads) for heads in shapes), strict=True):
-        cells = [cell for one in several for cell in (_times(one), one.word)]
-        lines.append([several[0].what, several[0].asked, several[0].aim, *cells])
+    for goal in zip(*(verdicts(rows, heads) for heads in shapes), strict=True):
+        cells = [cell for result in goal for cell in (_times(result), result.word)]
+        lines.append([goal[0].what, goal[0].asked, goal[0].aim, *cells])
     return Table("goals and measurements (ratios of the shortest times)", columns, lines, texts=len(columns))
 
 
-def _times(verdict: Verdict) -> str:
-    return "" if verdict.got is None else f"{verdict.got:.3g}×"
+def _times(result: Verdict) -> str:
+    return "" if result.got is None else f"{result.got:.3g}×"
 
 
 def cases(rows: Sequence[Row], heads: str) -> Table:
-    """Every operator over the lengths: seconds, and the memory that a call needs beyond its inputs."""
+    """Every operator by length: seconds, and the memory that a call needs beyond its inputs."""
     own = [row for row in rows if row["heads"] == heads]
     lengths = sorted({row["length"] for row in own})
-    found = {(row["layer"], row["kind"], row["mode"], row["operator"], row["length"]): row for row in own}
+    by_case = {(row["layer"], row["kind"], row["mode"], row["operator"], row["length"]): row for row in own}
     lines = []
-    for key in dict.fromkeys(key[:-1] for key in found):
+    for key in dict.fromkeys(key[:-1] for key in by_case):
         layer, kind, mode, operator = key
-        cells = [cell(found.get((*key, length)), found.get((*key[:-1], OURS, length))) for length in lengths]
+        cells = [cell(by_case.get((*key, length)), by_case.get((*key[:-1], OURS, length))) for length in lengths]
         lines.append([f"{layer}, {kind}", mode, operator, *cells])
     title = f"heads {heads.replace('x', '×')}: seconds, (times ours), memory above the inputs"
     return Table(title, ["layer", "", "operator", *map(short, lengths)], lines, texts=3)
 
 
 def cell(row: Row | None, ours: Row | None) -> str:
-    """One case in a few words; `~`: others used the machine in its every run; `¹`: of first calls alone."""
+    """One case; `~`: others used the machine in every run; `¹`: measured on first calls only."""
     if row is None:
         return ""
     if row["status"] != "measured":

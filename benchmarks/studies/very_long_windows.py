@@ -2,11 +2,11 @@
 
 python -m benchmarks.studies.very_long_windows [LAYER ...] [--steps 300] [--bases 1048576]
 
-Mutations are planted at the rates of a real strain (conf/experiment/long.yaml). A layer is trained at 1,024 bases first
-and then goes on at 32,768, which is a length curriculum whose batches grow with the windows. Each training and each
-evaluation is a program of its own with a run folder of its own under --runs; what has its metrics.json is not repeated,
-so that a benchmark that was stopped goes on. At every length about --bases bases are tested. Times are those of scoring
-on one thread: seconds of the processor, which other processes do not lengthen much, and seconds of the clock.
+Mutations are simulated at the rates of a real strain (conf/experiment/long.yaml). A layer is trained at 1,024 bases
+first, then at 32,768: a length curriculum whose batches grow with the windows. Each training and each evaluation has a
+process and a run folder of its own under --runs; a run that has its metrics.json is not repeated, so a benchmark that
+was stopped goes on. At every length about --bases bases are tested. Times are those of scoring on one thread: seconds
+of the processor, which other processes do not lengthen much, and seconds of the clock.
 """
 
 import json
@@ -43,7 +43,7 @@ def _budget(steps: int) -> list[str]:
 
 
 def evaluated(checkpoint: Path, folder: Path, length: int, bases: int) -> dict[str, Any]:
-    """What a model makes of windows of one length."""
+    """The metrics of a model in windows of one length."""
     windows = max(1, bases // length)
     words = [f"checkpoint={checkpoint}", f"data.fasta={GENOME}", f"data.length={length}"]
     words += ["test=real", f"test.windows={windows}"]
@@ -65,14 +65,14 @@ def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def layer(name: str, home: Path, steps: int, bases: int) -> Iterator[dict[str, Any]]:
-    """Train a layer, and evaluate it at every length; what is known so far, after each evaluation."""
+    """Train a layer and evaluate it at every length; yields its row after each evaluation."""
     first = run("train", home / "short", [*COMMON, f"attention={name}", *SHORT, *_budget(steps)])
     longer = [*COMMON, f"checkpoint={home / 'short'}", *LONG, *_budget(max(1, steps // 30))]
     trained = first if "error" in first else run("train", home / "train", longer)
     if "error" in trained:
         yield {"layer": name, "error": trained["error"]}
         return
-    found: dict[str, Any] = {
+    row: dict[str, Any] = {
         "layer": name,
         "steps": steps,
         "parameters": trained["cost/parameters"],
@@ -81,23 +81,23 @@ def layer(name: str, home: Path, steps: int, bases: int) -> Iterator[dict[str, A
         "lengths": {},
     }
     for length in LENGTHS:
-        found["lengths"][str(length)] = evaluated(home / "train", home, length, bases)
-        yield found
+        row["lengths"][str(length)] = evaluated(home / "train", home, length, bases)
+        yield row
     if name in DRIFTING:
-        found["drifting"] = {}
+        row["drifting"] = {}
         plain = set_otherwise(home / "train", home / "drifting", "anchor", None)
         for length in LENGTHS[1:]:
-            found["drifting"][str(length)] = evaluated(plain, plain, length, bases)
-            yield found
+            row["drifting"][str(length)] = evaluated(plain, plain, length, bases)
+            yield row
 
 
 def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each layer and length."""
+    """A row for each layer and length."""
     lines = []
     for row in rows:
         for title, key in (("", "lengths"), (", no anchors", "drifting")):
-            for length, found in row.get(key, {}).items():
-                lines.append([row["layer"] + title, f"{int(length):,}", *_cells(found)])
+            for length, metrics in row.get(key, {}).items():
+                lines.append([row["layer"] + title, f"{int(length):,}", *_cells(metrics)])
         if "error" in row:
             lines.append([row["layer"], "training", row["error"], *[""] * (len(KINDS) + 2)])
     columns = ["attention", "window (bases)", *(f"{kind} AUPRC [95 %], of events" for kind in KINDS)]
@@ -105,23 +105,23 @@ def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table("detectors trained at 32,768 bases, on unseen E. coli at the rates of a real strain", columns, lines)
 
 
-def _cells(found: Mapping[str, Any]) -> list[str]:
-    if "error" in found:
-        return [found["error"], *[""] * (len(KINDS) + 3)]
-    kinds = [found["kinds"].get(kind) for kind in KINDS]
+def _cells(metrics: Mapping[str, Any]) -> list[str]:
+    if "error" in metrics:
+        return [metrics["error"], *[""] * (len(KINDS) + 3)]
+    kinds = [metrics["kinds"].get(kind) for kind in KINDS]
     cells = [
         "–"
-        if one is None
-        else f"{one['auprc']:.3f} [{one['auprc_low']:.3f}–{one['auprc_high']:.3f}], {one['events']:,}"
-        for one in kinds
+        if kind is None
+        else f"{kind['auprc']:.3f} [{kind['auprc_low']:.3f}–{kind['auprc_high']:.3f}], {kind['events']:,}"
+        for kind in kinds
     ]
-    taken, bases = found["score_cpu_seconds"], found["scored_bases"]
-    peak = f"{found['score_peak_bytes'] / 2**30:.2f} GiB"
-    return [*cells, f"{taken:.1f}", f"{found['score_seconds']:.1f}", f"{bases / taken / 1e3:.0f}", peak]
+    seconds, bases = metrics["score_cpu_seconds"], metrics["scored_bases"]
+    peak = f"{metrics['score_peak_bytes'] / 2**30:.2f} GiB"
+    return [*cells, f"{seconds:.1f}", f"{metrics['score_seconds']:.1f}", f"{bases / seconds / 1e3:.0f}", peak]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, evaluates, saves the figures after each evaluation, and draws the table."""
+    """Train, evaluate, save the metrics after each evaluation, and print the table."""
     parser = command_line(__doc__, LAYERS, "very_long")
     parser.add_argument(
         "--steps", type=int, default=300, help="training steps of 2 x 1,024 bases, and a thirtieth of them of 32,768"

@@ -1,6 +1,6 @@
 """The peak memory that `genoattn plan` predicts beside what is measured, for every layer, in training and in answering.
 
-    python -m benchmarks.models.memory_estimate --readme
+    python -m benchmarks.models.memory_estimate
 
 Each case is `genoattn plan … measure=true` in a process of its own: task paired, two segments of `length` bases each.
 """
@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.measure import machine, today, versions
-from benchmarks.common.tables import Sheet, markdown, show, write_between
+from genoattn.evaluation.report import Table
 
 CHECKOUT = Path(__file__).parents[2]
+ROWS = CHECKOUT / "results" / "memory" / "rows.json"
 CASES = ((512, 4), (4096, 6))
 """Lengths in bases and windows a step; topk scores every pair and has the half of it."""
 WITHIN = 0.25
@@ -46,7 +47,7 @@ def planned(layer: str, length: int, batch: int) -> dict[str, Any]:
     return {"layer": layer, "length": length, "batch": batch, **{key: found[key] for key in ("predicted", "measured")}}
 
 
-def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
+def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line a case: mebibytes, and by how much the prediction is off."""
     lines = []
     for row in rows:
@@ -59,17 +60,14 @@ def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     told = f"the whole process, MiB; the furthest off is {worst:.0%} (asked: at most {WITHIN:.0%})"
     columns = ["attention", "bases", "batch"]
     columns += [f"{what}, {word}" for what in ("training", "answering") for word in ("predicted", "measured", "off")]
-    return Sheet(told, columns, lines)
+    return Table(told, columns, lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Plans, saves the figures, and draws the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--json", type=Path, default=CHECKOUT / "benchmarks" / "memory.json", help="where the figures are saved"
-    )
+    parser.add_argument("--json", type=Path, default=ROWS, help="where the measurements are saved")
     parser.add_argument("--table", action="store_true", help="draw what the file holds, and measure nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
     options = parser.parse_args(arguments)
     if options.table:
         saved = json.loads(options.json.read_text())
@@ -82,11 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{layer} {length}", flush=True)
         saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": rows}
         options.json.write_text(json.dumps(saved, indent=1) + "\n")
-    table = sheet(saved["rows"])
-    show([table])
-    if options.readme:
-        text = f"Predicted against measured, {table.title}:\n\n{markdown(table)}"
-        write_between(CHECKOUT / "README.md", "benchmarks/memory", text)
+    sheet(saved["rows"]).print()
 
 
 if __name__ == "__main__":

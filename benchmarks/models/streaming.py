@@ -1,6 +1,6 @@
 """A million bases through a model, layer by layer, in segments: seconds, share of the matrix peak, memory.
 
-python -m benchmarks.models.streaming [LAYER ...] [--length 1048576] [--readme]
+python -m benchmarks.models.streaming [LAYER ...] [--length 1048576]
 
 Each layer in a process of its own. The peak is that of products of matrices of 2048, in float32, measured in the same
 process before and after. Memory is what the call needs above what the process held. At 64k the answers are compared
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from benchmarks.common.measure import Foreign, Memory, apart, machine, timed, today, versions, wait_quiet
-from benchmarks.common.tables import Sheet, markdown, show, write_between
 from benchmarks.models.models import VOCABULARY, model, useful_flops
 from benchmarks.operators.goals import at_least, at_most
+from genoattn.evaluation.report import Table
 
-CHECKOUT = Path(__file__).parents[2]
+ROWS = Path(__file__).parents[2] / "results" / "streaming" / "rows.json"
 DEPTH, SEGMENT, COMPARED = 4, 4096, 2**16
 MOST_ABOVE_GIB, MOST_DIFFERENCE = 0.65, 1e-5
 LONGEST = 400.0
@@ -64,7 +64,7 @@ def measured(attention: str, length: int, calls: int) -> dict[str, Any]:
     }
 
 
-def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+def sheet(rows: Sequence[dict[str, Any]]) -> Table:
     """A line for each layer, and whether it is what was asked."""
     lines = []
     for row in rows:
@@ -102,7 +102,7 @@ def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
         f"to the plain forward at {COMPARED // 1024}k",
         "foreign cores",
     ]
-    return Sheet("forward through 4 layers of dim 128 with 4 heads, in segments", columns, lines)
+    return Table("forward through 4 layers of dim 128 with 4 heads, in segments", columns, lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,11 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--length", type=int, default=2**20, help="tokens")
     parser.add_argument("--calls", type=int, default=1, help="calls of each layer, of which the shortest counts")
     parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for others to be quiet")
-    parser.add_argument(
-        "--json", type=Path, default=CHECKOUT / "benchmarks" / "stream.json", help="where the figures are saved"
-    )
+    parser.add_argument("--json", type=Path, default=ROWS, help="where the measurements are saved")
     parser.add_argument("--table", action="store_true", help="draw what the file holds, and measure nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
     options = parser.parse_args(arguments)
     if options.table:
         saved = json.loads(options.json.read_text())
@@ -127,9 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures = apart(measured, layer, options.length, options.calls, seconds=LONGEST, gib=12)
             saved["rows"].append({"layer": layer, "length": options.length, "figures": figures})
             options.json.write_text(json.dumps(saved, indent=1) + "\n")
-    show([sheet(saved["rows"])])
-    if options.readme:
-        write_between(CHECKOUT / "README.md", "benchmarks/stream", markdown(sheet(saved["rows"])))
+    sheet(saved["rows"]).print()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A training step at 256k bases that keeps little, and what keeping little costs at 16k.
 
-python -m benchmarks.models.training_step [--long 262144] [--short 16384] [--readme]
+python -m benchmarks.models.training_step [--long 262144] [--short 16384]
 
 6 layers of linear attention, dim 128, 4 heads, float32: forward, cross-entropy at every token, backward, a step of
 AdamW. Each case in a process of its own; at 16k with and without recomputation in turn, the shortest times compared.
@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.common.measure import Foreign, Memory, apart, machine, timed, today, versions, wait_quiet
-from benchmarks.common.tables import Sheet, markdown, show, write_between
 from benchmarks.models.models import PLAIN, RECOMPUTED, VOCABULARY, model
+from genoattn.evaluation.report import Table
 
-CHECKOUT = Path(__file__).parents[2]
+ROWS = Path(__file__).parents[2] / "results" / "training_step" / "rows.json"
 DEPTH = 6
 MOST_GIB, MOST_SLOWER = 8.0, 1.1
 LONGEST = 500.0
@@ -45,7 +45,7 @@ def measured(length: int, recompute: bool | str, seconds: float) -> dict[str, An
     return timing._asdict() | peak
 
 
-def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
+def sheet(rows: Sequence[dict[str, Any]]) -> Table:
     """A line for each case, and the goals beside the figures that they are about."""
     plain = next((_least(row) for row in rows if not row["recompute"]), None)
     long = max(row["length"] for row in rows)
@@ -67,7 +67,7 @@ def sheet(rows: Sequence[dict[str, Any]]) -> Sheet:
         rate = row["length"] / least / 1e3
         lines.append([f"{row['length'] // 1024}k", kept, f"{least:.2f}", f"{rate:.1f}", memory, slower])
     columns = ["tokens", "token-wise parts", "s a step", "thousand tokens/s", "peak memory", "over kept"]
-    return Sheet("a training step: 6 layers of linear attention, dim 128", columns, lines)
+    return Table("a training step: 6 layers of linear attention, dim 128", columns, lines)
 
 
 def _least(row: dict[str, Any]) -> float | None:
@@ -87,11 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--short", type=int, default=2**14, help="tokens of the steps whose times are compared")
     parser.add_argument("--rounds", type=int, default=3, help="how often each of those is measured")
     parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for others to be quiet")
-    parser.add_argument(
-        "--json", type=Path, default=CHECKOUT / "benchmarks" / "training.json", help="where the figures are saved"
-    )
+    parser.add_argument("--json", type=Path, default=ROWS, help="where the measurements are saved")
     parser.add_argument("--table", action="store_true", help="draw what the file holds, and measure nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
     options = parser.parse_args(arguments)
     if options.table:
         saved = json.loads(options.json.read_text())
@@ -105,9 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 row["runs"].append(run)
         saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": rows}
         options.json.write_text(json.dumps(saved, indent=1) + "\n")
-    show([sheet(saved["rows"])])
-    if options.readme:
-        write_between(CHECKOUT / "README.md", "benchmarks/training", markdown(sheet(saved["rows"])))
+    sheet(saved["rows"]).print()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Attention operators against the packages that a user would install instead: time, memory, and the goals.
 
 pip install -e '.[bench]'
-python -m benchmarks.operators.run [WORD ...] [--size quick|usual|all] [--readme]
+python -m benchmarks.operators.run [WORD ...] [--size quick|usual|all]
 
 WORDs pick among the groups of the size, each by a layer, kind, shape of heads, length or mode, with commas between
 alternatives: `window,linear causal 64k forward`. Operators are measured in turn, A B A B, each time in a process of
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from benchmarks.common.measure import BUSY, apart, machine, preload, today, versions, wait_quiet
-from benchmarks.common.tables import cases, cell, folded, goals, markdown, show, write_between
+from benchmarks.common.tables import cases, cell, folded, goals
 from benchmarks.operators.cases import HEADS, MOST_GIB, Group, Row, chosen, refusal
 from benchmarks.operators.measure_operator import MODULES, OPERATORS, PACKAGES, measured
 
-CHECKOUT = Path(__file__).parents[2]
+ROWS = Path(__file__).parents[2] / "results" / "operators" / "rows.json"
 LONGEST = 240.0
 """Seconds after which a process is ended, whatever was predicted."""
 PATIENCE = 10.0
@@ -107,13 +107,13 @@ def _order(row: Row) -> tuple:
 
 
 def rendered(saved: dict[str, Any]) -> str:
-    """For the README: the goals, and every case in tables that are closed at first."""
+    """For results/operators: the goals, and every case in tables that are closed at first."""
     place, versions = saved["machine"], saved["versions"]
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     head = f"{place['cores']} cores ({place['cpu']}, {place['gib']} GiB), {saved['date']}; {told}."
     head += " `~`: others used the machine in every run; `¹`: a first call alone, too long to be repeated."
     sheets = [folded(cases(saved["rows"], heads)) for heads in _shapes(saved)]
-    return "\n\n".join([head, markdown(goals(saved["rows"])), *sheets])
+    return "\n\n".join([head, goals(saved["rows"]).markdown().rstrip(), *sheets])
 
 
 def _shapes(saved: dict[str, Any]) -> list[str]:
@@ -129,13 +129,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=Pace().rounds, help="how often each operator is measured")
     parser.add_argument("--wait", type=float, default=Pace().wait, help="seconds to wait for others to be quiet")
-    parser.add_argument(
-        "--json", type=Path, default=CHECKOUT / "benchmarks" / "attention.json", help="where the figures are saved"
-    )
+    parser.add_argument("--json", type=Path, default=ROWS, help="where the measurements are saved")
     parser.add_argument("--keep", action="store_true", help="keep what the file holds of other groups")
     parser.add_argument("--list", action="store_true", help="say what would be measured, and do not")
     parser.add_argument("--table", action="store_true", help="draw what the file holds, and measure nothing")
-    parser.add_argument("--readme", action="store_true", help="write the tables into README.md too")
     options = parser.parse_args(arguments)
     if options.list:
         for group, operators in chosen(options.size, options.words):
@@ -146,9 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         pace = Pace(options.rounds, options.wait)
         saved = run(options.size, options.words, pace, options.json, options.keep)
-    show([*(cases(saved["rows"], heads) for heads in _shapes(saved)), goals(saved["rows"])])
-    if options.readme:
-        write_between(CHECKOUT / "README.md", "benchmarks/attention", rendered(saved))
+    for table in (*(cases(saved["rows"], heads) for heads in _shapes(saved)), goals(saved["rows"])):
+        table.print()
 
 
 if __name__ == "__main__":

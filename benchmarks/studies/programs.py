@@ -1,4 +1,4 @@
-"""Trainings and evaluations that a benchmark is made of: programs of their own, in run folders that are kept."""
+"""The runs of a benchmark: each in a process and a run folder of its own."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def run(program: str, folder: Path, words: Sequence[str]) -> dict[str, Any]:
-    """The figures of a run, which is made where its folder does not hold them; `{"error": …}` where it failed."""
+    """The metrics of a run, which is made if its folder does not hold them; `{"error": …}` if it failed."""
     file = folder / "metrics.json"
     if not file.is_file():
         command = [sys.executable, "-m", "genoattn", program, *words, f"hydra.run.dir={folder}"]
@@ -29,7 +29,7 @@ def run(program: str, folder: Path, words: Sequence[str]) -> dict[str, Any]:
 
 
 def set_otherwise(trained: Path, folder: Path, setting: str, value: object) -> Path:
-    """A copy of a run's model, in `folder`, whose task has another value of one setting."""
+    """Copy a run's model into `folder` with another value of one setting of its task."""
     shutil.copytree(trained / "model", folder / "model", dirs_exist_ok=True)
     file = folder / "model" / "model.json"
     about = json.loads(file.read_text("utf-8"))
@@ -38,13 +38,12 @@ def set_otherwise(trained: Path, folder: Path, setting: str, value: object) -> P
     return folder
 
 
-def command_line(what: str | None, layers: Sequence[str], name: str) -> argparse.ArgumentParser:
-    """The words that a benchmark of layers takes, whose figures are saved as benchmarks/NAME.json."""
-    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(description: str | None, layers: Sequence[str], name: str) -> argparse.ArgumentParser:
+    """The arguments of a benchmark of layers, whose measurements are saved as results/NAME/rows.json."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(layers))
-    folder, file = Path("runs") / name, CHECKOUT / "benchmarks" / f"{name}.json"
+    folder, file = Path("runs") / name, CHECKOUT / "results" / name / "rows.json"
     parser.add_argument("--runs", type=Path, default=folder, help="where run folders are made and looked for")
-    parser.add_argument("--json", type=Path, default=file, help="where the figures are saved")
-    parser.add_argument("--table", action="store_true", help="draw what the file holds, and run nothing")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md too")
+    parser.add_argument("--json", type=Path, default=file, help="where the measurements are saved")
+    parser.add_argument("--table", action="store_true", help="print the table of the saved measurements; run nothing")
     return parser

@@ -1,11 +1,11 @@
-"""Near-duplicates that differ in one base, by layer: trained at 512 bases, asked for at up to 16,384.
+"""Exact match among near-duplicates that differ in one base, by layer: trained at 512 bases, tested at up to 16,384.
 
-    python -m benchmarks.studies.recall [LAYER ...] [--steps 300] [--readme]
+    python -m benchmarks.studies.recall [LAYER ...] [--steps 300]
 
 Every layer is trained by `genoattn train experiment=recall`, at one learning rate and from one seed: the curve shows
-which layers find a needle at what distance, and no verdict is drawn from it. Then the same weights are asked in longer
-windows; in the longest each doubling of the distance is as likely. Each training and each evaluation is a program of
-its own with a run folder of its own under --runs; what has its metrics.json is not repeated.
+which layers find a needle at which distance, and is no comparison. Then the same weights are tested in longer windows;
+in the longest each doubling of the distance is as likely. Each training and each evaluation has a process and a run
+folder of its own under --runs; a run that has its metrics.json is not repeated.
 """
 
 import json
@@ -16,30 +16,31 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from benchmarks.common.measure import machine, today, versions
-from benchmarks.common.tables import Sheet, markdown, show, write_between
 from benchmarks.studies.programs import command_line, run, set_otherwise
-from genoattn.comparison.report.plot_style import look
+from genoattn.comparison.report.style import COLOURS, LINES, MARKS
+from genoattn.evaluation.report import Table
 
-CHECKOUT = Path(__file__).parents[2]
 LAYERS = ("full", "sparse", "window", "linear", "hierarchical", "none")
 WINDOWS = {512: 100, 2048: 50, 16384: 40}
 """Windows that are tested at each length, four queries each."""
 NEAREST = 160
 """Bases: the least distance from a query to its needle; the greatest is that of the window."""
-FIGURES = ("queries", "exact", "exact_low", "exact_high", "accuracy", "misled")
+METRICS = ("queries", "exact", "exact_low", "exact_high", "accuracy", "misled")
 
 
-def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's metrics.json is kept: the figures of all queries, and by distance."""
-    if "error" in figures:
-        return dict(figures)
-    found: dict[str, Any] = {name: figures[f"test/{name}"] for name in FIGURES}
-    found["chance"] = figures["chance/test/exact"]
-    names = sorted({key.split("/")[2] for key in figures if key.startswith("test/distance/")}, key=_low)
-    found["distances"] = {
-        name: {figure: figures[f"test/distance/{name}/{figure}"] for figure in FIGURES} for name in names
+def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a run that rows.json keeps: those of all queries, and by distance."""
+    if "error" in metrics:
+        return dict(metrics)
+    kept: dict[str, Any] = {name: metrics[f"model/test/all/{name}"] for name in METRICS}
+    kept["chance"] = metrics["chance/test/all/exact"]
+    subsets = {key.split("/")[2] for key in metrics if key.startswith("model/test/distance_")}
+    names = sorted((subset.removeprefix("distance_").replace("_", "-") for subset in subsets), key=_low)
+    kept["distances"] = {
+        name: {metric: metrics[f"model/test/distance_{name.replace('-', '_')}/{metric}"] for metric in METRICS}
+        for name in names
     }
-    return found
+    return kept
 
 
 def _low(name: str) -> int:
@@ -47,27 +48,27 @@ def _low(name: str) -> int:
 
 
 def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
-    """Train a layer at the shortest length, and ask it at every other."""
+    """Train a layer at the shortest length and test it at every length."""
     words = ("experiment=recall", f"attention={name}", "control=null", "trainer.threads=1", "test.windows=1")
     budget = (f"trainer.max_steps={steps}", f"trainer.validate_every={steps}", "test.resamples=2")
     trained = run("train", home / "train", [*words, *budget])
     if "error" in trained:
         return {"layer": name, "error": trained["error"]}
     costs = {key: trained[f"cost/{key}"] for key in ("parameters", "train_seconds")}
-    found = {"layer": name, "steps": steps, **costs, "lengths": {}}
+    row: dict[str, Any] = {"layer": name, "steps": steps, **costs, "lengths": {}}
     for length, windows in WINDOWS.items():
         folder, model = home / str(length), home / "train"
         if length == max(WINDOWS):
             model = set_otherwise(model, folder, "distance", [NEAREST, length])
-        asked = (f"checkpoint={model}", "data.vcf=[]", f"data.length={length}", f"test.windows={windows}")
-        found["lengths"][str(length)] = summary(run("evaluate", folder, asked))
-    return found
+        overrides = (f"checkpoint={model}", "data.vcf=[]", f"data.length={length}", f"test.windows={windows}")
+        row["lengths"][str(length)] = summary(run("evaluate", folder, overrides))
+    return row
 
 
-def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
-    """A line a layer: exact match at each length, and at the longest by distance."""
+def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each layer: exact match at each length, and at the longest by distance."""
     last = max(WINDOWS)
-    names = next((list(found) for row in rows if (found := _far(row))), [])
+    names = next((list(distances) for row in rows if (distances := _far(row))), [])
     lines = []
     for row in rows:
         if "error" in row:
@@ -79,22 +80,22 @@ def sheet(rows: Sequence[Mapping[str, Any]]) -> Sheet:
     columns = ["attention", "parameters", "steps", *(f"{length:,} bases" for length in WINDOWS)]
     columns += [f"{name.replace('-', '–')} away" for name in names]
     title = f"exact match of 8 bases, needle against near-duplicate; by distance in windows of {last:,}"
-    return Sheet(title, columns, lines)
+    return Table(title, columns, lines)
 
 
 def _far(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was found at each distance in the longest windows."""
+    """The metrics at each distance in the longest windows."""
     return row.get("lengths", {}).get(str(max(WINDOWS)), {}).get("distances", {})
 
 
-def _exact(found: Mapping[str, Any]) -> str:
-    if "exact" not in found:
-        return found.get("error", "")
-    return f"{found['exact']:.3f} [{found['exact_low']:.3f}–{found['exact_high']:.3f}], {found['queries']:,}"
+def _exact(metrics: Mapping[str, Any]) -> str:
+    if "exact" not in metrics:
+        return metrics.get("error", "")
+    return f"{metrics['exact']:.3f} [{metrics['exact_low']:.3f}–{metrics['exact_high']:.3f}], {metrics['queries']:,}"
 
 
-def _short(found: Mapping[str, Any] | None) -> str:
-    return "" if found is None else f"{found['exact']:.2f}, {found['queries']}"
+def _short(metrics: Mapping[str, Any] | None) -> str:
+    return "" if metrics is None else f"{metrics['exact']:.2f}, {metrics['queries']}"
 
 
 def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
@@ -102,31 +103,31 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     figure, panel = plt.subplots(figsize=(9, 4.2), layout="constrained")
     last = max(WINDOWS)
     known = [row for row in rows if _far(row)]
-    names = {"layers": [str(number) for number in range(len(known))]}  # a layer may stand in two lines
     for number, row in enumerate(known):
-        found = _far(row)
+        distances = _far(row)
         # Layers are set a little apart, so that bars do not cover one another.
-        places = [_low(name) * 2 ** (0.5 + 0.04 * (number - len(known) / 2)) for name in found]
-        exact = [one["exact"] for one in found.values()]
-        reach = [
-            [max(0.0, one["exact"] - one["exact_low"]) for one in found.values()],
-            [max(0.0, one["exact_high"] - one["exact"]) for one in found.values()],
+        places = [_low(name) * 2 ** (0.5 + 0.04 * (number - len(known) / 2)) for name in distances]
+        exact = [metrics["exact"] for metrics in distances.values()]
+        bars = [
+            [max(0.0, metrics["exact"] - metrics["exact_low"]) for metrics in distances.values()],
+            [max(0.0, metrics["exact_high"] - metrics["exact"]) for metrics in distances.values()],
         ]
-        label = f"{row['layer']}, {row['steps']:,} steps"
-        panel.errorbar(places, exact, reach, ms=5, lw=1, capsize=2, label=label, **look(names, str(number)))
+        label = f"{row['layer']}, {row['steps']:,} steps"  # a layer may stand in two lines
+        look = {"color": COLOURS[number], "marker": MARKS[number], "linestyle": LINES[number % len(LINES)]}
+        panel.errorbar(places, exact, bars, ms=5, lw=1, capsize=2, label=label, **look)
     chance = [row["lengths"][str(last)]["chance"] for row in known]
     if chance:
         panel.axhline(chance[0], color="0.5", ls=":", label="needle or near-duplicate at random")
     panel.set_xscale("log", base=2)
     panel.set(xlabel="bases from query to needle", ylabel="exact match of 8 bases", ylim=(-0.03, 1.03))
-    panel.set_title(f"One differing base, trained at 512 bases, asked in windows of {last:,}; one seed", fontsize=9)
+    panel.set_title(f"One differing base, trained at 512 bases, tested in windows of {last:,}; one seed", fontsize=9)
     figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(file, dpi=130)
     plt.close(figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains, asks, saves the figures after each layer, and draws the table and the curve."""
+    """Train, test, save the metrics after each layer, and print the table and draw the curve."""
     parser = command_line(__doc__, LAYERS, "recall")
     parser.add_argument("--steps", type=int, default=300, help="training steps of 8 windows of 512 bases")
     options = parser.parse_args(arguments)
@@ -134,13 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     saved = json.loads(options.json.read_text("utf-8")) if options.json.is_file() else {**about, "rows": []}
     for name in () if options.table else options.layers or LAYERS:
         row = layer(name, options.runs.absolute() / f"{name}_{options.steps}", options.steps)
-        others = [one for one in saved["rows"] if (one["layer"], one.get("steps")) != (name, row.get("steps"))]
+        others = [other for other in saved["rows"] if (other["layer"], other.get("steps")) != (name, row.get("steps"))]
         saved = {**about, "rows": sorted([*others, row], key=_order)}
         options.json.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
-    plot(saved["rows"], options.json.with_suffix(".png"))
-    show([sheet(saved["rows"])])
-    if options.readme:
-        write_between(CHECKOUT / "README.md", "benchmarks/recall", markdown(sheet(saved["rows"])))
+    plot(saved["rows"], options.json.with_name("recall.png"))
+    sheet(saved["rows"]).print()
 
 
 def _order(row: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,73 +1,123 @@
-"""Compare attention layers: the same data, seeds and budget for each, a learning rate of its own, and a verdict."""
+"""Compare attention layers: the same data, seeds and budget for each, a learning rate of its own, and tests."""
 
+import datetime
+import platform
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from genoattn.comparison import report as comparison
-from genoattn.comparison.grid import parse
-from genoattn.comparison.launcher import composed
-from genoattn.comparison.runner import chosen_rate, gather, matched, measured, probe, steps, train
+from genoattn.comparison import report
+from genoattn.comparison.grid import WindowCounts, parse
+from genoattn.comparison.launcher import compose_run
+from genoattn.comparison.record import Comparison, Environment
+from genoattn.comparison.report.tables import all_tables
+from genoattn.comparison.results import collect
+from genoattn.comparison.runner import match_sizes, run_comparison
+from genoattn.comparison.settings import Budget, ComparisonSettings, Cost
 from genoattn.errors import UserError
 from genoattn.training.loggers import build_loggers, log_report
 
 
 def main(config: DictConfig) -> None:
-    """Every run that is not there yet, then what they say: tables, plots, comparison.json, .csv and .html."""
+    """Make every run that is not complete, and leave comparison.json, .csv and .html, tables and plots."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    overrides = list(HydraConfig.get().overrides.task)
-    design = parse(config, overrides, lambda words: composed("train", words))
-    if config.match_size:
-        design = matched(design, config.match_size)
-    said = expectations(config.hypotheses)
-    OmegaConf.save(config, folder / "config.yaml")
-    print(f"{len(design.layers)} layers × {len(design.lengths)} lengths: {', '.join(design.layers)}")
-
-    costs = measured(design, config, folder)
-    sweep = [
-        design.run(layer, length, rate, design.seeds[0], "sweep", steps(design, config.sweep, costs, layer, length))
-        for length in design.lengths
-        for layer in design.layers
-        for rate in design.learning_rates
-        if len(design.learning_rates) > 1
-    ]
-    failed = train(folder, sweep)
-    chosen = {
-        (layer, length): rate
-        for length in design.lengths
-        for layer in design.layers
-        if (rate := chosen_rate(folder, design, sweep, layer, length)) is not None
-    }
-    final = [
-        design.run(layer, length, rate, seed, "final", steps(design, config.budget, costs, layer, length))
-        for (layer, length), rate in chosen.items()
-        for seed in design.seeds
-    ]
-    failed += train(folder, final)
-    failed += probe(folder, design, final, config.extrapolate)
-
-    whole = gather(folder, design, config, [*sweep, *final], costs, chosen) | {"expectations": said, "failed": failed}
-    comparison.write(folder, whole)
-    for sheet in comparison.sheets(whole):
-        sheet.print()
-    loggers = build_loggers(folder, instantiate(config.logger, group=config.name) if config.logger else None, {})
-    tables = [sheet.plain for sheet in comparison.tables(whole)]
-    log_report(loggers, comparison.figures(whole), tables, folder / "plots")
+    if config.report:
+        folder = Path(config.report)
+        comparison = Comparison.read(folder)
+    else:
+        comparison = compare(config, folder)
+        comparison.write(folder)
+    report.write(folder, comparison)
+    report.print_results(comparison)
+    if not config.report:
+        loggers = build_loggers(folder, instantiate(config.logger, group=config.name) if config.logger else None, {})
+        tables = [table.plain for table in all_tables(comparison).values()]
+        log_report(loggers, report.metrics(comparison), tables, folder / "plots")
     print(f"comparison: {folder / 'comparison.html'}")
-    if failed:
-        raise UserError(
-            f"{len(failed)} runs ended badly and are missing from the comparison; what they said stands in"
-            f" {folder / failed[0] / 'log.txt'}; the same command tries them again"
-        )
+    if comparison.failed and not config.report:
+        failed = report.text.plural(len(comparison.failed), "run")
+        log = folder / comparison.failed[0] / "log.txt"
+        raise UserError(f"{failed} failed: see {log}; the same command tries again what is missing")
 
 
-def expectations(file: str | None) -> str | None:
-    """What the user expected to come out, from a text file."""
+def compare(config: DictConfig, folder: Path) -> Comparison:
+    """Run a comparison in a folder."""
+    settings = settings_of(config)
+    overrides = list(HydraConfig.get().overrides.task)
+    searched = [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath")]
+    grid = parse(settings, [*overrides, *searched], window_counts, config.name if config.logger else None)
+    if settings.match_size:
+        grid = match_sizes(grid, settings.match_size)
+    OmegaConf.save(config, folder / "config.yaml")
+    plural = report.text.plural
+    print(f"{plural(len(grid.layers), 'layer')} × {plural(len(grid.lengths), 'length')}: {', '.join(grid.layers)}")
+    trained = run_comparison(folder, grid, settings)
+    environment = describe_environment(overrides, config.trainer.threads or torch.get_num_threads())
+    return collect(folder, settings, environment, *trained)
+
+
+def settings_of(config: DictConfig) -> ComparisonSettings:
+    """The settings of a comparison from its config."""
+    length = config.data.length
+    return ComparisonSettings(
+        name=config.name,
+        task=str(HydraConfig.get().runtime.choices["task"]),
+        layers=tuple(config.layers),
+        lengths=(length,) if isinstance(length, int) else tuple(sorted(set(length))),
+        learning_rates=tuple(config.learning_rates),
+        seeds=tuple(config.seeds),
+        budget=Budget(**config.budget),
+        sweep=Budget(**config.sweep),
+        variants={str(name): tuple(map(str, words)) for name, words in config.variants.items()},
+        match_size=config.match_size,
+        extrapolate=tuple(config.extrapolate),
+        cost_lengths=tuple(config.cost_lengths),
+        cost_limit=Cost(**config.cost_limit),
+        hypotheses=read_hypotheses(config.hypotheses) if config.hypotheses else None,
+    )
+
+
+def window_counts(overrides: Sequence[str]) -> WindowCounts:
+    """The counts of windows in the config of a training run."""
+    config = compose_run("train", overrides)
+    data, test = config.data, config.test
+    return WindowCounts(
+        *(data.batch, config.trainer.accumulate_batches, data.validation_windows),
+        *(test.windows, test.threshold_windows),
+    )
+
+
+def describe_environment(overrides: Sequence[str], threads: int) -> Environment:
+    """The command, this machine and the versions of the libraries that results depend on."""
+    return Environment(
+        command=f"genoattn compare {shlex.join(overrides)}",
+        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        processor=processor(),
+        system=platform.system(),
+        threads=threads,
+        versions={name: version(name) for name in ("genoattn", "torch", "lightning", "numpy")},
+    )
+
+
+def processor() -> str:
+    """The name of the processor, such as AMD EPYC 7B13."""
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text("utf-8").splitlines() if names.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def read_hypotheses(file: str) -> str:
+    """The user's expectations from a text file."""
     try:
-        return Path(file).read_text("utf-8") if file else None
+        return Path(file).read_text("utf-8")
     except FileNotFoundError:
         raise UserError(f"hypotheses={file} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"hypotheses={file} is no text that can be read ({error})") from None
+        raise UserError(f"hypotheses={file} cannot be read as text ({error})") from None

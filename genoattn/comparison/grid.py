@@ -1,26 +1,20 @@
-"""The design of a comparison: which layers at which lengths, and the words of every run that it is made of."""
+"""The grid of a comparison: its layers and lengths, and the overrides of every run."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from omegaconf import DictConfig
-
+from genoattn.comparison.record import BASELINE_LAYERS, Stage
+from genoattn.comparison.settings import Budget, ComparisonSettings, Number
 from genoattn.config.overrides import bring_layers
 from genoattn.errors import UserError
 from genoattn.paths import conf_dir
 
-BASELINES = ("none", "conv")
-"""Layers that are always in: no mixing, and neighbours alone."""
-
-
 COMPARISON_KEYS = (
     *("layers", "variants", "learning_rates", "seeds", "budget", "sweep", "match_size", "extrapolate"),
-    *("cost_lengths", "cost_limit"),
-    *("hypotheses", "name", "data.length"),
+    *("cost_lengths", "cost_limit", "hypotheses", "name", "report", "data.length"),
 )
-"""Settings that are the comparison's and no run's."""
+"""Settings of the comparison that no run has."""
 
 
 CONTROLLED_KEYS = {
@@ -32,153 +26,182 @@ CONTROLLED_KEYS = {
     "trainer.max_seconds": "budget.seconds=…",
     "trainer.resume": "the same command, which goes on where it stopped",
 }
-"""Settings of a run that a comparison makes itself, and what to write instead."""
+"""Settings of a run that the comparison sets itself, and the words to use instead."""
 
 
 MIN_WINDOWS = 16
-"""Windows that are tested at least, however long they are."""
+"""Least number of test windows at any length."""
 
 
-Stage = Literal["sweep", "final"]
+@dataclass(frozen=True)
+class WindowCounts:
+    """Settings of a run that count windows."""
+
+    batch: int
+    accumulate_batches: int
+    validation: int
+    test: int
+    thresholds: int
+
+    def overrides(self, scale: float) -> tuple[str, ...]:
+        """The overrides for windows that are 1 / `scale` times as long: fewer windows, as many bases."""
+
+        def scaled(count: int) -> int:
+            return max(min(count, MIN_WINDOWS), round(count * scale))
+
+        return (
+            f"data.batch={max(1, round(self.batch * scale))}",
+            f"data.validation_windows={scaled(self.validation)}",
+            f"test.windows={scaled(self.test)}",
+            f"test.threshold_windows={scaled(self.thresholds)}",
+        )
+
+
+COUNT_KEYS = ("data.batch", "data.validation_windows", "test.windows", "test.threshold_windows")
+"""The settings that `WindowCounts.overrides` writes."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a layer at a length, with a learning rate and a seed."""
+    """A training run: a layer at a length, with a learning rate and a seed."""
 
     layer: str
     length: int
-    learning_rate: float
+    learning_rate: Number
     seed: int
     stage: Stage
     steps: int
     overrides: tuple[str, ...]
-    """What `genoattn train` is given."""
+    """Overrides of `genoattn train`."""
 
     @property
     def run_dir(self) -> str:
-        """Its folder within the comparison's."""
+        """Its folder inside the comparison's."""
         return f"runs/{self.length}/{self.layer}/{self.stage}-lr{self.learning_rate:g}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class ExperimentGrid:
-    """What is compared, and how a training run of it is written."""
+    """The layers and lengths of a comparison, and the overrides that all runs share."""
 
     layers: Mapping[str, tuple[str, ...]]
-    """By name, the words that choose a layer."""
+    """By name, the overrides that choose a layer."""
     lengths: tuple[int, ...]
-    learning_rates: tuple[float, ...]
-    seeds: tuple[int, ...]
     common: tuple[str, ...]
-    """Words of every run."""
-    windows: Mapping[str, int]
-    """Counts of windows at the shortest length, by setting: a longer window is fewer of them, of as many bases."""
+    windows: WindowCounts
+    """Those of the shortest length."""
     group: str | None = None
-    """Of Weights & Biases, where runs are logged to it."""
+    """Group in Weights & Biases; None: runs are not logged there."""
 
     def layer_overrides(self, layer: str, length: int) -> tuple[str, ...]:
-        """The words of a layer at a length, before seed, rate and steps."""
-        scale = min(self.lengths) / length
-        counts = (
-            f"{key}={max(1 if key == 'data.batch' else min(count, MIN_WINDOWS), round(count * scale))}"
-            for key, count in self.windows.items()
-        )
+        """The overrides of a layer at a length, without seed, learning rate and steps."""
+        counts = self.windows.overrides(min(self.lengths) / length)
         return (*self.common, *self.layers[layer], f"data.length={length}", *counts)
 
-    def run(self, layer: str, length: int, rate: float, seed: int, stage: Stage, steps: int) -> Run:
-        """A training run; a sweep's is judged by its validation loss and hardly tested."""
-        words = [
-            *self.layer_overrides(layer, length), "control=null", f"optimizer.lr={rate:g}", f"seed={seed}",
-            f"trainer.max_steps={steps}", f"trainer.validate_every={max(1, steps // 10)}",
+    def run(self, layer: str, length: int, learning_rate: Number, seed: int, stage: Stage, steps: int) -> Run:
+        """A training run. A run of the sweep is ranked by its validation loss, so it is tested on few windows only."""
+        overrides = [
+            *self.layer_overrides(layer, length),
+            *("control=null", f"optimizer.lr={learning_rate:g}", f"seed={seed}", f"trainer.max_steps={steps}"),
+            f"trainer.validate_every={max(1, steps // 10)}",
             f"schedule.warmup={min(50, max(1, steps // 10))}",
-        ]  # fmt: skip
+        ]
         if stage == "sweep":
-            told = {"test.windows": MIN_WINDOWS, "test.threshold_windows": MIN_WINDOWS, "test.resamples": 1}
-            words = [word for word in words if word.partition("=")[0] not in told]
-            words += [f"{key}={value}" for key, value in told.items()]
+            few = {"test.windows": MIN_WINDOWS, "test.threshold_windows": MIN_WINDOWS, "test.resamples": 1}
+            overrides = [word for word in overrides if word.partition("=")[0] not in few]
+            overrides += [f"{key}={value}" for key, value in few.items()]
         if self.group:
-            words += [f"logger.group='{self.group}'", f"logger.name='{layer} {length} {stage} {rate:g} {seed}'"]
-        return Run(layer, length, rate, seed, stage, steps, tuple(words))
+            overrides.append(f"logger.group='{self.group}'")
+            overrides.append(f"logger.name='{layer} {length} {stage} {learning_rate:g} {seed}'")
+        return Run(layer, length, learning_rate, seed, stage, steps, tuple(overrides))
 
-    def bases(self, layer: str, length: int, config: Callable[[Sequence[str]], DictConfig]) -> int:
-        """Sample bases of a step."""
-        composed = config(self.layer_overrides(layer, length))
-        return composed.data.batch * composed.trainer.accumulate_batches * length
+    def bases_per_step(self, length: int) -> int:
+        """Sample bases of a training step."""
+        return max(1, round(self.windows.batch * min(self.lengths) / length)) * self.windows.accumulate_batches * length
+
+
+def known_layers() -> list[str]:
+    """Names that `attention=…` chooses from."""
+    return sorted(file.stem for file in (conf_dir() / "attention").glob("*.yaml"))
 
 
 def parse(
-    config: DictConfig, overrides: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]
+    settings: ComparisonSettings,
+    overrides: Sequence[str],
+    compose: Callable[[Sequence[str]], WindowCounts],
+    group: str | None = None,
 ) -> ExperimentGrid:
-    """The design that a user's overrides name; `compose` makes and checks the config of a training run.
+    """The grid of a comparison.
 
-    Raises UserError with all that is wrong with it.
+    Args:
+        settings: Settings of the comparison.
+        overrides: All overrides of the user; those of a run are passed on.
+        compose: Composes and checks the config of a training run under overrides.
+        group: Group in Weights & Biases.
+
+    Returns:
+        The grid; the config of every layer was composed once.
+
+    Raises:
+        UserError: Every mistake in the settings, or the first in the config of a run.
     """
-    _refuse(config, overrides)
-    layers: dict[str, tuple[str, ...]] = {}
-    variants = {
-        str(name): tuple(bring_layers([str(word) for word in words], conf_dir()))
-        for name, words in config.variants.items()
-    }
-    for name in dict.fromkeys([*config.layers, *variants, *BASELINES]):
-        layers[name] = variants.get(name, (f"attention={name}",))
-    asked = config.data.length
-    lengths = (asked,) if isinstance(asked, int) else tuple(sorted(set(asked)))
-    passed = [word for word in overrides if not _is_own(_key(word)) and not _key(word).startswith("hydra")]
-    given = {_key(word) for word in passed}
-    common = [word for word in passed if _key(word) not in WINDOW_COUNTS]
-    if "data.vcf" not in given and "data.fasta" not in given:
-        common.append("data.vcf=[]")
-    shown = compose([*common, *layers[next(iter(layers))], f"data.length={min(lengths)}"])
-    windows = {key: int(_select(config if key in given else shown, key)) for key in WINDOW_COUNTS}
-    group = config.name if config.logger else None
-    design = ExperimentGrid(
-        layers, lengths, tuple(config.learning_rates), tuple(config.seeds), tuple(common), windows, group
-    )
+    if errors := _find_errors(settings, overrides):
+        raise UserError("\n".join(errors))
+    variants = {name: tuple(bring_layers(list(words), conf_dir())) for name, words in settings.variants.items()}
+    names = dict.fromkeys([*settings.layers, *variants, *BASELINE_LAYERS])
+    layers = {name: variants.get(name, (f"attention={name}",)) for name in names}
+    passed = [word for word in overrides if _is_of_run(_key(word))]
+    if not {"data.vcf", "data.fasta"} & {_key(word) for word in passed}:
+        passed.append("data.vcf=[]")
+    windows = compose([*passed, *layers[next(iter(layers))], f"data.length={min(settings.lengths)}"])
+    common = tuple(word for word in passed if _key(word) not in COUNT_KEYS)
+    grid = ExperimentGrid(layers, settings.lengths, common, windows, group)
     for name in layers:
-        compose(design.layer_overrides(name, min(lengths)))
-    return design
+        compose(grid.layer_overrides(name, min(settings.lengths)))
+    return grid
 
 
-WINDOW_COUNTS = ("data.batch", "data.validation_windows", "test.windows", "test.threshold_windows")
-"""Settings that count windows."""
-
-
-def _refuse(config: DictConfig, overrides: Sequence[str]) -> None:
-    found = [
-        f"{word}: a comparison settles {key} itself; write {CONTROLLED_KEYS[key]}"
+def _find_errors(settings: ComparisonSettings, overrides: Sequence[str]) -> list[str]:
+    errors = [
+        f"{word}: a comparison sets {key} itself; write {CONTROLLED_KEYS[key]}"
         for word in overrides
         if (key := _key(word)) in CONTROLLED_KEYS
     ]
-    for name in ("budget", "sweep"):
-        given = [unit for unit, amount in config[name].items() if amount is not None]
-        if len(given) != 1:
-            told = ", ".join(f"{name}.{unit}" for unit in given) or "none"
-            found.append(
-                f"{name}: expected one of {name}.steps, {name}.bases and {name}.seconds, got {told};"
-                f" set the others to null, as in {name}.steps=300 {name}.seconds=null"
-            )
-    for name in ("layers", "learning_rates", "seeds"):
-        held = list(config[name])
-        if not held or len(set(held)) < len(held):
-            found.append(f"{name}: expected one or more, each once, got {held}")
-    found += [
-        f"variants.{name}: expected letters, digits, - and _ as its name"
-        for name in map(str, config.variants)
-        if not re.fullmatch(r"[\w-]+", name)
+    for name, budget in (("budget", settings.budget), ("sweep", settings.sweep)):
+        errors += _budget_errors(name, budget)
+    for name, values in (
+        ("layers", settings.layers),
+        ("learning_rates", settings.learning_rates),
+        ("seeds", settings.seeds),
+    ):
+        if not values or len(set(values)) < len(values):
+            errors.append(f"{name}: expected one or more, each once, got {list(values)}")
+    for name in settings.variants:
+        if not re.fullmatch(r"[\w-]+", name):
+            errors.append(f"variants.{name}: expected letters, digits, - and _ as its name")
+        elif name in known_layers() or name in settings.layers:
+            errors.append(f"variants.{name}: there is a layer of this name already; name the variant otherwise")
+    return errors
+
+
+def _budget_errors(name: str, budget: Budget) -> list[str]:
+    amounts = {"steps": budget.steps, "bases": budget.bases, "seconds": budget.seconds}
+    given = [unit for unit, amount in amounts.items() if amount is not None]
+    if len(given) == 1:
+        return []
+    return [
+        f"{name}: expected one of {name}.steps, {name}.bases and {name}.seconds, got"
+        f" {', '.join(f'{name}.{unit}' for unit in given) or 'none'}; set the others to null, as in {name}.steps=300"
+        f" {name}.seconds=null"
     ]
-    if found:
-        raise UserError("\n".join(found))
 
 
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0].removeprefix("attention@")
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0].removeprefix("attention@")
 
 
-def _is_own(key: str) -> bool:
-    return any(key == one or key.startswith(f"{one}.") for one in COMPARISON_KEYS)
-
-
-def _select(config: DictConfig, key: str) -> int:
-    group, _, name = key.partition(".")
-    return config[group][name]
+def _is_of_run(key: str) -> bool:
+    """True for a setting that is passed on to the runs; of Hydra's own settings only the search path is."""
+    if key.startswith("hydra"):
+        return key == "hydra.searchpath"
+    return not any(key == own or key.startswith(f"{own}.") for own in COMPARISON_KEYS)

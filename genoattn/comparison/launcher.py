@@ -1,4 +1,4 @@
-"""Runs of other programs: each in a process and a folder of its own, spread by Hydra's launchers, done once."""
+"""Runs of other programs: each in a process and a folder of its own, spread by Hydra's launchers, made once."""
 
 import ctypes
 import json
@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,7 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from genoattn.config.compose import check
 from genoattn.config.overrides import FAULTS, faults
@@ -30,12 +31,12 @@ from genoattn.errors import UserError
 from genoattn.files import write_json
 from genoattn.paths import conf_dir
 
-SAID = "log.txt"
-"""What a run printed, in its folder."""
+LOG = "log.txt"
+"""The output of a run, in its folder."""
 
 
-ASKED = "overrides.json"
-"""The words that a run was started with, in its folder."""
+OVERRIDES = "overrides.json"
+"""The overrides that a run was started with, in its folder."""
 
 
 _PR_SET_PDEATHSIG = 1
@@ -44,69 +45,98 @@ _PR_SET_PDEATHSIG = 1
 QUIET = ("hydra.output_subdir=null", "hydra/hydra_logging=none", "hydra/job_logging=none")
 
 
-def composed(program: str, words: Sequence[str]) -> DictConfig:
-    """The config of another program under these words, checked; from inside a running one."""
+def compose_run(program: str, overrides: Sequence[str]) -> DictConfig:
+    """The checked config of another program, composed inside a running one.
+
+    Raises:
+        UserError: Every mistake in the overrides.
+    """
     try:
-        config = GlobalHydra.instance().config_loader().load_configuration(program, list(words), RunMode.RUN)
+        config = GlobalHydra.instance().config_loader().load_configuration(program, list(overrides), RunMode.RUN)
     except FAULTS as error:
-        raise UserError("\n".join(faults(program, list(words), error, conf_dir()))) from None
-    whole = config.copy()
-    with open_dict(whole):
-        del whole["hydra"]
-    check(whole, SPINE[program])
-    return whole
+        raise UserError("\n".join(faults(program, list(overrides), error, conf_dir()))) from None
+    own = config.copy()
+    with open_dict(own):
+        del own["hydra"]
+    check(own, SPINE[program])
+    return own
 
 
 def run_jobs(
-    program: str, jobs: Mapping[str, Sequence[str]], folder: Path, done: str, launcher: bool = True
+    program: str,
+    jobs: Mapping[str, Sequence[str]],
+    folder: Path,
+    result_file: str,
+    launcher: bool = True,
+    work: Mapping[str, int | float] | None = None,
 ) -> list[str]:
-    """Run `program` with the words of each of `jobs` in its place in `folder`; returns the places that failed.
+    """Run a program once for each job and return the places of the jobs that failed.
 
-    A job is done when its folder holds the file `done` and was asked for with the same words; such are left alone.
-    `launcher` spreads them by the launcher that this program was given (hydra/launcher=…), else one follows another.
+    A job is complete if its folder holds `result_file` and the same overrides; it is not run again.
+
+    Args:
+        program: Name of the program, such as train.
+        jobs: Overrides of each job, by its place inside `folder`.
+        folder: Folder of the comparison.
+        result_file: The file that a successful run leaves.
+        launcher: Spread the jobs by Hydra's launcher of this program; False: run one after the other.
+        work: Relative duration of each job, for the estimate of the time left; None: all take the same.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; running jobs are killed, complete ones stay.
     """
-    todo = {place: list(words) for place, words in jobs.items() if not _is_done(folder / place, words, done)}
+    todo = {place: list(words) for place, words in jobs.items() if not _is_complete(folder / place, words, result_file)}
     for place, words in todo.items():
         shutil.rmtree(folder / place, ignore_errors=True)
         (folder / place).mkdir(parents=True)
-        write_json(folder / place / ASKED, words)
+        write_json(folder / place / OVERRIDES, words)
     if not todo:
         return []
     if len(jobs) > len(todo):
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} are done already")
+        print(f"{program}: {len(jobs) - len(todo)} of {len(jobs)} runs are complete already")
     chosen = [word for word in HydraConfig.get().overrides.hydra if "launcher" in word] if launcher else []
     home = str(folder.absolute()).replace("'", "\\'")
     loader = GlobalHydra.instance().config_loader()
-    master = loader.load_configuration(
-        program, [*chosen, f"hydra.job.name={program}", f"hydra.sweep.dir='{home}'", *QUIET], RunMode.MULTIRUN
-    )
+    sweep = [*chosen, f"hydra.job.name={program}", f"hydra.sweep.dir='{home}'", *QUIET]
+    master = loader.load_configuration(program, sweep, RunMode.MULTIRUN)
     spread = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(loader, Callbacks(master)),
         task_function=partial(run_job, program, os.getpid()),
         config=master,
     )
-    for name in ("hydra", "hydra_plugins"):  # the launchers' own news of each job
+    for name in ("hydra", "hydra_plugins"):  # the launchers' own lines on each job
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _watched(program, [folder / place / done for place in todo]):
-        ended = spread.launch([[f"hydra.sweep.subdir='{place}'", *words] for place, words in todo.items()], 0)
-    return [place for place, one in zip(todo, ended, strict=True) if one.return_value]
+    share = {folder / place / result_file: (work or {}).get(place, 1.0) for place in todo}
+    try:
+        with _progress(program, share):
+            ended = spread.launch([[f"hydra.sweep.subdir='{place}'", *words] for place, words in todo.items()], 0)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it stopped", file=sys.stderr)
+        raise
+    return [place for place, job in zip(todo, ended, strict=True) if job.return_value]
 
 
 @contextmanager
-def _watched(program: str, files: Sequence[Path]) -> Iterator[None]:
-    """A bar, or lines where there is no terminal, as the file of each job comes to be there."""
-    console, ended = Console(), Event()
-    columns = (TextColumn(f"{program} {{task.fields[last]}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task("", total=len(files), last="")
-    left = list(files)
+def _progress(program: str, work: Mapping[Path, int | float]) -> Iterator[None]:
+    """A bar, or lines outside a terminal, that count the result files; with the time left after the first."""
+    console, ended, began = Console(), Event(), time.monotonic()
+    columns = (TextColumn(f"{program} {{task.fields[last]}}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(
+        *columns, TextColumn("{task.fields[left]}"), console=console, transient=True, disable=not console.is_terminal
+    )
+    task = bar.add_task("", total=len(work), last="", left="")
+    open_files = list(work)
 
     def look() -> None:
-        for file in [one for one in left if one.is_file()]:
-            left.remove(file)
-            bar.update(task, completed=len(files) - len(left), last="/".join(file.parts[-4:-1]))
+        for file in [file for file in open_files if file.is_file()]:
+            open_files.remove(file)
+            missing = sum(work[other] for other in open_files)
+            seconds = (time.monotonic() - began) * missing / (sum(work.values()) - missing)
+            left = f"about {duration(seconds)} left" if open_files else "done"
+            complete = len(work) - len(open_files)
+            bar.update(task, completed=complete, last="/".join(file.parts[-4:-1]), left=left)
             if bar.disable:
-                print(f"{program} {len(files) - len(left)}/{len(files)}: {file.parent}", flush=True)
+                print(f"{program} {complete}/{len(work)}, {left}: {file.parent}", flush=True)
 
     def watch() -> None:
         while not ended.wait(1):
@@ -123,40 +153,49 @@ def _watched(program: str, files: Sequence[Path]) -> Iterator[None]:
             look()
 
 
-def _is_done(place: Path, words: Sequence[str], done: str) -> bool:
+def duration(seconds: int | float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _is_complete(place: Path, words: Sequence[str], result_file: str) -> bool:
     with suppress(OSError, ValueError):
-        return (place / done).is_file() and json.loads((place / ASKED).read_text("utf-8")) == list(words)
+        return (place / result_file).is_file() and json.loads((place / OVERRIDES).read_text("utf-8")) == list(words)
     return False
 
 
 def run_job(program: str, starter: int, _: DictConfig) -> int:
-    """One run, in a process of its own: what it prints goes to a file in its folder; returns its exit status.
+    """Run one job in a process of its own, its output in a file of its folder, and return its exit status.
 
-    `starter` is the process that launches all of them. A launcher's worker that it began here ends with it, run and
-    all, where it would else go on with what stands in its queue.
+    `starter` is the process that launches all jobs. If it ends, a worker of a launcher kills its job and ends too;
+    otherwise it would go on with the jobs in its queue.
     """
-    about = HydraConfig.get()
-    folder = Path(about.runtime.output_dir)
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
     quoted = str(folder).replace("'", "\\'")
-    words = [sys.executable, "-m", "genoattn", program, *about.overrides.task, f"hydra.run.dir='{quoted}'"]
+    overrides = json.loads((folder / OVERRIDES).read_text("utf-8"))
+    command = [sys.executable, "-m", "genoattn", program, *overrides, f"hydra.run.dir='{quoted}'"]
     every = 1 if os.getppid() == starter else None
-    with (folder / SAID).open("w") as said:
+    with (folder / LOG).open("w") as log:
         process = subprocess.Popen(
-            words, stdout=said, stderr=subprocess.STDOUT, cwd=about.runtime.cwd, preexec_fn=_end_with_parent
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=job.runtime.cwd, preexec_fn=_end_with_parent
         )
         while True:
             try:
                 return process.wait(every)
             except subprocess.TimeoutExpired:
                 if os.getppid() != starter:
-                    process.terminate()
-                    os._exit(1)  # nobody is left to tell
-            except KeyboardInterrupt:  # the terminal has told the run too, which needs a moment to end well
-                process.wait(timeout=60)
+                    process.kill()
+                    os._exit(1)  # no process is left to report to
+            except KeyboardInterrupt:  # the job starts anew next time, so it need not end well
+                process.kill()
+                process.wait()
                 raise
 
 
 def _end_with_parent() -> None:
-    """Has Linux end this process when its parent is killed: a comparison that was killed leaves nothing running."""
+    """Have Linux kill this process when its parent ends: a killed comparison leaves nothing running."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,211 +1,277 @@
-"""What the finished runs of a comparison say, put together: the plain values of comparison.json."""
+"""The results of a comparison, collected from the files of its finished runs."""
 
 import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from genoattn.comparison.grid import BASELINES, ExperimentGrid, Run
-from genoattn.comparison.recommendation import crossover, describe_groups, pareto_front, recommend
-from genoattn.comparison.statistics import Estimate, LayerComparison, SeedRun, compare_layers
-from genoattn.evaluation import base as evidence
+from genoattn.comparison.grid import Run
+from genoattn.comparison.recommendation import crossover, pareto_front, recommend
+from genoattn.comparison.record import (
+    BASELINE_LAYERS,
+    Comparison,
+    ContextResult,
+    Crossover,
+    Environment,
+    LayerCost,
+    LayerResult,
+    LengthResult,
+    SubgroupEstimate,
+    TrainingRun,
+)
+from genoattn.comparison.settings import ComparisonSettings, Cost, Number
+from genoattn.comparison.statistics import Estimate, SeedRun, compare_layers, estimate
+from genoattn.errors import UserError
+from genoattn.evaluation.base import Replicates, Subgroup
 
-READING = "seconds to read a million bases"
-"""The cost against which the front of quality is drawn."""
+METRICS = "metrics.json"
 
 
-COSTS = {"forward": ("forward_bases_per_second", "to read"), "training": ("training_bases_per_second", "to train on")}
+BOOTSTRAP = "bootstrap.json"
 
 
-def finished(folder: Path, runs: Iterable[Run]) -> list[tuple[Run, dict[str, Any]]]:
-    """The runs that have ended well, with their figures."""
-    found = []
-    for run in runs:
-        file = folder / run.run_dir / "metrics.json"
-        if file.is_file():
-            found.append((run, json.loads(file.read_text("utf-8"))))
-    return found
+MODEL = "model"
+"""The candidate of a run's own model in metric keys."""
 
 
-def curve(folder: Path) -> list[tuple[float, float]]:
-    """Bases seen and validation loss at every validation of a run."""
-    points, seen = [], 0.0
+class RunResult(NamedTuple):
+    """The metrics of a finished run and their bootstrap replicates."""
+
+    metrics: Mapping[str, Number | None]
+    bootstrap: Replicates
+
+    def seed_run(self, key: str) -> SeedRun | None:
+        """A metric and its replicates; None if the run lacks either."""
+        value = self.metrics.get(key)
+        if value is None or key not in self.bootstrap.replicates:
+            return None
+        return SeedRun(value, np.array(self.bootstrap.replicates[key]))
+
+
+def read_run(folder: Path) -> RunResult | None:
+    """The results of a run; None if it is not finished."""
+    if not (folder / METRICS).is_file():
+        return None
+    if not (folder / BOOTSTRAP).is_file():
+        raise UserError(f"{folder} has no {BOOTSTRAP}: runs of this task cannot be compared")
+    bootstrap = json.loads((folder / BOOTSTRAP).read_text("utf-8"))
+    replicates = {key: _numbers(values) for key, values in bootstrap["replicates"].items()}
+    subgroups = [Subgroup(**{**row, "replicates": _numbers(row["replicates"])}) for row in bootstrap["subgroups"]]
+    metrics = json.loads((folder / METRICS).read_text("utf-8"))
+    return RunResult(metrics, Replicates(bootstrap["primary_metric"], replicates, subgroups))
+
+
+def validation_curve(folder: Path) -> tuple[tuple[float, float], ...]:
+    """Bases seen and validation loss at every validation of a run, from its metrics.csv."""
+    points, bases = [], 0.0
     with (folder / "metrics.csv").open(newline="") as lines:
         for row in csv.DictReader(lines):
-            seen = float(row.get("bases_seen") or seen)
-            if row.get("validation/loss"):
-                points.append((seen, float(row["validation/loss"])))
-    return points
+            bases = float(row.get("bases_seen") or bases)
+            loss = float(row.get("validation/loss") or math.nan)
+            if math.isfinite(loss):
+                points.append((bases, loss))
+    return tuple(points)
 
 
-def best_rate(folder: Path, runs: Sequence[Run]) -> float | None:
-    """The learning rate of the lowest validation loss among finished runs of a sweep; None where there is none."""
-    lowest = {
-        run.learning_rate: min(
-            (loss for _, loss in curve(folder / run.run_dir) if not math.isnan(loss)), default=math.inf
-        )
-        for run, _ in finished(folder, runs)
-    }
-    return min(lowest, key=lambda rate: (lowest[rate], rate)) if lowest else None
+def best_learning_rates(folder: Path, sweep: Sequence[Run]) -> dict[tuple[str, int], Number]:
+    """The learning rate with the lowest validation loss among the finished runs, by layer and length."""
+    best: dict[tuple[str, int], tuple[Number, Number]] = {}
+    for run in sweep:
+        if (folder / run.run_dir / METRICS).is_file():
+            losses = [loss for _, loss in validation_curve(folder / run.run_dir)]
+            attempt = (min(losses, default=math.inf), run.learning_rate)
+            best[run.layer, run.length] = min(best.get((run.layer, run.length), attempt), attempt)
+    return {pair: rate for pair, (_, rate) in best.items()}
 
 
-def run_rows(folder: Path, runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """A row for each finished run."""
-    rows = []
-    for run, figures in finished(folder, runs):
-        points = curve(folder / run.run_dir)
-        rows.append(
-            {
-                "layer": run.layer, "length": run.length, "lr": run.learning_rate, "seed": run.seed, "stage": run.stage,
-                "folder": run.run_dir, "steps": run.steps,
-                "value": figures.get(_evidence(folder / run.run_dir)["headline"]),
-                "validation_loss": min((loss for _, loss in points), default=None),
-                "train_seconds": figures.get("cost/train_seconds"), "bases": points[-1][0] if points else None,
-                "peak_bytes": figures.get("cost/peak_bytes"), "curve": points,
-            }
-        )  # fmt: skip
-    return rows
+def collect(
+    folder: Path,
+    settings: ComparisonSettings,
+    environment: Environment,
+    runs: Sequence[Run],
+    learning_rates: Mapping[tuple[str, int], Number],
+    costs: Sequence[LayerCost],
+    failed: Sequence[str] = (),
+) -> Comparison:
+    """The comparison of a folder.
 
+    Args:
+        folder: Folder of the comparison.
+        settings: Settings of the comparison.
+        environment: Command, machine and versions.
+        runs: Training runs, finished or not.
+        learning_rates: Best of the sweep by layer and length.
+        costs: Costs by layer and length.
+        failed: Folders of failed runs.
 
-def summarize(folder: Path, runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Verdict, other figures, strata and baselines of the final runs at one length; None where none has ended."""
-    by_layer: dict[str, list[tuple[dict, dict]]] = {}
-    for run, figures in finished(folder, runs):
-        by_layer.setdefault(run.layer, []).append((figures, _evidence(folder / run.run_dir)))
-    if not by_layer:
-        return None
-    headline = next(iter(by_layer.values()))[0][1]["headline"]
-    verdict = compare_layers({name: [_seeded(one, headline) for one in some] for name, some in by_layer.items()})
-    keys = sorted({key for some in by_layer.values() for _, seen in some for key in seen["draws"]})
-    own = [key for key in keys if key.startswith("test/")]
-    measures = {name: {key: _told(_estimate(some, key)) for key in own} for name, some in by_layer.items()}
-    rivals = {key.partition("/")[0]: key for key in keys if key.endswith(f"/{headline}")}
-    baselines = {name: _told(_rival(by_layer, key)) for name, key in rivals.items()}
-    return {
-        "headline": headline, "verdict": verdict, "measures": measures, "baselines": baselines,
-        "strata": {name: _strata([seen for _, seen in some]) for name, some in by_layer.items()},
-    }  # fmt: skip
-
-
-def to_json(
-    verdict: LayerComparison, costs: Mapping[str, Mapping[str, int | float]], limit: Mapping[str, int | float]
-) -> dict[str, Any]:
-    """A verdict as plain values, with its words, the quality–cost front and a recommendation.
-
-    `costs` are by layer and name, of which `READING` is one.
+    Returns:
+        The record that comparison.json holds.
     """
-    points = {
-        name: (costs[name][READING], one.mean)
-        for name, one in verdict.estimates.items()
-        if READING in costs.get(name, {})
-    }
-    return {
-        "estimates": {name: _told(one) for name, one in verdict.estimates.items()},
-        "differences": [one._asdict() for one in verdict.differences],
-        "groups": [list(group) for group in verdict.groups],
-        "words": describe_groups(verdict),
-        "front": pareto_front(points),
-        "recommendation": recommend(verdict, costs, limit, BASELINES)._asdict() if points else None,
-    }
+    finished = [(run, result) for run in runs if (result := read_run(folder / run.run_dir)) is not None]
+    results = []
+    for length in settings.lengths:
+        by_layer: dict[str, dict[int, RunResult]] = {layer: {} for layer, size in learning_rates if size == length}
+        for run, result in finished:
+            if (run.stage, run.length) == ("final", length):
+                by_layer[run.layer][run.seed] = result
+        layers = [
+            LayerResult(
+                layer,
+                learning_rates[layer, length],
+                edge(learning_rates[layer, length], settings.learning_rates),
+                _metrics([*by_seed.values()]),
+                tuple(_subgroups([*by_seed.values()])),
+                read_context(folder / "context" / str(length) / layer / "context.json"),
+                _extrapolation(folder / "longer" / str(length) / layer, length, settings, by_seed),
+            )
+            for layer, by_seed in by_layer.items()
+        ]
+        at_length = {cost.layer: cost.cost for cost in costs if cost.length == length}
+        results.append(_rank(length, layers, by_layer, at_length, settings.cost_limit))
+    return Comparison(
+        settings,
+        environment,
+        finished[-1][1].bootstrap.primary_metric if finished else "",
+        tuple(results),
+        tuple(costs),
+        tuple(crossovers(costs)),
+        tuple(_training_run(folder, run, result) for run, result in finished),
+        tuple(failed),
+    )
 
 
-def crossovers(costs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """For every pair of layers, the length from which on one is cheaper than the other, reading and in training."""
-    lengths = sorted(costs, key=int)
-    names = list(dict.fromkeys(name for length in lengths for name in costs[length]))
-    found = []
-    for key, what in COSTS.values():
-        slow = {name: [1 / costs[length].get(name, {}).get(key, math.nan) for length in lengths] for name in names}
-        for one in names:
-            for other in names:
-                at = crossover([float(length) for length in lengths], slow[one], slow[other]) if one != other else None
-                if at is not None and at.length is not None:
-                    found.append({"cheaper": other, "than": one, "what": what, "length": round(at.length)})
-    return found
-
-
-def _evidence(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / evidence.FILE).read_text("utf-8"))
-
-
-def _seeded(one: tuple[dict, dict], key: str) -> SeedRun:
-    figures, seen = one
-    value = figures.get(key)
-    draws = np.array([math.nan if draw is None else draw for draw in seen["draws"][key]])
-    return SeedRun(math.nan if value is None else value, draws)
-
-
-def _estimate(some: Sequence[tuple[dict, dict]], key: str) -> Estimate | None:
-    usable = [one for one in some if key in one[1]["draws"] and one[0].get(key) is not None]
-    return _alone([_seeded(one, key) for one in usable])
-
-
-def _alone(runs: Sequence[SeedRun]) -> Estimate | None:
-    """The estimate of one layer; None where there is nothing to resample."""
-    if not runs or np.isfinite(np.stack([run.replicates for run in runs])).all(0).sum() < 2:
+def edge(rate: Number, tried: Sequence[Number]) -> Literal["smallest", "largest"] | None:
+    """The end of the tried learning rates that a rate is at."""
+    if len(tried) < 2:
         return None
-    return compare_layers({"": runs}).estimates[""]
+    return "largest" if rate == max(tried) else "smallest" if rate == min(tried) else None
 
 
-def _rival(by_layer: Mapping[str, Sequence[tuple[dict, dict]]], key: str) -> Estimate | None:
-    """What stands beside the layers does not hang on the layer but for its seed: the first layer's runs tell it."""
-    usable = ([one for one in some if key in one[1]["draws"]] for some in by_layer.values())
-    return next((found for some in usable if (found := _estimate(some, key))), None)
+def _training_run(folder: Path, run: Run, result: RunResult) -> TrainingRun:
+    curve = validation_curve(folder / run.run_dir)
+    return TrainingRun(
+        *(run.layer, run.length, run.learning_rate, run.seed, run.stage, run.steps, run.run_dir),
+        value=result.metrics.get(result.bootstrap.primary_metric),
+        validation_loss=min((loss for _, loss in curve), default=None),
+        train_seconds=result.metrics.get("cost/train_seconds"),
+        bases=curve[-1][0] if curve else None,
+        curve=curve,
+    )
 
 
-def _strata(seen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    rows = []
-    for first in seen[0]["strata"]:
-        name = tuple(first[key] for key in ("by", "name", "kind"))
+def _rank(
+    length: int,
+    layers: Sequence[LayerResult],
+    by_layer: Mapping[str, Mapping[int, RunResult]],
+    costs: Mapping[str, Cost],
+    limit: Cost,
+) -> LengthResult:
+    """The layers of a length, the best first, with their differences and a recommendation."""
+    scored = {
+        layer: [run for result in seeds.values() if (run := result.seed_run(result.bootstrap.primary_metric))]
+        for layer, seeds in by_layer.items()
+    }
+    scored = {layer: seed_runs for layer, seed_runs in scored.items() if seed_runs}
+    if not scored:
+        return LengthResult(length, tuple(layers))
+    statistics = compare_layers(scored)
+    points = {
+        layer: (seconds, mean.mean)
+        for layer, mean in statistics.estimates.items()
+        if (seconds := costs.get(layer, Cost()).seconds) is not None
+    }
+    order = {layer: rank for rank, layer in enumerate(statistics.estimates)}
+    return LengthResult(
+        length,
+        tuple(sorted(layers, key=lambda result: order.get(result.layer, len(order)))),
+        statistics,
+        tuple(pareto_front(points)),
+        recommend(statistics, costs, limit, BASELINE_LAYERS) if points else None,
+        _baselines([[*seeds.values()] for seeds in by_layer.values()]),
+    )
+
+
+def _metrics(results: Sequence[RunResult]) -> dict[str, Estimate]:
+    """The metrics of a layer's own models that were resampled."""
+    keys = sorted({key for result in results for key in result.bootstrap.replicates if key.startswith(f"{MODEL}/")})
+    estimates = {key: _estimate(results, key) for key in keys}
+    return {key: value for key, value in estimates.items() if value is not None}
+
+
+def _estimate(results: Sequence[RunResult], key: str) -> Estimate | None:
+    return estimate([run for result in results if (run := result.seed_run(key)) is not None])
+
+
+def _baselines(layers: Sequence[Sequence[RunResult]]) -> dict[str, Estimate]:
+    """The primary metric of other candidates. They do not depend on the layer: the first layer's runs are used."""
+    baselines: dict[str, Estimate] = {}
+    for results in layers:
+        for key in dict.fromkeys(key for result in results for key in result.bootstrap.replicates):
+            candidate, _, metric = key.partition("/")
+            primary = results[0].bootstrap.primary_metric.removeprefix(f"{MODEL}/")
+            if candidate not in (MODEL, *baselines) and metric == primary:
+                value = _estimate(results, key)
+                baselines |= {} if value is None else {candidate: value}
+    return baselines
+
+
+def _subgroups(results: Sequence[RunResult]) -> Iterable[SubgroupEstimate]:
+    for first in results[0].bootstrap.subgroups if results else ():
         same = [
-            one for run in seen for one in run["strata"] if tuple(one[key] for key in ("by", "name", "kind")) == name
+            group
+            for result in results
+            for group in result.bootstrap.subgroups
+            if (group.by, group.name, group.kind) == (first.by, first.name, first.kind) and group.value is not None
         ]
-        runs = [
-            SeedRun(one["value"], np.array([math.nan if draw is None else draw for draw in one["draws"]]))
-            for one in same
-            if one["value"] is not None
-        ]
-        found = _alone(runs)
-        if found is not None:
-            kept = {key: first[key] for key in ("by", "name", "kind", "low", "high", "count")}
-            rows.append(kept | {"mean": found.mean, "ci_low": found.low, "ci_high": found.high})
+        value = estimate([SeedRun(group.value, np.array(group.replicates)) for group in same])
+        if value is not None:
+            yield SubgroupEstimate(first.by, first.name, first.kind, first.low, first.high, first.count, value)
+
+
+def read_context(file: Path) -> ContextResult | None:
+    """The effective context in a file of `genoattn context`; None if there is no file."""
+    if not file.is_file():
+        return None
+    context = json.loads(file.read_text("utf-8"))
+    curve = tuple(tuple(map(float, row)) for row in context["curve"])
+    return ContextResult(context["nominal"], context["effective"], curve)
+
+
+def _extrapolation(
+    folder: Path, length: int, settings: ComparisonSettings, by_seed: Mapping[int, RunResult]
+) -> dict[int, Estimate]:
+    """The primary metric of the first seed's model by length of the test windows, from the trained length on."""
+    results = {factor * length: read_run(folder / str(factor)) for factor in settings.extrapolate}
+    if any(results.values()):
+        results = {length: by_seed.get(settings.seeds[0]), **results}
+    estimates = {at: _estimate([result], result.bootstrap.primary_metric) for at, result in results.items() if result}
+    return {at: value for at, value in estimates.items() if value is not None}
+
+
+def crossovers(costs: Sequence[LayerCost]) -> list[Crossover]:
+    """For every ordered pair of layers, the length from which the second is cheaper, in reading and in training."""
+    lengths = sorted({cost.length for cost in costs})
+    layers = dict.fromkeys(cost.layer for cost in costs)
+    rows = []
+    for stage in ("forward", "training"):
+        speeds = {
+            (cost.layer, cost.length): cost.forward_bases_per_second
+            if stage == "forward"
+            else cost.training_bases_per_second
+            for cost in costs
+        }
+        times = {layer: [1 / (speeds.get((layer, length)) or math.nan) for length in lengths] for layer in layers}
+        for first in layers:
+            for second in layers:
+                length = crossover(lengths, times[first], times[second]) if first != second else None
+                if length is not None:
+                    rows.append(Crossover(second, first, stage, round(length)))
     return rows
 
 
-def _told(found: Estimate | None) -> dict[str, Any] | None:
-    return None if found is None else {**found._asdict(), "values": list(found.values)}
-
-
-def contexts(folder: Path, design: ExperimentGrid) -> dict[str, dict[str, Any]]:
-    """By length and layer, what `genoattn context` found."""
-    found: dict[str, dict[str, Any]] = {}
-    for length in design.lengths:
-        for layer in design.layers:
-            file = folder / "context" / str(length) / layer / "context.json"
-            if file.is_file():
-                found.setdefault(str(length), {})[layer] = json.loads(file.read_text("utf-8"))
-    return found
-
-
-def extrapolation(
-    folder: Path, design: ExperimentGrid, factors: Sequence[int]
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """By length trained at and layer, the headline of the first seed's model at longer windows; blocks alone vary."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for length in design.lengths:
-        for layer in design.layers:
-            for factor in factors:
-                place = folder / "longer" / str(length) / layer / str(factor)
-                if not (place / "metrics.json").is_file():
-                    continue
-                seen = _evidence(place)
-                figures = json.loads((place / "metrics.json").read_text("utf-8"))
-                one = _told(_estimate([(figures, seen)], seen["headline"]))
-                if one is not None:
-                    row = {"length": factor * length, **{key: one[key] for key in ("mean", "low", "high")}}
-                    found.setdefault(str(length), {}).setdefault(layer, []).append(row)
-    return found
+def _numbers(values: Sequence[Number | None]) -> tuple[Number, ...]:
+    return tuple(math.nan if value is None else value for value in values)

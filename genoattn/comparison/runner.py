@@ -1,163 +1,159 @@
-"""To be said in a sentence."""
+"""The stages of a comparison: measure costs, sweep learning rates, train the final runs, probe their models."""
 
-import datetime
 import json
-import math
-import platform
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from importlib.metadata import version
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig
 
-from genoattn.comparison import results as collected
+from genoattn.comparison import results
 from genoattn.comparison.grid import MIN_WINDOWS, ExperimentGrid, Run
-from genoattn.comparison.launcher import composed, run_jobs
+from genoattn.comparison.launcher import compose_run, duration, run_jobs
+from genoattn.comparison.record import LayerCost
+from genoattn.comparison.settings import Budget, ComparisonSettings, Number
 from genoattn.errors import UserError
 from genoattn.models.size_matching import match_size
 
-SIZES = ("parameters", "attention_flops", "attention_state_bytes")
-"""What a plan says of a layer without measuring it."""
+START_SECONDS = 10
+"""Rough duration of the start and the test of a run, added to its training in estimates of time."""
 
 
-PRICES = {"seconds": collected.READING, "bytes": "bytes of memory in training"}
-"""What `limit` bounds, in words."""
+class Trained(NamedTuple):
+    """The runs of a comparison, complete or failed."""
+
+    runs: Sequence[Run]
+    learning_rates: Mapping[tuple[str, int], Number]
+    """The best of the sweep by layer and length; layers without a finished run are missing."""
+    costs: tuple[LayerCost, ...]
+    failed: tuple[str, ...]
+    """Folders of failed runs."""
 
 
-def matched(design: ExperimentGrid, by: Literal["parameters", "flops"]) -> ExperimentGrid:
-    """The same design with every layer's model as large, or as costly, as the first layer's."""
-    length = min(design.lengths)
-    configs = {name: composed("train", design.layer_overrides(name, length)) for name in design.layers}
+def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> ExperimentGrid:
+    """The same grid, with every model as large, or as expensive, as that of the first layer."""
+    length = min(grid.lengths)
+    configs = {name: compose_run("train", grid.layer_overrides(name, length)) for name in grid.layers}
     segments = instantiate(next(iter(configs.values())).task).segments
-    found = match_size(configs, by, segments * (length + 1) - 1)
-    for name, one in found.items():
-        print(f"{name}: {' '.join(one.overrides) or 'as it is'}, {one.count:,} {by} ({one.relative_error:+.1%})")
-    return replace(design, layers={name: (*words, *found[name].overrides) for name, words in design.layers.items()})
+    matches = match_size(configs, by, segments * (length + 1) - 1)
+    for name, match in matches.items():
+        print(f"{name}: {' '.join(match.overrides) or 'unchanged'}, {match.count:,} {by} ({match.relative_error:+.1%})")
+    layers = {name: (*words, *matches[name].overrides) for name, words in grid.layers.items()}
+    return replace(grid, layers=layers)
 
 
-def measured(design: ExperimentGrid, config: DictConfig, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """By length and layer, what `genoattn plan` measured, one after the other on a machine that does nothing else."""
-    jobs = {}
-    for length in sorted({*design.lengths, *config.cost_lengths}):
-        for layer in design.layers:
-            words = design.layer_overrides(layer, length)
-            jobs[f"costs/{length}/{layer}"] = [*words, "control=null", "measure=true"]
+def run_comparison(folder: Path, grid: ExperimentGrid, settings: ComparisonSettings) -> Trained:
+    """Make every run of a comparison that is not complete.
+
+    Args:
+        folder: Folder of the comparison, where complete runs are found and others are made.
+        grid: Layers, lengths and overrides.
+        settings: Settings of the comparison.
+
+    Returns:
+        The training runs, the chosen learning rates and the measured costs.
+
+    Raises:
+        UserError: A budget of seconds needs the time of a layer that could not be measured.
+    """
+    costs = measure_costs(folder, grid, settings.cost_lengths)
+    pairs = [(layer, length) for length in grid.lengths for layer in grid.layers]
+    rates = settings.learning_rates
+    sweep = [
+        grid.run(layer, length, rate, settings.seeds[0], "sweep", _steps(grid, settings.sweep, costs, layer, length))
+        for layer, length in pairs
+        for rate in rates
+        if len(rates) > 1
+    ]
+    steps = {(layer, length): _steps(grid, settings.budget, costs, layer, length) for layer, length in pairs}
+    sweep_seconds = sum(_duration(costs, run.layer, run.length, run.steps) for run in sweep)
+    final_seconds = sum(_duration(costs, *pair, steps[pair]) for pair in pairs) * len(settings.seeds)
+    print(
+        f"estimated time, one run after the other: {len(sweep)} runs of the sweep {duration(sweep_seconds)},"
+        f" {len(pairs) * len(settings.seeds)} final runs {duration(final_seconds)}",
+        flush=True,
+    )
+    failed = _train(folder, sweep, costs)
+    best = dict.fromkeys(pairs, rates[0]) if len(rates) == 1 else results.best_learning_rates(folder, sweep)
+    final = [
+        grid.run(layer, length, best[layer, length], seed, "final", steps[layer, length])
+        for layer, length in pairs
+        if (layer, length) in best
+        for seed in settings.seeds
+    ]
+    failed += _train(folder, final, costs)
+    failed += _probe(folder, grid, final, settings)
+    return Trained([*sweep, *final], best, costs, tuple(failed))
+
+
+def measure_costs(folder: Path, grid: ExperimentGrid, cost_lengths: Sequence[int] = ()) -> tuple[LayerCost, ...]:
+    """The costs of every layer by `genoattn plan`, one layer after the other so that they do not share the machine."""
+    jobs = {
+        f"costs/{length}/{layer}": [*grid.layer_overrides(layer, length), "control=null", "measure=true"]
+        for length in sorted({*grid.lengths, *cost_lengths})
+        for layer in grid.layers
+    }
+    print(f"measuring the cost of {len(jobs)} layers and lengths, about 30 s each")
     for place in run_jobs("plan", jobs, folder, "plan.json", launcher=False):
         print(f"{place} was not measured: see {folder / place / 'log.txt'}", file=sys.stderr)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    names = {field.name for field in fields(LayerCost)} - {"layer", "length"}
+    costs = []
     for place in jobs:
-        _, length, layer = place.split("/")
-        file = folder / place / "plan.json"
-        if file.is_file():
-            plan = json.loads(file.read_text("utf-8"))
-            sizes = {key: plan["predicted"].get(key) for key in SIZES}
-            found.setdefault(length, {})[layer] = sizes | plan["measured"]
-    return found
+        if (folder / place / "plan.json").is_file():
+            plan = json.loads((folder / place / "plan.json").read_text("utf-8"))
+            amounts = {key: value for key, value in (plan["predicted"] | plan["measured"]).items() if key in names}
+            _, length, layer = place.split("/")
+            costs.append(LayerCost(layer, int(length), **amounts))
+    return tuple(costs)
 
 
-def steps(
-    design: ExperimentGrid,
-    budget: DictConfig,
-    costs: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    layer: str,
-    length: int,
-) -> int:
-    """How many steps a budget gives a layer at a length."""
+def _steps(grid: ExperimentGrid, budget: Budget, costs: Sequence[LayerCost], layer: str, length: int) -> int:
+    """Training steps that a budget gives a layer at a length."""
     if budget.steps is not None:
         return budget.steps
     if budget.bases is not None:
-        return max(1, round(budget.bases / design.bases(layer, length, lambda words: composed("train", words))))
-    try:
-        return max(1, round(budget.seconds / costs[str(length)][layer]["seconds_per_step"]))
-    except KeyError:
+        return max(1, round(budget.bases / grid.bases_per_step(length)))
+    seconds = _seconds_per_step(costs, layer, length)
+    if seconds is None:
         raise UserError(
-            f"{layer} could not be timed at {length} bases, so that a budget of seconds cannot be kept;"
-            f" see costs/{length}/{layer}/log.txt in the comparison's folder"
-        ) from None
+            f"{layer} could not be timed at {length} bases, so a budget of seconds cannot be turned into steps; see"
+            f" costs/{length}/{layer}/log.txt in the comparison's folder"
+        )
+    assert budget.seconds is not None
+    return max(1, round(budget.seconds / seconds))
 
 
-def train(folder: Path, runs: Sequence[Run]) -> list[str]:
-    """Train what is not trained yet; returns the places of runs that failed."""
-    return run_jobs("train", {run.run_dir: run.overrides for run in runs}, folder, "metrics.json")
+def _seconds_per_step(costs: Sequence[LayerCost], layer: str, length: int) -> Number | None:
+    known = (cost.seconds_per_step for cost in costs if (cost.layer, cost.length) == (layer, length))
+    return next(known, None)
 
 
-def chosen_rate(folder: Path, design: ExperimentGrid, sweep: Sequence[Run], layer: str, length: int) -> float | None:
-    """The learning rate of a layer at a length: the only one there is, or the sweep's best."""
-    if len(design.learning_rates) == 1:
-        return design.learning_rates[0]
-    return collected.best_rate(folder, [run for run in sweep if (run.layer, run.length) == (layer, length)])
+def _duration(costs: Sequence[LayerCost], layer: str, length: int, steps: int) -> Number:
+    """Expected seconds of a run."""
+    return START_SECONDS + steps * (_seconds_per_step(costs, layer, length) or 0.0)
 
 
-def probe(folder: Path, design: ExperimentGrid, final: Sequence[Run], factors: Sequence[int]) -> list[str]:
-    """Effective context, and the test at longer windows, of the first seed's models."""
-    ended = [run for run, _ in collected.finished(folder, final) if run.seed == design.seeds[0]]
-    contexts = {
-        f"context/{run.length}/{run.layer}": [f"checkpoint='{folder / run.run_dir}'", f"data.length={run.length}"]
-        for run in ended
-    }
-    longer = {}
-    for run in ended:
-        for factor in factors:
-            count = max(MIN_WINDOWS, round(design.windows["test.windows"] * min(design.lengths) / run.length / factor))
-            words = [f"checkpoint='{folder / run.run_dir}'", f"data.length={factor * run.length}", "data.vcf=[]"]
-            longer[f"longer/{run.length}/{run.layer}/{factor}"] = [*words, f"test.windows={count}"]
+def _train(folder: Path, runs: Sequence[Run], costs: Sequence[LayerCost]) -> list[str]:
+    jobs = {run.run_dir: run.overrides for run in runs}
+    work = {run.run_dir: _duration(costs, run.layer, run.length, run.steps) for run in runs}
+    return run_jobs("train", jobs, folder, results.METRICS, work=work)
+
+
+def _probe(folder: Path, grid: ExperimentGrid, final: Sequence[Run], settings: ComparisonSettings) -> list[str]:
+    """Effective context and tests at longer windows, of the first seed's models."""
+    contexts, longer = {}, {}
+    for run in final:
+        if run.seed != settings.seeds[0] or not (folder / run.run_dir / results.METRICS).is_file():
+            continue
+        checkpoint = f"checkpoint='{folder / run.run_dir}'"
+        contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, f"data.length={run.length}"]
+        for factor in settings.extrapolate:
+            windows = max(MIN_WINDOWS, round(grid.windows.test * min(grid.lengths) / run.length / factor))
+            words = [checkpoint, f"data.length={factor * run.length}", "data.vcf=[]", f"test.windows={windows}"]
+            longer[f"longer/{run.length}/{run.layer}/{factor}"] = words
     return [
         *run_jobs("context", contexts, folder, "context.json"),
-        *run_jobs("evaluate", longer, folder, "metrics.json"),
+        *run_jobs("evaluate", longer, folder, results.METRICS),
     ]
-
-
-def gather(
-    folder: Path, design: ExperimentGrid, config: DictConfig, runs: Sequence[Run],
-    costs: Mapping[str, Mapping[str, Mapping[str, Any]]], chosen: Mapping[tuple[str, int], float],
-) -> dict[str, Any]:  # fmt: skip
-    """Everything that comparison.json holds."""
-    found: dict[str, Any] = {key: {} for key in ("verdicts", "measures", "strata", "baselines")}
-    headline = ""
-    for length in design.lengths:
-        final = [run for run in runs if run.stage == "final" and run.length == length]
-        seen = collected.summarize(folder, final)
-        if seen is None:
-            continue
-        headline = seen["headline"]
-        priced = {name: cost_of_layer(one) for name, one in costs.get(str(length), {}).items()}
-        limit = {PRICES[key]: value for key, value in config.cost_limit.items() if value is not None}
-        found["verdicts"][str(length)] = collected.to_json(seen["verdict"], priced, limit)
-        for key in ("measures", "strata", "baselines"):
-            found[key][str(length)] = seen[key]
-    return found | {
-        "title": f"{config.name}: {', '.join(design.layers)} at {', '.join(map(str, design.lengths))} bases",
-        "command": "genoattn compare " + shlex.join(HydraConfig.get().overrides.task),
-        "made": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("genoattn", "torch", "lightning", "numpy")},
-        "machine": f"{platform.machine()}, {platform.system()}, {torch.get_num_threads()} threads",
-        "task": str(HydraConfig.get().runtime.choices["task"]),
-        "headline": headline,
-        "measure": {"auprc": "AUPRC", "exact": "exact match"}.get(headline.rpartition("/")[2], headline),
-        "budget": dict(config.budget), "sweep": dict(config.sweep),
-        "lengths": list(design.lengths), "layers": list(design.layers), "baseline_layers": ["none", "conv"],
-        "seeds": list(design.seeds), "learning_rates": list(design.learning_rates), "match": config.match_size,
-        "runs": collected.run_rows(folder, runs),
-        "chosen": {
-            str(length): {layer: rate for (layer, size), rate in chosen.items() if size == length}
-            for length in design.lengths
-        },
-        "costs": costs,
-        "crossovers": collected.crossovers(costs),
-        "context": collected.contexts(folder, design),
-        "extrapolation": collected.extrapolation(folder, design, list(config.extrapolate)),
-    }  # fmt: skip
-
-
-def cost_of_layer(costs: Mapping[str, Any]) -> dict[str, int | float]:
-    """What a recommendation weighs: seconds to read a million bases, bytes of memory in training."""
-    speed, peak = costs.get("forward_bases_per_second"), costs.get("training_peak_bytes")
-    named = {PRICES["seconds"]: 1e6 / speed if speed else math.nan, PRICES["bytes"]: peak or math.nan}
-    return {key: value for key, value in named.items() if not math.isnan(value)}

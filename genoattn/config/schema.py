@@ -78,6 +78,7 @@ class Compare(Train):
     cost_lengths: list[Count]
     cost_limit: Limit
     hypotheses: str | None
+    report: str | None
     name: str
 
 

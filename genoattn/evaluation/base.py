@@ -46,12 +46,13 @@ class Replicates:
 
     def write(self, folder: Path) -> None:
         """Leave bootstrap.json in a run folder."""
-        strata = [
-            {**one._asdict(), "value": _plain(one.value), "draws": [_plain(draw) for draw in one.replicates]}
-            for one in self.subgroups
+        subgroups = [
+            {**group._asdict(), "value": _plain(group.value), "replicates": [*map(_plain, group.replicates)]}
+            for group in self.subgroups
         ]
-        draws = {key: [_plain(draw) for draw in values] for key, values in self.replicates.items()}
-        write_json(folder / FILE, {"headline": self.primary_metric, "draws": draws, "strata": strata})
+        replicates = {key: [*map(_plain, values)] for key, values in self.replicates.items()}
+        plain = {"primary_metric": self.primary_metric, "replicates": replicates, "subgroups": subgroups}
+        write_json(folder / FILE, plain)
 
 
 def _plain(value: float) -> float | None:

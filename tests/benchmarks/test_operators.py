@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.common.measure import apart, preload
-from benchmarks.common.tables import cell, markdown, write_between
-from benchmarks.models import memory_estimate as memory
+from benchmarks.common.tables import cell
 from benchmarks.models import streaming as stream
 from benchmarks.models import training_step as training
 from benchmarks.models.models import RECOMPUTED, useful_flops
@@ -19,9 +18,7 @@ from benchmarks.operators.cases import HEADS, Group, chosen, predicted, refusal
 from benchmarks.operators.goals import GROWTHS, RATIOS, Verdict, at_least, at_most, verdicts
 from benchmarks.operators.measure_operator import BIDIRECTIONAL, BOTH, CAUSAL, FORWARD, OPERATORS, OURS
 from benchmarks.operators.run import Pace, measure_group, rendered
-from benchmarks.studies import comparisons as results
 from benchmarks.studies import recall
-from benchmarks.studies import very_long_windows as long
 from benchmarks.studies.programs import run, set_otherwise
 
 K = 1024
@@ -154,18 +151,12 @@ def test_cells() -> None:
     assert cell(None, ours) == ""
 
 
-def test_the_readme_has_a_place_for_each_table(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text((Path(__file__).parents[2] / "README.md").read_text("utf-8"), "utf-8")
-    place = {"cpu": "a core", "cores": 2, "gib": 24}
+def test_the_page_of_the_operators() -> None:
+    machine = {"cpu": "a core", "cores": 2, "gib": 24}
     rows = [row(), row("local-attention", least=4.0)]
-    text = rendered({"machine": place, "versions": {"torch": "2"}, "date": "2026-11-25", "rows": rows})
-    for _ in range(2):  # what is written again takes the place of what was there
-        for script in ("attention", "stream", "training"):
-            write_between(readme, f"benchmarks/{script}", text)
-    assert readme.read_text("utf-8").count("| window, bidirectional, 64k, forward: faster than local-attention |") == 3
-    with pytest.raises(SystemExit, match="no lines"):
-        write_between(readme, "benchmarks/nothing", text)
+    page = rendered({"machine": machine, "versions": {"torch": "2"}, "date": "2026-11-25", "rows": rows})
+    assert page.count("| window, bidirectional, 64k, forward: faster than local-attention |") == 1
+    assert "4 s (4.0×)" in page
 
 
 @pytest.mark.parametrize(("attention", "tera"), [("linear", 1.72), ("window", 2.75)])
@@ -180,14 +171,14 @@ def test_what_stream_and_training_say() -> None:
             {"layer": "linear", "length": 2**20, "figures": figures},
             {"layer": "delta", "length": 2**20, "figures": {"error": "longer than 9 s"}},
         ]
-    ).lines
+    ).rows
     assert "short by 25%" in lines[0][3] and "within noise" in lines[0][5] and "NOT equal" in lines[0][6]
     assert lines[1][1] == "longer than 9 s"
     runs = [{"least": least, "peak_gib": 9.0} for least in (3.0, 2.0)]
     kept = {"length": 16 * K, "recompute": False, "runs": runs}
     again = {"length": 16 * K, "recompute": True, "runs": [{"least": 2.3, "peak_gib": 1.0}]}
     long = {"length": 256 * K, "recompute": True, "runs": runs}
-    lines = training.sheet([kept, again, long]).lines
+    lines = training.sheet([kept, again, long]).rows
     assert "1.15× (≤ 1.1×: over by 5%)" in lines[1][-1] and "over by 12%" in lines[2][4]
 
 
@@ -213,9 +204,9 @@ def imported_once() -> None:
     preload(["torch", "not_a_package"])
 
 
-def asked(exact: float, distances: dict[str, tuple[float, int]]) -> dict[str, Any]:
-    """The figures of a run that was asked at one length."""
-    told = {
+def recall_metrics(exact: float, distances: dict[str, tuple[float, int]]) -> dict[str, Any]:
+    """The metrics of a run at one length, with exact match and number of queries by distance."""
+    values = {
         "queries": 8,
         "exact": exact,
         "exact_low": exact - 0.1,
@@ -223,17 +214,18 @@ def asked(exact: float, distances: dict[str, tuple[float, int]]) -> dict[str, An
         "accuracy": 1,
         "misled": 0,
     }
-    figures: dict[str, Any] = {f"test/{name}": value for name, value in told.items()} | {"chance/test/exact": 0.5}
-    for name, (found, count) in distances.items():
-        own = told | {"exact": found, "queries": count, "exact_low": found, "exact_high": found}
-        figures |= {f"test/distance/{name}/{key}": value for key, value in own.items()}
-    return figures
+    metrics: dict[str, Any] = {f"model/test/all/{name}": value for name, value in values.items()}
+    metrics["chance/test/all/exact"] = 0.5
+    for name, (near, count) in distances.items():
+        own = values | {"exact": near, "queries": count, "exact_low": near, "exact_high": near}
+        metrics |= {f"model/test/distance_{name}/{key}": value for key, value in own.items()}
+    return metrics
 
 
 def test_what_recall_says(tmp_path: Path) -> None:
-    far = recall.summary(asked(0.25, {"1024-2048": (0.2, 5), "128-256": (1.0, 3)}))
+    far = recall.summary(recall_metrics(0.25, {"1024_2048": (0.2, 5), "128_256": (1.0, 3)}))
     assert list(far["distances"]) == ["128-256", "1024-2048"] and far["chance"] == 0.5
-    near = recall.summary(asked(0.75, {"128-256": (0.75, 8)}))
+    near = recall.summary(recall_metrics(0.75, {"128_256": (0.75, 8)}))
     lengths = {"512": near, "2048": {"error": "too long"}, "16384": far}
     rows = [
         {"layer": "full", "steps": 300, "parameters": 9000, "lengths": lengths},
@@ -241,9 +233,9 @@ def test_what_recall_says(tmp_path: Path) -> None:
     ]
     sheet = recall.sheet(rows)
     assert sheet.columns[-2:] == ["128–256 away", "1024–2048 away"]
-    assert sheet.lines[0][:5] == ["`full`", "9,000", "300", "0.750 [0.650–0.850], 8", "too long"]
-    assert sheet.lines[0][5:] == ["0.250 [0.150–0.350], 8", "1.00, 3", "0.20, 5"]
-    assert sheet.lines[1][:2] == ["`none`", "no such layer"] and {len(line) for line in sheet.lines} == {8}
+    assert sheet.rows[0][:5] == ["`full`", "9,000", "300", "0.750 [0.650–0.850], 8", "too long"]
+    assert sheet.rows[0][5:] == ["0.250 [0.150–0.350], 8", "1.00, 3", "0.20, 5"]
+    assert sheet.rows[1][:2] == ["`none`", "no such layer"] and {len(line) for line in sheet.rows} == {8}
     recall.plot(rows, tmp_path / "recall.png")
     assert (tmp_path / "recall.png").stat().st_size > 10_000
 
@@ -262,31 +254,6 @@ def test_a_program_is_run_once_and_says_why_it_failed(tmp_path: Path) -> None:
     assert list(found) == ["error"] and "attention" in found["error"]
     (tmp_path / "metrics.json").write_text('{"test/exact": 1}')
     assert run("no program", tmp_path, []) == {"test/exact": 1}
-
-
-@pytest.mark.parametrize("script", [memory, long, recall], ids=["memory", "long", "recall"])
-def test_the_figures_that_are_kept_are_those_of_the_readme(script: Any) -> None:
-    """What stands in README.md is what the file says, to the letter."""
-    file = {memory: "memory", long: "long", recall: "recall"}[script]
-    saved = json.loads((script.CHECKOUT / "benchmarks" / f"{file}.json").read_text())
-    text = (script.CHECKOUT / "README.md").read_text()
-    table = markdown(script.sheet(saved["rows"]))
-    assert table in text and len(table.splitlines()) == len(script.sheet(saved["rows"]).lines) + 2
-
-
-KEPT = sorted((results.CHECKOUT / "benchmarks" / "results").glob("*/comparison.json"))
-
-
-@pytest.mark.parametrize("file", KEPT, ids=[file.parent.name for file in KEPT])
-def test_comparisons_that_are_kept_stand_with_the_figures_of_every_run(file: Path) -> None:
-    """Each run's own file is there and says what the comparison says of it, and the README says the same."""
-    found, readme = json.loads(file.read_text()), (results.CHECKOUT / "README.md").read_text()
-    assert found["runs"] and not found["failed"]
-    for one in found["runs"]:
-        assert json.loads((file.parent / one["folder"] / "metrics.json").read_text())[found["headline"]] == one["value"]
-    assert results.words(found) in readme
-    for length in found["lengths"]:
-        assert markdown(results.sheet(found, length)) in readme
 
 
 def test_a_process_of_its_own() -> None:

@@ -1,8 +1,11 @@
-"""Comparisons: which runs they are made of, what is made of these, and that a stopped one goes on."""
+"""Comparisons: their runs, the results of these, and that a stopped comparison goes on."""
 
 import csv
+import gzip
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +18,8 @@ import pytest
 import wandb
 
 from genoattn.cli.main import main
-from genoattn.comparison import report as comparison
-from genoattn.comparison import runner
+from genoattn.comparison import launcher, report, runner
+from genoattn.comparison.record import Comparison
 from tests.toy_genomes import write_genome
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -27,19 +30,25 @@ SPEED = {"full": 1e4, "again": 1e4, "window": 4e4, "linear": 8e4, "none": 2e5, "
 
 
 class Lab:
-    """Stands in for the processes of a comparison: it notes what it is asked for and makes up what comes of it."""
+    """Stands in for the processes of a comparison: it records the jobs and makes up their results."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, list[str]] = {}
+        self.jobs: dict[str, list[str]] = {}
         self.broken: set[str] = set()
 
     def __call__(
-        self, program: str, jobs: Mapping[str, Sequence[str]], folder: Path, done: str, launcher: bool = True
+        self,
+        program: str,
+        jobs: Mapping[str, Sequence[str]],
+        folder: Path,
+        result_file: str,
+        launcher: bool = True,
+        work: Mapping[str, int | float] | None = None,
     ) -> list[str]:
         failed = []
         for place, words in jobs.items():
-            self.asked[place] = list(words)
-            if any(one in place for one in self.broken):
+            self.jobs[place] = list(words)
+            if any(name in place for name in self.broken):
                 failed.append(place)
                 continue
             (folder / place).mkdir(parents=True, exist_ok=True)
@@ -50,19 +59,32 @@ class Lab:
         speed = SPEED.get(place.split("/")[2], 5e4)
         measured = {"seconds_per_step": 1000 / speed, "forward_bases_per_second": speed}
         measured |= {"training_bases_per_second": speed / 3, "training_peak_bytes": 1e9, "forward_peak_bytes": 5e8}
-        (home / "plan.json").write_text(json.dumps({"predicted": {}, "measured": measured}))
+        predicted = {"parameters": 1000, "tokens": 129}
+        (home / "plan.json").write_text(json.dumps({"predicted": predicted, "measured": measured}))
 
     def train(self, home: Path, words: Mapping[str, str], place: str) -> None:
         layer, rate, seed = place.split("/")[2], float(words["optimizer.lr"]), int(words["seed"])
         rng = np.random.default_rng([seed, sum(map(ord, place))])
         value = QUALITY.get(layer, 0.2) + 0.01 * rng.standard_normal()
-        draws = value + 0.02 * np.random.default_rng(1).standard_normal(50) + 0.001 * rng.standard_normal(50)
-        parts = [{"by": "distance", "name": "1–2", "kind": "", "low": 1, "high": 2, "count": 5, "value": value}]
-        seen = {"headline": "test/auprc", "draws": {"test/auprc": draws.tolist(), "untrained/test/auprc": [0.01] * 50}}
-        seen["strata"] = [{**one, "draws": draws.tolist()} for one in parts]
-        (home / "bootstrap.json").write_text(json.dumps(seen))
-        figures = {"test/auprc": value, "untrained/test/auprc": 0.01, "cost/train_seconds": 3.0}
-        (home / "metrics.json").write_text(json.dumps(figures))
+        shared, own = np.random.default_rng(1).standard_normal(50), rng.standard_normal(50)
+        replicates = (value + 0.02 * shared + 0.001 * own).tolist()
+        lookup = (0.9 + 0.01 * shared).tolist()
+        subgroup = {"by": "distance", "name": "1–2", "kind": "", "low": 1, "high": 2, "count": 5, "value": value}
+        bootstrap = {
+            "primary_metric": "model/test/all/auprc",
+            "replicates": {
+                "model/test/all/auprc": replicates,
+                "model/test/snv/auprc": [None, *replicates[1:]],
+                "untrained/test/all/auprc": [0.01] * 50,
+                "kmer_lookup/test/all/auprc": lookup,
+                "kmer_lookup/test/snv/auprc": lookup,
+            },
+            "subgroups": [{**subgroup, "replicates": replicates}],
+        }
+        (home / "bootstrap.json").write_text(json.dumps(bootstrap))
+        metrics = {"model/test/all/auprc": value, "model/test/snv/auprc": value, "untrained/test/all/auprc": 0.01}
+        metrics |= {"kmer_lookup/test/all/auprc": 0.9, "model/test/all/f1": None, "cost/train_seconds": 3.0}
+        (home / "metrics.json").write_text(json.dumps(metrics))
         loss = 1 - QUALITY.get(layer, 0.2) + abs(np.log10(rate) + 2.5)  # best at 0.003
         (home / "metrics.csv").write_text(f"bases_seen,validation/loss\n500,{loss + 1}\n1000,{loss}\n")
 
@@ -79,80 +101,117 @@ class Lab:
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     made = Lab()
     monkeypatch.setattr(runner, "run_jobs", made)
-    monkeypatch.setattr(comparison, "draw", lambda _: [])  # test_page.py looks at the pictures
+    monkeypatch.setattr(report, "draw", lambda _: [])  # test_report.py looks at the pictures
     return made
 
 
-def held(folder: Path, *words: str) -> dict:
-    """A made-up comparison in a folder, and what its comparison.json says."""
+def compared(folder: Path, *words: str) -> Comparison:
+    """A made-up comparison in a folder."""
     assert main(["compare", f"hydra.run.dir={folder}", "experiment=smoke", *words]) == 0
-    return json.loads((folder / "comparison.json").read_text())
+    return Comparison.read(folder)
 
 
 def test_every_layer_has_the_same_runs(lab: Lab, tmp_path: Path) -> None:
-    found = held(tmp_path, "layers=[full,linear]", "data.length=[64,128]", *BUDGET, "budget.steps=40", "sweep.steps=10")
-    runs = {place: words for place, words in lab.asked.items() if place.startswith("runs/")}
+    words = ("layers=[full,linear]", "data.length=[64,128]", *BUDGET, "budget.steps=40", "sweep.steps=10")
+    comparison = compared(tmp_path, *words)
+    runs = {place: words for place, words in lab.jobs.items() if place.startswith("runs/")}
     assert len(runs) == 4 * 2 * (3 + 3)  # full, linear, none and conv, at two lengths, three rates and three seeds
     for layer in ("linear", "none", "conv"):
         for place in (place for place in runs if "/full/" in place):
             other = runs[place.replace("/full/", f"/{layer}/")]
             assert [word.replace(f"attention={layer}", "attention=full") for word in other] == runs[place]
-    assert found["chosen"] == {
-        length: dict.fromkeys(("full", "linear", "none", "conv"), 0.003) for length in ("64", "128")
-    }
-    assert {one["steps"] for one in found["runs"] if one["stage"] == "final"} == {40}
+    chosen = [layer.learning_rate for result in comparison.results for layer in result.layers]
+    assert chosen == [0.003] * 8
+    assert {run.steps for run in comparison.runs if run.stage == "final"} == {40}
     half = [words for place, words in runs.items() if place.startswith("runs/128/")]
     assert all("data.batch=2" in words for words in half)  # as many bases a step as four windows of 64
 
 
-def test_seconds_are_made_into_steps_of_each_layer(lab: Lab, tmp_path: Path) -> None:
-    found = held(tmp_path, "layers=[full,linear]", "data.length=64", "budget.seconds=20", "sweep.seconds=2")
-    steps = {(one["layer"], one["stage"]): one["steps"] for one in found["runs"]}
+def test_seconds_are_turned_into_steps_of_each_layer(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comparison = compared(
+        tmp_path, "layers=[full,linear]", "data.length=64", "budget.seconds=20", "sweep.seconds=2", "extrapolate=[8]"
+    )
+    steps = {(run.layer, run.stage): run.steps for run in comparison.runs}
     assert steps["full", "final"] == 200 and steps["linear", "final"] == 1600
     assert steps["full", "sweep"] == 20
-    assert (
-        "checkpoint=" in " ".join(lab.asked["longer/64/linear/8"])
-        and "data.length=512" in lab.asked["longer/64/linear/8"]
-    )
+    longer = lab.jobs["longer/64/linear/8"]
+    assert "checkpoint=" in " ".join(longer) and "data.length=512" in longer
+    assert [*comparison.results[0].layers[0].extrapolation] == [64, 512]
+    # 12 runs of 10 s to start and 2 s or 20 s of training: told before the first of them.
+    estimate = "estimated time, one run after the other: 12 runs of the sweep 2 min, 12 final runs 6 min"
+    assert estimate in capsys.readouterr().out
 
 
-def test_bases_are_made_into_steps(lab: Lab, tmp_path: Path) -> None:
+def test_bases_are_turned_into_steps(lab: Lab, tmp_path: Path) -> None:
     words = ("layers=[full]", "data.length=[64,128]", *BUDGET, "budget.bases=10240", "sweep.bases=2560", "seeds=[0]")
-    steps = {(one["length"], one["stage"]): one["steps"] for one in held(tmp_path, *words)["runs"]}
+    steps = {(run.length, run.stage): run.steps for run in compared(tmp_path, *words).runs}
     assert steps == {(64, "sweep"): 10, (64, "final"): 40, (128, "sweep"): 10, (128, "final"): 40}
 
 
-def test_the_same_layer_twice_is_not_told_apart_and_a_planted_difference_is(lab: Lab, tmp_path: Path) -> None:
+def test_equal_layers_do_not_differ_and_a_simulated_difference_is_significant(lab: Lab, tmp_path: Path) -> None:
     again = '+variants.again=["attention=full"]'
-    found = held(tmp_path, "layers=[full,window]", again, *BUDGET, "budget.steps=9", "sweep.steps=3")
-    verdict = found["verdicts"]["64"]
-    apart = {frozenset((one["first"], one["second"])): one["significant"] for one in verdict["differences"]}
-    assert not apart[frozenset(("full", "again"))]
-    assert apart[frozenset(("full", "window"))] and apart[frozenset(("window", "none"))]
-    assert not apart[frozenset(("none", "conv"))]
-    assert set(verdict["groups"][0]) == {"full", "again"}
-    assert verdict["recommendation"]["layer"] in ("full", "again")
+    comparison = compared(tmp_path, "layers=[full,window]", again, *BUDGET, "budget.steps=9", "sweep.steps=3")
+    [result] = comparison.results
+    statistics = result.statistics
+    assert statistics is not None and result.recommendation is not None
+    assert not statistics.significant("full", "again") and not statistics.significant("none", "conv")
+    assert statistics.significant("full", "window") and statistics.significant("window", "none")
+    assert set(statistics.groups[0]) == {"full", "again"} == set(result.recommendation.equivalent)
+    assert result.baselines["kmer_lookup"].mean == pytest.approx(0.9)
+    assert {*result.layers[0].metrics} == {"model/test/all/auprc", "model/test/snv/auprc"}
     page = (tmp_path / "comparison.html").read_text()
-    assert verdict["words"] in page and not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    assert "The baseline kmer_lookup scores 0.900, above the best layer" in page
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     with (tmp_path / "comparison.csv").open(newline="") as lines:
         rows = {row["layer"]: row for row in csv.DictReader(lines)}
-    assert float(rows["window"]["mean"]) == pytest.approx(0.4, abs=0.03) and rows["window"]["n"] == "3"
+    assert float(rows["window"]["mean"]) == pytest.approx(0.4, abs=0.03) and rows["window"]["seeds"] == "3"
 
 
-def test_runs_that_fail_are_missed_in_words(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_is_made_again_from_the_record(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compared(tmp_path / "runs", "layers=[full]", *BUDGET, "budget.steps=9", "sweep.steps=3", "seeds=[0]")
+    page = (tmp_path / "runs" / "comparison.html").read_text()
+    record = (tmp_path / "runs" / "comparison.json").read_bytes()
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "comparison.json.gz").write_bytes(gzip.compress(record))
+    lab.jobs.clear()
+    assert main(["compare", f"report={folder}", f"hydra.run.dir={tmp_path / 'unused'}"]) == 0
+    assert (folder / "comparison.html").read_text() == page and not lab.jobs
+    assert main(["compare", f"report={tmp_path}", f"hydra.run.dir={tmp_path / 'unused'}"]) == 2
+    assert "holds no comparison.json" in capsys.readouterr().err
+
+
+def test_runs_that_fail_are_reported(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lab.broken = {"linear/final-lr0.003-seed1"}
     words = ("experiment=smoke", "layers=[full,linear]", *BUDGET, "budget.steps=9", "sweep.steps=3")
     assert main(["compare", f"hydra.run.dir={tmp_path}", *words]) == 2
-    assert "1 runs ended badly" in capsys.readouterr().err
-    found = json.loads((tmp_path / "comparison.json").read_text())
-    [estimates] = (one["estimates"] for one in found["verdicts"].values())
-    assert estimates["linear"]["seeds"] == 2 and estimates["full"]["seeds"] == 3
+    message = capsys.readouterr().err
+    assert "1 run failed: see " in message and "linear/final-lr0.003-seed1/log.txt" in message
+    [result] = Comparison.read(tmp_path).results
+    assert result.estimates["linear"].seeds == 2 and result.estimates["full"].seeds == 3
+
+
+def test_runs_without_replicates_cannot_be_compared(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = lab.train
+
+    def without(home: Path, words: Mapping[str, str], place: str) -> None:
+        train(home, words, place)
+        (home / "bootstrap.json").unlink()
+
+    monkeypatch.setattr(lab, "train", without)
+    words = ("experiment=smoke", "layers=[full]", *BUDGET, "budget.steps=9", "sweep.steps=3")
+    assert main(["compare", f"hydra.run.dir={tmp_path}", *words]) == 2
+    assert "has no bootstrap.json: runs of this task cannot be compared" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
-        (["attention=full"], "attention=full: a comparison settles attention itself; write layers=[…]"),
+        (["attention=full"], "attention=full: a comparison sets attention itself; write layers=[…]"),
         (["optimizer.lr=0.1"], "write learning_rates=[…]"),
         (["budget.steps=3"], "one of budget.steps, budget.bases and budget.seconds, got budget.steps, budget.seconds"),
         (["layers=[]"], "layers: expected one or more, each once, got []"),
@@ -160,36 +219,45 @@ def test_runs_that_fail_are_missed_in_words(lab: Lab, tmp_path: Path, capsys: py
         (["layers=[fulll]"], "there is no conf/attention/fulll.yaml; nearest is full"),
         (["model.dmi=3"], "dmi"),
         (["hypotheses=nowhere.txt"], "hypotheses=nowhere.txt does not exist"),
+        (
+            ['+variants.full=["attention=window"]'],
+            "variants.full: there is a layer of this name already; name the variant otherwise",
+        ),
     ],
-)  # fmt: skip
-def test_mistakes(words: list[str], said: str, lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+)
+def test_mistakes(
+    words: list[str], sentence: str, lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["compare", f"hydra.run.dir={tmp_path}", *words]) == 2
-    told = capsys.readouterr().err
-    assert said in told and "Traceback" not in told
-    assert not lab.asked
+    message = capsys.readouterr().err
+    assert sentence in message and "Traceback" not in message
+    assert not lab.jobs
 
 
 def test_weights_and_biases_has_it_in_one_group(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    seen = []
+    calls = []
     real = wandb.init
-    monkeypatch.setattr(wandb, "init", lambda **given: seen.append(given) or real(**given))
-    held(
-        tmp_path, "layers=[full]", "logger=wandb", "name=mine", *BUDGET, "budget.steps=9", "sweep.steps=3", "seeds=[0]"
-    )
-    assert [one["group"] for one in seen] == ["mine"]
-    assert all("logger.group='mine'" in words for place, words in lab.asked.items() if place.startswith("runs/"))
+    monkeypatch.setattr(wandb, "init", lambda **given: calls.append(given) or real(**given))
+    words = ("layers=[full]", "logger=wandb", "name=mine", *BUDGET, "budget.steps=9", "sweep.steps=3", "seeds=[0]")
+    compared(tmp_path, *words)
+    assert [call["group"] for call in calls] == ["mine"]
+    assert all("logger.group='mine'" in words for place, words in lab.jobs.items() if place.startswith("runs/"))
     assert list(tmp_path.glob("wandb/offline-run-*"))
 
 
+SMALL = (
+    *("experiment=smoke", "layers=[none]", "seeds=[0]", "budget.seconds=null", "trainer.threads=1"),
+    *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+)
+"""Two layers, none and conv, each in a process of its own, two at a time."""
+
+
 def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
-    """Real runs, each in a process of its own, two at a time; of those that ended none is made again."""
+    """Complete runs are not made again."""
     fasta, _ = write_genome(tmp_path, "small", 0)
-    words = [
-        "compare", f"hydra.run.dir={tmp_path / 'out'}", "experiment=smoke", f"data.fasta={fasta}", "layers=[none]",
-        "learning_rates=[0.01]", "seeds=[0]", "budget.seconds=null", "budget.steps=2", "extrapolate=[2]",
-        "trainer.threads=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "test.resamples=4",
-    ]  # fmt: skip
+    words = ["compare", f"hydra.run.dir={tmp_path / 'out'}", f"data.fasta={fasta}", *SMALL]
+    words += ["learning_rates=[0.01]", "budget.steps=2", "extrapolate=[2]", "test.resamples=4"]
     assert main(words) == 0
     runs = sorted((tmp_path / "out" / "runs").rglob("metrics.json"))
     assert len(runs) == 2
@@ -197,34 +265,53 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
     runs[0].unlink()
     assert main(words) == 0
     assert runs[0].is_file() and runs[1].stat().st_mtime_ns == made[1]
-    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert {one["layer"] for one in found["runs"]} == {"none", "conv"}
-    assert found["costs"] and found["context"] and found["extrapolation"]
+    comparison = Comparison.read(tmp_path / "out")
+    assert {run.layer for run in comparison.runs} == {"none", "conv"}
+    [result] = comparison.results
+    assert comparison.costs and all(layer.context and layer.extrapolation for layer in result.layers)
 
 
-def test_a_killed_comparison_leaves_no_process_behind(tmp_path: Path) -> None:
-    """Neither the runs of its workers, nor these, which would go on with what stands in their queues."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
+def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+    """Neither its runs, nor the workers of the launcher, which would go on with the jobs in their queues."""
     fasta, _ = write_genome(tmp_path, "small", 0)
-    words = [
-        "compare", f"hydra.run.dir={tmp_path / 'out'}", "experiment=smoke", f"data.fasta={fasta}", "layers=[none]",
-        "seeds=[0]", "budget.seconds=null", "budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000",
-        "trainer.threads=1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
-    ]  # fmt: skip
-    with subprocess.Popen([sys.executable, "-m", "genoattn", *words], stderr=subprocess.DEVNULL) as started:
+    words = ["compare", f"hydra.run.dir={tmp_path / 'out'}", f"data.fasta={fasta}", *SMALL]
+    words += ["budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000"]
+    command = [sys.executable, "-m", "genoattn", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
         try:
-            until(lambda: len(list((tmp_path / "out" / "runs").rglob("train.log"))) == 2)
+            wait_until(lambda: len(list((tmp_path / "out" / "runs").rglob("train.log"))) == 2)
             family = psutil.Process(started.pid).children(recursive=True)
-            assert sum("train" in one.cmdline() for one in family) == 2
+            assert sum("train" in process.cmdline() for process in family) == 2
         finally:
-            started.kill()
-        left = psutil.wait_procs(family, timeout=30)[1]
-        for one in left:
-            one.kill()
+            if how == signal.SIGINT:
+                os.killpg(started.pid, how)  # as a terminal does
+            else:
+                started.kill()
+        left = psutil.wait_procs(family, timeout=15)[1]
+        for process in left:
+            process.kill()
         assert not left
+        message = started.communicate(timeout=15)[1]
+    if how == signal.SIGINT:
+        assert started.returncode == 130
+        assert "stopped; the same command goes on where it stopped" in message
     assert len(list((tmp_path / "out" / "runs").rglob("train.log"))) == 2  # no other was begun
 
 
-def until(true: Callable[[], bool], seconds: float = 120) -> None:
+def test_progress_tells_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = {tmp_path / "short" / "done": 1.0, tmp_path / "long" / "done": 30.0}
+    for file in work:
+        file.parent.mkdir()
+    with launcher._progress("train", work):
+        time.sleep(0.1)
+        (tmp_path / "short" / "done").touch()
+        wait_until(lambda: "train 1/2" in capsys.readouterr().out)
+        (tmp_path / "long" / "done").touch()
+    assert [launcher.duration(seconds) for seconds in (40.2, 720, 9000)] == ["40 s", "12 min", "2.5 h"]
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120.0) -> None:
     """Waits for it."""
     end = time.monotonic() + seconds
     while not true():

@@ -1,143 +1,172 @@
-"""The report of a comparison says all that the comparison holds, in files that need nothing else."""
+"""The report of a comparison holds all values of the comparison, in files that need nothing else."""
 
 import csv
 import html
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
 
 import matplotlib.image
 import pytest
 
-from genoattn.comparison import report as reports
-from genoattn.comparison.report.plot_style import look, short
-from genoattn.comparison.report.record import missing, plain
+from genoattn.comparison import report
+from genoattn.comparison.recommendation import Recommendation
+from genoattn.comparison.record import (
+    BASELINE_LAYERS,
+    Comparison,
+    ContextResult,
+    Crossover,
+    Environment,
+    LayerCost,
+    LayerResult,
+    LengthResult,
+    Stage,
+    SubgroupEstimate,
+    TrainingRun,
+)
+from genoattn.comparison.report import tables, text
+from genoattn.comparison.report.html_page import page
+from genoattn.comparison.report.style import look, short_length
+from genoattn.comparison.results import edge
+from genoattn.comparison.settings import Budget, ComparisonSettings, Cost
+from genoattn.comparison.statistics import Difference, Estimate, LayerComparison
+from genoattn.errors import UserError
 
-LAYERS = ["full", "window", "linear", "sparse", "hierarchical", "based", "<mine & yours>"]
-BASELINES = ["none", "conv"]
-LENGTHS = [512, 2048]
-RATES = [0.0005, 0.002, 0.008]
+LAYERS = ("full", "window", "linear", "sparse", "hierarchical", "based", "<mine & yours>")
+ALL = (*BASELINE_LAYERS, *LAYERS)
+LENGTHS = (512, 2048)
+RATES = (0.0005, 0.002, 0.008)
 PLOTS = {"quality", "tradeoff", "memory", "speed", "context", "extrapolation", "learning", "sweep"}
 PLOTS |= {"by_distance", "by_delta", "by_kind"}
+SETTINGS = ComparisonSettings(
+    name="mutations",
+    task="paired",
+    layers=LAYERS,
+    lengths=LENGTHS,
+    learning_rates=RATES,
+    seeds=(0, 1, 2),
+    budget=Budget(seconds=180),
+    sweep=Budget(seconds=60),
+    match_size="parameters",
+    extrapolate=(2, 4, 8),
+    hypotheses="full wins at 512.\n\nlinear is cheapest.",
+)
+ENVIRONMENT = Environment(
+    *("genoattn compare 'layers=[full,<mine>]'", "2026-01-02T03:04:05", "AMD EPYC 7B13", "Linux", 1),
+    {"genoattn": "0.1.0", "torch": "2.9.9"},
+)
 
 
-def around(mean: float, half: float = 0.0213) -> dict[str, float]:
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+def around(mean: float, half: float = 0.0213) -> Estimate:
+    return Estimate(mean, mean - half, mean + half, 3, (mean - 0.01, mean, mean + 0.01))
 
 
-def run(layer: str, place: int, length: int, lr: float, seed: int, stage: str) -> dict[str, Any]:
-    loss = 0.61 - 0.03 * place + 0.05 * abs(math.log(lr / 0.002)) + 0.004 * seed
-    curve = [[bases, loss + 2e5 / (bases + 1e5)] for bases in range(40_000, 900_000 + 30_000 * seed, 60_000)]
-    return {
-        "layer": layer, "length": length, "lr": lr, "seed": seed, "stage": stage, "folder": f"{layer}/{lr}/{seed}",
-        "value": 0.31 + 0.07 * place + 0.011 * seed, "validation_loss": loss, "train_seconds": 180.4 + place,
-        "steps": 3000 + seed, "bases": 900_000, "curve": curve,
-    }  # fmt: skip
+def training_run(layer: str, length: int, rate: float, seed: int, stage: Stage) -> TrainingRun:
+    place = ALL.index(layer)
+    loss = 0.61 - 0.03 * place + 0.05 * abs(math.log(rate / 0.002)) + 0.004 * seed
+    curve = tuple(
+        (float(bases), loss + 2e5 / (bases + 1e5)) for bases in range(40_000, 900_000 + 30_000 * seed, 60_000)
+    )
+    folder = f"{stage}/{layer}/{seed}"
+    value = 0.31 + 0.07 * place + 0.011 * seed
+    return TrainingRun(layer, length, rate, seed, stage, 3000, folder, value, loss, 180.4 + place, 9e5, curve)
 
 
-def cost(place: int, length: int) -> dict[str, float]:
+def cost(layer: str, length: int) -> LayerCost:
+    place = ALL[::-1].index(layer)
     quadratic = 1 + (length / 1500) ** 2 if place == 0 else 1 + place / 5
-    return {
-        "parameters": 415_000 + 1_731 * place, "attention_flops": 7.3e7 * quadratic * length / 512,
-        "attention_state_bytes": 2048.0 * (place + 1) * length / 512,
-        "forward_bases_per_second": 91_234.0 / quadratic, "forward_peak_bytes": 3.1e5 * length * quadratic,
-        "training_bases_per_second": 30_117.0 / quadratic, "training_peak_bytes": 9.3e5 * length * quadratic,
-        "seconds_per_step": 2e-5 * length * quadratic,
-    }  # fmt: skip
+    return LayerCost(
+        layer,
+        length,
+        parameters=415_000 + 1_731 * place,
+        attention_flops=round(7.3e7 * quadratic * length / 512),
+        attention_state_bytes=2048 * (place + 1) * length // 512,
+        seconds_per_step=2e-5 * length * quadratic,
+        training_bases_per_second=30_117.0 / quadratic,
+        forward_bases_per_second=91_234.0 / quadratic,
+        training_peak_bytes=5e8 + 9.3e5 * length * quadratic,
+        forward_peak_bytes=5e8 + 3.1e5 * length * quadratic,
+        process_bytes=500_000_000,
+    )
 
 
-def strata(place: int) -> list[dict[str, Any]]:
-    edges = [1, 4, 16, 64, 256]
-    bands = [
-        {"by": "distance", "name": f"{low}–{high}", "kind": kind, "low": low, "high": high, "count": 37 + low,
-         "mean": 0.9 - 0.02 * place - 0.1 * number, "ci_low": 0.85 - 0.02 * place - 0.1 * number,
-         "ci_high": 0.94 - 0.02 * place - 0.1 * number}
-        for kind in ("snv", "deletion") for number, (low, high) in enumerate(pairwise(edges))
-    ]  # fmt: skip
-    deltas = [
-        {"by": "delta", "name": name, "kind": "", "low": None, "high": None, "count": 118, "mean": 0.5 + 0.05 * place,
-         "ci_low": 0.47 + 0.05 * place, "ci_high": 0.53 + 0.05 * place} for name in ("none", "4", "2", "1")
-    ]  # fmt: skip
-    kinds = [
-        {"by": "kind", "name": kind, "kind": kind, "low": None, "high": None, "count": 250, "mean": 0.4 + 0.05 * place,
-         "ci_low": 0.37 + 0.05 * place, "ci_high": 0.43 + 0.05 * place} for kind in ("snv", "deletion", "insertion")
-    ]  # fmt: skip
-    return bands + deltas + kinds
+def subgroups(place: int) -> tuple[SubgroupEstimate, ...]:
+    distances = [
+        SubgroupEstimate(
+            *("distance", f"{low}–{high}", kind, low, high, 37 + low, around(0.9 - 0.02 * place - 0.1 * number, 0.04))
+        )
+        for kind in ("snv", "deletion")
+        for number, (low, high) in enumerate(pairwise([1, 4, 16, 64, 256]))
+    ]
+    others = [("delta", name, "") for name in ("none", "4", "2", "1")]
+    others += [("kind", kind, kind) for kind in ("snv", "deletion", "insertion")]
+    return (
+        *distances,
+        *(SubgroupEstimate(*names, None, None, 118, around(0.5 + 0.05 * place, 0.03)) for names in others),
+    )
 
 
-def verdict(every: list[str]) -> dict[str, Any]:
-    found = {
-        name: {
-            **around(0.3213 + 0.0711 * place),
-            "seeds": 3,
-            "values": [0.31 + 0.0711 * place + 0.011 * s for s in range(3)],
-        }
-        for place, name in enumerate(every)
-    }
-    pairs = [
-        {"first": a, "second": b, **around(0.0711 * (one - two)), "p": 0.0123, "adjusted": 0.0456,
-         "significant": two - one > 1}
-        for one, a in enumerate(every) for two, b in enumerate(every) if one < two
-    ]  # fmt: skip
-    best = every[::-1]
-    return {
-        "estimates": found, "differences": pairs,
-        "groups": [best[:1], best[1:3], best[2:4], *([name] for name in best[4:])],
-        "words": f"{best[0]} is best; {best[1]} and {best[2]} are not told apart", "front": [best[0], "linear"],
-        "recommendation": {"layer": best[0], "why": f"{best[0]}: the best within 1 GiB"},
-    }  # fmt: skip
+def layer_result(layer: str, length: int) -> LayerResult:
+    place = ALL.index(layer)
+    curve = tuple(
+        (2.0**power, *(math.exp(-power / (2 + place)) * share for share in (1, 0.8, 1.2))) for power in range(10)
+    )
+    return LayerResult(
+        layer,
+        rate := 0.008 if layer == "window" else 0.002,
+        edge(rate, RATES),
+        {"model/test/snv/auprc": around(0.4 + 0.0517 * place)},
+        subgroups(place),
+        ContextResult(None if place else length, 61 + 20 * place, curve),
+        {length * times: around(0.3 + 0.05 * place - 0.02 * times) for times in (1, 2, 4, 8)},
+    )
 
 
-@pytest.fixture(scope="module")
-def whole() -> dict[str, Any]:
-    every = [*BASELINES, *LAYERS]
-
-    def by_length(make) -> dict[str, Any]:
-        return {str(length): {name: make(place, length) for place, name in enumerate(every)} for length in LENGTHS}
-
-    def decay(place: int) -> list:
-        return [[2**power, *(math.exp(-power / (2 + place)) * part for part in (1, 0.8, 1.2))] for power in range(10)]
-
-    return {
-        "title": "Which layer finds mutations", "command": "python -m genoattn compare 'layers=[full,<mine>]'",
-        "made": "2026-01-02T03:04:05", "versions": {"genoattn": "0.1.0", "torch": "2.9.9"}, "machine": "2 cores",
-        "task": "paired, E. coli", "headline": "test/auprc", "measure": "AUPRC",
-        "budget": {"steps": None, "seconds": 180, "bases": None}, "sweep": {"seconds": 60}, "lengths": LENGTHS,
-        "layers": LAYERS, "baseline_layers": BASELINES, "seeds": [0, 1, 2], "learning_rates": RATES,
-        "match": "parameters", "expectations": "full wins at 512.\n\nlinear is cheapest.",
-        "runs": [run(name, place, length, rate, 0, "sweep") for place, name in enumerate(every)
-                 for length in LENGTHS for rate in RATES]
-              + [run(name, place, length, 0.002, seed, "final") for place, name in enumerate(every)
-                 for length in LENGTHS for seed in range(3)],
-        "chosen": {str(length): dict.fromkeys(every, 0.002) for length in LENGTHS},
-        "verdicts": {str(length): verdict(every) for length in LENGTHS},
-        "measures": by_length(lambda place, _: {"test/snv/auprc": around(0.4 + 0.0517 * place)}),
-        "strata": by_length(lambda place, _: strata(place)),
-        "costs": {str(at): {name: cost(place, at) for place, name in enumerate(every[::-1])}
-                  for at in (512, 2048, 8192, 32768)},
-        "crossovers": [{"cheaper": "linear", "than": "<mine & yours>", "what": "to read", "length": 1342}],
-        "context": by_length(lambda place, length: {"nominal": None if place else length, "effective": 61 + 20 * place,
-                                                    "curve": decay(place)}),
-        "extrapolation": by_length(lambda place, length: [
-            {"length": length * times, **around(0.3 + 0.05 * place - 0.02 * times)} for times in (2, 4, 8)]),
-        "baselines": {str(length): {"untrained": around(0.0612), "lookup": around(0.2718), "aligner": around(0.5772)}
-                      for length in LENGTHS},
-    }  # fmt: skip
+def length_result(length: int, layers: tuple[str, ...] = ALL) -> LengthResult:
+    best = layers[::-1]
+    means = {layer: 0.3213 + 0.0711 * ALL.index(layer) for layer in best}
+    pairs = tuple(
+        Difference(a, b, means[a] - means[b], 0.01, 0.2, 0.0123, 0.00001, best.index(b) - best.index(a) > 1)
+        for a, b in combinations(best, 2)
+    )
+    groups = (best[:1], best[1:3], best[2:4], *((name,) for name in best[4:]))
+    statistics = LayerComparison({layer: around(mean) for layer, mean in means.items()}, pairs, groups)
+    recommendation = Recommendation(best[0], Cost(bytes=2.0**30), 5, best[0], best[:1], unit="bytes", amount=2.0**29)
+    baselines = {"untrained": around(0.0612), "kmer_lookup": around(0.9718), "aligner": around(0.5772)}
+    results = tuple(layer_result(layer, length) for layer in best)
+    return LengthResult(length, results, statistics, (best[0], "linear"), recommendation, baselines)
 
 
 @pytest.fixture(scope="module")
-def folder(whole: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def comparison() -> Comparison:
+    runs = [training_run(layer, length, rate, 0, "sweep") for layer in ALL for length in LENGTHS for rate in RATES] + [
+        training_run(layer, length, 0.002, seed, "final") for layer in ALL for length in LENGTHS for seed in range(3)
+    ]
+    return Comparison(
+        settings=SETTINGS,
+        environment=ENVIRONMENT,
+        primary_metric="model/test/all/auprc",
+        results=tuple(length_result(length) for length in LENGTHS),
+        costs=tuple(cost(layer, length) for length in (*LENGTHS, 8192, 32768) for layer in ALL[::-1]),
+        crossovers=(Crossover("linear", "<mine & yours>", "forward", 1342),),
+        runs=tuple(runs),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
-    reports.write(folder, whole)
+    comparison.write(folder)
+    report.write(folder, comparison)
     return folder
 
 
 class Reader(HTMLParser):
-    """Tags that are open, every attribute, and the cells of the page."""
+    """The open tags, all attributes and the table cells of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,187 +197,210 @@ def read(folder: Path) -> Reader:
 
 
 def test_the_page_needs_no_network(folder: Path) -> None:
-    text = (folder / "comparison.html").read_text("utf-8")
+    source = (folder / "comparison.html").read_text("utf-8")
     addresses = [value for _, name, value in read(folder).attributes if name in ("src", "href", "srcset", "action")]
     assert addresses and all(value.startswith(("#", "data:image/png;base64,")) for value in addresses)
-    assert not re.search(r"url\(|@import|https?:|<script|<link", text)
+    assert not re.search(r"url\(|@import|https?:|<script|<link", source)
 
 
 def test_links_inside_the_page_have_an_end(folder: Path) -> None:
-    found = read(folder).attributes
-    ends = {value for _, name, value in found if name == "id"}
-    starts = {value[1:] for _, name, value in found if name == "href"}
-    assert starts == ends and {"answer", "results", "differences", "costs", "method"} <= ends
+    attributes = read(folder).attributes
+    ends = {value for _, name, value in attributes if name == "id"}
+    starts = {value[1:] for _, name, value in attributes if name == "href"}
+    assert starts == ends and {"answer", "results", "differences", "costs", "hypotheses", "method"} <= ends
 
 
-def test_every_cell_of_every_table_is_on_the_page(folder: Path, whole: dict[str, Any]) -> None:
+def test_every_cell_of_every_table_is_on_the_page(folder: Path, comparison: Comparison) -> None:
     cells = set(read(folder).cells)
-    sheets = reports.tables(whole)
-    assert [sheet.title for sheet in sheets][:2] == ["Results", "Differences"] and len(sheets) == 9
-    assert not {cell for sheet in sheets for row in sheet.rows for cell in row} - cells
+    shown = tables.all_tables(comparison)
+    assert [*shown][:2] == ["results", "differences"] and len(shown) == 9
+    assert not {cell for table in shown.values() for row in table.rows for cell in row} - cells
 
 
-def test_the_results_are_those_of_the_comparison(whole: dict[str, Any]) -> None:
-    (sheet,) = reports.sheets(whole)
-    first = dict(zip(sheet.columns, sheet.rows[0], strict=True))
-    assert first == {
-        "length": "512", "layer": "<mine & yours>", "rank groups": "1", "AUPRC [95 %]": "0.890 [0.869–0.911]",
-        "seeds": "3", "learning rate": "0.002", "parameters": "415,000", "training s": "188.4",
-        "bases/s training": "26,974", "bases/s forward": "81,714", "peak MiB training": "507.0",
-        "peak MiB forward": "169.0", "effective context": "221",
-    }  # fmt: skip
-    assert [row[1] for row in sheet.rows[:9]] == [*LAYERS[::-1], "conv", "none"]
-    assert [row[2] for row in sheet.rows[1:4]] == ["2", "2, 3", "3"]
-    assert sheet.rows[11][1:4] == ["aligner (reference)", "–", "0.577 [0.556–0.599]"]
-    assert {len(row) for row in sheet.rows} == {len(sheet.columns)} and len(sheet.rows) == 2 * (9 + 3)
+def test_the_results_are_those_of_the_comparison(comparison: Comparison) -> None:
+    table = tables.results(comparison)
+    assert dict(zip(table.columns, table.rows[0], strict=True)) == {
+        "length": "512",
+        "layer": "<mine & yours>",
+        "groups": "1",
+        "AUPRC [95 %]": "0.890 [0.869–0.911]",
+        "seeds": "3",
+        "learning rate": "0.002",
+        "parameters": "415,000",
+        "bases/s training": "26,974",
+        "bases/s forward": "81,714",
+        "MiB training": "507.0",
+        "MiB forward": "169.0",
+        "effective context": "221",
+    }
+    assert [row[1] for row in table.rows[:9]] == [*LAYERS[::-1], "conv", "none"]
+    assert [row[2] for row in table.rows[1:4]] == ["2", "2, 3", "3"]
+    assert table.rows[11][1:4] == ["aligner (baseline)", "–", "0.577 [0.556–0.599]"]
+    assert {len(row) for row in table.rows} == {len(table.columns)} and len(table.rows) == 2 * (9 + 3)
 
 
-def test_the_answer_comes_first_in_words(folder: Path) -> None:
-    text = (folder / "comparison.html").read_text("utf-8")
-    said = "Recommended: <mine & yours>: the best within 1 GiB."
-    assert text.index("<main>") < text.index(html.escape(said)) < text.index("<table")
-    assert html.escape("based, hierarchical (not told apart)") in text
+def test_the_answer_comes_first_and_names_baselines_that_are_ahead(folder: Path) -> None:
+    source = html.unescape((folder / "comparison.html").read_text("utf-8"))
+    sentence = "Recommended: <mine & yours> (0.890): the best of 5 layers within 1,024 MiB of memory in training, at"
+    assert source.index("<main>") < source.index(sentence) < source.index("<table")
+    assert "The baseline kmer_lookup scores 0.972, above the best layer, <mine & yours> (0.890)." in source
+    assert "The baseline aligner scores" not in source
+    assert "based and hierarchical do not differ significantly" in source
+
+
+def test_a_best_learning_rate_at_the_edge_of_the_sweep_is_reported(
+    folder: Path, comparison: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "The best learning rate of window, 0.008, is the largest tried: a wider sweep may find a better one."
+    assert sentence in (folder / "comparison.html").read_text("utf-8")
+    report.print_results(comparison)
+    assert f"512 bases: {sentence}" in capsys.readouterr().out
+    table = tables.results(comparison)
+    assert {row[1] for row in table.rows if row[5].endswith("(edge)")} == {"window"}
+    at_edge = {layer.layer: layer.learning_rate_edge for layer in Comparison.read(folder).results[0].layers}
+    assert at_edge == dict.fromkeys(ALL) | {"window": "largest"}
+    assert edge(0.0005, RATES) == "smallest" and edge(0.008, (0.008,)) is None
 
 
 def test_names_are_escaped(folder: Path) -> None:
-    text = (folder / "comparison.html").read_text("utf-8")
-    assert "<mine" not in text and "&lt;mine &amp; yours&gt;" in text
+    source = (folder / "comparison.html").read_text("utf-8")
+    assert "<mine" not in source and "&lt;mine &amp; yours&gt;" in source
 
 
-def test_every_picture_is_described(folder: Path) -> None:
+def test_every_picture_is_described_once_and_all_are_equally_wide(folder: Path) -> None:
     words = [value for tag, name, value in read(folder).attributes if (tag, name) == ("img", "alt")]
     assert len(words) == len(PLOTS)
-    assert all(re.search(r"n = \d", one) and "seed" in one and "interval" in one for one in words)
+    assert all(re.search(r"n = \d", words_) and "seed" in words_ and "interval" in words_ for words_ in words)
+    pictures = {file.stem: matplotlib.image.imread(file) for file in (folder / "plots").iterdir()}
+    assert set(pictures) == PLOTS
+    assert all(pixels.shape[0] > 200 and pixels.std() > 0.01 for pixels in pictures.values())
+    assert len({pixels.shape[1] for pixels in pictures.values()}) == 1
 
 
-def test_pictures_are_whole(folder: Path) -> None:
-    files = {file.stem: file for file in (folder / "plots").iterdir()}
-    assert {file.suffix for file in files.values()} == {".png"} and set(files) == PLOTS
-    for file in files.values():
-        pixels = matplotlib.image.imread(file)
-        assert pixels.shape[0] > 200 and pixels.shape[1] > 600 and pixels.std() > 0.01
+def test_counts_and_small_p_values_read_well(folder: Path) -> None:
+    source = (folder / "comparison.html").read_text("utf-8")
+    assert "AMD EPYC 7B13, Linux, 1 thread a run" in source
+    assert "p &lt; 0.0001" in source and "p 0.0000" not in source
+    assert (text.plural(2, "length"), text.plural([0], "seed")) == ("2 lengths", "seed 0")
 
 
-def test_csv_parses_back(folder: Path, whole: dict[str, Any]) -> None:
+def test_memory_is_that_above_the_process(comparison: Comparison) -> None:
+    plot = next(plot for plot in report.draw(comparison) if plot.name == "memory")
+    heights = [y for axis in plot.figure.axes for line in axis.lines for y in line.get_ydata()]
+    assert min(heights) == pytest.approx(3.1e5 * 512 * 1.2 / 2**20, rel=0.3)  # 500 MB of the process are not drawn
+    plot.figure.canvas.draw()
+    labels = [label.get_text() for axis in plot.figure.axes for label in axis.get_yticklabels()]
+    assert labels and not any("10^" in label or "times" in label for label in labels)
+
+
+def test_csv_parses_back(folder: Path, comparison: Comparison) -> None:
     with (folder / "comparison.csv").open(newline="") as lines:
-        rows = {(row["length"], row["layer"]): row for row in csv.DictReader(lines)}
-    assert len(rows) == len(LENGTHS) * (len(LAYERS) + len(BASELINES))
+        rows = {(int(row["length"]), row["layer"]): row for row in csv.DictReader(lines)}
+    assert len(rows) == len(LENGTHS) * len(ALL)
     for (length, layer), row in rows.items():
-        found = whole["verdicts"][length]["estimates"][layer]
-        assert [float(row[key]) for key in ("mean", "low", "high")] == [found[key] for key in ("mean", "low", "high")]
-        assert (row["n"], row["seeds"], row["learning_rate"]) == ("3", "0 1 2", "0.002")
-        cost = whole["costs"][length][layer]
-        assert {key: float(row[key]) for key in cost} == cost
+        estimate = comparison.results[LENGTHS.index(length)].estimates[layer]
+        assert [float(row[key]) for key in ("mean", "low", "high")] == [estimate.mean, estimate.low, estimate.high]
+        assert (row["seeds"], row["steps"]) == ("3", "3000")
+        assert float(row["training_memory_bytes"]) == comparison.cost(layer, length).training_memory
 
 
-def test_json_holds_what_was_given(folder: Path, whole: dict[str, Any]) -> None:
-    held = json.loads((folder / "comparison.json").read_text(), parse_constant=pytest.fail)
-    assert held == json.loads(json.dumps(whole))
+def test_json_is_read_back(folder: Path, comparison: Comparison, tmp_path: Path) -> None:
+    assert Comparison.read(folder) == comparison
+    json.loads((folder / "comparison.json").read_text(), parse_constant=pytest.fail)
+    with pytest.raises(UserError, match=r"holds no comparison\.json; expected the folder of a comparison"):
+        Comparison.read(tmp_path)
+    (tmp_path / "comparison.json").write_text('{"verdicts": {}}')
+    with pytest.raises(UserError, match=r"comparison\.json: settings cannot be read; another version of genoattn"):
+        Comparison.read(tmp_path)
 
 
-@pytest.mark.parametrize("given", [{}, {"layers": ["full"], "lengths": [512], "seeds": [0]}])
-def test_an_empty_comparison_is_a_page_too(tmp_path: Path, given: dict[str, Any]) -> None:
-    reports.write(tmp_path, given)
-    assert "There is no verdict" in (tmp_path / "comparison.html").read_text("utf-8")
+def small(comparison: Comparison) -> Comparison:
+    """One length and three layers of it."""
+    settings = replace(SETTINGS, layers=("full", "window", "linear"), lengths=(512,))
+    return replace(comparison, settings=settings, results=(length_result(512, ("full", "window", "linear")),))
+
+
+def test_an_empty_comparison_is_a_page_too(tmp_path: Path) -> None:
+    report.write(tmp_path, Comparison(SETTINGS, ENVIRONMENT))
+    assert "There is no result" in (tmp_path / "comparison.html").read_text("utf-8")
     assert not (tmp_path / "plots").exists()
     read(tmp_path)
 
 
-SECTIONS = ("verdicts", "measures", "strata", "costs", "crossovers", "context", "extrapolation", "baselines", "chosen")
-SECTIONS += ("runs", "expectations", "versions", "command", "budget", "sweep", "match", "machine", "measure", "made")
-
-
-def small(whole: dict[str, Any]) -> dict[str, Any]:
-    """One length and three layers of it."""
-    held = {**plain(whole), "lengths": [512], "layers": ["full", "window", "linear"], "baseline_layers": []}
-    return {**held, "strata": None, "verdicts": {"512": verdict(["full", "window", "linear"])}}
-
-
-def test_the_same_comparison_gives_the_same_files(whole: dict[str, Any], tmp_path: Path) -> None:
+def test_the_same_comparison_gives_the_same_files(comparison: Comparison, tmp_path: Path) -> None:
     written = []
-    given = {**small(whole), "costs": None, "extrapolation": None}
-    for name in ("one", "two"):
+    bare = replace(small(comparison), costs=(), crossovers=())
+    for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        reports.write(tmp_path / name, given)
+        report.write(tmp_path / name, bare)
         files = sorted((tmp_path / name).rglob("*.*"))
         written.append({file.relative_to(tmp_path / name): file.read_bytes() for file in files})
-    assert written[0] == written[1] and len(written[0]) == 3 + 4
-
-
-@pytest.mark.parametrize("lacking", SECTIONS)
-@pytest.mark.parametrize("null", [True, False])
-def test_a_section_may_be_missing(whole: dict[str, Any], lacking: str, null: bool) -> None:
-    held = small(whole)
-    given = {**held, lacking: None} if null else {key: value for key, value in held.items() if key != lacking}
-    assert reports.page(plain(given), [], {}).startswith("<!DOCTYPE html>")
-    assert reports.figures(given) is not None and len(reports.sheets(given)) == 1
-
-
-@pytest.mark.parametrize("lacking", ["verdicts", "costs", "context", "runs"])
-def test_plots_of_what_is_missing_are_left_out(whole: dict[str, Any], lacking: str) -> None:
-    held = {**small(whole), lacking: None}
-    left = {"verdicts": {"quality", "tradeoff"}, "costs": {"tradeoff", "memory", "speed"}, "context": {"context"}}
-    left["runs"] = {"learning", "sweep"}
-    there = {plot.name for plot in reports.draw(plain(held))}
-    assert there == PLOTS - {"by_distance", "by_delta", "by_kind"} - left[lacking]
-
-
-def test_what_is_no_number_is_missing(whole: dict[str, Any], tmp_path: Path) -> None:
-    held = small(whole)
-    held["verdicts"]["512"]["estimates"]["full"] = {"mean": math.nan, "low": math.nan, "high": math.nan, "values": []}
-    rows = [[0, 0.0], [1, math.nan], [2, 0.0]]  # and of two columns, where no interval is known
-    held["context"]["512"]["full"] = {"nominal": None, "effective": None, "curve": rows}
-    held["costs"]["512"]["full"]["training_peak_bytes"] = math.nan
-    held["extrapolation"]["512"]["full"][0]["mean"] = None
-    held["baselines"]["512"]["lookup"] = None
-    held["measures"]["512"]["full"]["test/snv/auprc"] = None
-    held["verdicts"]["512"]["recommendation"] = None
-    held["runs"][0]["validation_loss"] = math.nan
-    reports.write(tmp_path, held)
-    text = (tmp_path / "comparison.html").read_text("utf-8")
-    assert "nan" not in re.sub(r'src="[^"]*"', "", text)
-    json.loads((tmp_path / "comparison.json").read_text(), parse_constant=pytest.fail)
-    (sheet,) = reports.sheets(held)
-    assert next(row for row in sheet.rows if row[1] == "full")[3] == "–"
-
-
-def test_missing_runs_are_said(whole: dict[str, Any]) -> None:
-    held = small(whole)
-    held["runs"] = [
-        one
-        for one in held["runs"]
-        if (one["layer"], one["stage"]) != ("full", "final")
-        and (one["layer"], one["seed"]) != ("window", 1)
-        and (one["layer"], one["lr"]) != ("window", 0.0005)
-    ]
-    said = [
-        "full at 512 bases: no final run left a figure.",
-        "window at 512 bases: no figure for seed 1.",
-        "window at 512 bases: learning rate 0.0005 was not tried.",
-        "final/window/1: this run ended badly.",
-    ]
-    held["failed"] = ["final/window/1"]
-    assert missing(held) == said
-    text = reports.page(plain(held), [], {})
-    assert all(sentence in text for sentence in said)
-    assert "2 of 3" in [row[4] for row in reports.sheets(held)[0].rows]
-
-
-def test_no_two_layers_look_alike(whole: dict[str, Any]) -> None:
-    looks = [look(whole, layer) for layer in [*BASELINES, *LAYERS]]
-    assert len({one["color"] for one in looks}) == len({one["marker"] for one in looks}) == len(looks)
-    named = {**whole, "layers": [*BASELINES, *LAYERS]}  # baselines that were named as layers too
-    assert [look(named, layer) for layer in [*BASELINES, *LAYERS]] == looks
+    assert written[0] == written[1] and len(written[0]) == 2 + 8
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(512, "512"), (2048, "2,048"), (2**17, "128Ki"), (2**20, "1Mi"), (3e6, "3M"), (1.5, "1.5")]
+    ("lacking", "plots"),
+    [
+        ("costs", {"tradeoff", "memory", "speed"}),
+        ("runs", {"learning", "sweep"}),
+        ("results", PLOTS - {"memory", "speed", "learning", "sweep"}),
+    ],
 )
-def test_lengths_are_short(value: int | float, said: str) -> None:
-    assert short(value) == said
+def test_plots_without_data_are_left_out(comparison: Comparison, lacking: str, plots: set[str]) -> None:
+    rest = replace(small(comparison), **{lacking: ()})
+    assert {plot.name for plot in report.draw(rest)} == PLOTS - plots
+    assert page(rest, [], {}).startswith("\n<!DOCTYPE html>") or page(rest, [], {}).startswith("<!DOCTYPE html>")
 
 
-def test_figures_are_flat_numbers(whole: dict[str, Any]) -> None:
-    figures = reports.figures(whole)
-    assert figures["512/full/mean"] == 0.3213 + 2 * 0.0711 and figures["2048/linear/n"] == 3
-    assert all(isinstance(value, int | float) for value in figures.values())
+def test_unknown_values_are_dashes(comparison: Comparison, tmp_path: Path) -> None:
+    first = small(comparison)
+    bare = LayerResult("sparse")
+    result = replace(first.results[0], layers=(*first.results[0].layers, bare), recommendation=None, baselines={})
+    unknown = replace(first, results=(result,), costs=(LayerCost("full", 512),), runs=())
+    report.write(tmp_path, unknown)
+    source = (tmp_path / "comparison.html").read_text("utf-8")
+    assert "nan" not in re.sub(r'src="[^"]*"', "", source)
+    assert tables.results(unknown).rows[-1][2:4] == ["–", "–"]
+
+
+def test_missing_runs_are_reported(comparison: Comparison) -> None:
+    gaps = small(comparison)
+    runs = tuple(
+        run
+        for run in gaps.runs
+        if (run.layer, run.stage) != ("full", "final")
+        and (run.layer, run.seed) != ("window", 1)
+        and (run.layer, run.learning_rate) != ("window", 0.0005)
+    )
+    gaps = replace(gaps, runs=runs, failed=("final/window/1",))
+    sentences = [
+        "full at 512 bases: no final run has a score.",
+        "window at 512 bases: no score for seed 1.",
+        "window at 512 bases: learning rate 0.0005 not tried.",
+        "final/window/1: this run failed.",
+    ]
+    assert text.missing(gaps) == sentences
+    source = page(gaps, [], {})
+    assert all(sentence in source for sentence in sentences)
+    assert "2 of 3" in [row[4] for row in tables.results(gaps).rows]
+
+
+def test_no_two_layers_look_alike_and_a_layer_looks_the_same_everywhere(comparison: Comparison) -> None:
+    looks = {layer: look(comparison, layer) for layer in ALL}
+    assert len({style["color"] for style in looks.values()}) == len(looks)
+    assert len({style["marker"] for style in looks.values()}) == len(looks)
+    other = replace(comparison, settings=replace(SETTINGS, layers=("linear", "<mine & yours>")))
+    assert all(look(other, layer) == looks[layer] for layer in other.layers)
+
+
+@pytest.mark.parametrize(
+    ("value", "label"), [(512, "512"), (2048, "2,048"), (2**17, "128Ki"), (2**20, "1Mi"), (3e6, "3M"), (1.5, "1.5")]
+)
+def test_lengths_are_short(value: int | float, label: str) -> None:
+    assert short_length(value) == label
+
+
+def test_metrics_for_loggers_are_flat_numbers(comparison: Comparison) -> None:
+    metrics = report.metrics(comparison)
+    assert metrics["512/full/mean"] == 0.3213 + 2 * 0.0711 and metrics["2048/linear/seeds"] == 3
+    assert all(isinstance(value, int | float) for value in metrics.values())

@@ -246,13 +246,13 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     assert {f"{name}/test/exact" for name in ("none", "untrained", "chance")} <= set(found)
     assert ("test/misled" in found) == ("task.distractor_mismatches=1" in words)
     left = json.loads((tmp_path / "run" / "bootstrap.json").read_text())
-    assert left["headline"] == "test/exact" and len(left["draws"]["test/exact"]) == 5
-    distances = [one for one in left["strata"] if one["by"] == "distance"]
+    assert left["primary_metric"] == "test/exact" and len(left["replicates"]["test/exact"]) == 5
+    distances = [one for one in left["subgroups"] if one["by"] == "distance"]
     assert sum(one["count"] for one in distances) == 12 and all(one["high"] == 2 * one["low"] for one in distances)
-    strands = {one["name"]: one["count"] for one in left["strata"] if one["by"] == "strand"}
+    strands = {one["name"]: one["count"] for one in left["subgroups"] if one["by"] == "strand"}
     assert sum(strands.values()) == 12 and ("opposite" in strands) == ("task.reverse_strand_fraction=0.5" in words)
     delta = "1" if "task.distractor_mismatches=1" in words else "none"
-    assert [one["name"] for one in left["strata"] if one["by"] == "delta"] == [delta]
+    assert [one["name"] for one in left["subgroups"] if one["by"] == "delta"] == [delta]
     assert (tmp_path / "run" / "plots" / "recall.png").is_file()
     again = ["evaluate", *SMALL[-3:], f"data.fasta={fasta}", f"checkpoint={tmp_path}/run"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0

@@ -1,74 +1,57 @@
-"""The report of a comparison of layers: json, csv, pictures, one page, and tables for the terminal."""
+"""The report of a comparison: one page, plots, and the tables as csv and in the terminal."""
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from genoattn import files
-from genoattn.comparison.report import cost_plots, quality_plots
+from genoattn.comparison.record import Comparison
+from genoattn.comparison.report import cost_plots, quality_plots, tables, text
 from genoattn.comparison.report.html_page import page
-from genoattn.comparison.report.plot_style import Plot
-from genoattn.comparison.report.record import lengths, of, plain
-from genoattn.comparison.report.tables import every, records, results
-from genoattn.evaluation import report
-
-DRAWINGS: tuple[Callable[[Mapping], Plot | None], ...] = (
-    quality_plots.quality,
-    quality_plots.tradeoff,
-    cost_plots.memory,
-    cost_plots.speed,
-    cost_plots.context,
-    quality_plots.extrapolation,
-    cost_plots.learning,
-    cost_plots.sweep,
-)
+from genoattn.comparison.report.style import Plot
+from genoattn.comparison.settings import Number
+from genoattn.files import save_figure, write_text
 
 
-def write(folder: Path, comparison: Mapping) -> None:
-    """Leave comparison.json, comparison.csv, plots/*.png and comparison.html in a folder."""
-    comparison = plain(comparison)
-    files.write_json(folder / "comparison.json", comparison, indent=2)
-    _write_csv(folder / "comparison.csv", records(comparison))
+def write(folder: Path, comparison: Comparison) -> None:
+    """Write comparison.csv, plots/*.png and comparison.html into a folder."""
+    columns, rows = tables.summary(comparison)
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows([columns, *rows])
+    write_text(folder / "comparison.csv", lines.getvalue())
     plots = draw(comparison)
     for plot in plots:
-        files.save_figure(plot.figure, folder / "plots" / f"{plot.name}.png")
+        save_figure(plot.figure, folder / "plots" / f"{plot.name}.png")
     pictures = {plot.name: (folder / "plots" / f"{plot.name}.png").read_bytes() for plot in plots}
-    files.write_text(folder / "comparison.html", page(comparison, plots, pictures))
+    write_text(folder / "comparison.html", page(comparison, plots, pictures))
 
 
-def draw(comparison: Mapping) -> list[Plot]:
-    """Every plot that there is something for."""
-    found = [one for at in lengths(comparison) for parts in of(comparison, "strata", at).values() for one in parts]
-    made = [make(comparison) for make in DRAWINGS]
-    made += [quality_plots.strata(comparison, by) for by in dict.fromkeys(one["by"] for one in found)]
-    return [plot for plot in made if plot is not None]
+def draw(comparison: Comparison) -> list[Plot]:
+    """All plots with something to show."""
+    makers = (
+        *(quality_plots.quality, quality_plots.tradeoff, quality_plots.extrapolation),
+        *(cost_plots.memory, cost_plots.speed, cost_plots.context, cost_plots.learning, cost_plots.sweep),
+    )
+    groups = (group for result in comparison.results for layer in result.layers for group in layer.subgroups)
+    plots = [maker(comparison) for maker in makers]
+    plots += [quality_plots.subgroups(comparison, by) for by in dict.fromkeys(group.by for group in groups)]
+    return [plot for plot in plots if plot is not None]
 
 
-def sheets(comparison: Mapping) -> list[report.Table]:
-    """What is printed: the results, the best layer of each length first."""
-    return [results(plain(comparison))]
+def print_results(comparison: Comparison) -> None:
+    """Print the table of results and the answer at each length."""
+    tables.results(comparison).print()
+    for result in comparison.results:
+        for sentence in text.answer(comparison, result):
+            print(f"{result.length:,} bases: {sentence}")
 
 
-def tables(comparison: Mapping) -> list[report.Table]:
-    """Every table of the page, for `report.send`."""
-    return [*every(plain(comparison)).values()]
-
-
-def figures(comparison: Mapping) -> dict[str, int | float]:
-    """Quality and costs under flat keys such as 512/full/mean, for `report.send`."""
+def metrics(comparison: Comparison) -> Mapping[str, Number]:
+    """Quality and costs for a logger, by keys such as 512/full/mean."""
+    columns, rows = tables.summary(comparison)
     return {
-        f"{record['length']}/{record['layer']}/{key}": value
-        for record in records(plain(comparison))
-        for key, value in record.items()
-        if isinstance(value, int | float) and key != "length"
+        f"{row[0]}/{row[1]}/{name}": value
+        for row in rows
+        for name, value in zip(columns[2:], row[2:], strict=True)
+        if isinstance(value, int | float)
     }
-
-
-def _write_csv(file: Path, rows: Sequence[Mapping]) -> None:
-    held = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(held, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    files.write_text(file, held.getvalue())

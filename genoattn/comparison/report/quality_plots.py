@@ -1,205 +1,187 @@
-"""Plots of quality: by layer, by part of the test set, beyond the trained length, against cost."""
+"""Plots of quality: by layer, by subgroup of the test set, beyond the trained length, against cost."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from genoattn.comparison.recommendation import pareto_front
-from genoattn.comparison.report.plot_style import Plot, cost_axis, dodge, finish, length_axis, look, panels
-from genoattn.comparison.report.record import estimates, layers, lengths, measure, of, ranked, runs
+from genoattn.comparison.record import Comparison, LayerCost, LengthResult, SubgroupEstimate
+from genoattn.comparison.report.style import Plot, amount_axis, length_axis, look, shifted, small_multiples
 from genoattn.comparison.report.tables import MEBI
 from genoattn.comparison.report.text import INTERVAL, basis
+from genoattn.comparison.settings import Number
+from genoattn.comparison.statistics import Estimate
 
-PRICES: Mapping[str, Callable[[Mapping], float | None]] = {
-    "seconds to read a million bases": lambda cost: (
-        1e6 / speed if (speed := cost.get("forward_bases_per_second")) else None
-    ),
-    "seconds a step of training": lambda cost: cost.get("seconds_per_step"),
-    "peak memory in training (MiB)": lambda cost: peak / MEBI if (peak := cost.get("training_peak_bytes")) else None,
-}
-"""What a layer costs at a length, by the words of an axis."""
-
-
-GREYS = ("-", "--", ":", "-.")
+COSTS: tuple[tuple[str, Callable[[LayerCost], Number | None]], ...] = (
+    ("seconds to read a million bases", lambda cost: cost.cost.seconds),
+    ("seconds a step of training", lambda cost: cost.seconds_per_step),
+    ("memory of training (MiB)", lambda cost: None if cost.training_memory is None else cost.training_memory / MEBI),
+)
+"""Label and value of the costs that quality is drawn against."""
 
 
-def quality(comparison: Mapping) -> Plot | None:
-    """Mean and interval of every layer, its seeds as dots, the references as lines."""
-    shown = [length for length in lengths(comparison) if estimates(comparison, length)]
-    if not shown:
+def quality(comparison: Comparison) -> Plot | None:
+    """Mean and interval of every layer, its seeds as dots, the baselines as lines."""
+    results = [result for result in comparison.results if result.estimates]
+    if not results:
         return None
-    order = ranked(comparison, shown[0])[::-1]
-    figure, (row,) = panels([[f"{length:,} bases" for length in shown]], high=1.2 + 0.34 * len(order))
-    names = dict.fromkeys(name for length in shown for name in of(comparison, "baselines", length))
-    references = {
-        name: {"color": "#555555", "lw": 1, "linestyle": GREYS[place % len(GREYS)]} for place, name in enumerate(names)
-    }
-    for panel, length in zip(row, shown, strict=True):
+    order = [layer.layer for layer in results[0].layers][::-1]
+    order = [*(name for name in comparison.layers if name not in order), *order]
+    names = list(dict.fromkeys(name for result in results for name in result.baselines))
+    styles = {name: {"color": "#555555", "lw": 1, "ls": ("-", "--", ":", "-.")[n % 4]} for n, name in enumerate(names)}
+
+    def draw(result: LengthResult, axis: Axes) -> None:
         for place, layer in enumerate(order):
-            _estimate(panel, place, estimates(comparison, length).get(layer), look(comparison, layer))
-        for name, found in of(comparison, "baselines", length).items():
-            if (found or {}).get("mean") is not None:
-                panel.axvline(found["mean"], zorder=0, **references[name])
-        panel.set_yticks(range(len(order)), order)
-        panel.set_ylim(-0.6, len(order) - 0.4)
-        panel.set_xlabel(measure(comparison))
-    words = "Mark: mean; bar: interval; each hollow dot: one seed. A cross on the left: no final run."
-    about = ("quality", f"{measure(comparison)} by layer", words, f"{basis(comparison)}; {INTERVAL}")
-    lines = [Line2D([], [], label=f"{name} (reference)", **style) for name, style in references.items()]
-    return finish(figure, comparison, [], about, lines)
+            estimate, style = result.estimates.get(layer), look(comparison, layer)
+            if estimate is None:
+                axis.plot([0.02], [place], "x", color="#999999", transform=axis.get_yaxis_transform())
+                continue
+            values = estimate.values
+            axis.plot(values, [place + 0.22] * len(values), "o", ms=4, mfc="none", mec=style["color"])
+            axis.plot([estimate.low, estimate.high], [place] * 2, "-", color=style["color"], lw=2.5, alpha=0.6)
+            axis.plot([estimate.mean], [place], style["marker"], color=style["color"], ms=8, mec="white")
+        for name, baseline in result.baselines.items():
+            axis.axvline(baseline.mean, zorder=0, **styles[name])
+        axis.set_yticks(range(len(order)), order)
+        axis.set(ylim=(-0.6, len(order) - 0.4), xlabel=comparison.metric)
+
+    panels = [(f"{result.length:,} bases", partial(draw, result)) for result in results]
+    lines = [Line2D([], [], label=f"{name} (baseline)", **style) for name, style in styles.items()]
+    caption = "Mark: mean; bar: interval; each hollow dot: one seed. A cross at the left: no final run."
+    about = ("quality", f"{comparison.metric} by layer", caption, f"{basis(comparison)}; {INTERVAL}")
+    return small_multiples(comparison, about, [panels], "", [], lines, 1.0 + 0.3 * len(order))
 
 
-def _estimate(panel: Axes, place: int, found: Mapping | None, style: Mapping[str, Any]) -> None:
-    if not found or found.get("mean") is None:
-        panel.plot([0.02], [place], "x", color="#999999", transform=panel.get_yaxis_transform())
-        return
-    values = [value for value in found.get("values") or [] if value is not None]
-    panel.plot(values, [place + 0.22] * len(values), "o", ms=4, mfc="none", mec=style["color"])
-    if found.get("low") is not None and found.get("high") is not None:
-        panel.plot([found["low"], found["high"]], [place, place], "-", color=style["color"], lw=2.5, alpha=0.6)
-    panel.plot([found["mean"]], [place], style["marker"], color=style["color"], ms=8, mec="white")
+def subgroups(comparison: Comparison, by: str) -> Plot | None:
+    """Quality by a property of the events or queries, a panel for each length and kind of mutation."""
+    groups = [
+        (result.length, layer.layer, group)
+        for result in comparison.results
+        for layer in result.layers
+        for group in layer.subgroups
+        if group.by == by
+    ]
+    kinds = dict.fromkeys(_panel_kind(group) for _, _, group in groups)
+    lengths = dict.fromkeys(length for length, _, _ in groups)
 
+    def draw(length: int, kind: str, axis: Axes) -> None:
+        own: dict[str, list[SubgroupEstimate]] = {}
+        for at, layer, group in groups:
+            if (at, _panel_kind(group)) == (length, kind):
+                own.setdefault(layer, []).append(group)
+        _by_subgroup(comparison, axis, by, own)
 
-def strata(comparison: Mapping, by: str) -> Plot | None:
-    """Quality against a property of the questions, a panel a length and kind of mutation."""
-    parts = {
-        (length, layer): [one for one in found if one["by"] == by and one.get("mean") is not None]
-        for length in lengths(comparison)
-        for layer, found in of(comparison, "strata", length).items()
-    }
-    shown = [at for at in lengths(comparison) if any(parts.get((at, layer)) for layer in layers(comparison))]
-    kinds = list(dict.fromkeys(_kind(one) for found in parts.values() for one in found))
-    if not shown:
-        return None
-    figure, rows = panels([[f"{at:,} bases" + f", {kind}" * bool(kind) for kind in kinds] for at in shown])
-    present = [name for name in layers(comparison) if any(parts.get((at, name)) for at in shown)]
-    for row, length in zip(rows, shown, strict=True):
-        for panel, kind in zip(row, kinds, strict=True):
-            mine = {layer: [one for one in parts.get((length, layer), []) if _kind(one) == kind] for layer in present}
-            _against(panel, by, {layer: found for layer, found in mine.items() if found}, comparison)
-        row[0].set_ylabel(measure(comparison))
-    counts = [one["count"] for found in parts.values() for one in found if one.get("count") is not None]
-    span = " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)})) if counts else "unknown"
-    words = f"One point a part of the test set, bars: interval. Layers are set a little apart along {by}."
+    rows = [
+        [(f"{length:,} bases{', ' * bool(kind)}{kind}", partial(draw, length, kind)) for kind in kinds]
+        for length in lengths
+    ]
+    counts = sorted({group.count for _, _, group in groups})
+    span = " to ".join(f"{count:,}" for count in dict.fromkeys([counts[0], counts[-1]]))
+    caption = f"One point a subgroup of the test set, bars: interval. Layers are moved a little apart along {by}."
     about = (
         f"by_{by}",
-        f"{measure(comparison)} against {by}",
-        words,
-        f"{basis(comparison)}; {span} questions a point; {INTERVAL}",
+        f"{comparison.metric} by {by}",
+        caption,
+        f"{basis(comparison)}; {span} events a point; {INTERVAL}",
     )
-    return finish(figure, comparison, present, about)
+    layers = [layer for _, layer, _ in groups]
+    return small_multiples(comparison, about, rows, comparison.metric, layers, height=2.6)
 
 
-def _kind(one: Mapping) -> str:
-    """The kind of mutation that a part is of, where it is not the part itself."""
-    return "" if one.get("kind") == one["name"] else one.get("kind") or ""
+def _panel_kind(group: SubgroupEstimate) -> str:
+    return "" if group.kind == group.name else group.kind
 
 
-def _span(one: Mapping) -> tuple[int | float, int | float]:
-    """The bounds of a part for a logarithmic axis: at least 1, and where it is open, as far again."""
-    low = max(one["low"], 1)
-    return low, one["high"] if one.get("high") is not None else 2 * low
-
-
-def _against(panel: Axes, by: str, found: Mapping[str, Sequence[Mapping]], comparison: Mapping) -> None:
-    """Lines over a logarithmic axis where the parts are ranges, else over their names."""
-    every = [one for parts in found.values() for one in parts]
-    ranges = all(one.get("low") is not None for one in every)
-    names = list(dict.fromkeys(one["name"] for one in every))
-    for place, (layer, parts) in enumerate(found.items()):
+def _by_subgroup(comparison: Comparison, axis: Axes, by: str, groups: Mapping[str, Sequence[SubgroupEstimate]]) -> None:
+    """Lines over a logarithmic axis if the subgroups are ranges, else marks over their names."""
+    every = [group for own in groups.values() for group in own]
+    names = list(dict.fromkeys(group.name for group in every))
+    ranges = all(group.low is not None for group in every)
+    for place, (layer, own) in enumerate(groups.items()):
         if ranges:
-            parts = sorted(parts, key=lambda one: one["low"])
-            across = dodge([math.sqrt(math.prod(_span(one))) for one in parts], place, len(found))
+            own = sorted(own, key=lambda group: _bounds(group)[0])
+            across = [shifted(math.sqrt(math.prod(_bounds(group))), place, len(groups)) for group in own]
         else:
-            across = [names.index(one["name"]) + 0.6 * ((place + 0.5) / len(found) - 0.5) for one in parts]
-        _bars(panel, across, parts, look(comparison, layer), "ci_low", "ci_high", joined=ranges)
+            across = [names.index(group.name) + 0.6 * ((place + 0.5) / len(groups) - 0.5) for group in own]
+        _bars(axis, across, [group.estimate for group in own], look(comparison, layer), joined=ranges)
     if every and ranges:
-        edges = [edge for one in every for edge in _span(one)]
-        length_axis(panel, edges, f"{by} (bases)" if by in ("distance", "length") else by)
+        length_axis(axis, [edge for group in every for edge in _bounds(group)], f"{by} (bases)")
     else:
-        panel.set_xticks(range(len(names)), names)
-        panel.set_xlabel(by)
+        axis.set_xticks(range(len(names)), names)
+        axis.set_xlabel(by)
+
+
+def _bounds(group: SubgroupEstimate) -> tuple[Number, Number]:
+    """The bounds of a range for a logarithmic axis: at least 1, and twice as far if it is open."""
+    low = max(group.low or 1, 1)
+    return low, 2 * low if group.high is None else group.high
 
 
 def _bars(
-    panel: Axes,
-    across: Sequence,
-    found: Sequence[Mapping],
-    style: Mapping[str, Any],
-    low: str,
-    high: str,
-    joined: bool = True,
+    axis: Axes, across: Sequence[Number], estimates: Sequence[Estimate], style: Mapping[str, Any], joined: bool = True
 ) -> None:
     style = {**style, "linestyle": style["linestyle"] if joined else "none"}
-    panel.plot(across, [one["mean"] for one in found], ms=5, lw=1.4, **style)
-    for at, one in zip(across, found, strict=True):
-        if one.get(low) is not None and one.get(high) is not None:
-            panel.plot([at, at], [one[low], one[high]], "-", color=style["color"], lw=1, alpha=0.6)
+    axis.plot(across, [estimate.mean for estimate in estimates], ms=5, lw=1.4, **style)
+    for at, estimate in zip(across, estimates, strict=True):
+        axis.plot([at, at], [estimate.low, estimate.high], "-", color=style["color"], lw=1, alpha=0.6)
 
 
-def extrapolation(comparison: Mapping) -> Plot | None:
+def extrapolation(comparison: Comparison) -> Plot | None:
     """Quality at lengths beyond the trained one."""
-    shown = [length for length in lengths(comparison) if of(comparison, "extrapolation", length)]
-    if not shown:
+    results = [result for result in comparison.results if any(layer.extrapolation for layer in result.layers)]
+    if not results:
         return None
-    figure, (row,) = panels([[f"trained at {length:,} bases" for length in shown]])
-    present = [
-        name for name in layers(comparison) if any(of(comparison, "extrapolation", at).get(name) for at in shown)
+    first = comparison.settings.seeds[0]
+
+    def draw(result: LengthResult, axis: Axes) -> None:
+        layers = [layer for layer in result.layers if layer.extrapolation]
+        for place, layer in enumerate(layers):
+            lengths = sorted(layer.extrapolation)
+            across = [shifted(length, place, len(layers)) for length in lengths]
+            style = look(comparison, layer.layer)
+            _bars(axis, across, [layer.extrapolation[length] for length in lengths], style)
+        axis.axvline(result.length, color="#555555", ls=":", lw=1, zorder=0)
+        lengths = {length for layer in layers for length in layer.extrapolation}
+        length_axis(axis, [result.length, *lengths], "tested length (bases)")
+
+    panels = [(f"trained at {result.length:,} bases", partial(draw, result)) for result in results]
+    caption = "Dotted: the trained length, with the same model's score. Layers are moved a little apart."
+    title = f"{comparison.metric} beyond the trained length"
+    rest = f"n = 1 model a layer and length, of seed {first}; 95 % interval over blocks"
+    present = [layer.layer for result in results for layer in result.layers if layer.extrapolation]
+    return small_multiples(comparison, ("extrapolation", title, caption, rest), [panels], comparison.metric, present)
+
+
+def tradeoff(comparison: Comparison) -> Plot | None:
+    """Quality against three costs, a row a length, with the Pareto front."""
+
+    def points(result: LengthResult, cost: Callable[[LayerCost], Number | None]) -> dict[str, Number]:
+        values = {layer: cost(comparison.cost(layer, result.length)) for layer in result.estimates}
+        return {layer: value for layer, value in values.items() if value is not None}
+
+    def draw(result: LengthResult, label: str, cost: Callable[[LayerCost], Number | None], axis: Axes) -> None:
+        across = points(result, cost)
+        for layer, value in across.items():
+            _bars(axis, [value], [result.estimates[layer]], look(comparison, layer), joined=False)
+        front = pareto_front({layer: (value, result.estimates[layer].mean) for layer, value in across.items()})
+        means = [result.estimates[layer].mean for layer in front]
+        axis.step([across[layer] for layer in front], means, where="post", color="#888888", lw=1, zorder=0)
+        amount_axis(axis, "x", [*across.values()])
+        axis.set_xlabel(label)
+
+    results = [result for result in comparison.results if any(points(result, cost) for _, cost in COSTS)]
+    if not results:
+        return None
+    rows = [
+        [(f"{result.length:,} bases", partial(draw, result, label, cost)) for label, cost in COSTS]
+        for result in results
     ]
-    seed = next(iter(comparison.get("seeds") or []), None)
-    for panel, length in zip(row, shown, strict=True):
-        ticks = [length]
-        for place, layer in enumerate(present):
-            found = of(comparison, "extrapolation", length).get(layer) or []
-            found = sorted((one for one in found if one.get("mean") is not None), key=lambda one: one["length"])
-            first = [one for one in runs(comparison, "final", length, layer) if one.get("seed") == seed]
-            if found and found[0]["length"] > length and first and first[0].get("value") is not None:
-                found = [{"length": length, "mean": first[0]["value"]}, *found]
-            across = dodge([one["length"] for one in found], place, len(present))
-            _bars(panel, across, found, look(comparison, layer), "low", "high")
-            ticks += [one["length"] for one in found]
-        panel.axvline(length, color="#555555", ls=":", lw=1, zorder=0)
-        length_axis(panel, ticks, "length evaluated at (bases)")
-    row[0].set_ylabel(measure(comparison))
-    words = "Dotted: the trained length, at which the same model is shown. Layers are set a little apart."
-    title = f"{measure(comparison)} beyond the trained length"
-    rest = f"n = 1 model a layer and length, of seed {'unknown' if seed is None else seed}; 95 % interval over blocks"
-    about = ("extrapolation", title, words, rest)
-    return finish(figure, comparison, present, about)
-
-
-def tradeoff(comparison: Mapping) -> Plot | None:
-    """Quality against three costs, a row a length, with the front that nothing beats in both."""
-    found = {
-        (length, word): {
-            layer: (cost, one)
-            for layer in layers(comparison)
-            if (one := estimates(comparison, length).get(layer) or {}).get("mean") is not None
-            and (cost := price(of(comparison, "costs", length).get(layer) or {})) is not None
-        }
-        for length in lengths(comparison)
-        for word, price in PRICES.items()
-    }
-    shown = [length for length in lengths(comparison) if any(found[length, word] for word in PRICES)]
-    if not shown:
-        return None
-    figure, rows = panels([[f"{length:,} bases"] * len(PRICES) for length in shown], wide=3.8)
-    for row, length in zip(rows, shown, strict=True):
-        for panel, word in zip(row, PRICES, strict=True):
-            for layer, (cost, one) in found[length, word].items():
-                _bars(panel, [cost], [one], look(comparison, layer), "low", "high", joined=False)
-            line = pareto_front({layer: (cost, one["mean"]) for layer, (cost, one) in found[length, word].items()})
-            across, up = (
-                [[found[length, word][layer][0] for layer in line]],
-                [found[length, word][layer] for layer in line],
-            )
-            panel.step(across[0], [one["mean"] for _, one in up], where="post", color="#888888", lw=1, zorder=0)
-            cost_axis(panel, [cost for cost, _ in found[length, word].values()], word)
-        row[0].set_ylabel(measure(comparison))
-    present = {layer for length in shown for word in PRICES for layer in found[length, word]}
-    words = "Grey: the front; no layer on or above it is beaten both in mean quality and in that panel's cost."
-    rest = f"{basis(comparison)}; {INTERVAL}; costs measured once"
-    return finish(figure, comparison, [*present], ("tradeoff", f"{measure(comparison)} against cost", words, rest))
+    caption = "Grey: the Pareto front; no layer on it is beaten both in mean quality and in that panel's cost."
+    caption += " Memory: what training adds to the process."
+    title, rest = f"{comparison.metric} against cost", f"{basis(comparison)}; {INTERVAL}; costs measured once"
+    present = [layer for result in results for layer in result.estimates]
+    return small_multiples(comparison, ("tradeoff", title, caption, rest), rows, comparison.metric, present)

@@ -1,246 +1,224 @@
-"""The tables of a comparison, each as words to be read and as numbers to be used."""
+"""The tables of a comparison, each as text and as numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import astuple
 
-from genoattn.comparison.report.record import estimates, layers, lengths, measure, of, ranked, ranks, runs, seeds
+from genoattn.comparison.record import Comparison, LayerResult, LengthResult
+from genoattn.comparison.settings import Number
+from genoattn.comparison.statistics import Difference, Estimate
 from genoattn.evaluation.report import Table
 
 MEBI = 2**20
 
 
 COSTS = (
-    "parameters",
-    "attention_flops",
-    "attention_state_bytes",
-    "training_bases_per_second",
-    "forward_bases_per_second",
-    "seconds_per_step",
-    "training_peak_bytes",
-    "forward_peak_bytes",
+    ("parameters", ",.0f", 1),
+    ("GFLOP of attention", ",.4g", 1e9),
+    ("state KiB", ",.1f", 1024),
+    ("s a step", ",.4f", 1),
+    ("bases/s training", ",.0f", 1),
+    ("bases/s forward", ",.0f", 1),
+    ("peak MiB training", ",.0f", MEBI),
+    ("peak MiB forward", ",.0f", MEBI),
+    ("MiB before", ",.0f", MEBI),
 )
-"""The keys of a layer's costs at a length."""
+"""Heading, format and unit of the fields of `LayerCost`, in their order."""
 
 
-def number(value: int | float | None, form: str = ",.0f", scale: int | float = 1) -> str:
-    """A cell; a dash where there is no figure."""
-    return "–" if value is None else f"{value / scale:{form}}".replace("-", "−")
+def number(value: Number | None, form: str = ",.0f", unit: Number = 1) -> str:
+    """A number as a cell; a dash if it is not known."""
+    return "–" if value is None else f"{value / unit:{form}}".replace("-", "−")
 
 
-def interval(found: Mapping[str, Any] | None, form: str = ".3f", low: str = "low", high: str = "high") -> str:
-    """A mean with its 95 % interval, as far as they are known."""
-    if not found or found.get("mean") is None:
+def interval(estimate: Estimate | Difference | None, form: str = ".3f") -> str:
+    """A mean with its 95 % interval as a cell."""
+    if estimate is None:
         return "–"
-    if found.get(low) is None or found.get(high) is None:
-        return number(found["mean"], form)
     dash = " to " if "+" in form else "–"
-    return f"{number(found['mean'], form)} [{number(found[low], form)}{dash}{number(found[high], form)}]"
+    low, high = number(estimate.low, form), number(estimate.high, form)
+    return f"{number(estimate.mean, form)} [{low}{dash}{high}]"
 
 
-def records(comparison: Mapping) -> list[dict[str, Any]]:
-    """A row for every layer and length, as it stands in comparison.csv; None: not known."""
-    return [
-        _record(comparison, length, layer) for length in lengths(comparison) for layer in ranked(comparison, length)
-    ]
+def p_value(p: float) -> str:
+    """A p-value as a cell."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
-def _record(comparison: Mapping, length: int, layer: str) -> dict[str, Any]:
-    found = estimates(comparison, length).get(layer) or {}
-    finals = runs(comparison, "final", length, layer)
-    cost = of(comparison, "costs", length).get(layer) or {}
-    context = of(comparison, "context", length).get(layer) or {}
-    return {
-        "length": length,
-        "layer": layer,
-        "ranks": " ".join(map(str, ranks(comparison, length, layer))),
-        "measure": comparison.get("headline"),
-        **{key: found.get(key) for key in ("mean", "low", "high")},
-        "n": len(seeds(comparison, length, layer)),
-        "seeds": " ".join(map(str, seeds(comparison, length, layer))),
-        "learning_rate": of(comparison, "chosen", length).get(layer),
-        **{f"mean_{key}": _mean([one.get(key) for one in finals]) for key in ("train_seconds", "steps", "bases")},
-        **{key: cost.get(key) for key in COSTS},
-        "nominal_context": context.get("nominal"),
-        "effective_context": context.get("effective"),
-    }
-
-
-def _mean(values: Sequence[int | float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def results(comparison: Mapping) -> Table:
-    """A line a layer and length, the best first, and under them the references."""
-    rows, plain = [], []
-    asked = len(comparison.get("seeds") or [])
-    for record in records(comparison):
-        plain.append(list(record.values()))
-        cells = _cells(record)
-        cells[4] = f"{record['n']} of {asked}" if record["n"] < asked else cells[4]
-        rows.append(cells)
-    width = len(RESULTS) - 4
-    for length in lengths(comparison):
-        for name, found in of(comparison, "baselines", length).items():
-            at = max((place for place, row in enumerate(rows) if row[0] == f"{length:,}"), default=len(rows) - 1) + 1
-            rows.insert(at, [f"{length:,}", f"{name} (reference)", "–", interval(found), *["–"] * width])
-    columns = [column.format(measure(comparison)) for column in RESULTS]
-    numbers = (list(_record(comparison, 0, "")), plain)
-    return Table("Results", columns, rows, texts=2, numbers=numbers)
-
-
-RESULTS = (
-    "length",
-    "layer",
-    "rank groups",
-    "{} [95 %]",
-    "seeds",
-    "learning rate",
-    "parameters",
-    "training s",
-    "bases/s training",
-    "bases/s forward",
-    "peak MiB training",
-    "peak MiB forward",
-    "effective context",
+SUMMARY = (
+    *("length", "layer", "groups", "metric", "mean", "low", "high", "seeds", "learning_rate", "steps"),
+    *("train_seconds", "parameters", "attention_flops", "attention_state_bytes", "seconds_per_step"),
+    *("training_bases_per_second", "forward_bases_per_second", "training_memory_bytes", "forward_memory_bytes"),
+    *("theoretical_context", "effective_context"),
 )
 
 
-def _cells(record: Mapping[str, Any]) -> list[str]:
+def summary(comparison: Comparison) -> tuple[Sequence[str], list[list[object]]]:
+    """Columns and rows of comparison.csv: a row for every layer and length, the best first; None: not known."""
+    return SUMMARY, [_summary(comparison, result, layer) for result in comparison.results for layer in result.layers]
+
+
+def _summary(comparison: Comparison, result: LengthResult, layer: LayerResult) -> list[object]:
+    length, name = result.length, layer.layer
+    estimate, cost, context = result.estimates.get(name), comparison.cost(name, length), layer.context
+    final = comparison.runs_of("final", length, name)
+    seconds = [run.train_seconds for run in final if run.train_seconds is not None]
     return [
-        f"{record['length']:,}",
-        record["layer"],
-        record["ranks"].replace(" ", ", ") or "–",
-        interval(record),
-        str(record["n"]),
-        number(record["learning_rate"], "g"),
-        number(record["parameters"]),
-        number(record["mean_train_seconds"], ",.1f"),
-        number(record["training_bases_per_second"]),
-        number(record["forward_bases_per_second"]),
-        number(record["training_peak_bytes"], ",.1f", MEBI),
-        number(record["forward_peak_bytes"], ",.1f", MEBI),
-        number(record["effective_context"]),
+        *(length, name, " ".join(map(str, result.statistics.ranks(name) if result.statistics else []))),
+        comparison.primary_metric,
+        *((estimate.mean, estimate.low, estimate.high) if estimate else (None, None, None)),
+        *(len(comparison.seeds_of(length, name)), layer.learning_rate, final[0].steps if final else None),
+        *(sum(seconds) / len(seconds) if seconds else None, cost.parameters, cost.attention_flops),
+        *(cost.attention_state_bytes, cost.seconds_per_step, cost.training_bases_per_second),
+        *(cost.forward_bases_per_second, cost.training_memory, cost.forward_memory),
+        *((context.theoretical, context.effective) if context else (None, None)),
     ]
 
 
-def differences(comparison: Mapping) -> Table:
-    """Every pair of layers, whether they are told apart, and how surely."""
-    columns = ["length", "layers", "told apart", f"difference in {measure(comparison)} [95 %]", "p", "corrected p"]
-    keys = ("first", "second", "mean", "low", "high", "p", "adjusted", "significant")
-    rows, plain = [], []
-    for length in lengths(comparison):
-        for one in of(comparison, "verdicts", length).get("differences") or []:
-            apart = "yes" if one.get("significant") else "no"
-            chances = [number(one.get(key), ".4f") for key in ("p", "adjusted")]
-            name = f"{one['first']} − {one['second']}"
-            rows.append([f"{length:,}", name, apart, interval(one, "+.3f"), *chances])
-            plain.append([length, *(one.get(key) for key in keys)])
-    return Table("Differences", columns, rows, texts=3, numbers=(["length", *keys], plain))
+def results(comparison: Comparison) -> Table:
+    """A row for each layer and length, the best first, then the baselines of the length."""
+    columns = ["length", "layer", "groups", f"{comparison.metric} [95 %]", "seeds", "learning rate", "parameters"]
+    columns += ["bases/s training", "bases/s forward", "MiB training", "MiB forward", "effective context"]
+    rows, wanted = [], len(comparison.settings.seeds)
+    for result in comparison.results:
+        length = f"{result.length:,}"
+        for layer in result.layers:
+            cost, seeds = (
+                comparison.cost(layer.layer, result.length),
+                len(comparison.seeds_of(result.length, layer.layer)),
+            )
+            ranks = result.statistics.ranks(layer.layer) if result.statistics else []
+            rows.append(
+                [
+                    *(length, layer.layer, ", ".join(map(str, ranks)) or "–"),
+                    interval(result.estimates.get(layer.layer)),
+                    f"{seeds} of {wanted}" if seeds < wanted else str(seeds),
+                    number(layer.learning_rate, "g") + " (edge)" * bool(layer.learning_rate_edge),
+                    *(number(cost.parameters), number(cost.training_bases_per_second)),
+                    number(cost.forward_bases_per_second),
+                    *(number(cost.training_memory, ",.1f", MEBI), number(cost.forward_memory, ",.1f", MEBI)),
+                    number(layer.context.effective if layer.context else None),
+                ]
+            )
+        for name, estimate in result.baselines.items():
+            rows.append([length, f"{name} (baseline)", "–", interval(estimate), *["–"] * (len(columns) - 4)])
+    return Table("Results", columns, rows, texts=2, numbers=summary(comparison))
 
 
-def costs(comparison: Mapping) -> Table:
-    """What each layer costs at each length that was measured or predicted."""
-    columns = ["length", "layer", "parameters", "GFLOPs of attention", "state KiB", "bases/s training"]
-    columns += ["bases/s forward", "s a step", "peak MiB training", "peak MiB forward"]
-    forms = ((",.0f", 1), (",.4g", 1e9), (",.1f", 1024), (",.0f", 1), (",.0f", 1), (",.4f", 1))
-    forms += ((",.1f", MEBI), (",.1f", MEBI))
-    rows, plain = [], []
-    for length, found in sorted((comparison.get("costs") or {}).items(), key=lambda item: int(item[0])):
-        for layer, cost in found.items():
-            cells = [number(cost.get(key), *form) for key, form in zip(COSTS, forms, strict=True)]
-            rows.append([f"{int(length):,}", layer, *cells])
-            plain.append([int(length), layer, *(cost.get(key) for key in COSTS)])
-    return Table("Costs", columns, rows, texts=2, numbers=(["length", "layer", *COSTS], plain))
-
-
-def every(comparison: Mapping) -> dict[str, Table]:
-    """All tables that have a row, by name."""
-    made = {
-        "results": results,
-        "differences": differences,
-        "measures": measures,
-        "strata": strata,
-        "costs": costs,
-        "crossovers": crossovers,
-        "context": context,
-        "extrapolation": extrapolation,
-        "sweep": sweep,
-    }
-    sheets = {name: make(comparison) for name, make in made.items()}
-    return {name: sheet for name, sheet in sheets.items() if sheet.rows}
-
-
-def measures(comparison: Mapping) -> Table:
-    """Every figure of the exam, by layer."""
-    found = [(length, of(comparison, "measures", length)) for length in lengths(comparison)]
-    rows = [
-        [f"{length:,}", layer, key.removeprefix("test/"), interval(value)]
-        for length, named in found
-        for layer, figures in named.items()
-        for key, value in figures.items()
+def differences(comparison: Comparison) -> Table:
+    """Every pair of layers."""
+    columns = ["length", "layers", "significant", f"difference in {comparison.metric} [95 %]", "p", "corrected p"]
+    pairs = [
+        (result.length, pair)
+        for result in comparison.results
+        if result.statistics
+        for pair in result.statistics.differences
     ]
-    return Table("Every measure", ["length", "layer", "measure", "mean [95 %]"], rows, texts=3)
-
-
-def strata(comparison: Mapping) -> Table:
-    """The headline over parts of the test set."""
-    rows = []
-    for length in lengths(comparison):
-        for layer, parts in of(comparison, "strata", length).items():
-            for one in parts:
-                value = interval(one, low="ci_low", high="ci_high")
-                count = number(one.get("count"))
-                rows.append([f"{length:,}", layer, one["by"], one["name"], one.get("kind") or "all", count, value])
-    columns = ["length", "layer", "by", "part", "kind", "n", f"{measure(comparison)} [95 %]"]
-    return Table("Parts of the test set", columns, rows, texts=5)
-
-
-def crossovers(comparison: Mapping) -> Table:
-    """The lengths from which one layer is cheaper than another."""
-    found = comparison.get("crossovers") or []
-    rows = [[one["cheaper"], one["than"], one["what"], number(one.get("length"))] for one in found]
-    return Table("Crossovers", ["cheaper", "than", "what", "from length"], rows, texts=3)
-
-
-def context(comparison: Mapping) -> Table:
-    """How far a changed base is felt: as the layers are built (any: no bound), and as measured."""
     rows = [
         [
-            f"{length:,}",
-            layer,
-            "any" if found.get("nominal") is None else number(found["nominal"]),
-            number(found.get("effective")),
+            *(f"{length:,}", f"{pair.first} − {pair.second}", "yes" if pair.significant else "no"),
+            *(interval(pair, "+.3f"), p_value(pair.p), p_value(pair.adjusted_p)),
         ]
-        for length in lengths(comparison)
-        for layer, found in of(comparison, "context", length).items()
+        for length, pair in pairs
     ]
-    return Table("Context in bases", ["length", "layer", "nominal", "effective"], rows, texts=2)
+    names = ["length", "first", "second", "mean", "low", "high", "p", "adjusted_p", "significant"]
+    numbers = [[length, *astuple(pair)] for length, pair in pairs]
+    return Table("Differences", columns, rows, texts=3, numbers=(names, numbers))
 
 
-def extrapolation(comparison: Mapping) -> Table:
+def metrics(comparison: Comparison) -> Table:
+    """Every resampled metric, by layer."""
+    rows = [
+        [f"{result.length:,}", layer.layer, key.partition("/")[2], interval(estimate)]
+        for result in comparison.results
+        for layer in result.layers
+        for key, estimate in layer.metrics.items()
+    ]
+    return Table("All metrics", ["length", "layer", "metric", "mean [95 %]"], rows, texts=3)
+
+
+def subgroups(comparison: Comparison) -> Table:
+    """The primary metric over parts of the test set."""
+    rows = [
+        [
+            *(f"{result.length:,}", layer.layer, group.by, group.name, group.kind or "all"),
+            *(number(group.count), interval(group.estimate)),
+        ]
+        for result in comparison.results
+        for layer in result.layers
+        for group in layer.subgroups
+    ]
+    columns = ["length", "layer", "by", "subgroup", "kind", "n", f"{comparison.metric} [95 %]"]
+    return Table("Subgroups of the test set", columns, rows, texts=5)
+
+
+def costs(comparison: Comparison) -> Table:
+    """The cost of every layer at each length; peaks are those of the whole process."""
+    rows, numbers = [], []
+    for cost in sorted(comparison.costs, key=lambda cost: cost.length):
+        layer, length, *values = astuple(cost)
+        cells = [number(value, form, unit) for value, (_, form, unit) in zip(values, COSTS, strict=True)]
+        rows.append([f"{length:,}", layer, *cells])
+        numbers.append([length, layer, *values])
+    columns = ["length", "layer", *(name for name, _, _ in COSTS)]
+    return Table("Costs", columns, rows, texts=2, numbers=(columns, numbers))
+
+
+def crossovers(comparison: Comparison) -> Table:
+    """The lengths from which one layer is cheaper than another."""
+    rows = [[row.cheaper, row.than, row.stage, number(row.length)] for row in comparison.crossovers]
+    return Table("Crossovers of cost", ["cheaper", "than", "pass", "from length"], rows, texts=3)
+
+
+def context(comparison: Comparison) -> Table:
+    """The distances at which a changed base is felt."""
+    rows = [
+        [
+            *(f"{result.length:,}", layer.layer),
+            "unbounded" if layer.context.theoretical is None else number(layer.context.theoretical),
+            number(layer.context.effective),
+        ]
+        for result in comparison.results
+        for layer in result.layers
+        if layer.context
+    ]
+    return Table("Context in bases", ["length", "layer", "receptive field", "effective context"], rows, texts=2)
+
+
+def extrapolation(comparison: Comparison) -> Table:
     """Quality at lengths beyond the trained one."""
     rows = [
-        [f"{length:,}", layer, number(one["length"]), interval(one)]
-        for length in lengths(comparison)
-        for layer, found in of(comparison, "extrapolation", length).items()
-        for one in found
+        [f"{result.length:,}", layer.layer, number(length), interval(estimate)]
+        for result in comparison.results
+        for layer in result.layers
+        for length, estimate in layer.extrapolation.items()
     ]
-    columns = ["trained length", "layer", "evaluated length", f"{measure(comparison)} [95 %]"]
+    columns = ["trained length", "layer", "tested length", f"{comparison.metric} [95 %]"]
     return Table("Beyond the trained length", columns, rows, texts=2)
 
 
-def sweep(comparison: Mapping) -> Table:
-    """Validation loss of every learning rate that was tried."""
-    rows = []
-    for length in lengths(comparison):
-        for layer in layers(comparison):
-            best = of(comparison, "chosen", length).get(layer)
-            for one in sorted(
-                runs(comparison, "sweep", length, layer), key=lambda run: (run["lr"], run.get("seed", 0))
-            ):
-                chosen = "yes" if one["lr"] == best else "no"
-                loss = number(one.get("validation_loss"), ".4f")
-                rows.append([f"{length:,}", layer, chosen, f"{one['lr']:g}", str(one.get("seed", "–")), loss])
+def sweep(comparison: Comparison) -> Table:
+    """Validation loss at every learning rate."""
+    chosen = {
+        (result.length, layer.layer): layer.learning_rate for result in comparison.results for layer in result.layers
+    }
+    rows = [
+        [
+            *(
+                f"{run.length:,}",
+                run.layer,
+                "yes" if chosen.get((run.length, run.layer)) == run.learning_rate else "no",
+            ),
+            *(f"{run.learning_rate:g}", str(run.seed), number(run.validation_loss, ".4f")),
+        ]
+        for run in comparison.runs
+        if run.stage == "sweep"
+    ]
     columns = ["length", "layer", "chosen", "learning rate", "seed", "validation loss"]
     return Table("Learning rates", columns, rows, texts=3)
+
+
+def all_tables(comparison: Comparison) -> Mapping[str, Table]:
+    """All tables with at least one row, by name."""
+    makers = (results, differences, metrics, subgroups, costs, crossovers, context, extrapolation, sweep)
+    tables = {maker.__name__: maker(comparison) for maker in makers}
+    return {name: table for name, table in tables.items() if table.rows}

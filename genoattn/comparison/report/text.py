@@ -1,51 +1,11 @@
-"""A comparison in sentences: what was found, what each figure rests on, how it was made."""
+"""The sentences of a comparison, made from its values: the answer, missing runs, the method."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-from genoattn.comparison.report.record import layers, lengths, listed, measure, of, runs
-
-
-def answers(comparison: Mapping) -> list[tuple[str, list[str]]]:
-    """By length: a heading, and what is to be said of the layers at it."""
-    found = [(length, of(comparison, "verdicts", length)) for length in lengths(comparison)]
-    return [(f"{length:,} bases", _sentences(verdict)) for length, verdict in found if verdict]
-
-
-def _sentences(verdict: Mapping) -> list[str]:
-    choice = verdict.get("recommendation") or {}
-    said = []
-    if choice.get("layer"):
-        why = (choice.get("why") or "").removeprefix(f"{choice['layer']}: ")
-        said.append(_ended(f"Recommended: {choice['layer']}" + f": {why}" * bool(why)))
-    elif choice.get("why"):
-        said.append(f"No layer is recommended: {_ended(choice['why'])}")
-    if verdict.get("words"):
-        said.append(_ended(verdict["words"]))
-    if verdict.get("front"):
-        said.append(f"On the front of quality and time to read: {listed(verdict['front'])}.")
-    return said
-
-
-def _ended(words: str) -> str:
-    return words if words.endswith(".") else f"{words}."
-
-
-def groups(comparison: Mapping, length: int) -> list[str]:
-    """The groups of layers that could be told apart, best first."""
-    found = of(comparison, "verdicts", length).get("groups") or []
-    return [group[0] if len(group) == 1 else f"{listed(group)} (not told apart)" for group in found]
-
-
-def basis(comparison: Mapping, stage: str = "final") -> str:
-    """What a figure rests on: runs and seeds."""
-    each = [(at, layer) for at in lengths(comparison) for layer in layers(comparison)]
-    used = [one for at, layer in each for one in runs(comparison, stage, at, layer)]
-    if not used:
-        return "n and seeds unknown"
-    seeds = sorted({one["seed"] for one in used if one.get("seed") is not None})
-    word = {"final": "final runs", "sweep": "runs of the sweep"}[stage]
-    return f"n = {len(used)} {word}; seeds {listed(seeds)}"
-
+from genoattn.comparison.recommendation import Recommendation
+from genoattn.comparison.record import BASELINE_LAYERS, Comparison, LengthResult, Stage
+from genoattn.comparison.settings import Budget, Cost, Number
+from genoattn.comparison.statistics import LayerComparison
 
 INTERVAL = "95 % interval over seeds and genomic blocks"
 
@@ -53,40 +13,183 @@ INTERVAL = "95 % interval over seeds and genomic blocks"
 NO_INTERVAL = "measured once, no interval"
 
 
-def budget(found: Mapping) -> str:
-    """A budget in words: what is not limited is left out."""
-    units = {"steps": "steps", "seconds": "seconds", "bases": "bases"}
-    said = [f"{found[key]:,} {unit}" for key, unit in units.items() if found.get(key) is not None]
-    return " or ".join(said) or "no limit"
+def answer(comparison: Comparison, result: LengthResult) -> list[str]:
+    """The result at one length: recommendation, baselines ahead, differences, Pareto front, learning rates."""
+    if result.statistics is None:
+        return []
+    sentences = [recommendation(result.recommendation, result.statistics)] if result.recommendation else []
+    return [
+        *sentences,
+        *_baselines_ahead(comparison, result),
+        differences(result.statistics),
+        *([f"Pareto front of quality and time to read: {listed(result.pareto_front)}."] if result.pareto_front else []),
+        *_edges(result),
+    ]
 
 
-def method(comparison: Mapping) -> list[str]:
-    """How the figures were made, in sentences."""
-    said = ["Every layer was trained on the same examples, in the same order, for the same budget, in the same frame."]
-    if comparison.get("task"):
-        said.append(f"Task: {comparison['task']}.")
-    if comparison.get("budget"):
-        said.append(f"Budget of a final run: {budget(comparison['budget'])}.")
-        if comparison["budget"].get("seconds") is not None:
-            said.append("Seconds were made into steps by timing every layer beforehand.")
-    if comparison.get("learning_rates"):
-        given = f" for {budget(comparison['sweep'])}" if comparison.get("sweep") else ""
-        said.append(
-            f"Learning rates {listed(comparison['learning_rates'])} were tried{given} for each layer and length; "
-            "the one with the lowest validation loss was kept, and the test set had no part in it."
+def recommendation(decision: Recommendation, statistics: LayerComparison) -> str:
+    """The recommendation at one length."""
+    limits = _limits(decision.limit)
+    within = f" within {limits}" if limits else ""
+    price = "" if decision.amount is None else _price(decision.amount, decision.unit)
+    if decision.best is None:
+        if decision.cheapest is None:
+            return "No layer is recommended: the cost of no layer is known."
+        return f"No layer is recommended: none stays{within}; the cheapest, {decision.cheapest}, takes {price}."
+    best = f"{decision.best} ({statistics.estimates[decision.best].mean:.3f})"
+    others = plural(decision.fitting, "layer") + within
+    if decision.layer is None:
+        assert decision.baseline is not None
+        baseline = f"{decision.baseline} ({statistics.estimates[decision.baseline].mean:.3f})"
+        return (
+            f"No layer is recommended: the best of {others}, {best}, does not differ significantly from the baseline"
+            f" layer {baseline}; more seeds or longer training may separate them."
         )
-    if comparison.get("seeds"):
-        said.append(f"The final runs have the seeds {listed(comparison['seeds'])}.")
-    if comparison.get("match"):
-        said.append(f"Layers were matched in {comparison['match']} by the width of their MLP.")
-    said.append(
-        f"Quality is {measure(comparison)} ({comparison.get('headline') or 'the headline of the task'}), on a test set "
-        "that is the same for all. Its 95 % interval is Student's, of the variances between seeds and over "
-        "resamples of genomic blocks, the same blocks for every layer; of a single seed it is of blocks alone."
-    )
-    said.append(
-        "Two layers are told apart where the p-value of their difference (Welch's test over seeds, blocks paired), "
-        "corrected for the number of pairs by Holm's method, is at most 0.05. Layers in one group are not told apart; "
-        "that does not make them equal. A layer may stand in several groups."
-    )
-    return said
+    if decision.layer != decision.best:
+        mean = statistics.estimates[decision.layer].mean
+        why = f"the cheapest ({price}) of those that do not differ significantly from the best of {others}, {best}"
+        sentence = f"Recommended: {decision.layer} ({mean:.3f}): {why}."
+    elif len(decision.equivalent) > 1:
+        why = f"the best of {others}, and the cheapest ({price}) of those that do not differ significantly from it"
+        sentence = f"Recommended: {best}: {why}."
+    else:
+        sentence = f"Recommended: {best}: the best of {others}, at {price}."
+    if decision.best in BASELINE_LAYERS:
+        sentence += f" {decision.best} is a baseline layer: attention gains nothing here, or training was too short."
+    return sentence
+
+
+def differences(statistics: LayerComparison) -> str:
+    """The significant differences between layers as sentences."""
+    ranked = list(statistics.estimates)
+    if len(ranked) == 1:
+        return f"Only {ranked[0]} was run."
+    ahead: dict[tuple[str, ...], list[str]] = {}  # by the layers that are behind
+    for rank, name in enumerate(ranked):
+        behind = tuple(other for other in ranked[rank + 1 :] if statistics.significant(name, other))
+        if behind:
+            ahead.setdefault(behind, []).append(name)
+    clauses = [
+        f"{listed(names)} {'is' if len(names) == 1 else 'are'} significantly better than {listed(behind)}"
+        for behind, names in ahead.items()
+    ]
+    clauses += [f"{listed(group)} do not differ significantly" for group in statistics.groups if len(group) > 1]
+    single = [name for name, estimate in statistics.estimates.items() if estimate.seeds == 1]
+    if len(single) == len(ranked):
+        clauses.append("with one seed each, the effect of another seed is not known")
+    elif single:
+        have = "has one seed and is" if len(single) == 1 else "have one seed and are"
+        clauses.append(f"{listed(single)} {have} assumed to vary between seeds as much as the layer that varies most")
+    return "; ".join(clauses) + "."
+
+
+def _baselines_ahead(comparison: Comparison, result: LengthResult) -> list[str]:
+    best = next(iter(result.estimates))
+    mean = result.estimates[best].mean
+    return [
+        f"The baseline {name} scores {baseline.mean:.3f}, above the best layer, {best} ({mean:.3f})."
+        for name, baseline in result.baselines.items()
+        if baseline.mean > mean
+    ]
+
+
+def _edges(result: LengthResult) -> list[str]:
+    sentences = []
+    for side in ("smallest", "largest"):
+        layers = [layer for layer in result.layers if layer.learning_rate_edge == side]
+        if layers:
+            rate = layers[0].learning_rate
+            sentences.append(
+                f"The best learning rate of {listed([layer.layer for layer in layers])}, {rate:g}, is the {side} tried:"
+                " a wider sweep may find a better one."
+            )
+    return sentences
+
+
+def missing(comparison: Comparison) -> list[str]:
+    """A sentence on every layer that lacks a run."""
+    sentences, settings = [], comparison.settings
+    for length in settings.lengths:
+        for layer in comparison.layers:
+            seeds = comparison.seeds_of(length, layer)
+            lacking = [seed for seed in settings.seeds if seed not in seeds]
+            tried = {run.learning_rate for run in comparison.runs_of("sweep", length, layer)}
+            untried = [rate for rate in settings.learning_rates if rate not in tried]
+            place = f"{layer} at {length:,} bases"
+            if not seeds:
+                sentences.append(f"{place}: no final run has a score.")
+            elif lacking:
+                sentences.append(f"{place}: no score for {plural(lacking, 'seed')}.")
+            if untried and len(settings.learning_rates) > 1:
+                sentences.append(f"{place}: {plural(untried, 'learning rate')} not tried.")
+    return sentences + [f"{place}: this run failed." for place in comparison.failed]
+
+
+def basis(comparison: Comparison, stage: Stage = "final") -> str:
+    """The runs and seeds that a plot shows."""
+    runs = [run for run in comparison.runs if run.stage == stage]
+    word = "final run" if stage == "final" else "run of the sweep"
+    seeds = sorted({run.seed for run in runs})
+    return f"n = {len(runs)} {word if len(runs) == 1 else word.replace('run', 'runs', 1)}; {plural(seeds, 'seed')}"
+
+
+def method(comparison: Comparison) -> list[str]:
+    """How the results were made."""
+    settings, seconds = comparison.settings, comparison.settings.budget.seconds
+    sentences = ["All layers were trained on the same examples, in the same order, with the same budget."]
+    sentences.append(f"Task: {settings.task}. Budget of a final run: {_budget(settings.budget)}.")
+    if seconds is not None:
+        sentences.append("Seconds were turned into training steps by timing each layer before the runs.")
+    if len(settings.learning_rates) > 1:
+        sentences.append(
+            f"Learning rates {listed(settings.learning_rates)} were tried for {_budget(settings.sweep)} for each layer"
+            " and length. The rate with the lowest validation loss was chosen, without the test set."
+        )
+    if settings.match_size:
+        sentences.append(f"The models were matched in {settings.match_size} by the width of their MLPs.")
+    return [
+        *sentences,
+        f"Final runs: {plural(settings.seeds, 'seed')}.",
+        f"Quality is {comparison.metric} ({comparison.primary_metric}) on one test set for all runs. Its 95 % interval"
+        " is Student's; the variance is that between seeds and that over resamples of genomic blocks, the same blocks"
+        " for every layer. With one seed the interval covers blocks only.",
+        "Two layers differ significantly if the p-value of their difference (Welch's test over seeds, blocks paired),"
+        " corrected for the number of pairs by Holm's method, is at most 0.05. Layers in one group do not differ"
+        " significantly; that does not make them equal. A layer may be in several groups.",
+    ]
+
+
+def environment(comparison: Comparison) -> str:
+    """The machine of a comparison in a line."""
+    made = comparison.environment
+    return f"{made.processor}, {made.system}, {plural(made.threads, 'thread')} a run, {made.date}"
+
+
+def listed(values: Sequence[object]) -> str:
+    """Values in a row: a, b and c."""
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
+
+
+def plural(values: int | Sequence[object], noun: str) -> str:
+    """A count or values with their noun: 1 thread, 2 threads, seed 0, seeds 0 and 1."""
+    if isinstance(values, int):
+        return f"{values:,} {noun}{'s' * (values != 1)}"
+    return f"{noun}{'s' * (len(values) != 1)} {listed(values)}"
+
+
+def _budget(budget: Budget) -> str:
+    if budget.seconds is not None:
+        return f"{budget.seconds:,g} seconds"
+    return plural(budget.steps, "step") if budget.steps is not None else f"{budget.bases:,} bases"
+
+
+def _price(amount: Number, unit: str) -> str:
+    if unit == "seconds":
+        return f"{amount:.3g} s to read a million bases"
+    return f"{amount / 2**20:,.0f} MiB of memory in training"
+
+
+def _limits(limit: Cost) -> str:
+    amounts = (("seconds", limit.seconds), ("bytes", limit.bytes))
+    return listed([_price(most, unit) for unit, most in amounts if most is not None])

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from genoattn.cli.main import main
 from genoattn.comparison import runner
@@ -99,9 +100,16 @@ def workplace(folder: Path) -> Iterator[pytest.MonkeyPatch]:
         patch.setenv("WANDB_MODE", "offline")
         patch.setattr(sys, "argv", ["pytest"])
         patch.setattr(runner, "run_jobs", Lab())
+        patch.setattr(Figure, "savefig", save_nothing)
         patch.chdir(folder)
         yield patch
     torch.set_num_threads(threads)
+
+
+def save_nothing(_: Figure, file: object, **settings: object) -> None:
+    """Stands in for the drawing of a plot, which takes longer than such a short training; other tests draw plots."""
+    if isinstance(file, Path):
+        file.touch()
 
 
 def run(words: list[str], patch: pytest.MonkeyPatch) -> None:

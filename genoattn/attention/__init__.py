@@ -1,7 +1,7 @@
 """Attention layers, and all that a layer of another package needs to fit in with them.
 
-A layer is a subclass of `Attention` with `forward`, `naive`, `flops` and `state_bytes`. `HeadOptions` and `QKVProjection`
-give it the heads that the layers of this package have; `genoattn.attention.conformance.check` checks it.
+A layer is a subclass of `Attention` with `forward`, `naive`, `flops` and `state_bytes`. `HeadOptions` and
+`QKVProjection` give it the heads of the layers of this package; `genoattn.attention.conformance.check` checks it.
 """
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding

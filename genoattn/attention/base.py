@@ -1,4 +1,4 @@
-"""The contract of an attention layer: what it is given, what it answers and what it says about itself."""
+"""The contract of an attention layer: inputs, outputs and the properties that it declares."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,79 +14,107 @@ from genoattn.errors import UserError
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Where each token stands; every field is [batch, length] or None."""
+    """Padding, positions and segments of the tokens of a batch; every field is `[batch, length]` or None."""
 
     padding_mask: Bool[Tensor, "batch length"] | None = None
-    """True at real tokens, False at padding (None: all real)."""
+    """True at real tokens, False at padding (None: all tokens are real)."""
     position_ids: Int[Tensor, "batch length"] | None = None
-    """What rotary positions turn by (None: 0, 1, 2, …); a window's reach counts indices, not these."""
+    """Positions for rotary embeddings (None: 0, 1, 2, …). The bounds of a window count indices, not positions."""
     segment_ids: Int[Tensor, "batch length"] | None = None
-    """Which sequence of the context a token belongs to (reference 0, sample 1; None: one)."""
+    """The sequence of the context that a token belongs to: reference 0, sample 1 (None: one sequence)."""
 
 
 State: TypeAlias = tuple[Tensor, ...]
-"""What a causal layer keeps of the tokens before: numbers in at least float32, and counts."""
+"""The memory of a causal layer of the tokens so far: numbers in at least float32, and counts."""
 
 
 ChunkReader: TypeAlias = Callable[[int, int], tuple[Tensor, TokenLayout]]
-"""`read(start, stop)`: tokens [start, stop) of a long sequence, [batch, stop - start, dim], and their layout, which
-holds their positions whatever the whole one holds."""
+"""`read(start, stop)` returns tokens [start, stop) of a long sequence, `[batch, stop - start, dim]`, and their layout.
+The layout always holds the positions of the tokens in the whole sequence."""
 
 
 class Attention(nn.Module, ABC):
-    """Mix information along a sequence, leaving its shape alone.
+    """A layer that mixes information along a sequence and keeps its shape.
 
-    A layer is built as `factory(dim=…, causal=…)`. It answers zeros at padding, and what padding holds (NaN
-    included) touches neither the other answers nor any gradient.
+    A layer is built as `factory(dim=…, causal=…)`. It returns zeros at padding. The values at padding, NaN included,
+    change no other output and no gradient. `genoattn.attention.conformance.check` checks all of this.
     """
 
     complexity: Literal["linear", "n log n", "quadratic"]
-    """How time and memory grow with the length."""
+    """Growth of time and memory with the length."""
     causal: bool
-    """True when a token sees itself and what lies before it, False when it looks both ways."""
+    """True if a token sees only itself and the tokens before it."""
     weights_sum_to_one: bool
-    """True when values of 1 everywhere mix to 1 everywhere."""
+    """True if values of 1 everywhere give outputs of 1 everywhere."""
     receptive_field: tuple[int, int] | None = None
-    """The farthest indices seen to the left and to the right, inclusive (None: no bound but causality)."""
+    """Number of tokens that are seen to the left and to the right (None: no bound but causality)."""
     stride: int = 1
-    """Within the reach, the indices at multiples of this distance are seen."""
+    """Within the receptive field, only tokens at multiples of this distance are seen."""
     asymmetry: str | None = None
-    """Why, looking both ways, it answers a sequence turned round otherwise than turned round (None: it does not)."""
+    """Reason why reversing the input does not reverse the output of a bidirectional layer; None if it does."""
 
     @abstractmethod
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        """Each token's answer from the tokens it sees."""
+        """Mix the tokens of each sequence.
+
+        Args:
+            x: Tokens `[batch, length, dim]`.
+            layout: Padding, positions and segments of the tokens.
+
+        Returns:
+            One output for each token, `[batch, length, dim]`, 0 at padding.
+        """
 
     @abstractmethod
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        """The same answer, written the slow and obvious way; the tests hold `forward` to it."""
+        """`forward` written in the slow and obvious way; the checks compare the two, gradients included."""
 
     def init_state(self, batch: int) -> State:
-        """What `step` is given before the first token."""
-        raise UserError(f"{self._name} cannot be fed piece by piece: it keeps no state from one piece to the next")
+        """Return the state of a causal layer before the first token of `batch` sequences.
+
+        Raises:
+            UserError: The layer is bidirectional or has no state.
+        """
+        raise UserError(f"{self._name} cannot be computed step by step: it keeps no state from one step to the next")
 
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        """The answers of a causal layer at the next tokens, and the state after them; any cut into pieces is equal.
+        """Compute the next tokens of a causal layer; steps of any length give the outputs of `forward`.
 
-        Where the layout holds no positions they go on from those before.
+        Args:
+            x: The next tokens `[batch, length, dim]`.
+            state: The state after the tokens before them.
+            layout: Their layout. Without positions they follow those of the tokens before.
+
+        Returns:
+            The outputs `[batch, length, dim]` and the new state.
+
+        Raises:
+            UserError: The layer is bidirectional or has no state.
         """
-        raise UserError(f"{self._name} cannot be fed piece by piece: it keeps no state from one piece to the next")
+        raise UserError(f"{self._name} cannot be computed step by step: it keeps no state from one step to the next")
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
-        """The answers [start, stop) of a long sequence in order, without holding what grows with it where that can be.
+        """Compute a long sequence in chunks, so that memory grows with the chunk where the layer allows it.
 
-        As soon as answers are given, their tokens may be overwritten: nothing before `stop` is read after that.
+        Args:
+            read_chunk: Returns the tokens of any part of the sequence.
+            length: Tokens of the sequence.
+            chunk: Tokens of a chunk, about.
+
+        Yields:
+            Start, stop and outputs `[batch, stop - start, dim]` of the chunks in order. The caller may then overwrite
+            these tokens: the layer reads nothing before `stop` afterwards.
         """
         yield 0, length, self(*read_chunk(0, length))
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-        """The backend of `forward` for queries of this dtype on a device, and its reason if there is a choice.
+        """Name the backend of `forward` for queries of this dtype on a device, with its reason if there is a choice.
 
         A run prints the sentence at its start.
         """
@@ -98,15 +126,15 @@ class Attention(nn.Module, ABC):
 
     @abstractmethod
     def flops(self, length: int) -> int:
-        """FLOPs of one sequence forward as it runs, projections included; a multiply-add counts as 2."""
+        """FLOPs of `forward` for one sequence, projections included; a multiply-add counts as 2."""
 
     @abstractmethod
     def state_bytes(self, length: int) -> int:
-        """Bytes, at 4 a number, of what a next token on the right would read of `length` tokens before it."""
+        """Size in bytes (float32) of the state that a causal layer keeps after `length` tokens."""
 
 
 def zero_padding(x: Float[Tensor, "batch length *rest"], padding_mask: Bool[Tensor, "batch length"] | None):
-    """`x` with zeros at padding; no gradient flows into padding, and NaN there is gone."""
+    """Return `x` with zeros at padding; NaN there is gone and no gradient flows into it."""
     if padding_mask is None:
         return x
     return x.masked_fill(~padding_mask.view(*padding_mask.shape, *(1,) * (x.dim() - 2)), 0)

@@ -15,9 +15,9 @@ from genoattn.errors import UserError
 
 @final
 class ConvolutionAttention(Attention):
-    """Each channel of a token's answer is a learned sum of that channel over its neighbours' values.
+    """Depthwise convolution: y_i = W_o Σ_j w_{j - i} ∘ (W_v x_j) over j in [i - left, i + right].
 
-    What is seen does not depend on what stands there, unlike in a window.
+    A token sees its neighbours with learned weights that do not depend on their content. Time is linear in the length.
     """
 
     complexity = "linear"

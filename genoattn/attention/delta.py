@@ -1,4 +1,4 @@
-"""The gated delta rule: a memory that fades, and in which each token replaces what its key held."""
+"""The gated delta rule: a decaying memory in which each token replaces the value of its key."""
 
 from collections.abc import Iterator
 from typing import final
@@ -13,7 +13,8 @@ from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.delta_rule import CHUNK, DeltaInputs, delta_rule
 
-KEEP_BIAS = 4.0  # the bias of what is kept from token to token, at first sigmoid(4) = 0.98
+KEEP_BIAS = 4.0
+"""Bias of the decay before training: sigmoid(4) = 0.98 of the memory remains after a token."""
 
 
 def naive_delta_rule(
@@ -24,7 +25,7 @@ def naive_delta_rule(
     log_kept: Float[Tensor, "batch length heads"],
     ahead: bool = False,
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """The same answer after a memory of zeros, token by token."""
+    """`delta_rule` from an empty memory, token by token."""
     if ahead:
         return _from_the_left(*(t.flip(1) for t in (q, k, v, write, log_kept)), own=False).flip(1)
     return _from_the_left(q, k, v, write, log_kept, own=True)
@@ -32,22 +33,24 @@ def naive_delta_rule(
 
 def _from_the_left(q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor, own: bool) -> Tensor:
     state = q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
-    answers = []
+    outputs = []
     for at in range(q.shape[1]):
         before = state
         kept = state * log_kept[:, at, :, None, None].exp()
-        held = torch.einsum("bhmd,bhm->bhd", kept, k[:, at])
-        change = (v[:, at] - held) * write[:, at, :, None]
+        stored = torch.einsum("bhmd,bhm->bhd", kept, k[:, at])
+        change = (v[:, at] - stored) * write[:, at, :, None]
         state = kept + torch.einsum("bhm,bhd->bhmd", k[:, at], change)
-        answers.append(torch.einsum("bhmd,bhm->bhd", state if own else before, q[:, at]))
-    return torch.stack(answers, dim=1)
+        outputs.append(torch.einsum("bhmd,bhm->bhd", state if own else before, q[:, at]))
+    return torch.stack(outputs, dim=1)
 
 
 @final
 class DeltaAttention(Attention):
-    """Each token reads a memory that all before it wrote; looking both ways, also one that all after it wrote.
+    """Gated delta rule: S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ, y_t = S_tᵀ q_t.
 
-    The token's own writing is read once, in the pass from the left.
+    A token reads a memory of all tokens before it and itself, in which each token replaces the value of its key. A
+    bidirectional layer adds a second memory of all tokens after it. Time is linear in the length and the state has a
+    fixed size. Of the heads' options only `count` has an effect. Paper: Gated DeltaNet, arXiv:2412.06464.
     """
 
     complexity = "linear"
@@ -66,7 +69,7 @@ class DeltaAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         empty = self._empty(len(x))
-        return self._answer(self._split(x, layout), empty, None if self.causal else empty, layout)[0]
+        return self._outputs(self._split(x, layout), empty, None if self.causal else empty, layout)[0]
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -83,11 +86,11 @@ class DeltaAttention(Attention):
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        y, memory = self._answer(self._split(x, layout), state[0], None, layout)
+        y, memory = self._outputs(self._split(x, layout), state[0], None, layout)
         return y, (memory,)
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
-        """Looking both ways it first goes from the right, and keeps the memory that lies ahead of each segment."""
+        """A bidirectional layer first scans from the right and keeps the memory after each chunk."""
         memory = ahead = self._empty(len(read_chunk(0, 1)[0]))
         borders = []
         for start, stop in [] if self.causal else chunk_bounds(length, chunk, backwards=True):
@@ -96,7 +99,7 @@ class DeltaAttention(Attention):
         for start, stop in chunk_bounds(length, chunk):
             x, layout = read_chunk(start, stop)
             border = None if self.causal else borders.pop()
-            y, memory = self._answer(self._split(x, layout), memory, border, layout)
+            y, memory = self._outputs(self._split(x, layout), memory, border, layout)
             yield start, stop, y
 
     def _empty(self, batch: int) -> Tensor:
@@ -104,10 +107,10 @@ class DeltaAttention(Attention):
         dtype = torch.promote_types(weight.dtype, torch.float32)
         return torch.zeros(batch, self.heads.count, width, width, dtype=dtype, device=weight.device)
 
-    def _answer(
+    def _outputs(
         self, pieces: DeltaInputs, memory: Tensor, ahead: Tensor | None, layout: TokenLayout
     ) -> tuple[Tensor, Tensor]:
-        """From the left and, looking both ways, from the right without a token's own; and the memory after these."""
+        """Outputs of both directions (`ahead` None: of the left alone), and the memory after these tokens."""
         y, memory = delta_rule(*pieces, memory)
         if ahead is not None:
             y = y + delta_rule(*pieces, ahead, ahead=True)[0]
@@ -122,7 +125,7 @@ class DeltaAttention(Attention):
         return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v, write, log_kept
 
     def flops(self, length: int) -> int:
-        """Projections and the products of every chunk; its triangular system, CHUNK / 2 of them a number, is apart."""
+        """FLOPs of the projections and of the products of every chunk, without its triangular system."""
         heads, width, size = self.heads.count, self.heads.dim_head, min(CHUNK, length)
         padded = -(-length // size) * size
         gates = 4 * length * heads * width * heads
@@ -130,5 +133,5 @@ class DeltaAttention(Attention):
         return self.heads.flops(length) + gates + inside * (1 if self.causal else 2)
 
     def state_bytes(self, length: int) -> int:
-        """The memory; the same at any length."""
+        """Size of the memory, the same at any length."""
         return 4 * self.heads.count * self.heads.dim_head**2

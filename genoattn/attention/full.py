@@ -24,7 +24,11 @@ from genoattn.errors import UserError
 
 @final
 class FullAttention(Attention):
-    """Each token looks at every token, or at every token before it and itself."""
+    """Full softmax attention: y_i = Σ_j softmax_j(q_i·k_j / √d) v_j.
+
+    A token sees every token, or every token up to itself if causal. Time is quadratic in the length; memory is linear,
+    because a fused kernel computes the softmax. Paper: Vaswani et al. 2017, arXiv:1706.03762.
+    """
 
     complexity = "quadratic"
 
@@ -75,9 +79,9 @@ class FullAttention(Attention):
         return self.engine.description(device, dtype, head_widths(self.heads))
 
     def flops(self, length: int) -> int:
-        """Projections and the whole square of scores; a causal kernel may skip up to half of that square."""
+        """FLOPs of the projections and the whole square of scores; a causal kernel may skip up to half of it."""
         return self.heads.flops(length) + 4 * length**2 * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:
-        """Every key and value."""
+        """Every key and value up to `length`."""
         return 4 * 2 * length * self.heads.kv_count * self.heads.dim_head

@@ -1,4 +1,4 @@
-"""A sigmoid gate on the answers of any other layer, computed from the token itself."""
+"""A sigmoid gate on the outputs of any other layer, computed from the token itself."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal, final
@@ -11,14 +11,16 @@ from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, 
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.errors import UserError
 
-OPEN = 2.0  # a gate's bias at first: sigmoid(2) lets 0.88 of the answer through
+OPEN_BIAS = 2.0
+"""Bias of a gate before training: sigmoid(2) = 0.88."""
 
 
 @final
 class GatedAttention(Attention):
-    """The inner layer's answer times sigmoid(x W + b): a number for each channel, or for each head's share of them.
+    """Gated attention: y = wrapped(x) ∘ sigmoid(x W + b), with a gate for each channel or each head's share of them.
 
-    The gate stands after the inner layer's own projection, so that it fits over layers that have no heads.
+    A token sees what it sees in the wrapped layer, at the same cost and one projection more. The gate follows the
+    wrapped layer's output projection, so that it fits layers without heads. Paper: after arXiv:2505.06708.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class GatedAttention(Attention):
         self.wrapped = wrapped(dim=dim, causal=causal)
         self.gate = nn.Linear(dim, dim if gate_per == "channel" else heads.count)
         nn.init.zeros_(self.gate.weight)
-        nn.init.constant_(self.gate.bias, OPEN)
+        nn.init.constant_(self.gate.bias, OPEN_BIAS)
         self.share = dim // self.gate.out_features
         self.causal = causal
         self.complexity, self.receptive_field, self.stride = (
@@ -79,9 +81,9 @@ class GatedAttention(Attention):
         return self.wrapped.describe_backend(device, dtype)
 
     def flops(self, length: int) -> int:
-        """The inner layer's and the gate's."""
+        """FLOPs of the wrapped layer and of the gate."""
         return self.wrapped.flops(length) + 2 * length * self.gate.in_features * self.gate.out_features
 
     def state_bytes(self, length: int) -> int:
-        """The inner layer's: a gate reads its own token alone."""
+        """State of the wrapped layer: a gate reads only its own token."""
         return self.wrapped.state_bytes(length)

@@ -43,7 +43,7 @@ def naive_hierarchical_attention(
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     key_mask: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """The same from the whole square: full attention in which a far key is replaced by the mean of its cell."""
+    """`hierarchical_attention` from the whole square, each far key replaced by the mean of its cell."""
     length = q.shape[1]
     index = torch.arange(length, device=q.device)
     shown = padding_mask if key_mask is None else key_mask
@@ -70,10 +70,13 @@ def naive_hierarchical_attention(
 
 @final
 class HierarchicalAttention(Attention):
-    """Each token looks at its neighbours one by one and at what is far in ever larger cells, all in one softmax.
+    """Hierarchical attention: one softmax over nearby tokens and over pooled cells of 2, 4, 8, … tokens farther away.
 
-    Cells begin at multiples of their size from the left, so a sequence turned round is seen in the same cells only
-    where its length is a multiple of the largest.
+    y_i = Σ_c softmax_c(q_i·k_c / √d + log n_c) v_c, with the mean key k_c and mean value v_c of the n_c tokens of cell
+    c. A token sees every token once, in cells that grow with the distance. Time is n log n in the length.
+
+    Cells begin at multiples of their size from the left, so a reversed sequence has the same cells only if its length
+    is a multiple of the largest. Paper: after H-Transformer-1D, arXiv:2107.11906.
     """
 
     complexity = "n log n"
@@ -149,7 +152,7 @@ class HierarchicalAttention(Attention):
             yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), padding_mask))
 
     def _keys_values_of(self, x: Tensor, layout: TokenLayout) -> PooledTokens:
-        """Keys and values, each in a cell of its own."""
+        """Keys and values of the tokens, each token a cell of its own."""
         k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
         positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.heads.rotary else None
         return unpooled_tokens(k, v, positions, layout.padding_mask)

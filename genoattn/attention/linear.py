@@ -1,4 +1,4 @@
-"""Kernel attention: positive features in place of the exponential, so that sums stand for the square of scores."""
+"""Linear attention: positive features in place of the exponential, so that sums replace the square of scores."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ from genoattn.attention.ops.linear import (
 )
 from genoattn.errors import UserError
 
-WIDEST = 32
+MAX_TAYLOR_CHANNELS = 32
 
 
 def naive_linear_attention(
@@ -46,7 +46,7 @@ def naive_linear_attention(
     positions: Int[Tensor, "#batch length"] | None = None,
     decay: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_value"]:
-    """The same answer from the whole square of weights."""
+    """`linear_attention` from the whole square of weights."""
     length = q.shape[1]
     visible = visibility_mask(length, length, 0 if causal else length, padding_mask, q.device)[:, None]
     phi_q, phi_k = feature_map(q, features), feature_map(k, features)
@@ -65,10 +65,14 @@ def naive_linear_attention(
 
 @final
 class LinearAttention(Attention):
-    """Each token reads the sums that all tokens, or those before it and itself, have written.
+    """Linear attention: y_i = φ(q_i)ᵀ Σ_j φ(k_j) v_jᵀ / φ(q_i)ᵀ Σ_j φ(k_j).
 
-    With rotary positions it does not average: values of 1 mix to weights that the turns have made less than 1. Taylor
-    features are made of turned queries and keys instead, which leaves them positive, so with them it does.
+    A token reads the sums of all tokens, or of the tokens up to itself if causal; with `decay` a token at distance d
+    weighs exp(-rate·d), with a learned rate for each head. Time is linear in the length and the state has a fixed size.
+
+    Rotary positions rotate the features in the numerator alone, so weights do not sum to 1. Taylor features are
+    computed from rotated queries and keys and stay positive, so with them weights do. `heads.cross_segment` has no
+    effect. Papers: Katharopoulos et al. 2020, arXiv:2006.16236; Taylor features: Based, arXiv:2402.18668.
     """
 
     complexity = "linear"
@@ -88,10 +92,10 @@ class LinearAttention(Attention):
         if features == "exp" and not heads.qk_norm:
             raise UserError("attention.features=exp overflows without heads.qk_norm=true, got qk_norm false")
         self.heads = QKVProjection(dim, heads)
-        if features == "taylor" and self.heads.dim_head > WIDEST:
+        if features == "taylor" and self.heads.dim_head > MAX_TAYLOR_CHANNELS:
             raise UserError(
-                f"attention.features=taylor squares the channels of a head, at most {WIDEST}, got "
-                f"{self.heads.dim_head}: give heads.count={-(-dim // WIDEST)} or more"
+                f"attention.features=taylor squares the channels of a head, at most {MAX_TAYLOR_CHANNELS}, got "
+                f"{self.heads.dim_head}: give heads.count={-(-dim // MAX_TAYLOR_CHANNELS)} or more"
             )
         self.causal = causal
         self.features = features
@@ -107,17 +111,17 @@ class LinearAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self._answer(None, x, layout)
+        return self._outputs(None, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self._answer(naive_linear_attention, x, layout)
+        return self._outputs(naive_linear_attention, x, layout)
 
-    def _answer(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
+    def _outputs(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
         features, padding_mask, positions, decay = self._options(x, layout)
         q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
-        q, k = self._early(q, layout), self._early(k, layout)
+        q, k = self._rotated_early(q, layout), self._rotated_early(k, layout)
         if attend is None:
             attend = by_triton.linear_attention if self.engine.uses_triton(q) else linear_attention
         y = attend(
@@ -142,7 +146,7 @@ class LinearAttention(Attention):
         return self.heads.combine(y), (*seen, positions[:, -1] + 1)
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
-        """A causal layer reads once. Others first write all, or where it fades keep what lies ahead of each segment."""
+        """A causal layer reads the tokens once, others twice: first for the sums, or for the state after each chunk."""
         forwards = chunk_bounds(length, chunk)
         batch = len(read_chunk(0, 1)[0])
         if self.causal:
@@ -176,14 +180,14 @@ class LinearAttention(Attention):
         return empty_state(batch, self.heads.count, features, self.heads.dim_head, self.heads.out.weight)
 
     def _queries(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        return self._early(self.heads.queries(zero_padding(x, layout.padding_mask)), layout)
+        return self._rotated_early(self.heads.queries(zero_padding(x, layout.padding_mask)), layout)
 
     def _keys_values(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
         k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
-        return self._early(k, layout), v
+        return self._rotated_early(k, layout), v
 
-    def _early(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        """Taylor features are made of what has been turned; others are turned themselves."""
+    def _rotated_early(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        """`x`, rotated if the features are made of rotated channels (Taylor); others are rotated themselves."""
         turned = self.heads.rotary and self.features == "taylor"
         return rotate(x, position_ids_of(x, layout.position_ids)) if turned else x
 
@@ -193,14 +197,14 @@ class LinearAttention(Attention):
         return LinearOptions(self.features, layout.padding_mask, turns, self._decay() if self.decay else None)
 
     def _decay(self) -> Tensor:
-        """Of every head, in at least float32: in half precision distances of more than 256 tokens are rounded."""
+        """Decay rates of the heads in at least float32: half precision rounds distances of more than 256 tokens."""
         return self.log_rates.to(torch.promote_types(self.log_rates.dtype, torch.float32)).exp()
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
         return self.engine.description(device, dtype, [self.heads.dim_head])
 
     def flops(self, length: int) -> int:
-        """Projections and the products with the sums; a causal or a fading layer adds the squares inside its chunks."""
+        """Projections and products with the sums; a causal or decaying layer adds the squares inside its chunks."""
         heads, width = self.heads.count, self.heads.dim_head
         features = feature_dim(width, self.features)
         apart = self.heads.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
@@ -214,6 +218,6 @@ class LinearAttention(Attention):
         return self.heads.flops(length) + heads * inside
 
     def state_bytes(self, length: int) -> int:
-        """The sums of φ(k) vᵀ and of φ(k), and the count; the same at any length."""
+        """Sums of φ(k) vᵀ and of φ(k), and the count; the same at any length."""
         features = feature_dim(self.heads.dim_head, self.features)
         return 4 * (self.heads.count * features * (self.heads.dim_head + 1) + 1)

@@ -47,16 +47,14 @@ def spread(
 
 @final
 class PyramidAttention(Attention):
-    """Each token reads what attention answers at its cell of every level, a level being means of so many tokens.
+    """Attention at several resolutions: the sum over levels of softmax attention between cells of 1, 16, 256, … tokens.
 
-    The levels' answers side by side, projected, are the sum of each level's projected by itself: so each is projected
-    before it is spread over its tokens. A causal token reads the last cell that is complete with it.
+    A token gets the output of its cell at every level; a causal token that of the last complete cell. A cell is the
+    mean of its tokens. All levels but the last use a sliding window; the last sees everything, which is quadratic
+    with a small constant: at 256 tokens a cell, 1/65536 of full attention. `heads.cross_segment` has no effect.
 
-    Cells begin at multiples of their size from the left, so a sequence turned round is seen in the same cells only
-    where its length is a multiple of the largest.
-
-    All but the last level look through windows. The last looks at everything, which is quadratic with a small
-    constant: at 256 tokens a cell a 65536th of full attention.
+    Cells begin at multiples of their size from the left, so a reversed sequence has the same cells only if its length
+    is a multiple of the largest.
     """
 
     complexity = "quadratic"

@@ -24,15 +24,15 @@ from genoattn.errors import UserError
 
 @final
 class SparseAttention(Attention):
-    """Each block of tokens looks at its own block, at those beside it and at the blocks that suit it best, by head.
+    """Block-sparse softmax attention: y_i = Σ_j softmax_j(q_i·k_j / √d) v_j over the selected blocks of keys.
 
-    What a chosen block costs grows with the length alone; which suit is asked of every pair of blocks, which is
-    quadratic with a small constant: at 64 tokens a block an 8192th of full attention. Of the `blocks` that a head of
-    `cross` chooses, a block's own and those beside it are mostly of its own segment and show it nothing. The others it
-    takes first where another segment has its tokens.
+    A block of queries sees its own block, the blocks beside it and, by head, the blocks with the highest product of
+    mean query and mean key. Attention itself is linear in the length. The scores of all pairs of blocks are quadratic
+    with a small constant: with 64 tokens a block, 1/8192 of full attention. Heads with `cross_segment` select first
+    the blocks that hold tokens of another segment.
 
-    Blocks begin at multiples of their size from the left, so a sequence turned round is seen in the same blocks only
-    where its length is a multiple of it.
+    Blocks begin at multiples of their size from the left, so a reversed sequence has the same blocks only if its
+    length is such a multiple. Papers: MoBA, arXiv:2502.13189; NSA, arXiv:2502.11089.
     """
 
     complexity = "quadratic"
@@ -97,26 +97,26 @@ class SparseAttention(Attention):
         visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
         segments = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
         same = segments[:, :, None] == segments[:, None, :]
-        answers = []
+        outputs = []
         for head in range(self.heads.count):
             crosses = head >= self.heads.count - self.heads.cross_heads
-            one = slice(head, head + 1)
+            only = slice(head, head + 1)
             pairs = q[:, :, head] @ k[:, :, head].transpose(1, 2) * self.heads.dim_head**-0.5
             pairs = pairs + HIDDEN * same if crosses else pairs
             chosen = torch.stack(
                 [
-                    self._slowly_chosen(
+                    self._selected_pairs(
                         pairs[row].detach(), None if layout.padding_mask is None else layout.padding_mask[row]
                     )
                     for row in range(len(x))
                 ]
             )
             seen = visible & chosen & ~same if crosses else visible & chosen
-            answers.append(reference_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=seen))
-        return self.heads.combine(torch.cat(answers, dim=2))
+            outputs.append(reference_attention(q[:, :, only], k[:, :, only], v[:, :, only], visible=seen))
+        return self.heads.combine(torch.cat(outputs, dim=2))
 
-    def _slowly_chosen(self, pairs: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """The square of (query, key) pairs whose block is chosen, from the scores of all pairs of one head."""
+    def _selected_pairs(self, pairs: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """The square of (query, key) pairs whose block is selected, from the scores of all pairs of one head."""
         length, size = len(pairs), self.block_size
         real = [True] * length if padding_mask is None else padding_mask.tolist()
         places = [
@@ -143,7 +143,7 @@ class SparseAttention(Attention):
         return self.engine.description(device, dtype, head_widths(self.heads))
 
     def flops(self, length: int) -> int:
-        """Projections, pooled scores of all blocks with all, and every pair of tokens in the blocks that are chosen."""
+        """Projections, scores of all pairs of blocks, and every pair of tokens in selected blocks."""
         count = -(-length // self.block_size)
         padded = count * self.block_size
         channels = scored_channels(self.heads)
@@ -151,5 +151,5 @@ class SparseAttention(Attention):
         return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * count**2)
 
     def state_bytes(self, length: int) -> int:
-        """Every key and value: any may be chosen."""
+        """Every key and value: any may be selected."""
         return 4 * 2 * length * self.heads.count * self.heads.dim_head

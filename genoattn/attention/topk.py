@@ -18,9 +18,11 @@ from genoattn.errors import UserError
 
 @final
 class TopKAttention(Attention):
-    """Each token looks at the `k` tokens, or the `fraction` of those it may see, that score highest.
+    """Exact top-k attention: y_i = Σ_j softmax_j(q_i·k_j / √d) v_j over the k keys of the highest score.
 
-    It costs what full attention costs, for all pairs are scored; what it shows is what forgetting the rest does.
+    A token sees the `k` tokens, or the `fraction` of the visible tokens, that score highest. All pairs are scored, so
+    time is quadratic in the length: the layer shows the effect of leaving keys out, it does not save time.
+    Paper: Gupta et al. 2021, arXiv:2106.06899.
     """
 
     complexity = "quadratic"
@@ -55,7 +57,7 @@ class TopKAttention(Attention):
                 "attention=topk scores every pair of tokens and takes at most attention.max_length="
                 f"{self.max_length} tokens, got {x.shape[1]}"
             )
-        q, k, v = self._split(x, layout)
+        q, k, v = self._project(x, layout)
         allowed = self._allowed(x, layout)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
@@ -70,28 +72,28 @@ class TopKAttention(Attention):
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self._split(x, layout)
+        q, k, v = self._project(x, layout)
         length = x.shape[1]
         plain = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
         segments = torch.zeros_like(x[..., 0]) if layout.segment_ids is None else layout.segment_ids
         another = plain & (segments[:, :, None] != segments[:, None, :])
-        answers = []
+        outputs = []
         for head in range(self.heads.count):
             visible = plain if head < self.heads.count - self.heads.cross_heads else another
             score = (q[:, :, head] @ k[:, :, head].transpose(1, 2)).masked_fill(~visible, float("-inf"))
             rank = score.argsort(-1, descending=True).argsort(-1)
             chosen = visible & (rank < self._allowed(x, layout)[:, :, None])
-            one = slice(head, head + 1)
-            answers.append(reference_attention(q[:, :, one], k[:, :, one], v[:, :, one], visible=chosen))
-        return self.heads.combine(torch.cat(answers, dim=2))
+            only = slice(head, head + 1)
+            outputs.append(reference_attention(q[:, :, only], k[:, :, only], v[:, :, only], visible=chosen))
+        return self.heads.combine(torch.cat(outputs, dim=2))
 
-    def _split(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
         # Not in half precision, whose rounded scores would choose other keys.
         with torch.autocast(x.device.type, enabled=False):
             return self.heads.project_and_rotate(x.to(self.heads.query.weight.dtype), layout)
 
     def _allowed(self, x: Tensor, layout: TokenLayout) -> Int[Tensor, "batch length"]:
-        """How many keys each query may choose."""
+        """Number of keys of each query."""
         if self.fraction is None:
             assert self.k is not None
             return torch.full(x.shape[:2], self.k, device=x.device)
@@ -112,5 +114,5 @@ class TopKAttention(Attention):
         return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:
-        """Every key and value: any may be chosen."""
+        """Every key and value: any may be selected."""
         return 4 * 2 * length * self.heads.count * self.heads.dim_head

@@ -1,4 +1,4 @@
-"""Softmax attention over a sliding window: exact within its reach, blind beyond, linear in the length."""
+"""Softmax attention over a sliding window: exact inside the window, linear in the length."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, final
@@ -26,19 +26,19 @@ from genoattn.errors import UserError
 
 
 class KVCache(NamedTuple):
-    """Turned keys, values and layout of the tokens that later ones see, at the heads that keys have of their own."""
+    """Keys (rotated), values and layout of the tokens that later tokens see, at the heads of keys."""
 
-    k: Float[Tensor, "batch held kv_heads dim_head"]
-    v: Float[Tensor, "batch held kv_heads dim_head"]
-    padding_mask: Bool[Tensor, "batch held"]
-    segments: Int[Tensor, "batch held"]
+    k: Float[Tensor, "batch cached kv_heads dim_head"]
+    v: Float[Tensor, "batch cached kv_heads dim_head"]
+    padding_mask: Bool[Tensor, "batch cached"]
+    segments: Int[Tensor, "batch cached"]
 
     def append(self, more: "KVCache") -> "KVCache":
-        """These tokens and more."""
+        """The tokens of two caches one after another."""
         return KVCache(*(torch.cat(pair, dim=1) for pair in zip(self, more, strict=True)))
 
     def keep_from(self, start: int, first: int = 0) -> "KVCache":
-        """The first tokens, and all from `start` on."""
+        """The first tokens and all from `start` on."""
         if first >= start:
             return self
         return KVCache(*(torch.cat([t[:, :first], t[:, start:]], dim=1) for t in self))
@@ -46,7 +46,12 @@ class KVCache(NamedTuple):
 
 @final
 class WindowAttention(Attention):
-    """Each token looks `left` tokens back and `right` tokens ahead (a causal one not ahead), counted in indices."""
+    """Sliding-window softmax attention: y_i = Σ_j softmax_j(q_i·k_j / √d) v_j over j in [i - left, i + right].
+
+    A token sees `left` tokens before and `right` tokens after itself (none after, if causal), counted in indices; with
+    `dilation` every dilation-th of them. The first `global_tokens` of a sequence see all tokens and are seen by all.
+    Time and memory are linear in the length. Papers: Longformer, arXiv:2004.05150; ALiBi, arXiv:2108.12409.
+    """
 
     complexity = "linear"
 
@@ -96,7 +101,7 @@ class WindowAttention(Attention):
         return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
-        """Answers of the queries, which may be those of a part of the keys' tokens; the layout is that of the keys."""
+        """Outputs of the queries, the first of which is token `before` of the keys; the layout is that of the keys."""
         costs = slopes(self.heads.count, k.device, torch.promote_types(k.dtype, torch.float32)) if self.alibi else None
         part, keys = slice(before, before + q.shape[1]), k.shape[1]
 
@@ -152,8 +157,8 @@ class WindowAttention(Attention):
         )
         return self.heads.combine(y)
 
-    def _read(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
-        """Queries, and what is held of their tokens."""
+    def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
+        """Queries of the tokens, and their cache."""
         q, k, v = self.heads.project_and_rotate(x, layout)
         each = self.heads.count // self.heads.kv_count
         k, v = (t[:, :, ::each].to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
@@ -167,13 +172,13 @@ class WindowAttention(Attention):
         )
         return q, KVCache(k, v, padding_mask, segments)
 
-    def _answers(self, q: Tensor, held: KVCache, before: int) -> Tensor:
-        """Answers of tokens of which `before` held ones stand before the first."""
-        k, v, padding_mask, segments = held
+    def _outputs(self, q: Tensor, cache: KVCache, before: int) -> Tensor:
+        """Outputs of the queries, the first of which is token `before` of the cache."""
+        k, v, padding_mask, segments = cache
         each = self.heads.count // self.heads.kv_count
         if each > 1:
             k, v = (t.repeat_interleave(each, dim=2) for t in (k, v))
-            if self.heads.qk_norm:  # keys that are shared were held as sharp as their first query's head is
+            if self.heads.qk_norm:  # shared keys are cached at the logit scale of their first query head
                 gain = (self.heads.log_logit_scale / 2).exp()
                 k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
         layout = TokenLayout(None if padding_mask.all() else padding_mask, segment_ids=segments)
@@ -197,39 +202,39 @@ class WindowAttention(Attention):
         if layout.position_ids is None:
             positions = (count + torch.arange(x.shape[1])).to(x.device).expand(len(x), -1)
             layout = TokenLayout(layout.padding_mask, positions, layout.segment_ids)
-        q, new = self._read(x, layout)
+        q, new = self._project(x, layout)
         before = tensors[0].shape[1]
-        held = KVCache(*tensors).append(new)
-        y = self._answers(q, held, before)
-        held = held.keep_from(held.k.shape[1] - self.left * self.stride, self.global_tokens)
-        return y, (*held, count + x.shape[1])
+        cache = KVCache(*tensors).append(new)
+        y = self._outputs(q, cache, before)
+        cache = cache.keep_from(cache.k.shape[1] - self.left * self.stride, self.global_tokens)
+        return y, (*cache, count + x.shape[1])
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
-        """Segments with what they see on both sides; each token is projected once."""
+        """Chunks with the keys that they see on both sides; each token is projected once."""
         if self.global_tokens and not self.causal:  # the first answer needs the last token
             yield from super().forward_chunked(read_chunk, length, chunk)
             return
         behind, ahead = self.left * self.stride, self.right * self.stride
-        q, held, known, before = None, None, 0, 0
+        q, cache, known, before = None, None, 0, 0
         for start in range(0, length, chunk):
             stop = min(start + chunk, length)
             if min(stop + ahead, length) > known:
-                more, new = self._read(*read_chunk(known, min(stop + ahead, length)))
+                more, new = self._project(*read_chunk(known, min(stop + ahead, length)))
                 q = more if q is None else torch.cat([q, more], dim=1)
-                held = new if held is None else held.append(new)
+                cache = new if cache is None else cache.append(new)
                 known += more.shape[1]
-            assert q is not None and held is not None
-            yield start, stop, self._answers(q[:, : stop - start], held, before)
+            assert q is not None and cache is not None
+            yield start, stop, self._outputs(q[:, : stop - start], cache, before)
             q, before = q[:, stop - start :], before + stop - start
             drop = before - behind - self.global_tokens
             if drop > 0:
-                held, before = held.keep_from(self.global_tokens + drop, self.global_tokens), before - drop
+                cache, before = cache.keep_from(self.global_tokens + drop, self.global_tokens), before - drop
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
         return self.engine.description(device, dtype, head_widths(self.heads))
 
     def flops(self, length: int) -> int:
-        """Projections and the scored band: a block of queries meets the keys its band spans and the global ones."""
+        """Projections, and the pairs scored: a block of queries with all keys of its windows, and the global tokens."""
         first = min(self.global_tokens, length)
         near = length - first
         pairs = near * first
@@ -239,12 +244,12 @@ class WindowAttention(Attention):
         return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
 
     def state_bytes(self, length: int) -> int:
-        """The keys and values within reach to the left, and those of global tokens."""
-        held = min(length, self.left * self.stride + self.global_tokens)
-        return 4 * 2 * held * self.heads.kv_count * self.heads.dim_head
+        """Keys and values inside the window to the left and of the global tokens."""
+        tokens = min(length, self.left * self.stride + self.global_tokens)
+        return 4 * 2 * tokens * self.heads.kv_count * self.heads.dim_head
 
 
 def _in_place(x: Tensor, before: int, length: int) -> Tensor:
-    """A part of a sequence where it stands in the whole, and zeros elsewhere."""
+    """A part of a sequence at its place in the whole, with zeros elsewhere."""
     after = length - before - x.shape[1]
     return F.pad(x, (0, 0, 0, 0, before, after)) if before or after else x

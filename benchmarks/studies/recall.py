@@ -20,7 +20,7 @@ from benchmarks.studies.programs import command_line, run, set_otherwise
 from genoattn.comparison.report.style import COLOURS, LINES, MARKS
 from genoattn.evaluation.report import Table
 
-LAYERS = ("full", "sparse", "window", "linear", "hierarchical", "based", "none")
+LAYERS = ("full", "sparse", "window", "linear", "hierarchical", "none")
 WINDOWS = {512: 100, 2048: 50, 16384: 40}
 """Windows that are tested at each length, four queries each."""
 NEAREST = 160

@@ -37,6 +37,7 @@ def test_the_wheel_holds_every_config_and_genome(wheel: Path) -> None:
     assert "train.yaml" in map(str, configs)
     assert {f"genoattn/conf/{name.as_posix()}" for name in configs} <= inside
     assert {f"genoattn/genomes/{name}" for name in genomes} <= inside
+    assert "genoattn/comparison/report/report.html.j2" in inside
     assert {name.split("/")[0] for name in inside} == {"genoattn", f"genoattn-{wheel.name.split('-')[1]}.dist-info"}
 
 

@@ -112,7 +112,8 @@ def test_what_the_kernels_cannot_do_is_torchs() -> None:
     assert not layer.engine.uses_triton(torch.zeros(1, 3, 2, 16, dtype=torch.float64, device=DEVICE))
     assert layer.engine.uses_triton(torch.zeros(1, 3, 2, 16, device=DEVICE))
     assert layer(wide).shape == wide.shape
-    assert layer.describe_backend(DEVICE).startswith("triton: ")
+    assert layer.describe_backend(DEVICE).startswith("torch, which computes the same: the kernels know no heads of 136")
+    assert FullAttention(32, False, heads=TWO, backend="auto").describe_backend(DEVICE).startswith("triton: ")
 
 
 @pytest.mark.skipif(DEVICE.type == "cuda", reason="the trainer would take the GPU")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader
 
 from genoattn.comparison.record import Comparison, LengthResult
-from genoattn.comparison.report import text
 from genoattn.comparison.report.style import Plot
 from genoattn.comparison.report.tables import all_tables, number, p_value
+from genoattn.comparison.report.text import answer, environment, listed, method, missing
 
 
 class _Picture(NamedTuple):
@@ -53,17 +53,17 @@ def page(comparison: Comparison, plots: Sequence[Plot], pictures: Mapping[str, b
     ).get_template("report.html.j2")
     return template.render(
         title=title(comparison),
-        environment=f"{settings.task} · {text.environment(comparison)}",
+        environment=f"{settings.task} · {environment(comparison)}",
         sections={name: head for name, head in sections.items() if head},
-        answers=[(f"{result.length:,} bases", text.answer(comparison, result)) for result in results],
-        missing=text.missing(comparison),
+        answers=[(f"{result.length:,} bases", answer(comparison, result)) for result in results],
+        missing=missing(comparison),
         metric=comparison.metric,
         matrices=matrices,
         tables=tables,
         by=by,
         pictures={plot.name: _picture(plot, pictures[plot.name]) for plot in plots},
         hypotheses=(settings.hypotheses or "").split("\n\n"),
-        method=" ".join(text.method(comparison)),
+        method=" ".join(method(comparison)),
         command=comparison.environment.command,
         versions=comparison.environment.versions,
     )
@@ -71,8 +71,8 @@ def page(comparison: Comparison, plots: Sequence[Plot], pictures: Mapping[str, b
 
 def title(comparison: Comparison) -> str:
     """The title of the page."""
-    lengths = text.listed([f"{length:,}" for length in comparison.settings.lengths])
-    return f"{comparison.settings.name}: {text.listed(comparison.layers)} at {lengths} bases"
+    lengths = listed([f"{length:,}" for length in comparison.settings.lengths])
+    return f"{comparison.settings.name}: {listed(comparison.layers)} at {lengths} bases"
 
 
 def _picture(plot: Plot, png: bytes) -> _Picture:

@@ -1,11 +1,12 @@
-"""written whole or not at all"""
+"""Files that are written whole or not at all."""
 
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 def write_json(file: Path, value: object, indent: int | None = None) -> None:
@@ -20,8 +21,10 @@ def write_text(file: Path, text: str) -> None:
     os.replace(half, file)
 
 
-def save_figure(figure: Figure, file: Path) -> None:
+def save_figure(figure: "matplotlib.figure.Figure", file: Path) -> None:
     """Write a picture, whole or not at all, and close it."""
+    import matplotlib.pyplot as plt  # late: most files hold no picture
+
     file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_name(f".{file.name}")
     figure.savefig(half, dpi=120, format="png")

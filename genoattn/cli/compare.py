@@ -52,7 +52,10 @@ def main(config: DictConfig) -> None:
     comparison.write(folder, whole)
     for sheet in comparison.sheets(whole):
         sheet.print()
-    loggers = build_loggers(folder, instantiate(config.logger, group=config.name) if config.logger else None, {})
+    chosen_loggers = [
+        instantiate(node, **({"group": config.name} if key == "wandb" else {})) for key, node in config.logger.items()
+    ]
+    loggers = build_loggers(folder, chosen_loggers, {})
     tables = [sheet.plain for sheet in comparison.tables(whole)]
     log_report(loggers, comparison.figures(whole), tables, folder / "plots")
     print(f"comparison: {folder / 'comparison.html'}")

@@ -98,7 +98,10 @@ class ExperimentGrid:
             words = [word for word in words if word.partition("=")[0] not in told]
             words += [f"{key}={value}" for key, value in told.items()]
         if self.group:
-            words += [f"logger.group='{self.group}'", f"logger.name='{layer} {length} {stage} {rate:g} {seed}'"]
+            words += [
+                f"logger.wandb.group='{self.group}'",
+                f"logger.wandb.name='{layer} {length} {stage} {rate:g} {seed}'",
+            ]
         return Run(layer, length, rate, seed, stage, steps, tuple(words))
 
     def bases(self, layer: str, length: int, config: Callable[[Sequence[str]], DictConfig]) -> int:
@@ -131,7 +134,7 @@ def parse(
         common.append("data.vcf=[]")
     shown = compose([*common, *layers[next(iter(layers))], f"data.length={min(lengths)}"])
     windows = {key: int(_select(config if key in given else shown, key)) for key in WINDOW_COUNTS}
-    group = config.name if config.logger else None
+    group = config.name if "wandb" in config.logger else None
     design = ExperimentGrid(
         layers, lengths, tuple(config.learning_rates), tuple(config.seeds), tuple(common), windows, group
     )

@@ -21,6 +21,7 @@ from genoattn.comparison import results as collected
 from genoattn.comparison.grid import MIN_WINDOWS, ExperimentGrid, Run
 from genoattn.comparison.launcher import composed, run_jobs
 from genoattn.errors import UserError
+from genoattn.models.build import build_model
 from genoattn.models.size_matching import match_size
 
 SIZES = ("parameters", "attention_flops", "attention_state_bytes")
@@ -36,7 +37,13 @@ def matched(design: ExperimentGrid, by: Literal["parameters", "flops"]) -> Exper
     length = min(design.lengths)
     configs = {name: composed("train", design.layer_overrides(name, length)) for name in design.layers}
     segments = instantiate(next(iter(configs.values())).task).segments
-    found = match_size(configs, by, segments * (length + 1) - 1)
+    models = {
+        name: build_model(
+            instantiate(one.model), instantiate(one.attention), instantiate(one.task), instantiate(one.tokenizer), 0
+        ).model
+        for name, one in configs.items()
+    }
+    found = match_size(models, by, segments * (length + 1) - 1)
     for name, one in found.items():
         print(f"{name}: {' '.join(one.overrides) or 'as it is'}, {one.count:,} {by} ({one.relative_error:+.1%})")
     return replace(design, layers={name: (*words, *found[name].overrides) for name, words in design.layers.items()})

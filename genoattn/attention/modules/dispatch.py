@@ -1,5 +1,8 @@
 """Which code computes a layer: torch's operators, or this package's Triton kernels where they run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, final
 
 import torch
@@ -15,6 +18,19 @@ KERNEL_BLOCKS = (16, 32, 64)
 
 
 NO_SUCH_BLOCK = f"the kernel knows blocks of {', '.join(map(str, KERNEL_BLOCKS))} tokens"
+
+
+_TORCH_ONLY = ContextVar("torch_only", default=False)
+
+
+@contextmanager
+def torch_backend() -> Iterator[None]:
+    """Within it every layer computes with torch's operators, also under attention.backend=triton and on the CPU."""
+    token = _TORCH_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _TORCH_ONLY.reset(token)
 
 
 @final
@@ -36,6 +52,8 @@ class Backend:
 
     def uses_triton(self, q: Tensor) -> bool:
         """Asked for, or nothing against it; what is asked for and cannot be had says why when it is tried."""
+        if _TORCH_ONLY.get():
+            return False
         if self.requested != "auto" or self.unsupported:
             return self.requested == "triton"
         return kernels.refusal(self.kernel, q.device, q.dtype, q.shape[-1]) is None

@@ -36,7 +36,7 @@ def matched(design: ExperimentGrid, by: Literal["parameters", "flops"]) -> Exper
     """The same design with every layer's model as large, or as costly, as the first layer's."""
     length = min(design.lengths)
     configs = {name: composed("train", design.layer_overrides(name, length)) for name in design.layers}
-    segments = instantiate(next(iter(configs.values())).task).segments
+    segments = instantiate(next(iter(configs.values())).task).segment_count
     models = {
         name: build_model(
             instantiate(one.model), instantiate(one.attention), instantiate(one.task), instantiate(one.tokenizer), 0

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOBase
 from pathlib import Path
 from typing import TextIO, final
 
@@ -32,7 +33,7 @@ def tee(file: Path) -> Iterator[None]:
 class _Tee:
     """A text stream that also writes whole lines to a log, as a terminal would show them at last."""
 
-    def __init__(self, stream: TextIO, log: TextIO):
+    def __init__(self, stream: TextIO | TextIOBase, log: TextIO | TextIOBase):
         self.stream, self.log, self.line = stream, log, ""
 
     def write(self, text: str) -> int:

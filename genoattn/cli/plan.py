@@ -82,7 +82,7 @@ def longer_estimate(
     return estimate
 
 
-def describe(needed: float, limit: float, longest: int, batch: int) -> str:
+def describe(needed: int | float, limit: int | float, longest: int, batch: int) -> str:
     """Says if the run fits, and the longest windows that would."""
     result = "fits into" if needed <= limit else "does not fit into"
     length = f"{longest:,}" if longest < MAX_LENGTH else f"{MAX_LENGTH:,} or more"

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from genoattn.data.settings import DataSettings
 from genoattn.evaluation.settings import TestSettings
 from genoattn.paths import conf_dir
-from genoattn.training.settings import LoraSettings, TrainerSettings
+from genoattn.training.settings import FinetuneSettings, LoraSettings, TrainerSettings
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,8 @@ from genoattn.training.settings import LoraSettings, TrainerSettings
         ("data/genome", None, DataSettings),
         ("trainer/default", None, TrainerSettings),
         ("test/standard", None, TestSettings),
-        ("train", "lora", LoraSettings),
+        ("finetune", "lora", LoraSettings),
+        ("finetune", "finetune", FinetuneSettings),
     ],
 )
 def test_yaml_and_dataclass_have_the_same_fields_and_defaults(file: str, key: str | None, settings: type) -> None:

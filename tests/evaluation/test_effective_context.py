@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hybrid import cycle
@@ -17,6 +15,7 @@ from genoattn.attention.linear import LinearAttention
 from genoattn.attention.none import NoAttention
 from genoattn.attention.window import WindowAttention
 from genoattn.cli.main import main
+from genoattn.cli.values import plain
 from genoattn.config.compose import compose
 from genoattn.data.batch import collate
 from genoattn.data.example import Example
@@ -44,7 +43,8 @@ from genoattn.evaluation.effective_context import (
 )
 from genoattn.genome.simulate import Rates
 from genoattn.models.block import AttentionFactory
-from genoattn.models.build import build_model
+from genoattn.models.build import build_from_card
+from genoattn.models.card import ModelCard
 from genoattn.models.checkpoint import save_model
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
@@ -239,12 +239,11 @@ def test_the_program_leaves_what_a_comparison_reads(tmp_path: Path, capsys: pyte
     fasta.write_text(f">a\n{letters}\n")
     run, folder = tmp_path / "run", tmp_path / "context"
     config = compose("train", ["experiment=smoke", "attention=window", "attention.left=4", "attention.right=4"])
-    plain = OmegaConf.to_container(config)
-    assert isinstance(plain, dict)
-    parts = build_model(config, instantiate(config.task), instantiate(config.tokenizer))  # type: ignore[arg-type]
-    about = {key: plain[key] for key in ("tokenizer", "task", "model", "attention", "reverse_complement", "seed")}
-    about |= {"name": "window", "kept": {}, "untrained": {}, "length": 64, "split": "block", "genome": ["another"]}
-    save_model(run / "model", parts.model, about)
+    settings = plain(config)
+    keys = ("tokenizer", "task", "model", "attention", "reverse_complement", "seed")
+    nodes = {key: settings[key] for key in keys}
+    card = ModelCard("window", **nodes, length=64, split="block", min_length=None, genome=("another",))
+    save_model(run / "model", build_from_card(card).model, card)
     asked = [f"checkpoint={run}", f"data.fasta={fasta}", "data.length=64", "windows=2"]
     assert main(["context", *asked, f"hydra.run.dir={folder}"]) == 0
     found = json.loads((folder / "context.json").read_text())

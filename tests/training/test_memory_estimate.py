@@ -80,7 +80,7 @@ def test_the_longest_window_is_the_last_that_fits(constant: float, linear: float
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [("8GiB", 8 * GIB), ("500MB", 500_000_000), ("1e9", 10**9), ("2 kib", 2048), ("3T", 3 * 10**12)],
+    [("8GiB", 8 * GIB), ("500MB", 500_000_000), ("1000000000", 10**9), ("2 kib", 2048), ("3T", 3 * 10**12)],
 )
 def test_sizes(size: str, expected: int) -> None:
     assert parse_size(size) == expected

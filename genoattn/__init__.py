@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from genoattn.models.build import build_model
     from genoattn.models.pretrained import load
 
-__all__ = ["build_model", "evaluate", "load", "open_genome"]
+__all__ = ["build_model", "load", "open_genome"]
 
 _MODULES = {
     "build_model": "genoattn.models.build",

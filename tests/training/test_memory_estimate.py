@@ -135,7 +135,10 @@ def test_activation_checkpointing_is_estimated_to_need_less(tmp_path: Path, monk
         check_memory(module, data, "cpu")
 
 
-def test_a_layer_of_triton_is_estimated_with_the_operators_of_torch(tmp_path: Path) -> None:
+def test_a_layer_of_triton_is_estimated_with_the_operators_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genoattn.attention.kernels.available", lambda device: (True, ""))
     curves = []
     for backend in ("torch", "triton"):
         words = ("attention=window", f"attention.backend={backend}", "data.length=64", "data.batch=1")

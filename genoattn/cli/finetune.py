@@ -51,8 +51,8 @@ def main(config: DictConfig) -> float | None:
 
         candidates, cards = [Candidate("model", card.name, model)], {"model": card}
         if same_task(pretrained.predictor.task, task):
-            kept = pretrained.card.calibration
-            candidates.append(Candidate("pretrained", "pretrained", pretrained.predictor, kept))
+            calibration = pretrained.card.calibration
+            candidates.append(Candidate("pretrained", "pretrained", pretrained.predictor, calibration))
             cards["pretrained"] = replace(pretrained.card, name="pretrained")
         untrained = build_model(*factories, task, tokenizer, recipe.seed)
         candidates.append(Candidate("untrained", "untrained", untrained))

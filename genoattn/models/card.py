@@ -82,7 +82,7 @@ class ModelCard:
             raise UserError(f"{file} is not json: {error}") from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise UserError(f"{file} is not a model description of format {FORMAT}, the only one this version can read")
-        names = [one.name for one in fields(cls)]
+        names = [attribute.name for attribute in fields(cls)]
         if missing := [name for name in names if name not in values]:
             raise UserError(f"{file} lacks {', '.join(missing)}")
         return cls(**{**{name: values[name] for name in names}, "genome": tuple(values["genome"])})

@@ -484,7 +484,8 @@ def test_several_loggers(genome: tuple[Path, Path], tmp_path: Path, capsys: pyte
     [
         ("trainer.devices=2", "trainer.devices must be 1: training on several devices does not work yet, got 2"),
         ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
-        ("optimizer.lr=nan", "optimizer.lr must be a finite number, got nan"),
+        ("optimizer.lr=nan", "optimizer: Invalid learning rate: nan"),
+        ("optimizer.lr=inf", "optimizer.lr must be a finite number, got inf"),
         ("trainer.accelerator=mps", "trainer.accelerator=mps cannot run here: "),
     ],
 )

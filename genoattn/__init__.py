@@ -1,16 +1,25 @@
 """Train, compare and use models of very long DNA whose attention layer is one switch."""
 
-from __future__ import annotations
-
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genoattn.models.pretrained import PretrainedModel
+    from genoattn.genome.sequence_store import open_genome
+    from genoattn.models.build import build_model
+    from genoattn.models.pretrained import load
+
+__all__ = ["build_model", "load", "open_genome"]
+
+_MODULES = {
+    "build_model": "genoattn.models.build",
+    "evaluate": "genoattn.evaluation",
+    "load": "genoattn.models.pretrained",
+    "open_genome": "genoattn.genome.sequence_store",
+}
 
 
-def load(path: str | Path) -> PretrainedModel:
-    """A trained model, from its run folder or the model/ in it, on the CPU; raises UserError where there is none."""
-    from genoattn.models.pretrained import load  # late: importing genoattn costs nothing
-
-    return load(Path(path))
+def __getattr__(name: str) -> object:
+    """Import a public function when it is first used, so that `import genoattn` costs nothing."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'genoattn' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 from genoattn.attention.base import Attention
 from genoattn.attention.modules.projections import HeadOptions
+from genoattn.models.block import ActivationCheckpointing
 from genoattn.models.sequence_model import SequenceModel
 
 DIM, VOCABULARY = 128, 12
 HEADS = HeadOptions().count
 REACH = 256
 """Tokens to either side that the window sees."""
-PLAIN, RECOMPUTED = False, "tokens"
-"""`recompute` of a model: everything is kept for the backward pass; token-wise parts are computed again in segments."""
+PLAIN, RECOMPUTED = "none", "mlp"
+"""Activation checkpointing: the backward pass keeps everything, or recomputes the activations of the MLPs."""
 
 
 def layer(name: str) -> Callable[..., Attention]:
@@ -32,7 +33,7 @@ def layer(name: str) -> Callable[..., Attention]:
     }[name]
 
 
-def model(attention: str, depth: int, recompute: bool | str = PLAIN) -> SequenceModel:
+def model(attention: str, depth: int, recompute: ActivationCheckpointing = PLAIN) -> SequenceModel:
     """One number for every kind of token at each token, and no reference beside."""
     return SequenceModel(
         VOCABULARY,

@@ -32,8 +32,10 @@ SHORT = (
 LONG = (
     *("curriculum.rate=0.02", "curriculum.length=null", "optimizer.lr=0.001", "data.validation_windows=1"),
     *("test.windows=2", "test.threshold_windows=16"),
+    *("test=real", "data.vcf=[]", "data.length=32768", "data.batch=1", "trainer.threads=1", "test.resamples=50"),
+    *("curriculum.until=0.8", "curriculum.snv=0.7", "curriculum.insertion=0.15", "curriculum.deletion=0.15"),
 )
-"""Of the second, which goes on with its weights at 32,768 bases."""
+"""Of the second training, which fine-tunes the model at 32,768 bases."""
 KINDS = ("snv", "insertion", "deletion")
 
 
@@ -67,8 +69,8 @@ def summary(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def layer(name: str, home: Path, steps: int, bases: int) -> Iterator[dict[str, Any]]:
     """Train a layer and evaluate it at every length; yields its row after each evaluation."""
     first = run("train", home / "short", [*COMMON, f"attention={name}", *SHORT, *_budget(steps)])
-    longer = [*COMMON, f"checkpoint={home / 'short'}", *LONG, *_budget(max(1, steps // 30))]
-    trained = first if "error" in first else run("train", home / "train", longer)
+    longer = [f"checkpoint={home / 'short'}", *LONG, *_budget(max(1, steps // 30))]
+    trained = first if "error" in first else run("finetune", home / "train", longer)
     if "error" in trained:
         yield {"layer": name, "error": trained["error"]}
         return

@@ -36,7 +36,11 @@ def main(config: DictConfig) -> None:
     report.write(folder, comparison)
     report.print_results(comparison)
     if not config.report:
-        loggers = build_loggers(folder, instantiate(config.logger, group=config.name) if config.logger else None, {})
+        chosen_loggers = [
+            instantiate(node, **({"group": config.name} if key == "wandb" else {}))
+            for key, node in config.logger.items()
+        ]
+        loggers = build_loggers(folder, chosen_loggers, {})
         tables = [table.plain for table in all_tables(comparison).values()]
         log_report(loggers, report.metrics(comparison), tables, folder / "plots")
     print(f"comparison: {folder / 'comparison.html'}")
@@ -51,7 +55,7 @@ def compare(config: DictConfig, folder: Path) -> Comparison:
     settings = settings_of(config)
     overrides = list(HydraConfig.get().overrides.task)
     searched = [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath")]
-    grid = parse(settings, [*overrides, *searched], window_counts, config.name if config.logger else None)
+    grid = parse(settings, [*overrides, *searched], window_counts, config.name if "wandb" in config.logger else None)
     if settings.match_size:
         grid = match_sizes(grid, settings.match_size)
     OmegaConf.save(config, folder / "config.yaml")

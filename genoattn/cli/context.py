@@ -14,21 +14,20 @@ from genoattn.evaluation.effective_context_report import FILE, describe, effect_
 from genoattn.evaluation.report import write_report
 from genoattn.files import write_json
 from genoattn.models.build import load_predictor
-from genoattn.models.checkpoint import find_model, read_description, training_split
+from genoattn.models.card import uses_both_strands
 
 
 def main(config: DictConfig) -> None:
     """Change a base at a time in windows of the test blocks, and tell at what distance the answers no longer change."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    home = find_model(Path(config.checkpoint))
-    about = read_description(home)
-    parts = load_predictor(home, about)
-    if config.data.length != about["length"]:
-        print(f"data.length is {config.data.length}; the model was trained on windows of {about['length']}")
+    loaded = load_predictor(Path(config.checkpoint))
+    card, parts = loaded.card, loaded.predictor
+    if config.data.length != card.length:
+        print(f"data.length is {config.data.length}; the model was trained on windows of {card.length}")
     data = value_of(config.data)
-    source = open_data_source(data, parts.task, config.seed, training_split(about))
+    source = open_data_source(data, parts.task, config.seed, card.training_split)
     print(describe_source(source))
-    strands = (config.reverse_complement or about["reverse_complement"]) in ("average", "equivariant")
+    strands = uses_both_strands(config.reverse_complement or card.reverse_complement)
     drawn = build_dataset(source, "test", data, parts.task, config.seed, 1, Curriculum())
     stage = CurriculumStage(parts.task.rates, config.data.length)
     examples = [drawn.example(number, stage) for number in range(config.windows)]
@@ -37,12 +36,10 @@ def main(config: DictConfig) -> None:
     tokenizer = parts.tokenizer
     bounds = theoretical_receptive_field(parts.model, tokenizer.max_token_length, tokenizer.overlap, strands)
     found = summary(seen, bounds, config.relative_threshold)
-    about_run = {"attention": about["name"], "length": config.data.length, "trained_length": about["length"]}
+    about_run = {"attention": card.name, "length": config.data.length, "trained_length": card.length}
     write_json(folder / FILE, {**about_run, **found}, indent=1)
     figures = {f"context/{key}": found[key] for key in ("nominal", "effective", "left", "right", "windows", "noise")}
-    title = f"Changes of the answers with one base, attention={about['name']}"
-    write_report(
-        folder, [effect_table(seen, title)], figures, {"context": partial(plot, seen, found, str(about["name"]))}
-    )
+    title = f"Changes of the answers with one base, attention={card.name}"
+    write_report(folder, [effect_table(seen, title)], figures, {"context": partial(plot, seen, found, card.name)})
     print(describe(found, config.relative_threshold))
     print(f"run folder: {folder}")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -12,37 +11,35 @@ from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.report import write_report
 from genoattn.models import cost
-from genoattn.models.build import build_model, load_predictor
-from genoattn.models.checkpoint import find_model, read_description, training_split
+from genoattn.models.build import build_from_card, load_predictor
+from genoattn.models.card import uses_both_strands
 
 
 def main(config: DictConfig) -> None:
     """Load a model (and what stands beside it in its run), put it to the exam of a genome, and report."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    home = find_model(Path(config.checkpoint))
-    about = read_description(home)
-    parts = load_predictor(home, about)
-    if config.data.length != about["length"]:
-        print(f"data.length is {config.data.length}; the model was trained on windows of {about['length']}")
+    loaded = load_predictor(Path(config.checkpoint))
+    card, parts = loaded.card, loaded.predictor
+    if config.data.length != card.length:
+        print(f"data.length is {config.data.length}; the model was trained on windows of {card.length}")
     data, test = value_of(config.data), value_of(config.test)
-    source = open_data_source(data, parts.task, config.seed, training_split(about))
+    source = open_data_source(data, parts.task, config.seed, card.training_split)
     print(describe_source(source))
-    strands = (config.reverse_complement or about["reverse_complement"]) in ("average", "equivariant")
+    strands = uses_both_strands(config.reverse_complement or card.reverse_complement)
     exam = build_evaluator(source, data, test, parts.task, strands, source.trained_on)
 
-    sitting = [Candidate("attention", str(about["name"]), parts, about["kept"])]
-    for key in ("control", "before"):
-        beside = home.parent / key / "model"
+    sitting = [Candidate("model", card.name, parts, card.calibration)]
+    for key in ("control", "pretrained"):
+        beside = loaded.folder.parent / key / "model"
         if beside.is_dir():
-            other = read_description(beside)
-            sitting.append(Candidate(key, str(other["name"]), load_predictor(beside, other), other["kept"]))
-    torch.manual_seed(about["seed"])
-    sitting.append(
-        Candidate("untrained", "untrained", build_model(about, parts.task, parts.tokenizer), about["untrained"])
-    )
+            other = load_predictor(beside)
+            sitting.append(Candidate(key, other.card.name, other.predictor, other.card.calibration))
+    untrained = build_from_card(card, card.seed)
+    untrained.model.to(parts.device)
+    sitting.append(Candidate("untrained", "untrained", untrained, card.untrained_calibration))
     outcome = exam.evaluate(sitting)
 
-    predicted = cost.predicted_cost(parts.model, config.data.length)
+    predicted = cost.predicted_cost(parts.model, config.data.length)._asdict()
     figures = outcome.metrics | {f"cost/{key}": value for key, value in predicted.items()}
     if outcome.replicates:
         outcome.replicates.write(folder)

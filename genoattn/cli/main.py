@@ -12,6 +12,7 @@ from genoattn.errors import UserError, hint
 
 PROGRAMS = {
     "train": "train a mutation detector on a genome and report how good it is",
+    "finetune": "fine-tune a saved model on a genome or a task, and report how good it is",
     "compare": "compare attention layers on one task: quality, cost and a verdict",
     "plan": "say what a training run would cost, its memory before all, before it runs",
     "evaluate": "report how good a checkpoint is on a genome and its variants",
@@ -23,6 +24,13 @@ PROGRAMS = {
 
 
 MODULES = {"doctor": "check_layer"}
+
+MOVED = {
+    "checkpoint": "genoattn finetune checkpoint=…",
+    "tune": "genoattn finetune checkpoint=… finetune.mode=full|head|lora",
+    "lora": "genoattn finetune checkpoint=… finetune.mode=lora lora.rank=…",
+}
+"""Settings that `train` no longer has."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,12 +58,15 @@ def main(argv: list[str] | None = None) -> int:
         return _help(program)
     if (arguments.cfg and arguments.multirun) or (arguments.resolve and not arguments.cfg):
         parser.error("--cfg prints the config of one run; --resolve goes with --cfg, --multirun does not")
+    for word in arguments.overrides:
+        if program in ("train", "plan") and (moved := MOVED.get(word.lstrip("+").partition("=")[0].partition(".")[0])):
+            print(f"{word}: a saved model is trained further by {moved}", file=sys.stderr)
+            return 2
     flags = ["--multirun"] * arguments.multirun + (["--cfg", arguments.cfg] if arguments.cfg else [])
 
-    def run(config: DictConfig) -> None:
-        import_module(f"genoattn.cli.{MODULES.get(program, program)}").main(
-            config
-        )  # late: --help and mistakes need not wait for it
+    def run(config: DictConfig) -> float | None:
+        # late: --help and mistakes need not wait for it
+        return import_module(f"genoattn.cli.{MODULES.get(program, program)}").main(config)
 
     return run_program(program, run, arguments.overrides, flags + ["--resolve"] * arguments.resolve)
 

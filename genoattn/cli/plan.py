@@ -1,4 +1,4 @@
-"""Say what a training run would cost before it runs: predicted, and where asked for measured by a few of its steps."""
+"""Say what a training run would cost before it runs: estimated, and on request measured by a few of its steps."""
 
 import logging
 from contextlib import suppress
@@ -7,31 +7,26 @@ from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig
 
-from genoattn.cli.values import recipe_of
-from genoattn.data.datamodule import GenomeDataModule
+from genoattn.cli.values import choice, model_of, recipe_of, value_of
 from genoattn.data.source import describe_source, open_data_source
-from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
 from genoattn.evaluation.report import Table
 from genoattn.files import write_json
 from genoattn.models import cost
-from genoattn.models.build import build_seeded, build_tokenizer
+from genoattn.models.build import train_tokenizer
 from genoattn.models.predictor import Predictor
-from genoattn.training.finetuning import open_pretrained, settle
 from genoattn.training.memory_estimate import (
     MAX_LENGTH,
     MAX_PROBE,
     MemoryEstimate,
-    available,
+    available_bytes,
     estimate_memory,
-    on_gpu,
-    parse,
+    parse_size,
+    uses_gpu,
 )
-from genoattn.training.module import SequenceModule
 from genoattn.training.recipe import TrainingRecipe
 from genoattn.training.step_timing import time_steps
 from genoattn.training.trainer import build_trainer, build_training
@@ -39,42 +34,43 @@ from genoattn.training.trainer import build_trainer, build_training
 
 def main(config: DictConfig) -> None:
     """Build what `train` would build under the same overrides, and leave plan.json and a table."""
-    chosen, overrides = HydraConfig.get().runtime, list(HydraConfig.get().overrides.task)
-    folder = Path(chosen.output_dir)
-    earlier = open_pretrained(config.checkpoint) if config.checkpoint else None
-    config = settle(config, earlier, overrides)
-    attention = str(earlier.about["name"] if earlier else chosen.choices["attention"])
+    folder = Path(HydraConfig.get().runtime.output_dir)
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     seed_everything(config.seed, verbose=False)
 
-    task: Task = instantiate(config.task)
-    recipe = recipe_of(config)
-    source = open_data_source(recipe.data, task, config.seed)
+    recipe, task = recipe_of(config), value_of(config.task)
+    source = open_data_source(recipe.data, task, recipe.seed)
     print(describe_source(source))
-    parts = build_seeded(config, task, build_tokenizer(config.tokenizer, source, config.seed), "attention")
-    learner, data = build_training(parts, source, recipe)
-    tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
-    gpu = on_gpu(config.trainer.accelerator)
-    most = parse(config.available_memory) if config.available_memory else available(gpu)
-    predicted: dict[str, int | float] = {**cost.predicted_cost(parts.model, tokens), "tokens": tokens}
-    predicted |= estimate_memory(learner, data, gpu).figures() | {"available_bytes": most}
-    predicted["longest_length"] = probe_longer(recipe, parts, learner, data, gpu).training.longest(most)
+    tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
+    predictor = model_of(config, "attention", task, tokenizer)
+    module, datamodule = build_training(predictor, source, recipe)
+    gpu = uses_gpu(recipe.trainer.accelerator)
+    limit = parse_size(config.available_memory) if config.available_memory else available_bytes(gpu)
+    tokens = datamodule.validation.batch(0, 1, tokenizer).ids.shape[1]
+    estimate = estimate_memory(module, datamodule, gpu)
+    predicted = cost.predicted_cost(predictor.model, tokens)._asdict() | {
+        "tokens": tokens,
+        "training_peak_bytes": estimate.training.at(estimate.length),
+        "forward_peak_bytes": estimate.forward.at(estimate.length),
+        "available_bytes": limit,
+        "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit),
+    }
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = build_trainer(recipe.trainer, folder, [], [])
-        measured = time_steps(learner, data, trainer)
+        measured = time_steps(module, datamodule, trainer)._asdict()
     write_json(folder / "plan.json", {"predicted": predicted, "measured": measured}, indent=2)
-    table(attention, predicted, measured or {}).print()
-    print(said(predicted, config.data.batch))
+    table(choice("attention"), predicted, measured or {}).print()
+    print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch))
     print(f"run folder: {folder}")
 
 
-def probe_longer(
-    recipe: TrainingRecipe, predictor: Predictor, learner: SequenceModule, data: GenomeDataModule, gpu: bool
+def longer_estimate(
+    recipe: TrainingRecipe, predictor: Predictor, gpu: bool, estimate: MemoryEstimate
 ) -> MemoryEstimate:
-    """The estimate from longer windows than the run's where those are short and the genome has longer ones.
+    """An estimate from windows of `MAX_PROBE` bases, if the run's are shorter and the genome has such; else `estimate`.
 
     Very short windows overestimate memory, because layers pad them to whole blocks.
     """
@@ -83,28 +79,27 @@ def probe_longer(
         with suppress(UserError):
             source = open_data_source(longer.data, predictor.task, longer.seed)
             return estimate_memory(*build_training(predictor, source, longer), gpu)
-    return estimate_memory(learner, data, gpu)
+    return estimate
 
 
-def said(predicted: dict[str, int | float], batch: int) -> str:
-    """Whether the run fits, and the longest windows that would."""
-    needed, most = predicted["training_peak_bytes"], predicted["available_bytes"]
-    verdict = "fits into" if needed <= most else "does not fit into"
-    longest = predicted["longest_length"]
-    length = f"{longest:,.0f}" if longest < MAX_LENGTH else f"{MAX_LENGTH:,.0f} or more"
+def describe(needed: int | float, limit: int | float, longest: int, batch: int) -> str:
+    """Says if the run fits, and the longest windows that would."""
+    result = "fits into" if needed <= limit else "does not fit into"
+    length = f"{longest:,}" if longest < MAX_LENGTH else f"{MAX_LENGTH:,} or more"
     return (
-        f"training takes about {needed / 2**30:.2f} GiB and {verdict} {most / 2**30:.2f} GiB; the longest windows that"
+        f"training takes about {needed / 2**30:.2f} GiB and {result} {limit / 2**30:.2f} GiB; the longest windows that"
         f" fit at data.batch={batch} are of {length} bases"
     )
 
 
 def table(attention: str, predicted: dict[str, int | float], measured: dict[str, int | float]) -> Table:
-    """A row for each figure, as predicted and as measured."""
-    rows = [[name, _told(name, predicted.get(name)), _told(name, measured.get(name))] for name in predicted | measured]
-    return Table(f"a training of attention={attention}", ["", "predicted", "measured"], rows)
+    """A row for each cost: predicted and measured."""
+    names = [*predicted, *(name for name in measured if name not in predicted)]
+    rows = [[name, _cell(name, predicted.get(name)), _cell(name, measured.get(name))] for name in names]
+    return Table(f"a training run of attention={attention}", ["", "predicted", "measured"], rows)
 
 
-def _told(name: str, value: int | float | None) -> str:
+def _cell(name: str, value: int | float | None) -> str:
     if value is None:
         return ""
     if name.endswith("_bytes"):

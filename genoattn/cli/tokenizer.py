@@ -14,23 +14,22 @@ from genoattn.errors import UserError
 from genoattn.evaluation.report import write_report
 from genoattn.evaluation.tokenizer_audit import frame_spread, tokenizer_report
 from genoattn.genome.windows import Windows
-from genoattn.models.build import build_tokenizer, load_predictor
-from genoattn.models.checkpoint import find_model, read_description, training_split
+from genoattn.models.build import load_predictor, train_tokenizer
 
 
 def main(config: DictConfig) -> None:
     """Audit the tokenizer that is named, or that of a checkpoint, on windows of the genome."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    home = find_model(Path(config.checkpoint)) if config.checkpoint else None
-    about = read_description(home) if home else {}
-    parts = load_predictor(home, about) if home else None
+    loaded = load_predictor(Path(config.checkpoint)) if config.checkpoint else None
+    about = loaded.card.to_json() if loaded else {}
+    parts = loaded.predictor if loaded else None
     if parts and not isinstance(parts.task, MutationDetection):
         raise UserError(f"checkpoint={config.checkpoint} is no detector; its scores by base cannot be compared")
     data, test = value_of(config.data), value_of(config.test)
-    trained = training_split(about) if about else None
-    source = open_data_source(data, parts.task if parts else LanguageModeling(), config.seed, trained)
+    task, split = (parts.task, loaded.card.training_split) if loaded and parts else (LanguageModeling(), None)
+    source = open_data_source(data, task, config.seed, split)
     print(describe_source(source))
-    tokenizer = parts.tokenizer if parts else build_tokenizer(config.tokenizer, source, config.seed)
+    tokenizer = parts.tokenizer if parts else train_tokenizer(value_of(config.tokenizer), source, config.seed)
     windows = Windows(source.genome, source.splits.test, data.length, data.max_n_fraction)
     rng = np.random.default_rng(test.seed)
     drawn = [source.genome.fetch(*windows.draw(rng)) for _ in range(test.windows)]

@@ -111,8 +111,8 @@ class ExperimentGrid:
             overrides = [word for word in overrides if word.partition("=")[0] not in few]
             overrides += [f"{key}={value}" for key, value in few.items()]
         if self.group:
-            overrides.append(f"logger.group='{self.group}'")
-            overrides.append(f"logger.name='{layer} {length} {stage} {learning_rate:g} {seed}'")
+            overrides.append(f"logger.wandb.group='{self.group}'")
+            overrides.append(f"logger.wandb.name='{layer} {length} {stage} {learning_rate:g} {seed}'")
         return Run(layer, length, learning_rate, seed, stage, steps, tuple(overrides))
 
     def bases_per_step(self, length: int) -> int:

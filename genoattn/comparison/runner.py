@@ -15,6 +15,7 @@ from genoattn.comparison.launcher import compose_run, duration, run_jobs
 from genoattn.comparison.record import LayerCost
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
 from genoattn.errors import UserError
+from genoattn.models.build import build_model
 from genoattn.models.size_matching import match_size
 
 START_SECONDS = 10
@@ -36,8 +37,12 @@ def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> Exp
     """The same grid, with every model as large, or as expensive, as that of the first layer."""
     length = min(grid.lengths)
     configs = {name: compose_run("train", grid.layer_overrides(name, length)) for name in grid.layers}
-    segments = instantiate(next(iter(configs.values())).task).segments
-    matches = match_size(configs, by, segments * (length + 1) - 1)
+    segments = instantiate(next(iter(configs.values())).task).segment_count
+    models = {
+        name: build_model(*(instantiate(config[key]) for key in ("model", "attention", "task", "tokenizer")), 0).model
+        for name, config in configs.items()
+    }
+    matches = match_size(models, by, segments * (length + 1) - 1)
     for name, match in matches.items():
         print(f"{name}: {' '.join(match.overrides) or 'unchanged'}, {match.count:,} {by} ({match.relative_error:+.1%})")
     layers = {name: (*words, *matches[name].overrides) for name, words in grid.layers.items()}

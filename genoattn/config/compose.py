@@ -43,17 +43,19 @@ def choices(program: str) -> dict[str, tuple[str | None, list[Path]]]:
     return {group: (made[group], sorted((conf_dir() / group.partition("@")[0]).glob("*.yaml"))) for group in groups}
 
 
-def run_program(program: str, main: Callable[[DictConfig], None], overrides: list[str], flags: list[str]) -> int:
+def run_program(
+    program: str, main: Callable[[DictConfig], float | None], overrides: list[str], flags: list[str]
+) -> int:
     """Run `main` under Hydra in a run folder of its own; returns the exit status.
 
     0: done; 2: a mistake of the user's, told in sentences on stderr; 130: interrupted; 1: a mistake of ours.
     `flags` are Hydra's, such as --multirun or --cfg job.
     """
 
-    def guarded(config: DictConfig) -> None:
+    def guarded(config: DictConfig) -> float | None:
         OmegaConf.set_readonly(config, True)  # what was logged is what ran
         try:
-            main(config)
+            return main(config)
         except UserError as mistake:
             raise SystemExit(_tell(mistake)) from None
         except InstantiationException as error:  # Hydra wraps what a constructor raises

@@ -18,17 +18,9 @@ Strands = Literal["none", "augment", "average", "equivariant"]
 
 
 @dataclass(frozen=True)
-class Nothing:
-    """A choice whose yaml is empty."""
-
-
-@dataclass(frozen=True)
 class Train:
     """What every training run has."""
 
-    checkpoint: str | None
-    tune: Literal["all", "head", "lora"]
-    lora: Node
     seed: Seed
     reverse_complement: Strands
     data: Node
@@ -43,7 +35,26 @@ class Train:
     model: Node
     optimizer: Node
     schedule: Node
-    logger: Node | Nothing
+    logger: dict
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """What every fine-tuning run has."""
+
+    checkpoint: str
+    finetune: Node
+    lora: Node
+    seed: Seed
+    reverse_complement: Strands | None
+    data: Node
+    trainer: Node
+    test: Node
+    task: Node | None
+    curriculum: Node
+    optimizer: Node
+    schedule: Node
+    logger: dict
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,7 @@ class Kernels:
 
 SPINE: dict[str, type] = {
     "train": Train,
+    "finetune": Finetune,
     "compare": Compare,
     "plan": Plan,
     "evaluate": Evaluate,

@@ -55,7 +55,7 @@ def theoretical_receptive_field(
     """
     if model.sequence_heads:
         return None, None
-    parts = [part.sides for part in (model.stem_conv, model.stem) if part is not None]
+    parts = [part.sides for part in (model.stem_conv, model.alignment_stem) if part is not None]
     left, right = (max(side) for side in zip((0, 0), *parts, strict=True))
     bound = [True, True]
     for block in model.blocks:

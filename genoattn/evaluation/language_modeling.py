@@ -95,7 +95,7 @@ class LanguageModelEvaluator(Evaluator):
 
 
 def _key(one: Candidate) -> str:
-    return "test" if one.key == "attention" else f"{one.name.partition(' (')[0]}/test"
+    return "test" if one.key == "model" else f"{one.name.partition(' (')[0]}/test"
 
 
 def _windows(

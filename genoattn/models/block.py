@@ -1,4 +1,4 @@
-"""One layer of the backbone, and the convolutions that may stand before anything is mixed."""
+"""One block of the backbone, and the convolutions around the attention layer."""
 
 from collections.abc import Callable
 from typing import Literal, TypeAlias, final
@@ -14,18 +14,17 @@ from genoattn.errors import UserError
 from genoattn.models.recompute import checkpointed_mlp
 
 AttentionFactory: TypeAlias = Callable[..., Attention]
-
+"""Builds the attention layer of a block; called as `factory(dim=…, causal=…)`."""
 
 ActivationCheckpointing: TypeAlias = Literal["none", "mlp", "block"]
 
-
 ROWS = 1024
-"""Tokens of a stream that go through an MLP together."""
+"""Tokens that go through the MLP together in `forward_chunked`."""
 
 
 @final
 class Convolution(nn.Module):
-    """A depthwise convolution over `kernel` real tokens, centred, or ending at its own when causal."""
+    """A depthwise convolution over `kernel` real tokens, centred on each token, or ending at it if causal."""
 
     def __init__(self, dim: int, kernel: int, causal: bool):
         super().__init__()
@@ -42,9 +41,9 @@ class Convolution(nn.Module):
 
 @final
 class ConvStem(nn.Module):
-    """A convolution over `width` real tokens, centred or (`causal`) ending at its own, a GELU and a norm.
+    """A convolution over `width` real tokens, centred on each token or (`causal`) ending at it, a GELU and a norm.
 
-    At first twice as strong as the embedding: a base says less about its place than what surrounds it.
+    Its scale starts at 2, twice that of the embedding: the bases around a position identify it better than its own.
     """
 
     def __init__(self, dim: int, width: int, causal: bool):
@@ -65,16 +64,27 @@ class ConvStem(nn.Module):
 
 @final
 class Block(nn.Module):
-    """One layer of the backbone: a convolution where asked for, the attention layer, and an MLP, each added to x.
+    """One block of the backbone: x + convolution(x) if there is one, x + attention(x), x + MLP(x), each after a norm.
 
-    The MLP has `width` channels. `activation_checkpointing` says which activations a block recomputes in the backward
-    pass to save memory: "none", "mlp" (those of its MLP) or "block" (all but its input).
+    Args:
+        dim: Channels of the residual stream.
+        width: Channels of the MLP.
+        conv: Tokens of the convolution, an odd number; 0 leaves it out.
+        causal: True if no token may see a later one.
+        attention: Builds the attention layer.
+        activation_checkpointing: Activations that the backward pass recomputes to save memory: "none", "mlp" (those
+            of the MLP) or "block" (all except the input of the block).
     """
 
     def __init__(
-        self, dim: int, width: int, conv: int, causal: bool, attention: AttentionFactory,
+        self,
+        dim: int,
+        width: int,
+        conv: int,
+        causal: bool,
+        attention: AttentionFactory,
         activation_checkpointing: ActivationCheckpointing = "none",
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.conv = Convolution(dim, conv, causal) if conv else None
         self.conv_norm = nn.RMSNorm(dim) if conv else None
@@ -93,26 +103,25 @@ class Block(nn.Module):
             x = x + self.conv(self.conv_norm(x), layout.padding_mask)
         x = x + self.attention(self.attention_norm(x), layout)
         last = self.mlp[-1]
-        if (
-            self.activation_checkpointing == "mlp" and self.training and type(last) is nn.Linear
-        ):  # an adapter stands in its place
+        # A LoRA adapter in place of the last layer is not linear in its own parameters.
+        if self.activation_checkpointing == "mlp" and self.training and type(last) is nn.Linear:
             inner = nn.Sequential(self.mlp_norm, *list(self.mlp)[:-1])
             return x + checkpointed_mlp(inner, last, x, list(inner.parameters()))
         return x + self.mlp(self.mlp_norm(x))
 
     def forward_chunked(self, x: Float[Tensor, "batch length dim"], layout: TokenLayout, chunk: int) -> None:
-        """`forward` in place, in segments."""
+        """The same as `forward`, in place, `chunk` tokens at a time."""
         length = x.shape[1]
         if self.conv is not None and self.conv_norm is not None:
             norm = self.conv_norm
-            for part in overlapping_chunks(
+            for piece in overlapping_chunks(
                 lambda a, b: (norm(x[:, a:b]), slice_layout(layout, x, a, b)), length, chunk, *self.conv.sides
             ):
-                x[:, part.start : part.stop] += part.inner(self.conv(part.x, part.layout.padding_mask))
-        mixed = self.attention.forward_chunked(
+                x[:, piece.start : piece.stop] += piece.inner(self.conv(piece.x, piece.layout.padding_mask))
+        attended = self.attention.forward_chunked(
             lambda a, b: (self.attention_norm(x[:, a:b]), slice_layout(layout, x, a, b)), length, chunk
         )
-        for start, stop, y in mixed:
+        for start, stop, y in attended:
             x[:, start:stop] += y
             for rows in x[:, start:stop].split(ROWS, dim=1):
                 rows += self.mlp(self.mlp_norm(rows))

@@ -1,97 +1,125 @@
-"""From a config to live parts: the genome and its splits, tokenizer, task, model, and examples of a task."""
+"""Models from their factories, a task and a tokenizer; and saved models from their folders."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 
 from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.errors import UserError
 from genoattn.genome.intervals import Interval
-from genoattn.models.checkpoint import load_weights
+from genoattn.models.block import AttentionFactory
+from genoattn.models.card import ModelCard
+from genoattn.models.checkpoint import find_model, load_weights
 from genoattn.models.predictor import Predictor
+from genoattn.models.sequence_model import SequenceModel
+
+ModelFactory: TypeAlias = Callable[..., SequenceModel]
+"""Takes the arguments of SequenceModel that tokenizer, task and attention layer determine."""
 
 BPE_CHUNK = 4096
-"""Bases of a stretch from which a tokenizer learns."""
+"""Bases of a sequence from which a tokenizer learns."""
 
 
-NEEDED = (
-    "tokenizer",
-    "task",
-    "model",
-    "attention",
-    "name",
-    "kept",
-    "untrained",
-    "length",
-    "split",
-    "seed",
-    "genome",
-    "reverse_complement",
-)
-"""What a model's description says besides its weights."""
+@dataclass(frozen=True)
+class LoadedModel:
+    """A saved model: its card, the model with its weights, and its folder."""
+
+    card: ModelCard
+    predictor: Predictor
+    folder: Path
 
 
-def build_model(config: Mapping, task: Task, tokenizer: Tokenizer, attention: str = "attention") -> Predictor:
-    """The model that a config (or a saved description) names; `attention` is the key of the layer's node."""
-    # A config's layer refers to `heads`; in a saved description its heads are written out.
-    node = OmegaConf.create({name: config[name] for name in ("model", "heads", attention) if name in config})
+def build_model(
+    model_factory: ModelFactory,
+    attention: AttentionFactory | Sequence[AttentionFactory],
+    task: Task,
+    tokenizer: Tokenizer,
+    seed: int | None = None,
+) -> Predictor:
+    """Build an untrained model for a task and a tokenizer.
+
+    Args:
+        model_factory: SequenceModel, or a `functools.partial` of it with its sizes.
+        attention: Called as `attention(dim=…, causal=…)` for every block; a list is cycled over the blocks.
+        task: Determines the heads, the stem and the number of sequences in a context.
+        tokenizer: A trained tokenizer; determines the vocabulary.
+        seed: Seed of the weights, which leaves the global generator alone; None draws from the global generator.
+
+    Raises:
+        UserError: The task cannot be solved by this model or with this tokenizer.
+    """
     sizes = {
-        name: output.classes * (tokenizer.max_token_length if output.level == "base" else 1)
+        name: target.classes * (tokenizer.max_token_length if target.level == "base" else 1)
         or tokenizer.vocabulary_size
-        for name, output in task.outputs.items()
+        for name, target in task.outputs.items()
     }
-    model = instantiate(node.model)(
-        vocabulary_size=tokenizer.vocabulary_size
-        + (task.segment_count > 1),  # the separator comes after the tokenizer's ids
-        token_heads={name: size for name, size in sizes.items() if task.outputs[name].level != "window"},
-        sequence_heads={name: size for name, size in sizes.items() if task.outputs[name].level == "window"},
-        max_shift=task.max_shift if task.side_by_side else None,
-        segment_count=task.segment_count,
-        attention=instantiate(node[attention]),
-    )
+    with nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = model_factory(
+            # The separator of two sequences comes after the tokenizer's ids.
+            vocabulary_size=tokenizer.vocabulary_size + (task.segment_count > 1),
+            token_heads={name: size for name, size in sizes.items() if task.outputs[name].level != "window"},
+            sequence_heads={name: size for name, size in sizes.items() if task.outputs[name].level == "window"},
+            max_shift=task.max_shift if task.side_by_side else None,
+            segment_count=task.segment_count,
+            attention=attention,
+        )
     if reason := task.refuse(tokenizer.max_token_length, model.causal, tokenizer.overlap):
         raise UserError(f"this task cannot be set to this model: {reason}")
     return Predictor(tokenizer, task, model)
 
 
-def load_predictor(home: Path, about: dict) -> Predictor:
-    """The parts of a saved model, its weights in place."""
-    missing = [key for key in NEEDED if key not in about]
-    if missing:
-        raise UserError(f"{home} lacks {', '.join(missing)} in its description")
-    parts = build_model(about, instantiate(about["task"]), build_tokenizer(about["tokenizer"], None, about["seed"]))
-    load_weights(home, parts.model)
-    return parts
+def build_from_card(card: ModelCard, seed: int | None = None) -> Predictor:
+    """The model that a card describes, without its weights; `seed` as in `build_model`."""
+    task, tokenizer = instantiate(card.task, _convert_="all"), instantiate(card.tokenizer, _convert_="all")
+    return build_model(instantiate(card.model), instantiate(card.attention), task, tokenizer, seed)
 
 
-def build_tokenizer(node: Mapping, source: DataSource | None, seed: int) -> Tokenizer:
-    """The tokenizer of a config; one that must learn does so from the training blocks."""
-    tokenizer: Tokenizer = instantiate(node)
+def load_predictor(path: Path, device: torch.device | str | None = None) -> LoadedModel:
+    """Open a saved model.
+
+    Args:
+        path: A run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder.
+        device: Where the model is put; None takes the GPU if there is one.
+
+    Raises:
+        UserError: There is no saved model, or its files cannot be read.
+    """
+    folder = find_model(path)
+    card = ModelCard.read(folder)
+    predictor = build_from_card(card)
+    load_weights(folder, predictor.model)
+    predictor.model.to(default_device() if device is None else device)
+    return LoadedModel(card, predictor, folder)
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def train_tokenizer(tokenizer: Tokenizer, source: DataSource, seed: int) -> Tokenizer:
+    """The same tokenizer; one that must learn its tokens does so from the training blocks."""
     if not tokenizer.trained:
-        assert source is not None, "a saved tokenizer has learned"
         tokenizer.train(training_sequences(source, seed))
     return tokenizer
 
 
-def training_sequences(source: DataSource, seed: int):
-    """Stretches of the training blocks in random order, each block cut into stretches of equal length."""
-    whole = [
+def training_sequences(source: DataSource, seed: int) -> Iterator[np.ndarray]:
+    """The training blocks in pieces of `BPE_CHUNK` bases, in random order."""
+    pieces = [
         Interval(block.record, start, min(start + BPE_CHUNK, block.stop))
         for block in source.splits.train
         for start in range(block.start, block.stop, BPE_CHUNK)
     ]
-    for number in np.random.default_rng(seed).permutation(len(whole)).tolist():
-        yield source.genome.fetch(*whole[number])
-
-
-def build_seeded(config: DictConfig, task: Task, tokenizer: Tokenizer, key: str) -> Predictor:
-    """The model of a config with the weights that its seed draws, whatever was drawn before."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return build_model(config, task, tokenizer, key)  # type: ignore[arg-type]
+    for number in np.random.default_rng(seed).permutation(len(pieces)).tolist():
+        yield source.genome.fetch(*pieces[number])

@@ -1,31 +1,73 @@
-"""What a run costs: parameters, FLOPs and state of the attention layers as predicted, memory and speed as measured."""
+"""Costs of a model: parameters, FLOPs and state as predicted; memory as measured."""
 
 import contextlib
+import copy
 import resource
 import sys
 from pathlib import Path
+from typing import NamedTuple, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from genoattn.attention.base import TokenLayout
 from genoattn.models.block import Block
-from genoattn.models.pair_stem import TILE, AlignmentStem
 from genoattn.models.sequence_model import SequenceModel
 
 
-def predicted_cost(model: SequenceModel, length: int) -> dict[str, int]:
-    """Parameters of the model, and FLOPs (forward, one window) and state of all its attention layers."""
-    # Of the blocks alone: a layer may hold others, and counts them.
-    layers = [block.attention for block in model.blocks if isinstance(block, Block)]
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "attention_flops": sum(layer.flops(length) for layer in layers),
-        "attention_state_bytes": sum(layer.state_bytes(length) for layer in layers),
-    }
+class PredictedCost(NamedTuple):
+    """Costs known before anything runs: parameters of the model; FLOPs and state of all its attention layers.
+
+    FLOPs are those of one forward pass over one window; the state is the cache of a causal layer in bytes.
+    """
+
+    parameters: int
+    attention_flops: int
+    attention_state_bytes: int
+
+
+def predicted_cost(model: SequenceModel, length: int) -> PredictedCost:
+    """The cost of a model at windows of `length` tokens."""
+    layers = [block.attention for block in blocks(model)]
+    return PredictedCost(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        attention_flops=sum(layer.flops(length) for layer in layers),
+        attention_state_bytes=sum(layer.state_bytes(length) for layer in layers),
+    )
+
+
+def blocks(model: SequenceModel) -> list[Block]:
+    """The blocks of a backbone, with their type."""
+    return [block for block in model.blocks if isinstance(block, Block)]
+
+
+def model_flops(model: SequenceModel, tokens: int) -> int:
+    """FLOPs of a whole model forward on one context of `tokens` tokens; a multiply-add counts as 2.
+
+    Attention layers count themselves, because torch's counter cannot look into kernels. The products of matrices and
+    the convolutions of the rest are counted by torch on tensors without data.
+    """
+    rest = copy.deepcopy(model).to("meta")
+    for block in blocks(rest):
+        block.attention = _NoAttention()  # type: ignore[assignment]
+    ids = torch.zeros(1, tokens, dtype=torch.int32, device="meta")
+    shift = None if rest.alignment_stem is None else rest.alignment_stem.max_shift
+    window = None if shift is None else torch.zeros(1, tokens + 2 * shift, dtype=torch.int32, device="meta")
+    weights = torch.zeros(1, 2, tokens, device="meta") if rest.sequence_heads else None
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        rest(ids, window, pooling_weights=weights)
+    return counter.get_total_flops() + predicted_cost(model, tokens).attention_flops
+
+
+@final
+class _NoAttention(nn.Module):
+    def forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        return x
 
 
 def reset_peak(device: torch.device) -> None:
-    """Have `peak_bytes` begin at what is held now; where the system has no means to, it goes on from all that was."""
+    """Let `peak_bytes` start again from the present; without effect where the system offers no means."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -33,8 +75,8 @@ def reset_peak(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
-def held_bytes(device: torch.device) -> int:
-    """The memory held now: by tensors on a GPU where there is one, else resident memory of this whole process."""
+def current_bytes(device: torch.device) -> int:
+    """Memory in use now: of tensors on a GPU, else resident memory of this whole process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     try:
@@ -45,48 +87,8 @@ def held_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory held so far: of the GPU where there is one, else resident memory of this process."""
+    """The most memory in use so far: of tensors on a GPU, else resident memory of this whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024  # macOS counts bytes, Linux kibibytes
-
-
-def model_flops(model: SequenceModel, tokens: int) -> int:
-    """FLOPs of a whole model forward on one context of `tokens` tokens; a multiply-add counts as 2.
-
-    The products with matrices and the convolutions are counted, as by torch.utils.flop_counter; what is done number by
-    number (norms, activations, softmax) and looking up embeddings are not.
-    """
-    dim = model.embed.embedding_dim
-    total = sum(_block_flops(block, tokens) for block in _blocks(model))
-    if model.stem_conv is not None:
-        total += 2 * tokens * model.stem_conv.weight.weight.numel()
-    if model.stem is not None:
-        total += _stem_flops(model.stem, tokens)
-    if model.token_head is not None:
-        total += 2 * tokens * model.token_head.weight.numel()
-    if model.sequence_head is not None:  # both sites are weighted sums of all tokens
-        total += 4 * tokens * dim + 2 * model.sequence_head.weight.numel()
-    return total
-
-
-def _blocks(model: SequenceModel) -> list[Block]:
-    return [block for block in model.blocks if isinstance(block, Block)]
-
-
-def _block_flops(block: Block, tokens: int) -> int:
-    weights = [one.weight.numel() for one in block.mlp if isinstance(one, nn.Linear)]
-    weights += [] if block.conv is None else [block.conv.weight.weight.numel()]
-    return block.attention.flops(tokens) + 2 * tokens * sum(weights)
-
-
-def _stem_flops(stem: AlignmentStem, tokens: int) -> int:
-    """The dot plot as a vector, the products of tiles that smooth it, and the alignment and both frames as vectors."""
-    total = 2 * tokens * stem.matches.weight.numel()
-    if stem.filters:
-        shifts, kernel = 2 * stem.max_shift + 1, stem.smooth.shape[1]
-        tiles = -(-tokens // TILE)
-        total += 2 * tiles * TILE * stem.filters * (TILE + kernel - 1) * shifts
-        total += 2 * tokens * (stem.aligned.weight.numel() + stem.framed.weight.numel())
-    return total

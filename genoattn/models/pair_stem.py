@@ -1,4 +1,4 @@
-"""Reference beside sample as vectors: which base stands where, what matches near by, and a soft local alignment."""
+"""The stem that compares a sample with a reference: an embedding of both, a dot plot, and a soft local alignment."""
 
 from typing import final
 
@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from genoattn.errors import UserError
 
 NEIGHBOURS = 10
-"""How many diagonals to both sides of the likely one are shown as seen from it."""
-
+"""Diagonals on each side of the likeliest one that are shown relative to it."""
 
 TILE = 64
 """Rows of the dot plot that are smoothed by one matrix product."""
@@ -19,14 +18,14 @@ TILE = 64
 
 @final
 class AlignmentStem(nn.Module):
-    """Embeds sample base i with reference base i, and with its matches at reference bases i - reach … i + reach.
+    """Embeds sample base i with reference base i and the matches at reference bases i - max_shift … i + max_shift.
 
-    The matches form a dot plot: one row a sample base, one diagonal a shift. Each of `filters` learned filters,
-    `kernel` bases long and the same on every diagonal, smooths it along them, and a softmax over the diagonals turns
-    that into a soft alignment: where the sample has drifted to, seen from the left of each base (even filters) or from
-    its right (odd ones). All of it is shown twice more as seen from the diagonal that the first filter, and the second,
-    finds likeliest: there an indel looks the same whatever the drift before it. With `filters` 0 the bare matches are
-    all there is.
+    The matches form a dot plot: one row a sample base, one diagonal a shift. Each of `filters` learned filters, which
+    are `kernel` bases long and the same on every diagonal, smooths the matches along it. A softmax over the diagonals
+    turns the result into a soft alignment: the shift between sample and reference, read from the left of each base
+    (even filters) or from its right (odd filters). Dot plot and alignment are shown twice more, relative to
+    the diagonals that the first and the second filter find likeliest: there an indel looks the same whatever the shift
+    before it. With `filters` 0 only the matches are used.
     """
 
     def __init__(self, dim: int, vocabulary_size: int, max_shift: int, filters: int, kernel: int, causal: bool):
@@ -68,36 +67,42 @@ class AlignmentStem(nn.Module):
             return x
         smooth = smoothed(match, self.smooth, self.sides)
         weight = smooth.softmax(-1)
-        shown = F.pad(torch.cat([match[:, :, None], weight], 2), (NEIGHBOURS, NEIGHBOURS))
-        likely = smooth[:, :, :2].argmax(-1)
-        frames = [_seen_from(shown, likely[:, :, which]) for which in (0, 1)]
+        plots = F.pad(torch.cat([match[:, :, None], weight], 2), (NEIGHBOURS, NEIGHBOURS))
+        likeliest = smooth[:, :, :2].argmax(-1)
+        frames = [_around_diagonal(plots, likeliest[:, :, side]) for side in (0, 1)]
         return x + self.aligned(weight.flatten(2)) + self.framed(torch.cat(frames, -1))
 
 
 def smoothed(
     match: Float[Tensor, "batch length shifts"], filters: Float[Tensor, "filters kernel"], sides: tuple[int, int]
 ) -> Float[Tensor, "batch length filters shifts"]:
-    """Every diagonal correlated with every filter, `sides` rows before and after its own; zeros beyond the ends.
+    """Every diagonal correlated with every filter, from `sides[0]` rows before to `sides[1]` rows after; 0 outside.
 
-    As products of tiles of rows with a banded matrix: a convolution of one channel leaves most of a core idle.
+    Computed as products of tiles of rows with a banded matrix: a convolution of one channel uses little of a core.
     """
     batch, length, shifts = match.shape
     count, kernel = filters.shape
     rows = F.pad(match, (0, 0, sides[0], sides[1] + -length % TILE)).unfold(1, TILE + kernel - 1, TILE)
-    # Rows of kernel + TILE numbers read in steps of one less: each begins one place further to the right.
+    # Row r of the band is the filter moved r places to the right; for a filter abc and tiles of 4 rows:
+    #   abc...      The padded filter abc.... is repeated to abc....abc....abc…, which is cut into rows of one number
+    #   .abc..      less than the padded filter, so that the filter stands one place further to the right in each row.
+    #   ..abc.
+    #   ...abc
     band = F.pad(filters, (0, TILE)).repeat(1, TILE)[:, :-TILE].view(count, TILE, TILE + kernel - 1)
     tiles = band.transpose(0, 1).reshape(TILE * count, -1) @ rows.transpose(-1, -2)
     return tiles.reshape(batch, -1, count, shifts)[:, :length]
 
 
-def _seen_from(shown: Float[Tensor, "batch length rows wide"], likely: Tensor) -> Float[Tensor, "batch length seen"]:
-    """The 2 NEIGHBOURS + 1 diagonals around the likely one, of every row."""
-    around = likely[:, :, None] + torch.arange(2 * NEIGHBOURS + 1, device=shown.device)
-    return shown.gather(-1, around[:, :, None].expand(-1, -1, shown.shape[2], -1)).flatten(2)
+def _around_diagonal(
+    plots: Float[Tensor, "batch length rows wide"], diagonal: Tensor
+) -> Float[Tensor, "batch length values"]:
+    """The 2 NEIGHBOURS + 1 diagonals around the given one, of every row."""
+    around = diagonal[:, :, None] + torch.arange(2 * NEIGHBOURS + 1, device=plots.device)
+    return plots.gather(-1, around[:, :, None].expand(-1, -1, plots.shape[2], -1)).flatten(2)
 
 
 def _smoothers(filters: int, kernel: int, before: int) -> Float[Tensor, "filters kernel"]:
-    """Filters to start from: exponentials of several lengths, looking left and (where they can) right in turn."""
+    """Initial filters: exponentials of several lengths, to the left and (if not causal) to the right in turn."""
     offset = torch.arange(kernel) - before
     rows = []
     for number in range(filters):

@@ -1,4 +1,4 @@
-"""A model, what it was made for, and what reads bases for it."""
+"""A model with its tokenizer and task: from examples to logits and probabilities."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,112 +17,124 @@ from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.models.sequence_model import SequenceModel
 
 CHUNKED_ABOVE = 32_768
-"""Tokens from which on a model that is not in training answers layer by layer, in place, in segments."""
+"""Tokens from which a model that is not in training computes layer by layer, in chunks."""
+
+BATCH_BASES = 8_192
+"""Bases of a batch of `Predictor.logits`: larger batches cost time, because each layer then gets new memory."""
 
 
 def token_layout(batch: Batch) -> TokenLayout:
-    """Where each token of a batch stands."""
-    # Without padding there is no mask, which some layers can do without and run faster.
-    keep = None if bool(batch.padding_mask.all()) else batch.padding_mask
-    return TokenLayout(keep, batch.position_ids, batch.segment_ids)
+    """The layout of the tokens of a batch."""
+    # Without padding there is no mask: some layers are faster without one.
+    padding_mask = None if bool(batch.padding_mask.all()) else batch.padding_mask
+    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids)
 
 
 def predict(
     model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec]
 ) -> dict[str, Float[Tensor, "batch _ _"]]:
-    """The logits of every output, [batch, asked, classes] at its own level.
+    """The logits of every output, `[batch, answers, classes]` at its own level.
 
-    Where the batch holds the other strand too, both go through the same weights and the logits are averaged: what
-    comes out is then equivariant by construction, but for outputs whose mirror is "none".
+    If the batch holds the other strand too, both go through the same weights and their logits are averaged. The result
+    is then equivariant by construction, except for outputs whose strand symmetry is "none".
     """
-    answers = _one_strand(model, batch, outputs)
+    forward = _one_strand(model, batch, outputs)
     if batch.reverse_complement is None:
-        return answers
-    turned = _one_strand(model, batch.reverse_complement, outputs)
+        return forward
+    reverse = _one_strand(model, batch.reverse_complement, outputs)
     lengths = (batch.padding_mask if batch.base_to_answer is None else batch.base_to_answer >= 0).sum(1)
     return {
-        name: answers[name]
+        name: forward[name]
         if output.strand_symmetry == "none"
-        else (answers[name] + to_forward_strand(turned[name], output.strand_symmetry, lengths)) / 2
+        else (forward[name] + to_forward_strand(reverse[name], output.strand_symmetry, lengths)) / 2
         for name, output in outputs.items()
     }
 
 
 def to_forward_strand(
-    answers: Float[Tensor, "batch asked classes"], symmetry: str, lengths: Tensor
-) -> Float[Tensor, "batch asked classes"]:
-    """Answers about the other strand, read on this one; `lengths` are the real bases of each row. Its own inverse."""
+    logits: Float[Tensor, "batch answers classes"], symmetry: str, lengths: Tensor
+) -> Float[Tensor, "batch answers classes"]:
+    """Logits for the reverse strand, reordered to the forward strand; its own inverse.
+
+    `lengths` are the numbers of real bases in each row.
+    """
     if symmetry == "invariant":
-        return answers
-    index = torch.arange(answers.shape[1], device=answers.device)
-    # What lies before base i of one strand lies before base n - i of the other; before base 0 there is nothing.
-    turned = lengths[:, None] - index - int(symmetry != "between_bases")
-    turned = torch.where((turned >= 0) & (turned < lengths[:, None]), turned, index)
-    answers = answers.gather(1, turned[..., None].expand_as(answers))
-    return answers.flip(-1) if symmetry == "complement" else answers
+        return logits
+    index = torch.arange(logits.shape[1], device=logits.device)
+    # A deletion before base i on one strand is one before base n - i on the other; position 0 has no counterpart.
+    mirrored = lengths[:, None] - index - int(symmetry != "between_bases")
+    mirrored = torch.where((mirrored >= 0) & (mirrored < lengths[:, None]), mirrored, index)
+    logits = logits.gather(1, mirrored[..., None].expand_as(logits))
+    return logits.flip(-1) if symmetry == "complement" else logits
 
 
 def per_base(
-    answers: Float[Tensor, "batch tokens numbers"], places: Int[Tensor, "batch bases"] | None, classes: int
+    logits: Float[Tensor, "batch tokens numbers"], base_to_answer: Int[Tensor, "batch bases"] | None, classes: int
 ) -> Float[Tensor, "batch bases classes"]:
-    """Answers base by base, of tokens each of which holds one for every base that it may own."""
-    if places is None:
-        return answers
-    single = answers.unflatten(2, (-1, classes)).flatten(1, 2)
-    return single.gather(1, places.clamp_min(0)[..., None].expand(-1, -1, classes))
+    """Logits of every base, from tokens that hold logits for each base that they may own."""
+    if base_to_answer is None:
+        return logits
+    answers = logits.unflatten(2, (-1, classes)).flatten(1, 2)
+    return answers.gather(1, base_to_answer.clamp_min(0)[..., None].expand(-1, -1, classes))
 
 
 def _one_strand(model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec]) -> dict[str, Tensor]:
-    # In one piece a long sequence makes tensors that the allocator faults in anew at every step of every layer.
     long = batch.ids.shape[1] >= CHUNKED_ABOVE and not torch.is_grad_enabled()
-    answer = model.forward_chunked if long else model
-    raw = answer(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
+    forward = model.forward_chunked if long else model
+    logits = forward(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
     return {
-        name: per_base(raw[name], batch.base_to_answer, output.classes) if output.level == "base" else raw[name]
+        name: per_base(logits[name], batch.base_to_answer, output.classes) if output.level == "base" else logits[name]
         for name, output in outputs.items()
     }
 
 
-BATCH_BASES = 8_192
-"""How many bases are answered at once: larger batches only make tensors that the allocator faults in anew each time."""
-
-
 @dataclass(frozen=True)
 class Predictor:
-    """A tokenizer, a task and the model built for both."""
+    """A model with the tokenizer and the task that it was built for."""
 
     tokenizer: Tokenizer
     task: Task
     model: SequenceModel
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device
+
     def logits(
         self, examples: Sequence[Example], both_strands: bool = False, frame: int = 0
     ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
-        """Batches of the examples in order, and the logits of every output, in evaluation mode, which is put back.
+        """Predict examples in evaluation mode, in order, a batch at a time.
 
-        With `strands` those of both strands are averaged; `phase` moves the frame of the tokens.
+        Args:
+            examples: Examples of the predictor's task.
+            both_strands: True to average the logits of both strands.
+            frame: Bases by which the frame of the tokens is moved.
+
+        Yields:
+            A batch on the model's device, and its logits by output.
         """
-        device = next(self.model.parameters()).device
         training = self.model.training
         self.model.eval()
         size = max(1, BATCH_BASES // max(map(context_length, examples), default=1))
         try:
             for first in range(0, len(examples), size):
                 chosen = examples[first : first + size]
-                batch = collate(chosen, self.tokenizer, None, self.task.context_format, frame, both_strands).to(device)
+                batch = collate(chosen, self.tokenizer, None, self.task.context_format, frame, both_strands)
+                batch = batch.to(self.device)
                 with torch.no_grad():
-                    answers = predict(self.model, batch, self.task.outputs)
-                yield batch, answers
+                    logits = predict(self.model, batch, self.task.outputs)
+                yield batch, logits
         finally:
             self.model.train(training)
 
     def probabilities_per_base(
         self, examples: Sequence[Example], outputs: Sequence[str], both_strands: bool = False, frame: int = 0
     ) -> Iterator[np.ndarray]:
-        """For each example the probabilities [length, outputs] of outputs that answer yes or no at each base."""
+        """For each example the probabilities `[bases, outputs]` of outputs that answer yes or no at each base."""
         done = 0
-        for _, answers in self.logits(examples, both_strands, frame):
-            table = torch.cat([answers[output] for output in outputs], -1).double().sigmoid().cpu().numpy()
+        for _, logits in self.logits(examples, both_strands, frame):
+            table = torch.cat([logits[output] for output in outputs], -1).double().sigmoid().cpu().numpy()
             for row in table:
                 yield row[: len(examples[done].bases)]
                 done += 1

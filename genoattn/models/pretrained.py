@@ -1,8 +1,8 @@
-"""A trained model at hand: it embeds, scores and detects on sequences that are given as strings or codes."""
+"""A trained model in Python: it embeds, scores, classifies and detects on sequences given as letters or codes."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias, final
+from typing import Literal, NamedTuple, SupportsBytes, TypeAlias, final
 
 import numpy as np
 import torch
@@ -17,20 +17,16 @@ from genoattn.errors import UserError
 from genoattn.genome.alphabet import LETTERS, encode_bases
 from genoattn.genome.mutations import Sample
 from genoattn.genome.windows import slice_padded, tiles
-from genoattn.models.build import load_predictor
-from genoattn.models.checkpoint import find_model, read_description
-from genoattn.models.predictor import Predictor, token_layout
+from genoattn.models.build import LoadedModel, load_predictor
+from genoattn.models.placement import place_windows
+from genoattn.models.predictor import token_layout
 
-Bases: TypeAlias = str | bytes | np.ndarray
-"""IUPAC letters in either case, or codes 0..14 as uint8."""
-
-
-SEED_LENGTH = 32
-"""Bases by which a window of a sample is laid beside the reference."""
+Bases: TypeAlias = str | bytes | SupportsBytes | np.ndarray
+"""IUPAC letters in either case (a string, bytes, or a Bio.Seq or SeqRecord), or codes 0..14 as uint8."""
 
 
 class MutationCall(NamedTuple):
-    """A mutation found: sample bases [start, stop), 0-based; start == stop where bases are gone before `start`."""
+    """A detected mutation at sample bases [start, stop), 0-based; start == stop for a deletion before base `start`."""
 
     kind: Literal["substitution", "insertion", "deletion"]
     start: int
@@ -38,34 +34,52 @@ class MutationCall(NamedTuple):
     score: float
 
 
-def load(path: Path) -> "PretrainedModel":
-    """The model in a run folder or its model/ folder."""
-    home = find_model(path)
-    about = read_description(home)
-    return PretrainedModel(load_predictor(home, about), about)
+def load(path: str | Path, device: torch.device | str | None = None) -> "PretrainedModel":
+    """Load a trained model.
+
+    Args:
+        path: A run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder.
+        device: Where the model computes, such as "cpu" or "cuda:1"; None takes the GPU if there is one.
+
+    Raises:
+        UserError: There is no saved model, or its files cannot be read.
+    """
+    return PretrainedModel(load_predictor(Path(path), device))
 
 
 @final
 class PretrainedModel:
-    """A tokenizer, a task and trained weights; both strands are averaged where training said so."""
+    """A trained model with its tokenizer and task. Get one from `genoattn.load`.
 
-    def __init__(self, parts: Predictor, about: dict):
-        self.predictor, self.both_strands, self.length = (
-            parts,
-            about["reverse_complement"] in ("average", "equivariant"),
-            about["length"],
-        )
-        self.thresholds: dict[str, float] = about["kept"].get("thresholds", {})
+    Scores are averaged over both strands if the model was trained so. Every sequence may be a string, bytes, a Bio.Seq,
+    a SeqRecord, or codes 0..14 as uint8.
+
+    Attributes:
+        card: How the model was built and trained.
+        predictor: Tokenizer, task and model.
+        thresholds: Probability from which `detect` calls a mutation, by kind.
+    """
+
+    def __init__(self, loaded: LoadedModel):
+        self.card, self.predictor = loaded.card, loaded.predictor
+        self.thresholds: dict[str, float] = dict(loaded.card.calibration.get("thresholds", {}))
 
     def embed(self, sequences: Sequence[Bases]) -> list[Float[np.ndarray, "length dim"]]:
-        """For each sequence a vector a base, float32: that of the token that owns it, as the heads read it.
+        """One vector a base: that of the token that owns the base, as the heads of the model read it.
 
-        A detector, which compares, is shown each sequence beside itself.
+        A detector compares two sequences; it is shown each sequence beside itself.
+
+        Args:
+            sequences: A list of sequences.
+
+        Returns:
+            For each sequence an array `[length, dim]`, float32.
         """
         if isinstance(sequences, (str, bytes)):
             raise UserError("embed takes a list of sequences, got one; write [sequence]")
-        model, tokenizer, task = self.predictor.model.eval(), self.predictor.tokenizer, self.predictor.task
-        made = []
+        tokenizer, task = self.predictor.tokenizer, self.predictor.task
+        self.predictor.model.eval()
+        vectors = []
         for sequence in sequences:
             bases = _codes(sequence, "a sequence")
             example = (
@@ -73,98 +87,120 @@ class PretrainedModel:
             )
             if isinstance(task, VariantClassification):
                 example = example._replace(reference=bases)
-            batch = collate([example], tokenizer, None, task.context_format, 0, self.both_strands)
+            batch = collate([example], tokenizer, None, task.context_format, 0, self.card.scores_both_strands)
+            batch = batch.to(self.predictor.device)
             with torch.no_grad():
-                table = self._vectors(model, batch)
+                table = self._vectors(batch)
                 if batch.reverse_complement is not None:
-                    table = (table + self._vectors(model, batch.reverse_complement).flip(0)) / 2
-            made.append(table.float().numpy())
-        return made
+                    table = (table + self._vectors(batch.reverse_complement).flip(0)) / 2
+            vectors.append(table.float().cpu().numpy())
+        return vectors
 
-    def _vectors(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        features = model.features(batch.ids, batch.reference_window, token_layout(batch))[0]  # type: ignore[operator]
-        return (
-            features
-            if batch.base_to_answer is None
-            else features[batch.base_to_answer[0] // self.predictor.tokenizer.max_token_length]
-        )
+    def _vectors(self, batch: Batch) -> torch.Tensor:
+        features = self.predictor.model.features(batch.ids, batch.reference_window, token_layout(batch))[0]
+        if batch.base_to_answer is None:
+            return features
+        return features[batch.base_to_answer[0] // self.predictor.tokenizer.max_token_length]
 
     def score(self, reference: Bases, sample: Bases) -> Float[np.ndarray, "length 3"]:
-        """Probabilities of a substitution, an insertion and a deletion (before it) for each base of one window.
+        """Probabilities of a mutation at each base of one window.
 
-        Both sequences begin at the same place.
+        Args:
+            reference: The reference, which begins at the same place as the sample.
+            sample: The sample.
+
+        Returns:
+            An array `[sample length, 3]`: substitution, insertion, and deletion before the base.
         """
         example = self._example(_codes(reference, "the reference"), _codes(sample, "the sample"))
-        return next(self.predictor.probabilities_per_base([example], MUTATION_OUTPUTS, self.both_strands))
+        return next(self.predictor.probabilities_per_base([example], MUTATION_OUTPUTS, self.card.scores_both_strands))
 
     def likelihood(self, sequence: Bases) -> Float[np.ndarray, "length"]:
-        """The natural logarithm of each base's probability, by a language model; NaN where none is asked for.
+        """The natural logarithm of the probability of each base, by a language model.
 
-        A causal model tells a token from those before it, a masked one from those around it, each hidden in turn: a
-        token's logarithm stands at its first base, and 0 at the others that it owns.
+        A causal model predicts a token from those before it; a masked model from those around it, each masked in turn.
+
+        Returns:
+            An array `[length]`: the logarithm of a token at its first base, 0 at its other bases, and NaN at bases of
+            which a causal model has no prediction.
         """
         task, tokenizer = self.predictor.task, self.predictor.tokenizer
         if task.evaluator != "language":
-            raise UserError(
-                f"this model was trained for {type(task).__name__}, which tells no likelihood of a sequence"
-            )
+            raise UserError(f"this model was trained for {type(task).__name__}; only a language model has likelihoods")
         bases = _codes(sequence, "the sequence")
         starts = tokenizer.encode(bases).token_starts
-        if task.context_format.token_objective == "next":
+        causal = task.context_format.token_objective == "next"
+        if causal:
             examples = [Example(bases, None, {}, ())]
         else:
-            hidden = np.full((len(starts), len(bases)), VISIBLE, np.uint8)
-            for row, start, stop in zip(hidden, starts, [*starts[1:], len(bases)], strict=True):
+            masking = np.full((len(starts), len(bases)), VISIBLE, np.uint8)
+            for row, start, stop in zip(masking, starts, [*starts[1:], len(bases)], strict=True):
                 row[start:stop] = MASK
-            examples = [Example(bases, None, {}, (), masking=row) for row in hidden]
-        told = np.zeros(len(bases))
-        asked = []
-        for batch, answers in self.predictor.logits(examples):
-            logs = answers["token"].double().log_softmax(-1)
+            examples = [Example(bases, None, {}, (), masking=row) for row in masking]
+        rows: list[np.ndarray] = []
+        for batch, logits in self.predictor.logits(examples):
+            logs = logits["token"].double().log_softmax(-1)
             target = batch.targets["token"].to(logs.device).clamp_min(0)
-            asked += list(logs.gather(-1, target[..., None])[..., 0].cpu().numpy())
-        if task.context_format.token_objective == "next":
-            told[starts[1:]] = asked[0][: len(starts) - 1]
-            told[: starts[1] if len(starts) > 1 else None] = np.nan
+            rows += list(logs.gather(-1, target[..., None])[..., 0].cpu().numpy())
+        likelihood = np.zeros(len(bases))
+        if causal:
+            likelihood[starts[1:]] = rows[0][: len(starts) - 1]
+            likelihood[: starts[1] if len(starts) > 1 else None] = np.nan
         else:
-            told[starts] = [row[number] for number, row in enumerate(asked)]
-        return told
+            likelihood[starts] = [row[number] for number, row in enumerate(rows)]
+        return likelihood
 
     def classify(
         self, reference: Bases, alternate: Bases, sites: tuple[tuple[int, int], tuple[int, int]]
     ) -> dict[str, float]:
-        """The probability of each class of a variant, from a window of the reference and the same with it in.
+        """The probability of each class of a variant.
 
-        `sites` are the bases [start, stop), 0-based, of the allele in each window.
+        Args:
+            reference: A window of the reference.
+            alternate: The same window with the variant in it.
+            sites: Bases [start, stop), 0-based, of the allele in each of the two windows.
+
+        Returns:
+            Probabilities by class, which sum to 1.
         """
         task = self.predictor.task
         if not isinstance(task, VariantClassification):
-            raise UserError(f"this model was trained for {type(task).__name__}, which tells no class of a variant")
-        before, bases = _codes(reference, "the reference"), _codes(alternate, "the alternate window")
-        for what, (start, stop), length in zip(
-            ("reference", "alternate"), sites, map(len, (before, bases)), strict=True
-        ):
-            if not 0 <= start < stop <= length:
+            raise UserError(f"this model was trained for {type(task).__name__}; it has no classes of variants")
+        windows = {"reference": _codes(reference, "the reference")}
+        windows["alternate"] = _codes(alternate, "the alternate window")
+        for (name, window), (start, stop) in zip(windows.items(), sites, strict=True):
+            if not 0 <= start < stop <= len(window):
                 raise UserError(
-                    f"the site in the {what} window must lie within its {length} bases, got {start}..{stop}"
+                    f"the site in the {name} window must lie within its {len(window)} bases, got {start}..{stop}"
                 )
-        example = Example(bases, None, {}, (), before, allele_spans=sites)
-        _, answers = next(self.predictor.logits([example], self.both_strands))
-        likely = answers["class"][0, 0].double().softmax(-1).tolist()
-        return dict(zip(task.classes, likely, strict=True))
+        example = Example(windows["alternate"], None, {}, (), windows["reference"], allele_spans=sites)
+        _, logits = next(self.predictor.logits([example], self.card.scores_both_strands))
+        probabilities = logits["class"][0, 0].double().softmax(-1).tolist()
+        return dict(zip(task.classes, probabilities, strict=True))
 
     def detect(self, reference: Bases, sample: Bases) -> list[MutationCall]:
-        """The mutations of a sample of any length that begins where the reference does, at the model's thresholds.
+        """The mutations of a sample, called at the thresholds of the model.
 
-        The sample is cut into windows as long as those of training, each laid where its first bases match best.
+        The sample is cut into windows as long as those of training. Each is placed where its first bases match best,
+        within 32 bases of the place that the window before it implies. Whole genomes are not placed yet.
+
+        Args:
+            reference: The reference.
+            sample: A sample of any length, which begins where the reference begins.
+
+        Raises:
+            UserError: A window cannot be placed: after a larger insertion or deletion, or because the two sequences
+                are unrelated or begin at different places.
         """
         known, bases = _codes(reference, "the reference"), _codes(sample, "the sample")
-        table, drift = np.zeros((len(bases), len(MUTATION_OUTPUTS))), 0
-        for start, low, high in tiles(0, len(bases), self.length):
-            window = bases[start : start + self.length]
-            drift = _offset(known, window, start, drift)
-            example = self._example(known, window, start + drift)
-            scores = next(self.predictor.probabilities_per_base([example], MUTATION_OUTPUTS, self.both_strands))
+        windows = tiles(0, len(bases), self.card.length)
+        places = list(place_windows(known, bases, [start for start, _, _ in windows], self.card.length))
+        table = np.zeros((len(bases), len(MUTATION_OUTPUTS)))
+        for (start, low, high), place in zip(windows, places, strict=True):
+            example = self._example(known, bases[start : start + self.card.length], place)
+            scores = next(
+                self.predictor.probabilities_per_base([example], MUTATION_OUTPUTS, self.card.scores_both_strands)
+            )
             table[start + low : start + high] = scores[low:high]
         return sorted(self._calls(table), key=lambda call: (call.start, call.stop))
 
@@ -172,8 +208,9 @@ class PretrainedModel:
         calls = []
         for output, scores in zip(MUTATION_OUTPUTS, table.T, strict=True):
             above = np.flatnonzero(scores >= self.thresholds.get(output, 0.5))
-            joined = output == "insertion"  # its bases are one event; others stand for themselves
-            for run in np.split(above, np.flatnonzero(np.diff(above) > 1) + 1 if joined else range(1, len(above))):
+            # Adjacent inserted bases are one event; adjacent bases of the other kinds are separate events.
+            ends = np.flatnonzero(np.diff(above) > 1) + 1 if output == "insertion" else range(1, len(above))
+            for run in np.split(above, ends):
                 if len(run):
                     stop = int(run[-1]) + (output != "deletion")
                     calls.append(MutationCall(output, int(run[0]), stop, float(scores[run].max())))  # type: ignore[arg-type]
@@ -182,34 +219,21 @@ class PretrainedModel:
     def _example(self, reference: np.ndarray, sample: np.ndarray, start: int = 0) -> Example:
         task = self.predictor.task
         if not isinstance(task, MutationDetection):
-            raise UserError(
-                f"this model was trained for {type(task).__name__}, which compares no sample to a reference"
-            )
+            raise UserError(f"this model was trained for {type(task).__name__}; it does not detect mutations")
         window = slice_padded(reference, start - task.max_shift, start + len(sample) + task.max_shift)
         none = np.zeros(len(sample), np.bool_)
-        truth = Sample(sample, start + np.arange(len(sample)), none, none, none, none, none, ())
-        example = task.build_example(window, truth, start)
+        unmutated = Sample(sample, start + np.arange(len(sample)), none, none, none, none, none, ())
+        example = task.build_example(window, unmutated, start)
         return example._replace(masking=None)
 
 
-def _offset(reference: np.ndarray, window: np.ndarray, start: int, drift: int) -> int:
-    """How far the window's first bases stand from their own place in the reference, within a few of the last drift."""
-    head = window[:SEED_LENGTH]
-    if start == 0 or len(head) < SEED_LENGTH:
-        return drift
-    near = sorted(range(drift - SEED_LENGTH, drift + SEED_LENGTH + 1), key=lambda one: abs(one - drift))
-    inside = [one for one in near if 0 <= start + one <= len(reference) - len(head)]
-    matches = {one: int((reference[start + one : start + one + len(head)] == head).sum()) for one in inside}
-    return max(matches, key=lambda one: matches[one], default=drift)
-
-
-def _codes(bases: Bases, what: str) -> UInt8[np.ndarray, "length"]:
+def _codes(bases: Bases, name: str) -> UInt8[np.ndarray, "length"]:
     if isinstance(bases, np.ndarray):
         if bases.dtype != np.uint8 or bases.ndim != 1 or (len(bases) and bases.max() >= len(LETTERS)):
-            raise UserError(f"{what} must be letters, or codes 0..14 as a row of uint8, got {bases.dtype}")
+            raise UserError(f"{name} must be letters, or codes 0..14 as a row of uint8, got {bases.dtype}")
         codes = bases
     else:
-        codes = encode_bases(bases)
+        codes = encode_bases(bases if isinstance(bases, str) else bytes(bases))
     if not len(codes):
-        raise UserError(f"{what} is empty")
+        raise UserError(f"{name} is empty")
     return codes

@@ -1,4 +1,4 @@
-"""Embed, x + mix(x), x + mlp(x), heads: so dull that what differs between two runs is the attention layer."""
+"""The backbone: embedding, blocks, heads. It is plain, so that two runs differ in the attention layer only."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,31 @@ from genoattn.errors import UserError
 from genoattn.models.block import ActivationCheckpointing, AttentionFactory, Block, ConvStem
 from genoattn.models.pair_stem import AlignmentStem
 
-SEGMENT = 4096
-"""Tokens of a stream that are worked on together."""
+CHUNK = 4096
+"""Tokens that are computed together in `forward_chunked`."""
 
 
 @final
 class SequenceModel(nn.Module):
     """Embedding, `depth` blocks of attention and MLP, and heads for every token and for the whole sequence.
 
-    Tokenizer and task give their part as plain values: `vocabulary_size`; `token_heads` and `sequence_heads`, numbers
-    of outputs by name; `max_shift` (None: no reference window beside the sample); `segment_count`, the sequences of a
-    context. `attention` is called as `attention(dim=…, causal=…)` for each block; a list of factories is cycled over
-    the depth. An MLP has `mlp_ratio` times `dim` channels, rounded. `stem_conv` is the width of a convolution of the
-    embedding (0: none), centred on each base or, with `stem_conv_causal` and in a causal model, ending at it.
-    `activation_checkpointing` says which activations blocks recompute in the backward pass.
+    Args:
+        vocabulary_size: Number of token ids.
+        token_heads: Outputs of every token: numbers by name.
+        max_shift: Bases to each side that are compared with a sample base; None if there is no reference window.
+        attention: Called as `attention(dim=…, causal=…)` for each block; a list is cycled over the depth.
+        sequence_heads: Outputs of a whole sequence: numbers by name.
+        segment_count: Sequences in a context.
+        dim: Channels of the residual stream.
+        depth: Number of blocks.
+        mlp_ratio: Channels of an MLP in multiples of `dim`, rounded to whole channels.
+        block_conv: Tokens of a convolution in every block; 0 leaves it out.
+        stem_conv: Tokens of a convolution of the embedding; 0 leaves it out.
+        stem_conv_causal: True if that convolution ends at its token; always so in a causal model.
+        alignment_filters: Filters of the alignment stem; 0 shows it the bare matches.
+        alignment_kernel: Bases that such a filter spans.
+        causal: True if no token may see a later one.
+        activation_checkpointing: Activations that blocks recompute in the backward pass: none, mlp or block.
     """
 
     def __init__(
@@ -63,23 +74,22 @@ class SequenceModel(nn.Module):
         self.token_heads, self.sequence_heads, self.causal = dict(token_heads), dict(sequence_heads), causal
         self.embed = nn.Embedding(vocabulary_size, dim)
         self.segment_embedding = nn.Embedding(segment_count, dim) if segment_count > 1 else None
-        if self.segment_embedding is not None:  # weak at first: bases of two sequences are to look alike
+        if self.segment_embedding is not None:  # small, so that equal bases of two sequences begin as similar vectors
             nn.init.normal_(self.segment_embedding.weight, std=0.2)
         self.stem_conv = ConvStem(dim, stem_conv, causal or stem_conv_causal) if stem_conv else None
-        self.stem = (
-            None
-            if max_shift is None
-            else AlignmentStem(dim, vocabulary_size, max_shift, alignment_filters, alignment_kernel, causal)
-        )
-        turns = attention if isinstance(attention, Sequence) else [attention]
-        if set(turns[:depth]) != set(turns):
+        self.alignment_stem = None
+        if max_shift is not None:
+            stem = AlignmentStem(dim, vocabulary_size, max_shift, alignment_filters, alignment_kernel, causal)
+            self.alignment_stem = stem
+        layers = attention if isinstance(attention, Sequence) else [attention]
+        if set(layers[:depth]) != set(layers):
             raise UserError(
-                f"attention.layers lists {len(turns)} layers and model.depth={depth} builds only the first {depth}, so"
-                f" a kind of layer would be missing; give model.depth={len(turns)} or a shorter attention.layers"
+                f"attention.layers lists {len(layers)} layers and model.depth={depth} builds only the first {depth}, so"
+                f" a kind of layer would be missing; give model.depth={len(layers)} or a shorter attention.layers"
             )
         self.blocks = nn.ModuleList(
-            Block(dim, width, block_conv, causal, turns[at % len(turns)], activation_checkpointing)
-            for at in range(depth)
+            Block(dim, width, block_conv, causal, layers[number % len(layers)], activation_checkpointing)
+            for number in range(depth)
         )
         self.norm = nn.RMSNorm(dim)
         self.token_head = nn.Linear(dim, sum(self.token_heads.values())) if token_heads else None
@@ -91,8 +101,19 @@ class SequenceModel(nn.Module):
         reference_window: Integer[Tensor, "batch wide"] | None = None,
         layout: TokenLayout = TokenLayout(),
         pooling_weights: Float[Tensor, "batch 2 length"] | None = None,
-    ) -> dict[str, Float[Tensor, "batch asked numbers"]]:
-        return self._answers(self.features(ids, reference_window, layout), layout.padding_mask, pooling_weights)
+    ) -> dict[str, Float[Tensor, "batch answers numbers"]]:
+        """Logits of every head.
+
+        Args:
+            ids: Token ids `[batch, length]`.
+            reference_window: Reference ids `[batch, length + 2 max_shift]` of a model with an alignment stem.
+            layout: Padding mask, position ids and segment ids.
+            pooling_weights: Weights `[batch, 2, length]` of the tokens of both sites, for the sequence heads.
+
+        Returns:
+            By output, `[batch, length, numbers]` of a token head or `[batch, 1, numbers]` of a sequence head.
+        """
+        return self._heads(self.features(ids, reference_window, layout), layout.padding_mask, pooling_weights)
 
     def features(
         self,
@@ -100,7 +121,7 @@ class SequenceModel(nn.Module):
         reference_window: Integer[Tensor, "batch wide"] | None = None,
         layout: TokenLayout = TokenLayout(),
     ) -> Float[Tensor, "batch length dim"]:
-        """What the heads read: every token as the last block leaves it, normalised."""
+        """The input of the heads: every token after the last block and the norm. Arguments as of `forward`."""
         x = self._embedded(ids, reference_window, layout)
         for block in self.blocks:
             x = block(x, layout)
@@ -113,60 +134,62 @@ class SequenceModel(nn.Module):
         reference_window: Integer[Tensor, "batch wide"] | None = None,
         layout: TokenLayout = TokenLayout(),
         pooling_weights: Float[Tensor, "batch 2 length"] | None = None,
-        chunk: int = SEGMENT,
-    ) -> dict[str, Float[Tensor, "batch asked numbers"]]:
-        """What `forward` answers, for sequences too long for it: layer by layer, in place, `segment` tokens at a time.
+        chunk: int = CHUNK,
+    ) -> dict[str, Float[Tensor, "batch answers numbers"]]:
+        """The same logits as `forward`, for sequences too long for it: layer by layer, `chunk` tokens at a time.
 
-        All that is held and grows with the length is one number for each token and channel, and what a layer that
-        cannot stream needs for itself.
+        Memory that grows with the length is one number for each token and channel, and the need of a layer that cannot
+        be computed in chunks.
         """
         length = ids.shape[1]
         x = self.embed.weight.new_empty(len(ids), length, self.embed.embedding_dim)
-        sides = [part.sides for part in (self.stem_conv, self.stem) if part is not None]
+        sides = [stem.sides for stem in (self.stem_conv, self.alignment_stem) if stem is not None]
         before, after = (max(side) for side in zip((0, 0), *sides, strict=True))
-        wider = 0 if self.stem is None else 2 * self.stem.max_shift
+        wider = 0 if self.alignment_stem is None else 2 * self.alignment_stem.max_shift
         for start in range(0, length, chunk):
             stop = min(start + chunk, length)
             low, high = max(0, start - before), min(length, stop + after)
-            shown = None if reference_window is None else reference_window[:, low : high + wider]
-            wide = self._embedded(ids[:, low:high], shown, slice_layout(layout, ids, low, high))
+            reference = None if reference_window is None else reference_window[:, low : high + wider]
+            wide = self._embedded(ids[:, low:high], reference, slice_layout(layout, ids, low, high))
             x[:, start:stop] = wide[:, start - low : stop - low]
         for block in self.blocks:
             assert isinstance(block, Block)
             block.forward_chunked(x, layout, chunk)
-        for part in x.split(chunk, dim=1):
-            part.copy_(self.norm(part))
-        return self._answers(x, layout.padding_mask, pooling_weights)
+        for piece in x.split(chunk, dim=1):
+            piece.copy_(self.norm(piece))
+        return self._heads(x, layout.padding_mask, pooling_weights)
 
-    def _embedded(self, ids: Tensor, beside: Tensor | None, layout: TokenLayout) -> Tensor:
+    def _embedded(self, ids: Tensor, reference_window: Tensor | None, layout: TokenLayout) -> Tensor:
         x = self.embed(ids.int())
         if self.segment_embedding is not None and layout.segment_ids is not None:
             x = x + self.segment_embedding(layout.segment_ids)
         if self.stem_conv is not None:
             x = x + self.stem_conv(x, layout.padding_mask)
-        if self.stem is not None:
-            assert beside is not None, "this model was built for a task that shows a reference"
-            x = x + self.stem(ids, beside, layout.padding_mask)
+        if self.alignment_stem is not None:
+            assert reference_window is not None, "this model was built for a task that shows a reference"
+            x = x + self.alignment_stem(ids, reference_window, layout.padding_mask)
         return x
 
-    def _answers(self, x: Tensor, keep: Tensor | None, sites: Tensor | None) -> dict[str, Tensor]:
-        answers: dict[str, Tensor] = {}
+    def _heads(self, x: Tensor, padding_mask: Tensor | None, pooling_weights: Tensor | None) -> dict[str, Tensor]:
+        logits: dict[str, Tensor] = {}
         if self.token_head is not None:
-            parts = self.token_head(x).split(list(self.token_heads.values()), -1)
-            answers |= dict(zip(self.token_heads, parts, strict=True))
+            split = self.token_head(x).split(list(self.token_heads.values()), -1)
+            logits |= dict(zip(self.token_heads, split, strict=True))
         if self.sequence_head is not None:
-            assert sites is not None, "this model was built for a task whose examples have sites"
-            parts = self.sequence_head(pool_sites(x, sites, keep)).split(list(self.sequence_heads.values()), -1)
-            answers |= dict(zip(self.sequence_heads, parts, strict=True))
-        return answers
+            assert pooling_weights is not None, "this model was built for a task whose examples have sites"
+            pooled = pool_sites(x, pooling_weights, padding_mask)
+            split = self.sequence_head(pooled).split(list(self.sequence_heads.values()), -1)
+            logits |= dict(zip(self.sequence_heads, split, strict=True))
+        return logits
 
 
 def pool_sites(
     x: Float[Tensor, "batch length dim"],
-    sites: Float[Tensor, "batch 2 length"],
-    keep: Bool[Tensor, "batch length"] | None,
+    pooling_weights: Float[Tensor, "batch 2 length"],
+    padding_mask: Bool[Tensor, "batch length"] | None,
 ) -> Float[Tensor, "batch 1 wide"]:
-    """Both sites, the second less the first, and the mean of all tokens, side by side."""
-    first, second = (sites.to(x.dtype) @ zero_padding(x, keep)).unbind(1)
-    count = x.shape[1] if keep is None else keep.sum(1, keepdim=True)
-    return torch.cat([first, second - first, zero_padding(x, keep).sum(1) / count], -1)[:, None]
+    """The first site, the second minus the first, and the mean of all tokens, concatenated."""
+    x = zero_padding(x, padding_mask)
+    first, second = (pooling_weights.to(x.dtype) @ x).unbind(1)
+    count = x.shape[1] if padding_mask is None else padding_mask.sum(1, keepdim=True)
+    return torch.cat([first, second - first, x.sum(1) / count], -1)[:, None]

@@ -1,4 +1,4 @@
-"""What happens while Lightning trains: where it ends, what it keeps, and a line on how it goes."""
+"""Callbacks of training: when it stops, the checkpoints it leaves, and a line on its progress."""
 
 import math
 import os
@@ -17,22 +17,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 
 @final
 class StopCleanly(Callback):
-    """Ends training after the step at hand: the last one, the first after `seconds`, or the one in which Ctrl-C fell.
+    """Ends training after a whole step: the last one, the first after `seconds`, or the one in which Ctrl-C came.
 
-    The first two are validated. Ctrl-C adds no validation: the run goes on as if it had never been stopped.
+    The first two are validated. Ctrl-C adds no validation, so that a resumed run equals one that was never stopped.
+    Lightning's Timer would stop between the batches of a step, and its own Ctrl-C within a batch; neither can be
+    resumed exactly.
     """
 
     def __init__(self, seconds: float | None):
         self.seconds = math.inf if seconds is None else seconds
-        self.interrupted, self._began, self._steps = False, 0.0, 0
+        self.interrupted = self.timed_out = False
+        self._start, self._steps = 0.0, 0
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it Ctrl-C is ours; a second one ends the program at once."""
+        """Within it the first Ctrl-C ends training after the step; a second one ends the program at once."""
         before = signal.getsignal(signal.SIGINT)
         try:
             yield
-        except SystemExit:  # so Lightning ends on a KeyboardInterrupt
+        except SystemExit:  # Lightning turns KeyboardInterrupt into it
             if self.interrupted:
                 raise KeyboardInterrupt from None
             raise
@@ -51,28 +54,30 @@ class StopCleanly(Callback):
         signal.signal(signal.SIGINT, interrupt)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # half a step could not be resumed
-        late = time.perf_counter() - self._began >= self.seconds and not self.interrupted
-        ends = late or trainer.global_step >= self._steps
-        trainer.should_stop = trainer.strategy.reduce_boolean_decision(ends, all=False)
+            return
+        finished = trainer.global_step >= self._steps
+        late = time.perf_counter() - self._start >= self.seconds and not self.interrupted
+        self.timed_out = late and not finished
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(late or finished, all=False)
 
 
 @final
 class Checkpoints(Callback):
     """Leaves best.ckpt, of the lowest validation loss so far, and last.ckpt, of the latest validation or the end.
 
-    Lightning's own would forget, in the folder of a resumed run, how low the loss has been.
+    Lightning's ModelCheckpoint forgets the lowest loss when a run is resumed in a new folder, saves nothing at a Ctrl-C
+    between validations, and moves its files from $TMPDIR, so that a kill can leave half a file under the final name.
     """
 
     def __init__(self, folder: Path):
         self.best, self.last, self.lowest = folder / "best.ckpt", folder / "last.ckpt", math.inf
-        self._saved = -1  # at which step
+        self._saved_step = -1
 
     def state_dict(self) -> dict[str, Any]:
         return {"lowest": self.lowest}
@@ -81,34 +86,37 @@ class Checkpoints(Callback):
         self.lowest = state_dict["lowest"]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = float(trainer.callback_metrics["validation/loss"])
-        if found < self.lowest:
-            self.lowest = found
+        loss = float(trainer.callback_metrics["validation/loss"])
+        if loss < self.lowest:
+            self.lowest = loss
             _save(trainer, self.best)
         _save(trainer, self.last)
-        self._saved = trainer.global_step
+        self._saved_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # After a validation that file is there; Lightning, resumed from one made here, would count its step twice.
-        if self._saved != trainer.global_step:
+        # A file of the same step is kept: resumed from one that is saved here, Lightning would count its step twice.
+        if self._saved_step != trainer.global_step:
             _save(trainer, self.last)
 
 
 def _save(trainer: Trainer, file: Path) -> None:
-    half = file.with_name(f".{file.name}.part")
-    trainer.save_checkpoint(half, weights_only=False)
+    unfinished = file.with_name(f".{file.name}.part")
+    trainer.save_checkpoint(unfinished, weights_only=False)
     if trainer.is_global_zero:
-        os.replace(half, file)
+        os.replace(unfinished, file)
 
 
 @final
 class Progress(Callback):
-    """A bar where there is a terminal, and a line at each validation: how far, loss, quality, curriculum and speed."""
+    """A bar on a terminal, and at each validation a line: step, loss, curriculum, speed and validation metrics.
+
+    Lightning's bars show their metrics only as long as they run; these lines stay on the screen and in log files.
+    """
 
     def __init__(self) -> None:
         console = Console()
-        figures = TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} bases/s")
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), figures)
+        metrics = TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} bases/s")
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), metrics)
         self.bar = rich.progress.Progress(
             *columns, console=console, transient=True, refresh_per_second=2, disable=not console.is_terminal
         )
@@ -126,17 +134,16 @@ class Progress(Callback):
             self.bar.update(self.task, completed=trainer.global_step, loss=loss, speed=speed)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        quality = "".join(
-            f"  {measure} "
-            + "  ".join(_told(name.removeprefix(prefix), value) for name, value in figures.items() if prefix in name)
-            for measure, prefix in (("AUPRC", "validation/auprc_"), ("accuracy", "validation/accuracy_"))
-            if any(prefix in name for name in figures)
-        )
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        quality = ""
+        for title, prefix in (("AUPRC", "validation/auprc_"), ("accuracy", "validation/accuracy_")):
+            values = {name.removeprefix(prefix): value for name, value in metrics.items() if prefix in name}
+            if values:
+                quality += f"  {title} " + "  ".join(_show(name, value) for name, value in values.items())
         self.bar.console.print(
-            f"step {trainer.global_step:>6}  loss {figures.get('loss', 0):.4f}"
-            f"  rate {figures.get('curriculum/rate', 0):.3f}  length {figures.get('curriculum/length', 0):.0f}"
-            f"  {figures.get('bases_per_second', 0):,.0f} bases/s  validation loss {figures['validation/loss']:.4f}"
+            f"step {trainer.global_step:>6}  loss {metrics.get('loss', 0):.4f}"
+            f"  rate {metrics.get('curriculum/rate', 0):.3f}  length {metrics.get('curriculum/length', 0):.0f}"
+            f"  {metrics.get('bases_per_second', 0):,.0f} bases/s  validation loss {metrics['validation/loss']:.4f}"
             f"{quality}",
             highlight=False,
             soft_wrap=True,
@@ -149,6 +156,6 @@ class Progress(Callback):
         self.bar.stop()
 
 
-def _told(name: str, value: float) -> str:
-    nothing = math.copysign(1, value) < 0  # so torchmetrics says that there was nothing to find
-    return f"{name} {'–' if nothing else f'{value:.3f}'}"
+def _show(name: str, value: float) -> str:
+    undefined = math.copysign(1, value) < 0  # torchmetrics returns -0.0 where the target has no positive
+    return f"{name} {'–' if undefined else f'{value:.3f}'}"

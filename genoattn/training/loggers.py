@@ -1,35 +1,101 @@
-"""The loggers of a run: metrics.csv always, Weights & Biases by choice, offline where it cannot be reached."""
+"""The loggers of a run: metrics.csv always, Weights & Biases and TensorBoard by choice."""
 
 import csv
 import netrc
 import os
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-import matplotlib.pyplot as plt
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from genoattn.errors import UserError
 from genoattn.files import save_figure
 
 Rows: TypeAlias = tuple[Sequence[str], Sequence[Sequence[object]]]
 """The columns and the rows of a table."""
 
 
+def build_loggers(folder: Path, chosen: Iterable[Logger], config: Mapping[str, object]) -> list[Logger]:
+    """A logger that writes metrics.csv in the run folder, and the chosen ones, which get the config."""
+    chosen = list(chosen)
+    for logger in chosen:
+        logger.log_hyperparams(dict(config))
+    return [CSVLogger(folder, name="", version=""), *chosen]
+
+
+def wandb_logger(
+    project: str = "genoattn",
+    name: str | None = None,
+    group: str | None = None,
+    save_dir: str = ".",
+    offline: bool = False,
+) -> WandbLogger:
+    """A logger to Weights & Biases. $WANDB_MODE, if it is set, decides instead of `offline`.
+
+    Without an API key the run is logged offline, because W&B would ask for one or end the run with a traceback.
+    """
+    if "WANDB_MODE" not in os.environ and not offline and not _has_wandb_key():
+        offline = True
+        print(
+            "wandb: no key was found (wandb login, or WANDB_API_KEY), so this run is logged offline; send it later with"
+            f" `wandb sync {save_dir}/wandb/…`"
+        )
+    # Lightning's own `offline` would set $WANDB_MODE for all that runs later in this process.
+    mode = "offline" if offline and "WANDB_MODE" not in os.environ else None
+    return WandbLogger(project=project, name=name, group=group, save_dir=save_dir, mode=mode)
+
+
+def _has_wandb_key() -> bool:
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    try:
+        saved = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        saved = None
+    return bool(os.environ.get("WANDB_API_KEY") or saved)
+
+
+def tensorboard_logger(save_dir: str = ".") -> TensorBoardLogger:
+    """A logger for TensorBoard, in the folder tensorboard/ of the run."""
+    try:
+        return TensorBoardLogger(save_dir, name="tensorboard", version="")
+    except ModuleNotFoundError:
+        raise UserError("logger=tensorboard needs the package tensorboard: pip install tensorboard") from None
+
+
+def log_report(
+    loggers: Sequence[Logger], metrics: Mapping[str, int | float], tables: Sequence[Rows], plots: Path
+) -> None:
+    """Send the metrics of a report to every chosen logger, its tables and plots to Weights & Biases, and end them."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            for number, (columns, rows) in enumerate(tables):
+                plain = [column.replace("\n", " ") for column in columns]
+                logger.log_table(f"report{number or ''}", plain, [list(row) for row in rows])
+            for plot in sorted(plots.glob("*.png")):
+                logger.log_image(f"plots/{plot.stem}", [str(plot)])
+            logger.experiment.summary.update(dict(metrics))
+            logger.experiment.finish()
+        elif not isinstance(logger, CSVLogger):  # metrics.json is beside metrics.csv
+            logger.log_metrics(dict(metrics))
+            logger.finalize("success")
+
+
 def plot_training(metrics: Path, file: Path) -> None:
-    """Loss and curriculum against bases seen, from the run's metrics.csv."""
+    """Plot loss and curriculum against the bases seen, from metrics.csv of a run."""
+    import matplotlib.pyplot as plt  # late: training itself does not need it
+
     with metrics.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     figure, (above, below) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
-    seen = 0.0
+    bases = 0.0
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        seen = float(row.get("bases_seen") or seen)
+        bases = float(row.get("bases_seen") or bases)
         for name in ("loss", "validation/loss", "curriculum/rate", "curriculum/length"):
             if row.get(name):
-                points.setdefault(name, []).append((seen, float(row[name])))
+                points.setdefault(name, []).append((bases, float(row[name])))
     for name, style in (("loss", "-"), ("validation/loss", "o-")):
         if name in points:
             above.semilogy(*zip(*points[name], strict=True), style, label=name, lw=1)
@@ -40,62 +106,7 @@ def plot_training(metrics: Path, file: Path) -> None:
     below.set_xlabel("bases seen")
     below.set_ylabel("mutations a base", color="C0")
     if "curriculum/length" in points:
-        beside = below.twinx()
-        beside.plot(*zip(*points["curriculum/length"], strict=True), "C1--", label="length")
-        beside.set_ylabel("window (bases)", color="C1")
+        right = below.twinx()
+        right.plot(*zip(*points["curriculum/length"], strict=True), "C1--", label="length")
+        right.set_ylabel("window (bases)", color="C1")
     save_figure(figure, file)
-
-
-def build_loggers(folder: Path, choice: Logger | None, config: Mapping) -> list[Logger]:
-    """metrics.csv in the run folder, and the logger of choice, which is told the config."""
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
-    if choice is not None:
-        choice.log_hyperparams(dict(config))
-        loggers.append(choice)
-    return loggers
-
-
-def wandb_logger(
-    project: str = "genoattn", name: str | None = None, group: str | None = None, save_dir: str = "."
-) -> WandbLogger:
-    """Logs to Weights & Biases; offline, and saying so, where there is no key or no network.
-
-    $WANDB_MODE, where it is set, decides instead.
-    """
-    reason = "" if "WANDB_MODE" in os.environ else _unreachable()
-    if reason:
-        print(f"wandb: {reason}, so this run is logged offline; send it later with `wandb sync {save_dir}/wandb/…`")
-    mode = "offline" if reason else None
-    return WandbLogger(project=project, name=name, group=group, save_dir=save_dir, mode=mode)
-
-
-def _unreachable() -> str:
-    """Why nothing can be sent now; empty where it can."""
-    address = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
-    host, port = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
-    try:
-        known = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
-    except (OSError, netrc.NetrcParseError):
-        known = None
-    if not (os.environ.get("WANDB_API_KEY") or known):
-        return "no key was found (wandb login, or WANDB_API_KEY)"
-    try:
-        socket.create_connection((host, port), timeout=3).close()
-    except OSError:
-        return f"{host} cannot be reached"
-    return ""
-
-
-def log_report(
-    loggers: Sequence[Logger], metrics: Mapping[str, int | float], tables: Sequence[Rows], plots: Path
-) -> None:
-    """Send metrics, tables and plots to Weights & Biases, where it is among the loggers, and end its run."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            for number, (columns, rows) in enumerate(tables):
-                plain = [column.replace("\n", " ") for column in columns]
-                logger.log_table(f"report{number or ''}", plain, [list(row) for row in rows])
-            for plot in sorted(plots.glob("*.png")):
-                logger.log_image(f"plots/{plot.stem}", [str(plot)])
-            logger.experiment.summary.update(dict(metrics))
-            logger.experiment.finish()

@@ -1,16 +1,16 @@
-"""Predicts the memory of a training run from a few of its steps on short windows, before anything long runs."""
+"""Estimates the memory of a training run from a few of its steps on short windows, before anything long runs."""
 
 import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import psutil
 import torch
+from pydantic import ByteSize, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,289 +21,229 @@ from genoattn.data.curriculum import CurriculumStage
 from genoattn.data.datamodule import GenomeDataModule
 from genoattn.errors import UserError
 from genoattn.models import cost
-from genoattn.models.block import ActivationCheckpointing, Block
 from genoattn.models.predictor import CHUNKED_ABOVE, token_layout
 from genoattn.training.loss import loss
 from genoattn.training.module import SequenceModule
 
 SHARES = (0.25, 0.5, 1.0)
-"""Of the longest window that is tried, the lengths of all that are."""
-
+"""Lengths of the probes as shares of the longest probe."""
 
 MAX_PROBE = 4096
-"""Bases of the longest window that is tried, in training; longer ones are predicted from it."""
-
+"""Bases of the longest window of which a step is made; the memory of longer windows is extrapolated."""
 
 ALLOCATOR_OVERHEAD = 1.1
-"""Resident memory over live tensors: what the allocator holds beside them, as measured by benchmarks/memory.py."""
-
+"""Resident memory over live tensors, as measured by benchmarks/models/memory_estimate.py."""
 
 MAX_LENGTH = 2**27
-"""Bases beyond which no length is looked for."""
-
+"""Bases of the longest window that is looked for."""
 
 CGROUP = Path("/sys/fs/cgroup")
 
 
-HOLDS_LESS: tuple[ActivationCheckpointing, ...] = ("none", "mlp", "block")
-"""What model.activation_checkpointing may be, each of which holds less than those before it."""
-
-
 @final
 class _LiveTensors(TorchDispatchMode):
-    """Counts the bytes of all storages that operators make while it is entered, and the most that lived at once."""
+    """Counts the bytes of all storages that operators create while it is entered, and the most alive at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._seen: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._counted: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:  # type: ignore[override]
-        made = func(*args, **(kwargs or {}))
-        for one in tree_leaves(made):
-            if isinstance(one, Tensor):
-                self._add(one.untyped_storage())
-        return made
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return output
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._seen:
+        if storage in self._counted:
             return
         size = storage.nbytes()
-        self._seen[storage] = True
+        self._counted[storage] = True
         self.now += size
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._lost, size)
+        weakref.finalize(storage, self._remove, size)
 
-    def _lost(self, size: int) -> None:
+    def _remove(self, size: int) -> None:
         self.now -= size
 
 
-@dataclass(frozen=True)
-class MemoryCurve:
-    """Bytes as they grow with the length of a window in bases: constant + linear · n + square · n²."""
+class MemoryCurve(NamedTuple):
+    """Bytes as a function of the length of a window in bases: constant + linear · n + square · n²."""
 
     constant: float
     linear: float
     square: float
 
-    def __call__(self, length: int) -> float:
+    def at(self, length: int) -> float:
+        """Bytes at windows of `length` bases."""
         return self.constant + self.linear * length + self.square * length**2
 
-    def longest(self, most: int | float) -> int:
-        """The longest window that takes at most so many bytes; 0 where none does."""
+    def longest(self, limit: int | float) -> int:
+        """The longest window in bases that takes at most `limit` bytes; 0 if none does."""
         low, high = 0, MAX_LENGTH
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if self(middle) <= most else (low, middle - 1)
+            low, high = (middle, high) if self.at(middle) <= limit else (low, middle - 1)
         return low
 
 
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """What a run is predicted to hold at its peak, in bytes: of this whole process, or of tensors on a GPU."""
+class MemoryEstimate(NamedTuple):
+    """Estimated peak memory of a run with its batch: of this whole process, or of tensors on a GPU.
+
+    `length` is the length of the run's windows in bases.
+    """
 
     training: MemoryCurve
-    """For the batch of the run."""
     forward: MemoryCurve
     length: int
 
-    def figures(self) -> dict[str, int | float]:
-        """Flat, as plan.json has them."""
-        return {
-            "training_peak_bytes": self.training(self.length),
-            "forward_peak_bytes": self.forward(self.length),
-        }
 
+def estimate_memory(module: SequenceModule, datamodule: GenomeDataModule, gpu: bool = False) -> MemoryEstimate:
+    """Estimate the peaks of training and of predicting from steps on windows of at most `MAX_PROBE` bases.
 
-def estimate_memory(learner: SequenceModule, data: GenomeDataModule, gpu: bool = False) -> MemoryEstimate:
-    """The peaks of training and of answering, from steps on windows of at most `TRIED` bases.
+    Live tensors are counted operator by operator; memory inside a kernel is not seen. The steps run on the CPU, in
+    single precision and with torch's operators, also if the run trains on a GPU: in mixed precision and with Triton's
+    kernels it takes less. No estimate was ever compared with the memory of a GPU. Weights, modes and random numbers
+    stay as they were.
 
-    Live tensors are counted operator by operator; what a kernel needs inside itself is not seen. Growth is taken to be
-    a constant, a part even in the length and one even in its square, none of them negative. The steps are made on the
-    CPU and in single precision also where a GPU is to train: there a run in mixed precision holds less, and no
-    prediction was ever compared with what a GPU held. Weights, modes and random numbers are left as they were.
+    Args:
+        module: The model and its optimiser.
+        datamodule: The examples of the run.
+        gpu: True to leave out the memory of this process, which is not on the GPU.
     """
-    examples = data.training
-    longest = min(examples.length, MAX_PROBE)
-    lengths = sorted({max(1, round(share * longest)) for share in SHARES})
-    batches = {longest: _batch(data, longest)}
-    for length in lengths[:-1]:
-        with suppress(UserError):  # too short for what the task shows
-            batches[length] = _batch(data, length)
-    lengths = sorted(batches)
-    parameters = sum(one.numel() * one.element_size() for one in learner.model.parameters())
-    size = data.batch
-    with _undisturbed(learner):
-        trained = {length: _trained(learner, batch) for length, batch in batches.items()}
-        streamed = examples.length * _tokens_a_base(batches[lengths[-1]]) >= CHUNKED_ABOVE
-        answered = {length: _answered(learner, batch, streamed) for length, batch in batches.items()}
-    # Of this process now that every kernel has been loaded once; weights are in it, and alone on a GPU.
-    held = parameters if gpu else cost.held_bytes(torch.device("cpu"))
-    fixed = held + 3 * parameters  # gradients and the two moments of AdamW
+    dataset, size = datamodule.training, datamodule.batch
+    longest = min(dataset.length, MAX_PROBE)
+    batches = {longest: _probe(datamodule, longest)}
+    for length in {max(1, round(share * longest)) for share in SHARES} - {longest}:
+        with suppress(UserError):  # too short for the task
+            batches[length] = _probe(datamodule, length)
+    chunked = dataset.length * batches[longest].ids.shape[1] / longest >= CHUNKED_ABOVE
+    parameters = sum(weight.numel() * weight.element_size() for weight in module.model.parameters())
+    with _undisturbed(module):
+        training = {length: _training_bytes(module, batch) for length, batch in batches.items()}
+        forward = {length: _forward_bytes(module, batch, chunked) for length, batch in batches.items()}
+    # The process is measured after the probes, which loaded every kernel once; it includes the weights.
+    before = parameters if gpu else cost.current_bytes(torch.device("cpu"))
+    lengths, scale = sorted(batches), ALLOCATOR_OVERHEAD * size
     return MemoryEstimate(
-        _law(lengths, [ALLOCATOR_OVERHEAD * size * trained[one] for one in lengths], fixed),
-        _law(lengths, [ALLOCATOR_OVERHEAD * size * answered[one] for one in lengths], held),
-        examples.length,
+        # Added are the gradients and the two moments of AdamW.
+        _fit_curve(lengths, [scale * training[length] for length in lengths], before + 3 * parameters),
+        _fit_curve(lengths, [scale * forward[length] for length in lengths], before),
+        dataset.length,
     )
 
 
-def check_memory(learner: SequenceModule, data: GenomeDataModule, accelerator: str) -> None:
-    """Raises UserError where a run is predicted to need more memory than there is, and says what would fit.
-
-    Nothing is tried where a generous bound says that the run takes less than half of it.
-    """
-    gpu = on_gpu(accelerator)
-    most = available(gpu)
-    if _bound(learner, data) < most / 2:
+def check_memory(module: SequenceModule, datamodule: GenomeDataModule, accelerator: str) -> None:
+    """Raises UserError if a run is estimated to need more memory than there is, and says what would fit."""
+    gpu = uses_gpu(accelerator)
+    limit = available_bytes(gpu)
+    (curve, _, length), size = estimate_memory(module, datamodule, gpu), datamodule.batch
+    needed = curve.at(length)
+    if needed <= limit:
         return
-    found, size = estimate_memory(learner, data, gpu), data.batch
-    needed = found.training(found.length)
-    if needed <= most:
-        return
-    apiece = (needed - found.training(0)) / size
+    window = (needed - curve.constant) / size
     fits = []
-    if (shorter := found.training.longest(most)) > 0:
+    if (shorter := curve.longest(limit)) > 0:
         fits.append(f"data.length={shorter} at this batch")
-    if (fewer := int((most - found.training(0)) / apiece)) > 0:
+    if (fewer := int((limit - curve.constant) / window)) > 0:
         fits.append(f"data.batch={fewer} at this length")
-    if way := _recomputing(learner, data, gpu, most):
-        fits.append(f"model.activation_checkpointing={way}")
     raise UserError(
-        f"data.length={found.length} with data.batch={size} is predicted to need {needed / 2**30:.1f} GiB, and"
-        f" {most / 2**30:.1f} GiB are free; {' or '.join(fits) or 'no shorter window'} would fit"
-        ", and trainer.memory_check=false tries it all the same"
+        f"data.length={length} with data.batch={size} is estimated to need {needed / 2**30:.1f} GiB, and"
+        f" {limit / 2**30:.1f} GiB are free; {' or '.join(fits) or 'no shorter window'} would fit;"
+        " model.activation_checkpointing=mlp or block needs less, and trainer.memory_check=false tries it all the same"
     )
 
 
-def _recomputing(
-    learner: SequenceModule, data: GenomeDataModule, gpu: bool, most: int | float
-) -> ActivationCheckpointing | None:
-    """The first value of model.activation_checkpointing beyond the run's own under which it would fit."""
-    blocks = [block for block in learner.model.blocks if isinstance(block, Block)]
-    own = blocks[0].activation_checkpointing
-    try:
-        for way in HOLDS_LESS[HOLDS_LESS.index(own) + 1 :]:
-            for block in blocks:
-                block.activation_checkpointing = way
-            if estimate_memory(learner, data, gpu).training(data.training.length) <= most:
-                return way
-    finally:
-        for block in blocks:
-            block.activation_checkpointing = own
-    return None
-
-
-def _bound(learner: SequenceModule, data: GenomeDataModule) -> int:
-    """Bytes that a step takes at most, for all that is known of the layers: 256 numbers a token, block and channel.
-
-    To these come weights with gradients and moments, and eight numbers for each that is answered.
-    """
-    model, length = learner.model, data.training.length
-    tokens = _batch(data, length).ids.shape[1]
-    blocks = [block for block in model.blocks if isinstance(block, Block)]
-    even = 256 * 4 * model.embed.embedding_dim * tokens * len(blocks)
-    asked = 8 * 4 * tokens * sum(model.token_heads.values())
-    square = sum(128 * tokens**2 for block in blocks if block.attention.complexity == "quadratic")
-    weights = 4 * 4 * sum(one.numel() for one in model.parameters())
-    return data.batch * (even + asked + square) + weights
-
-
-def on_gpu(accelerator: str) -> bool:
-    """Whether a run with this `trainer.accelerator` takes a GPU's memory here."""
+def uses_gpu(accelerator: str) -> bool:
+    """True if a run with this `trainer.accelerator` takes the memory of a GPU here."""
     return accelerator != "cpu" and torch.cuda.is_available()
 
 
-def available(gpu: bool) -> int | float:
-    """Bytes that a run may take here: on a GPU what is free, else that and what this process holds already."""
+def available_bytes(gpu: bool) -> int | float:
+    """Bytes that a run may take here: the free memory of the GPU, or that of the machine and this process's own."""
     if gpu:
         return torch.cuda.mem_get_info()[0]
     own = psutil.Process().memory_info().rss
-    return own + min(psutil.virtual_memory().available, _cgroup())
+    return own + min(psutil.virtual_memory().available, _cgroup_bytes())
 
 
-def parse(size: str) -> int:
-    """Bytes of a size such as 8GiB, 500MB or 1e9; raises UserError where it is none."""
-    number = size.rstrip("iBbKkMmGgTt ")
-    unit = size[len(number) :].strip().lower().removesuffix("b")
+def parse_size(size: str) -> int:
+    """Bytes of a size such as 8GiB or 500MB; raises UserError if it is none."""
     try:
-        found = float(number) * (1024 if unit.endswith("i") else 1000) ** " kmgt".index(unit[:1] or " ")
-    except ValueError:
-        found = math.nan
-    if not (math.isfinite(found) and found > 0):
-        raise UserError(f"available_memory={size}: expected a size such as 8GiB, 500MB or 1e9 (bytes)")
-    return int(found)
+        number = int(TypeAdapter(ByteSize).validate_python(size))
+    except ValidationError:
+        number = 0
+    if number <= 0:
+        raise UserError(f"available_memory={size}: expected a size such as 8GiB or 500MB")
+    return number
 
 
-def _cgroup() -> int | float:
-    """What is left of the share of the machine that this process's group was given, its file cache for free."""
-    old = CGROUP / "memory"
-    for most, used in (
-        (CGROUP / "memory.max", CGROUP / "memory.current"),
-        (old / "memory.limit_in_bytes", old / "memory.usage_in_bytes"),
-    ):
-        try:
-            left = int(most.read_text()) - int(used.read_text())
-            lines = used.with_name("memory.stat").read_text().splitlines()
-        except (OSError, ValueError):  # not Linux, or "max"
-            continue
-        return left + sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-    return math.inf
+def _cgroup_bytes() -> int | float:
+    """Free memory of the control group of this process (cgroup v2); its file cache counts as free."""
+    try:
+        free = int((CGROUP / "memory.max").read_text()) - int((CGROUP / "memory.current").read_text())
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):  # not Linux, or no limit
+        return math.inf
+    return free + sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
 
 
-def _batch(data: GenomeDataModule, length: int) -> Batch:
-    """One window of so many bases, as the training ends with them."""
-    examples = data.training
-    stage = CurriculumStage(examples.task.rates, length)
-    made = [examples.example(0, stage)]
-    return collate(made, data.tokenizer, stage, examples.task.context_format, both_strands=data.both_strands)
-
-
-def _tokens_a_base(batch: Batch) -> float:
-    assert batch.stage is not None
-    return batch.ids.shape[1] / batch.stage.length
+def _probe(datamodule: GenomeDataModule, length: int) -> Batch:
+    """One window of `length` bases, at the rates with which training ends."""
+    dataset = datamodule.training
+    stage = CurriculumStage(dataset.task.rates, length)
+    examples = [dataset.example(0, stage)]
+    return collate(
+        examples, datamodule.tokenizer, stage, dataset.task.context_format, both_strands=datamodule.both_strands
+    )
 
 
 @contextmanager
-def _undisturbed(learner: SequenceModule) -> Iterator[None]:
-    """Puts back what steps change: Lightning trains in the mode that it finds, and a dropout draws random numbers."""
-    training = learner.training
+def _undisturbed(module: SequenceModule) -> Iterator[None]:
+    """Restores the training mode, which Lightning leaves as it is, and the random numbers, which a dropout uses."""
+    training = module.training
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        learner.train(training)
+        module.train(training)
 
 
-def _trained(learner: SequenceModule, batch: Batch) -> int:
-    """The most bytes alive at once in a step, parameters and gradients left out."""
-    learner.train()
+def _training_bytes(module: SequenceModule, batch: Batch) -> int:
+    """The most bytes alive at once in a step, without parameters and gradients."""
+    module.train()
     with _LiveTensors() as live:
-        loss(learner(batch), batch.targets, learner.outputs).total.backward()
-    own = sum(one.grad.untyped_storage().nbytes() for one in learner.model.parameters() if one.grad is not None)
-    learner.model.zero_grad()
+        loss(module(batch), batch.targets, module.outputs).total.backward()
+    gradients = [weight.grad for weight in module.model.parameters() if weight.grad is not None]
+    own = sum(gradient.untyped_storage().nbytes() for gradient in gradients)
+    module.model.zero_grad()
     return max(live.peak - own, 0)
 
 
-def _answered(learner: SequenceModule, batch: Batch, streamed: bool) -> int:
-    """The most bytes alive at once while a batch is answered."""
-    learner.eval()
+def _forward_bytes(module: SequenceModule, batch: Batch, chunked: bool) -> int:
+    """The most bytes alive at once while a batch is predicted."""
+    module.eval()
     with torch.no_grad(), _LiveTensors() as live:
-        if streamed:
-            learner.model.forward_chunked(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
+        if chunked:
+            module.model.forward_chunked(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
         else:
-            learner(batch)
+            module(batch)
     return live.peak
 
 
-def _law(lengths: Sequence[int], sizes: Sequence[float], fixed: int) -> MemoryCurve:
-    """The law through what was seen, its parts not negative."""
-    x = np.array(lengths, np.float64)
-    columns = np.stack([np.ones_like(x), x, x * x], 1)
+def _fit_curve(lengths: Sequence[int], sizes: Sequence[float], fixed: int) -> MemoryCurve:
+    """The curve through the probes by least squares, without negative coefficients, and `fixed` bytes more."""
+    n = np.array(lengths, np.float64)
+    columns = np.stack([np.ones_like(n), n, n * n], 1)
     scale = columns.max(0)
-    for kept in ([0, 1, 2], [1, 2], [0, 1], [1]):
-        found = np.zeros(3)
-        found[kept] = np.linalg.lstsq(columns[:, kept] / scale[kept], np.array(sizes), rcond=None)[0] / scale[kept]
-        if (found >= -1e-9).all():
+    coefficients = np.zeros(3)
+    for used in ([0, 1, 2], [1, 2], [0, 1], [1]):
+        coefficients = np.zeros(3)
+        solution = np.linalg.lstsq(columns[:, used] / scale[used], np.array(sizes), rcond=None)[0]
+        coefficients[used] = solution / scale[used]
+        if (coefficients >= -1e-9).all():
             break
-    constant, linear, square = np.maximum(found, 0).tolist()
+    constant, linear, square = np.maximum(coefficients, 0).tolist()
     return MemoryCurve(constant + fixed, linear, square)

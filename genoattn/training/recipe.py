@@ -1,13 +1,19 @@
 """The recipe that all models of a run share: data, budget, optimiser, curriculum and seeds."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from torch import nn
+from torch.optim import Optimizer
+
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.settings import DataSettings
-from genoattn.training.module import OptimizerFactory
+from genoattn.models.card import uses_both_strands
 from genoattn.training.schedule import WarmupCosine
 from genoattn.training.settings import TrainerSettings
+
+OptimizerFactory: TypeAlias = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 ReverseComplement: TypeAlias = Literal["none", "augment", "average", "equivariant"]
 """Use of the other strand: none; half of the examples; half, and both scored; both in one equivariant model."""
@@ -28,5 +34,5 @@ class TrainingRecipe:
 
     @property
     def scores_both_strands(self) -> bool:
-        """Whether the model's scores are averaged over both strands."""
-        return self.reverse_complement in ("average", "equivariant")
+        """True if the scores of the model are averaged over both strands."""
+        return uses_both_strands(self.reverse_complement)

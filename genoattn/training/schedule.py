@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""The schedule of the learning rate."""
 
 import math
 from typing import final
@@ -8,7 +8,7 @@ from genoattn.errors import UserError
 
 @final
 class WarmupCosine:
-    """The learning rate's factor: up in a straight line over `warmup` steps, then down a cosine to `final`."""
+    """The factor of the learning rate: up in a straight line over `warmup` steps, then down a cosine to `final`."""
 
     def __init__(self, warmup: int = 50, final: float = 0.02):
         if warmup < 0:

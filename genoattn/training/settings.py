@@ -1,9 +1,11 @@
-"""Settings of the config groups `trainer` and `lora`."""
+"""Settings of training and fine-tuning: `trainer`, `finetune` and `lora` in the config."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
+
+from genoattn.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class TrainerSettings:
     max_steps: Annotated[int, Ge(1)] = 600
     max_seconds: Annotated[int | float, Gt(0)] | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    devices: Annotated[int, Ge(1)] | Literal["auto"] = 1
+    devices: Annotated[int, Ge(1)] = 1
     precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
     accumulate_batches: Annotated[int, Ge(1)] = 1
     gradient_clip: Annotated[int | float, Ge(0)] = 1.0
@@ -26,10 +28,24 @@ class TrainerSettings:
     threads: Annotated[int, Ge(1)] | None = None
     memory_check: bool = True
 
+    def __post_init__(self) -> None:
+        if self.devices != 1:
+            raise UserError(
+                f"trainer.devices must be 1: training on several devices does not work yet, got {self.devices}"
+            )
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """Weights that fine-tuning trains, and the activations that it recomputes; `conf/finetune.yaml` explains both."""
+
+    mode: Literal["full", "head", "lora"] = "full"
+    activation_checkpointing: Literal["none", "mlp", "block"] | None = None
+
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Adapters of low rank on linear layers, weighted by alpha / rank (Hu et al. 2021)."""
+    """Low-rank adapters on linear layers, weighted by alpha / rank (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: Annotated[int, Ge(1)] = 8
     alpha: Annotated[int | float, Gt(0)] = 16

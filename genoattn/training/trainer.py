@@ -1,4 +1,4 @@
-"""Runs Lightning's trainer, from the start or from a checkpoint, and keeps it quiet."""
+"""Lightning's trainer for a recipe: built, run from the start or from a checkpoint, and kept quiet."""
 
 import logging
 import os
@@ -7,14 +7,15 @@ import shutil
 import time
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import DoublePrecision, HalfPrecision
 
-from genoattn.attention.base import Attention
+from genoattn.data.batch import Batch
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.datamodule import GenomeDataModule
 from genoattn.data.source import DataSource, build_dataset
@@ -33,9 +34,9 @@ NOISE = (
     r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
     r".*The '.*' does not have many workers",  # examples are cheap
     r".*Experiment logs directory .* exists and is not empty",  # it holds the config
-    r"No positive samples found in target",  # a task may plant no mutation of a kind
+    r"No positive samples found in target",  # a task may simulate no mutation of a kind
 )
-"""What Lightning warns of and a user can do nothing about."""
+"""Warnings of Lightning that a user can do nothing about."""
 
 
 DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
@@ -43,9 +44,15 @@ DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16"
 
 
 class FitResult(NamedTuple):
-    """How training ended: seconds it took, bases it saw, steps made by now, and whether Ctrl-C ended it.
+    """The end of a training.
 
-    `tokens` stand in a window of the first validation batch; `padding` is the share of padding among all tokens seen.
+    Attributes:
+        seconds: Duration of the training.
+        bases: Bases seen since it began or was resumed.
+        steps: Steps of the optimiser, those before a resume included.
+        interrupted: True if Ctrl-C ended it.
+        tokens: Tokens of a window of the first validation batch.
+        padding: Share of padding among all tokens seen.
     """
 
     seconds: float
@@ -56,23 +63,54 @@ class FitResult(NamedTuple):
     padding: float
 
 
+def build_training(
+    predictor: Predictor, source: DataSource, recipe: TrainingRecipe
+) -> tuple[SequenceModule, GenomeDataModule]:
+    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run."""
+    trainer, data, task = recipe.trainer, recipe.data, predictor.task
+    if isinstance(task, VariantClassification):
+        task.set_class_weights(source.labelled["train"])
+    total = trainer.max_steps * trainer.accumulate_batches * data.batch
+    both = recipe.reverse_complement in ("augment", "average")
+    datamodule = GenomeDataModule(
+        build_dataset(source, "train", data, task, recipe.seed, total, recipe.curriculum, both),
+        build_dataset(source, "validation", data, task, recipe.validation_seed, total, Curriculum()),
+        predictor.tokenizer,
+        data.batch,
+        trainer.accumulate_batches,
+        data.validation_windows,
+        data.workers,
+        both_strands=recipe.reverse_complement == "equivariant",
+    )
+    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, trainer.max_steps), datamodule
+
+
 def fit(
     name: str,
-    learner: SequenceModule,
-    data: GenomeDataModule,
+    module: SequenceModule,
+    datamodule: GenomeDataModule,
     settings: TrainerSettings,
     folder: Path,
     loggers: list[Logger],
-    resume: Path | None,
+    resume: Path | None = None,
 ) -> FitResult:
-    """Train, then put the weights of the lowest validation loss into the learner's model, on the device that trained.
+    """Train, then put the weights of the lowest validation loss into the module's model, in single precision.
 
-    Leaves checkpoints/best.ckpt and checkpoints/last.ckpt in `folder`. `settings` is the config's `trainer`, `resume`
-    a last.ckpt to go on from.
+    Args:
+        name: Name of the model in what is printed.
+        module: The model and its optimiser; afterwards on the device that trained.
+        datamodule: Training and validation batches.
+        settings: Budget, device and precision.
+        folder: Gets checkpoints/best.ckpt and checkpoints/last.ckpt.
+        loggers: Lightning's loggers.
+        resume: A last.ckpt to go on from.
+
+    Raises:
+        UserError: The device, the optimiser or the checkpoint cannot be used.
     """
     checkpoints = folder / "checkpoints"
     if resume is not None:
-        _take_over(resume, learner, checkpoints)
+        _copy_checkpoints(resume, module, checkpoints)
     stop = StopCleanly(settings.max_seconds)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of devices, and no advertisements
     with warnings.catch_warnings():
@@ -80,33 +118,42 @@ def fit(
             warnings.filterwarnings("ignore", message)
         trainer = build_trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
         device = trainer.strategy.root_device
-        mixes = [block.attention for block in learner.model.blocks if isinstance(block.attention, Attention)]
-        dtype = DTYPES[settings.precision.partition("-")[0]]
-        kinds = dict.fromkeys(f"{type(mix).__name__} ({mix.describe_backend(device, dtype)})" for mix in mixes)
-        parameters = cost.predicted_cost(learner.model, 1)["parameters"]
-        print(f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters")
+        print(_describe(name, module, device, DTYPES[settings.precision.partition("-")[0]]))
         start = time.perf_counter()
         with stop.listening():
-            trainer.fit(learner, data, ckpt_path=resume)
+            trainer.fit(module, datamodule, ckpt_path=resume)
         seconds = time.perf_counter() - start
-    bases = learner.bases_learned
+    if stop.timed_out:
+        print(f"{name}: trainer.max_seconds={settings.max_seconds} ended training after step {trainer.global_step}")
+    bases = module.bases_since_start
     if (checkpoints / "best.ckpt").exists() and not stop.interrupted:
-        state = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-        learner.load_state_dict(state)
-    learner.to(device)  # Lightning leaves it on the CPU
-    tokens = data.validation.batch(0, 1, data.tokenizer).ids.shape[1]
-    real, padding = learner.tokens_seen.tolist()
-    share = padding / max(1, real + padding)
-    return FitResult(seconds, bases, trainer.global_step, stop.interrupted, tokens, share)
+        best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+        module.load_state_dict(best["state_dict"])
+    module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
+    tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
+    real, padding = module.tokens_seen.tolist()
+    return FitResult(seconds, bases, trainer.global_step, stop.interrupted, tokens, padding / max(1, real + padding))
+
+
+def _describe(name: str, module: SequenceModule, device: torch.device, dtype: torch.dtype) -> str:
+    """Layers and their backend, the stack if it has several kinds, and the number of parameters."""
+    layers = [block.attention for block in cost.blocks(module.model)]
+    kinds = dict.fromkeys(f"{type(layer).__name__} ({layer.describe_backend(device, dtype)})" for layer in layers)
+    names = [type(layer).__name__.removesuffix("Attention").lower() for layer in layers]
+    stack = f", blocks: {', '.join(names)}" if len(set(names)) > 1 else ""
+    parameters = sum(weight.numel() for weight in module.model.parameters())
+    return f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters{stack}"
 
 
 def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
-    """Lightning's trainer as the config's `trainer` has it: device, precision, steps and when it validates."""
+    """Lightning's trainer for the settings: device, precision, steps and when it validates."""
+    pure = {"bf16-true": _HalfPrecision, "64-true": _DoublePrecision}.get(settings.precision)
     try:
         return Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
-            precision=settings.precision,
+            precision=None if pure else settings.precision,
+            plugins=[pure()] if pure else None,
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accumulate_batches,
             gradient_clip_val=settings.gradient_clip or None,
@@ -123,48 +170,41 @@ def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger]
             default_root_dir=folder,
         )
     except MisconfigurationException as error:
-        wrong = " ".join(str(error).split())
-        asked = f"trainer.accelerator={settings.accelerator} with trainer.devices={settings.devices}"
-        raise UserError(f"{asked} cannot run here: {wrong}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"trainer.accelerator={settings.accelerator} cannot run here: {reason}") from None
 
 
-def _take_over(resume: Path, learner: SequenceModule, checkpoints: Path) -> None:
-    """Checks that the model fits a run's checkpoint, and takes that and the best one so far into the new run."""
+@final
+class _HalfPrecision(HalfPrecision):
+    """Leaves batches alone: they are frozen, and the model converts their few floats itself."""
+
+    def __init__(self) -> None:
+        super().__init__("bf16-true")
+
+    def convert_input(self, data: Batch) -> Batch:
+        return data
+
+
+@final
+class _DoublePrecision(DoublePrecision):
+    """Leaves batches alone, as `_HalfPrecision` does."""
+
+    def convert_input(self, data: Batch) -> Batch:
+        return data
+
+
+def _copy_checkpoints(resume: Path, module: SequenceModule, checkpoints: Path) -> None:
+    """Check that the model fits a run's checkpoint, and copy that and the best one so far into the new run."""
     if not resume.is_file():
-        what = "is a folder; expected its checkpoints/last.ckpt" if resume.is_dir() else "does not exist"
-        raise UserError(f"trainer.resume={resume} {what}")
+        reason = "is a folder; expected its checkpoints/last.ckpt" if resume.is_dir() else "does not exist"
+        raise UserError(f"trainer.resume={resume} {reason}")
     try:
         state: dict[str, Any] = torch.load(resume, map_location="cpu", weights_only=True)["state_dict"]
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError):
         raise UserError(f"trainer.resume={resume} is no checkpoint of a run, or a damaged one") from None
-    check_fit(resume, state, learner.state_dict())
+    check_fit(resume, state, module.state_dict())
     checkpoints.mkdir(parents=True, exist_ok=True)
     for file, name in ((resume, "last.ckpt"), (resume.with_name("best.ckpt"), "best.ckpt")):
         if file.is_file():
             shutil.copyfile(file, checkpoints / f".{name}.part")
             os.replace(checkpoints / f".{name}.part", checkpoints / name)
-
-
-def build_training(
-    predictor: Predictor, source: DataSource, recipe: TrainingRecipe
-) -> tuple[SequenceModule, GenomeDataModule]:
-    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run."""
-    trainer, data, task = recipe.trainer, recipe.data, predictor.task
-    if isinstance(task, VariantClassification):
-        task.set_class_weights(source.labelled["train"])
-    total = trainer.max_steps * trainer.accumulate_batches * data.batch
-    both = recipe.reverse_complement in ("augment", "average")
-    training = build_dataset(source, "train", data, task, recipe.seed, total, recipe.curriculum, both)
-    validation = build_dataset(source, "validation", data, task, recipe.validation_seed, total, Curriculum())
-    module = GenomeDataModule(
-        training,
-        validation,
-        predictor.tokenizer,
-        data.batch,
-        trainer.accumulate_batches,
-        data.validation_windows,
-        data.workers,
-        both_strands=recipe.reverse_complement == "equivariant",
-    )
-    learner = SequenceModule(predictor.model, task.outputs, recipe.optimizer, recipe.schedule, trainer.max_steps)
-    return learner, module

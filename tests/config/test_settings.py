@@ -9,7 +9,7 @@ from genoattn.attention.modules.projections import HeadOptions
 from genoattn.data.settings import DataSettings
 from genoattn.evaluation.settings import TestSettings
 from genoattn.paths import conf_dir
-from genoattn.training.settings import LoraSettings, TrainerSettings
+from genoattn.training.settings import FinetuneSettings, LoraSettings, TrainerSettings
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,8 @@ from genoattn.training.settings import LoraSettings, TrainerSettings
         ("data/genome", None, DataSettings),
         ("trainer/default", None, TrainerSettings),
         ("test/standard", None, TestSettings),
-        ("train", "lora", LoraSettings),
+        ("finetune", "lora", LoraSettings),
+        ("finetune", "finetune", FinetuneSettings),
         ("heads/default", None, HeadOptions),
     ],
 )

@@ -335,7 +335,7 @@ def test_configs_and_genomes_are_found_in_a_checkout_and_in_a_wheel(
 
 PROGRAMS = sorted(file.stem for file in (CHECKOUT / "conf").glob("*.yaml"))
 CHOICES = sorted((file.parent.name, file.stem) for file in (CHECKOUT / "conf").glob("*/*.yaml"))
-REQUIRED = {"evaluate": ["checkpoint=a.ckpt"], "context": ["checkpoint=a.ckpt"]}
+REQUIRED = {"evaluate": ["checkpoint=a.ckpt"], "context": ["checkpoint=a.ckpt"], "finetune": ["checkpoint=a.ckpt"]}
 
 
 @cache

@@ -245,7 +245,7 @@ def test_a_checkpoint_to_evaluate(
         return complaint(capfd, tmp_path / "run", "evaluate", *words)
 
     assert told(tmp_path / "none") == f"checkpoint={tmp_path / 'none'}: there is no such file or folder"
-    assert told(tmp_path).startswith(f"checkpoint={tmp_path} is neither a run folder nor its model/ folder")
+    assert told(tmp_path).startswith(f"checkpoint={tmp_path}: no model.json is there; expected a run folder")
     copy = tmp_path / "copy"
     shutil.copytree(trained / "model", copy)
     weights, description = copy / "weights.safetensors", copy / "model.json"
@@ -253,9 +253,9 @@ def test_a_checkpoint_to_evaluate(
     description.write_text(json.dumps({**about, "model": {**about["model"], "dim": 32}}))
     assert told(copy).startswith(f"{weights} does not fit this model: it holds ")
     description.write_text(json.dumps({**about, "format": 99}))
-    assert told(copy).startswith(f"{description} is not a model description of format 2")
-    description.write_text(json.dumps({key: value for key, value in about.items() if key != "kept"}))
-    assert told(copy) == f"{copy} lacks kept in its description"
+    assert told(copy).startswith(f"{description} is not a model description of format 3")
+    description.write_text(json.dumps({key: value for key, value in about.items() if key != "calibration"}))
+    assert told(copy) == f"{description} lacks calibration"
     description.write_text("{")
     assert told(copy).startswith(f"{description} is not json")
     description.write_text(json.dumps(about))

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hydra.utils import instantiate
 
 from benchmarks.studies import very_long_windows as long
-from genoattn.cli.values import value_of
+from genoattn.cli.values import model_of, value_of
 from genoattn.config.compose import compose
 from genoattn.data.example import Example
 from genoattn.data.source import DataSource
@@ -27,7 +26,6 @@ from genoattn.genome.sequence_store import open_genome
 from genoattn.genome.simulate import Rates
 from genoattn.genome.splits import test_only as all_for_test
 from genoattn.genome.vcf import read_variants, to_mutations
-from genoattn.models.build import build_model
 from genoattn.paths import genomes_dir
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -156,12 +154,11 @@ def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_t
         task, tokenizer = instantiate(config.task), instantiate(config.tokenizer)
         genome = open_genome([fasta])
         source = DataSource(genome, all_for_test(genome.names, genome.lengths, task.reference_length(length)), ())
-        torch.manual_seed(0)
-        parts = build_model(config, task, tokenizer)  # type: ignore[arg-type]
+        predictor = model_of(config, "attention", task, tokenizer)
         exam = detection.MutationDetectionEvaluator(
             source, value_of(config.data), value_of(config.test), task, False, False
         )
-        found[length] = exam.evaluate([Candidate("attention", "mine", parts)]).metrics
+        found[length] = exam.evaluate([Candidate("model", "mine", predictor)]).metrics
         assert found[length]["cost/scored_bases"] == 2 * 3 * length  # thresholds and test
         assert found[length]["cost/score_cpu_seconds"] > 0 and found[length]["cost/score_peak_bytes"] > 2**20
     assert any(key.startswith("aligner/") for key in found[100])

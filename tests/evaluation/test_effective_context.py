@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hybrid import cycle
 from genoattn.attention.linear import LinearAttention
-from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.none import NoAttention
 from genoattn.attention.window import WindowAttention
 from genoattn.cli.main import main
+from genoattn.cli.values import plain
 from genoattn.config.compose import compose
 from genoattn.data.batch import collate
 from genoattn.data.example import Example
@@ -45,7 +43,8 @@ from genoattn.evaluation.effective_context import (
 )
 from genoattn.genome.simulate import Rates
 from genoattn.models.block import AttentionFactory
-from genoattn.models.build import build_model
+from genoattn.models.build import build_from_card
+from genoattn.models.card import ModelCard
 from genoattn.models.checkpoint import save_model
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
@@ -137,14 +136,14 @@ def test_steps_are_powers_of_two_and_half_as_much_again() -> None:
 
 
 def test_a_window_shows_nothing_beyond_its_nominal_reach_and_something_at_it() -> None:
-    parts = planted(partial(WindowAttention, left=8, right=4, heads=HeadOptions(count=2)))
+    parts = planted(partial(WindowAttention, left=8, right=4, heads=2))
     assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (16, 8)
     assert farthest(parts, 32) == (16, 8)
     assert reached(seen_by(parts)) == (16, 8)
 
 
 def test_what_bounds_is_added_up_over_convolutions_and_kinds() -> None:
-    kinds = {"window": partial(WindowAttention, left=8, right=4, heads=HeadOptions(count=2)), "none": NoAttention}
+    kinds = {"window": partial(WindowAttention, left=8, right=4, heads=2), "none": NoAttention}
     parts = planted(cycle(["window", "none"], kinds), block_conv=5, stem_conv=11)
     assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (5 + 8 + 2 * 2, 5 + 4 + 2 * 2)
     assert farthest(parts, 32) == (17, 13)
@@ -158,18 +157,12 @@ def test_what_bounds_is_added_up_over_convolutions_and_kinds() -> None:
 
 
 def test_full_attention_reaches_all() -> None:
-    parts = planted(partial(FullAttention, heads=HeadOptions(count=2)))
+    parts = planted(partial(FullAttention, heads=2))
     assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (None, None)
     assert reached(seen_by(parts)) == (64, 64)
 
 
-@pytest.mark.parametrize(
-    "factory",
-    [
-        partial(LinearAttention, heads=HeadOptions(count=2)),
-        partial(WindowAttention, left=8, heads=HeadOptions(count=2)),
-    ],
-)
+@pytest.mark.parametrize("factory", [partial(LinearAttention, heads=2), partial(WindowAttention, left=8, heads=2)])
 def test_a_causal_model_shows_nothing_to_the_right(factory: AttentionFactory) -> None:
     parts = planted(factory, LanguageModeling("causal"), causal=True)
     bounds = theoretical_receptive_field(parts.model, 1, 0, strands=False)
@@ -190,7 +183,7 @@ def test_no_attention_shows_nothing_at_all() -> None:
     [(KmerTokenizer(k=3), (4 * 3 + 2, 4 * 3 + 2)), (KmerTokenizer(k=3, overlapping=True), (4, 4 + 2))],
 )
 def test_words_reach_as_far_as_their_bases(tokenizer: KmerTokenizer, bounds: tuple[int, int]) -> None:
-    parts = planted(partial(WindowAttention, left=2, right=2, heads=HeadOptions(count=2)), tokenizer=tokenizer)
+    parts = planted(partial(WindowAttention, left=2, right=2, heads=2), tokenizer=tokenizer)
     assert (
         theoretical_receptive_field(parts.model, tokenizer.max_token_length, tokenizer.overlap, strands=False) == bounds
     )
@@ -221,11 +214,11 @@ def test_stem_and_other_strand_of_a_detector_count() -> None:
 
 
 def test_distances_of_a_pair_run_over_reference_and_separator() -> None:
-    parts = planted(partial(WindowAttention, left=40, right=0, heads=HeadOptions(count=2)), Paired())
+    parts = planted(partial(WindowAttention, left=40, right=0, heads=2), Paired())
     seen = seen_by(parts, length=32)
     assert seen.distances[-1] == 64 == 2 * 32
     assert reached(seen)[0] == 64  # two blocks of 40 hold the whole context
-    short = planted(partial(WindowAttention, left=10, right=0, heads=HeadOptions(count=2)), Paired())
+    short = planted(partial(WindowAttention, left=10, right=0, heads=2), Paired())
     assert reached(seen_by(short, length=32)) == (16, 0)  # 20, of which 16 is the last step
 
 
@@ -246,12 +239,11 @@ def test_the_program_leaves_what_a_comparison_reads(tmp_path: Path, capsys: pyte
     fasta.write_text(f">a\n{letters}\n")
     run, folder = tmp_path / "run", tmp_path / "context"
     config = compose("train", ["experiment=smoke", "attention=window", "attention.left=4", "attention.right=4"])
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    parts = build_model(config, instantiate(config.task), instantiate(config.tokenizer))  # type: ignore[arg-type]
-    about = {key: plain[key] for key in ("tokenizer", "task", "model", "attention", "reverse_complement", "seed")}
-    about |= {"name": "window", "kept": {}, "untrained": {}, "length": 64, "split": "block", "genome": ["another"]}
-    save_model(run / "model", parts.model, about)
+    settings = plain(config)
+    keys = ("tokenizer", "task", "model", "attention", "reverse_complement", "seed")
+    nodes = {key: settings[key] for key in keys}
+    card = ModelCard("window", **nodes, length=64, split="block", min_length=None, genome=("another",))
+    save_model(run / "model", build_from_card(card).model, card)
     asked = [f"checkpoint={run}", f"data.fasta={fasta}", "data.length=64", "windows=2"]
     assert main(["context", *asked, f"hydra.run.dir={folder}"]) == 0
     found = json.loads((folder / "context.json").read_text())

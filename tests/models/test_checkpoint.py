@@ -1,6 +1,7 @@
-"""A saved model comes back as it was, and what does not fit or is not there is told in a sentence."""
+"""A saved model comes back as it was; files that are missing or do not fit are refused in a sentence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,18 +9,23 @@ import torch
 from torch import nn
 
 from genoattn.errors import UserError
-from genoattn.models.checkpoint import (
-    DESCRIPTION,
-    FORMAT,
-    WEIGHTS,
-    check_fit,
-    find_model,
-    load_weights,
-    read_description,
-    save_model,
-)
+from genoattn.models.card import DESCRIPTION, FORMAT, ModelCard
+from genoattn.models.checkpoint import WEIGHTS, check_fit, find_model, load_weights, save_model
 
-ABOUT = {"name": "window", "thresholds": {"insertion": 0.25}, "model": {"dim": 3, "nothing": None}}
+CARD = ModelCard(
+    name="window",
+    tokenizer={"_target_": "tokenizer"},
+    task={"_target_": "task"},
+    model={"dim": 3, "nothing": None},
+    attention={"_target_": "layer"},
+    reverse_complement="none",
+    length=64,
+    split="block",
+    min_length=None,
+    seed=7,
+    genome=("aa", "bb"),
+    calibration={"thresholds": {"insertion": 0.25}},
+)
 
 
 def model(width: int = 3) -> nn.Sequential:
@@ -30,7 +36,7 @@ def model(width: int = 3) -> nn.Sequential:
 def saved(tmp_path: Path) -> tuple[Path, nn.Module]:
     """A run folder that holds a model, and that model."""
     original = model()
-    save_model(tmp_path / "run" / "model", original, ABOUT)
+    save_model(tmp_path / "run" / "model", original, CARD)
     return tmp_path / "run", original
 
 
@@ -41,12 +47,12 @@ def test_round_trip(saved: tuple[Path, nn.Module]):
     load_weights(run / "model", other)
     state = original.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
-    assert read_description(run / "model") == {"format": FORMAT, **ABOUT}
+    assert ModelCard.read(run / "model") == CARD
 
 
 def test_a_folder_without_a_pickle(saved: tuple[Path, nn.Module]):
     run, original = saved
-    save_model(run / "model", original, ABOUT)  # over the old one
+    save_model(run / "model", original, CARD)  # over the old one
     files = sorted((run / "model").iterdir())
     assert [file.name for file in files] == [DESCRIPTION, WEIGHTS]
     text, weights = (file.read_bytes() for file in files)
@@ -59,16 +65,22 @@ def test_a_folder_without_a_pickle(saved: tuple[Path, nn.Module]):
 def test_a_model_that_cannot_be_written_leaves_the_old_one(saved: tuple[Path, nn.Module]):
     run, original = saved
     with pytest.raises(TypeError):
-        save_model(run / "model", original, {"not plain": object()})
-    assert read_description(run / "model") == {"format": FORMAT, **ABOUT}
+        save_model(run / "model", original, replace(CARD, calibration={"thresholds": object()}))
+    assert ModelCard.read(run / "model") == CARD
 
 
-def test_a_model_is_found_from_itself_its_run_or_a_checkpoint(saved: tuple[Path, nn.Module]):
+def test_a_model_is_found_from_itself_its_run_or_a_checkpoint(
+    saved: tuple[Path, nn.Module], capsys: pytest.CaptureFixture[str]
+):
     run, _ = saved
     checkpoint = run / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir()
     checkpoint.touch()
-    assert find_model(run) == find_model(run / "model") == find_model(checkpoint) == run / "model"
+    assert find_model(run) == find_model(run / "model") == run / "model"
+    assert capsys.readouterr().out == ""
+    assert find_model(checkpoint) == run / "model"
+    sentence = f"checkpoint={checkpoint}: the model of that run is used, of its lowest validation loss: {run}/model\n"
+    assert capsys.readouterr().out == sentence
 
 
 def test_no_model_there(saved: tuple[Path, nn.Module], tmp_path: Path):
@@ -77,8 +89,14 @@ def test_no_model_there(saved: tuple[Path, nn.Module], tmp_path: Path):
         find_model(tmp_path / "gone")
     with pytest.raises(UserError, match=r"none\.ckpt: there is no such file or folder"):
         find_model(run / "checkpoints" / "none.ckpt")
-    with pytest.raises(UserError, match=r"is neither a run folder nor its model/ folder \(no model\.json in it\)"):
+    with pytest.raises(UserError, match=r"no model\.json is there; expected a run folder, its model/ folder, or"):
         find_model(tmp_path)
+    stopped = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    stopped.parent.mkdir(parents=True)
+    stopped.touch()
+    for path in (stopped, stopped.parent.parent):
+        with pytest.raises(UserError, match=rf"before its model was saved: go on with trainer\.resume={stopped}"):
+            find_model(path)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +104,15 @@ def test_no_model_there(saved: tuple[Path, nn.Module], tmp_path: Path):
     [
         ("{", r"model\.json is not json: "),
         ("[1]", rf"model\.json is not a model description of format {FORMAT}"),
-        ('{"format": 0}', rf"is not a model description of format {FORMAT}, which this version reads"),
+        ('{"format": 2}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
+        ('{"format": 3, "name": "window"}', r"model\.json lacks tokenizer, task, "),
     ],
 )
-def test_descriptions_that_are_none(saved: tuple[Path, nn.Module], text: str, words: str):
+def test_descriptions_that_cannot_be_read(saved: tuple[Path, nn.Module], text: str, words: str):
     run, _ = saved
     (run / "model" / DESCRIPTION).write_text(text)
     with pytest.raises(UserError, match=words):
-        read_description(run / "model")
+        ModelCard.read(run / "model")
 
 
 def test_weights_that_cannot_be_read(saved: tuple[Path, nn.Module]):
@@ -113,13 +132,13 @@ def test_weights_that_do_not_fit(saved: tuple[Path, nn.Module]):
         UserError, match=r"holds 0\.weight of shape \[3, 2\] where the model's is \[5, 2\] \(and 5 more"
     ):
         load_weights(run / "model", model(5))
-    one, two = torch.zeros(1), torch.zeros(2)
+    short, long = torch.zeros(1), torch.zeros(2)
     file = Path("here")
-    check_fit(file, {"a": one}, {"a": two[:1]})
-    for held, wanted, words in (
-        ({"a": one}, {"a": one, "b": one}, "here does not fit this model: it lacks b; were attention"),
-        ({"a": one, "b": one}, {"a": one}, "it holds b, which the model has not; were"),
-        ({"a": one, "c": one}, {"a": two, "b": one}, r"it lacks b \(and 2 more differences\); were"),
+    check_fit(file, {"a": short}, {"a": long[:1]})
+    for saved_tensors, expected, words in (
+        ({"a": short}, {"a": short, "b": short}, "here does not fit this model: it lacks b; were attention"),
+        ({"a": short, "b": short}, {"a": short}, "it holds b, which the model does not have; were"),
+        ({"a": short, "c": short}, {"a": long, "b": short}, r"it lacks b \(and 2 more differences\); were"),
     ):
         with pytest.raises(UserError, match=words):
-            check_fit(file, held, wanted)
+            check_fit(file, saved_tensors, expected)

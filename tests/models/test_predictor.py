@@ -1,11 +1,13 @@
 """Answers about the other strand, read on this one: base by base, gaps before bases, letters by their complements."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
+from genoattn.config.compose import compose
 from genoattn.data.batch import collate
 from genoattn.data.example import reverse_complement_example
 from genoattn.data.tasks.base import MutationDetection, mutation_labels
@@ -17,23 +19,17 @@ from genoattn.genome.mutations import Mutation, apply_mutations
 from genoattn.genome.simulate import Rates
 from genoattn.models.build import build_model
 from genoattn.models.predictor import Predictor, predict, to_forward_strand
-from genoattn.paths import conf_dir
+from genoattn.models.sequence_model import SequenceModel
 
 TASKS = {"aligned": SideBySide(max_shift=3, shift_weight=0.2), "paired": Paired(mask_fraction=0.2, shift=2)}
 OUTPUTS = ("substitution", "insertion", "deletion")
 
 
-def parts(task: MutationDetection, attention: str = "window") -> Predictor:
-    model = {
-        "_target_": "genoattn.models.sequence_model.SequenceModel",
-        "_partial_": True,
-        "dim": 16,
-        "depth": 2,
-        "alignment_kernel": 5,
-    }
-    config = {"model": model, "attention": OmegaConf.load(conf_dir() / "attention" / f"{attention}.yaml")}
-    torch.manual_seed(0)
-    return build_model(config, task, NucleotideTokenizer())
+def build(task: MutationDetection, attention: str = "window") -> Predictor:
+    factory = partial(SequenceModel, dim=16, depth=2, alignment_kernel=5)
+    return build_model(
+        factory, instantiate(compose("train", [f"attention={attention}"]).attention), task, NucleotideTokenizer(), 0
+    )
 
 
 def drawn(task: MutationDetection, lengths=(30, 17, 24)):
@@ -72,7 +68,7 @@ def test_letters_are_read_as_their_complements():
 @pytest.mark.parametrize("name", TASKS)
 def test_averaged_scores_do_not_depend_on_the_strand(name: str, attention: str):
     task = TASKS[name]
-    made, examples = parts(task, attention), drawn(task)
+    made, examples = build(task, attention), drawn(task)
     here = list(made.probabilities_per_base(examples, OUTPUTS, both_strands=True))
     there = list(
         made.probabilities_per_base([reverse_complement_example(one) for one in examples], OUTPUTS, both_strands=True)
@@ -89,7 +85,7 @@ def test_averaged_scores_do_not_depend_on_the_strand(name: str, attention: str):
 def test_the_equivariant_wrapper_is_equivariant_in_its_gradients_too():
     """Both strands go through the same weights: turned windows with turned targets pull the weights the same way."""
     task = TASKS["paired"]
-    made, examples = parts(task), drawn(task)
+    made, examples = build(task), drawn(task)
     pulls = []
     for shown in (examples, [reverse_complement_example(one) for one in examples]):
         batch = collate(shown, NucleotideTokenizer(), context_format=task.context_format, both_strands=True)
@@ -110,7 +106,3 @@ def test_the_other_strand_of_the_other_strand():
     assert example.reference is not None and again.reference is not None
     assert again.bases.tolist() == example.bases.tolist() and again.reference.tolist() == example.reference.tolist()
     assert again.allele_spans == example.allele_spans
-
-
-def test_the_layers_named_here_are_there():
-    assert instantiate(OmegaConf.load(conf_dir() / "task" / "paired.yaml")).segment_count == 2

@@ -1,14 +1,19 @@
-"""A loaded model answers as the run that left it, on strings and codes, and says what it cannot take."""
+"""A loaded model scores as its run did, on strings, sequence objects and codes, and refuses what it cannot use."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from Bio.Seq import Seq
+from Bio.SeqRecord import SeqRecord
 
 import genoattn
 from genoattn.cli.main import main
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import decode_bases, encode_bases
+from genoattn.models.build import default_device
+from genoattn.models.sequence_model import SequenceModel
 
 BASES = decode_bases(np.random.default_rng(0).integers(0, 4, 5000, np.uint8))
 SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=2", "test.threshold_windows=2", "test.resamples=1")
@@ -32,6 +37,7 @@ def test_answers(run: Path) -> None:
     assert np.array_equal(scores, again.score(BASES[:64].lower(), encode_bases(sample)))
     one, two = model.embed([sample, BASES[:20].encode()])
     assert (one.shape, two.shape, one.dtype) == ((59, 16), (20, 16), np.float32)
+    assert np.array_equal(scores, model.score(Seq(BASES[:64]), SeqRecord(Seq(sample))))
     model.thresholds = dict.fromkeys(model.thresholds, 0.0)
     calls = model.detect(BASES[:300], BASES[:300])
     assert [call.start for call in calls if call.kind == "substitution"] == list(range(300))
@@ -47,8 +53,29 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
         model.detect("ACGT", "")
     with pytest.raises(UserError, match="embed takes a list of sequences"):
         model.embed("ACGT")
-    with pytest.raises(UserError, match="neither a run folder"):
+    with pytest.raises(UserError, match=r"no model\.json is there; expected a run folder"):
         genoattn.load(tmp_path)
+
+
+def test_detect_refuses_sequences_that_cannot_be_placed(run: Path) -> None:
+    model = genoattn.load(run, "cpu")
+    unrelated = decode_bases(np.random.default_rng(1).integers(0, 4, 600, np.uint8))
+    with pytest.raises(UserError, match=r"cannot be placed on the reference from sample base 0 \(0-based\) on"):
+        model.detect(BASES[:600], unrelated)
+    with pytest.raises(UserError, match=r"from sample base [\d,]+ \(0-based\) on: .*does not place whole genomes yet"):
+        model.detect(BASES, BASES[:1000] + BASES[2000:])
+    assert isinstance(model.detect(BASES[:1000], BASES[:400] + BASES[420:700] + "ACGTACGT" + BASES[700:1000]), list)
+    assert isinstance(model.detect("N" * 300 + BASES[300:600], "N" * 300 + BASES[300:600]), list)
+
+
+def test_a_model_is_put_on_the_gpu_if_there_is_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert genoattn.load(run).predictor.device.type == default_device().type
+    devices = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(SequenceModel, "to", lambda self, device: devices.append(str(device)))
+    genoattn.load(run)
+    genoattn.load(run, "cpu")
+    assert devices == ["cuda", "cpu"]
 
 
 @pytest.mark.parametrize("words", [("task.objective=bert",), ("task.objective=causal", "model.causal=true")])
@@ -57,11 +84,11 @@ def test_the_likelihood_of_a_sequence(words: tuple[str, ...], run: Path, tmp_pat
     fixed = (*SMALL, "task=pretrain", "control=null", "trainer.max_steps=1", f"data.fasta={fasta}")
     assert main(["train", *fixed, *words, f"hydra.run.dir={tmp_path}"]) == 0
     model = genoattn.load(tmp_path)
-    told = model.likelihood(BASES[:40])
+    likelihood = model.likelihood(BASES[:40])
     first = 1 if "model.causal=true" in words else 0
-    assert np.isnan(told[:first]).all() and (told[first:] < 0).all() and len(told) == 40
+    assert np.isnan(likelihood[:first]).all() and (likelihood[first:] < 0).all() and len(likelihood) == 40
     other = model.likelihood(BASES[:39] + "ACGT"[("ACGT".index(BASES[39]) + 1) % 4])
-    changed = np.flatnonzero(~np.isclose(told, other, equal_nan=True)).tolist()
+    changed = np.flatnonzero(~np.isclose(likelihood, other, equal_nan=True)).tolist()
     assert changed[-1] == 39 and (len(changed) == 1) == bool(first)  # a causal model has not seen it before
     assert [one.shape for one in model.embed([BASES[:20]])] == [(20, 16)]
     with pytest.raises(UserError, match="this model was trained for LanguageModeling"):
@@ -76,8 +103,8 @@ def test_the_class_of_a_variant(run: Path, tmp_path: Path) -> None:
     fixed = (*SMALL, "task=variant", "control=null", "trainer.max_steps=1", f"data.fasta={run.parent / 'one.fa'}")
     assert main(["train", *fixed, *labels, f"hydra.run.dir={tmp_path}/run"]) == 0
     model = genoattn.load(tmp_path / "run")
-    told = model.classify(BASES[:64], BASES[:32] + "A" + BASES[33:64], ((32, 33), (32, 33)))
-    assert list(told) == ["benign", "pathogenic"] and sum(told.values()) == pytest.approx(1)
+    probabilities = model.classify(BASES[:64], BASES[:32] + "A" + BASES[33:64], ((32, 33), (32, 33)))
+    assert list(probabilities) == ["benign", "pathogenic"] and sum(probabilities.values()) == pytest.approx(1)
     with pytest.raises(UserError, match=r"the site in the alternate window must lie within its 64 bases, got 60\.\.65"):
         model.classify(BASES[:64], BASES[:64], ((32, 33), (60, 65)))
     assert model.embed([BASES[:20]])[0].shape == (20, 16)

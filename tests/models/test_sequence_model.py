@@ -17,8 +17,7 @@ from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
 from genoattn.evaluation.detection.detectors import ModelDetector
-from genoattn.models import predictor as parts
-from genoattn.models import recompute as tokenwise
+from genoattn.models import predictor, recompute
 from genoattn.models.pair_stem import NEIGHBOURS, AlignmentStem
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.loss import loss
@@ -195,7 +194,7 @@ def test_answers_by_output():
         model.token_head.bias.copy_(torch.arange(3 + CLASSES["shift"]))
     answers = model(ids, beside)
     assert answers["deletion"][0, 0].tolist() == [2] and answers["shift"][0, 0].tolist() == list(range(3, 10))
-    assert build(max_shift=None).stem is None and build(max_shift=None)(ids)["shift"].shape == (2, 9, 7)
+    assert build(max_shift=None).alignment_stem is None and build(max_shift=None)(ids)["shift"].shape == (2, 9, 7)
     with pytest.raises(AssertionError, match="shows a reference"):
         model(ids)
 
@@ -232,8 +231,8 @@ def test_a_scorer_scores_each_example_as_if_alone(monkeypatch: pytest.MonkeyPatc
         for length in (12, 20, 7, 20, 9)
     ]
     model = build()
-    monkeypatch.setattr(parts, "BATCH_BASES", 45)  # two of the longest at once
-    scores = ModelDetector("window", parts.Predictor(NucleotideTokenizer(), task, model))(examples)
+    monkeypatch.setattr(predictor, "BATCH_BASES", 45)  # two of the longest at once
+    scores = ModelDetector("window", predictor.Predictor(NucleotideTokenizer(), task, model))(examples)
     assert model.training
     for example, found in zip(examples, scores, strict=True):
         assert example.reference_window is not None
@@ -244,11 +243,11 @@ def test_a_scorer_scores_each_example_as_if_alone(monkeypatch: pytest.MonkeyPatc
 
 @LAYERS
 def test_recomputing_changes_no_key_no_answer_and_no_gradient(layer: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tokenwise, "SEGMENT", 16)  # of the 40 tokens
+    monkeypatch.setattr(recompute, "CHUNK", 16)  # of the 40 tokens
     ids, beside = draw(2, 20), draw(2, 20 + 2 * REACH, seed=1)
     found = []
-    for recompute in ("none", "mlp", "block"):
-        model = build(layer, activation_checkpointing=recompute).train()
+    for mode in ("none", "mlp", "block"):
+        model = build(layer, activation_checkpointing=mode).train()
         answers = joined(model(ids, beside))
         answers.square().sum().backward()
         pulls = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}

@@ -10,10 +10,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
+from genoattn.cli.values import model_of
 from genoattn.config.compose import check, compose
 from genoattn.config.schema import Train
 from genoattn.errors import UserError
-from genoattn.models.build import build_model
 from genoattn.models.cost import model_flops
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.models.size_matching import match_size
@@ -30,7 +30,11 @@ def config(layer: str, *words: str) -> DictConfig:
 
 def built(made: DictConfig, overrides: Sequence[str] = ()) -> SequenceModel:
     made = OmegaConf.merge(made, OmegaConf.from_dotlist(list(overrides)))  # type: ignore[assignment]
-    return build_model(made, instantiate(made.task), instantiate(made.tokenizer)).model
+    return model_of(made, "attention", instantiate(made.task), instantiate(made.tokenizer)).model
+
+
+def models(layers: Sequence[str], *words: str) -> dict[str, SequenceModel]:
+    return {layer: built(config(layer, *words)) for layer in layers}
 
 
 def parameters(model: SequenceModel) -> int:
@@ -46,7 +50,7 @@ def _sdpa(query, key, value, *_, out_shape=None, **__):
 def counted(model: SequenceModel, tokens: int) -> int:
     """What torch counts in one forward pass."""
     ids = torch.randint(4, (1, tokens))
-    wide = None if model.stem is None else torch.randint(4, (1, tokens + 2 * model.stem.max_shift))
+    wide = None if model.alignment_stem is None else torch.randint(4, (1, tokens + 2 * model.alignment_stem.max_shift))
     sites = torch.full((1, 2, tokens), 1 / tokens) if model.sequence_heads else None
     kernels: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=kernels) as counter:
@@ -81,51 +85,50 @@ def test_flops_of_a_model_are_those_that_torch_counts(layer: str):
 def test_parameters_are_matched():
     """The control, which has fewest in its layer, is brought up, and all others down to it where it stands first."""
     for order in (LAYERS, LAYERS[::-1]):
-        configs = {layer: config(layer) for layer in order}
-        before = {layer: OmegaConf.to_yaml(one) for layer, one in configs.items()}
-        found = match_size(configs, "parameters", TOKENS)
-        assert list(found) == list(order) and found[order[0]].overrides == []
-        assert {layer: OmegaConf.to_yaml(one) for layer, one in configs.items()} == before
-        target = parameters(built(configs[order[0]]))
-        for layer, one in found.items():
-            count = parameters(built(configs[layer], one.overrides))
-            assert (count, target) == (one.count, one.target) and one.relative_error == count / target - 1
+        unmatched = models(order)
+        matches = match_size(unmatched, "parameters", TOKENS)
+        assert list(matches) == list(order) and matches[order[0]].overrides == []
+        target = parameters(unmatched[order[0]])
+        for layer, match in matches.items():
+            count = parameters(built(config(layer), match.overrides))
+            assert (count, target) == (match.count, match.target) and match.relative_error == count / target - 1
             assert abs(count - target) <= 2 * 129 / 2  # half of a channel in each of the two MLPs of dim 64
     assert abs(parameters(built(config("none"))) / parameters(built(config("full"))) - 1) > 0.1  # they differ unmatched
 
 
 def test_flops_are_matched():
-    found = match_size({layer: config(layer) for layer in LAYERS}, "flops", TOKENS)
+    matches = match_size(models(LAYERS), "flops", TOKENS)
     target = counted(built(config("full")), TOKENS)
-    assert found["full"].overrides == [] and abs(counted(built(config("none")), TOKENS) / target - 1) > 0.3
-    for layer, one in found.items():
-        model = built(config(layer), one.overrides)
-        assert model_flops(model, TOKENS) == one.count and abs(one.relative_error) < 0.005
+    assert matches["full"].overrides == [] and abs(counted(built(config("none")), TOKENS) / target - 1) > 0.3
+    for layer, match in matches.items():
+        model = built(config(layer), match.overrides)
+        assert model_flops(model, TOKENS) == match.count and abs(match.relative_error) < 0.005
         assert counted(model, TOKENS) == pytest.approx(target, rel=0.05)
 
 
 def test_overrides_are_what_a_user_may_write():
     """At a width that is no power of two, where most numbers of channels are no short fraction of it."""
     words = ("model.dim=48", "model.depth=3")
-    found = match_size({layer: config(layer, *words) for layer in ("full", "none")}, "parameters", TOKENS)["none"]
-    written = config("none", *words, *found.overrides)
+    match = match_size(models(("full", "none"), *words), "parameters", TOKENS)["none"]
+    written = config("none", *words, *match.overrides)
     check(written, Train)
-    assert parameters(built(written)) == found.count and abs(found.relative_error) < 0.002
+    assert parameters(built(written)) == match.count and abs(match.relative_error) < 0.002
 
 
 def test_what_cannot_be_matched_is_refused():
-    configs = {layer: config(layer) for layer in ("linear", "full")}
+    linear_first = models(("linear", "full"))
     with pytest.raises(
         UserError, match=r"^full cannot be matched to the FLOPs of a context \(\S+\) of linear: .*"
     ) as no:
-        match_size(configs, "flops", 2048)
+        match_size(linear_first, "flops", 2048)
     assert "with model.mlp_ratio=0.015625, is " in str(no.value) and str(no.value).endswith("; name full first")
-    assert match_size(dict(reversed(configs.items())), "flops", 2048)["linear"].overrides
+    assert match_size(dict(reversed(linear_first.items())), "flops", 2048)["linear"].overrides
 
 
-def test_nothing_is_drawn():
+def test_a_seeded_model_leaves_the_global_generator_alone():
     torch.manual_seed(0)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(0)
-    match_size({"full": config("full")}, "parameters", TOKENS)
-    assert torch.rand(3).equal(wanted)
+    first, second = built(config("full")), built(config("full"))
+    assert torch.rand(3).equal(expected)
+    assert all(map(torch.equal, first.parameters(), second.parameters()))

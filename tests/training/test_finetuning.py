@@ -1,4 +1,4 @@
-"""Runs that start from an earlier one: what they take over, what learns, and what the table and the files say."""
+"""Fine-tuning: the weights that a run takes over, those that it trains, and what it prints and leaves."""
 
 import json
 from pathlib import Path
@@ -13,33 +13,36 @@ from torch import nn
 from genoattn.cli.main import main
 from genoattn.genome.alphabet import decode_bases
 from genoattn.models.build import load_predictor
-from genoattn.models.checkpoint import find_model, read_description
+from genoattn.models.card import ModelCard
 from genoattn.training.finetuning import merge_adapters, select_trainable
 from genoattn.training.settings import LoraSettings
 
-SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=4", "test.threshold_windows=4", "test.resamples=1")
+TEST = ("test.windows=4", "test.threshold_windows=4", "test.resamples=1")
+STEPS = ("trainer.threads=1", "trainer.max_steps=4", "trainer.validate_every=2")
+SMALL = (*STEPS, "data.length=64", "data.batch=4", "data.validation_windows=8", "data.vcf=[]", *TEST)
 BASES = [decode_bases(np.random.default_rng(seed).integers(0, 4, 6000, np.uint8)) for seed in (0, 1)]
+HEADS = {"token_head.weight", "token_head.bias"}
 pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture(autouse=True)
 def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cli.train.plot_training", "evaluation.detection.evaluator.plot_curves"):
+    for name in ("cli.run_folder.plot_training", "evaluation.detection.evaluator.plot_curves"):
         monkeypatch.setattr(f"genoattn.{name}", lambda *_: None)
 
 
-def train(folder: Path, *words: str) -> int:
-    return main(["train", *SMALL, f"hydra.run.dir={folder}", *words])
+def finetune(folder: Path, run: Path, fasta: Path, *words: str) -> int:
+    return main(["finetune", f"checkpoint={run}", f"data.fasta={fasta}", *SMALL, f"hydra.run.dir={folder}", *words])
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An earlier run of full attention with two heads, and the FASTA of another genome."""
-    folder = tmp_path_factory.mktemp("start")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run of full attention with two heads, and the FASTA of another genome."""
+    folder = tmp_path_factory.mktemp("pretrained")
     for name, bases in zip(("one", "other"), BASES, strict=True):
         (folder / f"{name}.fa").write_text(f">{name}\n{bases}\n")
-    words = (f"data.fasta={folder / 'one.fa'}", "attention=full", "heads.count=2", "control=null")
-    assert train(folder / "run", *words) == 0
+    words = ["train", "experiment=smoke", "attention=full", "attention.heads=2", "control=null", *SMALL]
+    assert main([*words, f"data.fasta={folder / 'one.fa'}", f"hydra.run.dir={folder / 'run'}"]) == 0
     return folder / "run", folder / "other.fa"
 
 
@@ -47,117 +50,118 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "weights.safetensors")
 
 
-@pytest.mark.parametrize("tune", ["all", "head", "lora"])
-def test_what_learns(tune: str, start: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, fasta = start
-    words = (f"checkpoint={run}", f"data.fasta={fasta}", f"tune={tune}")
-    capsys.readouterr()
-    assert train(tmp_path / "run", *words) == 0
-    said = capsys.readouterr().out
-    assert "Mutations found by attention=full" in said
-    before, after = weights(run), weights(tmp_path / "run")
-    assert list(before) == list(after)
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    heads = {"token_head.weight", "token_head.bias"}
-    assert moved >= heads
-    linear = {name for name in before if ".mlp." in name or ".attention.heads." in name}
-    if tune == "head":
-        assert moved == heads
-        assert f"tune=head: {sum(before[name].numel() for name in heads):,} parameters learn" in said
-    if tune == "lora":
-        adapted = {name for name in linear if name.endswith(".weight")}
-        assert moved == heads | adapted
-        layers = ", ".join(f"attention.heads.{name}" for name in ("query", "key", "value", "out"))
-        assert f"on {layers}, mlp.0, mlp.2; none on " in said
-    config = OmegaConf.load(tmp_path / "run" / "config.yaml")
-    assert (config.attention._target_.rpartition(".")[2], config.attention.heads.count) == ("FullAttention", 2)
-    assert config.control is None
-    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert {"before/test/auprc", "untrained/test/auprc", "test/auprc"} <= set(found)
-    words = (f"checkpoint={tmp_path / 'run'}", f"data.fasta={fasta}", "data.length=64", *SMALL[2:])
-    assert main(["evaluate", *words, f"hydra.run.dir={tmp_path / 'seen'}"]) == 0
-    again = json.loads((tmp_path / "seen" / "metrics.json").read_text())
-    assert {key: found[key] for key in again if "cost" not in key} == {
-        k: v for k, v in again.items() if "cost" not in k
-    }
+def metrics(run: Path) -> dict[str, float]:
+    return json.loads((run / "metrics.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("word", "sentence"),
-    [
-        ("attention=window", "attention is full in checkpoint={run}, and window was given"),
-        ("attention.backend=auto", "attention.backend is torch in checkpoint={run}, and auto was given"),
-        ("model.dim=32", "model.dim is 16 in checkpoint={run}, and 32 was given"),
-        ("tokenizer.unknown=merge", "tokenizer.unknown is keep in checkpoint={run}, and merge was given"),
-    ],
-)
-def test_contradictions(
-    word: str, sentence: str, start: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("mode", ["full", "head", "lora"])
+def test_each_mode_trains_its_weights(
+    mode: str, pretrained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, fasta = start
-    capsys.readouterr()
-    assert train(tmp_path, f"checkpoint={run}", f"data.fasta={fasta}", word) == 2
-    assert capsys.readouterr().err == sentence.format(run=run) + "\n"
+    run, fasta = pretrained
+    folder = tmp_path / "run"
+    assert finetune(folder, run, fasta, f"finetune.mode={mode}") == 0
+    output = capsys.readouterr().out
+    assert "Mutations found by attention=full" in output
+    before, after = weights(run), weights(folder)
+    assert list(before) == list(after)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    linear = {name for name in before if ".mlp." in name or ".attention.heads." in name}
+    assert changed >= HEADS
+    if mode == "head":
+        assert changed == HEADS
+        assert f"finetune.mode=head: {sum(before[name].numel() for name in HEADS):,} parameters are trained" in output
+    if mode == "lora":
+        assert changed == HEADS | {name for name in linear if name.endswith(".weight")}
+        layers = ", ".join(f"attention.heads.{name}" for name in ("query", "key", "value", "out"))
+        assert f"on {layers}, mlp.0, mlp.2; none on " in output
+    card, old = (ModelCard.read(folder / "model") for folder in (folder, run))
+    assert (card.attention, card.name, card.model) == (old.attention, "full", old.model) and card.genome != old.genome
+    assert "attention" not in OmegaConf.load(folder / "config.yaml")
+    logged = (folder / "finetune.log").read_text()
+    assert "Mutations found by attention=full" in logged and f"run folder: {folder}" in logged
 
 
-def test_what_is_no_contradiction(start: tuple[Path, Path], tmp_path: Path) -> None:
-    run, fasta = start
-    words = (
-        "attention=full",
-        "heads.count=2",
-        "model.dim=16",
-        "model.activation_checkpointing=block",
-        "tokenizer=nucleotide",
-    )
-    assert train(tmp_path, f"checkpoint={run}", f"data.fasta={fasta}", *words) == 0
-    assert OmegaConf.load(tmp_path / "config.yaml").model.activation_checkpointing == "block"
+def test_evaluate_repeats_the_metrics_of_a_fine_tuned_model(pretrained: tuple[Path, Path], tmp_path: Path) -> None:
+    run, fasta = pretrained
+    assert finetune(tmp_path / "run", run, fasta) == 0
+    first = metrics(tmp_path / "run")
+    assert any(key.startswith("pretrained/test/") for key in first)
+    assert any(key.startswith("untrained/test/") for key in first)
+    words = (f"checkpoint={tmp_path / 'run'}", f"data.fasta={fasta}", "data.length=64", "data.vcf=[]", *TEST)
+    assert main(["evaluate", *words, f"hydra.run.dir={tmp_path / 'again'}"]) == 0
+    again = {key: value for key, value in metrics(tmp_path / "again").items() if not key.startswith("cost/")}
+    assert again == {key: value for key, value in first.items() if not key.startswith("cost/")}
+
+
+def test_a_checkpoint_may_be_a_ckpt_file_and_only_recomputing_may_differ(
+    pretrained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run, fasta = pretrained
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    assert finetune(tmp_path, checkpoint, fasta, "finetune.activation_checkpointing=block") == 0
+    assert ModelCard.read(tmp_path / "model").model["activation_checkpointing"] == "block"
     assert list(weights(tmp_path)) == list(weights(run))
 
 
-def test_nothing_to_tune(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(tmp_path, "tune=head") == 2
-    assert capsys.readouterr().err == "tune=head needs a model to start from: checkpoint=… (a run folder)\n"
+def test_the_layer_of_a_saved_model_cannot_be_changed(
+    pretrained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for word in ("attention=window", "model.dim=32", "tokenizer=kmer"):
+        assert finetune(tmp_path, *pretrained, word) == 2
+        assert word.partition("=")[0] in capsys.readouterr().err
 
 
-def test_another_task(start: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, fasta = start
-    capsys.readouterr()
-    words = (f"checkpoint={run}", f"data.fasta={fasta}", "task.max_shift=12", "tune=head")
-    assert train(tmp_path, *words) == 0
-    said = capsys.readouterr().out
-    assert "token_head starts anew: the task is another than the checkpoint's\n" in said
-    assert "stem starts anew in part (stem.matches.weight, stem.aligned.weight): the task" in said
+@pytest.mark.parametrize("word", ["checkpoint=runs/a", "+checkpoint=runs/a", "tune=head", "lora.rank=2"])
+def test_train_names_the_program_that_fine_tunes(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", word, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
+    assert "genoattn finetune checkpoint=…" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_that_is_not_there(pretrained: tuple[Path, Path], tmp_path: Path, capsys) -> None:
+    assert finetune(tmp_path / "run", tmp_path / "gone", pretrained[1]) == 2
+    assert capsys.readouterr().err == f"checkpoint={tmp_path / 'gone'}: there is no such file or folder\n"
+
+
+def test_another_task(pretrained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, fasta = pretrained
+    words = ("task=side_by_side", "task.max_shift=12", "finetune.mode=head")
+    assert finetune(tmp_path, run, fasta, *words) == 0
+    output = capsys.readouterr().out
+    reason = "because this task is not the pretrained one\n"
+    assert f"token_head is initialised, {reason}" in output
+    stem = "alignment_stem.matches.weight, alignment_stem.aligned.weight"
+    assert f"alignment_stem: {stem} are initialised, {reason}" in output
     before, after = weights(run), weights(tmp_path)
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(("embed", "blocks")))
-    assert "before/test/auprc" not in json.loads((tmp_path / "metrics.json").read_text())
+    assert not any(key.startswith("pretrained/") for key in metrics(tmp_path))
 
 
-@pytest.mark.parametrize("tune", ["head", "lora"])
-def test_resumed(tune: str, start: tuple[Path, Path], tmp_path: Path) -> None:
-    run, fasta = start
-    words = (f"checkpoint={run}", f"data.fasta={fasta}", f"tune={tune}")
-    assert train(tmp_path / "whole", *words) == 0
+@pytest.mark.parametrize("mode", ["head", "lora"])
+def test_a_resumed_run_equals_one_without_a_stop(mode: str, pretrained: tuple[Path, Path], tmp_path: Path) -> None:
+    run, fasta = pretrained
+    words = (f"finetune.mode={mode}",)
+    assert finetune(tmp_path / "whole", run, fasta, *words) == 0
     last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
-    assert train(tmp_path / "rest", *words, f"trainer.resume={last}") == 0
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "rest")
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert finetune(tmp_path / "rest", run, fasta, *words, f"trainer.resume={last}") == 0
+    whole, rest = weights(tmp_path / "whole"), weights(tmp_path / "rest")
+    assert all(torch.equal(whole[name], rest[name]) for name in whole)
 
 
-def test_merged_adapters_answer_the_same(start: tuple[Path, Path]) -> None:
-    home = find_model(start[0])
-    model = load_predictor(home, read_description(home)).model.eval()
+def test_merged_adapters_do_not_change_the_logits(pretrained: tuple[Path, Path]) -> None:
+    model = load_predictor(pretrained[0], "cpu").predictor.model.eval()
     keys = list(model.state_dict())
     select_trainable(model, "lora", LoraSettings(rank=4, alpha=8), [], 0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.3)
     model.double()
-    ids = torch.randint(0, 4, (2, 40))
-    beside = torch.randint(0, 4, (2, 40 + 48))
+    ids, reference_window = torch.randint(0, 4, (2, 40)), torch.randint(0, 4, (2, 40 + 48))
     with torch.no_grad():
-        adapted = model(ids, beside)
+        adapted = model(ids, reference_window)
         merge_adapters(model)
-        plain = model(ids, beside)
+        merged = model(ids, reference_window)
     assert list(model.state_dict()) == keys
     for name in adapted:
-        torch.testing.assert_close(adapted[name], plain[name], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(adapted[name], merged[name], atol=1e-6, rtol=1e-6)

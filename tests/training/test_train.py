@@ -1,4 +1,4 @@
-"""Whole runs, small: what they leave behind, how they stop and go on, and that they come out the same every time."""
+"""Whole small runs: the files they leave, how they stop and are resumed, and that they can be repeated exactly."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ import pytest
 import torch
 import wandb
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from wandb.proto import wandb_internal_pb2
 
+from genoattn.cli import train as train_program
 from genoattn.cli.main import main
+from genoattn.errors import UserError
+from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
+from genoattn.models.card import ModelCard
 from genoattn.training.loggers import wandb_logger
 from genoattn.training.module import SequenceModule
 from tests.toy_genomes import write_genome
@@ -38,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 @pytest.fixture
 def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes longest in so small a run."""
-    for name in ("cli.train.plot_training", "evaluation.detection.evaluator.plot_curves"):
+    for name in ("cli.run_folder.plot_training", "evaluation.detection.evaluator.plot_curves"):
         monkeypatch.setattr(f"genoattn.{name}", lambda *_: None)
 
 
@@ -110,6 +116,9 @@ def test_what_a_run_leaves_behind(finished: Path, genome: tuple[Path, Path]) -> 
     assert config.data.fasta == str(genome[0])
     assert "attention=linear" in OmegaConf.load(finished / ".hydra" / "overrides.yaml")
     assert (finished / "plots" / "training.png").read_bytes()[:4] == b"\x89PNG"
+
+    log = (finished / "train.log").read_text()
+    assert f"run folder: {finished}\n" in log and "step      2  loss " in log and "\x1b" not in log
 
     steps = [row for row in rows(finished) if row["loss"]]
     assert [int(row["step"]) for row in steps] == [0, 1, 2, 3]
@@ -183,9 +192,11 @@ def test_every_attention_trains_on_any_fasta(
     said, grumbled = capfd.readouterr()
     layer = OmegaConf.load(tmp_path / "config.yaml").attention._target_.rpartition(".")[2]
     count = figures(tmp_path)["cost/parameters"]
+    stack = ""
     if layer == "cycle":  # every kind of a stack
         layer = r"WindowAttention \(torch[^)]*\), (Full|Linear)Attention"
-    assert re.search(rf"attention: {layer} \(torch[^)]*\) on cpu, {count:,} parameters\n", said)
+        stack = r", blocks: window, window, (full|linear)"
+    assert re.search(rf"model: {layer} \(torch[^)]*\) on cpu, {count:,} parameters{stack}\n", said)
     assert "no data.vcf: evaluation uses planted mutations only\n" in said
     assert f"Mutations found by attention={attention}" in said
     assert said.endswith(f"run folder: {tmp_path}\n")
@@ -241,9 +252,16 @@ def interrupt_in(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
     [("ctrl-c", 1, 4, 4), ("ctrl-c", 1, 3, 3), ("crash", 1, 6, 4), ("ctrl-c", 2, 5, 3)],
 )
 def test_a_resumed_run_is_the_run_never_stopped(
-    how: str, accumulate: int, batch: int, done: int, genome: tuple[Path, Path], unstopped: dict[int, Path],
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    how: str,
+    accumulate: int,
+    batch: int,
+    done: int,
+    genome: tuple[Path, Path],
+    unstopped: dict[int, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     words = (*HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate_batches={accumulate}")
     whole, half, rest = unstopped[accumulate], tmp_path / "half", tmp_path / "rest"
     with monkeypatch.context() as patch:
@@ -253,7 +271,7 @@ def test_a_resumed_run_is_the_run_never_stopped(
     last = half / "checkpoints" / "last.ckpt"
     said = capsys.readouterr().out
     if how == "ctrl-c":
-        assert f"attention was stopped by Ctrl-C after step {done}; go on with trainer.resume={last}\n" in said
+        assert f"model was stopped by Ctrl-C after step {done}; go on with trainer.resume={last}\n" in said
         assert not (half / "metrics.json").exists()
         assert len([row for row in rows(half) if row["loss"]]) == done
     assert torch.load(last, weights_only=True)["global_step"] == done
@@ -264,16 +282,19 @@ def test_a_resumed_run_is_the_run_never_stopped(
     assert figures(rest) == figures(whole)
     for name in ("last.ckpt", "best.ckpt"):
         one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, rest))
-        for part in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
-            assert same(one[part], other[part]), (name, part)
+        for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
+            assert same(one[key], other[key]), (name, key)
         assert one["callbacks"]["Checkpoints"] == other["callbacks"]["Checkpoints"]
 
 
 @pytest.mark.usefixtures("unplotted")
 def test_ctrl_c_in_the_control_and_what_resume_does_then(
-    finished: Path, genome: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    finished: Path,
+    genome: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     words = ("attention=linear", f"data.fasta={genome[0]}", f"data.vcf={genome[1]}")
     half, rest = tmp_path / "half", tmp_path / "rest"
     with monkeypatch.context() as patch:
@@ -322,7 +343,7 @@ def test_ctrl_c_in_a_terminal(genome: tuple[Path, Path], tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("unplotted")
 def test_max_seconds_ends_training_and_the_run_goes_on_to_its_report(
-    genome: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genome: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     step = SequenceModule.training_step
 
@@ -338,6 +359,7 @@ def test_max_seconds_ends_training_and_the_run_goes_on_to_its_report(
         "trainer.validate_every=50",
     )
     assert train(tmp_path, f"data.fasta={genome[0]}", "control=null", *words) == 0
+    assert "model: trainer.max_seconds=0.5 ended training after step 1\n" in capsys.readouterr().out
     assert [row["step"] for row in rows(tmp_path) if row["loss"]] == ["0"]
     assert [row["step"] for row in rows(tmp_path) if row["validation/loss"]] == ["0"]
     assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
@@ -428,21 +450,89 @@ def told(items: Iterable) -> dict[str, Any]:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
-def test_wandb_says_why_it_is_offline(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def refuse(*_: object, timeout: float) -> None:
-        raise OSError("no route")
-
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+def test_wandb_says_why_it_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert wandb_logger()._wandb_init["mode"] == "offline"
-    assert "api.wandb.ai cannot be reached, so this run is logged offline" in capsys.readouterr().out
-    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example.org:8080")
-    assert wandb_logger()._wandb_init["mode"] == "offline"
-    assert "wandb.example.org cannot be reached" in capsys.readouterr().out
-    monkeypatch.setenv("WANDB_MODE", "online")
+    assert "wandb: no key was found (wandb login, or WANDB_API_KEY), so this run is" in capsys.readouterr().out
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password 0\n")
     assert wandb_logger()._wandb_init["mode"] is None
+    assert wandb_logger(offline=True)._wandb_init["mode"] == "offline"
+    (tmp_path / "netrc").unlink()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert wandb_logger(offline=True)._wandb_init["mode"] is None
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("unplotted")
+def test_several_loggers(genome: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (f"data.fasta={genome[0]}", "control=null", "logger=[csv,tensorboard]")
+    if find_spec("tensorboard") is None and find_spec("tensorboardX") is None:
+        assert train(tmp_path, *words) == 2
+        sentence = "logger=tensorboard needs the package tensorboard: pip install tensorboard\n"
+        assert capsys.readouterr().err == sentence
+    else:
+        assert train(tmp_path, *words) == 0
+        assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*")) and rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("trainer.devices=2", "trainer.devices must be 1: training on several devices does not work yet, got 2"),
+        ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
+        ("optimizer.lr=nan", "optimizer: Invalid learning rate: nan"),
+        ("optimizer.lr=inf", "optimizer.lr must be a finite number, got inf"),
+        ("trainer.accelerator=mps", "trainer.accelerator=mps cannot run here: "),
+    ],
+)
+def test_settings_that_cannot_train(
+    word: str, sentence: str, genome: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, f"data.fasta={genome[0]}", "control=null", "trainer.memory_check=false", word) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(sentence) and errors.count("\n") == 1
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.usefixtures("unplotted")
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_a_run_in_another_precision(precision: str, genome: tuple[Path, Path], tmp_path: Path) -> None:
+    words = (f"data.fasta={genome[0]}", "control=null", "trainer.max_steps=2", f"trainer.precision={precision}")
+    assert train(tmp_path, *words) == 0
+    weights = load_file(tmp_path / "model" / "weights.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+@pytest.mark.usefixtures("unplotted")
+def test_the_model_is_saved_before_it_is_evaluated(
+    genome: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = []
+
+    def fail(*_: object) -> None:
+        cards.append(ModelCard.read(tmp_path / "model"))
+        raise UserError("evaluation failed")
+
+    monkeypatch.setattr(MutationDetectionEvaluator, "evaluate", fail)
+    assert train(tmp_path, f"data.fasta={genome[0]}", "control=null", "trainer.max_steps=1") == 2
+    assert [card.calibration for card in cards] == [{}]
+    assert (tmp_path / "train.log").read_text().endswith("evaluation failed\n")
+
+
+def test_a_run_returns_its_primary_metric(
+    finished: Path, genome: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = []
+    run = train_program.main
+    monkeypatch.setattr(train_program, "main", lambda config: values.append(run(config)))
+    words = ("attention=linear", f"data.fasta={genome[0]}", f"data.vcf={genome[1]}", "control=null")
+    assert train(tmp_path, *words) == 0
+    assert values == [figures(finished)["test/auprc"]]
 
 
 @pytest.mark.usefixtures("unplotted")

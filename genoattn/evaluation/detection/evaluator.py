@@ -69,7 +69,7 @@ class MutationDetectionEvaluator(Evaluator):
                 validation = validation or self._calibration()
                 cut_offs = choose_thresholds(validation, scorer)
             kept[one.key] = {"thresholds": dict(cut_offs)}
-            tests = self.tests if one.key in ("attention", "control") else without_supersets(self.tests)
+            tests = self.tests if one.key in ("model", "control") else without_supersets(self.tests)
             results += evaluate_detector(tests, scorer, cut_offs, self.test.resamples)
             taken = taken or scorer.taken
         if self.task.same_start and self.length > ALIGNED:

@@ -1,0 +1,75 @@
+"""Fine-tune a saved model on a genome, and evaluate it beside the pretrained and an untrained model."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from genoattn.cli.console import tee
+from genoattn.cli.run_folder import begin_run, finish_run
+from genoattn.cli.values import loggers_of, plain, recipe_of, value_of
+from genoattn.data.source import DataSource, describe_source, open_data_source
+from genoattn.data.tasks.base import Task
+from genoattn.evaluation import build_evaluator
+from genoattn.evaluation.base import Candidate
+from genoattn.models.build import build_model, load_predictor
+from genoattn.models.card import ModelCard
+from genoattn.training.finetuning import check_peft, load_matching, merge_adapters, same_task, select_trainable
+from genoattn.training.loggers import build_loggers
+from genoattn.training.run import train_model
+from genoattn.training.settings import FinetuneSettings
+
+
+def main(config: DictConfig) -> float | None:
+    """The whole run, from a saved model to the report; returns the primary metric of the fine-tuned model."""
+    finetune: FinetuneSettings = value_of(config.finetune)
+    check_peft(finetune.mode)
+    pretrained = load_predictor(Path(config.checkpoint), "cpu")
+    folder = begin_run(config)
+    with tee(folder / "finetune.log"):
+        recipe = recipe_of(config, pretrained.card.reverse_complement)
+        task: Task = value_of(config.task) or pretrained.predictor.task
+        source = open_data_source(recipe.data, task, recipe.seed)
+        print(describe_source(source))
+        if recipe.data.length != pretrained.card.length:
+            print(f"data.length is {recipe.data.length}; the model was trained on windows of {pretrained.card.length}")
+        test, both = value_of(config.test), recipe.scores_both_strands
+        evaluator = build_evaluator(source, recipe.data, test, task, both, known=True)
+
+        card = card_of(plain(config), pretrained.card, source)
+        factories = value_of(card.model), value_of(card.attention)
+        tokenizer = pretrained.predictor.tokenizer
+        model = build_model(*factories, task, tokenizer, recipe.seed)
+        initialised = load_matching(pretrained, model.model)
+        select_trainable(model.model, finetune.mode, value_of(config.lora), initialised, recipe.seed)
+        loggers = build_loggers(folder, loggers_of(config), plain(config))
+        fitted = train_model(recipe, "model", model, source, folder, loggers)
+        if finetune.mode == "lora":
+            merge_adapters(model.model)
+
+        candidates, cards = [Candidate("model", card.name, model)], {"model": card}
+        if same_task(pretrained.predictor.task, task):
+            calibration = pretrained.card.calibration
+            candidates.append(Candidate("pretrained", "pretrained", pretrained.predictor, calibration))
+            cards["pretrained"] = replace(pretrained.card, name="pretrained")
+        untrained = build_model(*factories, task, tokenizer, recipe.seed)
+        candidates.append(Candidate("untrained", "untrained", untrained))
+        return finish_run(folder, evaluator, candidates, cards, fitted, loggers)
+
+
+def card_of(settings: Mapping[str, Any], pretrained: ModelCard, source: DataSource) -> ModelCard:
+    """The card of the fine-tuned model: that of the pretrained one with the data and the task of this run."""
+    data, recompute = settings["data"], settings["finetune"]["activation_checkpointing"]
+    return replace(
+        pretrained,
+        task=settings["task"] or pretrained.task,
+        model={**pretrained.model, "activation_checkpointing": recompute} if recompute else pretrained.model,
+        reverse_complement=settings["reverse_complement"] or pretrained.reverse_complement,
+        length=data["length"],
+        split=data["split"],
+        min_length=data["min_length"],
+        seed=settings["seed"],
+        genome=tuple(record.sha256 for record in source.genome.records),
+    )

@@ -1,0 +1,99 @@
+"""The description of a saved model: how to build it again, and how it was trained."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from genoattn.data.settings import TrainingSplit
+from genoattn.errors import UserError
+from genoattn.files import write_json
+
+FORMAT = 3
+DESCRIPTION = "model.json"
+
+Node: TypeAlias = Mapping[str, Any]
+"""A plain config node with a `_target_`."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything in model.json: all that a saved model needs besides its weights.
+
+    Attributes:
+        name: Name of the attention layer, such as "linear".
+        tokenizer: Config node of the trained tokenizer.
+        task: Config node of the task.
+        model: Config node of the backbone.
+        attention: Config node of the attention layer.
+        reverse_complement: Use of the other strand in training: none, augment, average or equivariant.
+        length: Bases of a training window.
+        split: Kind of split into training, validation and test: block or record.
+        min_length: Shortest record in bases that was used whole; None if records had to hold a window.
+        seed: Seed of the weights and of the data.
+        genome: sha256 of every record of the genome.
+        calibration: Values that the evaluation chose for the model, such as thresholds.
+        untrained_calibration: The same for the model before training.
+        format: Version of this format.
+    """
+
+    name: str
+    tokenizer: Node
+    task: Node
+    model: Node
+    attention: Node
+    reverse_complement: str
+    length: int
+    split: str
+    min_length: int | None
+    seed: int
+    genome: tuple[str, ...]
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    untrained_calibration: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def scores_both_strands(self) -> bool:
+        """True if the scores of the model are averaged over both strands."""
+        return uses_both_strands(self.reverse_complement)
+
+    @property
+    def training_split(self) -> TrainingSplit:
+        """The records that the model was trained on, and the settings that split them."""
+        return TrainingSplit(self.genome, self.length, self.split, self.seed, self.min_length)
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as plain values, in the order of model.json."""
+        return {"format": self.format, **asdict(self), "genome": list(self.genome)}
+
+    def write(self, folder: Path) -> None:
+        """Write model.json, whole or not at all."""
+        write_json(folder / DESCRIPTION, self.to_json(), indent=2)
+
+    @classmethod
+    def read(cls, folder: Path) -> "ModelCard":
+        """Read model.json.
+
+        Args:
+            folder: The model/ folder of a run.
+
+        Raises:
+            UserError: The file is not json, has another format, or lacks a field.
+        """
+        file = folder / DESCRIPTION
+        try:
+            values = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
+            raise UserError(f"{file} is not json: {error}") from None
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise UserError(f"{file} is not a model description of format {FORMAT}, the only one this version can read")
+        names = [attribute.name for attribute in fields(cls)]
+        if missing := [name for name in names if name not in values]:
+            raise UserError(f"{file} lacks {', '.join(missing)}")
+        return cls(**{**{name: values[name] for name in names}, "genome": tuple(values["genome"])})
+
+
+def uses_both_strands(reverse_complement: str) -> bool:
+    """True for the values of `reverse_complement` under which scores are averaged over both strands."""
+    return reverse_complement in ("average", "equivariant")

@@ -22,7 +22,7 @@ PROGRAMS = {
 }
 
 
-MODULES = {"doctor": "check_layer"}
+MODULES = {"doctor": "check_layer", "tokenizer": "tokenizer_report"}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,5 +1,7 @@
 """Train a model and its control on a genome, put both to an exam, and leave a run folder that says it all."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
 from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
+from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.build import build_seeded, build_tokenizer
@@ -55,7 +58,7 @@ def main(config: DictConfig) -> None:
     source = open_data_source(recipe.data, task, config.seed)
     describe_source(source)
     tokenizer = build_tokenizer(config.tokenizer, source, config.seed)
-    exam = build_evaluator(source, recipe.data, test, task, recipe.scores_both_strands, known=True)
+    evaluator = build_evaluator(source, recipe.data, test, task, recipe.scores_both_strands)
 
     learned = build_seeded(config, task, tokenizer, "attention")
     if earlier:
@@ -65,19 +68,19 @@ def main(config: DictConfig) -> None:
     trained = train_model(recipe, "attention", learned, source, folder, loggers)
     if config.tune == "lora":
         merge_adapters(learned.model)
-    sitting = [Candidate("attention", attention, learned)]
+    candidates = [Candidate("model", attention, learned)]
     if config.control and config.control != config.attention:  # the same layer would only be trained twice
         control = build_seeded(config, task, tokenizer, "control")
         name = f"{chosen.choices.get('attention@control', 'control')} (control)"
-        sitting.append(Candidate("control", name, control))
+        candidates.append(Candidate("control", name, control))
         train_model(recipe, "control", control, source, folder, build_loggers(folder / "control", None, {}))
     if earlier and same_task(earlier.parts.task, task):
         earlier.parts.model.to(next(learned.model.parameters()).device)
-        sitting.append(Candidate("before", "before", earlier.parts, earlier.about["kept"]))
+        candidates.append(Candidate("pretrained", "pretrained", earlier.parts, earlier.about["kept"]))
     untrained = build_seeded(config, task, tokenizer, "attention")
     untrained.model.to(next(learned.model.parameters()).device)
-    sitting.append(Candidate("untrained", "untrained", untrained))
-    outcome = exam.evaluate(sitting)
+    candidates.append(Candidate("untrained", "untrained", untrained))
+    result = evaluator.evaluate(candidates)
 
     about = {
         "tokenizer": tokenizer.describe(),
@@ -93,28 +96,30 @@ def main(config: DictConfig) -> None:
     }
     about |= {
         "genome": [record.sha256 for record in source.genome.records],
-        "untrained": outcome.calibration["untrained"],
+        "untrained": result.calibration["untrained"],
     }
-    for one in sitting[:-1]:
-        home = folder if one.key == "attention" else folder / one.key
-        if one.key == "before" and earlier:
+    for one in candidates[:-1]:
+        home = folder if one.key == "model" else folder / one.key
+        if one.key == "pretrained" and earlier:
             save_model(home / "model", one.predictor.model, {**earlier.about, "name": one.name})
             continue
-        own = {"name": one.name, "attention": plain[one.key], "kept": outcome.calibration[one.key]}
+        layer = plain["attention" if one.key == "model" else one.key]
+        own = {"name": one.name, "attention": layer, "kept": result.calibration[one.key]}
         save_model(home / "model", one.predictor.model, about | own)
-    figures = outcome.metrics | costs(learned, config, trained)
+    metrics = result.metrics + Metrics(costs=costs(learned, config, trained))
     if (folder / "metrics.csv").exists():  # a resumed run may have no step left to make
         plot_training(folder / "metrics.csv", folder / "plots" / "training.png")
-    if outcome.replicates:
-        outcome.replicates.write(folder)
-    write_report(folder, outcome.tables, figures, outcome.plots)
-    log_report(loggers, figures, [sheet.plain for sheet in outcome.tables], folder / "plots")
-    print_costs(figures)
+    if result.replicates:
+        result.replicates.write(folder)
+    write_report(folder, result.tables, metrics, result.plots)
+    plain_metrics = {name: math.nan if value is None else value for name, value in metrics.to_json().items()}
+    log_report(loggers, plain_metrics, [table.plain for table in result.tables], folder / "plots")
+    print_costs(metrics.costs)
     print(f"run folder: {folder}")
 
 
 def costs(parts: Predictor, config: DictConfig, trained: FitResult) -> dict[str, int | float]:
-    """What the run cost, as flat keys."""
+    """The costs of the run by name."""
     measured = {
         "train_seconds": trained.seconds,
         "bases_per_second": trained.bases / max(trained.seconds, 1e-9),
@@ -122,15 +127,13 @@ def costs(parts: Predictor, config: DictConfig, trained: FitResult) -> dict[str,
         "padding": trained.padding,
         "tokens": trained.tokens,
     }
-    return {
-        f"cost/{name}": value for name, value in (cost.predicted_cost(parts.model, trained.tokens) | measured).items()
-    }
+    return cost.predicted_cost(parts.model, trained.tokens) | measured
 
 
-def print_costs(figures: dict[str, int | float]) -> None:
+def print_costs(costs: Mapping[str, int | float]) -> None:
     """One line on what the run cost."""
     print(
-        f"{figures['cost/parameters']:,.0f} parameters, {figures['cost/train_seconds']:.0f} s of training at"
-        f" {figures['cost/bases_per_second']:,.0f} bases/s, {figures['cost/peak_bytes'] / 2**30:.2f} GiB at the peak,"
-        f" attention {figures['cost/attention_flops'] / 1e6:,.1f} MFLOP a window, {figures['cost/padding']:.1%} padding"
+        f"{costs['parameters']:,.0f} parameters, {costs['train_seconds']:.0f} s of training at"
+        f" {costs['bases_per_second']:,.0f} bases/s, {costs['peak_bytes'] / 2**30:.2f} GiB at the peak,"
+        f" attention {costs['attention_flops'] / 1e6:,.1f} MFLOP a window, {costs['padding']:.1%} padding"
     )

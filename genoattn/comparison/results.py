@@ -12,7 +12,7 @@ import numpy as np
 from genoattn.comparison.grid import BASELINES, ExperimentGrid, Run
 from genoattn.comparison.recommendation import crossover, describe_groups, pareto_front, recommend
 from genoattn.comparison.statistics import Estimate, LayerComparison, SeedRun, compare_layers
-from genoattn.evaluation import base as evidence
+from genoattn.evaluation.metrics import REPLICATES_FILE
 
 READING = "seconds to read a million bases"
 """The cost against which the front of quality is drawn."""
@@ -62,7 +62,7 @@ def run_rows(folder: Path, runs: Iterable[Run]) -> list[dict[str, Any]]:
             {
                 "layer": run.layer, "length": run.length, "lr": run.learning_rate, "seed": run.seed, "stage": run.stage,
                 "folder": run.run_dir, "steps": run.steps,
-                "value": figures.get(_evidence(folder / run.run_dir)["headline"]),
+                "value": figures.get(_evidence(folder / run.run_dir)["primary_metric"]),
                 "validation_loss": min((loss for _, loss in points), default=None),
                 "train_seconds": figures.get("cost/train_seconds"), "bases": points[-1][0] if points else None,
                 "peak_bytes": figures.get("cost/peak_bytes"), "curve": points,
@@ -78,12 +78,13 @@ def summarize(folder: Path, runs: Sequence[Run]) -> dict[str, Any] | None:
         by_layer.setdefault(run.layer, []).append((figures, _evidence(folder / run.run_dir)))
     if not by_layer:
         return None
-    headline = next(iter(by_layer.values()))[0][1]["headline"]
+    headline = next(iter(by_layer.values()))[0][1]["primary_metric"]
     verdict = compare_layers({name: [_seeded(one, headline) for one in some] for name, some in by_layer.items()})
-    keys = sorted({key for some in by_layer.values() for _, seen in some for key in seen["draws"]})
-    own = [key for key in keys if key.startswith("test/")]
+    keys = sorted({key for some in by_layer.values() for _, seen in some for key in seen["replicates"]})
+    own = [key for key in keys if key.startswith("model/")]
     measures = {name: {key: _told(_estimate(some, key)) for key in own} for name, some in by_layer.items()}
-    rivals = {key.partition("/")[0]: key for key in keys if key.endswith(f"/{headline}")}
+    shared = headline.removeprefix("model")
+    rivals = {key.partition("/")[0]: key for key in keys if key.endswith(shared) and key != headline}
     baselines = {name: _told(_rival(by_layer, key)) for name, key in rivals.items()}
     return {
         "headline": headline, "verdict": verdict, "measures": measures, "baselines": baselines,
@@ -129,18 +130,18 @@ def crossovers(costs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dic
 
 
 def _evidence(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / evidence.FILE).read_text("utf-8"))
+    return json.loads((folder / REPLICATES_FILE).read_text("utf-8"))
 
 
 def _seeded(one: tuple[dict, dict], key: str) -> SeedRun:
     figures, seen = one
     value = figures.get(key)
-    draws = np.array([math.nan if draw is None else draw for draw in seen["draws"][key]])
+    draws = np.array([math.nan if draw is None else draw for draw in seen["replicates"][key]])
     return SeedRun(math.nan if value is None else value, draws)
 
 
 def _estimate(some: Sequence[tuple[dict, dict]], key: str) -> Estimate | None:
-    usable = [one for one in some if key in one[1]["draws"] and one[0].get(key) is not None]
+    usable = [one for one in some if key in one[1]["replicates"] and one[0].get(key) is not None]
     return _alone([_seeded(one, key) for one in usable])
 
 
@@ -153,19 +154,19 @@ def _alone(runs: Sequence[SeedRun]) -> Estimate | None:
 
 def _rival(by_layer: Mapping[str, Sequence[tuple[dict, dict]]], key: str) -> Estimate | None:
     """What stands beside the layers does not hang on the layer but for its seed: the first layer's runs tell it."""
-    usable = ([one for one in some if key in one[1]["draws"]] for some in by_layer.values())
+    usable = ([one for one in some if key in one[1]["replicates"]] for some in by_layer.values())
     return next((found for some in usable if (found := _estimate(some, key))), None)
 
 
 def _strata(seen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
-    for first in seen[0]["strata"]:
+    for first in seen[0]["subgroups"]:
         name = tuple(first[key] for key in ("by", "name", "kind"))
         same = [
-            one for run in seen for one in run["strata"] if tuple(one[key] for key in ("by", "name", "kind")) == name
+            one for run in seen for one in run["subgroups"] if tuple(one[key] for key in ("by", "name", "kind")) == name
         ]
         runs = [
-            SeedRun(one["value"], np.array([math.nan if draw is None else draw for draw in one["draws"]]))
+            SeedRun(one["value"], np.array([math.nan if draw is None else draw for draw in one["replicates"]]))
             for one in same
             if one["value"] is not None
         ]
@@ -204,7 +205,7 @@ def extrapolation(
                     continue
                 seen = _evidence(place)
                 figures = json.loads((place / "metrics.json").read_text("utf-8"))
-                one = _told(_estimate([(figures, seen)], seen["headline"]))
+                one = _told(_estimate([(figures, seen)], seen["primary_metric"]))
                 if one is not None:
                     row = {"length": factor * length, **{key: one[key] for key in ("mean", "low", "high")}}
                     found.setdefault(str(length), {}).setdefault(layer, []).append(row)

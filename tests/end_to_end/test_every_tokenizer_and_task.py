@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from genoattn.evaluation.tokenizer_audit import changed_tokens
 
 from genoattn.cli.main import main
 from genoattn.data.tokenizers.kmer import KmerTokenizer
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
-from genoattn.evaluation.tokenizer_audit import changed_tokens
 from genoattn.genome.alphabet import decode_bases, encode_bases
 from genoattn.genome.mutations import Mutation
 from genoattn.paths import conf_dir

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from genoattn.evaluation.detection.candidates import HEADLINE_KINDS, KINDS, LONG_KINDS, kind_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS
 from genoattn.data.tasks.side_by_side import SideBySide
-from genoattn.evaluation.detection.candidates import HEADLINE_KINDS, KINDS, LONG_KINDS, kind_of
 from genoattn.evaluation.detection.detectors import AlignerDetector, evaluate_detector, mean_quality, without_supersets
 from genoattn.evaluation.detection.testsets import (
     TestSet,

@@ -33,11 +33,13 @@ def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
     """What of a run's metrics.json is kept: the figures of all queries, and by distance."""
     if "error" in figures:
         return dict(figures)
-    found: dict[str, Any] = {name: figures[f"test/{name}"] for name in FIGURES}
-    found["chance"] = figures["chance/test/exact"]
-    names = sorted({key.split("/")[2] for key in figures if key.startswith("test/distance/")}, key=_low)
+    found: dict[str, Any] = {name: figures[f"model/test/all/{name}"] for name in FIGURES}
+    found["chance"] = figures["chance/test/all/exact"]
+    prefix = "model/test/distance_"
+    names = {key.split("/")[2].removeprefix("distance_").replace("_", "-") for key in figures if key.startswith(prefix)}
     found["distances"] = {
-        name: {figure: figures[f"test/distance/{name}/{figure}"] for figure in FIGURES} for name in names
+        name: {figure: figures[f"{prefix}{name.replace('-', '_')}/{figure}"] for figure in FIGURES}
+        for name in sorted(names, key=_low)
     }
     return found
 

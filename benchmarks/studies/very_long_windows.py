@@ -56,10 +56,10 @@ def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in figures:
         return dict(figures)
     kinds = {
-        kind: {name: figures[f"test/{kind}/{name}"] for name in ("events", "auprc", "auprc_low", "auprc_high")}
+        kind: {name: figures[f"model/test/{kind}/{name}"] for name in ("events", "auprc", "auprc_low", "auprc_high")}
         | {"untrained": figures.get(f"untrained/test/{kind}/auprc")}
         for kind in KINDS
-        if f"test/{kind}/auprc" in figures
+        if f"model/test/{kind}/auprc" in figures
     }
     costs = {key.removeprefix("cost/"): value for key, value in figures.items() if key.startswith("cost/score")}
     return {"kinds": kinds, **costs}

@@ -223,10 +223,11 @@ def asked(exact: float, distances: dict[str, tuple[float, int]]) -> dict[str, An
         "accuracy": 1,
         "misled": 0,
     }
-    figures: dict[str, Any] = {f"test/{name}": value for name, value in told.items()} | {"chance/test/exact": 0.5}
+    figures: dict[str, Any] = {f"model/test/all/{name}": value for name, value in told.items()}
+    figures["chance/test/all/exact"] = 0.5
     for name, (found, count) in distances.items():
         own = told | {"exact": found, "queries": count, "exact_low": found, "exact_high": found}
-        figures |= {f"test/distance/{name}/{key}": value for key, value in own.items()}
+        figures |= {f"model/test/distance_{name.replace('-', '_')}/{key}": value for key, value in own.items()}
     return figures
 
 

@@ -58,10 +58,11 @@ class Lab:
         value = QUALITY.get(layer, 0.2) + 0.01 * rng.standard_normal()
         draws = value + 0.02 * np.random.default_rng(1).standard_normal(50) + 0.001 * rng.standard_normal(50)
         parts = [{"by": "distance", "name": "1–2", "kind": "", "low": 1, "high": 2, "count": 5, "value": value}]
-        seen = {"headline": "test/auprc", "draws": {"test/auprc": draws.tolist(), "untrained/test/auprc": [0.01] * 50}}
-        seen["strata"] = [{**one, "draws": draws.tolist()} for one in parts]
+        primary, untrained = "model/test/all/auprc", "untrained/test/all/auprc"
+        seen = {"primary_metric": primary, "replicates": {primary: draws.tolist(), untrained: [0.01] * 50}}
+        seen["subgroups"] = [{**one, "replicates": draws.tolist()} for one in parts]
         (home / "bootstrap.json").write_text(json.dumps(seen))
-        figures = {"test/auprc": value, "untrained/test/auprc": 0.01, "cost/train_seconds": 3.0}
+        figures = {primary: value, untrained: 0.01, "cost/train_seconds": 3.0}
         (home / "metrics.json").write_text(json.dumps(figures))
         loss = 1 - QUALITY.get(layer, 0.2) + abs(np.log10(rate) + 2.5)  # best at 0.003
         (home / "metrics.csv").write_text(f"bases_seen,validation/loss\n500,{loss + 1}\n1000,{loss}\n")

@@ -181,7 +181,7 @@ def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_t
 
 def written(folder: Path, **figures: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = {f"test/snv/{name}": 0.5 for name in ("events", "auprc", "auprc_low", "auprc_high")}
+    kinds = {f"model/test/snv/{name}": 0.5 for name in ("events", "auprc", "auprc_low", "auprc_high")}
     costs = {"cost/score_cpu_seconds": 2.0, "cost/score_seconds": 4.0, "cost/scored_bases": 1e6}
     costs |= {"cost/score_peak_bytes": 2.0**30, "cost/parameters": 7, "cost/train_seconds": 1.0}
     (folder / "metrics.json").write_text(json.dumps(kinds | costs | {"cost/bases_per_second": 3.0} | figures))

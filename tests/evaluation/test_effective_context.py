@@ -1,4 +1,4 @@
-"""How far a model sees, by what its answers show: planted models whose reach is known."""
+"""The effective context of models whose receptive field is known."""
 
 import json
 from functools import partial
@@ -32,16 +32,17 @@ from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.evaluation.effective_context import (
     EffectCurve,
     Effects,
+    ReceptiveField,
     _changed,
-    _spots,
-    both,
-    curve_of,
+    _positions,
+    effect_curve,
     effective_context,
     nearby_effect,
     perturbation_effect,
     steps,
     theoretical_receptive_field,
 )
+from genoattn.evaluation.effective_context_report import ContextResult
 from genoattn.genome.simulate import Rates
 from genoattn.models.block import AttentionFactory
 from genoattn.models.build import build_model
@@ -85,8 +86,8 @@ def windows(task: Task, length: int = LENGTH, count: int = 2) -> list[Example]:
     return [task.example(bases, length, Rates(0.02), rng) for bases in drawn]
 
 
-def seen_by(parts: Predictor, strands: bool = False, length: int = LENGTH) -> Effects:
-    return perturbation_effect(parts, windows(parts.task, length), 7, seed=0, strands=strands)
+def seen_by(parts: Predictor, both_strands: bool = False, length: int = LENGTH) -> Effects:
+    return perturbation_effect(parts, windows(parts.task, length), 7, seed=0, both_strands=both_strands)
 
 
 def farthest(parts: Predictor, spot: int, length: int = 64) -> tuple[int, int]:
@@ -108,7 +109,7 @@ def farthest(parts: Predictor, spot: int, length: int = 64) -> tuple[int, int]:
 
 def reached(seen: Effects) -> tuple[int, int]:
     """The largest distances with any change beyond rounding."""
-    sides = (curve_of(seen.distances, side) for side in (seen.left, seen.right))
+    sides = (effect_curve(seen.distances, side) for side in (seen.left, seen.right))
     left, right = (int(side.distances[side.change > 1e-12].max(initial=0)) for side in sides)
     return left, right
 
@@ -120,7 +121,7 @@ def test_a_base_is_changed_where_it_stands_in_the_context(queries: Any) -> None:
     (example,) = windows(task, count=1)
     size = 96 + (queries != "among") * (1 + 12)
     separator = {"among": -1, "after": 96, "before": 12}[queries]
-    spots = _spots(example, size, steps(size))
+    spots = _positions(example, size, steps(size))
     assert spots == [place for place in range(size) if place != separator]
     plain = example._replace(masking=None)
     ids = collate([plain], NucleotideTokenizer()).ids[0]
@@ -137,7 +138,7 @@ def test_steps_are_powers_of_two_and_half_as_much_again() -> None:
 
 def test_a_window_shows_nothing_beyond_its_nominal_reach_and_something_at_it() -> None:
     parts = planted(partial(WindowAttention, left=8, right=4, heads=2))
-    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (16, 8)
+    assert theoretical_receptive_field(parts.model, 1, 0, both_strands=False) == (16, 8)
     assert farthest(parts, 32) == (16, 8)
     assert reached(seen_by(parts)) == (16, 8)
 
@@ -145,7 +146,7 @@ def test_a_window_shows_nothing_beyond_its_nominal_reach_and_something_at_it() -
 def test_what_bounds_is_added_up_over_convolutions_and_kinds() -> None:
     kinds = {"window": partial(WindowAttention, left=8, right=4, heads=2), "none": NoAttention}
     parts = planted(cycle(["window", "none"], kinds), block_conv=5, stem_conv=11)
-    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (5 + 8 + 2 * 2, 5 + 4 + 2 * 2)
+    assert theoretical_receptive_field(parts.model, 1, 0, both_strands=False) == (5 + 8 + 2 * 2, 5 + 4 + 2 * 2)
     assert farthest(parts, 32) == (17, 13)
     assert reached(seen_by(parts)) == (16, 12)
     assert theoretical_receptive_field(
@@ -158,14 +159,14 @@ def test_what_bounds_is_added_up_over_convolutions_and_kinds() -> None:
 
 def test_full_attention_reaches_all() -> None:
     parts = planted(partial(FullAttention, heads=2))
-    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (None, None)
+    assert theoretical_receptive_field(parts.model, 1, 0, both_strands=False) == (None, None)
     assert reached(seen_by(parts)) == (64, 64)
 
 
 @pytest.mark.parametrize("factory", [partial(LinearAttention, heads=2), partial(WindowAttention, left=8, heads=2)])
 def test_a_causal_model_shows_nothing_to_the_right(factory: AttentionFactory) -> None:
     parts = planted(factory, LanguageModeling("causal"), causal=True)
-    bounds = theoretical_receptive_field(parts.model, 1, 0, strands=False)
+    bounds = theoretical_receptive_field(parts.model, 1, 0, both_strands=False)
     assert bounds[1] == 0
     assert reached(seen_by(parts)) == (64 if bounds[0] is None else 16, 0)
 
@@ -173,9 +174,9 @@ def test_a_causal_model_shows_nothing_to_the_right(factory: AttentionFactory) ->
 def test_no_attention_shows_nothing_at_all() -> None:
     parts = planted(NoAttention)
     seen = seen_by(parts)
-    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (0, 0)
+    assert theoretical_receptive_field(parts.model, 1, 0, both_strands=False) == (0, 0)
     assert reached(seen) == (0, 0)
-    assert effective_context(curve_of(seen.distances, both(seen)), 0.0, 0.01, seen.noise) == 0
+    assert effective_context(effect_curve(seen.distances, seen.larger), 0.0, 0.01, seen.noise) == 0
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,8 @@ def test_no_attention_shows_nothing_at_all() -> None:
 def test_words_reach_as_far_as_their_bases(tokenizer: KmerTokenizer, bounds: tuple[int, int]) -> None:
     parts = planted(partial(WindowAttention, left=2, right=2, heads=2), tokenizer=tokenizer)
     assert (
-        theoretical_receptive_field(parts.model, tokenizer.max_token_length, tokenizer.overlap, strands=False) == bounds
+        theoretical_receptive_field(parts.model, tokenizer.max_token_length, tokenizer.overlap, both_strands=False)
+        == bounds
     )
     alone = [farthest(parts, spot) for spot in (30, 31, 32)]
     assert tuple(map(max, zip(*alone, strict=True))) == bounds
@@ -204,13 +206,13 @@ def test_learned_words_of_many_lengths_are_compared_base_by_base() -> None:
 
 def test_stem_and_other_strand_of_a_detector_count() -> None:
     parts = planted(NoAttention, SideBySide(max_shift=4), alignment_kernel=9, alignment_filters=2)
-    assert theoretical_receptive_field(parts.model, 1, 0, strands=False) == (4, 4)
+    assert theoretical_receptive_field(parts.model, 1, 0, both_strands=False) == (4, 4)
     assert reached(seen_by(parts)) == (4, 4)
     causal = planted(NoAttention, SideBySide(max_shift=4), alignment_kernel=9, alignment_filters=2, causal=True)
-    assert theoretical_receptive_field(causal.model, 1, 0, strands=False) == (8, 0)
+    assert theoretical_receptive_field(causal.model, 1, 0, both_strands=False) == (8, 0)
     assert reached(seen_by(causal)) == (8, 0)
-    assert theoretical_receptive_field(causal.model, 1, 0, strands=True) == (8, 8)
-    assert reached(seen_by(causal, strands=True)) == (8, 8)
+    assert theoretical_receptive_field(causal.model, 1, 0, both_strands=True) == (8, 8)
+    assert reached(seen_by(causal, both_strands=True)) == (8, 8)
 
 
 def test_distances_of_a_pair_run_over_reference_and_separator() -> None:
@@ -225,7 +227,7 @@ def test_distances_of_a_pair_run_over_reference_and_separator() -> None:
 def test_what_is_effective_is_above_a_share_of_the_nearest_and_above_rounding() -> None:
     distances = np.array([1, 2, 4, 8, 16, 32, 64])
     rows = np.array([[4.0, 2, 1, 0.5, 0.1, 0.03, 0.01], [4.0, 2, 1, 0.5, 0.1, 0.03, np.nan]])
-    curve = curve_of(distances, rows)
+    curve = effect_curve(distances, rows)
     assert nearby_effect(curve) == 4.0
     assert effective_context(curve, nearby_effect(curve), 0.01, noise=0.0) == 16
     assert effective_context(curve, nearby_effect(curve), 0.001, noise=0.0) == 64
@@ -245,7 +247,7 @@ def test_the_program_leaves_what_a_comparison_reads(tmp_path: Path, capsys: pyte
     about = {key: plain[key] for key in ("tokenizer", "task", "model", "attention", "reverse_complement", "seed")}
     about |= {"name": "window", "kept": {}, "untrained": {}, "length": 64, "split": "block", "genome": ["another"]}
     save_model(run / "model", parts.model, about)
-    asked = [f"checkpoint={run}", f"data.fasta={fasta}", "data.length=64", "windows=2"]
+    asked = [f"checkpoint={run}", f"data.fasta={fasta}", "windows=2"]
     assert main(["context", *asked, f"hydra.run.dir={folder}"]) == 0
     found = json.loads((folder / "context.json").read_text())
     assert found["nominal"] == 9 // 2 + 4
@@ -253,7 +255,34 @@ def test_the_program_leaves_what_a_comparison_reads(tmp_path: Path, capsys: pyte
     assert [row[0] for row in found["curve"]] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48]
     assert all(row[1] == 0 for row in found["curve"] if row[0] > 8)
     assert (folder / "plots" / "context.png").stat().st_size > 1000
-    assert json.loads((folder / "metrics.json").read_text())["context/nominal"] == 8
-    assert "effective:" in capsys.readouterr().out
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["model/test/all/theoretical_receptive_field"] == 8
+    assert metrics["model/test/all/effective_context"] == found["effective"] and not found["at_least"]
+    printed = capsys.readouterr().out
+    assert f"The effective context is {found['effective']} bases" in printed
+    assert "windows of 64 bases, as in training" in printed
     assert main(["context", f"checkpoint={run}", "threshold=0"]) == 2
     assert "threshold" in capsys.readouterr().err
+
+
+FLAT = np.ones((3, 4))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "bounds", "at_least"),
+    [
+        (FLAT, FLAT, (None, None), True),
+        (FLAT, 0 * FLAT, (None, 0), True),
+        (FLAT, FLAT, (8, 8), False),
+        (FLAT * [1, 1, 1, 0], 0 * FLAT, (None, 0), False),
+    ],
+    ids=["flat", "flat on one side", "at the bound of the architecture", "falls before the end"],
+)
+def test_a_curve_that_is_flat_to_its_end_gives_a_lower_bound(left, right, bounds, at_least: bool, tmp_path: Path):
+    effects = Effects(np.array([1, 2, 4, 8]), left, right, noise=0.0)
+    result = ContextResult("full", 16, 16, ReceptiveField(*bounds), effects, 0.01)
+    assert result.at_least == at_least
+    text = f"at least {result.effective}" if at_least else f"{result.effective}"
+    assert f"The effective context is {text} bases" in result.sentence()
+    result.write(tmp_path)
+    assert json.loads((tmp_path / "context.json").read_text())["at_least"] == at_least

@@ -126,17 +126,17 @@ def run(folder: Path, *words: str) -> dict:
 def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Path, tmp_path: Path):
     settings = (f"data.fasta={fasta}", "trainer.max_steps=40", "optimizer.lr=0.01", "schedule.warmup=2", *words)
     found = run(tmp_path / "run", *settings)
-    learned = 1.2 if "task.objective=causal" in words else found["untrained/test/bits_per_base"] - 0.3
-    assert found["test/bits_per_base"] < learned < found["untrained/test/bits_per_base"]
+    learned = 1.2 if "task.objective=causal" in words else found["untrained/test/all/bits_per_base"] - 0.3
+    assert found["model/test/all/bits_per_base"] < learned < found["untrained/test/all/bits_per_base"]
     bits = 1.9 if "span" in words[0] else 0.5  # the base before a hidden one is mostly hidden as well
-    assert found["markov/bits_per_base"] < bits and found["markov/k"] >= 1
-    assert ("flanks/k" in found) == ("causal" not in words[0])
-    assert found["test/loss_base"] == pytest.approx(found["test/bits_per_base"] * math.log(2))
+    assert found["markov_left/test/all/bits_per_base"] < bits and found["markov_left/test/all/order"] >= 1
+    assert ("markov_flanks/test/all/order" in found) == ("causal" not in words[0])
+    assert found["model/test/all/loss_base"] == pytest.approx(found["model/test/all/bits_per_base"] * math.log(2))
     assert (tmp_path / "run" / "plots" / "bits_per_base.png").is_file()
     again = ["evaluate", *SMALL[4:], "data.length=64", f"data.fasta={fasta}", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path / 'again'}"]) == 0
     told = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    assert told["test/bits_per_base"] == pytest.approx(found["test/bits_per_base"], rel=1e-6)
+    assert told["model/test/all/bits_per_base"] == pytest.approx(found["model/test/all/bits_per_base"], rel=1e-6)
 
 
 @pytest.mark.usefixtures("alone")

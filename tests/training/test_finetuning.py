@@ -73,7 +73,7 @@ def test_what_learns(tune: str, start: tuple[Path, Path], tmp_path: Path, capsys
     assert (config.attention._target_.rpartition(".")[2], config.attention.heads) == ("FullAttention", 2)
     assert config.control is None
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert {"before/test/auprc", "untrained/test/auprc", "test/auprc"} <= set(found)
+    assert {f"{candidate}/test/all/auprc" for candidate in ("pretrained", "untrained", "model")} <= set(found)
     words = (f"checkpoint={tmp_path / 'run'}", f"data.fasta={fasta}", "data.length=64", *SMALL[2:])
     assert main(["evaluate", *words, f"hydra.run.dir={tmp_path / 'seen'}"]) == 0
     again = json.loads((tmp_path / "seen" / "metrics.json").read_text())

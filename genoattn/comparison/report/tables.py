@@ -175,7 +175,7 @@ def measures(comparison: Mapping) -> Table:
     """Every figure of the exam, by layer."""
     found = [(length, of(comparison, "measures", length)) for length in lengths(comparison)]
     rows = [
-        [f"{length:,}", layer, key.removeprefix("test/"), interval(value)]
+        [f"{length:,}", layer, key.removeprefix("model/").removeprefix("test/"), interval(value)]
         for length, named in found
         for layer, figures in named.items()
         for key, value in figures.items()

@@ -8,6 +8,9 @@ from omegaconf import DictConfig
 
 from genoattn.cli.values import value_of
 from genoattn.data.source import describe_source, open_data_source
+from genoattn.data.tasks.base import Task
+from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.errors import UserError
 from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.metrics import Metrics
@@ -23,6 +26,7 @@ def main(config: DictConfig) -> None:
     home = find_model(Path(config.checkpoint))
     about = read_description(home)
     parts = load_predictor(home, about)
+    set_labelled_file(parts.task, config.task.file, config.task.label)
     data, test = value_of(config.data).at(about["length"]), value_of(config.test)
     source = open_data_source(data, parts.task, config.seed, about)
     describe_source(source)
@@ -41,6 +45,9 @@ def main(config: DictConfig) -> None:
     candidates.append(
         Candidate("untrained", "untrained", build_model(about, parts.task, parts.tokenizer), about["untrained"])
     )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for candidate in candidates:
+        candidate.predictor.model.to(device)
     result = evaluator.evaluate(candidates)
 
     metrics = result.metrics + Metrics(costs=cost.predicted_cost(parts.model, data.length))
@@ -48,3 +55,13 @@ def main(config: DictConfig) -> None:
         result.replicates.write(folder)
     write_report(folder, result.tables, metrics, result.plots)
     print(f"run folder: {folder}")
+
+
+def set_labelled_file(task: Task, file: str | None, label: str | None) -> None:
+    """Have a task read another file of labelled variants, or another label; None leaves that of training."""
+    if file is None and label is None:
+        return
+    if not isinstance(task, VariantClassification):
+        given = f"task.file={file}" if label is None else f"task.label={label}"
+        raise UserError(f"{given} is for models of task=variant; this model was trained for {type(task).__name__}")
+    task.file, task.label = file or task.file, label or task.label

@@ -50,11 +50,8 @@ class PretrainedModel:
     """A tokenizer, a task and trained weights; both strands are averaged where training said so."""
 
     def __init__(self, parts: Predictor, about: dict):
-        self.predictor, self.both_strands, self.length = (
-            parts,
-            about["reverse_complement"] in ("average", "equivariant"),
-            about["length"],
-        )
+        self.predictor, self.about, self.length = parts, about, about["length"]
+        self.both_strands: bool = about["reverse_complement"] in ("average", "equivariant")
         self.thresholds: dict[str, float] = about["kept"].get("thresholds", {})
 
     def embed(self, sequences: Sequence[Bases]) -> list[Float[np.ndarray, "length dim"]]:

@@ -279,7 +279,7 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
         ),
         (
             ("task.form=causal", "model.causal=true", "reverse_complement=average"),
-            "rc must be none or augment with task.form=causal",
+            "reverse_complement must be none or augment with task.form=causal",
         ),
         (("curriculum=anneal", "curriculum.length=20"), "cannot hold a query and its needle(s)"),
     ],

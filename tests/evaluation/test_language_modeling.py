@@ -157,7 +157,7 @@ def test_short_records_are_taken_whole_and_sorted_by_length(fasta: Path, tmp_pat
     [
         (("task.objective=causal",), "needs model.causal=true"),
         (("model.causal=true",), "needs model.causal=false"),
-        (("reverse_complement=average",), "rc must be none or augment with task=pretrain"),
+        (("reverse_complement=average",), "reverse_complement must be none or augment with task=pretrain"),
         (("task.mask_fraction=0.0",), "task.mask_fraction must be a share of the bases above 0 and below 1, got 0.0"),
         (("task=paired", "data.min_length=8"), "data.min_length=8 takes records shorter than a window whole"),
         (("data.min_length=80",), "data.min_length must be at most data.length (64), got 80"),

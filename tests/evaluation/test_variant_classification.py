@@ -184,6 +184,10 @@ def test_a_run_learns_the_rule_and_is_examined_again(place: Path, tmp_path: Path
     told = json.loads((tmp_path / "again" / "metrics.json").read_text())
     same = [key for key in told if not key.startswith("cost/")]
     assert same and all(told[key] == pytest.approx(found[key], abs=1e-6, nan_ok=True) for key in same if told[key])
+    vcf = (f"task.file={place / 'a.vcf'}", "task.label=KIND", f"checkpoint={tmp_path / 'run'}")
+    assert main([*again, *vcf, f"hydra.run.dir={tmp_path / 'vcf'}"]) == 0  # the same variants in another file
+    other_file = json.loads((tmp_path / "vcf" / "metrics.json").read_text())
+    assert other_file["model/test/all/auroc"] == told["model/test/all/auroc"]
     assert main([*again, "seed=3", f"checkpoint={tmp_path / 'run'}", f"hydra.run.dir={tmp_path / 'seed'}"]) == 0
     assert (
         json.loads((tmp_path / "seed" / "metrics.json").read_text())["model/test/all/auroc"]

@@ -95,16 +95,23 @@ class AssociativeRecallEvaluator(Evaluator):
         stage = CurriculumStage(task.rates, data.length)
         self.examples = [dataset.example(number, stage) for number in range(test.windows)]
         self.queries = [query for example in self.examples for query in example.queries]
-        self.truth = np.stack([example.bases[query.start : query.stop] for example, query in self._asked()])
-        self.wrong = np.stack([_distractors(visible_context(example)[0], query) for example, query in self._asked()])
+        self.truth = np.stack(
+            [example.bases[query.start : query.stop] for example, query in self._queries_by_example()]
+        )
+        self.wrong = np.stack(
+            [_distractors(visible_context(example)[0], query) for example, query in self._queries_by_example()]
+        )
         windows = resample([example.block for example in self.examples], test.resamples)
         self.resamples = windows._replace(
             units=np.repeat(windows.units, [len(example.queries) for example in self.examples])
         )
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        searched = np.stack([exact_match(example, query, self.task) for example, query in self._asked()])
-        answered = [Answered(one.key, one.name, self._scores(self._predicted(one))) for one in candidates]
+        searched = np.stack([exact_match(example, query, self.task) for example, query in self._queries_by_example()])
+        answered = [
+            Answered(candidate.key, candidate.name, self._scores(self._predicted(candidate)))
+            for candidate in candidates
+        ]
         answered.append(Answered("exact_match", "search for the key", self._scores(searched)))
         answered.append(Answered("chance", "chance", self._scores(self._guessed())))
         entries: dict[MetricKey, int | float] = {}
@@ -131,12 +138,12 @@ class AssociativeRecallEvaluator(Evaluator):
             metrics=metrics,
             tables=[Table(title, COLUMNS, rows, texts=3, secondary=["accuracy per base"])],
             plots={"recall": partial(_plot, metrics, answered, list(self._subsets()))},
-            calibration={one.key: {} for one in candidates},
+            calibration={candidate.key: {} for candidate in candidates},
             primary=self.primary,
             replicates=Replicates(self.primary, replicates, subgroups),
         )
 
-    def _asked(self) -> Iterator[tuple[Example, Query]]:
+    def _queries_by_example(self) -> Iterator[tuple[Example, Query]]:
         return ((example, query) for example in self.examples for query in example.queries)
 
     def _predicted(self, candidate: Candidate) -> UInt8[np.ndarray, "queries value"]:

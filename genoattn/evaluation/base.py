@@ -33,7 +33,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Everything that an evaluation found."""
+    """Metrics, tables and plots of an evaluation."""
 
     metrics: Metrics
     tables: Sequence[Table]

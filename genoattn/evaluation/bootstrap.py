@@ -85,9 +85,9 @@ def resampled_average_precision(
     scored: ScoredCalls, weights: Int[np.ndarray, "replicates units"]
 ) -> Float[np.ndarray, "replicates"]:
     """Average precision in each resample, in which unit u counts weights[r, u] times; NaN without any event."""
-    kept = scored.scores >= scored.scores[scored.truth].min()
-    order = np.argsort(-scored.scores[kept], kind="stable")
-    scores, truth, units = (column[kept][order] for column in scored)
+    ranked_calls = scored.scores >= scored.scores[scored.truth].min()
+    order = np.argsort(-scored.scores[ranked_calls], kind="stable")
+    scores, truth, units = (column[ranked_calls][order] for column in scored)
     ties = np.searchsorted(-scores, -scores, side="right") - 1  # the last call of the same score
     at = ties[truth]
     # A call counts at its own event and at all events that rank after it, so calls between two events are summed once.

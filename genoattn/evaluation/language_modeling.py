@@ -83,7 +83,10 @@ class LanguageModelEvaluator(Evaluator):
         self.training = [source.genome.fetch(*interval) for interval in source.splits.train]
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        scored = [Scored(one.key, one.name, list(_tallies(one.predictor, self.tested))) for one in candidates]
+        scored = [
+            Scored(candidate.key, candidate.name, list(_tallies(candidate.predictor, self.tested)))
+            for candidate in candidates
+        ]
         choices: dict[str, Choice] = {}
         for baseline, choice in self._markov_models(candidates[0].predictor):
             choices[baseline.key] = choice
@@ -96,13 +99,13 @@ class LanguageModelEvaluator(Evaluator):
             entries |= {MetricKey(key, TEST, "all", metric): value for metric, value in metrics.items()}
             rows.append(_row(name, metrics))
         entries |= {MetricKey(key, TEST, "all", "order"): choice.order for key, choice in choices.items()}
-        bits = {one.name: entries[self.primary._replace(candidate=one.key)] for one in candidates}
+        bits = {candidate.name: entries[self.primary._replace(candidate=candidate.key)] for candidate in candidates}
         title = f"Bits per base by attention={candidates[0].name}, beside Markov models of the training blocks"
         return EvaluationResult(
             metrics=Metrics(entries),
             tables=[Table(title, COLUMNS, rows)],
             plots={"bits_per_base": partial(_plot, choices, bits)},
-            calibration={one.key: {} for one in candidates},
+            calibration={candidate.key: {} for candidate in candidates},
             primary=self.primary,
         )
 
@@ -120,7 +123,9 @@ class LanguageModelEvaluator(Evaluator):
     ) -> tuple[Scored, Choice]:
         model = MarkovModel(self.training, order, flanks)
         choice = model.choose(validation)
-        return Scored(key, name.format(choice.order), [_markov_tally(model, choice, one) for one in tested]), choice
+        return Scored(
+            key, name.format(choice.order), [_markov_tally(model, choice, reading) for reading in tested]
+        ), choice
 
 
 def _windows(

@@ -42,17 +42,17 @@ class Table:
         """Print the table in the widest form that the terminal can show without breaking a word."""
         terminal = Console()
         width = terminal.width if terminal.is_terminal else FILE_WIDTH
-        shown, widths = self._layout(width)
+        columns, widths = self._layout(width)
         console = Console(width=max(width, sum(widths) + GAP * len(widths)))
         console.print(self.render(width))
-        missing = [_one_line(column) for number, column in enumerate(self.columns) if number not in shown]
+        missing = [_one_line(column) for number, column in enumerate(self.columns) if number not in columns]
         hidden = [f"Left out to fit {width} columns: {', '.join(missing)}; report.md has them."] if missing else []
         for note in (*self.notes, *hidden):
             console.print(Text(note))
 
     def render(self, width: int) -> RichTable:
         """The table as rich draws it, for a terminal of `width` characters."""
-        shown, widths = self._layout(width)
+        columns, widths = self._layout(width)
         if self._framed(width):
             drawn = RichTable(title=Text(self.title), title_justify="left")
         else:
@@ -64,7 +64,7 @@ class Table:
                 pad_edge=False,
                 padding=(0, GAP - 1, 0, 0),
             )
-        for number, size in zip(shown, widths, strict=True):
+        for number, size in zip(columns, widths, strict=True):
             justify = "left" if number < self.texts else "right"
             drawn.add_column(Text(self.columns[number]), justify=justify, width=size)
         before, grouped = "", self.texts > 1
@@ -72,7 +72,7 @@ class Table:
             if grouped and before not in ("", first):
                 drawn.add_section()
             row = ["" if grouped and first == before else first, *cells]
-            drawn.add_row(*(Text(row[number]) for number in shown))
+            drawn.add_row(*(Text(row[number]) for number in columns))
             before = first
         return drawn
 
@@ -81,21 +81,21 @@ class Table:
         return sum(map(max, self._sizes())) + FRAME * len(self.columns) + 1 <= width
 
     def _layout(self, width: int) -> tuple[list[int], list[int]]:
-        """The columns that are shown and the size of each."""
+        """The numbers of the printed columns and the width of each."""
         sizes = self._sizes()
-        shown = list(range(len(self.columns)))
+        columns = list(range(len(self.columns)))
         if self._framed(width):
-            return shown, [full for full, _ in sizes]
+            return columns, [full for full, _ in sizes]
         wrapped = False
         for column in (*self.optional, None, *self.secondary, None):
-            widths = [sizes[number][0] for number in shown]
+            widths = [sizes[number][0] for number in columns]
             if wrapped:
-                _shrink(widths, [sizes[number][1] for number in shown], width)
+                _shrink(widths, [sizes[number][1] for number in columns], width)
             if _total(widths) <= width:
                 break
             wrapped = wrapped or column is None
-            shown = [number for number in shown if self.columns[number] != column]
-        return shown, widths
+            columns = [number for number in columns if self.columns[number] != column]
+        return columns, widths
 
     def _sizes(self) -> list[tuple[int, int]]:
         """For each column the characters of its longest line and of its longest word."""

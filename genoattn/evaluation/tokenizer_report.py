@@ -49,8 +49,8 @@ def tokenizer_report(
 ) -> TokenizerReport:
     """Count the tokens of windows, and the tokens that one mutation in the middle of each window changes."""
     encoded = [tokenizer.encode(bases) for bases in windows]
-    bases, tokens = sum(map(len, windows)), sum(len(one.ids) for one in encoded)
-    single = sum(int((one.ids < len(tokenizer.letters)).sum()) for one in encoded)
+    bases, tokens = sum(map(len, windows)), sum(len(window.ids) for window in encoded)
+    single = sum(int((window.ids < len(tokenizer.letters)).sum()) for window in encoded)
     values: dict[tuple[str, str], int | float] = {
         ("all", "vocabulary"): tokenizer.vocabulary_size,
         ("all", "tokens_per_base"): tokens / bases,
@@ -134,7 +134,7 @@ def frame_report(
         detector = ModelDetector(Candidate(key, title, predictor), average_frames=key == "all_frames")
         thresholds = choose_thresholds(test_set, test_set.scores(detector))
         (result,) = evaluate_detector([test_set], detector, thresholds, test.resamples)
-        metrics[MetricKey(key, TEST, "all", "auprc")] = result.mean(lambda one: one.auprc)
+        metrics[MetricKey(key, TEST, "all", "auprc")] = result.mean(lambda kind: kind.auprc)
         kinds = [result.kinds.get(kind) for kind in HEADLINE_KINDS]
         rows.append([title, *("–" if kind is None else f"{kind.metrics.auprc:.3f}" for kind in kinds)])
     listed = ", ".join(f"{output} {value:.4f}" for output, value in spread.items())

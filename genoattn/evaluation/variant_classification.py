@@ -75,7 +75,9 @@ class VariantClassificationEvaluator(Evaluator):
         self.truth = np.array([variant.label for variant in self.tested])
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        predictions = [Prediction(one.key, one.name, self._probabilities(one)) for one in candidates]
+        predictions = [
+            Prediction(candidate.key, candidate.name, self._probabilities(candidate)) for candidate in candidates
+        ]
         predictions += self._baselines()
         entries: dict[MetricKey, int | float] = {}
         rows: list[list[str]] = []

@@ -160,8 +160,8 @@ def test_evaluate_finds_what_training_found(
     assert evaluate(tmp_path / "elsewhere", *words) == 0
     assert "not the genome that the model was trained on" in capsys.readouterr().out
     found = figures(tmp_path / "elsewhere")
-    assert found["other/snv/events"] == 13
-    assert "other_held_out/snv/events" not in found
+    assert found["model/other/snv/events"] == 13
+    assert "model/other_held_out/snv/events" not in found
 
 
 def test_evaluate_keeps_to_the_blocks_that_were_held_out(

@@ -57,7 +57,7 @@ class KmerCaller:
             return calls
         begin, end, mutations = _read(reference, sample, chained)
         first, last = begin + chained[0].diagonal, end + chained[-1].diagonal
-        called = apply_mutations(reference[first:last], [_moved(one, -first) for one in mutations])
+        called = apply_mutations(reference[first:last], [_moved(mutation, -first) for mutation in mutations])
         for mask, called_mask in zip(
             calls[:3], (called.substituted, called.inserted, called.deleted_before), strict=True
         ):
@@ -78,17 +78,17 @@ def find_anchors(
 ) -> Int[np.ndarray, "2 kmers"]:
     """The position of each k-mer of the sample in the reference and in its other strand; -1 unless it occurs once."""
     codes = np.concatenate([_codes(reference, k), _codes(other, k)])
-    asked = _codes(sample, k)
+    codes_of_sample = _codes(sample, k)
     known, first, counts = np.unique(codes, return_index=True, return_counts=True)
     single = (counts == 1) & (known >= 0)
     known, first = known[single], first[single]
-    found = np.full((2, len(asked)), -1)
+    positions = np.full((2, len(codes_of_sample)), -1)
     if len(known):
-        at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-        hits = np.flatnonzero(known[at] == asked)
+        at = np.minimum(np.searchsorted(known, codes_of_sample), len(known) - 1)
+        hits = np.flatnonzero(known[at] == codes_of_sample)
         strand, place = np.divmod(first[at[hits]], len(codes) // 2)
-        found[strand, hits] = place
-    return found
+        positions[strand, hits] = place
+    return positions
 
 
 def chain(anchors: list[Anchor]) -> list[Anchor]:

@@ -62,7 +62,7 @@ class MutationDetectionEvaluator(Evaluator):
         results: list[DetectionResult] = []
         calibration: dict[str, Mapping[str, Any]] = {}
         validation_set: TestSet | None = None
-        detectors = [ModelDetector(one, self.both_strands, self.test.average_frames) for one in candidates]
+        detectors = [ModelDetector(candidate, self.both_strands, self.test.average_frames) for candidate in candidates]
         for candidate, detector in zip(candidates, detectors, strict=True):
             thresholds = candidate.calibration.get("thresholds")
             if thresholds is None:

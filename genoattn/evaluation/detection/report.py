@@ -39,11 +39,13 @@ def detection_table(results: Sequence[DetectionResult]) -> Table:
     rows, numbers = [], []
     for result in own:
         title = result.title if result.simulated else f"{result.title} *"
-        for kind, one in result.kinds.items():
+        for kind, kind_result in result.kinds.items():
             beside = [_beside(others_at.get((detector, result.test_set)), kind) for detector in columns]
-            rows.append([title, kind, *_cells(one.metrics), *beside])
+            rows.append([title, kind, *_cells(kind_result.metrics), *beside])
     for result in results:
-        numbers += [[result.name, result.title, kind, *one.metrics] for kind, one in result.kinds.items()]
+        numbers += [
+            [result.name, result.title, kind, *kind_result.metrics] for kind, kind_result in result.kinds.items()
+        ]
     return Table(
         f"Mutations detected by attention={own[0].name}",
         [*COLUMNS, *columns.values()],

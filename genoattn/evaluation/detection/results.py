@@ -138,7 +138,7 @@ def metrics_of(results: Sequence[DetectionResult]) -> Metrics:
     for result in results:
         rows = [(_key(kind), result.kinds[kind].metrics._asdict()) for kind in result.kinds]
         rows += [(row.subset, {"events": row.events, "auprc": row.auprc, "f1": row.f1}) for row in result.by_distance]
-        rows.append(("all", {"auprc": result.mean(lambda one: one.auprc), "f1": result.mean(lambda one: one.f1)}))
+        rows.append(("all", {"auprc": result.mean(lambda kind: kind.auprc), "f1": result.mean(lambda kind: kind.f1)}))
         for subset, metrics in rows:
             entries |= {MetricKey(result.detector, result.test_set, subset, name): metrics[name] for name in metrics}
     return Metrics(entries)
@@ -150,7 +150,10 @@ def replicates_of(results: Sequence[DetectionResult], primary: MetricKey) -> Rep
     simulated = [result for result in results if result.simulated]
     for result in simulated:
         key = MetricKey(result.detector, result.test_set, "all", "auprc")
-        replicates |= {key._replace(subset=_key(kind)): one.replicates.tolist() for kind, one in result.kinds.items()}
+        replicates |= {
+            key._replace(subset=_key(kind)): kind_result.replicates.tolist()
+            for kind, kind_result in result.kinds.items()
+        }
         headline = [result.kinds[kind].replicates for kind in HEADLINE_KINDS if kind in result.kinds]
         replicates[key] = np.mean(headline, axis=0).tolist() if headline else []
     subgroups = [group for result in simulated if result.detector == primary.candidate for group in _subgroups(result)]
@@ -159,8 +162,17 @@ def replicates_of(results: Sequence[DetectionResult], primary: MetricKey) -> Rep
 
 def _subgroups(result: DetectionResult) -> list[Subgroup]:
     kinds = [
-        Subgroup("kind", kind, kind, None, None, one.metrics.events, one.metrics.auprc, tuple(one.replicates.tolist()))
-        for kind, one in result.kinds.items()
+        Subgroup(
+            "kind",
+            kind,
+            kind,
+            None,
+            None,
+            kind_result.metrics.events,
+            kind_result.metrics.auprc,
+            tuple(kind_result.replicates.tolist()),
+        )
+        for kind, kind_result in result.kinds.items()
     ]
     ranges = [
         Subgroup(

@@ -155,7 +155,7 @@ def test_a_genome_that_was_not_trained_on_is_tested_as_a_whole(fasta: Path) -> N
 def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_took(
     fasta: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(detection, "ALIGNED", 100)
+    monkeypatch.setattr(detection, "LONGEST_ALIGNED", 100)
     words = [
         "experiment=smoke",
         f"data.fasta={fasta}",

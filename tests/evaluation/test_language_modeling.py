@@ -36,10 +36,10 @@ def test_counts_by_hand():
     assert zero.tolist() == [[4, 3, 1, 0]]
     assert one.tolist() == [[2, 0, 0, 0]]  # after C: A twice
     assert two.tolist() == [[2, 0, 0, 0]]  # after AC: A twice
-    likely = list(model.likely(reading("GACA", "...x", hide=False), weight=1.0))
+    probabilities = list(model.probabilities(reading("GACA", "...x", hide=False), weight=1.0))
     first = [(4 + 0.25) / 9, (3 + 0.25) / 9, (1 + 0.25) / 9, 0.25 / 9]
-    np.testing.assert_allclose(likely[0], [first])
-    np.testing.assert_allclose(likely[1], [[(2 + first[0]) / 3, *(np.array(first[1:]) / 3)]])
+    np.testing.assert_allclose(probabilities[0], [first])
+    np.testing.assert_allclose(probabilities[1], [[(2 + first[0]) / 3, *(np.array(first[1:]) / 3)]])
 
 
 def test_counts_between_flanks():
@@ -50,9 +50,9 @@ def test_counts_between_flanks():
 
 def test_a_context_that_cannot_be_read_falls_back():
     model = MarkovModel([encode_bases("ACGT" * 20)], order=3)
-    likely = list(model.likely(reading("AACT", ".xx.", hide=True), weight=1.0))
-    np.testing.assert_allclose(likely[1][1], likely[0][1])  # the base before is hidden as well
-    assert not np.allclose(likely[1][0], likely[0][0])
+    probabilities = list(model.probabilities(reading("AACT", ".xx.", hide=True), weight=1.0))
+    np.testing.assert_allclose(probabilities[1][1], probabilities[0][1])  # the base before is hidden as well
+    assert not np.allclose(probabilities[1][0], probabilities[0][0])
 
 
 def test_the_order_that_is_chosen_says_what_the_genome_says():

@@ -54,7 +54,7 @@ def test_what_learns(tune: str, start: tuple[Path, Path], tmp_path: Path, capsys
     capsys.readouterr()
     assert train(tmp_path / "run", *words) == 0
     said = capsys.readouterr().out
-    assert "Mutations found by attention=full" in said
+    assert "Mutations detected by attention=full" in said
     before, after = weights(run), weights(tmp_path / "run")
     assert list(before) == list(after)
     moved = {name for name in before if not torch.equal(before[name], after[name])}

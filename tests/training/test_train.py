@@ -191,7 +191,7 @@ def test_every_attention_trains_on_any_fasta(
         layer = r"WindowAttention \(torch[^)]*\), (Full|Linear)Attention"
     assert re.search(rf"attention: {layer} \(torch[^)]*\) on cpu, {count:,} parameters\n", said)
     assert "no data.vcf: evaluation uses planted mutations only\n" in said
-    assert f"Mutations found by attention={attention}" in said
+    assert f"Mutations detected by attention={attention}" in said
     assert said.endswith(f"run folder: {tmp_path}\n")
     assert grumbled == ""
     assert not (tmp_path / "control").exists()

@@ -2,11 +2,11 @@
 
 python -m benchmarks.studies.very_long_windows [LAYER ...] [--steps 300] [--bases 1048576]
 
-Mutations are simulated at the rates of a real strain (conf/experiment/very_long.yaml). A layer is trained at 1,024 bases
-first, then at 32,768: a length curriculum whose batches grow with the windows. Each training and each evaluation has a
-process and a run folder of its own under --runs; a run that has its metrics.json is not repeated, so a benchmark that
-was stopped goes on. At every length about --bases bases are tested. Times are those of scoring on one thread: seconds
-of the processor, which other processes do not lengthen much, and seconds of the clock.
+Mutations are simulated at the rates of a real strain (conf/experiment/very_long.yaml). A layer is trained at 1,024
+bases first, then at 32,768: a length curriculum whose batches grow with the windows. Each training and each evaluation
+has a process and a run folder of its own under --runs; a run that has its metrics.json is not repeated, so a benchmark
+that was stopped goes on. At every length about --bases bases are tested. Times are those of scoring on one thread:
+seconds of the processor, which other processes do not lengthen much, and seconds of the clock.
 """
 
 import json

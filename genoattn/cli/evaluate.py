@@ -1,4 +1,4 @@
-"""The report of training for a saved model: on the genome that ships, or on another genome and its variants."""
+"""The report of training for a saved model: on the bundled genome, or on another genome and its variants."""
 
 from pathlib import Path
 
@@ -7,8 +7,12 @@ from omegaconf import DictConfig
 
 from genoattn.cli.values import value_of
 from genoattn.data.source import describe_source, open_data_source
+from genoattn.data.tasks.base import Task
+from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.errors import UserError
 from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
+from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.build import build_from_card, load_predictor
@@ -16,32 +20,40 @@ from genoattn.models.card import uses_both_strands
 
 
 def main(config: DictConfig) -> None:
-    """Load a model (and what stands beside it in its run), put it to the exam of a genome, and report."""
+    """Load a model, and the control and pretrained model of its run, evaluate them on a genome, and report."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     loaded = load_predictor(Path(config.checkpoint))
-    card, parts = loaded.card, loaded.predictor
-    if config.data.length != card.length:
-        print(f"data.length is {config.data.length}; the model was trained on windows of {card.length}")
-    data, test = value_of(config.data), value_of(config.test)
-    source = open_data_source(data, parts.task, config.seed, card.training_split)
+    card, predictor = loaded.card, loaded.predictor
+    set_labelled_file(predictor.task, config.task.file, config.task.label)
+    data, test = value_of(config.data).at(card.length), value_of(config.test)
+    source = open_data_source(data, predictor.task, config.seed, card.training_split)
     print(describe_source(source))
-    strands = uses_both_strands(config.reverse_complement or card.reverse_complement)
-    exam = build_evaluator(source, data, test, parts.task, strands, source.trained_on)
+    both_strands = uses_both_strands(config.reverse_complement or card.reverse_complement)
+    evaluator = build_evaluator(source, data, test, predictor.task, both_strands)
 
-    sitting = [Candidate("model", card.name, parts, card.calibration)]
+    candidates = [Candidate("model", card.name, predictor, card.calibration)]
     for key in ("control", "pretrained"):
-        beside = loaded.folder.parent / key / "model"
-        if beside.is_dir():
-            other = load_predictor(beside)
-            sitting.append(Candidate(key, other.card.name, other.predictor, other.card.calibration))
+        folder_of_other = loaded.folder.parent / key / "model"
+        if folder_of_other.is_dir():
+            other = load_predictor(folder_of_other)
+            candidates.append(Candidate(key, other.card.name, other.predictor, other.card.calibration))
     untrained = build_from_card(card, card.seed)
-    untrained.model.to(parts.device)
-    sitting.append(Candidate("untrained", "untrained", untrained, card.untrained_calibration))
-    outcome = exam.evaluate(sitting)
+    untrained.model.to(predictor.device)
+    candidates.append(Candidate("untrained", "untrained", untrained, card.untrained_calibration))
+    result = evaluator.evaluate(candidates)
 
-    predicted = cost.predicted_cost(parts.model, config.data.length)._asdict()
-    figures = outcome.metrics | {f"cost/{key}": value for key, value in predicted.items()}
-    if outcome.replicates:
-        outcome.replicates.write(folder)
-    write_report(folder, outcome.tables, figures, outcome.plots)
+    metrics = result.metrics + Metrics(costs=cost.predicted_cost(predictor.model, data.length)._asdict())
+    if result.replicates:
+        result.replicates.write(folder)
+    write_report(folder, result.tables, metrics, result.plots)
     print(f"run folder: {folder}")
+
+
+def set_labelled_file(task: Task, file: str | None, label: str | None) -> None:
+    """Have a task read another file of labelled variants, or another label; None leaves that of training."""
+    if file is None and label is None:
+        return
+    if not isinstance(task, VariantClassification):
+        given = f"task.file={file}" if label is None else f"task.label={label}"
+        raise UserError(f"{given} is for models of task=variant; this model was trained for {type(task).__name__}")
+    task.file, task.label = file or task.file, label or task.label

@@ -36,7 +36,7 @@ def main(config: DictConfig) -> float | None:
         if recipe.data.length != pretrained.card.length:
             print(f"data.length is {recipe.data.length}; the model was trained on windows of {pretrained.card.length}")
         test, both = value_of(config.test), recipe.scores_both_strands
-        evaluator = build_evaluator(source, recipe.data, test, task, both, known=True)
+        evaluator = build_evaluator(source, recipe.data, test, task, both)
 
         card = card_of(plain(config), pretrained.card, source)
         factories = value_of(card.model), value_of(card.attention)

@@ -23,7 +23,7 @@ PROGRAMS = {
 }
 
 
-MODULES = {"doctor": "check_layer"}
+MODULES = {"doctor": "check_layer", "tokenizer": "tokenizer_report"}
 
 MOVED = {
     "checkpoint": "genoattn finetune checkpoint=…",

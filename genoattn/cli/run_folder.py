@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genoattn.errors import UserError
 from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.card import ModelCard
@@ -65,14 +66,14 @@ def finish_run(
         if key != "pretrained":  # which keeps the calibration of its own run
             calibrated = replace(card, calibration=result.calibration[key], untrained_calibration=untrained)
             calibrated.write(_home(folder, key))
-    metrics = result.metrics | run_costs(model, fitted)
+    metrics = result.metrics + Metrics(costs=run_costs(model, fitted))
     if (folder / "metrics.csv").exists():  # a resumed run may have no step left to make
         plot_training(folder / "metrics.csv", folder / "plots" / "training.png")
     if result.replicates:
         result.replicates.write(folder)
     write_report(folder, result.tables, metrics, result.plots)
-    log_report(loggers, metrics, [table.plain for table in result.tables], folder / "plots")
-    print_costs(metrics)
+    log_report(loggers, metrics.flat(), [table.plain for table in result.tables], folder / "plots")
+    print_costs(metrics.costs)
     print(f"run folder: {folder}")
     return primary_value(result)
 
@@ -87,21 +88,20 @@ def primary_value(result: EvaluationResult) -> float | None:
 
 
 def run_costs(predictor: Predictor, fitted: FitResult) -> dict[str, int | float]:
-    """The costs of a run, by their keys in metrics.json."""
-    costs = cost.predicted_cost(predictor.model, fitted.tokens)._asdict() | {
+    """The costs of a run by name."""
+    return cost.predicted_cost(predictor.model, fitted.tokens)._asdict() | {
         "train_seconds": fitted.seconds,
         "bases_per_second": fitted.bases / max(fitted.seconds, 1e-9),
         "peak_bytes": cost.peak_bytes(predictor.device),
         "padding": fitted.padding,
         "tokens": fitted.tokens,
     }
-    return {f"cost/{name}": value for name, value in costs.items()}
 
 
-def print_costs(metrics: Mapping[str, int | float]) -> None:
+def print_costs(costs: Mapping[str, int | float]) -> None:
     """One line on the costs of a run."""
     print(
-        f"{metrics['cost/parameters']:,.0f} parameters, {metrics['cost/train_seconds']:.0f} s of training at"
-        f" {metrics['cost/bases_per_second']:,.0f} bases/s, {metrics['cost/peak_bytes'] / 2**30:.2f} GiB at the peak,"
-        f" attention {metrics['cost/attention_flops'] / 1e6:,.1f} MFLOP a window, {metrics['cost/padding']:.1%} padding"
+        f"{costs['parameters']:,.0f} parameters, {costs['train_seconds']:.0f} s of training at"
+        f" {costs['bases_per_second']:,.0f} bases/s, {costs['peak_bytes'] / 2**30:.2f} GiB at the peak,"
+        f" attention {costs['attention_flops'] / 1e6:,.1f} MFLOP a window, {costs['padding']:.1%} padding"
     )

@@ -28,7 +28,7 @@ def main(config: DictConfig) -> float | None:
         print(describe_source(source))
         tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
         test, both = value_of(config.test), recipe.scores_both_strands
-        evaluator = build_evaluator(source, recipe.data, test, task, both, known=True)
+        evaluator = build_evaluator(source, recipe.data, test, task, both)
 
         model = model_of(config, "attention", task, tokenizer)
         loggers = build_loggers(folder, loggers_of(config), settings)

@@ -26,13 +26,7 @@ from genoattn.comparison.record import (
 from genoattn.comparison.settings import ComparisonSettings, Cost, Number
 from genoattn.comparison.statistics import Estimate, SeedRun, compare_layers, estimate
 from genoattn.errors import UserError
-from genoattn.evaluation.base import Replicates, Subgroup
-
-METRICS = "metrics.json"
-
-
-BOOTSTRAP = "bootstrap.json"
-
+from genoattn.evaluation.metrics import METRICS_FILE, REPLICATES_FILE, MetricKey, Metrics, Replicates
 
 MODEL = "model"
 """The candidate of a run's own model in metric keys."""
@@ -41,28 +35,24 @@ MODEL = "model"
 class RunResult(NamedTuple):
     """The metrics of a finished run and their bootstrap replicates."""
 
-    metrics: Mapping[str, Number | None]
+    metrics: Metrics
     bootstrap: Replicates
 
-    def seed_run(self, key: str) -> SeedRun | None:
+    def seed_run(self, key: MetricKey) -> SeedRun | None:
         """A metric and its replicates; None if the run lacks either."""
-        value = self.metrics.get(key)
-        if value is None or key not in self.bootstrap.replicates:
+        value = self.metrics.get(key, math.nan)
+        if math.isnan(value) or key not in self.bootstrap.replicates:
             return None
         return SeedRun(value, np.array(self.bootstrap.replicates[key]))
 
 
 def read_run(folder: Path) -> RunResult | None:
     """The results of a run; None if it is not finished."""
-    if not (folder / METRICS).is_file():
+    if not (folder / METRICS_FILE).is_file():
         return None
-    if not (folder / BOOTSTRAP).is_file():
-        raise UserError(f"{folder} has no {BOOTSTRAP}: runs of this task cannot be compared")
-    bootstrap = json.loads((folder / BOOTSTRAP).read_text("utf-8"))
-    replicates = {key: _numbers(values) for key, values in bootstrap["replicates"].items()}
-    subgroups = [Subgroup(**{**row, "replicates": _numbers(row["replicates"])}) for row in bootstrap["subgroups"]]
-    metrics = json.loads((folder / METRICS).read_text("utf-8"))
-    return RunResult(metrics, Replicates(bootstrap["primary_metric"], replicates, subgroups))
+    if not (folder / REPLICATES_FILE).is_file():
+        raise UserError(f"{folder} has no {REPLICATES_FILE}: runs of this task cannot be compared")
+    return RunResult(Metrics.read(folder), Replicates.read(folder))
 
 
 def validation_curve(folder: Path) -> tuple[tuple[float, float], ...]:
@@ -81,7 +71,7 @@ def best_learning_rates(folder: Path, sweep: Sequence[Run]) -> dict[tuple[str, i
     """The learning rate with the lowest validation loss among the finished runs, by layer and length."""
     best: dict[tuple[str, int], tuple[Number, Number]] = {}
     for run in sweep:
-        if (folder / run.run_dir / METRICS).is_file():
+        if (folder / run.run_dir / METRICS_FILE).is_file():
             losses = [loss for _, loss in validation_curve(folder / run.run_dir)]
             attempt = (min(losses, default=math.inf), run.learning_rate)
             best[run.layer, run.length] = min(best.get((run.layer, run.length), attempt), attempt)
@@ -135,7 +125,7 @@ def collect(
     return Comparison(
         settings,
         environment,
-        finished[-1][1].bootstrap.primary_metric if finished else "",
+        str(finished[-1][1].bootstrap.primary_metric) if finished else "",
         tuple(results),
         tuple(costs),
         tuple(crossovers(costs)),
@@ -153,11 +143,12 @@ def edge(rate: Number, tried: Sequence[Number]) -> Literal["smallest", "largest"
 
 def _training_run(folder: Path, run: Run, result: RunResult) -> TrainingRun:
     curve = validation_curve(folder / run.run_dir)
+    primary = result.seed_run(result.bootstrap.primary_metric)
     return TrainingRun(
         *(run.layer, run.length, run.learning_rate, run.seed, run.stage, run.steps, run.run_dir),
-        value=result.metrics.get(result.bootstrap.primary_metric),
+        value=primary.value if primary else None,
         validation_loss=min((loss for _, loss in curve), default=None),
-        train_seconds=result.metrics.get("cost/train_seconds"),
+        train_seconds=result.metrics.costs.get("train_seconds"),
         bases=curve[-1][0] if curve else None,
         curve=curve,
     )
@@ -197,12 +188,12 @@ def _rank(
 
 def _metrics(results: Sequence[RunResult]) -> dict[str, Estimate]:
     """The metrics of a layer's own models that were resampled."""
-    keys = sorted({key for result in results for key in result.bootstrap.replicates if key.startswith(f"{MODEL}/")})
-    estimates = {key: _estimate(results, key) for key in keys}
+    keys = sorted({key for result in results for key in result.bootstrap.replicates if key.candidate == MODEL})
+    estimates = {str(key): _estimate(results, key) for key in keys}
     return {key: value for key, value in estimates.items() if value is not None}
 
 
-def _estimate(results: Sequence[RunResult], key: str) -> Estimate | None:
+def _estimate(results: Sequence[RunResult], key: MetricKey) -> Estimate | None:
     return estimate([run for result in results if (run := result.seed_run(key)) is not None])
 
 
@@ -211,11 +202,10 @@ def _baselines(layers: Sequence[Sequence[RunResult]]) -> dict[str, Estimate]:
     baselines: dict[str, Estimate] = {}
     for results in layers:
         for key in dict.fromkeys(key for result in results for key in result.bootstrap.replicates):
-            candidate, _, metric = key.partition("/")
-            primary = results[0].bootstrap.primary_metric.removeprefix(f"{MODEL}/")
-            if candidate not in (MODEL, *baselines) and metric == primary:
-                value = _estimate(results, key)
-                baselines |= {} if value is None else {candidate: value}
+            if key.candidate in (MODEL, *baselines) or key[1:] != results[0].bootstrap.primary_metric[1:]:
+                continue
+            if (value := _estimate(results, key)) is not None:
+                baselines[key.candidate] = value
     return baselines
 
 
@@ -225,7 +215,7 @@ def _subgroups(results: Sequence[RunResult]) -> Iterable[SubgroupEstimate]:
             group
             for result in results
             for group in result.bootstrap.subgroups
-            if (group.by, group.name, group.kind) == (first.by, first.name, first.kind) and group.value is not None
+            if (group.by, group.name, group.kind) == (first.by, first.name, first.kind) and not math.isnan(group.value)
         ]
         value = estimate([SeedRun(group.value, np.array(group.replicates)) for group in same])
         if value is not None:
@@ -271,7 +261,3 @@ def crossovers(costs: Sequence[LayerCost]) -> list[Crossover]:
                 if length is not None:
                     rows.append(Crossover(second, first, stage, round(length)))
     return rows
-
-
-def _numbers(values: Sequence[Number | None]) -> tuple[Number, ...]:
-    return tuple(math.nan if value is None else value for value in values)

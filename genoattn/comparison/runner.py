@@ -15,6 +15,7 @@ from genoattn.comparison.launcher import compose_run, duration, run_jobs
 from genoattn.comparison.record import LayerCost
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
 from genoattn.errors import UserError
+from genoattn.evaluation.metrics import METRICS_FILE
 from genoattn.models.build import build_model
 from genoattn.models.size_matching import match_size
 
@@ -39,7 +40,10 @@ def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> Exp
     configs = {name: compose_run("train", grid.layer_overrides(name, length)) for name in grid.layers}
     segments = instantiate(next(iter(configs.values())).task).segment_count
     models = {
-        name: build_model(*(instantiate(config[key]) for key in ("model", "attention", "task", "tokenizer")), 0).model
+        name: build_model(
+            *(instantiate(config[key]) for key in ("model", "attention", "task", "tokenizer")),
+            seed=0,
+        ).model
         for name, config in configs.items()
     }
     matches = match_size(models, by, segments * (length + 1) - 1)
@@ -143,14 +147,14 @@ def _duration(costs: Sequence[LayerCost], layer: str, length: int, steps: int) -
 def _train(folder: Path, runs: Sequence[Run], costs: Sequence[LayerCost]) -> list[str]:
     jobs = {run.run_dir: run.overrides for run in runs}
     work = {run.run_dir: _duration(costs, run.layer, run.length, run.steps) for run in runs}
-    return run_jobs("train", jobs, folder, results.METRICS, work=work)
+    return run_jobs("train", jobs, folder, METRICS_FILE, work=work)
 
 
 def _probe(folder: Path, grid: ExperimentGrid, final: Sequence[Run], settings: ComparisonSettings) -> list[str]:
     """Effective context and tests at longer windows, of the first seed's models."""
     contexts, longer = {}, {}
     for run in final:
-        if run.seed != settings.seeds[0] or not (folder / run.run_dir / results.METRICS).is_file():
+        if run.seed != settings.seeds[0] or not (folder / run.run_dir / METRICS_FILE).is_file():
             continue
         checkpoint = f"checkpoint='{folder / run.run_dir}'"
         contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, f"data.length={run.length}"]
@@ -160,5 +164,5 @@ def _probe(folder: Path, grid: ExperimentGrid, final: Sequence[Run], settings: C
             longer[f"longer/{run.length}/{run.layer}/{factor}"] = words
     return [
         *run_jobs("context", contexts, folder, "context.json"),
-        *run_jobs("evaluate", longer, folder, results.METRICS),
+        *run_jobs("evaluate", longer, folder, METRICS_FILE),
     ]

@@ -102,12 +102,21 @@ class Plan(Train):
 
 
 @dataclass(frozen=True)
+class LabelledFile:
+    """`task` of an evaluation: another file of labelled variants."""
+
+    file: str | None
+    label: str | None
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """What every evaluation has."""
 
     seed: Seed
     reverse_complement: Strands | None
     checkpoint: str
+    task: LabelledFile
     data: Node
     test: Node
 

@@ -1,28 +1,16 @@
-"""How a trained model is examined: one file a kind of task."""
+"""Evaluation: a fixed test set per task, the same for every model and baseline, with bootstrap intervals."""
 
-from genoattn.data.settings import DataSettings
-from genoattn.data.source import DataSource
-from genoattn.data.tasks.base import Task
-from genoattn.evaluation.associative_recall import AssociativeRecallEvaluator
-from genoattn.evaluation.base import Evaluator
-from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
-from genoattn.evaluation.language_modeling import LanguageModelEvaluator
-from genoattn.evaluation.settings import TestSettings
-from genoattn.evaluation.variant_classification import VariantClassificationEvaluator
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-EVALUATORS = {
-    "classification": VariantClassificationEvaluator,
-    "detection": MutationDetectionEvaluator,
-    "language": LanguageModelEvaluator,
-    "retrieval": AssociativeRecallEvaluator,
-}
+if TYPE_CHECKING:
+    from genoattn.evaluation.run import build_evaluator, evaluate
+
+__all__ = ["build_evaluator", "evaluate"]
 
 
-def build_evaluator(
-    source: DataSource, data: DataSettings, test: TestSettings, task: Task, strands: bool, known: bool
-) -> Evaluator:
-    """The exam that goes with a task; what is wrong with its material is found now, before the long work.
-
-    `strands` averages over both strands; `known` says that the genome's test blocks were held out from training.
-    """
-    return EVALUATORS[task.evaluator](source, data, test, task, strands, known)
+def __getattr__(name: str) -> object:
+    """Import a public function when it is first used: the check of a config imports `evaluation.settings` alone."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("genoattn.evaluation.run"), name)

@@ -1,14 +1,14 @@
-"""The exam of recall: values asked for in held-out windows, beside a search for the key, by distance and strand."""
+"""The evaluator of associative recall: exact match of values by distance and strand, beside a search for the key."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, final
 
-import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from matplotlib.figure import Figure
 
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.example import Example, Query
@@ -17,21 +17,23 @@ from genoattn.data.source import DataSource, build_window_dataset
 from genoattn.data.tasks.associative_recall import AssociativeRecall, visible_context
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
-from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator, Replicates, Subgroup
+from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
 from genoattn.evaluation.baselines.exact_match import exact_match
-from genoattn.evaluation.bootstrap import resampled_mean, resamples
+from genoattn.evaluation.bootstrap import Resamples, interval, resample, resampled_ratio
+from genoattn.evaluation.metrics import MetricKey, Metrics, Replicates, Subgroup
 from genoattn.evaluation.report import Table
 from genoattn.evaluation.settings import TestSettings
 from genoattn.files import save_figure
 from genoattn.genome.alphabet import reverse_complement
 
-COLUMNS = ("by", "queries", "model", "number", "exact match [95 %]", "accuracy a base", "a rival's value")
+COLUMNS = ("queries", "", "model", "number", "exact match [95 %]", "accuracy per base", "distractor's value")
 
 
 class Subset(NamedTuple):
-    """Some of the questions: all, those of one strand, or those at distances of `low` to `high` bases."""
+    """A subset of the queries: all, those of one strand, or those at distances of `low` to `high` bases."""
 
     by: str
+    """Empty for all queries."""
     name: str
     low: float | None
     high: float | None
@@ -39,87 +41,120 @@ class Subset(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Before its figures' names in metrics.json."""
-        return f"/{self.by}/{self.name.replace('–', '-')}" if self.by else ""
+        """The third part of its metrics' keys."""
+        return f"{self.by}_{self.name.replace('–', '_')}" if self.by else "all"
 
 
-class RecallMetrics(NamedTuple):
-    """What became of each question: all its bases right, the share that are, and whether a rival's value is told."""
+class QueryScores(NamedTuple):
+    """For each query: all bases right, the share of right bases, and whether the answer is a distractor's value."""
 
     exact: Float[np.ndarray, "queries"]
     accuracy: Float[np.ndarray, "queries"]
     misled: Float[np.ndarray, "queries"]
 
 
+class RecallMetrics(NamedTuple):
+    """Metrics of one subset of the queries."""
+
+    queries: int
+    exact: float
+    exact_low: float
+    exact_high: float
+    accuracy: float
+    misled: float | None
+    """The share of answers that are a distractor's value; None if the task has no distractors."""
+
+
+class Answered(NamedTuple):
+    """The scores of one model or baseline."""
+
+    key: str
+    name: str
+    scores: QueryScores
+
+
 @final
 class AssociativeRecallEvaluator(Evaluator):
-    """Windows of the test blocks, every query of each. An interval is the middle 95 % over resampled genomic blocks.
+    """Every query of windows of the test blocks.
 
-    In the causal form the bases before the one that is asked for are shown: all right is what decoding them one by one
-    would tell too. Beside the models stand "lookup", which searches the window for the key, and "chance": the value of
-    the needle or of one of its rivals, or bases at random where there are no rivals.
+    The causal form shows the true bases before the base to predict: an exact match is the same as in step-by-step
+    decoding. The baselines are "exact_match", which searches the window for the key, and "chance": the value of the
+    needle or of one of its distractors, or random bases if there are no distractors.
     """
 
-    def __init__(
-        self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, strands: bool, known: bool
-    ):
+    primary = MetricKey("model", TEST, "all", "exact")
+
+    def __init__(self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, both_strands: bool):
         assert isinstance(task, AssociativeRecall)
-        if strands and task.form == "causal":
-            raise UserError("rc must be none or augment with task.form=causal: what follows is of one strand")
-        self.task, self.strands = task, strands
-        drawn = build_window_dataset(source, source.splits.test, data, task, test.seed, 1, Curriculum())
-        self.examples = [
-            drawn.example(number, CurriculumStage(task.rates, data.length)) for number in range(test.windows)
-        ]
+        if both_strands and task.form == "causal":
+            raise UserError(
+                "reverse_complement must be none or augment with task.form=causal: the next base is of one strand"
+            )
+        self.task, self.both_strands = task, both_strands
+        dataset = build_window_dataset(source, source.splits.test, data, task, test.seed, 1, Curriculum())
+        stage = CurriculumStage(task.rates, data.length)
+        self.examples = [dataset.example(number, stage) for number in range(test.windows)]
         self.queries = [query for example in self.examples for query in example.queries]
-        self.truth = np.stack([example.bases[one.start : one.stop] for example, one in self._asked()])
-        self.wrong = np.stack([_rivals(visible_context(example)[0], one) for example, one in self._asked()])
-        blocks, self.draws = resamples([example.block for example in self.examples], test.resamples)
-        self.owners = np.repeat(blocks, [len(example.queries) for example in self.examples])
+        self.truth = np.stack(
+            [example.bases[query.start : query.stop] for example, query in self._queries_by_example()]
+        )
+        self.wrong = np.stack(
+            [_distractors(visible_context(example)[0], query) for example, query in self._queries_by_example()]
+        )
+        windows = resample([example.block for example in self.examples], test.resamples)
+        self.resamples = windows._replace(
+            units=np.repeat(windows.units, [len(example.queries) for example in self.examples])
+        )
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        marks = {one.name: self._marked(self._told(one)) for one in candidates}
-        marks["lookup"] = self._marked(
-            np.stack([exact_match(example, one, self.task) for example, one in self._asked()])
-        )
-        marks["chance"] = self._marked(self._guessed())
-        main = candidates[0].name
-        figures: dict[str, int | float] = {}
+        searched = np.stack([exact_match(example, query, self.task) for example, query in self._queries_by_example()])
+        answered = [
+            Answered(candidate.key, candidate.name, self._scores(self._predicted(candidate)))
+            for candidate in candidates
+        ]
+        answered.append(Answered("exact_match", "search for the key", self._scores(searched)))
+        answered.append(Answered("chance", "chance", self._scores(self._guessed())))
+        entries: dict[MetricKey, int | float] = {}
+        replicates: dict[MetricKey, Sequence[float]] = {}
+        subgroups: list[Subgroup] = []
         rows: list[list[str]] = []
-        evidence: dict[str, list[float]] = {}
-        strata: list[Subgroup] = []
-        for part in self._parts():
-            for name, mark in marks.items():
-                found, draws = self._figures(mark, part.chosen)
-                prefix = "test" if name == main else f"{name.partition(' (')[0]}/test"
-                figures |= {f"{prefix}{part.key}/{measure}": value for measure, value in found.items()}
-                if part.by != "delta":  # there is one, and it is that of all
-                    rows.append(_row(part, name, found))
-                if not part.by:
-                    evidence |= {f"{prefix}/{measure}": values.tolist() for measure, values in draws.items()}
-                elif name == main:
-                    told = part.by, part.name, "", part.low, part.high, int(part.chosen.sum())
-                    strata.append(Subgroup(*told, found["exact"], tuple(draws["exact"].tolist())))
-        title = f"Values recalled by attention={main}"
-        draw: Callable[[Path], None] = partial(_plot, figures, [*marks], main, [*self._parts()])
-        kept = {one.key: {} for one in candidates}
+        for subset in self._subsets():
+            for key, name, scores in answered:
+                exact, accuracy = (self._replicates(values, subset) for values in (scores.exact, scores.accuracy))
+                metrics = self._metrics(scores, subset, exact)
+                defined = {name: value for name, value in metrics._asdict().items() if value is not None}
+                entries |= {MetricKey(key, TEST, subset.key, metric): value for metric, value in defined.items()}
+                if subset.by != "distractor_mismatches":  # a run has one value, so the subset is all queries
+                    rows.append(_row(subset, name, metrics))
+                if not subset.by:
+                    replicates[MetricKey(key, TEST, "all", "exact")] = exact.tolist()
+                    replicates[MetricKey(key, TEST, "all", "accuracy")] = accuracy.tolist()
+                elif key == candidates[0].key:
+                    bounds = "", subset.low, subset.high, metrics.queries
+                    subgroups.append(Subgroup(subset.by, subset.name, *bounds, metrics.exact, tuple(exact.tolist())))
+        metrics = Metrics(entries)
+        title = f"Values recalled by attention={candidates[0].name}"
         return EvaluationResult(
-            figures, [Table(title, COLUMNS, rows, texts=3)], {"recall": draw}, kept,
-            Replicates("test/exact", evidence, strata),
-        )  # fmt: skip
+            metrics=metrics,
+            tables=[Table(title, COLUMNS, rows, texts=3, secondary=["accuracy per base"])],
+            plots={"recall": partial(_plot, metrics, answered, list(self._subsets()))},
+            calibration={candidate.key: {} for candidate in candidates},
+            primary=self.primary,
+            replicates=Replicates(self.primary, replicates, subgroups),
+        )
 
-    def _asked(self) -> Iterator[tuple[Example, Query]]:
+    def _queries_by_example(self) -> Iterator[tuple[Example, Query]]:
         return ((example, query) for example in self.examples for query in example.queries)
 
-    def _told(self, one: Candidate) -> UInt8[np.ndarray, "queries value"]:
-        """The likeliest bases, by a model."""
+    def _predicted(self, candidate: Candidate) -> UInt8[np.ndarray, "queries value"]:
+        """The likeliest bases of a model."""
         ahead = int(self.task.form == "causal")
-        told, done = [], 0
-        for _, answers in one.predictor.logits(self.examples, self.strands):
-            for row in answers["value"].argmax(-1).cpu().numpy().astype(np.uint8):
-                told += [row[query.start - ahead : query.stop - ahead] for query in self.examples[done].queries]
+        predicted, done = [], 0
+        for _, logits in candidate.predictor.logits(self.examples, self.both_strands):
+            for row in logits["value"].argmax(-1).cpu().numpy().astype(np.uint8):
+                predicted += [row[query.start - ahead : query.stop - ahead] for query in self.examples[done].queries]
                 done += 1
-        return np.stack(told)
+        return np.stack(predicted)
 
     def _guessed(self) -> UInt8[np.ndarray, "queries value"]:
         rng = np.random.default_rng(0)
@@ -128,17 +163,18 @@ class AssociativeRecallEvaluator(Evaluator):
         values = np.concatenate([self.truth[:, None], self.wrong], 1)
         return values[np.arange(len(values)), rng.integers(values.shape[1], size=len(values))]
 
-    def _marked(self, told: UInt8[np.ndarray, "queries value"]) -> RecallMetrics:
-        right = told == self.truth
-        misled = (told[:, None] == self.wrong).all(-1).any(-1)
-        return RecallMetrics(right.all(-1).astype(np.float64), right.mean(-1), misled.astype(np.float64))
+    def _scores(self, predicted: UInt8[np.ndarray, "queries value"]) -> QueryScores:
+        right = predicted == self.truth
+        misled = (predicted[:, None] == self.wrong).all(-1).any(-1)
+        return QueryScores(right.all(-1).astype(np.float64), right.mean(-1), misled.astype(np.float64))
 
-    def _parts(self) -> Iterator[Subset]:
-        yield Subset("", "all", None, None, np.ones(len(self.queries), np.bool_))
-        delta = "none" if self.task.distractor_mismatches is None else str(self.task.distractor_mismatches)
-        yield Subset("delta", delta, None, None, np.ones(len(self.queries), np.bool_))
-        opposite = np.array([query.reverse_strand for query in self.queries])
-        for name, chosen in (("same", ~opposite), ("opposite", opposite)):
+    def _subsets(self) -> Iterator[Subset]:
+        every = np.ones(len(self.queries), np.bool_)
+        mismatches = self.task.distractor_mismatches
+        yield Subset("", "all", None, None, every)
+        yield Subset("distractor_mismatches", "none" if mismatches is None else str(mismatches), None, None, every)
+        reverse = np.array([query.reverse_strand for query in self.queries])
+        for name, chosen in (("same", ~reverse), ("reverse", reverse)):
             if chosen.any():
                 yield Subset("strand", name, None, None, chosen)
         octave = np.array([query.distance.bit_length() - 1 for query in self.queries])
@@ -146,71 +182,51 @@ class AssociativeRecallEvaluator(Evaluator):
             low, high = 2**number, 2 ** (number + 1)
             yield Subset("distance", f"{low}–{high}", low, high, octave == number)
 
-    def _figures(
-        self, mark: RecallMetrics, chosen: Bool[np.ndarray, "queries"]
-    ) -> tuple[dict[str, int | float], dict[str, Float[np.ndarray, "draws"]]]:
-        """Every figure of some of the questions, and what of them has a value in every resample."""
-        owners = self.owners[chosen]
-        draws = {
-            name: resampled_mean(values[chosen], owners, self.draws)
-            for name, values in (("exact", mark.exact), ("accuracy", mark.accuracy))
-        }
-        low, high = _middle(draws["exact"])
-        found: dict[str, int | float] = {
-            "queries": int(chosen.sum()),
-            "exact": float(mark.exact[chosen].mean()),
-            "exact_low": low,
-            "exact_high": high,
-            "accuracy": float(mark.accuracy[chosen].mean()),
-        }
-        if self.task.distractors:
-            found["misled"] = float(mark.misled[chosen].mean())
-        return found, draws
+    def _replicates(self, values: Float[np.ndarray, "queries"], subset: Subset) -> Float[np.ndarray, "replicates"]:
+        """The mean of some values over a subset, in every resample."""
+        chosen = values[subset.chosen]
+        units = self.resamples.units[subset.chosen]
+        return resampled_ratio(chosen, np.ones(len(chosen)), Resamples(units, self.resamples.weights))
+
+    def _metrics(self, scores: QueryScores, subset: Subset, exact: Float[np.ndarray, "replicates"]) -> RecallMetrics:
+        mean, accuracy, misled = (float(values[subset.chosen].mean()) for values in scores)
+        queries = int(subset.chosen.sum())
+        return RecallMetrics(queries, mean, *interval(exact), accuracy, misled if self.task.distractors else None)
 
 
-def _rivals(bases: UInt8[np.ndarray, "length"], query: Query) -> UInt8[np.ndarray, "rivals value"]:
-    """The values that stand beside near-duplicates of a query's key, read on its strand."""
+def _distractors(bases: UInt8[np.ndarray, "length"], query: Query) -> UInt8[np.ndarray, "distractors value"]:
+    """The values beside near-duplicates of a query's key, read on its strand."""
     size = query.stop - query.start
-    read = [bases[start : start + size] for start in query.distractors]
-    turned = [reverse_complement(value) if query.reverse_strand else value for value in read]
+    values = [bases[start : start + size] for start in query.distractors]
+    turned = [reverse_complement(value) if query.reverse_strand else value for value in values]
     return np.array(turned, np.uint8).reshape(-1, size)
 
 
-def _middle(draws: Float[np.ndarray, "draws"]) -> tuple[float, float]:
-    known = draws[~np.isnan(draws)]
-    if not len(known):
-        return math.nan, math.nan
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _row(part: Subset, name: str, found: dict[str, int | float]) -> list[str]:
+def _row(subset: Subset, name: str, metrics: RecallMetrics) -> list[str]:
     return [
-        part.by or "all",
-        part.name,
+        subset.by or "all",
+        subset.name if subset.by else "",
         name,
-        f"{found['queries']:,}",
-        f"{found['exact']:.3f} [{found['exact_low']:.3f}–{found['exact_high']:.3f}]",
-        f"{found['accuracy']:.3f}",
-        f"{found['misled']:.3f}" if "misled" in found else "–",
+        f"{metrics.queries:,}",
+        f"{metrics.exact:.3f} [{metrics.exact_low:.3f}–{metrics.exact_high:.3f}]",
+        f"{metrics.accuracy:.3f}",
+        "–" if metrics.misled is None else f"{metrics.misled:.3f}",
     ]
 
 
-def _plot(
-    figures: dict[str, int | float], names: Sequence[str], main: str, parts: Sequence[Subset], file: Path
-) -> None:
+def _plot(metrics: Metrics, answered: Sequence[Answered], subsets: Sequence[Subset], file: Path) -> None:
     """Exact match against the distance from needle to query."""
-    ranges = [part for part in parts if part.by == "distance"]
-    middles = [math.sqrt(part.low * part.high) for part in ranges if part.low and part.high]
-    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
-    for name in names:
-        prefix = "test" if name == main else f"{name.partition(' (')[0]}/test"
+    ranges = [subset for subset in subsets if subset.by == "distance"]
+    middles = [math.sqrt(subset.low * subset.high) for subset in ranges if subset.low and subset.high]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    for number, (key, name, _) in enumerate(answered):
         values, low, high = (
-            [figures[f"{prefix}{part.key}/{measure}"] for part in ranges]
-            for measure in ("exact", "exact_low", "exact_high")
+            [metrics[MetricKey(key, TEST, subset.key, metric)] for subset in ranges]
+            for metric in ("exact", "exact_low", "exact_high")
         )
-        panel.plot(middles, values, "o-" if name == main else ".--", label=name)
-        if name == main:
+        panel.plot(middles, values, ".--" if number else "o-", label=name)
+        if not number:
             panel.fill_between(middles, low, high, alpha=0.2)
     panel.set_xscale("log", base=2)
     panel.set(xlabel="bases from needle to query", ylabel="exact match", ylim=(-0.02, 1.02))

@@ -1,94 +1,64 @@
-"""The contract of an exam: what a trained model is put to, and what comes of it."""
+"""The contract of an evaluator: one held-out test set for every candidate model, and the result."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
+from genoattn.data.settings import DataSettings
+from genoattn.data.source import DataSource
+from genoattn.data.tasks.base import Task
+from genoattn.evaluation.metrics import MetricKey, Metrics, Replicates
 from genoattn.evaluation.report import Table
-from genoattn.files import write_json
+from genoattn.evaluation.settings import TestSettings
 from genoattn.models.predictor import Predictor
 
-FILE = "bootstrap.json"
-"""Its name in a run folder."""
-
-
-class Subgroup(NamedTuple):
-    """A figure over a part of the questions: those of one kind, or at distances of `low` to `high` bases."""
-
-    by: str
-    """What the parts differ in: distance, kind, delta, strand, length."""
-    name: str
-    """Of the part, such as 512–1024."""
-    kind: str
-    """The kind of mutation; empty: all."""
-    low: float | None
-    """Of a part that is a range, half-open; None: it is none."""
-    high: float | None
-    count: int
-    """Questions: events, or queries."""
-    value: float
-    replicates: tuple[float, ...]
-    """The figure in every resample."""
-
-
-@dataclass(frozen=True)
-class Replicates:
-    """Figures in resamples of genomic blocks; draw r is the same resample in every run with the same test set."""
-
-    primary_metric: str
-    """The key of the figure by which runs are ranked, higher being better, such as test/auprc."""
-    replicates: Mapping[str, Sequence[float]]
-    """By the key of a figure (the headline's at least), its value in every resample; NaN where it has none."""
-    subgroups: Sequence[Subgroup] = ()
-
-    def write(self, folder: Path) -> None:
-        """Leave bootstrap.json in a run folder."""
-        subgroups = [
-            {**group._asdict(), "value": _plain(group.value), "replicates": [*map(_plain, group.replicates)]}
-            for group in self.subgroups
-        ]
-        replicates = {key: [*map(_plain, values)] for key, values in self.replicates.items()}
-        plain = {"primary_metric": self.primary_metric, "replicates": replicates, "subgroups": subgroups}
-        write_json(folder / FILE, plain)
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)
+TEST = "test"
+"""The key of the test set in held-out blocks of the genome."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that sits an exam: the first is the one the run is about, others stand beside it."""
+    """A model under evaluation; the first candidate is the model of the run."""
 
     key: str
-    """attention, control, untrained or before: what it is to the run."""
+    """model, control, untrained or pretrained: the first part of its metrics' keys."""
     name: str
+    """The name in tables and plots, such as the layer's."""
     predictor: Predictor
     calibration: Mapping[str, Any] = field(default_factory=dict)
-    """What an earlier exam found and its model keeps, such as thresholds; empty: this exam finds it."""
+    """Values from an earlier evaluation, such as thresholds; empty: the evaluator determines them."""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What an exam found."""
+    """Metrics, tables and plots of an evaluation."""
 
-    metrics: dict[str, int | float]
-    """Flat keys for metrics.json; those of the model that the run is about begin with test/."""
+    metrics: Metrics
     tables: Sequence[Table]
     plots: Mapping[str, Callable[[Path], None]]
-    """By name, what draws a file."""
+    """By name, a function that draws the plot into a PNG file."""
     calibration: Mapping[str, Mapping[str, Any]]
-    """By the contestant's key, what its model is to keep, as plain values."""
+    """By candidate key, plain values for its model card, such as thresholds."""
+    primary: MetricKey
+    """The metric by which runs are compared."""
     replicates: Replicates | None = None
-    """What a comparison of runs needs of the model that the run is about; None: runs of this kind are not compared."""
+    """Bootstrap replicates for a comparison of runs; None if the task supports no comparison."""
 
 
 class Evaluator(ABC):
-    """Questions with known answers, drawn once and put to every contestant."""
+    """A fixed test set for one kind of task; every candidate gets the same examples."""
+
+    primary: ClassVar[MetricKey]
+    """The metric by which runs are compared."""
+
+    @abstractmethod
+    def __init__(
+        self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, both_strands: bool
+    ) -> None:
+        """Draw the test set; `both_strands` averages the outputs of both strands."""
 
     @abstractmethod
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        """Put every contestant to all of it."""
+        """Evaluate every candidate, and the baselines of the task, on the whole test set."""

@@ -1,91 +1,114 @@
-"""To be said in a sentence."""
+"""The bootstrap behind every interval: genomic blocks are drawn with replacement, and the middle 95 % is reported."""
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
-CHUNK = 256
-"""Events that are resampled at once."""
+BLOCK = 8192
+"""Bases of a genomic block, which a resample draws or leaves out as a whole."""
+
+MIN_BLOCKS = 20
+"""With fewer genomic blocks the items themselves are resampled: an interval from a few blocks would be too narrow."""
+
+EVENT_CHUNK = 256
+"""Events whose ranks are resampled at once, which bounds memory."""
+
+
+class Resamples(NamedTuple):
+    """Bootstrap resamples of units: genomic blocks, or single items where there are few blocks."""
+
+    units: Int[np.ndarray, "items"]
+    """The unit of each item."""
+    weights: Int[np.ndarray, "replicates units"]
+    """How often each unit was drawn."""
+
+
+class Interval(NamedTuple):
+    """A 95 % interval."""
+
+    low: float
+    high: float
 
 
 class ScoredCalls(NamedTuple):
-    """Candidates of one kind: all of its events, and every base that no event of any kind touches."""
+    """The candidate calls of one kind of mutation: each of its events, and each base that no event touches."""
 
-    scores: Float[np.ndarray, "candidates"]
-    truth: Bool[np.ndarray, "candidates"]
-    windows: Int[np.ndarray, "candidates"]
+    scores: Float[np.ndarray, "calls"]
+    truth: Bool[np.ndarray, "calls"]
+    units: Int[np.ndarray, "calls"]
+    """The resampling unit of each call."""
+
+
+def resample(blocks: Sequence[Hashable], count: int) -> Resamples:
+    """Draw resamples of the genomic blocks that items lie in.
+
+    The same blocks in the same order give the same resamples, so replicates of different models are paired.
+
+    Args:
+        blocks: The genomic block of each item (a window, a query, a variant).
+        count: Number of resamples.
+    """
+    numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
+    units = np.array([numbers[block] for block in blocks])
+    total = len(numbers)
+    if total < MIN_BLOCKS:
+        units, total = np.arange(len(blocks)), len(blocks)
+    weights = np.random.default_rng([total, count]).multinomial(total, np.full(total, 1 / total), size=count)
+    return Resamples(units, weights)
+
+
+def interval(replicates: Float[np.ndarray, "replicates"]) -> Interval:
+    """The middle 95 % of the replicates that are defined; NaN if none is."""
+    defined = replicates[~np.isnan(replicates)]
+    if len(defined) == 0:
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return Interval(float(low), float(high))
+
+
+def resampled_ratio(
+    numerator: Shaped[np.ndarray, "items"], denominator: Shaped[np.ndarray, "items"], resamples: Resamples
+) -> Float[np.ndarray, "replicates"]:
+    """The sum of `numerator` over the sum of `denominator` in each resample; NaN where the latter is 0."""
+    above, below = (
+        resamples.weights @ np.bincount(resamples.units, weights=values, minlength=resamples.weights.shape[1])
+        for values in (numerator, denominator)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return above / below
 
 
 def resampled_average_precision(
-    scored: ScoredCalls, draws: Int[np.ndarray, "resamples windows"]
-) -> Float[np.ndarray, "resamples"]:
-    """Average precision of each resample, in which window w counts draws[r, w] times; NaN without any event."""
-    kept = scored.scores >= scored.scores[scored.truth].min()
-    order = np.argsort(-scored.scores[kept], kind="stable")
-    scores, truth, windows = (column[kept][order] for column in scored)
-    ties = np.searchsorted(-scores, -scores, side="right") - 1  # the last candidate of the same score
+    scored: ScoredCalls, weights: Int[np.ndarray, "replicates units"]
+) -> Float[np.ndarray, "replicates"]:
+    """Average precision in each resample, in which unit u counts weights[r, u] times; NaN without any event."""
+    ranked_calls = scored.scores >= scored.scores[scored.truth].min()
+    order = np.argsort(-scored.scores[ranked_calls], kind="stable")
+    scores, truth, units = (column[ranked_calls][order] for column in scored)
+    ties = np.searchsorted(-scores, -scores, side="right") - 1  # the last call of the same score
     at = ties[truth]
-    # A candidate counts at its own event and all that rank after it, so what falls between two events is summed once.
+    # A call counts at its own event and at all events that rank after it, so calls between two events are summed once.
     first = np.searchsorted(at, np.arange(len(scores)))
-    times = draws.T.astype(np.float64)
-    share = times[windows[truth]]
+    times = weights.T.astype(np.float64)
+    share = times[units[truth]]
     hits = np.zeros_like(share)
     np.add.at(hits, first[truth], share)
+    chunks = range(0, len(at), EVENT_CHUNK)
     ranked = np.concatenate(
-        [
-            _between(first, windows, low, min(low + CHUNK, len(at)), len(times)) @ times
-            for low in range(0, len(at), CHUNK)
-        ]
+        [_counts(first, units, low, min(low + EVENT_CHUNK, len(at)), len(times)) @ times for low in chunks]
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.nan_to_num(hits.cumsum(0) / ranked.cumsum(0))
         return (share * precision).sum(0) / share.sum(0)
 
 
-def resamples(
-    blocks: Sequence[Hashable], count: int
-) -> tuple[Int[np.ndarray, "windows"], Int[np.ndarray, "draws blocks"]]:
-    """The number of each window's block, and how often every block counts in each of `count` bootstrap draws.
-
-    The same blocks in the same order give the same draws, whatever is measured on them.
-    """
-    numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
-    total = len(numbers)
-    draws = np.random.default_rng([total, count]).multinomial(total, np.full(total, 1 / total), size=count)
-    return np.array([numbers[block] for block in blocks]), draws
-
-
-def resampled_mean(
-    hits: Float[np.ndarray, "questions"],
-    owners: Int[np.ndarray, "questions"],
-    draws: Int[np.ndarray, "draws blocks"],
-) -> Float[np.ndarray, "draws"]:
-    """The mean of `hits` in every draw; `owners` are the blocks of the questions. NaN where a draw holds none."""
-    size = draws.shape[1]
-    found = np.bincount(owners, weights=hits, minlength=size)
-    asked = np.bincount(owners, minlength=size)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (draws @ found) / (draws @ asked)
-
-
-def _between(
-    first: Int[np.ndarray, "candidates"], windows: Int[np.ndarray, "candidates"], low: int, high: int, count: int
-) -> Float[np.ndarray, "events windows"]:
-    """How many candidates of each window count first at events low … high."""
+def _counts(
+    first: Int[np.ndarray, "calls"], units: Int[np.ndarray, "calls"], low: int, high: int, count: int
+) -> Float[np.ndarray, "events units"]:
+    """How many calls of each unit count first at events low … high."""
     begin, end = np.searchsorted(first, [low, high])
-    cells = (first[begin:end] - low) * count + windows[begin:end]
+    cells = (first[begin:end] - low) * count + units[begin:end]
     return np.bincount(cells, minlength=(high - low) * count).reshape(high - low, count).astype(np.float64)
-
-
-def _draws(windows: int, resamples: int, seed: int) -> Int[np.ndarray, "resamples windows"]:
-    return np.random.default_rng(seed).multinomial(windows, np.full(windows, 1 / windows), size=resamples)
-
-
-def _middle(values: np.ndarray) -> tuple[float, float]:
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)

@@ -1,85 +1,153 @@
-"""To be said in a sentence."""
+"""The report of an effective context: context.json, a table, a plot and a sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
-from genoattn.evaluation.effective_context import EffectCurve, Effects, both, curve_of, effective_context, nearby_effect
+from genoattn.evaluation.base import TEST
+from genoattn.evaluation.effective_context import (
+    EffectCurve,
+    Effects,
+    ReceptiveField,
+    effect_curve,
+    effective_context,
+    nearby_effect,
+)
+from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table
-from genoattn.files import save_figure
+from genoattn.files import save_figure, write_json
 
 FILE = "context.json"
 """Its name in a run folder."""
 
-
-def summary(seen: Effects, bounds: tuple[int | None, int | None], threshold: float) -> dict:
-    """What context.json holds. Distances are bases of the context, a separator being one more.
-
-    `nominal` is the farthest base that can change an answer (null: any), `effective` the largest distance at which one
-    does, on either side; `curve` is of the larger side, rows of distance, change and the interval over windows.
-    """
-    whole = curve_of(seen.distances, both(seen))
-    beside = nearby_effect(whole)
-    sides = {"left": curve_of(seen.distances, seen.left), "right": curve_of(seen.distances, seen.right)}
-    reached = {side: effective_context(curve, beside, threshold, seen.noise) for side, curve in sides.items()}
-    curves = {"curve": whole, **{f"curve_{side}": curve for side, curve in sides.items()}}
-    return {
-        "nominal": None if None in bounds else max(side for side in bounds if side is not None),
-        "nominal_left": bounds[0],
-        "nominal_right": bounds[1],
-        "effective": max(reached.values()),
-        **reached,
-        "threshold": threshold,
-        "near": beside,
-        "noise": seen.noise,
-        "windows": len(seen.left),
-        **{name: _rows(curve) for name, curve in curves.items()},
-    }
+SIDES = ("left", "right")
 
 
-def _rows(curve: EffectCurve) -> list[tuple[int, float, float, float]]:
+@dataclass(frozen=True)
+class ContextResult:
+    """The effective context of a model; distances are bases of the context, with the separator as one more."""
+
+    attention: str
+    length: int
+    """Bases of the tested windows."""
+    trained_length: int
+    theoretical: ReceptiveField
+    effects: Effects
+    threshold: float
+    """A change counts from this share of the changes nearby."""
+
+    @cached_property
+    def curves(self) -> list[EffectCurve]:
+        """The curves of the left and of the right side."""
+        return [effect_curve(self.effects.distances, side) for side in (self.effects.left, self.effects.right)]
+
+    @cached_property
+    def nearby(self) -> float:
+        """The largest change with a base nearby, on either side."""
+        return nearby_effect(effect_curve(self.effects.distances, self.effects.larger))
+
+    @cached_property
+    def sides(self) -> list[int]:
+        """The effective context to the left and to the right."""
+        return [effective_context(curve, self.nearby, self.threshold, self.effects.noise) for curve in self.curves]
+
+    @property
+    def effective(self) -> int:
+        """The effective context of the side that reaches farther."""
+        return max(self.sides)
+
+    @property
+    def at_least(self) -> bool:
+        """True if the farthest distance tested on a side still has an effect and could be surpassed."""
+        ends = [int(curve.distances[-1]) if len(curve.distances) else 0 for curve in self.curves]
+        return any(
+            0 < side == end and (bound is None or bound > end)
+            for side, end, bound in zip(self.sides, ends, self.theoretical, strict=True)
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write context.json into a run folder; a receptive field without a bound is null."""
+        whole = effect_curve(self.effects.distances, self.effects.larger)
+        left, right = self.sides
+        plain = {
+            "attention": self.attention,
+            "length": self.length,
+            "trained_length": self.trained_length,
+            "nominal": self.theoretical.farthest,
+            "nominal_left": self.theoretical.left,
+            "nominal_right": self.theoretical.right,
+            "effective": self.effective,
+            "at_least": self.at_least,
+            "left": left,
+            "right": right,
+            "threshold": self.threshold,
+            "near": self.nearby,
+            "noise": self.effects.noise,
+            "windows": len(self.effects.left),
+            "curve": _rows(whole),
+            **{f"curve_{side}": _rows(curve) for side, curve in zip(SIDES, self.curves, strict=True)},
+        }
+        write_json(folder / FILE, plain, indent=1)
+
+    def metrics(self) -> Metrics:
+        """The main numbers for metrics.json; a receptive field without a bound is NaN."""
+        bound = self.theoretical.farthest
+        values = {"theoretical_receptive_field": float("nan") if bound is None else bound}
+        values |= {"effective_context": self.effective, "noise": self.effects.noise, "windows": len(self.effects.left)}
+        values |= {f"effective_context_{side}": value for side, value in zip(SIDES, self.sides, strict=True)}
+        return Metrics({MetricKey("model", TEST, "all", name): value for name, value in values.items()})
+
+    def sentence(self) -> str:
+        """The result in a sentence or two."""
+        bound = self.theoretical.farthest
+        field = "has no bound" if bound is None else f"is {bound:,} bases at most"
+        left, right = self.sides
+        more = " The farthest distance tested still has an effect: test longer windows." if self.at_least else ""
+        return (
+            f"The theoretical receptive field {field}. The effective context is {self._effective()} bases ({left:,} to"
+            f" the left, {right:,} to the right): up to there one base changes an output by more than"
+            f" {self.threshold:.1%} of the largest change within a few bases ({self.nearby:.3g} in logits; rounding"
+            f" alone {self.effects.noise:.1g}).{more}"
+        )
+
+    def _effective(self) -> str:
+        return f"at least {self.effective:,}" if self.at_least else f"{self.effective:,}"
+
+    def table(self) -> Table:
+        """The change at each distance, to the left and to the right, with its interval over windows."""
+        cells = [{row[0]: f"{row[1]:.2e} [{row[2]:.2e}–{row[3]:.2e}]" for row in _rows(curve)} for curve in self.curves]
+        rows = [
+            [f"{distance:,}", *(side.get(distance, "–") for side in cells)]
+            for distance in sorted({*cells[0], *cells[1]})
+        ]
+        title = f"Changes of the outputs with one base, attention={self.attention}"
+        return Table(title, ("distance (bases)", "to the left [95 %]", "to the right [95 %]"), rows)
+
+    def plot(self, file: Path) -> None:
+        """Change against distance on both sides, with the theoretical and the effective context."""
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        panel = figure.subplots()
+        floor = max(self.effects.noise, 1e-9)
+        for side, curve, style in zip(SIDES, self.curves, ("o-", "s-"), strict=True):
+            change, low, high = (values.clip(floor) for values in curve[1:])
+            panel.plot(curve.distances, change, style, ms=3, label=f"a base to the {side}")
+            panel.fill_between(curve.distances, low, high, alpha=0.25)
+        nearby = f"{self.threshold:.1%} of the changes nearby"
+        panel.axhline(self.threshold * self.nearby, color="0.5", ls=":", label=nearby)
+        if self.effective:
+            panel.axvline(self.effective, color="k", label=f"effective: {self._effective()}")
+        if self.theoretical.farthest:
+            label = f"theoretical: {self.theoretical.farthest:,}"
+            panel.axvline(self.theoretical.farthest, color="k", ls="--", label=label)
+        panel.set(xscale="log", yscale="log", xlabel="distance (bases)", ylabel="change of an output (logits)")
+        windows = f"{len(self.effects.left)} windows, mean and 95 % interval"
+        panel.set_title(f"attention={self.attention}, {windows}", fontsize=9)
+        panel.legend(fontsize=8)
+        save_figure(figure, file)
+
+
+def _rows(curve: EffectCurve) -> Sequence[tuple[int, float, float, float]]:
     return list(zip(*(column.tolist() for column in curve), strict=True))
-
-
-def describe(found: Mapping, threshold: float) -> str:
-    """The findings as a sentence."""
-    bound = "no bound" if found["nominal"] is None else f"{found['nominal']:,} bases at most"
-    return (
-        f"nominal context: {bound}; effective: {found['effective']:,} bases ({found['left']:,} to the left,"
-        f" {found['right']:,} to the right), where a base still changes an answer by more than {threshold:.1%} of what"
-        f" the nearest do ({found['near']:.3g} in logits; rounding alone {found['noise']:.1g})"
-    )
-
-
-def effect_table(seen: Effects, title: str) -> Table:
-    """The change at each distance, to the left and to the right, with its interval over windows."""
-    sides = [
-        {row[0]: f"{row[1]:.2e} [{row[2]:.2e}–{row[3]:.2e}]" for row in _rows(curve_of(seen.distances, side))}
-        for side in (seen.left, seen.right)
-    ]
-    held = sorted(set(sides[0]) | set(sides[1]))
-    rows = [[f"{int(one):,}", *(side.get(one, "–") for side in sides)] for one in held]
-    return Table(title, ("distance (bases)", "to the left [95 %]", "to the right [95 %]"), rows)
-
-
-def plot(seen: Effects, found: Mapping, name: str, file: Path) -> None:
-    """Change against distance on both sides, with the nominal and the effective context."""
-    figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
-    floor = max(seen.noise, 1e-9)
-    for number, (side, rows) in enumerate((("left", seen.left), ("right", seen.right))):
-        curve = curve_of(seen.distances, rows)
-        at, change, low, high = (part.clip(floor if turn else 0) for turn, part in enumerate(curve))
-        panel.plot(at, change, "o-s-"[2 * number : 2 * number + 2], ms=3, label=f"a base to the {side}")
-        panel.fill_between(at, low, high, alpha=0.25)
-    panel.axhline(
-        found["threshold"] * found["near"], color="0.5", ls=":", label=f"{found['threshold']:.1%} of the nearest"
-    )
-    if found["effective"]:
-        panel.axvline(found["effective"], color="k", label=f"effective: {found['effective']:,}")
-    if found["nominal"]:
-        panel.axvline(found["nominal"], color="k", ls="--", label=f"nominal: {found['nominal']:,}")
-    panel.set(xscale="log", yscale="log", xlabel="distance (bases)", ylabel="change of an answer (logits)")
-    panel.set_title(f"attention={name}, {found['windows']} windows, mean and 95 % interval over them", fontsize=9)
-    panel.legend(fontsize=8)
-    save_figure(figure, file)

@@ -1,41 +1,49 @@
-"""The exam of a language model: bits for each base of held-out windows, beside Markov models of the same genome."""
+"""The evaluator of a language model: bits per base of held-out windows, beside Markov models of the same genome."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, final
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
+from matplotlib.figure import Figure
 
 from genoattn.data.curriculum import Curriculum, CurriculumStage
-from genoattn.data.example import Example
+from genoattn.data.example import VISIBLE, Example
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource, build_window_dataset
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.language_modeling import fully_masked
 from genoattn.errors import UserError
-from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
 from genoattn.evaluation.baselines.markov import Choice, MarkovModel, Reading
+from genoattn.evaluation.bootstrap import Resamples, interval, resample, resampled_ratio
+from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table
 from genoattn.evaluation.settings import TestSettings
 from genoattn.files import save_figure
 from genoattn.genome.intervals import Interval
 from genoattn.models.predictor import Predictor
 
-LEFT, FLANKS = 12, 5
-"""The highest orders that are tried: bases before, and bases at each side."""
+ORDER_LEFT, ORDER_FLANKS = 12, 5
+"""The highest orders of the Markov models: bases before the base, and bases on each side of it."""
 
-
-COLUMNS = ("model", "bits a base [95 %]", "accuracy a base", "nats a token", "accuracy a token", "perplexity a token")
+COLUMNS = (
+    "model",
+    "bits per base [95 %]",
+    "accuracy per base",
+    "nats per token",
+    "accuracy per token",
+    "perplexity per token",
+)
 
 
 class Tally(NamedTuple):
-    """What was asked of one window and what became of it: nats lost, answers right and answers due."""
+    """Sums over the targets of one window: nats, right predictions and the number of targets."""
 
     token_nats: float
     token_right: int
@@ -45,180 +53,206 @@ class Tally(NamedTuple):
     bases: int
 
 
+class Scored(NamedTuple):
+    """The tallies of one model or baseline."""
+
+    key: str
+    name: str
+    tallies: list[Tally]
+
+
 @final
 class LanguageModelEvaluator(Evaluator):
-    """Every asked base of every window of the test blocks, all behind masks where the task hides bases.
+    """Every target base of every window of the test blocks; a masked task hides all of them behind masks.
 
-    Nats a base are, where each next token is asked for, those of the token over the bases that it newly tells: the
-    chain rule, and exact (an overlapping k-mer tells one base, its last). Where tokens are hidden and own one base
-    each, they are those of that base, summed over all tokens that own it; where tokens own several, those of the token
-    over the bases that it owns. A window's first token is not asked for.
+    Nats per base: a next-token objective divides the nats of a token by the bases that it newly determines, which is
+    exact by the chain rule (an overlapping k-mer determines one base, its last). With hidden tokens of one base each,
+    the probability of a base is summed over all tokens that own it. With hidden tokens of several bases, the nats of a
+    token are divided by its bases. The first token of a window is no target.
     """
 
-    def __init__(
-        self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, strands: bool, known: bool
-    ):
-        if strands:
-            raise UserError("rc must be none or augment with task=pretrain: what it asks of a token is of one strand")
+    primary = MetricKey("model", TEST, "all", "bits_per_base")
+
+    def __init__(self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, both_strands: bool):
+        if both_strands:
+            raise UserError("reverse_complement must be none or augment with task=pretrain: a token is of one strand")
         self.task, self.resamples = task, test.resamples
-        draw = partial(_windows, source=source, data=data, seed=test.seed, task=task)
-        self.tested = draw(source.splits.test, test.windows)
-        self.held_out = draw(source.splits.validation, test.threshold_windows)
+        windows = partial(_windows, source=source, data=data, seed=test.seed, task=task)
+        self.tested = windows(source.splits.test, test.windows)
+        self.validation = windows(source.splits.validation, test.threshold_windows)
         self.training = [source.genome.fetch(*interval) for interval in source.splits.train]
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        parts = candidates[0].predictor
-        tested = [_reading(example, parts) for example in self.tested]
-        held_out = [_reading(example, parts) for example in self.held_out]
-        tallies = {one.name: list(_tallies(one.predictor, self.tested)) for one in candidates}
-        rivals: dict[str, Choice] = {}
-        for name, order, flanks in (("markov", LEFT, False), ("flanks", FLANKS, True)):
-            if flanks and self.task.context_format.token_objective == "next":
-                continue  # what follows is not to be read
-            model = MarkovModel(self.training, order, flanks)
-            rivals[name] = model.choose(held_out)
-            shown = f"{name} (k={rivals[name].order}{' a side' if flanks else ''})"
-            tallies[shown] = [_markov_tally(model, rivals[name], reading) for reading in tested]
-        figures: dict[str, int | float] = {}
+        scored = [
+            Scored(candidate.key, candidate.name, list(_tallies(candidate.predictor, self.tested)))
+            for candidate in candidates
+        ]
+        choices: dict[str, Choice] = {}
+        for baseline, choice in self._markov_models(candidates[0].predictor):
+            choices[baseline.key] = choice
+            scored.append(baseline)
+        resamples = resample([example.block for example in self.tested], self.resamples)
+        entries: dict[MetricKey, int | float] = {}
         rows = []
-        for name, told in tallies.items():
-            found = _figures(np.array(told, np.float64), self.resamples)
-            key = name.partition(" (")[0]
-            prefix = "test" if name == candidates[0].name else key if key in rivals else f"{key}/test"
-            figures |= {f"{prefix}/{measure}": value for measure, value in found.items()}
-            rows.append(_row(name, found))
-        figures |= {f"{name}/k": choice.order for name, choice in rivals.items()}
-        bits = {name: figures[f"{key}/bits_per_base"] for name, key in ((one.name, _key(one)) for one in candidates)}
-        title = f"Bits a base by attention={candidates[0].name}, and what counts of the same genome give"
-        plots = {"bits_per_base": partial(_plot, rivals, bits)}
-        return EvaluationResult(figures, [Table(title, COLUMNS, rows)], plots, {one.key: {} for one in candidates})
+        for key, name, tallies in scored:
+            metrics = _metrics(tallies, resamples)
+            entries |= {MetricKey(key, TEST, "all", metric): value for metric, value in metrics.items()}
+            rows.append(_row(name, metrics))
+        entries |= {MetricKey(key, TEST, "all", "order"): choice.order for key, choice in choices.items()}
+        bits = {candidate.name: entries[self.primary._replace(candidate=candidate.key)] for candidate in candidates}
+        title = f"Bits per base by attention={candidates[0].name}, beside Markov models of the training blocks"
+        return EvaluationResult(
+            metrics=Metrics(entries),
+            tables=[Table(title, COLUMNS, rows)],
+            plots={"bits_per_base": partial(_plot, choices, bits)},
+            calibration={candidate.key: {} for candidate in candidates},
+            primary=self.primary,
+        )
 
+    def _markov_models(self, predictor: Predictor) -> Iterator[tuple[Scored, Choice]]:
+        """Each Markov model at the order that suits the validation blocks best."""
+        tested = [_reading(example, predictor) for example in self.tested]
+        validation = [_reading(example, predictor) for example in self.validation]
+        yield self._markov_model("markov_left", "Markov, {} bases before", ORDER_LEFT, False, validation, tested)
+        if self.task.context_format.token_objective != "next":  # the bases after a next token are hidden
+            name = "Markov, {} bases on each side"
+            yield self._markov_model("markov_flanks", name, ORDER_FLANKS, True, validation, tested)
 
-def _key(one: Candidate) -> str:
-    return "test" if one.key == "model" else f"{one.name.partition(' (')[0]}/test"
+    def _markov_model(
+        self, key: str, name: str, order: int, flanks: bool, validation: list[Reading], tested: list[Reading]
+    ) -> tuple[Scored, Choice]:
+        model = MarkovModel(self.training, order, flanks)
+        choice = model.choose(validation)
+        return Scored(
+            key, name.format(choice.order), [_markov_tally(model, choice, reading) for reading in tested]
+        ), choice
 
 
 def _windows(
     intervals: tuple[Interval, ...], count: int, source: DataSource, data: DataSettings, seed: int, task: Task
 ) -> list[Example]:
-    drawn = build_window_dataset(source, intervals, data, task, seed, 1, Curriculum())
-    return [fully_masked(drawn.example(number, CurriculumStage(task.rates, data.length))) for number in range(count)]
+    dataset = build_window_dataset(source, intervals, data, task, seed, 1, Curriculum())
+    stage = CurriculumStage(task.rates, data.length)
+    return [fully_masked(dataset.example(number, stage)) for number in range(count)]
 
 
-def _tallies(parts: Predictor, examples: Sequence[Example]) -> Iterator[Tally]:
-    """What a model makes of each window."""
+def _tallies(predictor: Predictor, examples: Sequence[Example]) -> Iterator[Tally]:
+    """The tally of each window for a model."""
     done = 0
-    for batch, answers in parts.logits(examples):
-        for logits, target in zip(answers["token"], batch.targets["token"], strict=True):
-            asked = target != IGNORE_INDEX
-            yield _tally(parts, examples[done], logits[asked].double().cpu(), target[asked].cpu(), asked.cpu().numpy())
+    for batch, logits_of in predictor.logits(examples):
+        for logits, target in zip(logits_of["token"], batch.targets["token"], strict=True):
+            labelled = target != IGNORE_INDEX
+            own_logits, own_target = logits[labelled].double().cpu(), target[labelled].cpu()
+            yield _tally(predictor, examples[done], own_logits, own_target, labelled.cpu().numpy())
             done += 1
 
 
 def _tally(
-    parts: Predictor, example: Example, logits: torch.Tensor, target: torch.Tensor, asked: Bool[np.ndarray, "tokens"]
+    predictor: Predictor,
+    example: Example,
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    labelled: Bool[np.ndarray, "tokens"],
 ) -> Tally:
+    tokenizer, objective = predictor.tokenizer, predictor.task.context_format.token_objective
     logs = logits.log_softmax(-1)
     nats = -logs.gather(-1, target[:, None])[:, 0]
     right = logs.argmax(-1) == target
     whole = float(nats.sum()), int(right.sum()), len(target)
-    told = _told(example, parts)
-    if parts.task.context_format.token_objective == "next" and parts.tokenizer.overlap:
-        return Tally(*whole, whole[0], int(right[: int(told.sum())].sum()), int(told.sum()))
-    owned = _spelled(logs, parts, target)
-    if parts.task.context_format.token_objective == "next" or parts.tokenizer.max_token_length > 1:
-        return Tally(*whole, whole[0], owned[1], int(told.sum()))
-    hidden = np.zeros(len(asked), np.bool_)
-    hidden[: len(example.bases)] = told  # an overlapping k-mer is asked for where it only reads a hidden base
-    kept = torch.from_numpy(hidden[: len(asked)][asked])
-    nats_of_base, right_of_base = _first_letter(logs[kept], parts, target[kept])
-    return Tally(*whole, nats_of_base, right_of_base, int(kept.sum()))
+    bases = _target_bases(example, predictor)
+    count = int(bases.sum())
+    if objective == "next" and tokenizer.overlap:
+        return Tally(*whole, whole[0], int(right[:count].sum()), count)
+    if objective == "next" or tokenizer.max_token_length > 1:
+        return Tally(*whole, whole[0], _right_bases(logs, predictor, target), count)
+    hidden = np.zeros(len(labelled), np.bool_)
+    hidden[: len(example.bases)] = bases  # an overlapping k-mer is a target where it only reads a hidden base
+    own = torch.from_numpy(hidden[: len(labelled)][labelled])
+    return Tally(*whole, *_first_letter(logs[own], predictor, target[own]), int(own.sum()))
 
 
-def _spelled(logs: torch.Tensor, parts: Predictor, target: torch.Tensor) -> tuple[int, int]:
-    """Bases that the tokens asked for own, and how many of them the sums over all tokens get right, place by place."""
-    spell = torch.from_numpy(parts.tokenizer.token_bases()).long()
-    right = bases = 0
-    for column in spell.T:
-        likely = logs.exp() @ torch.stack([(column == letter).double() for letter in range(4)], 1)
-        true = column[target]
-        right += int((likely.argmax(-1) == true).sum())
-        bases += int((true >= 0).sum())
-    return bases, right
+def _right_bases(logs: torch.Tensor, predictor: Predictor, target: torch.Tensor) -> int:
+    """How many bases of the target tokens have the highest probability summed over all tokens, place by place."""
+    right = 0
+    for column in torch.from_numpy(predictor.tokenizer.token_bases()).long().T:
+        letters = torch.stack([(column == letter).double() for letter in range(4)], 1)
+        right += int(((logs.exp() @ letters).argmax(-1) == column[target]).sum())
+    return right
 
 
-def _first_letter(logs: torch.Tensor, parts: Predictor, target: torch.Tensor) -> tuple[float, int]:
+def _first_letter(logs: torch.Tensor, predictor: Predictor, target: torch.Tensor) -> tuple[float, int]:
     """Nats of the base that each token owns, summed over all tokens that own it, and how many are likeliest."""
-    column = torch.from_numpy(parts.tokenizer.token_bases()[:, 0]).long()
-    each = torch.stack([logs[:, column == letter].logsumexp(-1) for letter in range(4)], 1)
+    column = torch.from_numpy(predictor.tokenizer.token_bases()[:, 0]).long()
+    letters = torch.stack([logs[:, column == letter].logsumexp(-1) for letter in range(4)], 1)
     true = column[target]
-    return float(-each.gather(1, true[:, None]).sum()), int((each.argmax(-1) == true).sum())
+    return float(-letters.gather(1, true[:, None]).sum()), int((letters.argmax(-1) == true).sum())
 
 
-def _told(example: Example, parts: Predictor) -> Bool[np.ndarray, "length"]:
-    """Which bases of a window are asked for."""
-    tokenizer, length = parts.tokenizer, len(example.bases)
+def _target_bases(example: Example, predictor: Predictor) -> Bool[np.ndarray, "length"]:
+    """The bases of a window that the model has to predict."""
+    tokenizer, length = predictor.tokenizer, len(example.bases)
     starts = tokenizer.encode(example.bases).token_starts
-    if parts.task.context_format.token_objective == "next":
+    if predictor.task.context_format.token_objective == "next":
         first = tokenizer.overlap + 1 if tokenizer.overlap else int(starts[1]) if len(starts) > 1 else length
         return np.arange(length) >= first
-    hidden = np.zeros(length, np.bool_) if example.masking is None else example.masking > 0
+    hidden = np.zeros(length, np.bool_) if example.masking is None else example.masking != VISIBLE
     if tokenizer.max_token_length == 1:
         return hidden
     owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=length))
     return np.isin(owner, owner[hidden])
 
 
-def _reading(example: Example, parts: Predictor) -> Reading:
-    told = _told(example, parts)
-    readable = np.ones(len(told), np.bool_) if parts.task.context_format.token_objective == "next" else ~told
-    return Reading(example.bases, readable, told & (example.bases < 4))
+def _reading(example: Example, predictor: Predictor) -> Reading:
+    """The same window for a Markov model: it may read the bases that the model may read."""
+    target = _target_bases(example, predictor)
+    causal = predictor.task.context_format.token_objective == "next"
+    readable = np.ones(len(target), np.bool_) if causal else ~target
+    return Reading(example.bases, readable, target & (example.bases < 4))
 
 
 def _markov_tally(model: MarkovModel, choice: Choice, reading: Reading) -> Tally:
-    likely = list(model.likely(reading, choice.weight))[choice.order]
-    letters = reading.bases[reading.asked]
-    nats = float(-np.log(likely[np.arange(len(letters)), letters]).sum())
-    return Tally(math.nan, 0, 0, nats, int((likely.argmax(1) == letters).sum()), len(letters))
+    probabilities = list(model.probabilities(reading, choice.weight))[choice.order]
+    letters = reading.bases[reading.targets]
+    nats = float(-np.log(probabilities[np.arange(len(letters)), letters]).sum())
+    return Tally(math.nan, 0, 0, nats, int((probabilities.argmax(1) == letters).sum()), len(letters))
 
 
-def _figures(tallies: Float[np.ndarray, "windows 6"], resamples: int) -> dict[str, float]:
-    """Sums over windows as rates, and the middle 95 % of the bits a base over resampled windows."""
-    token_nats, token_right, tokens, base_nats, base_right, bases = tallies.sum(0)
-    rng = np.random.default_rng(0)
-    count = len(tallies)
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples) @ tallies[:, [3, 5]]
-    low, high = np.quantile(draws[:, 0] / np.maximum(draws[:, 1], 1) / math.log(2), [0.025, 0.975])
-    figures = {
+def _metrics(tallies: Sequence[Tally], resamples: Resamples) -> dict[str, float]:
+    """Sums over windows as rates, with an interval for the bits per base."""
+    columns = np.array(tallies, np.float64).T
+    token_nats, token_right, tokens, base_nats, base_right, bases = columns.sum(1).tolist()
+    nats = interval(resampled_ratio(columns[3], columns[5], resamples))
+    metrics = {
         "bits_per_base": base_nats / max(bases, 1) / math.log(2),
-        "bits_per_base_low": float(low),
-        "bits_per_base_high": float(high),
+        "bits_per_base_low": nats.low / math.log(2),
+        "bits_per_base_high": nats.high / math.log(2),
         "loss_base": base_nats / max(bases, 1),
         "accuracy_base": base_right / max(bases, 1),
     }
     if tokens:
-        figures["loss_token"] = token_nats / tokens
-        figures["accuracy_token"] = token_right / tokens
-        figures["perplexity_token"] = math.exp(min(token_nats / tokens, 700))
-    return {name: float(value) for name, value in figures.items()}
+        metrics["loss_token"] = token_nats / tokens
+        metrics["accuracy_token"] = token_right / tokens
+        metrics["perplexity_token"] = math.exp(min(token_nats / tokens, 700))
+    return metrics
 
 
-def _row(name: str, found: dict[str, float]) -> list[str]:
-    bits = f"{found['bits_per_base']:.4f} [{found['bits_per_base_low']:.4f}–{found['bits_per_base_high']:.4f}]"
+def _row(name: str, metrics: Mapping[str, float]) -> list[str]:
+    bits, low, high = (metrics[f"bits_per_base{bound}"] for bound in ("", "_low", "_high"))
     tokens = [
-        f"{found[measure]:.4f}" if measure in found else "–"
-        for measure in ("loss_token", "accuracy_token", "perplexity_token")
+        f"{metrics[metric]:.4f}" if metric in metrics else "–"
+        for metric in ("loss_token", "accuracy_token", "perplexity_token")
     ]
-    return [name, bits, f"{found['accuracy_base']:.4f}", *tokens]
+    return [name, f"{bits:.4f} [{low:.4f}–{high:.4f}]", f"{metrics['accuracy_base']:.4f}", *tokens]
 
 
-def _plot(rivals: dict[str, Choice], bits: dict[str, float], file: Path) -> None:
-    """Bits a base of the Markov models by order, on validation blocks, and of the models on test blocks."""
-    figure, panel = plt.subplots(figsize=(6, 4), layout="constrained")
-    for name, choice in rivals.items():
-        panel.plot(range(len(choice.curve)), choice.curve, "o-", label=f"{name}, validation blocks")
-    for number, (name, value) in enumerate(bits.items()):
-        panel.axhline(value, color=f"C{number + len(rivals)}", ls="--", label=f"{name} ({value:.3f}), test blocks")
-    panel.set(xlabel="order k of the counts", ylabel="bits a base")
+def _plot(choices: Mapping[str, Choice], bits: Mapping[str, float], file: Path) -> None:
+    """Bits per base of the Markov models by order, on validation blocks, and of the models on test blocks."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    for key, choice in choices.items():
+        panel.plot(range(len(choice.curve)), choice.curve, "o-", label=f"{key}, validation blocks")
+    for number, (name, value) in enumerate(bits.items(), len(choices)):
+        panel.axhline(value, color=f"C{number}", ls="--", label=f"{name} ({value:.3f}), test blocks")
+    panel.set(xlabel="order of the Markov model (bases)", ylabel="bits per base")
     panel.legend(fontsize=8)
     save_figure(figure, file)

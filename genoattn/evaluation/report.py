@@ -1,77 +1,154 @@
-"""What a run has to say: tables in the terminal, metrics.json, plots, and the same for Weights & Biases."""
+"""The report of a run: tables for a terminal of any width and for Markdown, metrics.json and plots."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
-from genoattn.files import write_json, write_text
+from genoattn.evaluation.metrics import Metrics
+from genoattn.files import write_text
 
-mpl.use("Agg")
+FILE_WIDTH = 1000
+"""Characters of a line if the output is not a terminal, so that nothing is left out."""
 
-
-WIDTH = 1000
-"""Columns a table may take where there is no terminal to say so; it takes what it needs."""
+FRAME, GAP = 3, 2
+"""Characters between the columns of a framed table, and of a narrow one without a frame."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: columns, the first `texts` of them words and the others figures, and rows of cells."""
+    """A table of text cells; the first `texts` columns are words, the others are numbers."""
 
     title: str
     columns: Sequence[str]
+    """Headings; a line break begins a second line."""
     rows: Sequence[Sequence[str]]
     texts: int = 1
     numbers: tuple[Sequence[str], Sequence[Sequence[object]]] | None = None
-    """The same as columns and rows of plain numbers, for programs; None: the cells are all there is."""
+    """The same content as columns and rows of plain numbers, for programs; None: the cells are the content."""
+    notes: Sequence[str] = ()
+    """Sentences below the table."""
+    optional: Sequence[str] = ()
+    """Columns that a narrow terminal leaves out, in this order, until each row fits on one line."""
+    secondary: Sequence[str] = ()
+    """Columns that are left out next, if wrapped rows do not fit either."""
 
     def print(self) -> None:
-        """To the terminal, at its full width where that is unknown."""
-        console = Console()
-        Console(width=None if console.is_terminal else WIDTH).print(self._table())
+        """Print the table in the widest form that the terminal can show without breaking a word."""
+        terminal = Console()
+        width = terminal.width if terminal.is_terminal else FILE_WIDTH
+        columns, widths = self._layout(width)
+        console = Console(width=max(width, sum(widths) + GAP * len(widths)))
+        console.print(self.render(width))
+        missing = [_one_line(column) for number, column in enumerate(self.columns) if number not in columns]
+        hidden = [f"Left out to fit {width} columns: {', '.join(missing)}; report.md has them."] if missing else []
+        for note in (*self.notes, *hidden):
+            console.print(Text(note))
 
-    def _table(self) -> RichTable:
-        whole = RichTable(title=self.title, title_justify="left")
-        for number, column in enumerate(self.columns):
-            whole.add_column(column, justify="left" if number < self.texts else "right", overflow="fold")
-        before = ""
+    def render(self, width: int) -> RichTable:
+        """The table as rich draws it, for a terminal of `width` characters."""
+        columns, widths = self._layout(width)
+        if self._framed(width):
+            drawn = RichTable(title=Text(self.title), title_justify="left")
+        else:
+            drawn = RichTable(
+                title=Text(self.title),
+                title_justify="left",
+                box=box.SIMPLE_HEAD,
+                show_edge=False,
+                pad_edge=False,
+                padding=(0, GAP - 1, 0, 0),
+            )
+        for number, size in zip(columns, widths, strict=True):
+            justify = "left" if number < self.texts else "right"
+            drawn.add_column(Text(self.columns[number]), justify=justify, width=size)
+        before, grouped = "", self.texts > 1
         for first, *cells in self.rows:
-            if self.texts > 1 and before not in ("", first):
-                whole.add_section()
-            whole.add_row("" if self.texts > 1 and first == before else first, *cells)
+            if grouped and before not in ("", first):
+                drawn.add_section()
+            row = ["" if grouped and first == before else first, *cells]
+            drawn.add_row(*(Text(row[number]) for number in columns))
             before = first
-        return whole
+        return drawn
+
+    def _framed(self, width: int) -> bool:
+        """Whether the whole table fits in its frame."""
+        return sum(map(max, self._sizes())) + FRAME * len(self.columns) + 1 <= width
+
+    def _layout(self, width: int) -> tuple[list[int], list[int]]:
+        """The numbers of the printed columns and the width of each."""
+        sizes = self._sizes()
+        columns = list(range(len(self.columns)))
+        if self._framed(width):
+            return columns, [full for full, _ in sizes]
+        wrapped = False
+        for column in (*self.optional, None, *self.secondary, None):
+            widths = [sizes[number][0] for number in columns]
+            if wrapped:
+                _shrink(widths, [sizes[number][1] for number in columns], width)
+            if _total(widths) <= width:
+                break
+            wrapped = wrapped or column is None
+            columns = [number for number in columns if self.columns[number] != column]
+        return columns, widths
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        """For each column the characters of its longest line and of its longest word."""
+        cells = [[heading, *column] for heading, *column in zip(self.columns, *self.rows, strict=True)]
+        return [
+            (
+                max(cell_len(line) for cell in column for line in cell.split("\n")),
+                max((cell_len(word) for cell in column for word in cell.split()), default=0),
+            )
+            for column in cells
+        ]
 
     @property
     def plain(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
-        """Columns and rows for programs: plain numbers where there are any."""
+        """Columns and rows for programs: plain numbers where the table has them."""
         return self.numbers or (self.columns, self.rows)
 
     def markdown(self) -> str:
-        """The same table for a page."""
+        """The table and its notes as Markdown."""
         lines = [self.columns, ["---"] * self.texts + ["---:"] * (len(self.columns) - self.texts), *self.rows]
-        return "".join(f"| {' | '.join(cell.replace(chr(10), ' ') for cell in line)} |\n" for line in lines)
+        table = "".join(
+            f"| {' | '.join(_one_line(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
+        )
+        return table + "".join(f"\n{note}\n" for note in self.notes)
+
+
+def _one_line(cell: str) -> str:
+    return cell.replace("\n", " ")
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _shrink(widths: list[int], words: Sequence[int], width: int) -> None:
+    """Narrow the columns with the longest cells, to their longest word at most, until the table fits."""
+    while (excess := _total(widths) - width) > 0:
+        slack = [size - word for size, word in zip(widths, words, strict=True)]
+        widest = slack.index(max(slack))
+        if slack[widest] <= 0:
+            return
+        widths[widest] -= min(excess, slack[widest])
 
 
 def write_report(
-    folder: Path, tables: Sequence[Table], metrics: Mapping[str, object], plots: Mapping[str, Callable[[Path], None]]
+    folder: Path, tables: Sequence[Table], metrics: Metrics, plots: Mapping[str, Callable[[Path], None]]
 ) -> None:
-    """Leave metrics.json, report.md and the plots in a run folder, and print the tables."""
-    write_metrics(folder / "metrics.json", metrics)
-    pages = [sheet.markdown() for sheet in tables]
-    titles = [f"{sheet.title}\n\n" if len(tables) > 1 else "" for sheet in tables]
-    write_text(folder / "report.md", "\n".join(title + page for title, page in zip(titles, pages, strict=True)))
+    """Write metrics.json, report.md and the plots into a run folder, and print the tables."""
+    metrics.write(folder)
+    titles = [f"{table.title}\n\n" if len(tables) > 1 else "" for table in tables]
+    pages = [title + table.markdown() for title, table in zip(titles, tables, strict=True)]
+    write_text(folder / "report.md", "\n".join(pages))
     for name, draw in plots.items():
         draw(folder / "plots" / f"{name}.png")
-    for sheet in tables:
-        sheet.print()
-
-
-def write_metrics(file: Path, figures: Mapping[str, object]) -> None:
-    """Write metrics.json, whole or not at all; what is not a number becomes null."""
-    plain = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in figures.items()}
-    write_json(file, plain, indent=2)
+    for table in tables:
+        table.print()

@@ -1,9 +1,11 @@
-"""Settings of the config group `test`: the fixed test set and the bootstrap."""
+"""Settings of an evaluation: the config group `test`, and `data` of the programs that open a saved model."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from annotated_types import Ge, Le
+
+from genoattn.data.settings import DataSettings
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,18 @@ class TestSettings:
     threshold_windows: Annotated[int, Ge(1)] = 200
     resamples: Annotated[int, Ge(1)] = 200
     average_frames: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluationData(DataSettings):
+    """`data` of a program that opens a saved model: by default windows have the length that it was trained at."""
+
+    length: Annotated[int, Ge(1)] | None = None  # type: ignore[assignment]
+
+    def at(self, trained_length: int) -> DataSettings:
+        """The data settings with a definite length; prints which one if it is not the one of training."""
+        if self.length not in (None, trained_length):
+            print(f"windows of {self.length} bases; the model was trained on windows of {trained_length} bases")
+        elif self.length is None:
+            print(f"windows of {trained_length} bases, as in training")
+        return DataSettings(**{**asdict(self), "length": self.length or trained_length})

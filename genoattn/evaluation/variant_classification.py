@@ -1,15 +1,15 @@
-"""The exam of a classifier: held-out variants, beside the commonest class and a regression on a few facts."""
+"""The evaluator of a variant classifier: held-out variants, beside the majority class and a logistic regression."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
@@ -18,135 +18,182 @@ from torchmetrics.functional.classification import (
     multiclass_average_precision,
     multiclass_confusion_matrix,
     multiclass_f1_score,
-    multiclass_matthews_corrcoef,
 )
 
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
-from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
 from genoattn.evaluation.baselines.logistic_regression import features, logistic_regression
+from genoattn.evaluation.bootstrap import BLOCK, Resamples, interval, resample
+from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table
 from genoattn.evaluation.settings import TestSettings
 from genoattn.files import save_figure
 
-MEASURES = ("auroc", "auprc", "accuracy", "f1", "mcc")
-
-
 COLUMNS = ("variants", "model", "number", "AUROC [95 %]", "AUPRC [95 %]", "accuracy", "F1 (macro)", "MCC")
+
+
+class ClassificationMetrics(NamedTuple):
+    """AUROC and AUPRC are those of the second of two classes, or the mean over classes against the rest."""
+
+    auroc: float
+    auroc_low: float
+    auroc_high: float
+    auprc: float
+    auprc_low: float
+    auprc_high: float
+    accuracy: float
+    f1: float
+    """The mean over classes."""
+    mcc: float
+    """Matthews correlation coefficient; 0 for a constant answer."""
+
+
+class Prediction(NamedTuple):
+    """The class probabilities of one model or baseline."""
+
+    key: str
+    name: str
+    table: Float[np.ndarray, "variants classes"]
 
 
 @final
 class VariantClassificationEvaluator(Evaluator):
-    """AUROC and AUPRC are of the second class of two, or of each against the rest of more, averaged.
+    """Only variants of the test split are tested, on any genome: the regression learns from the training split."""
 
-    Of another genome than the one trained on the test split alone is tested too: the regression learns from the rest.
-    An interval is the middle 95 % over resampled variants.
-    """
+    primary = MetricKey("model", TEST, "all", "auroc")
 
-    def __init__(
-        self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, strands: bool, known: bool
-    ):
+    def __init__(self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, both_strands: bool):
         assert isinstance(task, VariantClassification)
-        self.task, self.strands, self.resamples = task, strands, test.resamples
+        self.task, self.both_strands, self.resamples = task, both_strands, test.resamples
         self.training, self.tested = source.labelled["train"], source.labelled["test"]
-        show = partial(task.window_around, source.genome, length=data.length)
-        self.examples = [show(one) for one in self.tested]
-        self.taught = [show(one) for one in self.training]
-        self.truth = np.array([one.label for one in self.tested])
+        window = partial(task.window_around, source.genome, length=data.length)
+        self.examples = [window(variant) for variant in self.tested]
+        self.training_examples = [window(variant) for variant in self.training]
+        self.truth = np.array([variant.label for variant in self.tested])
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        counts = np.bincount([one.label for one in self.training], minlength=len(self.task.classes))
-        told = {one.name: self._told(one) for one in candidates}
-        told["logistic"] = self._regressed()
-        told["majority"] = np.tile(counts / counts.sum(), (len(self.truth), 1))
-        figures: dict[str, int | float] = {}
+        predictions = [
+            Prediction(candidate.key, candidate.name, self._probabilities(candidate)) for candidate in candidates
+        ]
+        predictions += self._baselines()
+        entries: dict[MetricKey, int | float] = {}
         rows: list[list[str]] = []
-        for kind, chosen in self._kinds():
-            for name, table in told.items():
-                found = measured(table[chosen], self.truth[chosen], self.resamples)
-                rival = name.partition(" (")[0]
-                prefix = "test" if name == candidates[0].name else f"{rival}/test"
-                prefix += "" if kind == "all" else f"/{kind}"
-                figures |= {f"{prefix}/{measure}": value for measure, value in found.items()}
-                rows.append([kind, name, f"{int(chosen.sum()):,}", *_cells(found)])
-        title = f"Variants told apart by attention={candidates[0].name}"
-        sheets = [Table(title, COLUMNS, rows, texts=2), self._confusion(told[candidates[0].name])]
-        draw: Callable[[Path], None] = partial(_plot, told, self.truth)
-        return EvaluationResult(figures, sheets, {"roc": draw}, {one.key: {} for one in candidates})
+        for subset, chosen in self._subsets():
+            blocks = [
+                (variant.record, variant.mutation.start // BLOCK)
+                for variant, tested in zip(self.tested, chosen, strict=True)
+                if tested
+            ]
+            resamples = resample(blocks, self.resamples)
+            for key, name, table in predictions:
+                metrics = classification_metrics(table[chosen], self.truth[chosen], resamples)
+                entries |= {MetricKey(key, TEST, subset, metric): value for metric, value in metrics._asdict().items()}
+                rows.append([subset, name, f"{int(chosen.sum()):,}", *_cells(metrics)])
+        title = f"Variants classified by attention={candidates[0].name}"
+        return EvaluationResult(
+            metrics=Metrics(entries),
+            tables=[Table(title, COLUMNS, rows, texts=2), self._confusion(predictions[0])],
+            plots={"roc": partial(_plot, predictions, self.truth)},
+            calibration={candidate.key: {} for candidate in candidates},
+            primary=self.primary,
+        )
 
-    def _told(self, one: Candidate) -> Float[np.ndarray, "variants classes"]:
+    def _probabilities(self, candidate: Candidate) -> Float[np.ndarray, "variants classes"]:
         tables = [
-            answers["class"][:, 0].double().softmax(-1).cpu().numpy()
-            for _, answers in one.predictor.logits(self.examples, self.strands)
+            logits["class"][:, 0].double().softmax(-1).cpu().numpy()
+            for _, logits in candidate.predictor.logits(self.examples, self.both_strands)
         ]
         return np.concatenate(tables)
 
-    def _kinds(self) -> Iterator[tuple[str, Bool[np.ndarray, "variants"]]]:
-        snv = np.array([one.mutation.kind == "snv" for one in self.tested])
+    def _baselines(self) -> list[Prediction]:
+        labels, classes = np.array([variant.label for variant in self.training]), len(self.task.classes)
+        training, tested = (
+            np.stack([features(*pair) for pair in zip(variants, examples, strict=True)])
+            for variants, examples in ((self.training, self.training_examples), (self.tested, self.examples))
+        )
+        shares = np.bincount(labels, minlength=classes) / len(labels)
+        regression = logistic_regression(training, labels, tested, classes)
+        return [
+            Prediction("logistic_regression", "logistic regression", regression),
+            Prediction("majority_class", "majority class", np.tile(shares, (len(self.truth), 1))),
+        ]
+
+    def _subsets(self) -> Iterator[tuple[str, Bool[np.ndarray, "variants"]]]:
+        snv = np.array([variant.mutation.kind == "snv" for variant in self.tested])
         yield "all", np.ones(len(snv), np.bool_)
         if snv.any() and not snv.all():
             yield from (("snv", snv), ("indel", ~snv))
 
-    def _regressed(self) -> Float[np.ndarray, "variants classes"]:
-        taught = np.stack([features(*pair) for pair in zip(self.training, self.taught, strict=True)])
-        tested = np.stack([features(*pair) for pair in zip(self.tested, self.examples, strict=True)])
-        return logistic_regression(
-            taught, np.array([one.label for one in self.training]), tested, len(self.task.classes)
-        )
-
-    def _confusion(self, table: Float[np.ndarray, "variants classes"]) -> Table:
+    def _confusion(self, prediction: Prediction) -> Table:
         names = list(self.task.classes)
-        truth, said = torch.from_numpy(self.truth), torch.from_numpy(table.argmax(1))
-        counts = multiclass_confusion_matrix(said, truth, len(names)).tolist()
+        predicted = torch.from_numpy(prediction.table.argmax(1))
+        counts = multiclass_confusion_matrix(predicted, torch.from_numpy(self.truth), len(names)).tolist()
         rows = [[name, *(f"{count:,}" for count in row)] for name, row in zip(names, counts, strict=True)]
-        return Table("Which class (rows) was called what (columns)", ["class", *names], rows)
+        return Table("True class (rows) and predicted class (columns)", ["class", *names], rows)
 
 
-def measured(
-    table: Float[np.ndarray, "variants classes"], truth: Int[np.ndarray, "variants"], resamples: int
-) -> dict[str, float]:
-    """Every measure, and for AUROC and AUPRC the middle 95 % over resampled variants; NaN where a class is missing."""
-    found: dict[str, float] = dict(zip(MEASURES, _measure(table, truth), strict=True))  # type: ignore[arg-type]
-    rng = np.random.default_rng(0)
-    picks = (rng.integers(len(truth), size=len(truth)) for _ in range(resamples))
-    drawn = np.array([_measure(table[pick], truth[pick])[:2] for pick in picks])
-    for number, name in enumerate(MEASURES[:2]):
-        values = drawn[~np.isnan(drawn[:, number]), number]
-        low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (math.nan, math.nan)
-        found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
-    return found
-
-
-def _measure(table: np.ndarray, truth: np.ndarray) -> tuple[float, ...]:
-    likely, true, classes = torch.from_numpy(table), torch.from_numpy(truth), table.shape[1]
-    said = likely.argmax(1)
-    rest = (
-        float((said == true).double().mean()),
-        float(multiclass_f1_score(said, true, classes)),
-        float(multiclass_matthews_corrcoef(said, true, classes)),
+def classification_metrics(
+    table: Float[np.ndarray, "variants classes"], truth: Int[np.ndarray, "variants"], resamples: Resamples
+) -> ClassificationMetrics:
+    """All metrics of a table of class probabilities; AUROC and AUPRC are NaN if a class is missing."""
+    auroc, auprc = _ranking_metrics(table, truth)
+    replicates = np.array(
+        [
+            _ranking_metrics(np.repeat(table, times, 0), np.repeat(truth, times))
+            for times in resamples.weights[:, resamples.units]
+        ]
     )
+    predicted, true, classes = torch.from_numpy(table.argmax(1)), torch.from_numpy(truth), table.shape[1]
+    return ClassificationMetrics(
+        auroc,
+        *interval(replicates[:, 0]),
+        auprc,
+        *interval(replicates[:, 1]),
+        accuracy=float((predicted == true).double().mean()),
+        f1=float(multiclass_f1_score(predicted, true, classes)),
+        mcc=matthews(predicted.numpy(), truth, classes),
+    )
+
+
+def matthews(predicted: Int[np.ndarray, "variants"], truth: Int[np.ndarray, "variants"], classes: int) -> float:
+    """Matthews correlation coefficient for any number of classes (Gorodkin 2004); 0 for a constant answer."""
+    called, true = (np.bincount(labels, minlength=classes).astype(np.float64) for labels in (predicted, truth))
+    total = float(len(truth))
+    spread = math.sqrt((total**2 - called @ called) * (total**2 - true @ true))
+    return (total * int((predicted == truth).sum()) - float(called @ true)) / spread if spread else 0.0
+
+
+def _ranking_metrics(table: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    probabilities, true, classes = torch.from_numpy(table), torch.from_numpy(truth), table.shape[1]
     if len(np.unique(truth)) < classes:
-        return math.nan, math.nan, *rest
+        return math.nan, math.nan
     if classes == 2:
-        return float(binary_auroc(likely[:, 1], true)), float(binary_average_precision(likely[:, 1], true)), *rest
-    ranked = multiclass_auroc(likely, true, classes), multiclass_average_precision(likely, true, classes)
-    return float(ranked[0]), float(ranked[1]), *rest
+        return float(binary_auroc(probabilities[:, 1], true)), float(
+            binary_average_precision(probabilities[:, 1], true)
+        )
+    return (
+        float(multiclass_auroc(probabilities, true, classes)),
+        float(multiclass_average_precision(probabilities, true, classes)),
+    )
 
 
-def _cells(found: dict[str, float]) -> list[str]:
-    ranked = [f"{found[name]:.3f} [{found[f'{name}_low']:.3f}–{found[f'{name}_high']:.3f}]" for name in MEASURES[:2]]
-    return [*ranked, *(f"{found[name]:.3f}" for name in MEASURES[2:])]
+def _cells(metrics: ClassificationMetrics) -> list[str]:
+    return [
+        f"{metrics.auroc:.3f} [{metrics.auroc_low:.3f}–{metrics.auroc_high:.3f}]",
+        f"{metrics.auprc:.3f} [{metrics.auprc_low:.3f}–{metrics.auprc_high:.3f}]",
+        *(f"{value:.3f}" for value in (metrics.accuracy, metrics.f1, metrics.mcc)),
+    ]
 
 
-def _plot(
-    told: dict[str, Float[np.ndarray, "variants classes"]], truth: Int[np.ndarray, "variants"], file: Path
-) -> None:
-    """The share of the last class that is found against the share of the others that is called it."""
-    figure, panel = plt.subplots(figsize=(5, 4.5), layout="constrained")
-    last = torch.from_numpy(truth == next(iter(told.values())).shape[1] - 1).long()
-    for name, table in told.items():
+def _plot(predictions: Sequence[Prediction], truth: Int[np.ndarray, "variants"], file: Path) -> None:
+    """The receiver operating characteristic of the last class against all others."""
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    panel = figure.subplots()
+    last = torch.from_numpy(truth == predictions[0].table.shape[1] - 1).long()
+    for _, name, table in predictions:
         false, true, _ = binary_roc(torch.from_numpy(table[:, -1]), last)
         panel.plot(false.numpy(), true.numpy(), label=name)
     panel.set(xlabel="false positive rate", ylabel="true positive rate")

@@ -26,5 +26,5 @@ def test_a_layer_trains_and_is_evaluated(layer: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr("genoattn.models.predictor.CHUNKED_ABOVE", 64)  # in one piece at first, in segments now
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again"))
-    shared = [key for key in first if key.startswith("test/") and first[key] is not None]
+    shared = [key for key in first if key.startswith("model/") and first[key] is not None]
     assert shared and all(second[key] == pytest.approx(first[key], abs=1e-5) for key in shared)

@@ -10,7 +10,7 @@ import pytest
 from genoattn.cli.main import main
 from genoattn.data.tokenizers.kmer import KmerTokenizer
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
-from genoattn.evaluation.tokenizer_audit import changed_tokens
+from genoattn.evaluation.tokenizer_report import changed_tokens
 from genoattn.genome.alphabet import decode_bases, encode_bases
 from genoattn.genome.mutations import Mutation
 from genoattn.paths import conf_dir
@@ -55,7 +55,7 @@ def test_a_pair(task: str, tokenizer: str, place: Path, tmp_path: Path, capsys: 
     again = ["evaluate", *TEST, "data.length=64", f"data.fasta={place / 'a.fa'}", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again"))
-    shared = [key for key in first if key.startswith("test/") and first[key] is not None]
+    shared = [key for key in first if key.startswith("model/") and first[key] is not None]
     assert shared and all(second[key] == pytest.approx(first[key], abs=1e-5) for key in shared)
 
 

@@ -17,9 +17,10 @@ from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.errors import UserError
 from genoattn.evaluation.base import Candidate
+from genoattn.evaluation.bootstrap import BLOCK
 from genoattn.evaluation.detection import evaluator as detection
-from genoattn.evaluation.detection.candidates import kind_of
-from genoattn.evaluation.detection.testsets import STRETCH, simulated_test_set
+from genoattn.evaluation.detection.scored_calls import kind_of
+from genoattn.evaluation.detection.testsets import simulated_test_set
 from genoattn.genome.alphabet import UNKNOWN
 from genoattn.genome.mutations import apply_mutations
 from genoattn.genome.sequence_store import open_genome
@@ -121,12 +122,12 @@ def test_a_million_bases_drift_beyond_reach_without_anchors_alone() -> None:
 
 
 def test_long_windows_are_resampled_in_stretches() -> None:
-    _, example = drawn(2 * STRETCH + 5, None)
-    trial = simulated_test_set("planted", [example._replace(block=(0, number)) for number in (7, 9)])
-    assert np.bincount(trial.windows).tolist() == 2 * [STRETCH, STRETCH, 5]
+    _, example = drawn(2 * BLOCK + 5, None)
+    trial = simulated_test_set([example._replace(block=(0, number)) for number in (7, 9)])
+    assert np.bincount(trial.windows).tolist() == 2 * [BLOCK, BLOCK, 5]
     assert trial.blocks == [(0, number, part) for number in (7, 9) for part in range(3)]
     _, short = drawn(64, None)
-    assert simulated_test_set("planted", [short, short]).windows.tolist() == [0] * 64 + [1] * 64
+    assert simulated_test_set([short, short]).windows.tolist() == [0] * 64 + [1] * 64
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_took(
     fasta: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(detection, "ALIGNED", 100)
+    monkeypatch.setattr(detection, "LONGEST_ALIGNED", 100)
     words = [
         "experiment=smoke",
         f"data.fasta={fasta}",
@@ -155,14 +156,13 @@ def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_t
         genome = open_genome([fasta])
         source = DataSource(genome, all_for_test(genome.names, genome.lengths, task.reference_length(length)), ())
         predictor = model_of(config, "attention", task, tokenizer)
-        exam = detection.MutationDetectionEvaluator(
-            source, value_of(config.data), value_of(config.test), task, False, False
+        evaluator = detection.MutationDetectionEvaluator(
+            source, value_of(config.data), value_of(config.test), task, False
         )
-        found[length] = exam.evaluate([Candidate("model", "mine", predictor)]).metrics
-        assert found[length]["cost/scored_bases"] == 2 * 3 * length  # thresholds and test
-        assert found[length]["cost/score_cpu_seconds"] > 0 and found[length]["cost/score_peak_bytes"] > 2**20
-    assert any(key.startswith("aligner/") for key in found[100])
-    assert not any(key.startswith("aligner/") for key in found[101])
+        found[length] = evaluator.evaluate([Candidate("model", "mine", predictor)]).metrics
+        assert found[length].costs["scored_bases"] == 2 * 3 * length  # thresholds and test
+        assert found[length].costs["score_cpu_seconds"] > 0 and found[length].costs["score_peak_bytes"] > 2**20
+    assert found[100].select(candidate="aligner") and not found[101].select(candidate="aligner")
     assert "the aligner is left out: data.length=101" in capsys.readouterr().out
 
 

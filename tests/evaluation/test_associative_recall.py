@@ -18,6 +18,7 @@ from genoattn.data.tasks.associative_recall import AssociativeRecall
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
 from genoattn.evaluation.baselines.exact_match import exact_match
+from genoattn.evaluation.metrics import Replicates
 from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.simulate import Rates
 
@@ -216,6 +217,7 @@ def test_what_cannot_be_placed():
         window(task, 100, 0)
 
 
+BY = ("distance", "strand", "distractor_mismatches")
 SMALL = ("experiment=smoke", "task=recall", "task.pairs=1", "task.key=8", "task.value=2", "curriculum=none")
 SMALL += ("trainer.threads=1", "data.length=96", "test.windows=12", "test.resamples=5")
 
@@ -241,23 +243,26 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     given = (*SMALL, *words, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run")
     assert main(["train", *given]) == 0
     found = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert found["test/queries"] == 12 and 0 <= found["test/exact"] <= found["test/accuracy"] <= 1
-    assert found["lookup/test/exact"] == found["lookup/test/accuracy"] == 1
-    assert {f"{name}/test/exact" for name in ("none", "untrained", "chance")} <= set(found)
-    assert ("test/misled" in found) == ("task.distractor_mismatches=1" in words)
-    left = json.loads((tmp_path / "run" / "bootstrap.json").read_text())
-    assert left["primary_metric"] == "test/exact" and len(left["replicates"]["test/exact"]) == 5
-    distances = [one for one in left["subgroups"] if one["by"] == "distance"]
-    assert sum(one["count"] for one in distances) == 12 and all(one["high"] == 2 * one["low"] for one in distances)
-    strands = {one["name"]: one["count"] for one in left["subgroups"] if one["by"] == "strand"}
-    assert sum(strands.values()) == 12 and ("opposite" in strands) == ("task.reverse_strand_fraction=0.5" in words)
-    delta = "1" if "task.distractor_mismatches=1" in words else "none"
-    assert [one["name"] for one in left["subgroups"] if one["by"] == "delta"] == [delta]
+    assert found["model/test/all/queries"] == 12
+    assert 0 <= found["model/test/all/exact"] <= found["model/test/all/accuracy"] <= 1
+    assert found["exact_match/test/all/exact"] == found["exact_match/test/all/accuracy"] == 1
+    assert {f"{name}/test/all/exact" for name in ("control", "untrained", "chance")} <= set(found)
+    assert ("model/test/all/misled" in found) == ("task.distractor_mismatches=1" in words)
+    replicates = Replicates.read(tmp_path / "run")
+    assert str(replicates.primary_metric) == "model/test/all/exact"
+    assert len(replicates.replicates[replicates.primary_metric]) == 5
+    groups = {by: [group for group in replicates.subgroups if group.by == by] for by in BY}
+    assert sum(group.count for group in groups["distance"]) == 12
+    assert all(group.low and group.high == 2 * group.low for group in groups["distance"])
+    strands = {group.name: group.count for group in groups["strand"]}
+    assert sum(strands.values()) == 12 and ("reverse" in strands) == ("task.reverse_strand_fraction=0.5" in words)
+    mismatches = "1" if "task.distractor_mismatches=1" in words else "none"
+    assert [group.name for group in groups["distractor_mismatches"]] == [mismatches]
     assert (tmp_path / "run" / "plots" / "recall.png").is_file()
     again = ["evaluate", *SMALL[-3:], f"data.fasta={fasta}", f"checkpoint={tmp_path}/run"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
     told = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    assert all(told[key] == pytest.approx(found[key], abs=1e-6) for key in found if key.startswith("test/"))
+    assert all(told[key] == pytest.approx(found[key], abs=1e-6) for key in found if key.startswith("model/"))
 
 
 @pytest.mark.usefixtures("alone")
@@ -273,7 +278,7 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
         ),
         (
             ("task.form=causal", "model.causal=true", "reverse_complement=average"),
-            "rc must be none or augment with task.form=causal",
+            "reverse_complement must be none or augment with task.form=causal",
         ),
         (("curriculum=anneal", "curriculum.length=20"), "cannot hold a query and its needle(s)"),
     ],

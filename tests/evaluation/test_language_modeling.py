@@ -36,10 +36,10 @@ def test_counts_by_hand():
     assert zero.tolist() == [[4, 3, 1, 0]]
     assert one.tolist() == [[2, 0, 0, 0]]  # after C: A twice
     assert two.tolist() == [[2, 0, 0, 0]]  # after AC: A twice
-    likely = list(model.likely(reading("GACA", "...x", hide=False), weight=1.0))
+    probabilities = list(model.probabilities(reading("GACA", "...x", hide=False), weight=1.0))
     first = [(4 + 0.25) / 9, (3 + 0.25) / 9, (1 + 0.25) / 9, 0.25 / 9]
-    np.testing.assert_allclose(likely[0], [first])
-    np.testing.assert_allclose(likely[1], [[(2 + first[0]) / 3, *(np.array(first[1:]) / 3)]])
+    np.testing.assert_allclose(probabilities[0], [first])
+    np.testing.assert_allclose(probabilities[1], [[(2 + first[0]) / 3, *(np.array(first[1:]) / 3)]])
 
 
 def test_counts_between_flanks():
@@ -50,9 +50,9 @@ def test_counts_between_flanks():
 
 def test_a_context_that_cannot_be_read_falls_back():
     model = MarkovModel([encode_bases("ACGT" * 20)], order=3)
-    likely = list(model.likely(reading("AACT", ".xx.", hide=True), weight=1.0))
-    np.testing.assert_allclose(likely[1][1], likely[0][1])  # the base before is hidden as well
-    assert not np.allclose(likely[1][0], likely[0][0])
+    probabilities = list(model.probabilities(reading("AACT", ".xx.", hide=True), weight=1.0))
+    np.testing.assert_allclose(probabilities[1][1], probabilities[0][1])  # the base before is hidden as well
+    assert not np.allclose(probabilities[1][0], probabilities[0][0])
 
 
 def test_the_order_that_is_chosen_says_what_the_genome_says():
@@ -126,17 +126,17 @@ def run(folder: Path, *words: str) -> dict:
 def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Path, tmp_path: Path):
     settings = (f"data.fasta={fasta}", "trainer.max_steps=40", "optimizer.lr=0.01", "schedule.warmup=2", *words)
     found = run(tmp_path / "run", *settings)
-    learned = 1.2 if "task.objective=causal" in words else found["untrained/test/bits_per_base"] - 0.3
-    assert found["test/bits_per_base"] < learned < found["untrained/test/bits_per_base"]
+    learned = 1.2 if "task.objective=causal" in words else found["untrained/test/all/bits_per_base"] - 0.3
+    assert found["model/test/all/bits_per_base"] < learned < found["untrained/test/all/bits_per_base"]
     bits = 1.9 if "span" in words[0] else 0.5  # the base before a hidden one is mostly hidden as well
-    assert found["markov/bits_per_base"] < bits and found["markov/k"] >= 1
-    assert ("flanks/k" in found) == ("causal" not in words[0])
-    assert found["test/loss_base"] == pytest.approx(found["test/bits_per_base"] * math.log(2))
+    assert found["markov_left/test/all/bits_per_base"] < bits and found["markov_left/test/all/order"] >= 1
+    assert ("markov_flanks/test/all/order" in found) == ("causal" not in words[0])
+    assert found["model/test/all/loss_base"] == pytest.approx(found["model/test/all/bits_per_base"] * math.log(2))
     assert (tmp_path / "run" / "plots" / "bits_per_base.png").is_file()
     again = ["evaluate", *SMALL[4:], "data.length=64", f"data.fasta={fasta}", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path / 'again'}"]) == 0
     told = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    assert told["test/bits_per_base"] == pytest.approx(found["test/bits_per_base"], rel=1e-6)
+    assert told["model/test/all/bits_per_base"] == pytest.approx(found["model/test/all/bits_per_base"], rel=1e-6)
 
 
 @pytest.mark.usefixtures("alone")
@@ -157,7 +157,7 @@ def test_short_records_are_taken_whole_and_sorted_by_length(fasta: Path, tmp_pat
     [
         (("task.objective=causal",), "needs model.causal=true"),
         (("model.causal=true",), "needs model.causal=false"),
-        (("reverse_complement=average",), "rc must be none or augment with task=pretrain"),
+        (("reverse_complement=average",), "reverse_complement must be none or augment with task=pretrain"),
         (("task.mask_fraction=0.0",), "task.mask_fraction must be a share of the bases above 0 and below 1, got 0.0"),
         (("task=paired", "data.min_length=8"), "data.min_length=8 takes records shorter than a window whole"),
         (("data.min_length=80",), "data.min_length must be at most data.length (64), got 80"),

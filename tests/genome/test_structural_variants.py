@@ -16,8 +16,9 @@ from genoattn.data.targets import COLUMNS, IGNORE_INDEX
 from genoattn.data.tasks.base import inversion_labels
 from genoattn.data.tasks.paired import Paired
 from genoattn.errors import UserError
-from genoattn.evaluation.detection.candidates import collect_scored_calls
-from genoattn.evaluation.detection.testsets import measure, simulated_test_set, thresholds
+from genoattn.evaluation.detection.results import choose_thresholds, evaluate_scores
+from genoattn.evaluation.detection.scored_calls import collect_scored_calls
+from genoattn.evaluation.detection.testsets import simulated_test_set
 from genoattn.genome.alphabet import COMPLEMENT, decode_bases, encode_bases, reverse_complement
 from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations
 from genoattn.genome.simulate import Rates, simulate
@@ -237,15 +238,15 @@ def test_each_base_has_its_counterpart_in_the_context(length: int, shift: int, o
 
 def test_structural_kinds_are_told_apart_in_the_exam():
     task = Paired(shift=20, **STRUCTURED)
-    trial = simulated_test_set("planted", [make(task, 300, seed)._replace(block=(0, seed)) for seed in range(30)])
+    trial = simulated_test_set([make(task, 300, seed)._replace(block=(0, seed)) for seed in range(30)])
     assert tuple(trial.targets) == COLUMNS
 
     def knowing(examples: Sequence[Example]) -> list[np.ndarray]:
         return [np.stack([one.targets[name] == 1 for name in COLUMNS], 1).astype(np.float64) for one in examples]
 
     scores = trial.scores(knowing)
-    assert thresholds(trial, scores) == dict.fromkeys(COLUMNS, 1.0)
-    found = measure(trial, scores, dict.fromkeys(COLUMNS, 0.5), 5)
+    assert choose_thresholds(trial, scores) == dict.fromkeys(COLUMNS, 1.0)
+    found = {kind: one.metrics for kind, one in evaluate_scores(trial, scores, dict.fromkeys(COLUMNS, 0.5), 5).items()}
     structural = {"inversion", "duplication", "expansion", "contraction"}
     assert structural | {"snv", "insertion", "deletion"} <= set(found)
     for kind, one in found.items():

@@ -16,6 +16,7 @@ from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS, TargetSpec
 from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
+from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.detection.detectors import ModelDetector
 from genoattn.models import predictor, recompute
 from genoattn.models.pair_stem import NEIGHBOURS, AlignmentStem
@@ -232,7 +233,9 @@ def test_a_scorer_scores_each_example_as_if_alone(monkeypatch: pytest.MonkeyPatc
     ]
     model = build()
     monkeypatch.setattr(predictor, "BATCH_BASES", 45)  # two of the longest at once
-    scores = ModelDetector("window", predictor.Predictor(NucleotideTokenizer(), task, model))(examples)
+    scores = ModelDetector(Candidate("model", "window", predictor.Predictor(NucleotideTokenizer(), task, model)))(
+        examples
+    )
     assert model.training
     for example, found in zip(examples, scores, strict=True):
         assert example.reference_window is not None

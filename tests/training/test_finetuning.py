@@ -62,7 +62,7 @@ def test_each_mode_trains_its_weights(
     folder = tmp_path / "run"
     assert finetune(folder, run, fasta, f"finetune.mode={mode}") == 0
     output = capsys.readouterr().out
-    assert "Mutations found by attention=full" in output
+    assert "Mutations detected by attention=full" in output
     before, after = weights(run), weights(folder)
     assert list(before) == list(after)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -79,7 +79,7 @@ def test_each_mode_trains_its_weights(
     assert (card.attention, card.name, card.model) == (old.attention, "full", old.model) and card.genome != old.genome
     assert "attention" not in OmegaConf.load(folder / "config.yaml")
     logged = (folder / "finetune.log").read_text()
-    assert "Mutations found by attention=full" in logged and f"run folder: {folder}" in logged
+    assert "Mutations detected by attention=full" in logged and f"run folder: {folder}" in logged
 
 
 def test_evaluate_repeats_the_metrics_of_a_fine_tuned_model(pretrained: tuple[Path, Path], tmp_path: Path) -> None:

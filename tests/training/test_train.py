@@ -130,8 +130,12 @@ def test_what_a_run_leaves_behind(finished: Path, genome: tuple[Path, Path]) -> 
     assert sum(bool(row["validation/loss"]) for row in rows(finished)) == 2
 
     found = json.loads((finished / "metrics.json").read_text())
-    wanted = ["test/auprc", "test/f1", *(f"test/{kind}/auprc" for kind in ("snv", "insertion", "deletion"))]
-    wanted += ["chr/snv/f1", "chr_held_out/snv/recall", "aligner/test/snv/f1", "untrained/test/snv/auprc"]
+    wanted = [
+        "model/test/all/auprc",
+        "model/test/all/f1",
+        *(f"model/test/{kind}/auprc" for kind in ("snv", "insertion", "deletion")),
+    ]
+    wanted += ["model/chr/snv/f1", "model/chr_held_out/snv/recall", "aligner/test/snv/f1", "untrained/test/snv/auprc"]
     wanted += ["cost/parameters", "cost/bases_per_second", "cost/peak_bytes", "cost/attention_flops"]
     assert not [key for key in wanted if key not in found]
     assert found["cost/peak_bytes"] > 2**20
@@ -144,7 +148,7 @@ def test_the_same_seed_gives_the_same_figures(finished: Path, genome: tuple[Path
     assert train(tmp_path / "again", *words) == 0
     assert figures(tmp_path / "again") == figures(finished)
     assert train(tmp_path / "other", *words, "seed=1", "control=null") == 0
-    assert figures(tmp_path / "other")["test/auprc"] != figures(finished)["test/auprc"]
+    assert figures(tmp_path / "other")["model/test/all/auprc"] != figures(finished)["model/test/all/auprc"]
 
 
 def test_evaluate_finds_what_training_found(
@@ -157,7 +161,7 @@ def test_evaluate_finds_what_training_found(
     assert (tmp_path / "same" / "plots" / "precision_recall.png").is_file()
     last = finished / "checkpoints" / "last.ckpt"
     assert evaluate(tmp_path / "by_checkpoint", f"checkpoint={last}", f"data.fasta={fasta}") == 0
-    assert figures(tmp_path / "by_checkpoint")["test/auprc"] == figures(finished)["test/auprc"]
+    assert figures(tmp_path / "by_checkpoint")["model/test/all/auprc"] == figures(finished)["model/test/all/auprc"]
 
     other, its_vcf = write_genome(tmp_path, "other", seed=2)
     capsys.readouterr()
@@ -165,8 +169,8 @@ def test_evaluate_finds_what_training_found(
     assert evaluate(tmp_path / "elsewhere", *words) == 0
     assert "not the genome that the model was trained on" in capsys.readouterr().out
     found = figures(tmp_path / "elsewhere")
-    assert found["other/snv/events"] == 13
-    assert "other_held_out/snv/events" not in found
+    assert found["model/other/snv/events"] == 13
+    assert "model/other_held_out/snv/events" not in found
 
 
 def test_evaluate_keeps_to_the_blocks_that_were_held_out(
@@ -198,7 +202,7 @@ def test_every_attention_trains_on_any_fasta(
         stack = r", blocks: window, (window, full|linear, window)"
     assert re.search(rf"model: {layer} \(torch[^)]*\) on cpu, {count:,} parameters{stack}\n", said)
     assert "no data.vcf: evaluation uses planted mutations only\n" in said
-    assert f"Mutations found by attention={attention}" in said
+    assert f"Mutations detected by attention={attention}" in said
     assert said.endswith(f"run folder: {tmp_path}\n")
     assert grumbled == ""
     assert not (tmp_path / "control").exists()
@@ -363,7 +367,7 @@ def test_max_seconds_ends_training_and_the_run_goes_on_to_its_report(
     assert [row["step"] for row in rows(tmp_path) if row["loss"]] == ["0"]
     assert [row["step"] for row in rows(tmp_path) if row["validation/loss"]] == ["0"]
     assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
-    assert "test/auprc" in figures(tmp_path)
+    assert "model/test/all/auprc" in figures(tmp_path)
 
 
 @pytest.mark.usefixtures("unplotted")
@@ -422,7 +426,7 @@ def test_wandb_offline(
     (file,) = (tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")
     written = list(records(file))
     for _ in range(100):  # wandb's own process may still be writing on a busy machine
-        if any("test/auprc" in told(record.summary.update) for record in written):
+        if any("model/test/all/auprc" in told(record.summary.update) for record in written):
             break
         time.sleep(0.1)
         written = list(records(file))
@@ -436,13 +440,16 @@ def test_wandb_offline(
     table = next(row for row in history if "report._type" in row)
     assert table["report._type"] == "table-file"
     stored = json.loads((file.parent / "files" / table["report.path"]).read_text())
-    assert stored["columns"][:3] == ["detector", "trial", "kind"]
-    assert [row[:3] for row in stored["data"]][:2] == [["linear", "planted", "snv"], ["linear", "planted", "insertion"]]
+    assert stored["columns"][:3] == ["detector", "test set", "kind"]
+    assert [row[:3] for row in stored["data"]][:2] == [
+        ["linear", "simulated", "snv"],
+        ["linear", "simulated", "insertion"],
+    ]
     for plot in ("precision_recall", "training"):
         (name,) = next(row[f"plots/{plot}.filenames"] for row in history if f"plots/{plot}.filenames" in row)
         assert (file.parent / "files" / name).read_bytes()[:4] == b"\x89PNG"
     summary = told(update for record in written for update in record.summary.update)
-    assert summary["test/auprc"] == figures(tmp_path / "run")["test/auprc"]
+    assert summary["model/test/all/auprc"] == figures(tmp_path / "run")["model/test/all/auprc"]
 
 
 def told(items: Iterable) -> dict[str, Any]:
@@ -549,4 +556,4 @@ def test_tokens_that_own_a_base_can_be_laid_side_by_side(
         "overlapping": True,
     }
     assert evaluate(tmp_path / "again", f"checkpoint={tmp_path / 'run'}", f"data.fasta={genome[0]}") == 0
-    assert figures(tmp_path / "again")["test/snv/auprc"] == figures(tmp_path / "run")["test/snv/auprc"]
+    assert figures(tmp_path / "again")["model/test/snv/auprc"] == figures(tmp_path / "run")["model/test/snv/auprc"]

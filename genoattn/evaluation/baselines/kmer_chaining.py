@@ -1,4 +1,4 @@
-"""k-mer look-up as a mutation caller: finds its place on either strand by itself, and knows no training."""
+"""Seed and chain with unique k-mers (as in minimap2, Li 2018) as a mutation caller: a baseline without training."""
 
 from itertools import pairwise
 from math import ceil, log
@@ -11,20 +11,20 @@ from genoattn.genome.alphabet import COMPLEMENT, kmer_codes, reverse_complement
 from genoattn.genome.mutations import Mutation, apply_mutations
 
 MISMATCH = -4
-"""What a mismatch weighs against a match of 1 beyond the outermost anchors, as in the aligner."""
+"""The score of a mismatch, against 1 for a match, beyond the outermost anchors, as in the aligner."""
 
 
 class KmerCalls(NamedTuple):
-    """Which sample bases are called substituted or inserted, before which bases are gone, and which are inverted."""
+    """Sample bases called substituted or inserted, those before which bases are deleted, and those inverted."""
 
     substituted: Bool[np.ndarray, "sample"]
     inserted: Bool[np.ndarray, "sample"]
-    missing: Bool[np.ndarray, "sample"]
+    deleted_before: Bool[np.ndarray, "sample"]
     inverted: Bool[np.ndarray, "sample"]
 
 
 class Anchor(NamedTuple):
-    """Sample bases [start, stop) that stand in the reference as they are, base i at place i + diagonal."""
+    """Sample bases [start, stop) that match the reference: base i matches reference base i + diagonal."""
 
     start: int
     stop: int
@@ -33,18 +33,19 @@ class Anchor(NamedTuple):
 
 @final
 class KmerCaller:
-    """Seed and chain as genome aligners do it, without the alignment: unique k-mers anchor the sample.
+    """Seed and chain as genome aligners do it, without a base-by-base alignment.
 
-    A k-mer is an anchor where it occurs once in both strands of the reference; k is three more than the log4 of their
-    bases, so that few occur by chance. Anchors of the strand that has more of them are chained (with a logarithmic cost
-    of changing the diagonal, as minimap2's). Between two of one diagonal what differs is substituted; where the
-    diagonal changes bases are inserted or gone, at the place that leaves the fewest differences, then left-aligned.
-    Beyond the outermost anchors the diagonal is followed as long as it pays (ungapped extension, as BLAST's). Where
-    anchors of the other strand lie between two of one diagonal, a stretch that explains them is inverted.
+    A k-mer is an anchor if it occurs once in both strands of the reference; k is three more than the log4 of their
+    bases, so that few occur by chance. The anchors of the strand with more of them are chained, with a logarithmic cost
+    for a change of diagonal as in minimap2. Between two anchors on one diagonal, differing bases are substitutions.
+    Where the diagonal changes, bases are inserted or deleted at the position that leaves the fewest differences, then
+    left-aligned. Beyond the outermost anchors the diagonal is followed as long as the score rises (ungapped extension,
+    as in BLAST). Where anchors of the other strand lie between two anchors on one diagonal, the stretch between them
+    that explains those anchors is an inversion.
     """
 
     def __call__(self, reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"]) -> KmerCalls:
-        """Calls for a sample of either strand that overlaps the reference anywhere; none where it finds no anchor."""
+        """Calls for a sample of either strand that overlaps the reference anywhere; no call without an anchor."""
         calls = KmerCalls(*(np.zeros(len(sample), np.bool_) for _ in range(4)))
         k = 3 + ceil(log(max(4, 2 * len(reference)), 4))
         other = reverse_complement(reference)
@@ -56,12 +57,14 @@ class KmerCaller:
             return calls
         begin, end, mutations = _read(reference, sample, chained)
         first, last = begin + chained[0].diagonal, end + chained[-1].diagonal
-        found = apply_mutations(reference[first:last], [_moved(one, -first) for one in mutations])
-        for mask, told in zip(calls[:3], (found.substituted, found.inserted, found.deleted_before), strict=True):
-            mask[begin:end] = told
-        turned = _runs(places[1], k)
+        called = apply_mutations(reference[first:last], [_moved(mutation, -first) for mutation in mutations])
+        for mask, called_mask in zip(
+            calls[:3], (called.substituted, called.inserted, called.deleted_before), strict=True
+        ):
+            mask[begin:end] = called_mask
+        reverse_anchors = _runs(places[1], k)
         for left, right in pairwise(chained):
-            start, stop = _inversion(reference, sample, left, right, turned)
+            start, stop = _inversion(reference, sample, left, right, reverse_anchors)
             calls.inverted[start:stop] = True
         calls.substituted[calls.inverted] = False
         return calls
@@ -73,25 +76,25 @@ def find_anchors(
     sample: UInt8[np.ndarray, "sample"],
     k: int,
 ) -> Int[np.ndarray, "2 kmers"]:
-    """Where in the reference, and where in its other strand, each k-mer of the sample stands; -1 unless just once."""
+    """The position of each k-mer of the sample in the reference and in its other strand; -1 unless it occurs once."""
     codes = np.concatenate([kmer_codes(reference, k), kmer_codes(other, k)])
-    asked = kmer_codes(sample, k)
+    codes_of_sample = kmer_codes(sample, k)
     known, first, counts = np.unique(codes, return_index=True, return_counts=True)
     single = (counts == 1) & (known >= 0)
     known, first = known[single], first[single]
-    found = np.full((2, len(asked)), -1)
+    positions = np.full((2, len(codes_of_sample)), -1)
     if len(known):
-        at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-        hits = np.flatnonzero(known[at] == asked)
+        at = np.minimum(np.searchsorted(known, codes_of_sample), len(known) - 1)
+        hits = np.flatnonzero(known[at] == codes_of_sample)
         strand, place = np.divmod(first[at[hits]], len(codes) // 2)
-        found[strand, hits] = place
-    return found
+        positions[strand, hits] = place
+    return positions
 
 
 def chain(anchors: list[Anchor]) -> list[Anchor]:
-    """The weightiest chain of anchors (in order of their starts), each beginning and ending after the one before it.
+    """The chain of anchors with the highest score; anchors come in order of their starts, and chains are colinear.
 
-    It weighs the bases of its anchors, less log2(1 + change) for every change of diagonal.
+    The score is the number of anchored bases, minus log2(1 + change) for every change of diagonal.
     """
     if not anchors:
         return []
@@ -117,7 +120,7 @@ def chain(anchors: list[Anchor]) -> list[Anchor]:
 
 
 def _runs(places: np.ndarray, k: int) -> list[Anchor]:
-    """k-mers that follow one another on one diagonal, as one anchor each."""
+    """Anchors: k-mers that follow one another on one diagonal are joined."""
     hits = np.flatnonzero(places >= 0)
     if len(hits) == 0:
         return []
@@ -129,7 +132,7 @@ def _runs(places: np.ndarray, k: int) -> list[Anchor]:
 
 
 def _read(reference: np.ndarray, sample: np.ndarray, chained: list[Anchor]) -> tuple[int, int, list[Mutation]]:
-    """Sample bases [begin, end) that the chain reaches, and what differs there, in places of the reference."""
+    """Sample bases [begin, end) that the chain covers, and the mutations there in reference coordinates."""
     head, tail = chained[0], chained[-1]
     begin = head.start - _extent(reference[: head.start + head.diagonal][::-1], sample[: head.start][::-1])
     end = tail.stop + _extent(reference[tail.stop + tail.diagonal :], sample[tail.stop :])
@@ -137,49 +140,53 @@ def _read(reference: np.ndarray, sample: np.ndarray, chained: list[Anchor]) -> t
     at = begin
     for left, right in pairwise(chained):
         change = right.diagonal - left.diagonal
-        came = max(0, -change)
+        inserted = max(0, -change)
         turn = max(at, _turn(reference, sample, left, right))
         mutations += _substitutions(reference, sample, at, turn, left.diagonal)
         if change:
             place = turn + left.diagonal
-            mutations.append(Mutation(place, place + max(0, change), sample[turn : turn + came].tobytes()))
-        at = turn + came
+            mutations.append(Mutation(place, place + max(0, change), sample[turn : turn + inserted].tobytes()))
+        at = turn + inserted
     return begin, end, mutations + _substitutions(reference, sample, at, end, tail.diagonal)
 
 
 def _turn(reference: np.ndarray, sample: np.ndarray, left: Anchor, right: Anchor) -> int:
-    """The sample base from which on the diagonal of `left` gives way, so that least differs between the two."""
-    came = max(0, left.diagonal - right.diagonal)
-    low, high = left.stop, right.start - came
+    """The sample base at which the diagonal changes, so that the fewest bases differ between the two anchors."""
+    inserted = max(0, left.diagonal - right.diagonal)
+    low, high = left.stop, right.start - inserted
     if high <= low:
         return high
     before = sample[low:high] != reference[low + left.diagonal : high + left.diagonal]
-    after = sample[low + came : right.start] != reference[low + came + right.diagonal : right.start + right.diagonal]
+    after = (
+        sample[low + inserted : right.start]
+        != reference[low + inserted + right.diagonal : right.start + right.diagonal]
+    )
     differing = np.concatenate([[0], np.cumsum(before)]) + np.concatenate([np.cumsum(after[::-1])[::-1], [0]])
     return low + int(differing.argmin())
 
 
 def _inversion(
-    reference: np.ndarray, sample: np.ndarray, left: Anchor, right: Anchor, turned: list[Anchor]
+    reference: np.ndarray, sample: np.ndarray, left: Anchor, right: Anchor, reverse_anchors: list[Anchor]
 ) -> tuple[int, int]:
-    """The sample bases between two anchors that are inverted, the fewest that leave the fewest differences, if any."""
+    """The inverted sample bases [start, stop) between two anchors: the shortest stretch with the fewest differences."""
     low, high, diagonal = left.stop, right.start, left.diagonal
-    within = [one for one in turned if low <= (one.start + one.stop) // 2 < high]  # their ends may match by chance
+    # the ends of an anchor may match by chance, so its middle counts
+    within = [anchor for anchor in reverse_anchors if low <= (anchor.start + anchor.stop) // 2 < high]
     if diagonal != right.diagonal or not within:
         return low, low
-    # Base i of an inverted stretch is the complement of what stands at place `turn` + diagonal - i.
-    turn = len(reference) - 1 - max(within, key=lambda one: one.stop - one.start).diagonal - diagonal
+    # Base i of an inverted stretch is the complement of reference base turn + diagonal - i.
+    turn = len(reference) - 1 - max(within, key=lambda anchor: anchor.stop - anchor.start).diagonal - diagonal
     first = max(low, turn + 1 - high)
     starts = np.arange(first, turn // 2 + 1)
     stops = turn + 1 - starts
     inside = np.arange(first, turn + 1 - first)
     there = reference[inside + diagonal]
-    gained = (there != sample[inside]).astype(int) - (COMPLEMENT[there[::-1]] != sample[inside])
-    spared = np.concatenate([[0], np.cumsum(gained)])
-    worth = spared[stops - first] - spared[starts - first]
-    if len(worth) == 0 or worth.max() <= 0:
+    gain = (there != sample[inside]).astype(int) - (COMPLEMENT[there[::-1]] != sample[inside])
+    total = np.concatenate([[0], np.cumsum(gain)])
+    gains = total[stops - first] - total[starts - first]
+    if len(gains) == 0 or gains.max() <= 0:
         return low, low
-    best = len(worth) - 1 - int(worth[::-1].argmax())  # the shortest of the best
+    best = len(gains) - 1 - int(gains[::-1].argmax())  # the shortest of the best
     return int(starts[best]), int(stops[best])
 
 
@@ -190,10 +197,10 @@ def _substitutions(reference: np.ndarray, sample: np.ndarray, start: int, stop: 
 
 
 def _extent(there: np.ndarray, here: np.ndarray) -> int:
-    """How many bases on the diagonal is followed further: to where matches outweigh mismatches the most."""
+    """The number of bases by which an anchor is extended along its diagonal: up to the highest score."""
     shared = min(len(there), len(here))
-    worth = np.cumsum(np.where(there[:shared] == here[:shared], 1, MISMATCH))
-    return int(worth.argmax()) + 1 if shared and worth.max() > 0 else 0
+    score = np.cumsum(np.where(there[:shared] == here[:shared], 1, MISMATCH))
+    return int(score.argmax()) + 1 if shared and score.max() > 0 else 0
 
 
 def _moved(mutation: Mutation, by: int) -> Mutation:

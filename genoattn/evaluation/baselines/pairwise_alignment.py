@@ -1,4 +1,4 @@
-"""A classical aligner as a mutation caller: the yardstick that knows no training."""
+"""Global pairwise alignment with affine gaps (Gotoh 1982) as a mutation caller: a baseline without training."""
 
 from typing import NamedTuple, final
 
@@ -11,19 +11,19 @@ from genoattn.genome.mutations import Mutation, apply_mutations
 
 
 class Calls(NamedTuple):
-    """Which sample bases an alignment calls substituted or inserted, and before which it finds bases gone."""
+    """Sample bases called substituted or inserted, and sample bases before which bases are called deleted."""
 
     substituted: Bool[np.ndarray, "sample"]
     inserted: Bool[np.ndarray, "sample"]
-    missing: Bool[np.ndarray, "sample"]
+    deleted_before: Bool[np.ndarray, "sample"]
 
 
 @final
 class AlignmentCaller:
-    """Global alignment with affine gaps (Gotoh) by Biopython's PairwiseAligner, its indels then left-aligned.
+    """Biopython's PairwiseAligner, with left-aligned indels.
 
     The scores are those of minimap2's preset for long, similar sequences scaled down: a match 1, a mismatch -4, a gap
-    -6 and -2 a base more. What of the reference is left over at its end costs nothing.
+    -6 and -2 per further base. Reference bases left over at the end cost nothing.
     """
 
     def __init__(self) -> None:
@@ -33,16 +33,15 @@ class AlignmentCaller:
         self._aligner = aligner
 
     def __call__(self, reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"]) -> Calls:
-        """Calls for a sample whose first base is due at the first of `reference`, which may run on past its end."""
+        """The calls for a sample that begins where `reference` begins; the reference may be longer."""
         if np.array_equal(reference[: len(sample)], sample):
             nothing = np.zeros(len(sample), np.bool_)
             return Calls(nothing, nothing, nothing)
         best = self._aligner.align(decode_bases(reference), decode_bases(sample))[0]
         coordinates = np.asarray(best.coordinates)
         called = apply_mutations(reference[: int(coordinates[0, -1])], self._mutations(coordinates, sample, reference))
-        return Calls(
-            called.substituted[: len(sample)], called.inserted[: len(sample)], called.deleted_before[: len(sample)]
-        )
+        size = len(sample)
+        return Calls(called.substituted[:size], called.inserted[:size], called.deleted_before[:size])
 
     def _mutations(self, coordinates: np.ndarray, sample: np.ndarray, reference: np.ndarray) -> list[Mutation]:
         mutations: list[Mutation] = []
@@ -50,8 +49,8 @@ class AlignmentCaller:
             if start == stop or (at == to and to < len(sample)):
                 mutations.append(Mutation(start, stop, sample[at:to].tobytes()))
             elif at < to:
-                differs = np.flatnonzero(reference[start:stop] != sample[at:to]).tolist()
+                differing = np.flatnonzero(reference[start:stop] != sample[at:to]).tolist()
                 mutations += [
-                    Mutation(start + n, start + n + 1, sample[at + n : at + n + 1].tobytes()) for n in differs
+                    Mutation(start + n, start + n + 1, sample[at + n : at + n + 1].tobytes()) for n in differing
                 ]
         return mutations

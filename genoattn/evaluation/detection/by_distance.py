@@ -1,4 +1,4 @@
-"""How well mutations are found in parts of a trial: by how far back in the context a base has its counterpart."""
+"""Detection metrics by distance: how far back in the context a base has its counterpart in the reference."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,65 +7,80 @@ import numpy as np
 from jaxtyping import Float
 
 from genoattn.data.targets import COLUMNS
-from genoattn.evaluation.bootstrap import resampled_average_precision, resamples
-from genoattn.evaluation.detection.candidates import HEADLINE_KINDS, KINDS, collect_scored_calls, kind_of
-from genoattn.evaluation.detection.metrics import average_precision, f1_score
+from genoattn.evaluation.bootstrap import interval
+from genoattn.evaluation.detection.metrics import auprc_replicates, average_precision, f1_score
+from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS, KINDS, collect_scored_calls, kind_of
 from genoattn.evaluation.detection.testsets import TestSet
 
 MIN_EVENTS = 10
-"""Events of a kind without which a part of a trial says nothing of that kind."""
+"""A range with fewer events of a kind has no metrics of that kind."""
 
 
 class DistanceBin(NamedTuple):
-    """One kind among the events and the untouched bases whose counterpart lies [low, high) back in the context."""
+    """Metrics of one kind over the events and untouched bases with a counterpart [low, high) bases back."""
 
     low: int
     high: int
     kind: str
-    """Empty: the mean over SNVs, insertions and deletions, those that the trial holds."""
+    """Empty: the mean over SNVs, insertions and deletions, as far as the test set holds them."""
     events: int
     auprc: float
     f1: float
     replicates: Float[np.ndarray, "replicates"]
-    """AUPRC in resamples of the genome; as many in every range, and the same ones."""
+    """AUPRC in every resample; the resamples are the same in every range."""
+
+    @property
+    def name(self) -> str:
+        """The range for a reader."""
+        return f"{self.low:,}–{self.high:,}"
+
+    @property
+    def subset(self) -> str:
+        """The third part of its metrics' keys."""
+        kind = f"_{self.kind.replace(' ', '_')}" if self.kind else ""
+        return f"distance_{self.low}_{self.high}{kind}"
+
+    def auprc_text(self) -> str:
+        """AUPRC with its interval."""
+        low, high = interval(self.replicates)
+        return f"{self.auprc:.3f} [{low:.3f}–{high:.3f}]"
 
 
 def metrics_by_distance(
-    test_set: TestSet, scores: Float[np.ndarray, "bases columns"], thresholds: Mapping[str, float], count: int
+    test_set: TestSet,
+    scores: Float[np.ndarray, "bases columns"],
+    thresholds: Mapping[str, float],
+    count: int,
 ) -> list[DistanceBin]:
-    """Figures in ranges between powers of two; none for a trial of windows that were not drawn from the genome.
+    """Metrics in ranges between powers of two, in `count` resamples; none for real strains or unknown distances.
 
-    Each range has its own untouched bases beside its events, so that mutations are about as rare in one as in another.
-    A kind with fewer than `FEWEST` events in a range is left out there, and so is the mean that lacks it.
+    Each range has its own untouched bases beside its events, so that mutations are about equally rare in every range.
+    A kind with fewer than `MIN_EVENTS` events in a range is left out there, and the mean that needs it too.
     """
-    if test_set.distance is None or not test_set.blocks:
+    if test_set.distance is None or not test_set.simulated:
         return []
-    owners, draws = resamples(test_set.blocks, count)
-    windows = owners[test_set.windows]
-    simple = {kind_of(event) for event in test_set.events if test_set.tested[event.start]} & set(HEADLINE_KINDS)
-    known = test_set.distance[test_set.tested & (test_set.distance > 0)]
-    found: list[DistanceBin] = []
-    for power in np.unique(np.frexp(known)[1] - 1).tolist():
+    resamples = test_set.resamples(count)
+    kinds = {kind_of(event) for event in test_set.events if test_set.tested[event.start]} & set(HEADLINE_KINDS)
+    distances = test_set.distance[test_set.tested & (test_set.distance > 0)]
+    bins: list[DistanceBin] = []
+    for power in np.unique(np.frexp(distances)[1] - 1).tolist():
         low, high = 2**power, 2 ** (power + 1)
         inside = test_set.tested & (test_set.distance >= low) & (test_set.distance < high)
         rows = []
-        for kind, scored in collect_scored_calls(scores, test_set.events, windows, inside).items():
+        for kind, scored in collect_scored_calls(scores, test_set.events, resamples.units, inside).items():
             events = int(scored.truth.sum())
             if events >= MIN_EVENTS:
-                precision = average_precision(scored.scores, scored.truth)
+                auprc = average_precision(scored.scores, scored.truth)
                 f1 = f1_score(scored, thresholds[COLUMNS[KINDS[kind]]])
-                drawn = resampled_average_precision(scored, draws)
-                rows.append(DistanceBin(low, high, kind, events, precision, f1, drawn))
-        told = [row for row in rows if row.kind in HEADLINE_KINDS]
-        if simple and {row.kind for row in told} == simple:
-            found.append(_mean(told))
-        found += rows
-    return found
+                rows.append(DistanceBin(low, high, kind, events, auprc, f1, auprc_replicates(scored, resamples)))
+        headline = [row for row in rows if row.kind in HEADLINE_KINDS]
+        if kinds and {row.kind for row in headline} == kinds:
+            bins.append(_mean(headline))
+        bins += rows
+    return bins
 
 
 def _mean(rows: list[DistanceBin]) -> DistanceBin:
-    low, high = rows[0][:2]
     auprc, f1 = (float(np.mean(column)) for column in zip(*((row.auprc, row.f1) for row in rows), strict=True))
-    return DistanceBin(
-        low, high, "", sum(row.events for row in rows), auprc, f1, np.mean([row.replicates for row in rows], 0)
-    )
+    replicates = np.mean([row.replicates for row in rows], 0)
+    return DistanceBin(rows[0].low, rows[0].high, "", sum(row.events for row in rows), auprc, f1, replicates)

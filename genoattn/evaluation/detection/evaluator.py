@@ -1,28 +1,33 @@
-"""The exam of a detector: mutations planted in held-out blocks, and those that nature made."""
+"""The evaluator of a detector: simulated mutations in held-out blocks, then the mutations of each VCF."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource, build_window_dataset
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.errors import UserError
-from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
 from genoattn.evaluation.detection.detectors import (
     CALL_THRESHOLDS,
     AlignerDetector,
-    DetectionResult,
+    Detector,
     KmerDetector,
     ModelDetector,
+)
+from genoattn.evaluation.detection.report import detection_table, distance_tables, plot_curves
+from genoattn.evaluation.detection.results import (
+    DetectionResult,
     choose_thresholds,
     evaluate_detector,
-    without_supersets,
+    metrics_of,
+    replicates_of,
 )
-from genoattn.evaluation.detection.report import detection_table, distance_tables, flatten, plot_curves, replicates_of
-from genoattn.evaluation.detection.testsets import TestSet, simulated_test_set, variant_test_set
+from genoattn.evaluation.detection.testsets import TestSet, simulated_test_set, variant_test_set, without_supersets
+from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.settings import TestSettings
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Mutation
@@ -30,94 +35,106 @@ from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
 from genoattn.genome.vcf import read_variants, to_mutations
 
-ALIGNED = 8192
-"""Bases of the longest windows that the aligner is put to: it fills a square of them, in time and in memory."""
+LONGEST_ALIGNED = 8192
+"""Bases of the longest windows for the aligner: its time and memory grow with the square of the length."""
 
 
 @final
 class MutationDetectionEvaluator(Evaluator):
-    """Thresholds come from planted mutations in validation blocks; then the planted test set, then each VCF."""
+    """Thresholds come from simulated mutations in validation blocks; the test sets follow."""
 
-    def __init__(
-        self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, strands: bool, known: bool
-    ):
+    primary = MetricKey("model", TEST, "all", "auprc")
+
+    def __init__(self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, both_strands: bool):
         assert isinstance(task, MutationDetection)
-        self.task, self.test, self.strands, self.length = task, test, strands, data.length
-        draw = partial(plant, source=source, data=data, test=test, task=task)
-        self.tests = [draw("planted", source.splits.test, test.windows)]
-        for path in source.vcfs:
-            name = path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf")
-            held_out = source.splits.test if known else ()
-            whole, part = variant_test_set(
-                name, source.genome, task, _mutations(path, source.genome), data.length, held_out
-            )
-            self.tests += [whole, part] if part else [whole]
+        self.task, self.test, self.both_strands, self.length = task, test, both_strands, data.length
+        simulate = partial(simulated_windows, source=source, data=data, test=test, task=task)
+        self.test_sets = [simulate(source.splits.test, test.windows)]
+        held_out = source.splits.test if source.trained_on else ()
+        for name, path in _names(source.vcfs).items():
+            mutations = _mutations(path, source.genome)
+            self.test_sets += variant_test_set(name, source.genome, task, mutations, data.length, held_out)
         if not source.vcfs:
-            print("no data.vcf: evaluation uses planted mutations only")
-        self._calibration = partial(draw, "validation", source.splits.validation, test.threshold_windows)
+            print("no data.vcf: only simulated mutations are tested")
+        self._validation_set = partial(simulate, source.splits.validation, test.threshold_windows, key="validation")
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        main = candidates[0].name
-        validation: TestSet | None = None
         results: list[DetectionResult] = []
-        kept: dict[str, dict] = {}
-        taken: dict[str, float] = {}
-        for one in candidates:
-            scorer = ModelDetector(one.name, one.predictor, self.strands, self.test.average_frames)
-            cut_offs = one.calibration.get("thresholds")
-            if cut_offs is None:
-                validation = validation or self._calibration()
-                cut_offs = choose_thresholds(validation, scorer)
-            kept[one.key] = {"thresholds": dict(cut_offs)}
-            tests = self.tests if one.key in ("model", "control") else without_supersets(self.tests)
-            results += evaluate_detector(tests, scorer, cut_offs, self.test.resamples)
-            taken = taken or scorer.taken
-        if self.task.same_start and self.length > ALIGNED:
-            print(f"the aligner is left out: data.length={self.length} is above {ALIGNED}, and it fills a square")
+        calibration: dict[str, Mapping[str, Any]] = {}
+        validation_set: TestSet | None = None
+        detectors = [ModelDetector(candidate, self.both_strands, self.test.average_frames) for candidate in candidates]
+        for candidate, detector in zip(candidates, detectors, strict=True):
+            thresholds = candidate.calibration.get("thresholds")
+            if thresholds is None:
+                validation_set = validation_set or self._validation_set()
+                thresholds = choose_thresholds(validation_set, validation_set.scores(detector))
+            calibration[candidate.key] = {"thresholds": dict(thresholds)}
+            whole = candidate.key in ("model", "control")
+            test_sets = self.test_sets if whole else without_supersets(self.test_sets)
+            results += evaluate_detector(test_sets, detector, thresholds, self.test.resamples)
+        for baseline in self._baselines():
+            test_sets = without_supersets(self.test_sets)
+            results += evaluate_detector(test_sets, baseline, CALL_THRESHOLDS, self.test.resamples)
+        return EvaluationResult(
+            metrics=metrics_of(results) + Metrics(costs=detectors[0].cost._asdict()),
+            tables=[detection_table(results), *distance_tables(results)],
+            plots={"precision_recall": partial(plot_curves, results)},
+            calibration=calibration,
+            primary=self.primary,
+            replicates=replicates_of(results, self.primary),
+        )
+
+    def _baselines(self) -> list[Detector]:
+        baselines: list[Detector] = []
+        if self.task.same_start and self.length > LONGEST_ALIGNED:
+            print(f"the aligner is left out: data.length={self.length} is above {LONGEST_ALIGNED} bases")
         elif self.task.same_start:
-            aligner = AlignerDetector(self.task.max_shift)
-            results += evaluate_detector(without_supersets(self.tests), aligner, CALL_THRESHOLDS, self.test.resamples)
-        if not self.task.side_by_side:
-            results += evaluate_detector(
-                without_supersets(self.tests), KmerDetector(), CALL_THRESHOLDS, self.test.resamples
-            )
-        plots = {"precision_recall": partial(plot_curves, results)}
-        figures = flatten(results, main) | {f"cost/{key}": value for key, value in taken.items()}
-        sheets = [detection_table(results, main), *distance_tables(results, main)]
-        return EvaluationResult(figures, sheets, plots, kept, replicates_of(results, main))
+            baselines.append(AlignerDetector(self.task.max_shift))
+        return baselines if self.task.side_by_side else [*baselines, KmerDetector()]
 
 
-def plant(
-    name: str,
+def simulated_windows(
     intervals: tuple[Interval, ...],
     count: int,
     source: DataSource,
     data: DataSettings,
     test: TestSettings,
     task: Task,
+    key: str = TEST,
 ) -> TestSet:
-    """A trial of windows with mutations planted at the rates of the test."""
+    """A test set of windows from some intervals, with mutations simulated at the rates of the test settings."""
     rates = Rates(test.rate, test.snv, test.mnv, test.insertion, test.deletion, test.longest, test.transitions)
-    drawn = build_window_dataset(source, intervals, data, task, test.seed, 1, Curriculum())
-    made = (drawn.example(number, CurriculumStage(rates, data.length)) for number in range(count))
-    return simulated_test_set(name, [example._replace(masking=None) for example in made])
+    dataset = build_window_dataset(source, intervals, data, task, test.seed, 1, Curriculum())
+    examples = (dataset.example(number, CurriculumStage(rates, data.length)) for number in range(count))
+    return simulated_test_set([example._replace(masking=None) for example in examples], key)
+
+
+def _names(vcfs: Sequence[Path]) -> dict[str, Path]:
+    """Each VCF by its base name, which is made unique among test sets."""
+    named: dict[str, Path] = {}
+    for path in vcfs:
+        name = path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf")
+        while name in (TEST, *named):
+            name += "_"
+        named[name] = path
+    return named
 
 
 def _mutations(path: Path, genome: Genome) -> Mapping[int, Sequence[Mutation]]:
-    """A VCF's mutations by record; says what was passed over."""
+    """The mutations of a VCF by record; prints how many rows were left out, and why."""
     lengths = dict(zip(genome.names, genome.lengths, strict=True))
     variants = read_variants(path, lengths)
-    passed_over = dict(variants.skipped)
+    skipped = dict(variants.skipped)
     by_record: dict[int, list[Mutation]] = {}
-    for contig, found in variants.by_contig.items():
-        if found:
+    for contig, rows in variants.by_contig.items():
+        if rows:
             record = genome.index(contig)
-            kept = to_mutations(found, genome.fetch(record, 0, lengths[contig]), contig, path)
-            by_record[record] = kept.mutations
-            passed_over["overlapping"] = passed_over.get("overlapping", 0) + kept.overlapping
-    left_out = ", ".join(f"{count} {reason}" for reason, count in passed_over.items() if count)
+            usable = to_mutations(rows, genome.fetch(record, 0, lengths[contig]), contig, path)
+            by_record[record] = usable.mutations
+            skipped["overlapping"] = skipped.get("overlapping", 0) + usable.overlapping
+    left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
     if not by_record:
         raise UserError(f"{path} holds no mutation to test{f' ({left_out})' if left_out else ''}")
     total = sum(map(len, by_record.values()))
-    print(f"{path.name}: {total} mutations{f', passed over: {left_out}' if left_out else ''}")
+    print(f"{path.name}: {total} mutations{f', left out: {left_out}' if left_out else ''}")
     return by_record

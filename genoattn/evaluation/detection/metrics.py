@@ -1,20 +1,31 @@
-"""How well scores find mutations: per event and per base, by kind, with intervals from resampled windows."""
+"""Detection metrics of one kind of mutation, per event and per base, with bootstrap intervals."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+from jaxtyping import Bool, Float
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_precision_recall_curve,
+)
 
-from genoattn.evaluation.bootstrap import ScoredCalls, _draws, _middle, resampled_average_precision
+from genoattn.evaluation.bootstrap import (
+    Resamples,
+    ScoredCalls,
+    interval,
+    resampled_average_precision,
+    resampled_ratio,
+)
 
 
 class DetectionMetrics(NamedTuple):
-    """How well one kind is found. Rates are events a base; an interval is the middle 95 % over resampled windows."""
+    """How well one kind of mutation is detected; the bounds of an interval are the middle 95 % of the replicates."""
 
     events: int
     rate: float
+    """Events per tested base."""
     auprc: float
     auprc_low: float
     auprc_high: float
@@ -25,77 +36,90 @@ class DetectionMetrics(NamedTuple):
     f1_low: float
     f1_high: float
     base_auprc: float
+    """AUPRC over single bases; NaN for kinds without a metric per base."""
+
+
+class PrecisionRecall(NamedTuple):
+    """Precision against recall as the threshold falls."""
+
+    precision: Float[np.ndarray, "points"]
+    recall: Float[np.ndarray, "points"]
 
 
 def best_threshold(scored: ScoredCalls) -> float:
-    """The score from which on calling an event gives the highest F1."""
+    """The threshold with the highest F1; calls of this score or more are positive."""
     order = np.argsort(-scored.scores, kind="stable")
     scores, hits = scored.scores[order], np.cumsum(scored.truth[order])
-    last = np.append(scores[1:] != scores[:-1], True)  # a threshold takes all candidates of one score, or none
+    last = np.append(scores[1:] != scores[:-1], True)  # a threshold takes all calls of one score, or none
     f1 = np.where(last, 2 * hits / (np.arange(1, len(scores) + 1) + hits[-1]), -1)
     return float(scores[f1.argmax()])
 
 
 def detection_metrics(
-    scored: ScoredCalls, threshold: float, base_auprc: float, bases: int, resamples: int, seed: int
+    scored: ScoredCalls,
+    threshold: float,
+    base_auprc: float,
+    bases: int,
+    replicates: Float[np.ndarray, "replicates"],
+    resamples: Resamples,
 ) -> DetectionMetrics:
-    """Every figure of one kind; `resamples` bootstrap draws of the windows give the intervals."""
-    scored = scored._replace(windows=np.unique(scored.windows, return_inverse=True)[1])  # those that hold candidates
-    scores, truth = torch.from_numpy(scored.scores), torch.from_numpy(scored.truth)
-    counts = _counts(scored, threshold)
-    precision, recall, f1 = _at_threshold(counts.sum(0)[None])[0]
-    draws = _draws(len(counts), resamples, seed)
-    drawn = draws @ counts
-    held = drawn[:, 0] + drawn[:, 2] > 0  # a resample without any event says nothing, for AUPRC too
-    f1_low, f1_high = _middle(np.where(held, _at_threshold(drawn)[:, 2], np.nan))
-    auprc_low, auprc_high = _middle(resampled_average_precision(scored, draws))
+    """All metrics of one kind; `replicates` are its AUPRC in `resamples`, `bases` the number of tested bases."""
+    called, truth = scored.scores >= threshold, scored.truth
+    hits, calls, events = int((called & truth).sum()), int(called.sum()), int(truth.sum())
+    own = Resamples(scored.units, resamples.weights)
+    f1_replicates = resampled_ratio(2.0 * (called & truth), 1.0 * called + truth, own)
+    auprc_interval = interval(replicates)
+    # A resample without any event defines neither metric.
+    f1_interval = interval(np.where(np.isnan(replicates), np.nan, f1_replicates))
     return DetectionMetrics(
-        events=int(truth.sum()),
-        rate=int(truth.sum()) / bases,
-        auprc=average_precision(scored.scores, scored.truth),
-        auprc_low=auprc_low,
-        auprc_high=auprc_high,
-        auroc=float(binary_auroc(scores, truth.long())),
-        precision=precision,
-        recall=recall,
-        f1=f1,
-        f1_low=f1_low,
-        f1_high=f1_high,
+        events=events,
+        rate=events / bases,
+        auprc=average_precision(scored.scores, truth),
+        auprc_low=auprc_interval.low,
+        auprc_high=auprc_interval.high,
+        auroc=float(binary_auroc(torch.from_numpy(scored.scores), torch.from_numpy(truth).long())),
+        precision=hits / calls if calls else 0.0,
+        recall=hits / events if events else 0.0,
+        f1=f1_score(scored, threshold),
+        f1_low=f1_interval.low,
+        f1_high=f1_interval.high,
         base_auprc=base_auprc,
     )
 
 
+def auprc_replicates(scored: ScoredCalls, resamples: Resamples) -> Float[np.ndarray, "replicates"]:
+    """AUPRC of one kind in every resample."""
+    return resampled_average_precision(scored, resamples.weights)
+
+
 def f1_score(scored: ScoredCalls, threshold: float) -> float:
-    """F1 of calling what scores `threshold` or more; 0 where nothing was called or there is nothing to find."""
-    return float(_at_threshold(_counts(scored, threshold).sum(0)[None])[0, 2])
+    """F1 of the calls with a score of `threshold` or more; 0 without a call or an event."""
+    called = scored.scores >= threshold
+    total = int(called.sum() + scored.truth.sum())
+    return 2 * int((called & scored.truth).sum()) / total if total else 0.0
 
 
 def per_base_auprc(
-    scores: Float[np.ndarray, "bases"], truth: Bool[np.ndarray, "bases"], asked: Bool[np.ndarray, "bases"]
+    scores: Float[np.ndarray, "bases"], truth: Bool[np.ndarray, "bases"], labelled: Bool[np.ndarray, "bases"]
 ) -> float:
-    """AUPRC over single bases, those about which nothing is asked left out."""
-    return average_precision(scores[asked], truth[asked])
+    """AUPRC over single bases, without those that have no label."""
+    return average_precision(scores[labelled], truth[labelled])
 
 
-def average_precision(scores: Float[np.ndarray, "candidates"], truth: Bool[np.ndarray, "candidates"]) -> float:
-    """AUPRC; NaN without anything to find."""
+def average_precision(scores: Float[np.ndarray, "calls"], truth: Bool[np.ndarray, "calls"]) -> float:
+    """Average precision (AUPRC); NaN without an event."""
     if not truth.any():
         return float("nan")
-    # What scores below every event comes after the last of them in the ranking and cannot change the figure.
-    kept = scores >= scores[truth].min()
-    return float(binary_average_precision(torch.from_numpy(scores[kept]), torch.from_numpy(truth[kept]).long()))
+    return float(binary_average_precision(*_down_to_the_last_event(scores, truth)))
 
 
-def _counts(scored: ScoredCalls, threshold: float) -> Int[np.ndarray, "windows 3"]:
-    """True positives, false positives and false negatives of each window."""
-    called = scored.scores >= threshold
-    cells = (called & scored.truth, called & ~scored.truth, ~called & scored.truth)
-    windows = int(scored.windows.max()) + 1
-    return np.stack([np.bincount(scored.windows[cell], minlength=windows) for cell in cells], 1)
+def precision_recall(scored: ScoredCalls) -> PrecisionRecall:
+    """The precision–recall curve of one kind."""
+    precision, recall, _ = binary_precision_recall_curve(*_down_to_the_last_event(scored.scores, scored.truth))
+    return PrecisionRecall(precision.numpy(), recall.numpy())
 
 
-def _at_threshold(counts: Int[np.ndarray, "rows 3"]) -> Float[np.ndarray, "rows 3"]:
-    """Precision, recall and F1 of rows of counts; 0 where nothing was called or there is nothing to find."""
-    right, wrong, missed = counts.T.astype(np.float64)
-    pairs = ((right, right + wrong), (right, right + missed), (2 * right, 2 * right + wrong + missed))
-    return np.stack([np.divide(a, b, out=np.zeros_like(a), where=b > 0) for a, b in pairs], 1)
+def _down_to_the_last_event(scores: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and labels of the calls that rank no lower than the last event: the rest changes no precision."""
+    ranked = scores >= scores[truth].min()
+    return torch.from_numpy(scores[ranked]), torch.from_numpy(truth[ranked]).long()

@@ -1,4 +1,4 @@
-"""What a detector is tested on: mutations planted in held-out blocks, and genomes with those that nature made."""
+"""Test sets of a detector: simulated mutations in held-out blocks, and whole genomes with the mutations of a VCF."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,88 +10,101 @@ from jaxtyping import Bool, Float, Int
 from genoattn.data.example import Example
 from genoattn.data.targets import COLUMNS, IGNORE_INDEX
 from genoattn.data.tasks.base import MutationDetection
-from genoattn.evaluation.bootstrap import resampled_average_precision, resamples
-from genoattn.evaluation.detection.candidates import (
-    EVENT_KINDS,
-    HEADLINE_KINDS,
-    KINDS,
-    LONG_KINDS,
-    collect_scored_calls,
-    kind_of,
-)
-from genoattn.evaluation.detection.metrics import DetectionMetrics, best_threshold, detection_metrics, per_base_auprc
+from genoattn.evaluation.base import TEST
+from genoattn.evaluation.bootstrap import BLOCK, Resamples, resample
+from genoattn.evaluation.detection.scored_calls import LONG_KINDS, kind_of
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, shifted, slice_sample
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.windows import slice_padded, tiles
 
-STRETCH = 8192
-"""Bases of a window that are resampled as one."""
-
+PLACED_BY_VCF = "placed by the VCF: an upper bound under a perfect aligner"
+"""The caution beside every metric of a real strain."""
 
 Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length columns"]]]
-"""Gives every base of each example a probability of each output, in the order of COLUMNS; the last may be left out."""
+"""Gives each base of each example a score for every output, in the order of COLUMNS; the last one may be missing."""
+
+
+class Placement(NamedTuple):
+    """Bases [low, high) of an example are the test set's bases from offset + low on."""
+
+    offset: int
+    low: int
+    high: int
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Examples laid end to end: bases [low, high) of example n are the trial's from base offset + low on."""
+    """Examples laid end to end, with the truth of every base."""
 
-    name: str
+    key: str
+    """test, the name of a VCF, or that name with `_held_out`: the second part of a metric's key."""
+    title: str
     examples: Sequence[Example]
-    places: Sequence[tuple[int, int, int]]
-    """(offset, low, high) of each example."""
+    placements: Sequence[Placement]
+    """Where each example lies."""
     events: Sequence[Event]
     targets: Mapping[str, np.ndarray]
-    """By output, in the order of COLUMNS, 0 or 1 for each base of the trial, IGNORE where nothing is asked, as where an
-    indel could as well be placed."""
+    """By output, in the order of COLUMNS, 0 or 1 for each base, and IGNORE_INDEX where a base has no label, for
+    example among the equivalent placements of an indel."""
     windows: Int[np.ndarray, "bases"]
-    """The number of the window that each base belongs to when windows are resampled."""
+    """The number of the window that each base belongs to."""
     tested: Bool[np.ndarray, "bases"]
     """False at bases that do not count."""
-    blocks: Sequence[Hashable] = ()
-    """The stretch of the genome that each window was drawn from, where windows were drawn."""
+    blocks: Sequence[Hashable]
+    """The genomic block of each window."""
     distance: Int[np.ndarray, "bases"] | None = None
-    """How far back each base has its counterpart in its context, -1 where it has none; None: it lies beside it."""
+    """Distance from each base back to its counterpart in the context, -1 without a counterpart; None: not in it."""
+
+    @property
+    def simulated(self) -> bool:
+        """False for the mutations of a VCF, whose windows are placed by that VCF."""
+        return self.key == TEST
 
     @property
     def bases(self) -> int:
-        """Sample bases, tested or not."""
+        """The number of sample bases, tested or not."""
         return len(self.windows)
 
     def scores(self, scorer: Scorer) -> Float[np.ndarray, "bases columns"]:
-        """The scores of all of the trial's bases."""
+        """The scores of all bases."""
         table = np.zeros((self.bases, len(self.targets)))
-        for scored, (offset, low, high) in zip(scorer(self.examples), self.places, strict=True):
+        for scored, (offset, low, high) in zip(scorer(self.examples), self.placements, strict=True):
             table[offset + low : offset + high, : scored.shape[1]] = scored[low:high, : table.shape[1]]
         return table
 
+    def resamples(self, count: int) -> Resamples:
+        """Bootstrap resamples of the genomic blocks that hold tested bases, with the unit of each base (-1: none)."""
+        windows = np.unique(self.windows[self.tested])
+        drawn = resample([self.blocks[window] for window in windows.tolist()], count)
+        units = np.full(len(self.blocks), -1)
+        units[windows] = drawn.units
+        return Resamples(units[self.windows], drawn.weights)
 
-def simulated_test_set(name: str, examples: Sequence[Example]) -> TestSet:
-    """A trial of windows as a task makes them; bases that have nothing to be compared with are not tested.
 
-    What is resampled are windows, or stretches of `STRETCH` bases of longer ones: few long windows would leave
-    intervals that say nothing.
-    """
+def simulated_test_set(examples: Sequence[Example], key: str = TEST) -> TestSet:
+    """A test set of windows as a task makes them; bases without a counterpart in the reference are not tested."""
     lengths = [len(example.bases) for example in examples]
     offsets = np.cumsum([0, *lengths[:-1]]).tolist()
-    stretches = [[min(STRETCH, length - at) for at in range(0, length, STRETCH)] for length in lengths]
-    places = [(offset, 0, length) for offset, length in zip(offsets, lengths, strict=True)]
-    asked = [output for output in COLUMNS if output in examples[0].targets]
+    # A few long windows would leave intervals that say nothing: their blocks are resampled one by one.
+    pieces = [[min(BLOCK, length - start) for start in range(0, length, BLOCK)] for length in lengths]
+    placements = [Placement(offset, 0, length) for offset, length in zip(offsets, lengths, strict=True)]
+    outputs = [output for output in COLUMNS if output in examples[0].targets]
     return TestSet(
-        name,
+        key,
+        "simulated",
         examples,
-        places,
+        placements,
         [shifted(event, by) for example, by in zip(examples, offsets, strict=True) for event in example.events],
-        {output: np.concatenate([example.targets[output] for example in examples]) for output in asked},
-        np.repeat(np.arange(sum(map(len, stretches))), [size for sizes in stretches for size in sizes]),
+        {output: np.concatenate([example.targets[output] for example in examples]) for output in outputs},
+        np.repeat(np.arange(sum(map(len, pieces))), [size for sizes in pieces for size in sizes]),
         np.concatenate([example.targets["substitution"] != IGNORE_INDEX for example in examples]),
         [
-            (*example.block, part)
-            for example, sizes in zip(examples, stretches, strict=True)
-            for part in range(len(sizes))
+            (*example.block, number)
+            for example, sizes in zip(examples, pieces, strict=True)
+            for number in range(len(sizes))
         ],
-        _distances(examples, places, sum(lengths)),
+        _distances(examples, placements, sum(lengths)),
     )
 
 
@@ -102,43 +115,77 @@ def variant_test_set(
     mutations: Mapping[int, Sequence[Mutation]],
     length: int,
     held_out: Sequence[Interval],
-) -> tuple[TestSet, TestSet | None]:
-    """A whole genome with known mutations, and the part of it in blocks `held_out` of the reference (None: no such).
+) -> list[TestSet]:
+    """A whole genome with the mutations of a VCF and, if it holds any, the part of it in `held_out` blocks.
 
-    The genome is cut into overlapping windows of which the middle is tested. `mutations` are by record; records that
-    have none are not tested. A window starts at a sample base that stands in the reference too, so that both begin
-    together; what an indel does to the bases after it is the detector's to find, but after a long one the next window
-    begins: how far it reaches is not to be seen in one window.
+    The genome is cut into overlapping windows of which the middle is tested. Every window begins at a sample base that
+    is in the reference too, at its true counterpart: the VCF places the windows, as a perfect aligner would. After a
+    long indel the next window begins, because one window cannot show how long the indel is.
+
+    Args:
+        name: The name of the VCF.
+        genome: The reference.
+        task: The task that makes the examples.
+        mutations: By record; records without mutations are not tested.
+        length: Sample bases of a window.
+        held_out: Blocks of the reference that were not used for training.
     """
-    pieces = [_record(genome, task, record, changes, length) for record, changes in mutations.items()]
-    offsets = np.cumsum([0, *(len(piece.sample.bases) for piece in pieces)]).tolist()
+    records = [_cut_record(genome, task, record, changes, length) for record, changes in mutations.items()]
+    offsets = np.cumsum([0, *(len(record.sample.bases) for record in records)]).tolist()
     targets: dict[str, list[np.ndarray]] = {output: [] for output in COLUMNS if output in task.outputs}
     inside: list[np.ndarray] = []
-    for record, piece in zip(mutations, pieces, strict=True):
-        truth = task.build_example(genome.fetch(record, 0, genome.lengths[record]), piece.sample, 0).targets
+    for number, record in zip(mutations, records, strict=True):
+        truth = task.build_example(genome.fetch(number, 0, genome.lengths[number]), record.sample, 0).targets
         for output, columns in targets.items():
             columns.append(truth[output])
-        origin = piece.sample.reference_position
-        blocks = [(origin >= block.start) & (origin < block.stop) for block in held_out if block.record == record]
-        inside.append(np.logical_or.reduce([np.zeros(len(origin), np.bool_), *blocks]))
-    examples = [example for piece in pieces for example in piece.examples]
-    places = [
-        (offset + start, low, high)
-        for piece, offset in zip(pieces, offsets, strict=False)
-        for start, low, high in piece.places
+        position = record.sample.reference_position
+        blocks = [(position >= block.start) & (position < block.stop) for block in held_out if block.record == number]
+        inside.append(np.logical_or.reduce([np.zeros(len(position), np.bool_), *blocks]))
+    examples = [example for record in records for example in record.examples]
+    placements = [
+        Placement(offset + start, low, high)
+        for record, offset in zip(records, offsets, strict=False)
+        for start, low, high in record.placements
     ]
+    windows = np.arange(offsets[-1]) // length
     whole = TestSet(
         name,
+        name,
         examples,
-        places,
-        [shifted(event, by) for piece, by in zip(pieces, offsets, strict=False) for event in piece.sample.events],
+        placements,
+        [shifted(event, by) for record, by in zip(records, offsets, strict=False) for event in record.sample.events],
         {output: np.concatenate(columns) for output, columns in targets.items()},
-        np.arange(offsets[-1]) // length,
-        np.concatenate([piece.tested for piece in pieces]),
-        distance=_distances(examples, places, offsets[-1]),
+        windows,
+        np.concatenate([record.tested for record in records]),
+        (np.arange(windows[-1] + 1) * length // max(BLOCK, length)).tolist(),
+        _distances(examples, placements, offsets[-1]),
     )
     chosen = np.concatenate(inside) & whole.tested
-    return whole, part(whole, f"{name}, held out", chosen) if chosen.any() else None
+    return [whole, part_of(whole, f"{name}_held_out", f"{name}, held out", chosen)] if chosen.any() else [whole]
+
+
+def part_of(whole: TestSet, key: str, title: str, tested: Bool[np.ndarray, "bases"]) -> TestSet:
+    """The same test set with only the bases `tested`, and only the examples that hold them."""
+    needed = [
+        number
+        for number, (offset, low, high) in enumerate(whole.placements)
+        if tested[offset + low : offset + high].any()
+    ]
+    return replace(
+        whole,
+        key=key,
+        title=title,
+        examples=[whole.examples[number] for number in needed],
+        placements=[whole.placements[number] for number in needed],
+        tested=tested,
+    )
+
+
+def without_supersets(test_sets: Sequence[TestSet]) -> list[TestSet]:
+    """The test sets without those of which a part is among them: enough for baselines, and much quicker."""
+    by_size = sorted(test_sets, key=lambda test_set: -int(test_set.tested.sum()))
+    smallest = {id(test_set.events): test_set for test_set in by_size}
+    return [test_set for test_set in test_sets if smallest[id(test_set.events)] is test_set]
 
 
 class _Record(NamedTuple):
@@ -146,15 +193,17 @@ class _Record(NamedTuple):
 
     sample: Sample
     examples: list[Example]
-    places: list[tuple[int, int, int]]
+    placements: list[Placement]
     tested: Bool[np.ndarray, "bases"]
 
 
-def _record(genome: Genome, task: MutationDetection, record: int, changes: Sequence[Mutation], length: int) -> _Record:
+def _cut_record(
+    genome: Genome, task: MutationDetection, record: int, changes: Sequence[Mutation], length: int
+) -> _Record:
     reference = genome.fetch(record, 0, genome.lengths[record])
-    reach = task.max_shift
+    flank = task.max_shift
     sample = apply_mutations(reference, changes)
-    examples, places = [], []
+    examples, placements = [], []
     tested = np.zeros(len(sample.bases), np.bool_)
     for begin, end in stretches(sample, length):
         tested[begin:end] = True
@@ -163,84 +212,35 @@ def _record(genome: Genome, task: MutationDetection, record: int, changes: Seque
             while first > begin and sample.inserted[first]:
                 first -= 1
             window = slice_sample(sample, first, start + length)
-            origin = int(sample.reference_position[first])
-            beside = slice_padded(reference, origin - reach, origin + len(window.bases) + reach)
-            examples.append(task.build_example(beside, window, origin))
-            places.append((first, low + start - first, high + start - first))
-    return _Record(sample, examples, places, tested)
+            position = int(sample.reference_position[first])
+            beside = slice_padded(reference, position - flank, position + len(window.bases) + flank)
+            examples.append(task.build_example(beside, window, position))
+            placements.append(Placement(first, low + start - first, high + start - first))
+    return _Record(sample, examples, placements, tested)
 
 
 def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
-    """Where sample bases [begin, end) can be tested: each stretch begins anew with the reference after a long indel.
+    """The stretches [begin, end) of a sample that can be tested: a new one begins after each long indel.
 
-    A stretch takes in the base before which bases are gone, or the first eighth of a window of a long insertion: the
-    rest of it has no reference that it could stand beside.
+    A stretch includes the first base after a long deletion, and the first eighth of a window of a long insertion: the
+    rest of the insertion has no reference beside it.
     """
-    found, begin = [], 0
+    bounds, begin = [], 0
     for event in sample.events:
         if kind_of(event) in LONG_KINDS:
-            found.append((begin, min(event.stop, event.start + max(1, length // 8))))
+            bounds.append((begin, min(event.stop, event.start + max(1, length // 8))))
             begin = event.stop
-    found.append((begin, len(sample.bases)))
-    return [(begin, end) for begin, end in found if begin < end]
-
-
-def part(trial: TestSet, name: str, tested: Bool[np.ndarray, "bases"]) -> TestSet:
-    """The same trial with only the bases `tested`, and only the examples that they need."""
-    needed = [n for n, (offset, low, high) in enumerate(trial.places) if tested[offset + low : offset + high].any()]
-    return replace(
-        trial,
-        name=name,
-        examples=[trial.examples[number] for number in needed],
-        places=[trial.places[number] for number in needed],
-        tested=tested,
-    )
-
-
-def thresholds(trial: TestSet, scores: Float[np.ndarray, "bases columns"]) -> dict[str, float]:
-    """The score of best F1 for each output of the trial; one half where it holds no such mutation."""
-    found = collect_scored_calls(scores, trial.events, trial.windows, trial.tested)
-    chosen = (*HEADLINE_KINDS, "inversion")
-    best = {COLUMNS[KINDS[kind]]: best_threshold(scored) for kind, scored in found.items() if kind in chosen}
-    return {output: best.get(output, 0.5) for output in trial.targets}
-
-
-def measure(
-    test_set: TestSet, scores: Float[np.ndarray, "bases columns"], thresholds: Mapping[str, float], resamples: int = 200
-) -> dict[str, DetectionMetrics]:
-    """How well the scores find the trial's mutations, by kind; a figure per base leaves out those of `EVENT_KINDS`."""
-    short = test_set.tested.copy()
-    for event in test_set.events:
-        if kind_of(event) in EVENT_KINDS:
-            short[event.earliest : event.latest] = False
-    measured = {}
-    for kind, scored in collect_scored_calls(scores, test_set.events, test_set.windows, test_set.tested).items():
-        column = KINDS[kind]
-        target = test_set.targets[COLUMNS[column]]
-        asked = short & (target != IGNORE_INDEX)
-        told = kind not in EVENT_KINDS
-        base_auprc = per_base_auprc(scores[:, column], target == 1, asked) if told else float("nan")
-        bases = int(test_set.tested.sum())
-        measured[kind] = detection_metrics(scored, thresholds[COLUMNS[column]], base_auprc, bases, resamples, seed=0)
-    return measured
-
-
-def replicates(
-    trial: TestSet, scores: Float[np.ndarray, "bases columns"], count: int
-) -> dict[str, Float[np.ndarray, "draws"]]:
-    """By kind, AUPRC in `count` resamples of the stretches of the genome that the trial's windows were drawn from."""
-    owners, draws = resamples(trial.blocks, count)
-    found = collect_scored_calls(scores, trial.events, owners[trial.windows], trial.tested)
-    return {kind: resampled_average_precision(scored, draws) for kind, scored in found.items()}
+    bounds.append((begin, len(sample.bases)))
+    return [(begin, end) for begin, end in bounds if begin < end]
 
 
 def _distances(
-    examples: Sequence[Example], places: Sequence[tuple[int, int, int]], bases: int
+    examples: Sequence[Example], placements: Sequence[Placement], bases: int
 ) -> Int[np.ndarray, "bases"] | None:
-    """How far back each of a trial's bases has its counterpart, as the example in which it is tested shows it."""
-    found = np.full(bases, -1)
-    for example, (offset, low, high) in zip(examples, places, strict=True):
+    """The distance of each base to its counterpart in the example in which it is tested."""
+    distances = np.full(bases, -1)
+    for example, (offset, low, high) in zip(examples, placements, strict=True):
         if example.distance is None:
             return None
-        found[offset + low : offset + high] = example.distance[low:high]
-    return found
+        distances[offset + low : offset + high] = example.distance[low:high]
+    return distances

@@ -42,7 +42,7 @@ def test_isolated_mutations_are_found_at_their_canonical_place(
     calls = CALL(reference, sample.bases[:shown])
     assert np.array_equal(calls.substituted, sample.substituted[:shown])
     assert np.array_equal(calls.inserted, sample.inserted[:shown])
-    assert np.array_equal(calls.missing, sample.deleted_before[:shown])
+    assert np.array_equal(calls.deleted_before, sample.deleted_before[:shown])
 
 
 @pytest.mark.parametrize("over", [0, 30])

@@ -11,15 +11,11 @@ from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.paired import Paired
 from genoattn.evaluation.detection.by_distance import MIN_EVENTS, metrics_by_distance
-from genoattn.evaluation.detection.candidates import HEADLINE_KINDS, KINDS, kind_of
-from genoattn.evaluation.detection.detectors import (
-    CALL_THRESHOLDS,
-    CALLERS,
-    DetectionResult,
-    KmerDetector,
-    evaluate_detector,
-)
-from genoattn.evaluation.detection.report import distance_tables, flatten, replicates_of
+from genoattn.evaluation.detection.detectors import CALL_THRESHOLDS, KmerDetector
+from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
+from genoattn.evaluation.detection.report import distance_tables
+from genoattn.evaluation.detection.results import DetectionResult, evaluate_detector, metrics_of, replicates_of
+from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS, KINDS, kind_of
 from genoattn.evaluation.detection.testsets import TestSet, simulated_test_set
 from genoattn.genome.alphabet import COMPLEMENT
 from genoattn.genome.simulate import Rates
@@ -59,9 +55,7 @@ def test_distances_by_hand():
 
 def trial_of(count: int = 90) -> TestSet:
     task = Paired(shift=30, reverse_strand_fraction=0.5)
-    return simulated_test_set(
-        "planted", [make(task, 100, seed)._replace(block=(0, seed // 3)) for seed in range(count)]
-    )
+    return simulated_test_set([make(task, 100, seed)._replace(block=(0, seed // 3)) for seed in range(count)])
 
 
 def average_precision(scores: list[float], truth: list[int]) -> float:
@@ -123,45 +117,42 @@ def test_draws_are_of_shared_blocks():
     assert [row[:4] for row in one] == [row[:4] for row in two]
     none = [[np.isnan(row.replicates).tolist() for row in rows] for rows in (one, two)]
     assert none[0] == none[1]
-    alone = replace(trial, blocks=[(0, 0)] * len(trial.blocks))  # one block: every draw is the whole
-    for row in metrics_by_distance(alone, np.random.default_rng(0).random((trial.bases, 3)), CALL_THRESHOLDS, 3):
-        assert row.replicates == pytest.approx([row.auprc] * 3, abs=1e-5)
 
 
-def test_no_ranges_without_distances_or_blocks():
+def test_no_ranges_without_distances_or_for_real_strains():
     trial = trial_of(4)
     scores = np.zeros((trial.bases, 3))
     assert metrics_by_distance(replace(trial, distance=None), scores, CALL_THRESHOLDS, 3) == []
-    assert metrics_by_distance(replace(trial, blocks=()), scores, CALL_THRESHOLDS, 3) == []
+    assert metrics_by_distance(replace(trial, key="N315"), scores, CALL_THRESHOLDS, 3) == []
     assert metrics_by_distance(replace(trial, distance=np.full(trial.bases, -1)), scores, CALL_THRESHOLDS, 3) == []
 
 
 def results() -> list[DetectionResult]:
     trial = trial_of()
     (lookup,) = evaluate_detector([trial], KmerDetector(), CALL_THRESHOLDS, 5)
-    return [replace(lookup, detector="window"), lookup]
+    return [replace(lookup, detector="model", name="window"), lookup]
 
 
-def test_strata_are_told_as_figures_evidence_and_a_table():
-    one, lookup = found = results()
-    figures, evidence = flatten(found, "window"), replicates_of(found, "window")
-    assert lookup.detector in CALLERS and one.by_distance
-    for row in one.by_distance:
-        part = f"distance_{row.low}_{row.high}" + ("/" if row.kind else "") + row.kind
-        for prefix in ("test", "lookup/test"):
-            assert figures[f"{prefix}/{part}/auprc"] == row.auprc and figures[f"{prefix}/{part}/f1"] == row.f1
-            assert figures[f"{prefix}/{part}/events"] == row.events
-    by = {name: [one for one in evidence.subgroups if one.by == name] for name in ("kind", "distance")}
-    assert len(by["kind"]) + len(by["distance"]) == len(evidence.subgroups)
-    assert {one.kind for one in by["kind"]} == set(one.kinds) >= set(HEADLINE_KINDS)
-    assert all(len(one.replicates) == 5 for one in evidence.subgroups)
-    for stratum, row in zip(by["distance"], one.by_distance, strict=True):
-        assert (stratum.low, stratum.high, stratum.kind, stratum.count) == (row.low, row.high, row.kind, row.events)
-        assert stratum.name == f"{row.low}–{row.high}" and stratum.value == row.auprc
-    (sheet,) = distance_tables(found, "window")
-    assert len(sheet.rows) == len(one.by_distance) and sheet.columns[-1] == "lookup\nF1"
-    assert sheet.rows[0][0] == f"{one.by_distance[0].low}–{one.by_distance[0].high}"
-    assert sheet.rows[-1][-1] == f"{lookup.by_distance[-1].f1:.3f}"
-    low = one.by_distance[0].low
-    short = [replace(result, by_distance=[row for row in result.by_distance if row.low == low]) for result in found]
-    assert distance_tables(short, "window") == []  # one range is what the first table tells already
+def test_ranges_are_metrics_subgroups_and_a_table():
+    own, lookup = both = results()
+    metrics, replicates = metrics_of(both), replicates_of(both, MutationDetectionEvaluator.primary)
+    assert lookup.calls_only and not own.calls_only and own.by_distance
+    for row in own.by_distance:
+        subset = f"distance_{row.low}_{row.high}" + ("_" if row.kind else "") + row.kind
+        for candidate in ("model", "kmer_lookup"):
+            found = {key.metric: value for key, value in metrics.select(candidate, "test", subset).items()}
+            assert found == {"events": row.events, "auprc": row.auprc, "f1": row.f1}
+    by = {name: [group for group in replicates.subgroups if group.by == name] for name in ("kind", "distance")}
+    assert len(by["kind"]) + len(by["distance"]) == len(replicates.subgroups)
+    assert {group.kind for group in by["kind"]} == set(own.kinds) >= set(HEADLINE_KINDS)
+    assert all(len(group.replicates) == 5 for group in replicates.subgroups)
+    for group, row in zip(by["distance"], own.by_distance, strict=True):
+        assert (group.low, group.high, group.kind, group.count) == (row.low, row.high, row.kind, row.events)
+        assert group.name == f"{row.low}–{row.high}" and group.value == row.auprc
+    (table,) = distance_tables(both)
+    assert len(table.rows) == len(own.by_distance) and table.columns[-1] == "k-mer look-up\nF1"
+    assert table.rows[0][0] == f"{own.by_distance[0].low}–{own.by_distance[0].high}"
+    assert table.rows[-1][-1] == f"{lookup.by_distance[-1].f1:.3f}"
+    low = own.by_distance[0].low
+    short = [replace(result, by_distance=[row for row in result.by_distance if row.low == low]) for result in both]
+    assert distance_tables(short) == []  # a single range says no more than the first table

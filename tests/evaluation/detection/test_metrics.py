@@ -1,4 +1,4 @@
-"""Figures that can be checked by hand, and the rest against the slowest way to say the same."""
+"""Detection metrics by hand, and against their slowest definition."""
 
 from typing import Any
 
@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genoattn.evaluation.bootstrap import ScoredCalls, resampled_average_precision
-from genoattn.evaluation.detection.candidates import collect_scored_calls, kind_of
-from genoattn.evaluation.detection.metrics import best_threshold, detection_metrics, per_base_auprc
+from genoattn.evaluation.bootstrap import ScoredCalls, resample, resampled_average_precision
+from genoattn.evaluation.detection.metrics import (
+    DetectionMetrics,
+    auprc_replicates,
+    best_threshold,
+    detection_metrics,
+    per_base_auprc,
+)
+from genoattn.evaluation.detection.scored_calls import collect_scored_calls, kind_of
 from genoattn.genome.mutations import Event
 
 CASES = settings(deadline=None, max_examples=80)
@@ -51,9 +57,10 @@ def candidates(draw: st.DrawFn) -> ScoredCalls:
     return scored(scores, truth, windows)
 
 
-def measured(case: ScoredCalls, threshold: float, resamples: int = 20, **changed: Any):
-    settings: dict[str, Any] = {"base_auprc": 0.25, "bases": 100, "seed": 0} | changed
-    return detection_metrics(case, threshold, resamples=resamples, **settings)
+def measured(case: ScoredCalls, threshold: float, count: int = 20) -> DetectionMetrics:
+    """Metrics with every unit as a block of its own."""
+    resamples = resample(range(int(case.units.max()) + 1), count)
+    return detection_metrics(case, threshold, 0.25, 100, auprc_replicates(case, resamples), resamples)
 
 
 def test_figures_by_hand():
@@ -89,16 +96,13 @@ def test_figures_by_brute_force(case: ScoredCalls, threshold: float):
     assert found.auprc_low <= found.auprc_high and found.f1_low <= found.f1_high
 
 
-def test_intervals_are_of_windows_drawn_again():
-    # A window in which all goes right and one in which all goes wrong: a resample is one, the other or both.
+def test_intervals_are_of_resampled_units():
+    # A unit in which all goes right and one in which all goes wrong: a resample is one, the other or both.
     case = scored([0.9, 0.1, 0.2, 0.8], [True, False, True, False], [0, 0, 1, 1])
-    found = measured(case, 0.5, resamples=400)
-    assert (found.f1_low, found.f1, found.f1_high) == pytest.approx((0, 0.5, 1))
-    assert (found.auprc_low, found.auprc, found.auprc_high) == pytest.approx((0.5, (1 + 2 / 3) / 2, 1))
-    assert measured(case, 0.5, resamples=5) == measured(case, 0.5, resamples=5)
-    assert measured(case, 0.5, resamples=5, seed=1) != measured(case, 0.5, resamples=5)
-    apart = case._replace(windows=3 + 7 * case.windows)  # the windows between hold no candidate
-    assert measured(apart, 0.5, resamples=400) == found
+    metrics = measured(case, 0.5, count=400)
+    assert (metrics.f1_low, metrics.f1, metrics.f1_high) == pytest.approx((0, 0.5, 1))
+    assert (metrics.auprc_low, metrics.auprc, metrics.auprc_high) == pytest.approx((0.5, (1 + 2 / 3) / 2, 1))
+    assert measured(case, 0.5, count=5) == measured(case, 0.5, count=5)
 
 
 @CASES
@@ -109,7 +113,7 @@ def test_a_resample_is_windows_literally_repeated(case: ScoredCalls, draws: list
     for draw, got in zip(draws, resampled_average_precision(case, np.array(draws)), strict=True):
         repeated = [
             (score, true)
-            for score, true, window in zip(case.scores.tolist(), case.truth.tolist(), case.windows, strict=True)
+            for score, true, window in zip(case.scores.tolist(), case.truth.tolist(), case.units, strict=True)
             for _ in range(draw[window])
         ]
         if any(true for _, true in repeated):
@@ -130,7 +134,7 @@ def test_the_best_threshold_is_the_best_of_all(case: ScoredCalls):
 def test_no_interval_without_an_event_in_any_resample():
     case = scored([0.9, 0.1], [True, False], [0, 1])
     assert np.isnan(resampled_average_precision(case, np.array([[0, 2]]))).all()
-    found = measured(case, 0.5, resamples=200)
+    found = measured(case, 0.5, count=200)
     assert (found.auprc_low, found.auprc_high) == (1, 1)  # of the resamples that hold the event
     assert (found.f1_low, found.f1_high) == (1, 1)
 
@@ -147,7 +151,7 @@ def test_an_event_is_a_candidate_and_so_is_each_base_that_none_touches():
     for kind, column, best, window in (("snv", 0, 1, 0), ("insertion", 1, 6, 0), ("long deletion", 2, 10, 2)):
         assert found[kind].truth.tolist() == [True] + 5 * [False]
         assert found[kind].scores.tolist() == scores[[best, *quiet], column].tolist()
-        assert found[kind].windows.tolist() == [window, *(base // 4 for base in quiet)]
+        assert found[kind].units.tolist() == [window, *(base // 4 for base in quiet)]
 
 
 def test_what_is_not_tested_is_no_candidate():

@@ -1,4 +1,4 @@
-"""Each base of a genome is tested once or not at all, in a window that lines up; scores come back to their bases."""
+"""Test sets: each base of a genome is tested at most once, and scores return to their bases."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS
 from genoattn.data.tasks.side_by_side import SideBySide
-from genoattn.evaluation.detection.candidates import HEADLINE_KINDS, KINDS, LONG_KINDS, kind_of
-from genoattn.evaluation.detection.detectors import AlignerDetector, evaluate_detector, mean_quality, without_supersets
+from genoattn.evaluation.detection.detectors import AlignerDetector
+from genoattn.evaluation.detection.metrics import DetectionMetrics
+from genoattn.evaluation.detection.results import choose_thresholds, evaluate_detector, evaluate_scores
+from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS, KINDS, LONG_KINDS, kind_of
 from genoattn.evaluation.detection.testsets import (
     TestSet,
-    measure,
     simulated_test_set,
     stretches,
-    thresholds,
     variant_test_set,
+    without_supersets,
 )
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations
@@ -53,19 +54,25 @@ def changes(genome: Genome, seed: int) -> dict[int, list[Mutation]]:
     return {record: simulate(genome.fetch(record, 0, LENGTHS[record]), BUSY, rng) for record in (2, 0)}
 
 
-def windows_of(trial: TestSet) -> list[tuple[Example, int, int, int]]:
-    return [(example, *place) for example, place in zip(trial.examples, trial.places, strict=True)]
+def windows_of(test_set: TestSet) -> list[tuple[Example, int, int, int]]:
+    return [(example, *placement) for example, placement in zip(test_set.examples, test_set.placements, strict=True)]
 
 
 def truth(examples: Sequence[Example]) -> list[np.ndarray]:
-    """A detector that knows."""
+    """The scores of a perfect detector."""
     return [
         np.stack([example.targets[name] == 1 for name in MUTATION_OUTPUTS], 1).astype(np.float64)
         for example in examples
     ]
 
 
-def in_reach(sample: Sample, length: int) -> np.ndarray:
+def metrics_by_kind(test_set: TestSet, count: int = 2) -> dict[str, DetectionMetrics]:
+    """The metrics of a perfect detector."""
+    results = evaluate_scores(test_set, test_set.scores(truth), HALF, count)
+    return {kind: result.metrics for kind, result in results.items()}
+
+
+def bases_that_are_tested(sample: Sample, length: int) -> np.ndarray:
     """Bases that can be tested, one by one: all but the tails of long insertions."""
     tail = set()
     for event in sample.events:
@@ -109,7 +116,7 @@ def test_stretches_leave_out_the_tails_of_long_insertions(steps: list[tuple[int,
     found = stretches(sample, length)
     bases = [base for begin, end in found for base in range(begin, end)]
     assert all(begin < end for begin, end in found)
-    assert bases == np.flatnonzero(in_reach(sample, length)).tolist()
+    assert bases == np.flatnonzero(bases_that_are_tested(sample, length)).tolist()
     begins = {begin for begin, _ in found}
     for event in sample.events:
         if kind_of(event) in LONG_KINDS:
@@ -120,7 +127,7 @@ def test_stretches_leave_out_the_tails_of_long_insertions(steps: list[tuple[int,
 @pytest.mark.parametrize("length", [32, 100, 1000])
 def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
     planned = changes(genome, seed)
-    trial, _ = variant_test_set("x", genome, TASK, planned, length, [])
+    (test_set,) = variant_test_set("x", genome, TASK, planned, length, [])
     samples = {
         record: apply_mutations(genome.fetch(record, 0, LENGTHS[record]), found) for record, found in planned.items()
     }
@@ -132,12 +139,13 @@ def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
         for record, sample in samples.items()
         for stop in [0, *(event.stop for event in sample.events if kind_of(event) in LONG_KINDS)]
     }
-    assert trial.bases == len(whole) == len(trial.windows)
-    assert np.array_equal(trial.tested, np.concatenate([in_reach(sample, length) for sample in samples.values()]))
-    assert trial.tested.all() == (length == 1000)  # where an eighth of a window holds the longest insertion
+    assert test_set.bases == len(whole) == len(test_set.windows)
+    expected = [bases_that_are_tested(sample, length) for sample in samples.values()]
+    assert np.array_equal(test_set.tested, np.concatenate(expected))
+    assert test_set.tested.all() == (length == 1000)  # where an eighth of a window holds the longest insertion
     covered = np.zeros(len(whole), int)
     compared = 0
-    for example, offset, low, high in windows_of(trial):
+    for example, offset, low, high in windows_of(test_set):
         assert np.array_equal(whole[offset : offset + len(example.bases)], example.bases)
         assert 0 <= low < high <= len(example.bases)
         covered[offset + low : offset + high] += 1
@@ -151,8 +159,8 @@ def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
         for base in np.flatnonzero((example.targets["shift"] != IGNORE_INDEX) & ~mutated).tolist():
             assert example.bases[base] == example.reference_window[base + int(example.targets["shift"][base])]
             compared += 1
-    assert np.array_equal(covered, trial.tested) and compared > 80
-    assert begins <= {offset for _, offset, _, _ in windows_of(trial)}
+    assert np.array_equal(covered, test_set.tested) and compared > 80
+    assert begins <= {offset for _, offset, _, _ in windows_of(test_set)}
 
 
 @pytest.mark.parametrize("length", [8, 64, 256, 1000])
@@ -166,16 +174,16 @@ def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
         Mutation(2100, 2100, b"\0\1"),
         Mutation(2500, 3500, b""),
     ]
-    trial, held_out = variant_test_set("x", genome, TASK, {0: planned}, length, [Interval(0, 0, 5000)])
-    _, insertion, _, deletion = trial.events
-    assert max(len(example.bases) for example in trial.examples) <= length + 20
-    untested = np.flatnonzero(~trial.tested)
+    test_set, held_out = variant_test_set("x", genome, TASK, {0: planned}, length, [Interval(0, 0, 5000)])
+    _, insertion, _, deletion = test_set.events
+    assert max(len(example.bases) for example in test_set.examples) <= length + 20
+    untested = np.flatnonzero(~test_set.tested)
     assert untested.tolist() == list(range(insertion.start + length // 8, insertion.stop))
-    assert held_out is not None and np.array_equal(held_out.tested, trial.tested)
-    found = measure(trial, trial.scores(truth), HALF, resamples=2)
+    assert np.array_equal(held_out.tested, test_set.tested)
+    found = metrics_by_kind(test_set)
     assert {kind: (one.events, one.recall) for kind, one in found.items()} == dict.fromkeys(found, (1, 1.0))
     assert set(found) == {"insertion", "deletion", *LONG_KINDS}
-    shown = {offset: example for example, offset, _, _ in windows_of(trial)}
+    shown = {offset: example for example, offset, _, _ in windows_of(test_set)}
     bases = genome.fetch(0, 0, 5000)
     for stop, reference in (
         (insertion.stop, insertion.reference),
@@ -191,39 +199,42 @@ def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
 @SEEDS
 @pytest.mark.parametrize("length", [8, 60])
 def test_every_event_is_scored(genome: Genome, length: int, seed: int):
-    trial, _ = variant_test_set("x", genome, TASK, changes(genome, seed), length, [])
-    found = measure(trial, trial.scores(truth), HALF, resamples=2)
-    assert {kind: one.events for kind, one in found.items()} == Counter(kind_of(event) for event in trial.events)
+    (test_set,) = variant_test_set("x", genome, TASK, changes(genome, seed), length, [])
+    found = metrics_by_kind(test_set)
+    assert {kind: one.events for kind, one in found.items()} == Counter(kind_of(event) for event in test_set.events)
     assert set(LONG_KINDS) < set(found) and all(one.recall == one.precision == 1 for one in found.values())
 
 
 @SEEDS
 def test_scores_come_back_to_their_bases(genome: Genome, seed: int):
-    trial, held_out = variant_test_set("x", genome, TASK, changes(genome, seed), 40, HELD_OUT)
-    assert held_out is not None
+    test_set, held_out = variant_test_set("x", genome, TASK, changes(genome, seed), 40, HELD_OUT)
 
     def numbers(shown: TestSet) -> np.ndarray:
         rows = [offset + np.arange(len(example.bases)) for example, offset, _, _ in windows_of(shown)]
         return shown.scores(lambda _: [np.stack([row, row, row], 1).astype(np.float64) for row in rows])
 
-    assert (numbers(trial) == (np.arange(trial.bases) * trial.tested)[:, None]).all() and not trial.tested.all()
+    assert (
+        numbers(test_set) == (np.arange(test_set.bases) * test_set.tested)[:, None]
+    ).all() and not test_set.tested.all()
     assert (numbers(held_out)[held_out.tested] == np.flatnonzero(held_out.tested)[:, None]).all()
-    assert 0 < len(held_out.examples) < len(trial.examples)
+    assert 0 < len(held_out.examples) < len(test_set.examples)
 
 
 @SEEDS
 def test_who_knows_the_truth_is_perfect(genome: Genome, seed: int):
-    trials = [trial for trial in variant_test_set("x", genome, TASK, changes(genome, seed), 60, HELD_OUT) if trial]
-    assert len(trials) == 2
-    for trial in trials:
-        scores = trial.scores(truth)
-        found = measure(trial, scores, HALF, resamples=50)
+    test_sets = variant_test_set("x", genome, TASK, changes(genome, seed), 60, HELD_OUT)
+    assert len(test_sets) == 2
+    for test_set in test_sets:
+        scores = test_set.scores(truth)
+        found = metrics_by_kind(test_set, 50)
         assert len(found) > 3
         for kind, one in found.items():
             assert (one.auprc, one.auroc, one.precision, one.recall, one.f1, one.f1_low) == pytest.approx([1] * 6)
             assert np.isnan(one.base_auprc) if kind in LONG_KINDS else one.base_auprc == pytest.approx(1)
         simple = {MUTATION_OUTPUTS[KINDS[kind]] for kind in found if kind in HEADLINE_KINDS}
-        assert thresholds(trial, scores) == {name: 1.0 if name in simple else 0.5 for name in MUTATION_OUTPUTS}
+        assert choose_thresholds(test_set, scores) == {
+            name: 1.0 if name in simple else 0.5 for name in MUTATION_OUTPUTS
+        }
 
 
 def brought_in(event: Event) -> int:
@@ -235,27 +246,27 @@ def brought_in(event: Event) -> int:
 def test_the_held_out_part_is_what_lies_in_the_blocks(genome: Genome, seed: int):
     planned = changes(genome, seed)
     whole, held_out = variant_test_set("x", genome, TASK, planned, 60, HELD_OUT)
-    assert held_out is not None and held_out.name == "x, held out"
+    assert (held_out.key, held_out.title, held_out.simulated) == ("x_held_out", "x, held out", False)
     expected: Counter[str] = Counter()
     tested = 0
     for record, found in planned.items():
         sample = apply_mutations(genome.fetch(record, 0, LENGTHS[record]), found)
         inside = [set(range(block.start, block.stop)) for block in HELD_OUT if block.record == record]
-        kept = sample.reference_position[in_reach(sample, 60)].tolist()
+        kept = sample.reference_position[bases_that_are_tested(sample, 60)].tolist()
         tested += sum(origin in block for origin in kept for block in inside)
         expected.update(kind_of(event) for event in sample.events for block in inside if brought_in(event) in block)
-    measured = measure(held_out, held_out.scores(truth), HALF, resamples=2)
+    measured = metrics_by_kind(held_out)
     assert {kind: one.events for kind, one in measured.items()} == dict(expected)
     assert held_out.tested.sum() == tested and 0 < tested < whole.tested.sum()
     assert all(one.rate == pytest.approx(one.events / tested) for one in measured.values())
 
 
 def test_blocks_that_hold_nothing_make_no_part(genome: Genome):
-    assert variant_test_set("x", genome, TASK, changes(genome, 0), 60, [Interval(1, 0, 120)])[1] is None
+    assert len(variant_test_set("x", genome, TASK, changes(genome, 0), 60, [Interval(1, 0, 120)])) == 1
 
 
 def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pytest.MonkeyPatch):
-    trials = [trial for trial in variant_test_set("x", genome, TASK, changes(genome, 0), 60, HELD_OUT) if trial]
+    test_sets = variant_test_set("x", genome, TASK, changes(genome, 0), 60, HELD_OUT)
     asked: list[int] = []
 
     def uncertain(_: AlignerDetector, examples: Sequence[Example]) -> list[np.ndarray]:
@@ -267,53 +278,54 @@ def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pyt
 
     monkeypatch.setattr(AlignerDetector, "__call__", uncertain)
     detector = AlignerDetector(TASK.max_shift)
-    results = evaluate_detector(trials, detector, HALF, 5)
-    assert asked == [len(trials[0].examples)]
-    assert [(one.detector, one.test_set) for one in results] == [("aligner", "x"), ("aligner", "x, held out")]
-    (alone,) = evaluate_detector(trials[1:], detector, HALF, 5)
+    results = evaluate_detector(test_sets, detector, HALF, 5)
+    assert asked == [len(test_sets[0].examples)]
+    assert [(one.detector, one.test_set) for one in results] == [("aligner", "x"), ("aligner", "x_held_out")]
+    (alone,) = evaluate_detector(test_sets[1:], detector, HALF, 5)
     # As text, for a figure that there is not is NaN, which equals nothing.
     assert repr(alone.kinds) == repr(results[1].kinds) != repr(results[0].kinds)
-    assert [one.bases for one in results] == [trial.tested.sum() for trial in trials]
-    assert set(results[0].curves) == {"snv", "insertion", "deletion"}
-    assert results[0].curves["snv"].recall.max() == 1
-    simple = [results[0].kinds[kind].f1 for kind in ("snv", "insertion", "deletion")]
-    assert mean_quality(results[0], lambda found: found.f1) == pytest.approx(np.mean(simple))
-    assert np.isnan(mean_quality(replace(results[0], kinds={}), lambda found: found.f1))
+    curves = {kind: result.curve for kind, result in results[0].kinds.items() if result.curve is not None}
+    assert set(curves) == {"snv", "insertion", "deletion"} and curves["snv"].recall.max() == 1
+    headline = [results[0].kinds[kind].metrics.f1 for kind in HEADLINE_KINDS]
+    assert results[0].mean(lambda metrics: metrics.f1) == pytest.approx(np.mean(headline))
+    assert np.isnan(replace(results[0], kinds={}).mean(lambda metrics: metrics.f1))
 
 
-def test_in_brief_a_part_stands_for_its_whole(genome: Genome):
-    (whole, held_out), (alone, nothing) = (
-        variant_test_set("x", genome, TASK, changes(genome, seed), 60, blocks)
-        for seed, blocks in ((0, HELD_OUT), (1, []))
-    )
-    assert held_out is not None and nothing is None and not alone.tested.all()
-    kept = {"both": without_supersets([alone, whole, held_out]), "none": without_supersets([whole, alone])}
-    assert [id(trial) for trial in kept["both"]] == [id(alone), id(held_out)]
-    assert [id(trial) for trial in kept["none"]] == [id(whole), id(alone)]
+def test_a_superset_is_left_out_beside_its_part(genome: Genome):
+    whole, held_out = variant_test_set("x", genome, TASK, changes(genome, 0), 60, HELD_OUT)
+    (alone,) = variant_test_set("y", genome, TASK, changes(genome, 1), 60, [])
+    assert not alone.tested.all()
+    remaining = {"both": without_supersets([alone, whole, held_out]), "none": without_supersets([whole, alone])}
+    assert [id(test_set) for test_set in remaining["both"]] == [id(alone), id(held_out)]
+    assert [id(test_set) for test_set in remaining["none"]] == [id(whole), id(alone)]
 
 
-def test_planted_windows_lie_end_to_end():
+def test_simulated_windows_lie_end_to_end():
     rng = np.random.default_rng(0)
     rates = replace(BUSY, rate=0.1, longest=4)
     made = [
         TASK.example(rng.integers(0, 2, TASK.reference_length(length), dtype=np.uint8), length, rates, rng)
         for length in (50, 30, 40)
     ]
-    trial = simulated_test_set("test", made)
-    assert trial.places == [(0, 0, 50), (50, 0, 30), (80, 0, 40)] and trial.bases == 120 and trial.tested.all()
-    assert trial.windows.tolist() == [0] * 50 + [1] * 30 + [2] * 40
-    assert len(trial.events) == sum(len(example.events) for example in made)
+    test_set = simulated_test_set(made)
+    assert (
+        test_set.placements == [(0, 0, 50), (50, 0, 30), (80, 0, 40)]
+        and test_set.bases == 120
+        and test_set.tested.all()
+    )
+    assert test_set.windows.tolist() == [0] * 50 + [1] * 30 + [2] * 40
+    assert len(test_set.events) == sum(len(example.events) for example in made)
     row = np.concatenate([example.bases for example in made])
-    events = iter(trial.events)
+    events = iter(test_set.events)
     for example, offset in zip(made, (0, 50, 80), strict=True):
         for event in example.events:
             moved = next(events)
             assert moved.start - event.start == moved.stop - event.stop == moved.earliest - event.earliest == offset
             assert row[moved.earliest : moved.latest].tolist() == example.bases[event.earliest : event.latest].tolist()
-    found = measure(trial, trial.scores(truth), HALF, resamples=5)
+    found = metrics_by_kind(test_set, 5)
     assert all(one.auprc == one.f1 == pytest.approx(1) for one in found.values())
-    assert thresholds(trial, trial.scores(truth)) == dict.fromkeys(MUTATION_OUTPUTS, 1.0)
-    assert thresholds(replace(trial, events=[]), trial.scores(truth)) == HALF  # nothing to choose by
+    assert choose_thresholds(test_set, test_set.scores(truth)) == dict.fromkeys(MUTATION_OUTPUTS, 1.0)
+    assert choose_thresholds(replace(test_set, events=[]), test_set.scores(truth)) == HALF  # nothing to choose by
 
 
 def test_the_aligner_is_perfect_where_mutations_stand_alone(genome: Genome):
@@ -326,7 +338,7 @@ def test_the_aligner_is_perfect_where_mutations_stand_alone(genome: Genome):
         ][number % 3]
         for number, at in enumerate(range(50, 860, 45))
     ]
-    trial, _ = variant_test_set("x", genome, SideBySide(max_shift=24), {0: lone}, 256, [])
-    (result,) = evaluate_detector([trial], AlignerDetector(24), HALF, 5)
-    assert {kind: one.events for kind, one in result.kinds.items()} == {"snv": 6, "insertion": 6, "deletion": 6}
-    assert all(one.precision == one.recall == 1 for one in result.kinds.values())
+    (test_set,) = variant_test_set("x", genome, SideBySide(max_shift=24), {0: lone}, 256, [])
+    (result,) = evaluate_detector([test_set], AlignerDetector(24), HALF, 5)
+    assert {kind: one.metrics.events for kind, one in result.kinds.items()} == {"snv": 6, "insertion": 6, "deletion": 6}
+    assert all(one.metrics.precision == one.metrics.recall == 1 for one in result.kinds.values())

@@ -1,0 +1,78 @@
+"""The evaluation of a model from Python, and the settings of its data."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genoattn.attention.none import NoAttention
+from genoattn.cli.evaluate import set_labelled_file
+from genoattn.data.settings import DataSettings
+from genoattn.data.source import open_data_source
+from genoattn.data.tasks.language_modeling import LanguageModeling
+from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
+from genoattn.errors import UserError
+from genoattn.evaluation import build_evaluator, evaluate
+from genoattn.evaluation.settings import EvaluationData, TestSettings
+from genoattn.models.predictor import Predictor
+from genoattn.models.sequence_model import SequenceModel
+
+TEST = TestSettings(windows=4, threshold_windows=4, resamples=5)
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    task, tokenizer = SideBySide(max_shift=4), NucleotideTokenizer()
+    torch.manual_seed(0)
+    heads = dict.fromkeys(task.outputs, 1) | {"shift": task.outputs["shift"].classes}
+    model = SequenceModel(
+        tokenizer.vocabulary_size, heads, task.max_shift, partial(NoAttention), segment_count=1, dim=8
+    )
+    return Predictor(tokenizer, task, model)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataSettings:
+    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 6000))
+    (tmp_path / "a.fa").write_text(f">a\n{letters}\n")
+    return DataSettings(length=64, fasta=str(tmp_path / "a.fa"), cache=str(tmp_path / "cache"))
+
+
+def test_a_predictor_is_evaluated_beside_the_baselines(predictor: Predictor, data: DataSettings):
+    result = evaluate(predictor, data, TEST)
+    assert str(result.primary) == "model/test/all/auprc" and 0 <= result.metrics[result.primary] <= 1
+    assert result.metrics.select(candidate="aligner", subset="all", metric="f1")
+    assert set(result.calibration["model"]["thresholds"]) == {"substitution", "insertion", "deletion"}
+    assert result.replicates is not None and len(result.replicates.replicates[result.primary]) == 5
+
+
+def test_a_predictor_needs_a_length(predictor: Predictor):
+    with pytest.raises(UserError, match=r"data\.length must be given"):
+        evaluate(predictor, EvaluationData(), TEST)
+
+
+def test_the_length_is_that_of_training_by_default(capsys: pytest.CaptureFixture[str]):
+    assert EvaluationData(batch=3).at(256) == DataSettings(batch=3, length=256)
+    assert capsys.readouterr().out == "windows of 256 bases, as in training\n"
+    assert EvaluationData(length=64).at(256).length == 64
+    assert capsys.readouterr().out == "windows of 64 bases; the model was trained on windows of 256 bases\n"
+
+
+def test_a_vcf_is_refused_for_a_model_that_detects_no_mutations(data: DataSettings):
+    task = LanguageModeling()
+    source = open_data_source(data, task, 0)
+    with pytest.raises(UserError, match=r"data\.vcf=x\.vcf has mutations to detect, but LanguageModeling is no task"):
+        build_evaluator(source, DataSettings(length=64, vcf="x.vcf"), TEST, task, False)
+
+
+def test_another_labelled_file_is_for_variant_models():
+    task = VariantClassification("a.vcf", "CLNSIG", {"a": ["x"], "b": ["y"]})
+    set_labelled_file(task, "b.tsv", None)
+    assert (task.file, task.label) == ("b.tsv", "CLNSIG")
+    set_labelled_file(SideBySide(), None, None)
+    with pytest.raises(UserError, match=r"task\.file=b\.tsv is for models of task=variant; .* for SideBySide"):
+        set_labelled_file(SideBySide(), "b.tsv", None)

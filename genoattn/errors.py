@@ -1,22 +1,37 @@
-"""What went wrong in the user's words: one sentence, exit status 2, never a traceback."""
+"""Mistakes of a user: one sentence each, exit status 2, no traceback."""
 
 import difflib
 from collections.abc import Iterable
 
+LISTED = 15
+"""Right words that a sentence lists at most."""
+
 
 class UserError(ValueError):
-    """A mistake of the user's: the message says where, what was expected and what came."""
+    """A mistake of the user: the message says where it is, what was expected and what came."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The word most like a misspelt one, or None; a key without its group is compared with last parts alone."""
+    """The right word that is most similar to a misspelt one, None if none is similar.
 
-    def likeness(candidate: str) -> float:
-        compared = candidate if "." in word else candidate.rpartition(".")[2]
-        return difflib.SequenceMatcher(None, word.lower(), compared.lower()).ratio()
+    A word of several parts (`data.length`) is compared as a whole and by its last part.
+    """
 
-    best = max(sorted(words, key=len), key=likeness, default=None)
-    return best if best is not None and likeness(best) >= 0.6 else None
+    def similarity(candidate: str) -> float:
+        spellings = {candidate.lower(), candidate.rpartition(".")[2].lower()}
+        return max(difflib.SequenceMatcher(None, word.lower(), spelling).ratio() for spelling in spellings)
+
+    best = max(sorted(words, key=len), key=similarity, default=None)
+    return best if best is not None and similarity(best) >= 0.6 else None
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The end of a sentence about a wrong word: the most similar right word or, if none is similar, all of them."""
+    words = list(words)
+    if near := nearest(word, words):
+        return f"; did you mean {near}?"
+    more = f" and {len(words) - LISTED:,} more" if len(words) > LISTED else ""
+    return f"; there are {', '.join(words[:LISTED]) or 'none'}{more}"
 
 
 def hint(word: str, words: Iterable[str], path: str = "") -> str:

@@ -19,16 +19,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from genoattn.config.compose import check
-from genoattn.config.overrides import FAULTS, faults
-from genoattn.config.schema import SPINE
-from genoattn.errors import UserError
+from genoattn.config.compose import check, compose
 from genoattn.files import write_json
-from genoattn.paths import conf_dir
 
 SAID = "log.txt"
 """What a run printed, in its folder."""
@@ -46,15 +42,14 @@ QUIET = ("hydra.output_subdir=null", "hydra/hydra_logging=none", "hydra/job_logg
 
 def composed(program: str, words: Sequence[str]) -> DictConfig:
     """The config of another program under these words, checked; from inside a running one."""
-    try:
-        config = GlobalHydra.instance().config_loader().load_configuration(program, list(words), RunMode.RUN)
-    except FAULTS as error:
-        raise UserError("\n".join(faults(program, list(words), error, conf_dir()))) from None
-    whole = config.copy()
-    with open_dict(whole):
-        del whole["hydra"]
-    check(whole, SPINE[program])
-    return whole
+    config = compose(program, [*words, *search_path()])
+    check(config, program)
+    return config
+
+
+def search_path() -> list[str]:
+    """The word that names the folders of more configs, which the runs of this program search as well."""
+    return [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]
 
 
 def run_jobs(
@@ -78,7 +73,9 @@ def run_jobs(
     home = str(folder.absolute()).replace("'", "\\'")
     loader = GlobalHydra.instance().config_loader()
     master = loader.load_configuration(
-        program, [*chosen, f"hydra.job.name={program}", f"hydra.sweep.dir='{home}'", *QUIET], RunMode.MULTIRUN
+        program,
+        [*chosen, *search_path(), f"hydra.job.name={program}", f"hydra.sweep.dir='{home}'", *QUIET],
+        RunMode.MULTIRUN,
     )
     spread = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(loader, Callbacks(master)),
@@ -138,7 +135,8 @@ def run_job(program: str, starter: int, _: DictConfig) -> int:
     about = HydraConfig.get()
     folder = Path(about.runtime.output_dir)
     quoted = str(folder).replace("'", "\\'")
-    words = [sys.executable, "-m", "genoattn", program, *about.overrides.task, f"hydra.run.dir='{quoted}'"]
+    words = [sys.executable, "-m", "genoattn", program, *about.overrides.task, *search_path()]
+    words.append(f"hydra.run.dir='{quoted}'")
     every = 1 if os.getppid() == starter else None
     with (folder / SAID).open("w") as said:
         process = subprocess.Popen(

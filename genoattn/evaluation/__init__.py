@@ -1,21 +1,24 @@
 """How a trained model is examined: one file a kind of task."""
 
-from genoattn.data.settings import DataSettings
-from genoattn.data.source import DataSource
-from genoattn.data.tasks.base import Task
-from genoattn.evaluation.associative_recall import AssociativeRecallEvaluator
-from genoattn.evaluation.base import Evaluator
-from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
-from genoattn.evaluation.language_modeling import LanguageModelEvaluator
-from genoattn.evaluation.settings import TestSettings
-from genoattn.evaluation.variant_classification import VariantClassificationEvaluator
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from genoattn.data.settings import DataSettings
+    from genoattn.data.source import DataSource
+    from genoattn.data.tasks.base import Task
+    from genoattn.evaluation.base import Evaluator
+    from genoattn.evaluation.settings import TestSettings
 
 EVALUATORS = {
-    "classification": VariantClassificationEvaluator,
-    "detection": MutationDetectionEvaluator,
-    "language": LanguageModelEvaluator,
-    "retrieval": AssociativeRecallEvaluator,
+    "classification": "variant_classification.VariantClassificationEvaluator",
+    "detection": "detection.evaluator.MutationDetectionEvaluator",
+    "language": "language_modeling.LanguageModelEvaluator",
+    "retrieval": "associative_recall.AssociativeRecallEvaluator",
 }
+"""Imported late: the check of a config imports `evaluation.settings`, and must not wait for torch."""
 
 
 def build_evaluator(
@@ -25,4 +28,6 @@ def build_evaluator(
 
     `strands` averages over both strands; `known` says that the genome's test blocks were held out from training.
     """
-    return EVALUATORS[task.evaluator](source, data, test, task, strands, known)
+    module, _, name = EVALUATORS[task.evaluator].rpartition(".")
+    evaluator: type[Evaluator] = getattr(import_module(f"genoattn.evaluation.{module}"), name)
+    return evaluator(source, data, test, task, strands, known)

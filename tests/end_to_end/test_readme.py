@@ -13,7 +13,6 @@ import torch
 from genoattn.cli.main import main
 from genoattn.comparison import runner
 from genoattn.config.compose import check, compose
-from genoattn.config.schema import SPINE
 from tests.comparison.test_compare import Lab
 
 CHECKOUT = Path(__file__).parents[2]
@@ -107,7 +106,7 @@ def test_it_runs(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch)
     flags = [word for word in words[2:] if word.startswith("-")]
     monkeypatch.setattr(runner, "run_jobs", Lab())  # its runs are other programs
     if not flags:
-        check(compose(name, [word.replace("…", "x") for word in overrides]), SPINE[name])
+        check(compose(name, [word.replace("…", "x") for word in overrides]), name)
     arguments = (
         words[2:] if {"-h", "--help", "-c", "--cfg"} & set(flags) else [*flags, *cheaper(name, overrides, place)]
     )

@@ -86,6 +86,6 @@ def print_config(program: str, overrides: list[str], shown: str, resolve: bool) 
             file = Path(source.path, group, f"{choice}.yaml")
             if source.schema == "file" and file.is_file():
                 comments |= {one.key: one.comment for one in settings(file, package or group.replace("/", "."))}
-    keys = [key for key in config if shown == "all" or (key == "hydra") == (shown == "hydra")]
+    keys = [str(key) for key in config if shown == "all" or (key == "hydra") == (shown == "hydra")]
     print(with_comments(OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys), resolve=resolve), comments))
     return 0

@@ -1,10 +1,11 @@
 """From the overrides of a user to a checked config, and to a run of a program in a folder of its own."""
 
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def _run_once(program: str, main: Main, overrides: list[str]) -> None:
     _make_folder(config, "hydra.run.dir")
     context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
     job = run_job(lambda config: main(_read_only(config)), config, "hydra.run.dir", None, context)
-    _ = job.return_value  # raises what `main` raised
+    with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of a run that failed
+        _ = job.return_value  # raises what `main` raised
 
 
 def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
@@ -117,9 +119,11 @@ def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
         check(config, program)
         return main(_read_only(config))
 
+    started = GlobalHydra.instance().hydra
+    assert started is not None
     try:
         # The folder is given, because its name may hold the time.
-        GlobalHydra.instance().hydra.multirun(program, run, [*overrides, f"hydra.sweep.dir='{folder}'"])
+        started.multirun(program, run, [*overrides, f"hydra.sweep.dir='{folder}'"])
     except HydraException as error:
         if isinstance(error, InstantiationException):
             raise
@@ -166,7 +170,7 @@ def _compose(program: str, overrides: Sequence[str], outermost: bool) -> DictCon
     return config
 
 
-def _complete(config: DictConfig, own: DictConfig) -> None:
+def _complete(config: DictConfig, own: Any) -> None:
     """Complete the layers of a composed config, and put their names among the choices of Hydra's own node."""
     folders = [Path(source.path) for source in own.runtime.config_sources if source.schema == "file"]
 
@@ -181,7 +185,7 @@ def _complete(config: DictConfig, own: DictConfig) -> None:
                 own.runtime.choices[group] = layer_name(str(own.runtime.choices.get(group, key)), node, folders)
 
 
-def _search_path(own: DictConfig) -> list[str]:
+def _search_path(own: Any) -> list[str]:
     """The override of the search path of a running program."""
     return [word for word in own.overrides.hydra if word.startswith("hydra.searchpath=")]
 

@@ -73,8 +73,8 @@ def _parse(override: str) -> Override | None:
 def _is_about(error: Exception, override: str) -> bool:
     """True if an error of composing several overrides comes from this one."""
     parsed = _parse(override)
-    if parsed is None or isinstance(error, OverrideParseException):
-        return parsed is None
+    if parsed is None or not parsed.key_or_group or isinstance(error, OverrideParseException):
+        return parsed is None or not parsed.key_or_group
     key, value = parsed.key_or_group, parsed.value()
     if isinstance(error, MissingConfigException):
         values = value if isinstance(value, list) else [value]

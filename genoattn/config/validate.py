@@ -162,11 +162,12 @@ def _compare(settings: dict[str, Any], model: type[BaseModel], path: str, owner:
                 yield _sentence(_text(path, place), problems, owner, _names(model) if len(place) == 1 else [])
 
 
-def _place(location: Place, value: Any, kind: str) -> Place:
+def _place(location: tuple[Any, ...], value: Any, kind: str) -> Place:
     """Where an error of a kind is, without pydantic's names for the members of a union."""
     place: Place = ()
     for step in location:
-        if (isinstance(value, dict) and step in value) or (isinstance(value, list) and step in range(len(value))):
+        inside = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
+        if step in inside:
             value, place = value[step], (*place, step)
     return (*place, location[-1]) if kind == "missing" else place
 
@@ -178,7 +179,9 @@ def _sentence(key: str, problems: list[Any], owner: str, names: list[str]) -> st
         return f"Key '{key}' is not a setting of {owner}{did_you_mean(key.rpartition('.')[2], names) if names else ''}"
     if kind == "missing":
         return f"Key '{key}' is missing: {owner} needs it"
-    words = [EXPECTED.get(one["type"], one["msg"]).format(**one.get("ctx", {})) for one in problems]
+    words = [
+        str(EXPECTED.get(problem["type"], problem["msg"])).format(**problem.get("ctx", {})) for problem in problems
+    ]
     expected = " or ".join(dict.fromkeys(word.removeprefix("Input should be ") for word in words))
     near = nearest(value, re.findall(r"'(.*?)'", expected)) if isinstance(value, str) else None
     return f"{key}: expected {expected}, got {_show(value)}" + (f"; did you mean {near}?" if near else "")

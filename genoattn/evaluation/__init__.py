@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -29,5 +30,5 @@ def build_evaluator(
     `strands` averages over both strands; `known` says that the genome's test blocks were held out from training.
     """
     module, _, name = EVALUATORS[task.evaluator].rpartition(".")
-    evaluator: type[Evaluator] = getattr(import_module(f"genoattn.evaluation.{module}"), name)
+    evaluator: Callable[..., Evaluator] = getattr(import_module(f"genoattn.evaluation.{module}"), name)
     return evaluator(source, data, test, task, strands, known)

@@ -157,7 +157,7 @@ def test_runs_that_fail_are_missed_in_words(lab: Lab, tmp_path: Path, capsys: py
         (["budget.steps=3"], "one of budget.steps, budget.bases and budget.seconds, got budget.steps, budget.seconds"),
         (["layers=[]"], "layers: expected one or more, each once, got []"),
         (["seeds=[1,1]"], "seeds: expected one or more, each once, got [1, 1]"),
-        (["layers=[fulll]"], "there is no conf/attention/fulll.yaml; nearest is full"),
+        (["layers=[fulll]"], "there is no conf/attention/fulll.yaml"),
         (["model.dmi=3"], "dmi"),
         (["hypotheses=nowhere.txt"], "hypotheses=nowhere.txt does not exist"),
     ],

@@ -42,7 +42,7 @@ def errors(**config: object) -> list[str]:
         ({"gate": 1}, "layer.gate: expected true or false, got 1"),
         ({"rate": 0}, "layer.rate: expected more than 0.0, got 0"),
         ({"rate": 2}, "layer.rate: expected at most 1.0, got 2"),
-        ({"rate": math.nan}, "layer.rate: expected more than 0.0, got nan"),
+        ({"rate": math.nan}, "layer.rate: expected at most 1.0, got nan"),
         ({"size": "auto"}, None),
         ({"size": "atuo"}, "layer.size: expected an integer or 'auto', got 'atuo'; did you mean auto?"),
         ({"size": 0}, "layer.size: expected at least 1 or 'auto', got 0"),

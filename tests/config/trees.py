@@ -55,7 +55,11 @@ seed: 1
 checkpoint: null
 hydra: {run: {dir: "runs/train/${now:%Y}"}, sweep: {dir: "runs/sweep"}}
 """,
-    "attention/linear": "# Linear attention.\n_target_: tests.config.trees.Layer\n_partial_: true\nheads: 4 # a comment\n",
+    "attention/linear": """# Linear attention.
+_target_: tests.config.trees.Layer
+_partial_: true
+heads: 4 # a comment
+""",
     "attention/full": "_target_: tests.config.trees.Layer\n_partial_: true\nheads: 4\nscale: null\n",
     "attention/none": "_target_: tests.config.trees.Layer\n_partial_: true\n",
     "trainer/short": "_target_: tests.config.trees.Trainer\nmax_steps: 3\nmax_seconds: null\ndevices: 1\n",

@@ -14,12 +14,13 @@ from genoattn.config.documentation import (
     with_comments,
 )
 from genoattn.errors import UserError
+from genoattn.paths import package_folders
 
 WIDTH = 100
 FLAGS = """
   key=value                 change a setting, or choose a file of a group
   -m, --multirun            one run for each value: genoattn train -m attention=linear,window
-  -c, --cfg job|hydra|all   print the config and stop; --resolve: with interpolations resolved
+  -c, --cfg job|hydra|all   print the config and stop; --cfg job --resolve: without interpolations
   -h, --help                print this text
 """
 EXAMPLES = {
@@ -37,8 +38,6 @@ EXAMPLES = {
 
 def program_help(program: str, summary: str) -> str:
     """Usage, every setting with its default and the comment of its yaml, every choice, and examples."""
-    from genoattn.config.layers import package_folders
-
     parts = [f"{summary[0].upper()}{summary[1:]}.\n\nusage: genoattn {program} [key=value …]\n{FLAGS.rstrip()}"]
     described = groups(program, package_folders())
     width = max((len(setting.key) for group in described for setting in group.settings), default=0)
@@ -70,9 +69,11 @@ def _row(head: str, text: str) -> str:
 
 def print_config(program: str, overrides: list[str], shown: str, resolve: bool) -> int:
     """Print the config of a run with the comments of its yaml files; a setting that must be given is ???."""
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf  # late, as Hydra: --help need not wait for them
+    from omegaconf.errors import OmegaConfBaseException
 
-    from genoattn.config.compose import config_of_run  # late: --help need not wait for Hydra
+    from genoattn.config.compose import config_of_run
+    from genoattn.config.overrides import first_line
 
     try:
         config = config_of_run(program, overrides)
@@ -87,5 +88,10 @@ def print_config(program: str, overrides: list[str], shown: str, resolve: bool) 
             if source.schema == "file" and file.is_file():
                 comments |= {one.key: one.comment for one in settings(file, package or group.replace("/", "."))}
     keys = [str(key) for key in config if shown == "all" or (key == "hydra") == (shown == "hydra")]
-    print(with_comments(OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys), resolve=resolve), comments))
+    try:
+        text = OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys), resolve=resolve)
+    except OmegaConfBaseException as error:
+        print(f"{error.full_key}: {first_line(error)}", file=sys.stderr)
+        return 2
+    print(with_comments(text, comments))
     return 0

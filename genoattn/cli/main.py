@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     parser = _parser(program)
     arguments = parser.parse_intermixed_args(rest)
-    if (arguments.cfg and arguments.multirun) or (arguments.resolve and not arguments.cfg):
-        parser.error("--cfg prints the config of one run; --resolve goes with --cfg, --multirun does not")
+    if (arguments.cfg and arguments.multirun) or (arguments.resolve and arguments.cfg != "job"):
+        parser.error("--cfg prints the config of one run, without --multirun; --resolve goes with --cfg job")
     if arguments.help:
         from genoattn.cli.help import program_help
 

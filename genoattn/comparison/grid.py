@@ -1,12 +1,11 @@
 """The design of a comparison: which layers at which lengths, and the words of every run that it is made of."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from genoattn.errors import UserError
 
@@ -115,7 +114,7 @@ def parse(
     """
     _refuse(config, overrides)
     layers: dict[str, tuple[str, ...]] = {}
-    variants = {str(name): _words(value) for name, value in config.variants.items()}
+    variants = {str(name): tuple(map(str, words)) for name, words in config.variants.items()}
     for name in dict.fromkeys([*config.layers, *variants, *BASELINES]):
         layers[name] = variants.get(name, (f"attention={name}",))
     asked = config.data.length
@@ -165,15 +164,6 @@ def _refuse(config: DictConfig, overrides: Sequence[str]) -> None:
     ]
     if found:
         raise UserError("\n".join(found))
-
-
-def _words(variant: DictConfig | Sequence[str]) -> tuple[str, ...]:
-    """The words of a variant, which is a list of them or a mapping of settings to values."""
-    if not isinstance(variant, DictConfig):
-        return tuple(map(str, variant))
-    values = OmegaConf.to_container(variant)
-    assert isinstance(values, dict)
-    return tuple(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items())
 
 
 def _key(word: str) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from genoattn.paths import conf_dir
 
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s].*?))?(?: +# *(?P<comment>.*))?")
-DEFAULT = re.compile(r"  - (?P<group>\w+)(?:@(?P<package>\w+))?: (?P<choice>\w+)(?: +# *(?P<comment>.*))?")
+DEFAULT = re.compile(r"  - (?P<group>\w+)(?:@(?P<package>\w+))?: (?P<choice>\w+|\[[\w,]*\])(?: +# *(?P<comment>.*))?")
 FIRST = ("", "attention", "control", "heads", "task", "data", "model", "trainer", "optimizer", "schedule", "curriculum")
 LAST = ("experiment",)
 """Groups of `--help` in order: the most used first; "" are the settings of the program itself."""
@@ -52,7 +52,12 @@ def groups(program: str, layer_folders: list[Path]) -> list[Group]:
             folders = [conf_dir(), *layer_folders]
             files = sorted(path for folder in folders for path in (folder / match["group"]).glob("*.yaml"))
             name = match["package"] or match["group"]
-            rows = [row for path in files if path.stem == match["choice"] for row in settings(path, name)]
+            rows = [
+                row
+                for path in files
+                if path.stem in re.findall(r"\w+", match["choice"])
+                for row in settings(path, name)
+            ]
             override = f"{match['group']}@{name}" if match["package"] else name
             described[name] = Group(name, override, match["choice"], match["comment"] or "", files, rows)
     described[""] = Group("", "", "", "", [], list(own.values()))

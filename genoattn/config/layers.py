@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +10,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from genoattn.paths import conf_dir
-
-ENTRY_POINTS = "genoattn.layers"
-"""Group of entry points; each names a package that holds `attention/NAME.yaml`."""
-
-
-def package_folders() -> list[Path]:
-    """Folders of configs that other installed packages add by an entry point."""
-    folders = []
-    for point in entry_points(group=ENTRY_POINTS):
-        package, *inner = point.value.split(".")
-        spec = find_spec(package)  # of the top package, which is thereby not imported
-        folders += [Path(root, *inner) for root in (spec and spec.submodule_search_locations) or ()]
-    return folders
+from genoattn.paths import ENTRY_POINTS, conf_dir, package_folders
 
 
 class LayerPackages(SearchPathPlugin):

@@ -52,6 +52,22 @@ class Train(Settings):
     logger: Target | Empty
 
 
+class Finetune(Settings):
+    checkpoint: str
+    finetune: Target
+    lora: Target
+    seed: Seed
+    reverse_complement: ReverseComplement | None
+    data: Target
+    trainer: Target
+    test: Target
+    task: Target | None
+    curriculum: Target
+    optimizer: Target
+    schedule: Target
+    logger: dict[str, Target]
+
+
 class Budget(Settings):
     """`budget` and `sweep` of a comparison: the length of each run, in one of three units."""
 
@@ -69,7 +85,7 @@ class CostLimit(Settings):
 
 class Compare(Train):
     layers: list[str]
-    variants: dict[str, list[str] | dict[str, Any]]
+    variants: dict[str, list[str]]
     learning_rates: list[Positive]
     seeds: list[Seed]
     budget: Budget
@@ -127,6 +143,7 @@ class Kernels(Settings):
 
 SCHEMAS: dict[str, type[Settings]] = {
     "train": Train,
+    "finetune": Finetune,
     "compare": Compare,
     "plan": Plan,
     "evaluate": Evaluate,

@@ -226,3 +226,19 @@ def test_a_mistake_ends_the_script_with_status_2(
     lines = ended.stderr.splitlines()
     assert [sentence in line for sentence, line in zip(sentences, lines, strict=True)] == [True] * len(sentences)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")  # of optuna and what it imports
+def test_a_search_reads_the_metric_that_main_returns(tree: Path, tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    def program(config: DictConfig) -> float:
+        rates.append(config.attention.rate)
+        return config.attention.rate
+
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1"]
+    assert run_program("train", program, [*search, "+attention.rate=interval(0.1,1)"], multirun=True) == 0
+    assert len(rates) == 2
+    assert all(0.1 <= rate <= 1 for rate in rates)
+    best = OmegaConf.load(tmp_path / "runs" / "sweep" / "optimization_results.yaml")
+    assert best.best_value == min(rates)

@@ -14,7 +14,6 @@ from genoattn.config.documentation import (
     with_comments,
 )
 from genoattn.errors import UserError
-from genoattn.paths import package_folders
 
 WIDTH = 100
 FLAGS = """
@@ -39,7 +38,7 @@ EXAMPLES = {
 def program_help(program: str, summary: str) -> str:
     """Usage, every setting with its default and the comment of its yaml, every choice, and examples."""
     parts = [f"{summary[0].upper()}{summary[1:]}.\n\nusage: genoattn {program} [key=value …]\n{FLAGS.rstrip()}"]
-    described = groups(program, package_folders())
+    described = groups(program)
     width = max((len(setting.key) for group in described for setting in group.settings), default=0)
     for group in described:
         parts.append("\n".join([*_choices(group), *_settings(group.settings, min(width, 32))]))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from genoattn.paths import conf_dir
+from genoattn.paths import conf_dir, package_folders
 
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s].*?))?(?: +# *(?P<comment>.*))?")
 DEFAULT = re.compile(r"  - (?P<group>\w+)(?:@(?P<package>\w+))?: (?P<choice>\w+|\[[\w,]*\])(?: +# *(?P<comment>.*))?")
@@ -42,14 +42,14 @@ def program_files(program: str) -> list[Path]:
     return [*(program_files("train") if "  - train\n" in file.read_text("utf-8") else []), file]
 
 
-def groups(program: str, layer_folders: list[Path]) -> list[Group]:
-    """The groups of a program, the most used first; `layer_folders` hold more choices of layers."""
+def groups(program: str) -> list[Group]:
+    """The groups of a program, the most used first, with the choices that other packages add."""
+    folders = [conf_dir(), *package_folders()]
     described: dict[str, Group] = {}
     own: dict[str, Setting] = {}
     for file in program_files(program):
         own = {setting.key: setting for setting in settings(file, "")} | own
         for match in filter(None, map(DEFAULT.fullmatch, file.read_text("utf-8").splitlines())):
-            folders = [conf_dir(), *layer_folders]
             files = sorted(path for folder in folders for path in (folder / match["group"]).glob("*.yaml"))
             name = match["package"] or match["group"]
             rows = [

@@ -8,6 +8,7 @@ import pytest
 
 from genoattn.cli.help import WIDTH, program_help
 from genoattn.cli.main import PROGRAMS, main
+from genoattn.config import documentation
 from genoattn.config.documentation import Group, groups, settings, with_comments
 from genoattn.config.schema import SCHEMAS
 from genoattn.paths import conf_dir
@@ -44,10 +45,11 @@ def test_a_setting_stands_beside_its_default_and_comment() -> None:
     assert order == sorted(order)
 
 
-def test_help_lists_the_layers_of_other_packages(tmp_path) -> None:
+def test_help_lists_the_layers_of_other_packages(tmp_path, monkeypatch) -> None:
     (tmp_path / "attention").mkdir()
     (tmp_path / "attention" / "mine.yaml").write_text("# A layer of mine.\n_target_: a.B\n")
-    described: dict[str, Group] = {group.name: group for group in groups("check-layer", [tmp_path])}
+    monkeypatch.setattr(documentation, "package_folders", lambda: [tmp_path])
+    described: dict[str, Group] = {group.name: group for group in groups("check-layer")}
     assert "mine" in [file.stem for file in described["attention"].files]
 
 

@@ -85,7 +85,7 @@ def print_config(program: str, overrides: list[str], shown: str, resolve: bool) 
         for source in config.hydra.runtime.config_sources:
             file = Path(source.path, group, f"{choice}.yaml")
             if source.schema == "file" and file.is_file():
-                comments |= {one.key: one.comment for one in settings(file, package or group.replace("/", "."))}
+                comments |= {row.key: row.comment for row in settings(file, package or group.replace("/", "."))}
     keys = [str(key) for key in config if shown == "all" or (key == "hydra") == (shown == "hydra")]
     try:
         text = OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys), resolve=resolve)

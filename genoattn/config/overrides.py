@@ -48,7 +48,7 @@ def explain(program: str, overrides: Sequence[str], error: Exception) -> list[st
     while config is None:
         wrong = next((override for override in rest if _is_about(error, override)), None)
         if wrong is None:
-            return [*(_sentence(one, errors[one], None) for one in errors), _no_override(error)]
+            return [*(_sentence(wrong, errors[wrong], None) for wrong in errors), _no_override(error)]
         errors[wrong] = error
         rest = [override for override in rest if override != wrong]
         try:
@@ -78,7 +78,7 @@ def _is_about(error: Exception, override: str) -> bool:
     key, value = parsed.key_or_group, parsed.value()
     if isinstance(error, MissingConfigException):
         values = value if isinstance(value, list) else [value]
-        return any(error.missing_cfg_file == f"{key}/{one}" for one in values)
+        return any(error.missing_cfg_file == f"{key}/{choice}" for choice in values)
     if "Config group override" in str(error):
         return not isinstance(value, (str, list)) and key in GlobalHydra.instance().config_loader().list_groups("")
     text = first_line(error)
@@ -86,7 +86,7 @@ def _is_about(error: Exception, override: str) -> bool:
 
 
 def _sentence(override: str, error: Exception, config: DictConfig | None) -> str:
-    """What is wrong with one override; `config` is composed without it and the other wrong ones, if it can be."""
+    """A sentence about one wrong override; `config` is composed without the wrong overrides, if that is possible."""
     key, _, value = override.partition("=")
     parsed = _parse(override)
     if not key.lstrip("+~") or ("=" not in override and not override.startswith("~")):
@@ -100,9 +100,9 @@ def _sentence(override: str, error: Exception, config: DictConfig | None) -> str
         options = GlobalHydra.instance().config_loader().get_group_options(key)
         return f"{override}: there is no conf/{key}/{value}.yaml; there are {', '.join(options)}"
     if first_line(error).startswith("Could not override") and config is not None:
-        keys = [one for one in _keys(config) if one.startswith("hydra") == key.startswith("hydra")]
+        keys = [name for name in _keys(config) if name.startswith("hydra") == key.startswith("hydra")]
         near = nearest(key, keys)
-        others = ", ".join(sorted(str(one) for one in config if one != "hydra"))
+        others = ", ".join(sorted(str(name) for name in config if name != "hydra"))
         return f"Key '{key}' is not in the config; " + (f"did you mean {near}?" if near else f"there are {others}")
     if first_line(error).startswith("Ambiguous value"):
         return f"{override}: expected one value, got several; write [{value}] for a list, --multirun for a run each"

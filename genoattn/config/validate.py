@@ -115,12 +115,12 @@ def _settings_model(target: Callable[..., object], all_optional: bool) -> type[B
     hints = _hints(target)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     fields: dict[str, Any] = {}
-    for number, parameter in enumerate(one for one in parameters if one.kind not in variable):
+    for number, parameter in enumerate(each for each in parameters if each.kind not in variable):
         required = parameter.default is parameter.empty and not all_optional
         # An alias, because pydantic reserves some names of fields.
         field = Field(... if required else None, alias=parameter.name)
         fields[f"field_{number}"] = (_plain(hints.get(parameter.name, Any)), field)
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
     config = ConfigDict(extra="allow" if takes_any else "forbid", strict=True)
     return create_model("Arguments", __config__=config, **fields)
 
@@ -143,7 +143,7 @@ def _plain(annotation: Any) -> Any:
     if origin in (Union, types.UnionType):
         return Union[tuple(map(_plain, inner))]  # noqa: UP007  (members are known only here)
     if (origin or annotation) in (list, tuple, Sequence, dict, Mapping):
-        return origin[tuple(one if one is ... else _plain(one) for one in inner)] if origin else annotation
+        return origin[tuple(item if item is ... else _plain(item) for item in inner)] if origin else annotation
     if origin is Literal or annotation in (int, float, str, bool, types.NoneType, Any):
         return annotation
     return Any if annotation is object or isinstance(annotation, (TypeVar, str)) else Target

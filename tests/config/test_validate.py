@@ -61,9 +61,9 @@ def errors(**config: object) -> list[str]:
 def test_a_node_is_checked_against_the_signature_of_its_target(
     settings: dict[str, object], sentence: str | None
 ) -> None:
-    found = errors(layer={"_target_": LAYER, "dim": 8, **settings})
-    assert len(found) == (sentence is not None), found
-    assert sentence is None or found[0].startswith(sentence), found
+    sentences = errors(layer={"_target_": LAYER, "dim": 8, **settings})
+    assert len(sentences) == (sentence is not None), sentences
+    assert sentence is None or sentences[0].startswith(sentence), sentences
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_a_node_is_checked_against_the_signature_of_its_target(
     ],
 )
 def test_a_wrong_target_is_one_sentence(target: object, sentence: str) -> None:
-    (found,) = errors(layer={"_target_": target})
-    assert sentence in found
+    (error,) = errors(layer={"_target_": target})
+    assert sentence in error
 
 
 @pytest.mark.parametrize("group", ["attention", "control"])
 def test_the_constructor_of_a_layer_must_take_what_the_model_gives(group: str) -> None:
-    (found,) = errors(**{group: {"_target_": "tests.config.trees.Trainer", "_partial_": True}})
-    assert found == (
+    (error,) = errors(**{group: {"_target_": "tests.config.trees.Trainer", "_partial_": True}})
+    assert error == (
         f"{group}._target_: the constructor of tests.config.trees.Trainer must take dim and causal, which the model"
         " gives a layer"
     )

@@ -1,8 +1,13 @@
 """The folders of the configs and of the bundled genomes."""
 
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+
+ENTRY_POINTS = "genoattn.layers"
+"""Group of entry points; each names a package that holds `attention/NAME.yaml`."""
 
 
 def conf_dir() -> Path:
@@ -15,7 +20,17 @@ def genomes_dir() -> Path:
     return _bundled("data", "genomes")
 
 
+def package_folders() -> list[Path]:
+    """Folders of configs that other installed packages add by an entry point."""
+    folders = []
+    for point in entry_points(group=ENTRY_POINTS):
+        package, *inner = point.value.split(".")
+        spec = find_spec(package)  # of the top package, which is thereby not imported
+        folders += [Path(root, *inner) for root in (spec and spec.submodule_search_locations) or ()]
+    return folders
+
+
 def _bundled(in_checkout: str, in_wheel: str) -> Path:
-    # Only a checkout has pyproject.toml; in site-packages a folder conf/ or data/ may belong to another package.
+    # Only a checkout has pyproject.toml; in site-packages another package may have left a folder of the same name.
     checkout = PACKAGE.parent
     return checkout / in_checkout if (checkout / "pyproject.toml").is_file() else PACKAGE / in_wheel

@@ -133,6 +133,15 @@ class Attention(nn.Module, ABC):
         """Size in bytes (float32) of the state that a causal layer keeps after `length` tokens."""
 
 
+def contract_error(layer: object) -> str | None:
+    """A sentence that says what a built layer lacks of the contract; None if nothing."""
+    name = f"{type(layer).__module__}.{type(layer).__qualname__}"
+    if not isinstance(layer, Attention):
+        return f"{name} is no attention layer: it does not inherit from genoattn.attention.base.Attention"
+    missing = [key for key in ("complexity", "causal", "weights_sum_to_one") if getattr(layer, key, None) is None]
+    return f"{name} must set {' and '.join(missing)}, see genoattn.attention.base.Attention" if missing else None
+
+
 def zero_padding(x: Float[Tensor, "batch length *rest"], padding_mask: Bool[Tensor, "batch length"] | None):
     """Return `x` with zeros at padding; NaN there is gone and no gradient flows into it."""
     if padding_mask is None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from genoattn.attention.base import Attention
-from genoattn.errors import UserError, hint
+from genoattn.errors import UserError, did_you_mean
 
 
 def cycle(layers: Sequence[str], kinds: Mapping[str, Callable[..., Attention]]) -> list[Callable[..., Attention]]:
@@ -15,5 +15,5 @@ def cycle(layers: Sequence[str], kinds: Mapping[str, Callable[..., Attention]]) 
         raise UserError("attention.layers must name at least one layer, got []")
     for name in layers:
         if name not in kinds:
-            raise UserError(f"attention.layers names {name}, which attention.kinds lacks{hint(name, kinds)}")
+            raise UserError(f"attention.layers names {name}, which attention.kinds lacks{did_you_mean(name, kinds)}")
     return [kinds[name] for name in layers]

@@ -1,41 +1,61 @@
-"""Which laws an attention layer keeps, which it breaks and why that matters; a layer of your own package included."""
+"""The program `genoattn check-layer`: an attention layer, from any package, against the contract of layers."""
 
+import sys
+
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from genoattn.attention.base import contract_error
 from genoattn.attention.conformance import CheckResult, Factory, check
+from genoattn.errors import UserError
+
+WIDTH = 100
+"""Columns of a table in a file."""
 
 
 def main(config: DictConfig) -> None:
-    """Put every law to the layer in both directions and print the verdicts; exit status 1 if one is broken."""
-    console = Console()
+    """Apply every check to the layer in both directions and print the results; exit status 1 if one fails."""
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     built = instantiate(config.attention)
-    broken = 0
-    for name, factory in _kinds(built, str(config.attention._target_)).items():
-        with console.status(f"putting the laws to {name}"):
-            verdicts = check(factory, config.dim)
-        console.print(table(name, verdicts))
-        broken += sum(not verdict.holds for verdict in verdicts)
-    if broken:
-        console.print(f"{broken} broken")
+    failed = 0
+    for name, factory in _kinds(built, str(HydraConfig.get().runtime.choices["attention"])).items():
+        _require_contract(factory, config.dim)
+        with console.status(f"checking {name}"):
+            results = check(factory, config.dim)
+        console.print(table(name, results))
+        failed += sum(not result.holds for result in results)
+    if failed:
+        console.print(f"{failed} checks failed")
         raise SystemExit(1)
-    console.print("every law holds")
+    console.print("every check passed")
 
 
-def _kinds(built: Factory | list[Factory], target: str) -> dict[str, Factory]:
-    """The layers by name: one, or those of a hybrid, each of them once."""
+def _kinds(built: Factory | list[Factory], name: str) -> dict[str, Factory]:
+    """The factories by name: one, or those of a hybrid, each of them once."""
     if not isinstance(built, list):
-        return {target: built}
-    distinct = list(dict.fromkeys(built))
-    return {f"{target}, layer {built.index(one)}": one for one in distinct}
+        return {name: built}
+    return {f"{name}, layer {built.index(factory)}": factory for factory in dict.fromkeys(built)}
 
 
-def table(name: str, verdicts: list[CheckResult]) -> Table:
-    """A row for each law: whether it holds, the numbers that say so and, of a broken one, what it is there to catch."""
-    drawn = Table("law", "", "measured", "why it matters", title=name, title_justify="left")
-    for verdict in verdicts:
-        mark = "[green]holds[/]" if verdict.holds else "[bold red]broken[/]"
-        drawn.add_row(verdict.name, mark, verdict.detail, "" if verdict.holds else f"catches {verdict.why}")
+def _require_contract(factory: Factory, dim: int) -> None:
+    """Refuse a layer without the attributes that the checks read."""
+    for causal in (False, True):
+        try:
+            layer = factory(dim=dim, causal=causal)
+        except UserError:
+            continue  # a layer may refuse a direction; `check` reports it
+        if error := contract_error(layer):
+            raise UserError(error)
+
+
+def table(name: str, results: list[CheckResult]) -> Table:
+    """A row for each check: the result, the measured numbers and, of a failed check, the faults that it finds."""
+    drawn = Table("check", "", "measured", title=name, title_justify="left")
+    drawn.columns[0].no_wrap = drawn.columns[1].no_wrap = True
+    for result in results:
+        mark = "[green]passed[/]" if result.holds else "[bold red]FAILED[/]"
+        drawn.add_row(result.name, mark, result.detail if result.holds else f"{result.detail}; catches {result.why}")
     return drawn

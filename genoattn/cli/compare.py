@@ -54,8 +54,7 @@ def compare(config: DictConfig, folder: Path) -> Comparison:
     """Run a comparison in a folder."""
     settings = settings_of(config)
     overrides = list(HydraConfig.get().overrides.task)
-    searched = [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath")]
-    grid = parse(settings, [*overrides, *searched], window_counts, config.name if "wandb" in config.logger else None)
+    grid = parse(settings, overrides, window_counts, config.name if "wandb" in config.logger else None)
     if settings.match_size:
         grid = match_sizes(grid, settings.match_size)
     OmegaConf.save(config, folder / "config.yaml")

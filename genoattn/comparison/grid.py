@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from genoattn.comparison.record import BASELINE_LAYERS, Stage
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
-from genoattn.config.overrides import bring_layers
+from genoattn.config.compose import available_layers
 from genoattn.errors import UserError
-from genoattn.paths import conf_dir
 
 COMPARISON_KEYS = (
     *("layers", "variants", "learning_rates", "seeds", "budget", "sweep", "match_size", "extrapolate"),
@@ -120,11 +119,6 @@ class ExperimentGrid:
         return max(1, round(self.windows.batch * min(self.lengths) / length)) * self.windows.accumulate_batches * length
 
 
-def known_layers() -> list[str]:
-    """Names that `attention=…` chooses from."""
-    return sorted(file.stem for file in (conf_dir() / "attention").glob("*.yaml"))
-
-
 def parse(
     settings: ComparisonSettings,
     overrides: Sequence[str],
@@ -147,9 +141,8 @@ def parse(
     """
     if errors := _find_errors(settings, overrides):
         raise UserError("\n".join(errors))
-    variants = {name: tuple(bring_layers(list(words), conf_dir())) for name, words in settings.variants.items()}
-    names = dict.fromkeys([*settings.layers, *variants, *BASELINE_LAYERS])
-    layers = {name: variants.get(name, (f"attention={name}",)) for name in names}
+    names = dict.fromkeys([*settings.layers, *settings.variants, *BASELINE_LAYERS])
+    layers = {name: settings.variants.get(name, (f"attention={name}",)) for name in names}
     passed = [word for word in overrides if _is_of_run(_key(word))]
     if not {"data.vcf", "data.fasta"} & {_key(word) for word in passed}:
         passed.append("data.vcf=[]")
@@ -179,7 +172,7 @@ def _find_errors(settings: ComparisonSettings, overrides: Sequence[str]) -> list
     for name in settings.variants:
         if not re.fullmatch(r"[\w-]+", name):
             errors.append(f"variants.{name}: expected letters, digits, - and _ as its name")
-        elif name in known_layers() or name in settings.layers:
+        elif name in available_layers() or name in settings.layers:
             errors.append(f"variants.{name}: there is a layer of this name already; name the variant otherwise")
     return errors
 

@@ -20,16 +20,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from genoattn.config.compose import check
-from genoattn.config.overrides import FAULTS, faults
-from genoattn.config.schema import SPINE
-from genoattn.errors import UserError
+from genoattn.config.compose import check, compose
 from genoattn.files import write_json
-from genoattn.paths import conf_dir
 
 LOG = "log.txt"
 """The output of a run, in its folder."""
@@ -51,15 +47,14 @@ def compose_run(program: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: Every mistake in the overrides.
     """
-    try:
-        config = GlobalHydra.instance().config_loader().load_configuration(program, list(overrides), RunMode.RUN)
-    except FAULTS as error:
-        raise UserError("\n".join(faults(program, list(overrides), error, conf_dir()))) from None
-    own = config.copy()
-    with open_dict(own):
-        del own["hydra"]
-    check(own, SPINE[program])
-    return own
+    config = compose(program, [*overrides, *search_path()])
+    check(config, program)
+    return config
+
+
+def search_path() -> list[str]:
+    """The override that names further folders of configs; the runs of this program search them too."""
+    return [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]
 
 
 def run_jobs(
@@ -97,7 +92,7 @@ def run_jobs(
     chosen = [word for word in HydraConfig.get().overrides.hydra if "launcher" in word] if launcher else []
     home = str(folder.absolute()).replace("'", "\\'")
     loader = GlobalHydra.instance().config_loader()
-    sweep = [*chosen, f"hydra.job.name={program}", f"hydra.sweep.dir='{home}'", *QUIET]
+    sweep = [*chosen, *search_path(), f"hydra.job.name={program}", f"hydra.sweep.dir='{home}'", *QUIET]
     master = loader.load_configuration(program, sweep, RunMode.MULTIRUN)
     spread = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(loader, Callbacks(master)),
@@ -176,7 +171,7 @@ def run_job(program: str, starter: int, _: DictConfig) -> int:
     folder = Path(job.runtime.output_dir)
     quoted = str(folder).replace("'", "\\'")
     overrides = json.loads((folder / OVERRIDES).read_text("utf-8"))
-    command = [sys.executable, "-m", "genoattn", program, *overrides, f"hydra.run.dir='{quoted}'"]
+    command = [sys.executable, "-m", "genoattn", program, *overrides, *search_path(), f"hydra.run.dir='{quoted}'"]
     every = 1 if os.getppid() == starter else None
     with (folder / LOG).open("w") as log:
         process = subprocess.Popen(

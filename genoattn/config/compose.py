@@ -1,75 +1,96 @@
-"""Where configs and genomes lie, and how a program turns a user's overrides into a checked config and a run folder."""
+"""From the overrides of a user to a checked config, and to a run of a program in a folder of its own."""
 
+import io
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import Any
 
 import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from genoattn.config.overrides import FAULTS, bring_layers, conflicts, faults, first_line, jobs
-from genoattn.config.schema import SPINE
-from genoattn.config.validate import mistakes
+from genoattn.config.layers import LayerPackages, complete_layer, layer_name
+from genoattn.config.overrides import COMPOSITION_ERRORS, explain, first_line, sweep_jobs
 from genoattn.errors import UserError
 from genoattn.paths import conf_dir
 
-
-def compose(program: str, overrides: list[str]) -> DictConfig:
-    """The config of a program under overrides, read-only, not yet checked; raises UserError with all that is wrong."""
-    return _without_hydra(_composed(program, bring_layers(overrides, conf_dir())))
+Main = Callable[[DictConfig], float | None]
+"""The `main` of a program; it returns the primary metric, for sweepers that search."""
 
 
-def check(config: DictConfig, spine: type) -> None:
-    """Hold a config to its spine and to the signature of every `_target_`; raises UserError with all that is wrong."""
+def compose(program: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose the config of a program; within a running program, of any other one.
+
+    Returns:
+        The config, read-only and not yet checked.
+
+    Raises:
+        UserError: One sentence for each override that is wrong.
+    """
+    with _hydra(program) as outermost:
+        return _without_hydra(_compose(program, overrides, outermost))
+
+
+def check(config: DictConfig, program: str) -> None:
+    """Check a composed config against the program's settings and the signature of every `_target_`.
+
+    Raises:
+        UserError: One sentence for each mistake.
+    """
+    from genoattn.config.schema import SCHEMAS  # late: --help need not wait for pydantic
+    from genoattn.config.validate import find_errors
+
     try:
         missing = sorted(OmegaConf.missing_keys(config))
-        plain = OmegaConf.to_container(config, resolve=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {first_line(error)}") from None
-    found = [f"{key} must be given: {key}=…" for key in missing]
-    found += [one for one in mistakes(plain, taker=spine) if not one.startswith(tuple(f"{key}:" for key in missing))]
-    if found:
-        raise UserError("\n".join(found))
+    errors = [error for error in find_errors(plain, SCHEMAS[program]) if error.partition(":")[0] not in missing]
+    if missing or errors:
+        raise UserError("\n".join([*(f"{key} must be given: {key}=…" for key in missing), *errors]))
 
 
-def choices(program: str) -> dict[str, tuple[str | None, list[Path]]]:
-    """For every group of a program, the choice it makes by itself (None: none) and the files of all there are."""
-    made = _composed(program, []).hydra.runtime.choices
-    groups = [str(group) for group in made if "/" not in str(group)]  # hydra's own, and what experiments hold
-    return {group: (made[group], sorted((conf_dir() / group.partition("@")[0]).glob("*.yaml"))) for group in groups}
+def available_layers() -> list[str]:
+    """The choices of `attention`: of this package, of other packages and, in a running program, of its search path."""
+    with _hydra("check-layer") as outermost:
+        words = [] if outermost else _search_path(HydraConfig.get())
+        return GlobalHydra.instance().config_loader().get_group_options("attention", overrides=words)
 
 
-def run_program(
-    program: str, main: Callable[[DictConfig], float | None], overrides: list[str], flags: list[str]
-) -> int:
-    """Run `main` under Hydra in a run folder of its own; returns the exit status.
+def config_of_run(program: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a run with Hydra's own node, not checked."""
+    with _hydra(program) as outermost:
+        return _compose(program, overrides, outermost)
 
-    0: done; 2: a mistake of the user's, told in sentences on stderr; 130: interrupted; 1: a mistake of ours.
-    `flags` are Hydra's, such as --multirun or --cfg job.
+
+def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bool = False) -> int:
+    """Compose and check a config, then run `main` in a run folder; with `multirun`, once for each value of a sweep.
+
+    Returns:
+        The exit status. 0: done. 2: a mistake of the user, in sentences on stderr. 130: interrupted.
     """
-
-    def guarded(config: DictConfig) -> float | None:
-        OmegaConf.set_readonly(config, True)  # what was logged is what ran
-        try:
-            return main(config)
-        except UserError as mistake:
-            raise SystemExit(_tell(mistake)) from None
-        except InstantiationException as error:  # Hydra wraps what a constructor raises
-            if isinstance(error.__cause__, UserError):
-                raise SystemExit(_tell(error.__cause__)) from None
-            raise
-
     try:
-        overrides = bring_layers(overrides, conf_dir())
-        folder = _prepare(program, overrides, flags)
-        sys.argv = [program, *flags, f"hydra.job.name={program}", *overrides, *folder]
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=program)(guarded)()
+        with _hydra(program):
+            (_run_sweep if multirun else _run_once)(program, main, list(overrides))
     except UserError as mistake:
-        return _tell(mistake)
+        print(mistake, file=sys.stderr)
+        return 2
+    except InstantiationException as error:  # Hydra wraps the errors of constructors
+        if not isinstance(error.__cause__, UserError):
+            raise
+        print(error.__cause__, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except SystemExit as ended:
@@ -77,16 +98,41 @@ def run_program(
     return 0
 
 
-def _prepare(program: str, overrides: list[str], flags: list[str]) -> list[str]:
-    """Compose and check before Hydra does, which would end with a traceback; returns the override of the run folder."""
-    multirun = "--multirun" in flags
-    config = None
-    for job in jobs(overrides) if multirun else [overrides]:
-        config = _composed(program, job)
-        check(_without_hydra(config), SPINE[program])
-    if config is None or "--cfg" in flags:
-        return []
-    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+def _run_once(program: str, main: Main, overrides: list[str]) -> None:
+    config = _compose(program, overrides, True)
+    check(_without_hydra(config), program)
+    _make_folder(config, "hydra.run.dir")
+    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
+    job = run_job(lambda config: main(_read_only(config)), config, "hydra.run.dir", None, context)
+    with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of a run that failed
+        _ = job.return_value  # raises what `main` raised
+
+
+def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
+    for job in sweep_jobs(overrides):
+        config = _compose(program, job, True)
+        check(_without_hydra(config), program)
+    folder = _make_folder(config, "hydra.sweep.dir").replace("'", "\\'")
+
+    def run(config: DictConfig) -> float | None:
+        _complete(config, HydraConfig.get())
+        check(config, program)
+        return main(_read_only(config))
+
+    started = GlobalHydra.instance().hydra
+    assert started is not None
+    try:
+        # The folder is given, because its name may hold the time.
+        started.multirun(program, run, [*overrides, f"hydra.sweep.dir='{folder}'"])
+    except HydraException as error:
+        if isinstance(error, InstantiationException):
+            raise
+        search = "; a search needs hydra/sweeper=optuna" if "sweep type" in str(error) else ""
+        raise UserError(f"{first_line(error)}{search}") from None
+
+
+def _make_folder(config: DictConfig, key: str) -> str:
+    """Make the run folder that a setting names."""
     folder = Path(OmegaConf.select(config, key))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,33 +140,63 @@ def _prepare(program: str, overrides: list[str], flags: list[str]) -> list[str]:
         raise UserError(f"{key}: the run folder {folder} cannot be made ({error.strerror})") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{key}: the run folder {folder} cannot be written to")
-    quoted = str(folder).replace("'", "\\'")
-    return [f"{key}='{quoted}'"]  # the name holds the time, and Hydra would look at the clock again
+    return str(folder)
 
 
-def _tell(mistake: UserError) -> int:
-    print(mistake, file=sys.stderr)
-    return 2
+@contextmanager
+def _hydra(program: str) -> Iterator[bool]:
+    """Hydra, started if no program runs in it yet; the value is True if it was started here."""
+    if GlobalHydra.instance().is_initialized():
+        yield False
+        return
+    Plugins.instance().register(LayerPackages)
+    with hydra.initialize_config_dir(str(conf_dir()), job_name=program, version_base="1.3"):
+        yield True
+
+
+def _compose(program: str, overrides: Sequence[str], outermost: bool) -> DictConfig:
+    """Compose a config with Hydra's own node, which holds the run folder and the choice of every group."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".* is not available")  # a folder of hydra.searchpath
+            config = hydra.compose(program, list(overrides), return_hydra_config=True)
+        with open_dict(config):  # other settings may refer to the folder
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+    except COMPOSITION_ERRORS as error:
+        raise UserError("\n".join(explain(program, overrides, error))) from None
+    _complete(config, config.hydra)
+    if outermost:
+        HydraConfig.instance().set_config(config)
+    return config
+
+
+def _complete(config: DictConfig, own: Any) -> None:
+    """Complete the layers of a composed config, and put their names among the choices of Hydra's own node."""
+    folders = [Path(source.path) for source in own.runtime.config_sources if source.schema == "file"]
+
+    def load(name: str) -> DictConfig:
+        return _compose("check-layer", [f"attention={name}", *_search_path(own)], False).attention
+
+    for key, group in (("attention", "attention"), ("control", "attention@control")):
+        node = config.get(key)
+        if isinstance(node, DictConfig) and "_target_" in node:
+            complete_layer(node, load)
+            with read_write(own), open_dict(own):
+                own.runtime.choices[group] = layer_name(str(own.runtime.choices.get(group, key)), node, folders)
+
+
+def _search_path(own: Any) -> list[str]:
+    """The override of the search path of a running program."""
+    return [word for word in own.overrides.hydra if word.startswith("hydra.searchpath=")]
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
-    task = config.copy()
-    with open_dict(task):
-        del task["hydra"]
-    OmegaConf.set_readonly(task, True)
-    return task
+    settings = config.copy()
+    with open_dict(settings):
+        del settings["hydra"]
+    return _read_only(settings)
 
 
-def _composed(program: str, overrides: list[str]) -> DictConfig:
-    """The config with Hydra's own node, which knows the run folder and the choice of every group."""
-    with hydra.initialize_config_dir(str(conf_dir()), job_name=program, version_base="1.3"):
-        try:
-            config = hydra.compose(program, overrides, return_hydra_config=True)
-            with open_dict(config):  # known only once a run has its folder; configs may refer to it
-                config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-        except FAULTS as error:
-            raise UserError("\n".join(faults(program, overrides, error, conf_dir()))) from None
-        HydraConfig.instance().set_config(config)
-    if found := conflicts(overrides, config):
-        raise UserError("\n".join(found))
+def _read_only(config: DictConfig) -> DictConfig:
+    OmegaConf.set_readonly(config, True)  # the logged config is the config of the run
     return config

@@ -1,177 +1,159 @@
-"""What every run has, as dataclasses: the settings that no constructor's signature describes, with their bounds."""
+"""Settings of each program, with their bounds: the keys of a config that belong to no constructor's signature."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from genoattn.config.validate import Between, Node
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
 
-Count = Annotated[int, Between(minimum=1)]
-
-
-Share = Annotated[float, Between(minimum=0, maximum=1)]
-
-
-Seed = Annotated[int, Between(minimum=0, maximum=2**32 - 1)]  # what numpy takes
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # the range that numpy takes
+ReverseComplement = Literal["none", "augment", "average", "equivariant"]
 
 
-Strands = Literal["none", "augment", "average", "equivariant"]
+def _with_target(value: Any) -> Any:
+    if isinstance(value, dict) and "_target_" in value:
+        return value
+    raise PydanticCustomError("target", "a mapping with a _target_")
 
 
-@dataclass(frozen=True)
-class Train:
-    """What every training run has."""
+Target = Annotated[Any, AfterValidator(_with_target)]
+"""A node that Hydra builds: a mapping whose `_target_` names a class or a function."""
 
+
+class Settings(BaseModel):
+    """Settings of a program, or of one of its groups. Numbers and words are not converted into each other."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
+
+
+class Train(Settings):
     seed: Seed
-    reverse_complement: Strands
-    data: Node
-    trainer: Node
-    test: Node
-    heads: Node
-    attention: Node
-    control: Node | None
-    tokenizer: Node
-    task: Node
-    curriculum: Node
-    model: Node
-    optimizer: Node
-    schedule: Node
-    logger: dict
+    reverse_complement: ReverseComplement
+    data: Target
+    trainer: Target
+    test: Target
+    heads: Target
+    attention: Target
+    control: Target | None
+    tokenizer: Target
+    task: Target
+    curriculum: Target
+    model: Target
+    optimizer: Target
+    schedule: Target
+    logger: dict[str, Target]
 
 
-@dataclass(frozen=True)
-class Finetune:
-    """What every fine-tuning run has."""
-
+class Finetune(Settings):
     checkpoint: str
-    finetune: Node
-    lora: Node
+    finetune: Target
+    lora: Target
     seed: Seed
-    reverse_complement: Strands | None
-    data: Node
-    trainer: Node
-    test: Node
-    task: Node | None
-    curriculum: Node
-    optimizer: Node
-    schedule: Node
-    logger: dict
+    reverse_complement: ReverseComplement | None
+    data: Target
+    trainer: Target
+    test: Target
+    task: Target | None
+    curriculum: Target
+    optimizer: Target
+    schedule: Target
+    logger: dict[str, Target]
 
 
-@dataclass(frozen=True)
-class Budget:
-    """`budget`, `sweep`: how long every run of a comparison is, in one of three units."""
+class Budget(Settings):
+    """`budget` and `sweep` of a comparison: the length of each run, in one of three units."""
 
     steps: Count | None
     bases: Count | None
-    seconds: Annotated[float, Between(above=0)] | None
+    seconds: Positive | None
 
 
-@dataclass(frozen=True)
-class Limit:
-    """`cost_limit`: what the recommended layer may cost."""
+class CostLimit(Settings):
+    """`cost_limit` of a comparison: the cost that the recommended layer may have."""
 
-    seconds: Annotated[float, Between(above=0)] | None
-    bytes: Annotated[float, Between(above=0)] | None
+    seconds: Positive | None
+    bytes: Positive | None
 
 
-@dataclass(frozen=True)
 class Compare(Train):
-    """What every comparison has."""
-
     layers: list[str]
-    variants: dict
-    learning_rates: list[Annotated[float, Between(above=0)]]
+    variants: dict[str, list[str]]
+    learning_rates: list[Positive]
     seeds: list[Seed]
     budget: Budget
     sweep: Budget
     match_size: Literal["parameters", "flops"] | None
-    extrapolate: list[Annotated[int, Between(minimum=2)]]
+    extrapolate: list[Annotated[int, Ge(2)]]
     cost_lengths: list[Count]
-    cost_limit: Limit
+    cost_limit: CostLimit
     hypotheses: str | None
     report: str | None
     name: str
 
 
-@dataclass(frozen=True)
 class Plan(Train):
-    """What every plan of a training run has."""
-
     measure: bool
     available_memory: str | None
 
 
-@dataclass(frozen=True)
-class LabelledFile:
+class LabelledFile(Settings):
     """`task` of an evaluation: another file of labelled variants."""
 
     file: str | None
     label: str | None
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """What every evaluation has."""
-
+class Evaluate(Settings):
     seed: Seed
-    reverse_complement: Strands | None
+    reverse_complement: ReverseComplement | None
     checkpoint: str
     task: LabelledFile
-    data: Node
-    test: Node
+    data: Target
+    test: Target
 
 
-@dataclass(frozen=True)
-class Context:
-    """What every look at a model's context has."""
-
+class Context(Settings):
     seed: Seed
-    reverse_complement: Strands | None
+    reverse_complement: ReverseComplement | None
     checkpoint: str
     windows: Count
     positions: Count
-    relative_threshold: Annotated[float, Between(above=0, maximum=1)]
-    data: Node
+    relative_threshold: Annotated[float, Gt(0), Le(1)]
+    data: Target
 
 
-@dataclass(frozen=True)
-class Audit:
-    """What every audit of a tokenizer has."""
-
+class TokenizerReport(Settings):
     seed: Seed
     checkpoint: str | None
-    data: Node
-    tokenizer: Node
-    test: Node
+    data: Target
+    tokenizer: Target
+    test: Target
 
 
-@dataclass(frozen=True)
-class Doctor:
-    """What every examination of a layer has."""
-
-    heads: Node
-    attention: Node
+class CheckLayer(Settings):
+    heads: Target
+    attention: Target
     dim: Count
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """What every look at the kernels has."""
-
+class Kernels(Settings):
     all: bool
     family: Literal["sm_80", "sm_86", "sm_90", "sm_100", "gfx942"] | None
     update: bool
     choices: bool
 
 
-SPINE: dict[str, type] = {
+SCHEMAS: dict[str, type[Settings]] = {
     "train": Train,
     "finetune": Finetune,
     "compare": Compare,
     "plan": Plan,
     "evaluate": Evaluate,
     "context": Context,
-    "tokenizer": Audit,
-    "doctor": Doctor,
+    "tokenizer-report": TokenizerReport,
+    "check-layer": CheckLayer,
     "kernels": Kernels,
 }
+"""The settings of each program, by its name."""

@@ -1,205 +1,206 @@
-"""A config held to what the code takes: names and plain types of constructors and dataclasses, all mistakes at once."""
+"""The check of a composed config: every setting is held to the type that the code takes, all mistakes at once."""
 
 import inspect
-import math
+import json
 import pkgutil
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
-from typing import Annotated, Any, Literal, Union
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union
 
-from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from genoattn.errors import _join, hint
+from genoattn.config.schema import Settings, Target
+from genoattn.errors import did_you_mean, nearest
 
-RESERVED = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
+HYDRA_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
+SUPPLIED = ("dim", "causal")
+"""Arguments of a layer that the model gives it, so that no config holds them."""
+LONGEST = 80
+"""Characters of a wrong value that a sentence shows."""
+EXPECTED = {
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "sequence_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+}
+"""The end of "expected …", by pydantic's type of the error; other errors keep pydantic's words."""
+
+Place = tuple[str | int, ...]
 
 
-PLAIN = (int, float, str, bool, type(None))
+def find_errors(config: dict[str, Any], schema: type[Settings]) -> list[str]:
+    """Find the mistakes of a config: one sentence each, with its key.
 
+    Settings dataclasses (modules called `settings`) are checked first, because they are found without importing torch.
 
-class Node:
-    """Annotates a field that holds a mapping with a `_target_`: something for Hydra to build. Never built itself."""
-
-
-@dataclass(frozen=True)
-class Between:
-    """Bounds of a number, as in `Annotated[int, Between(minimum=1)]`; `above` is not itself within."""
-
-    minimum: int | float = -math.inf
-    maximum: int | float = math.inf
-    above: int | float = -math.inf
-
-    def broken(self, value: int | float) -> str:
-        """The bound that a number breaks, in words; empty where it breaks none."""
-        if math.isnan(value):
-            return "a number"
-        if value < self.minimum:
-            return f"at least {self.minimum}"
-        if value > self.maximum:
-            return f"at most {self.maximum}"
-        return f"more than {self.above}" if value <= self.above else ""
-
-
-def mistakes(value: object, path: str = "", taker: object = None) -> Iterator[str]:
-    """Sentences on every node below `path` that its `_target_` (or `taker`, a dataclass) would not take.
-
-    `value` is plain: what OmegaConf.to_container gives for a config whose interpolations are resolved.
+    Args:
+        config: Plain values, interpolations resolved.
+        schema: The settings of the program.
     """
-    if isinstance(value, list):
+    errors = list(_compare(config, schema, "", "this program"))
+    nodes = list(_nodes(config, ""))
+    for is_cheap in (True, False):
+        for path, node in nodes:
+            if is_cheap == (".settings." in str(node["_target_"])):
+                errors += _node_errors(path, node)
+        if errors:
+            break
+    return errors
+
+
+def _nodes(value: object, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping with a `_target_`, with its path."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield path, value
+        for key, item in value.items():
+            yield from _nodes(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from mistakes(item, f"{path}[{index}]")
-    if not isinstance(value, dict):
-        return
-    hints: dict[str, Any] = {}
-    if "_target_" in value:
-        taker, sentence = _locate(value["_target_"], path)
-        if sentence:
-            yield sentence
-    if callable(taker):
-        hints = _hints(taker)
-        yield from _against(value, taker, hints, path)
-    for key, item in value.items():
-        inner = [one for one in _alternatives(hints.get(key)) if is_dataclass(one)]
-        yield from mistakes(item, _join(path, key), inner[0] if inner else None)
+            yield from _nodes(item, f"{path}[{index}]")
 
 
-def _locate(target: object, path: str) -> tuple[object, str]:
-    """What a `_target_` names, or a sentence on why nothing can be built from it."""
-    where = _join(path, "_target_")
-    if not isinstance(target, str):
-        return None, f"{where}: expected the dotted name of a class or function, got {_show(target)}"
+def _node_errors(path: str, node: dict[str, Any]) -> Iterator[str]:
+    """Sentences about one node: its `_target_`, and its settings beside the signature of the target."""
+    where, name = f"{path}._target_", node["_target_"]
     try:
-        found = pkgutil.resolve_name(target)
+        target = pkgutil.resolve_name(name) if isinstance(name, str) else name
     except AttributeError as error:
-        return None, f"{where}: {target} is not there ({error}){hint(error.name or '', dir(error.obj), '')}"
-    except (ImportError, ValueError) as error:
-        return None, f"{where}: {target} cannot be imported ({error})"
-    return (found, "") if callable(found) else (None, f"{where}: {target} is neither a class nor a function")
-
-
-def _hints(taker: Callable[..., object]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(taker.__init__ if isinstance(taker, type) else taker, include_extras=True)
-    except (NameError, TypeError):  # a library may annotate with names that it imports for type checkers only
-        annotations = {key: one.annotation for key, one in inspect.signature(taker).parameters.items()}
-        return {
-            key: one
-            for key, one in annotations.items()
-            if not isinstance(one, str) and one is not inspect.Parameter.empty
-        }
-
-
-def _against(node: dict[str, Any], taker: Callable[..., object], hints: dict[str, Any], path: str) -> Iterator[str]:
-    """Sentences on the keys and values of one node, for one callable."""
-    try:
-        parameters = inspect.signature(taker).parameters
-    except ValueError:  # some built-ins have none
+        yield f"{where}: {name} does not exist ({error}){did_you_mean(error.name or '', _public(error.obj))}"
         return
-    built = "_target_" in node
-    name = f"{taker.__module__}.{taker.__qualname__}" if built else path or "a run"
-    named = {key: one for key, one in parameters.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
-    open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    for key, value in node.items():
-        if key in RESERVED and built:
-            if key == "_partial_" and not isinstance(value, bool):
-                yield f"{_join(path, key)}: expected true or false, got {_show(value)}"
-        elif key not in named and not open_ended:
-            near = hint(str(key), named, path) or f"; there are {', '.join(named) or 'none'}"
-            yield f"Key '{_join(path, key)}' is not a setting of {name}{near}"
-        elif not fits(value, hints.get(key, Any)):
-            near = hint(value, _choices(hints[key])) if isinstance(value, str) else ""
-            yield f"{_join(path, key)}: expected {describe(hints[key])}, got {_show(value)}{near}"
-        elif isinstance(value, (int, float)):
-            for bound in filter(None, (one.broken(value) for one in _bounds(hints.get(key)))):
-                yield f"{_join(path, key)}: expected {bound}, got {_show(value)}"
-    if not node.get("_partial_") and "_args_" not in node:
-        for key, parameter in named.items():
-            if parameter.default is parameter.empty and key not in node:
-                wanted = f" ({describe(hints[key])})" if key in hints else ""
-                yield f"Key '{_join(path, key)}' is missing: {name} needs it{wanted}"
+    except (ImportError, ValueError) as error:
+        yield f"{where}: {name} cannot be imported ({error})"
+        return
+    if not callable(target):
+        yield f"{where}: expected the dotted name of a class or function, got {_show(name)}"
+        return
+    if isinstance(target, type) and inspect.isabstract(target):
+        yield f"{where}: {name} lacks {', '.join(sorted(target.__abstractmethods__))}, which its base class requires"
+    partial = node.get("_partial_", False)
+    if not isinstance(partial, bool):
+        yield f"{path}._partial_: expected true or false, got {_show(partial)}"
+    model = _settings_model(target, bool(partial) or "_args_" in node)
+    if model is None:
+        return
+    if partial and path.partition(".")[0] in ("attention", "control") and model.model_config.get("extra") == "forbid":
+        missing = [argument for argument in SUPPLIED if argument not in _names(model)]
+        if missing:
+            yield f"{where}: the constructor of {name} must take {' and '.join(missing)}, which the model gives a layer"
+    settings = {key: value for key, value in node.items() if key not in HYDRA_KEYS}
+    yield from _compare(settings, model, path, str(name))
+
+
+@cache
+def _settings_model(target: Callable[..., object], all_optional: bool) -> type[BaseModel] | None:
+    """A model of the arguments of a callable; None if its signature is not known, as of some built-in functions."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except ValueError:
+        return None
+    hints = _hints(target)
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    fields: dict[str, Any] = {}
+    for number, parameter in enumerate(each for each in parameters if each.kind not in variable):
+        required = parameter.default is parameter.empty and not all_optional
+        # An alias, because pydantic reserves some names of fields.
+        field = Field(... if required else None, alias=parameter.name)
+        fields[f"field_{number}"] = (_plain(hints.get(parameter.name, Any)), field)
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    config = ConfigDict(extra="allow" if takes_any else "forbid", strict=True)
+    return create_model("Arguments", __config__=config, **fields)
+
+
+def _hints(target: Callable[..., object]) -> dict[str, Any]:
+    function = target.__init__ if isinstance(target, type) else target
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # a library may annotate with names that it imports for type checkers only
+        parameters = inspect.signature(target).parameters
+        hints = {name: parameter.annotation for name, parameter in parameters.items()}
+        return {name: hint for name, hint in hints.items() if hint is not inspect.Parameter.empty}
+
+
+def _plain(annotation: Any) -> Any:
+    """An annotation with `Target` in place of every type that a yaml file cannot write."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return Annotated[(_plain(inner[0]), *annotation.__metadata__)]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_plain, inner))]  # noqa: UP007  (members are known only here)
+    if (origin or annotation) in (list, tuple, Sequence, dict, Mapping):
+        return origin[tuple(item if item is ... else _plain(item) for item in inner)] if origin else annotation
+    if origin is Literal or annotation in (int, float, str, bool, types.NoneType, Any):
+        return annotation
+    return Any if annotation is object or isinstance(annotation, (TypeVar, str)) else Target
+
+
+def _compare(settings: dict[str, Any], model: type[BaseModel], path: str, owner: str) -> Iterator[str]:
+    """Sentences about the settings of one node that a model refuses."""
+    try:
+        model.model_validate_json(json.dumps(settings))  # in JSON a list may stand for a tuple
+    except ValidationError as error:
+        groups: dict[Place, list[Any]] = {}
+        for problem in error.errors(include_url=False):
+            groups.setdefault(_place(problem["loc"], settings, problem["type"]), []).append(problem)
+        for place, problems in groups.items():
+            if not any(len(other) > len(place) and other[: len(place)] == place for other in groups):
+                yield _sentence(_text(path, place), problems, owner, _names(model) if len(place) == 1 else [])
+
+
+def _place(location: tuple[Any, ...], value: Any, kind: str) -> Place:
+    """Where an error of a kind is, without pydantic's names for the members of a union."""
+    place: Place = ()
+    for step in location:
+        inside = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
+        if step in inside:
+            value, place = value[step], (*place, step)
+    return (*place, location[-1]) if kind == "missing" else place
+
+
+def _sentence(key: str, problems: list[Any], owner: str, names: list[str]) -> str:
+    """One sentence about one wrong value; each member of a union has its own problem."""
+    kind, value = problems[0]["type"], problems[0]["input"]
+    if kind == "extra_forbidden":
+        return f"Key '{key}' is not a setting of {owner}{did_you_mean(key.rpartition('.')[2], names) if names else ''}"
+    if kind == "missing":
+        return f"Key '{key}' is missing: {owner} needs it"
+    words = [
+        str(EXPECTED.get(problem["type"], problem["msg"])).format(**problem.get("ctx", {})) for problem in problems
+    ]
+    expected = " or ".join(dict.fromkeys(word.removeprefix("Input should be ") for word in words))
+    near = nearest(value, re.findall(r"'(.*?)'", expected)) if isinstance(value, str) else None
+    return f"{key}: expected {expected}, got {_show(value)}" + (f"; did you mean {near}?" if near else "")
+
+
+def _text(path: str, place: Place) -> str:
+    steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    return f"{path}{steps}".lstrip(".")
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _public(owner: object) -> list[str]:
+    return [name for name in dir(owner) if not name.startswith("_")]
 
 
 def _show(value: object) -> str:
-    """A value as yaml writes it, and its type where the two could be confused."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return f"the string {value!r}" if isinstance(value, str) else repr(value)
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union, or the one annotation that is none."""
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return [leaf for one in typing.get_args(annotation) for leaf in _alternatives(one)]
-    return [annotation]
-
-
-def _bounds(annotation: Any) -> list[Between]:
-    annotated = [one for one in _alternatives(annotation) if typing.get_origin(one) is Annotated]
-    found = [bound for one in annotated for bound in one.__metadata__]
-    return [
-        bound
-        if isinstance(bound, Between)
-        else Between(
-            minimum=bound.ge if isinstance(bound, Ge) else -math.inf,  # type: ignore[arg-type]
-            maximum=bound.le if isinstance(bound, Le) else math.inf,  # type: ignore[arg-type]
-            above=bound.gt if isinstance(bound, Gt) else -math.inf,  # type: ignore[arg-type]
-        )
-        for bound in found
-    ]
-
-
-def _choices(annotation: Any) -> list[str]:
-    """The words that the Literals of an annotation allow."""
-    literals = [one for one in _alternatives(annotation) if typing.get_origin(one) is Literal]
-    return [word for one in literals for word in typing.get_args(one) if isinstance(word, str)]
-
-
-def fits(value: object, annotation: Any) -> bool:
-    """Whether a plain value may stand where an annotation is; what cannot be judged from plain values may."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return any(fits(value, one) for one in inner)
-    if origin is Annotated:
-        return fits(value, inner[0])
-    if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
-    if isinstance(value, dict) and "_target_" in value:
-        return annotation not in PLAIN
-    if annotation in (Any, object):
-        return True
-    if (origin or annotation) in (list, tuple, Sequence):
-        if not isinstance(value, list):
-            return False
-        fixed = origin is tuple and inner[-1:] != (...,)
-        wanted = list(inner) if fixed else list(inner[:1] or [Any]) * len(value)
-        return len(value) == len(wanted) and all(map(fits, value, wanted))
-    if (origin or annotation) in (dict, Mapping):
-        return isinstance(value, dict) and all(fits(one, inner[1] if inner else Any) for one in value.values())
-    if annotation in PLAIN:
-        accepted = (int, float) if annotation is float else annotation
-        return isinstance(value, accepted) and (annotation is bool or not isinstance(value, bool))
-    if is_dataclass(annotation):
-        return isinstance(value, dict)
-    return not isinstance(annotation, type) and origin is None  # a type variable, say, tells nothing
-
-
-def describe(annotation: Any) -> str:
-    """An annotation in the words of a yaml file."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return " or ".join(map(describe, inner))
-    if origin is Annotated:
-        return describe(inner[0])
-    if origin is Literal:
-        return " or ".join(map(repr, inner))
-    if (origin or annotation) in (list, tuple, Sequence):
-        items = [one for one in inner if one is not ...]
-        counted = f" of {len(items)}" if origin is tuple and ... not in inner else ""
-        return f"a list{counted}" + (f" of {describe(items[0])}" if items and not counted else "")
-    if annotation is Node or origin is Callable:
-        return "a mapping with a _target_"
-    if (origin or annotation) in (dict, Mapping) or is_dataclass(annotation):
-        return "a mapping"
-    return "null" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
+    """A value as yaml writes it, cut if it is long."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

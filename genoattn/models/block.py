@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from genoattn.attention.base import Attention, TokenLayout, zero_padding
+from genoattn.attention.base import Attention, TokenLayout, contract_error, zero_padding
 from genoattn.attention.modules.streaming import overlapping_chunks, slice_layout
 from genoattn.errors import UserError
 from genoattn.models.recompute import checkpointed_mlp
@@ -89,6 +89,8 @@ class Block(nn.Module):
         self.conv = Convolution(dim, conv, causal) if conv else None
         self.conv_norm = nn.RMSNorm(dim) if conv else None
         self.attention_norm, self.attention = nn.RMSNorm(dim), attention(dim=dim, causal=causal)
+        if error := contract_error(self.attention):
+            raise UserError(error)
         self.mlp_norm = nn.RMSNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, dim))
         self.activation_checkpointing: ActivationCheckpointing = activation_checkpointing

@@ -25,7 +25,6 @@ from genoattn.attention.ops.hierarchical import hierarchical_attention
 from genoattn.attention.window import WindowAttention
 from genoattn.config.compose import check as check_config
 from genoattn.config.compose import compose
-from genoattn.config.schema import SPINE
 from genoattn.errors import UserError
 from genoattn.models.sequence_model import SequenceModel
 
@@ -400,12 +399,12 @@ def test_state_bytes():
         (["attention=hybrid"], ["WindowAttention", "FullAttention"]),
         (["attention=hybrid", "attention.layers=[none,conv]"], ["NoAttention", "ConvolutionAttention"]),
         (["attention=hybrid", "attention.layers=[full,linear]"], ["FullAttention", "LinearAttention"]),
-        (["attention=gated", "attention.wrapped=full", "attention.wrapped.kv_heads=2"], ["GatedAttention"]),
+        (["attention=gated", "attention.wrapped=full", "attention.kinds.full.kv_heads=2"], ["GatedAttention"]),
     ],
 )
 def test_layers_named_inside_others_bring_their_settings(overrides, kinds):
     config = compose("train", overrides)
-    check_config(config, SPINE["train"])
+    check_config(config, "train")
     built = instantiate(config.attention)
     built = built if isinstance(built, list) else [built]
     assert [type(factory(dim=DIM, causal=False)).__name__ for factory in built] == kinds
@@ -420,11 +419,13 @@ def test_layers_of_a_hybrid_take_turns_over_the_depth():
         with pytest.raises(UserError, match=rf"model.depth={depth} builds only the first {depth}, so a kind of layer"):
             SequenceModel(4, {"kind": 2}, None, factories, dim=DIM, depth=depth)
     SequenceModel(4, {"kind": 2}, None, composed("hybrid", "attention.layers=[window,none,window]"), dim=DIM, depth=2)
-    with pytest.raises(UserError, match=r"attention.layers names wind, which attention.kinds lacks; nearest is window"):
+    with pytest.raises(
+        UserError, match=r"attention.layers names wind, which attention.kinds lacks; did you mean window"
+    ):
         cycle(["wind"], {"window": WindowAttention})
     with pytest.raises(UserError, match="must name at least one layer"):
         cycle([], {"window": WindowAttention})
-    with pytest.raises(UserError, match=r"attention.wrapped: there is no layer ful; nearest is full"):
+    with pytest.raises(UserError, match=r"there is no conf/attention/ful.yaml .*; did you mean full"):
         composed("gated", "attention.wrapped=ful")
 
 

@@ -1,5 +1,7 @@
-"""`genoattn doctor` names the laws that a layer from outside the package breaks, and says so by its exit status."""
+"""`genoattn check-layer` names the checks that a layer of another package fails; its exit status says the same."""
 
+import re
+import subprocess
 import sys
 
 import pytest
@@ -45,27 +47,64 @@ class Mine(Attention):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_doctor_names_a_planted_fault_in_both_forms(fault, tmp_path, monkeypatch, capsys):
-    law, answer = FAULTS[fault]
+def test_a_fault_that_the_reference_shares_is_named(fault, tmp_path, monkeypatch, capsys):
+    check, answer = FAULTS[fault]
     module = f"mine_{fault.replace(' ', '_')}"
-    # The same mistake is in the reference, so that only a law that is independent of it can tell.
+    # The same mistake is in the reference, so that only a check that is independent of it can find it.
     (tmp_path / f"{module}.py").write_text(LAYER.format(answer=answer, same=answer))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "argv", ["genoattn"])
-    words = ["doctor", "attention=none", f"attention._target_={module}.Mine", "+attention.left=20"]
+    words = ["check-layer", "attention=none", f"attention._target_={module}.Mine", "+attention.left=20"]
     status = main([*words, f"hydra.run.dir={tmp_path / 'run'}"])
-    said = capsys.readouterr().out
-    assert status == (0 if law is None else 1), said
-    assert ("every law holds" in said) == (law is None)
-    broken = [line for line in said.splitlines() if "broken" in line]
-    assert law is None or any(law in line for line in broken), said
-    assert law == "any length" or all("matches naive" not in line for line in broken)
+    output = capsys.readouterr().out
+    assert status == (0 if check is None else 1), output
+    assert ("every check passed" in output) == (check is None)
+    failed = [line for line in output.splitlines() if "FAILED" in line]
+    assert check is None or any(check in line for line in failed), output
+    assert check == "any length" or all("matches naive" not in line for line in failed)
 
 
-def test_doctor_examines_each_kind_of_a_hybrid(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["genoattn"])
-    status = main(["doctor", "attention=hybrid", "attention.layers=[conv,none,conv]", f"hydra.run.dir={tmp_path}"])
-    said = capsys.readouterr().out
+def test_each_kind_of_a_hybrid_is_checked_once(tmp_path, capsys):
+    words = ["attention=hybrid", "attention.layers=[conv,none,conv]"]
+    status = main(["check-layer", *words, f"hydra.run.dir={tmp_path}"])
+    output = capsys.readouterr().out
     assert status == 1, "none learns nothing"
-    assert "layer 0" in said and "layer 1" in said and "layer 2" not in said
+    assert "layer 0" in output and "layer 1" in output and "layer 2" not in output
+
+
+@pytest.mark.parametrize("program", ["check-layer", "train"])
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("dim: int, causal: bool,", "dim: int,", "the constructor of {layer} must take causal, which the model"),
+        (
+            "def state_bytes",
+            "def bytes",
+            "{layer} lacks state_bytes, which its base class requires",
+        ),
+        ('complexity = "linear"', "", "{layer} must set complexity, see genoattn.attention.base.Attention"),
+        ("self.weights_sum_to_one =", "self.sums =", "{layer} must set weights_sum_to_one, see genoattn.attention."),
+        ("class Mine(Attention)", "class Mine(__import__('torch').nn.Module)", "{layer} is no attention layer: "),
+    ],
+)
+def test_a_layer_that_lacks_something_of_the_contract_is_one_sentence(
+    program, old, new, sentence, tmp_path, monkeypatch, capsys
+):
+    module = "lacks_" + re.sub(r"\W", "_", old)
+    text = LAYER.format(answer="return x", same="return x")
+    assert old in text
+    (tmp_path / f"{module}.py").write_text(text.replace(old, new))
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["attention=none", f"attention._target_={module}.Mine", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main([program, *words, *(["experiment=smoke", "trainer.threads=1"] if program == "train" else [])]) == 2
+    error = capsys.readouterr().err
+    assert sentence.format(layer=f"{module}.Mine") in error
+    assert error.count("\n") == 1
+
+
+def test_the_table_fits_into_100_columns_of_a_file(tmp_path):
+    command = [sys.executable, "-m", "genoattn", "check-layer", "attention=full", f"hydra.run.dir={tmp_path}"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert max(map(len, ended.stdout.splitlines())) <= 100
+    assert "FLOPs" in ended.stdout or "flops" in ended.stdout

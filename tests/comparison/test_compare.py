@@ -216,7 +216,7 @@ def test_runs_without_replicates_cannot_be_compared(
         (["budget.steps=3"], "one of budget.steps, budget.bases and budget.seconds, got budget.steps, budget.seconds"),
         (["layers=[]"], "layers: expected one or more, each once, got []"),
         (["seeds=[1,1]"], "seeds: expected one or more, each once, got [1, 1]"),
-        (["layers=[fulll]"], "there is no conf/attention/fulll.yaml; nearest is full"),
+        (["layers=[fulll]"], "there is no conf/attention/fulll.yaml"),
         (["model.dmi=3"], "dmi"),
         (["hypotheses=nowhere.txt"], "hypotheses=nowhere.txt does not exist"),
         (

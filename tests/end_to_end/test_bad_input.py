@@ -142,14 +142,14 @@ def test_too_few_records(fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
     [
         (
             ["train", "trainer.max_stepz=3"],
-            "Key 'trainer.max_stepz' is not in the config; nearest is trainer.max_steps",
+            "Key 'trainer.max_stepz' is not in the config; did you mean trainer.max_steps?",
         ),
-        (["train", "atention=full"], "Key 'atention' is not in the config; nearest is attention"),
+        (["train", "atention=full"], "Key 'atention' is not in the config; did you mean attention?"),
         (
             ["train", "attention=liner"],
-            "attention=liner: there is no conf/attention/liner.yaml; nearest is linear; there are ",
+            f"attention=liner: there is no conf/attention/liner.yaml (searched in {CHECKOUT / 'conf'}); did you mean",
         ),
-        (["train", "model.dim=abc"], "model.dim: expected int, got the string 'abc'"),
+        (["train", "model.dim=abc"], "model.dim: expected an integer, got 'abc'"),
         (["train", "+attention.hedas=2"], "Key 'attention.hedas' is not a setting of genoattn.attention.linear."),
         (["train", "trainer.max_steps=0"], "trainer.max_steps: expected at least 1, got 0"),
         (["train", "attention=null"], "attention=null: "),
@@ -157,10 +157,13 @@ def test_too_few_records(fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
             ["train", "tokenizer=kmer", "tokenizer.vocabulary_size=9"],
             "Key 'tokenizer.vocabulary_size' is not in the config",
         ),
-        (["train", "tokenizer=kmers"], "tokenizer=kmers: there is no conf/tokenizer/kmers.yaml; nearest is kmer; "),
-        (["train", "tokenizer=kmer", "tokenizer.overlapping=6"], "tokenizer.overlapping: expected bool, got 6"),
+        (["train", "tokenizer=kmers"], "tokenizer=kmers: there is no conf/tokenizer/kmers.yaml (searched in "),
+        (
+            ["train", "tokenizer=kmer", "tokenizer.overlapping=6"],
+            "tokenizer.overlapping: expected true or false, got",
+        ),
         (["evaluate"], "checkpoint must be given: checkpoint=…"),
-        (["evaluate", "chekpoint=x"], "Key 'chekpoint' is not in the config; nearest is checkpoint"),
+        (["evaluate", "chekpoint=x"], "Key 'chekpoint' is not in the config; did you mean checkpoint?"),
     ],
 )
 def test_a_setting(words: Sequence[str], sentence: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

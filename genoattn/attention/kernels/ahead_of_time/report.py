@@ -1,6 +1,7 @@
 """Kernels compiled for GPUs that need not be there: tables of what the compiler says of them."""
 
 import os
+import sys
 import tempfile
 
 import triton
@@ -14,7 +15,10 @@ from genoattn.attention.kernels.ahead_of_time.compile import Statistics
 from genoattn.attention.kernels.ahead_of_time.shipped import choices
 from genoattn.errors import UserError
 
-COLUMNS = ("registers", "spilled bytes", "shared KiB", "tensor-core instr.", "async copies", "resident", "")
+COLUMNS = ("registers", "spilled\nbytes", "shared\nKiB", "tensor\ncore", "async\ncopies", "resident", "")
+
+WIDTH = 100
+"""Columns of a table in a file."""
 
 
 def show_choices(family: str | None) -> None:
@@ -23,7 +27,7 @@ def show_choices(family: str | None) -> None:
     for one in shipped.NVIDIA:
         for name, row in choices(one) if family in (None, one) else ():
             drawn.add_row(name, *_cells(row))
-    Console().print(drawn)
+    _console().print(drawn)
 
 
 def show(all: bool, family: str | None, update: bool) -> int:
@@ -33,7 +37,7 @@ def show(all: bool, family: str | None, update: bool) -> int:
     chosen = [one for one in (shipped.every() if all else shipped.tested()) if family in (None, one.family)]
     if not chosen:
         raise UserError(f"family must be one of {', '.join((*shipped.NVIDIA, 'gfx942'))} or null, got {family}")
-    console = Console()
+    console = _console()
     known, found, refused, said = gate.read(), {}, {}, []
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRITON_CACHE_DIR"] = cache  # a cached kernel would be last week's compiler's
@@ -63,7 +67,7 @@ def show(all: bool, family: str | None, update: bool) -> int:
 
 def table(found: gate.Known, said: list[str]) -> Table:
     """A row for each kernel."""
-    drawn = _empty("resident: programs that fit on a multiprocessor at a time", *COLUMNS)
+    drawn = _empty("instructions by kind; resident: programs that fit on a multiprocessor at a time", *COLUMNS)
     for name, kernels in found.items():
         for kernel, row in kernels.items():
             bad = any(line.startswith(f"{name}, {kernel}:") for line in said)
@@ -72,7 +76,14 @@ def table(found: gate.Known, said: list[str]) -> Table:
 
 
 def _empty(title: str, *columns: str) -> Table:
-    return Table("kernel", *columns, title=f"triton {triton.__version__}; {title}", title_justify="left")
+    drawn = Table("kernel", title=f"triton {triton.__version__}; {title}", title_justify="left")
+    for column in columns:
+        drawn.add_column(column, no_wrap=True)  # the name of a kernel alone is wrapped
+    return drawn
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def _cells(row: Statistics) -> list[str]:

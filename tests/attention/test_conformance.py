@@ -348,7 +348,6 @@ def test_logit_scale_is_where_the_softmax_starts():
         ("full", {"count": 5}, "heads.count must divide the model's dim of 32, got 5"),
         ("linear", {"count": 0}, "heads.count must be 1 or more, got 0"),
         ("full", {"cross_segment": 0.5, "qk_norm": False}, "give heads.qk_norm=true with it"),
-        ("full", {"positions": "rotery"}, "heads.positions must be one of rotary, none, got rotery"),
         ("full", {"count": 32}, "needs an even number of them, got 1"),
         ("full", {"positions": "alibi"}, "attention=window takes it"),
         ("full", {"kv_heads": 3}, "attention.kv_heads must divide the 4 heads, got 3"),

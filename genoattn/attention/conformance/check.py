@@ -53,7 +53,7 @@ LEARNED = 0.9
 class CheckResult(NamedTuple):
     """Result of one check of a layer.
 
-    Args:
+    Attributes:
         name: Name of the check.
         holds: True if the layer passes.
         detail: The numbers that were measured.

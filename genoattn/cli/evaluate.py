@@ -8,7 +8,6 @@ from genoattn.cli.values import data_of, output_folder, value_of
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
-from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
@@ -22,6 +21,8 @@ def main(config: DictConfig) -> None:
     card, predictor = loaded.card, loaded.predictor
     set_labelled_file(predictor.task, config.task.file, config.task.label)
     data, source, both_strands = data_of(config, loaded)
+    from genoattn.evaluation import build_evaluator  # late: a mistake in the data need not wait for torchmetrics
+
     evaluator = build_evaluator(source, data, value_of(config.test), predictor.task, both_strands)
 
     candidates = [Candidate("model", card.name, predictor, card.calibration)]

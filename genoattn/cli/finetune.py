@@ -11,13 +11,10 @@ from genoattn.cli.console import tee
 from genoattn.cli.run_folder import begin_run, card_of, finish_run
 from genoattn.cli.values import loggers_of, open_source, plain, recipe_of, value_of
 from genoattn.data.tasks.base import Task
-from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import build_model, load_predictor
 from genoattn.models.card import ModelCard
 from genoattn.training.finetuning import check_peft, load_matching, merge_adapters, same_task, select_trainable
-from genoattn.training.loggers import build_loggers
-from genoattn.training.run import train_model
 from genoattn.training.settings import FinetuneSettings
 
 
@@ -31,6 +28,14 @@ def main(config: DictConfig) -> float | None:
         recipe = recipe_of(config, pretrained.card.reverse_complement)
         task: Task = value_of(config.task) or pretrained.predictor.task
         source = open_source(recipe.data, task, recipe.seed)
+        # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
+        from lightning import seed_everything
+
+        from genoattn.evaluation import build_evaluator
+        from genoattn.training.loggers import build_loggers
+        from genoattn.training.run import train_model
+
+        seed_everything(recipe.seed, verbose=False)
         if recipe.data.length != pretrained.card.length:
             print(f"data.length is {recipe.data.length}; the model was trained on windows of {pretrained.card.length}")
         test, both = value_of(config.test), recipe.scores_both_strands

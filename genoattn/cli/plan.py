@@ -4,6 +4,7 @@ import logging
 from contextlib import suppress
 from dataclasses import replace
 
+from lightning import seed_everything
 from omegaconf import DictConfig
 
 from genoattn.cli.run_folder import begin_run
@@ -34,6 +35,7 @@ def main(config: DictConfig) -> None:
     folder = begin_run(config)
     recipe, task = recipe_of(config), value_of(config.task)
     source = open_source(recipe.data, task, recipe.seed)
+    seed_everything(recipe.seed, verbose=False)
     tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
     predictor = model_of(config, "attention", task, tokenizer)
     module, datamodule = build_training(predictor, source, recipe)

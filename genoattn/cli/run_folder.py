@@ -1,13 +1,13 @@
 """The steps that `train` and `finetune` share: the run folder, the evaluation, and what a run leaves behind."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import seed_everything
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from genoattn.cli.values import output_folder
@@ -21,18 +21,20 @@ from genoattn.models import cost
 from genoattn.models.card import ModelCard
 from genoattn.models.checkpoint import save_model
 from genoattn.models.predictor import Predictor
-from genoattn.training.loggers import log_report, plot_training
-from genoattn.training.trainer import FitResult
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from genoattn.training.trainer import FitResult
 
 
 def begin_run(config: DictConfig) -> Path:
-    """Set threads and seeds, leave config.yaml in the run folder, and return the folder."""
+    """Set threads, leave config.yaml in the run folder, and return the folder."""
     folder = output_folder()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     if config.trainer.resume and folder.resolve() in Path(config.trainer.resume).resolve().parents:
         raise UserError("trainer.resume lies in this run's folder, which would be written over; choose another folder")
-    seed_everything(config.seed, verbose=False)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     return folder
 
@@ -76,6 +78,8 @@ def finish_run(
     Returns:
         The primary metric of the model of the run; None if its task has none.
     """
+    from genoattn.training.loggers import log_report, plot_training  # late, as in `train`
+
     model = candidates[0].predictor
     for candidate in candidates:
         candidate.predictor.model.to(model.device)

@@ -10,7 +10,6 @@ from genoattn.data.tasks.base import MutationDetection
 from genoattn.data.tasks.language_modeling import LanguageModeling
 from genoattn.errors import UserError
 from genoattn.evaluation.report import write_report
-from genoattn.evaluation.tokenizer_report import frame_report, tokenizer_report
 from genoattn.genome.windows import Windows
 from genoattn.models.build import load_predictor, train_tokenizer
 
@@ -24,6 +23,9 @@ def main(config: DictConfig) -> None:
     test, data = value_of(config.test), value_of(config.data)
     task, split = (loaded.predictor.task, loaded.card.training_split) if loaded else (LanguageModeling(), None)
     source = open_source(data, task, config.seed, split)
+    # Late: a mistake in the data need not wait for torchmetrics.
+    from genoattn.evaluation.tokenizer_report import frame_report, tokenizer_report
+
     tokenizer = (
         loaded.predictor.tokenizer if loaded else train_tokenizer(value_of(config.tokenizer), source, config.seed)
     )

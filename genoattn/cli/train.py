@@ -7,11 +7,8 @@ from omegaconf import DictConfig
 from genoattn.cli.console import tee
 from genoattn.cli.run_folder import begin_run, card_of, finish_run
 from genoattn.cli.values import choice, loggers_of, model_of, open_source, plain, recipe_of, value_of
-from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import train_tokenizer
-from genoattn.training.loggers import build_loggers
-from genoattn.training.run import train_model
 
 
 def main(config: DictConfig) -> float | None:
@@ -21,6 +18,14 @@ def main(config: DictConfig) -> float | None:
         recipe, task, settings = recipe_of(config), value_of(config.task), plain(config)
         source = open_source(recipe.data, task, recipe.seed)
         tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
+        # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
+        from lightning import seed_everything
+
+        from genoattn.evaluation import build_evaluator
+        from genoattn.training.loggers import build_loggers
+        from genoattn.training.run import train_model
+
+        seed_everything(recipe.seed, verbose=False)
         test, both = value_of(config.test), recipe.scores_both_strands
         evaluator = build_evaluator(source, recipe.data, test, task, both)
 

@@ -138,7 +138,7 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_took(
+def test_the_evaluation_leaves_the_aligner_out_of_long_windows_and_prints_the_time_of_scoring(
     fasta: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(detection, "LONGEST_ALIGNED", 100)
@@ -199,6 +199,6 @@ def test_the_benchmark_repeats_nothing_that_is_done(tmp_path: Path, monkeypatch:
     *_, again = long.layer("linear", tmp_path, steps=3, bases=2**20)
     assert again == row
     assert all("data.length=1048576" in command for command in calls) and len(calls) == 2
-    sheet = long.sheet([row])
-    assert len(sheet.lines) == 7 and {len(line) for line in sheet.lines} == {len(sheet.columns)}
-    assert sheet.lines[0][-3:] == ["4.0", "500", "1.00 GiB"]
+    table = long.sheet([row])
+    assert len(table.rows) == 7 and {len(line) for line in table.rows} == {len(table.columns)}
+    assert table.rows[0][-3:] == ["4.0", "500", "1.00 GiB"]

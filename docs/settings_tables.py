@@ -2,35 +2,23 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import griffe
 import yaml
 
-PROGRAMS = ("train", "finetune", "evaluate", "compare", "plan", "context", "tokenizer-report", "check-layer", "kernels")
+from genoattn.cli.main import PROGRAMS
+from genoattn.config.documentation import settings
+
 GROUPS = (
     *("attention", "heads", "task", "curriculum", "tokenizer", "data"),
     *("model", "optimizer", "schedule", "trainer", "test", "logger", "experiment"),
 )
-HIDDEN = ("_target_", "_partial_", "defaults", "hydra")
-"""Keys that are no settings."""
 
-SETTING = re.compile(r"^(?P<indent> *)(?P<key>[\w.@/]+):(?P<value>[^#]*)(?:#(?P<comment>.*))?$")
 PACKAGE = re.compile(r"^# @package (\S+)$", re.MULTILINE)
-COMMENT = re.compile(r"^(?P<indent> *)#(?P<comment>.*)$")
 WORDS = {"int": "integer", "float": "number", "str": "text", "bool": "true or false", "None": "null", "dict": "mapping"}
 BOUNDS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
-
-
-class Setting(NamedTuple):
-    """A line of a yaml file: its full key, its value there, and its comment."""
-
-    key: str
-    default: str
-    meaning: str
 
 
 def reference(root: Path) -> str:
@@ -64,7 +52,7 @@ def _prefix(file: Path) -> str:
     """The words before the keys of a choice: those of its `# @package`, or else its group."""
     package = PACKAGE.search(file.read_text("utf-8"))
     name = package[1] if package else file.parent.name
-    return "" if name == "_global_" else f"{name}."
+    return "" if name == "_global_" else name
 
 
 def _title(file: Path) -> str:
@@ -87,41 +75,20 @@ def _groups(file: Path) -> str:
 
 
 def _table(file: Path, prefix: str) -> str:
-    settings = list(_settings(file.read_text("utf-8"), prefix))
-    if not settings:
+    described = list(settings(file, prefix))
+    if not described:
         return "No settings of its own."
     types = _types((yaml.safe_load(file.read_text("utf-8")) or {}).get("_target_", ""))
     rows = ["| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
-    for setting in settings:
-        kind = types.get(setting.key.removeprefix(prefix), "")
-        default = f"`{setting.default}`" if setting.default else ""
-        rows.append(f"| `{setting.key}` | {_cell(kind)} | {_cell(default)} | {_cell(setting.meaning)} |")
+    for key, value, comment in described:
+        kind = types.get(key.removeprefix(f"{prefix}."), "")
+        default = f"`{value}`" if value else ""
+        rows.append(f"| `{key}` | {_cell(kind)} | {_cell(default)} | {_cell(comment)} |")
     return "\n".join(rows)
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _settings(text: str, prefix: str) -> Iterator[Setting]:
-    """Every setting of a yaml file with the comment behind it, or else the comment lines directly above it."""
-    parents: list[tuple[int, str]] = []
-    above: list[str] = []
-    for line in text.splitlines():
-        if comment := COMMENT.match(line):
-            above.append(comment["comment"].strip())
-            continue
-        setting = SETTING.match(line)
-        if setting is None:
-            above = []
-            continue
-        indent = len(setting["indent"])
-        parents = [parent for parent in parents if parent[0] < indent] + [(indent, setting["key"])]
-        names = [name for _, name in parents]
-        default, meaning = setting["value"].strip(), (setting["comment"] or " ".join(above)).strip()
-        if (default or meaning) and not set(names) & set(HIDDEN):
-            yield Setting(prefix + ".".join(names), default, meaning)
-        above = []
 
 
 def _types(target: str) -> dict[str, str]:

@@ -4,11 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from genoattn.evaluation import evaluate
     from genoattn.genome.sequence_store import open_genome
     from genoattn.models.build import build_model
     from genoattn.models.pretrained import load
 
-__all__ = ["build_model", "load", "open_genome"]
+__all__ = ["build_model", "evaluate", "load", "open_genome"]
 
 _MODULES = {
     "build_model": "genoattn.models.build",

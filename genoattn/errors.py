@@ -32,13 +32,3 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
         return f"; did you mean {near}?"
     more = f" and {len(words) - LISTED:,} more" if len(words) > LISTED else ""
     return f"; there are {', '.join(words[:LISTED]) or 'none'}{more}"
-
-
-def hint(word: str, words: Iterable[str], path: str = "") -> str:
-    """The end of a sentence that names the nearest right word; empty where none is near."""
-    near = nearest(word, words)
-    return f"; nearest is {_join(path, near)}" if near else ""
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else str(key)

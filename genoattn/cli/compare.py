@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from genoattn.cli.values import choice, output_folder
 from genoattn.comparison import report
 from genoattn.comparison.grid import WindowCounts, parse
 from genoattn.comparison.launcher import compose_run
@@ -26,9 +27,8 @@ from genoattn.training.loggers import build_loggers, log_report
 
 def main(config: DictConfig) -> None:
     """Make every run that is not complete, and leave comparison.json, .csv and .html, tables and plots."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = Path(config.report) if config.report else output_folder()
     if config.report:
-        folder = Path(config.report)
         comparison = Comparison.read(folder)
     else:
         comparison = compare(config, folder)
@@ -70,7 +70,7 @@ def settings_of(config: DictConfig) -> ComparisonSettings:
     length = config.data.length
     return ComparisonSettings(
         name=config.name,
-        task=str(HydraConfig.get().runtime.choices["task"]),
+        task=choice("task"),
         layers=tuple(config.layers),
         lengths=(length,) if isinstance(length, int) else tuple(sorted(set(length))),
         learning_rates=tuple(config.learning_rates),

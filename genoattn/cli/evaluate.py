@@ -2,34 +2,28 @@
 
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from genoattn.cli.values import value_of
-from genoattn.data.source import describe_source, open_data_source
+from genoattn.cli.values import data_of, output_folder, value_of
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
-from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.build import build_from_card, load_predictor
-from genoattn.models.card import uses_both_strands
 
 
 def main(config: DictConfig) -> None:
     """Load a model, and the control and pretrained model of its run, evaluate them on a genome, and report."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    loaded = load_predictor(Path(config.checkpoint))
+    folder, loaded = output_folder(), load_predictor(Path(config.checkpoint))
     card, predictor = loaded.card, loaded.predictor
     set_labelled_file(predictor.task, config.task.file, config.task.label)
-    data, test = value_of(config.data).at(card.length), value_of(config.test)
-    source = open_data_source(data, predictor.task, config.seed, card.training_split)
-    print(describe_source(source))
-    both_strands = uses_both_strands(config.reverse_complement or card.reverse_complement)
-    evaluator = build_evaluator(source, data, test, predictor.task, both_strands)
+    data, source, both_strands = data_of(config, loaded)
+    from genoattn.evaluation import build_evaluator  # late: a mistake in the data need not wait for torchmetrics
+
+    evaluator = build_evaluator(source, data, value_of(config.test), predictor.task, both_strands)
 
     candidates = [Candidate("model", card.name, predictor, card.calibration)]
     for key in ("control", "pretrained"):

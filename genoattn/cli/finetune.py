@@ -8,17 +8,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from genoattn.cli.console import tee
-from genoattn.cli.run_folder import begin_run, finish_run
-from genoattn.cli.values import loggers_of, plain, recipe_of, value_of
-from genoattn.data.source import DataSource, describe_source, open_data_source
+from genoattn.cli.run_folder import begin_run, card_of, finish_run
+from genoattn.cli.values import loggers_of, open_source, plain, recipe_of, value_of
 from genoattn.data.tasks.base import Task
-from genoattn.evaluation import build_evaluator
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import build_model, load_predictor
 from genoattn.models.card import ModelCard
 from genoattn.training.finetuning import check_peft, load_matching, merge_adapters, same_task, select_trainable
-from genoattn.training.loggers import build_loggers
-from genoattn.training.run import train_model
 from genoattn.training.settings import FinetuneSettings
 
 
@@ -31,20 +27,27 @@ def main(config: DictConfig) -> float | None:
     with tee(folder / "finetune.log"):
         recipe = recipe_of(config, pretrained.card.reverse_complement)
         task: Task = value_of(config.task) or pretrained.predictor.task
-        source = open_data_source(recipe.data, task, recipe.seed)
-        print(describe_source(source))
+        source = open_source(recipe.data, task, recipe.seed)
+        # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
+        from lightning import seed_everything
+
+        from genoattn.evaluation import build_evaluator
+        from genoattn.training.loggers import build_loggers
+        from genoattn.training.run import train_model
+
+        seed_everything(recipe.seed, verbose=False)
         if recipe.data.length != pretrained.card.length:
             print(f"data.length is {recipe.data.length}; the model was trained on windows of {pretrained.card.length}")
         test, both = value_of(config.test), recipe.scores_both_strands
         evaluator = build_evaluator(source, recipe.data, test, task, both)
 
-        card = card_of(plain(config), pretrained.card, source)
+        settings, tokenizer = plain(config), pretrained.predictor.tokenizer
+        card = card_of(inherit(settings, pretrained.card), pretrained.card.name, tokenizer, source)
         factories = value_of(card.model), value_of(card.attention)
-        tokenizer = pretrained.predictor.tokenizer
         model = build_model(*factories, task, tokenizer, recipe.seed)
         initialised = load_matching(pretrained, model.model)
         select_trainable(model.model, finetune.mode, value_of(config.lora), initialised, recipe.seed)
-        loggers = build_loggers(folder, loggers_of(config), plain(config))
+        loggers = build_loggers(folder, loggers_of(config), settings)
         fitted = train_model(recipe, "model", model, source, folder, loggers)
         if finetune.mode == "lora":
             merge_adapters(model.model)
@@ -59,17 +62,13 @@ def main(config: DictConfig) -> float | None:
         return finish_run(folder, evaluator, candidates, cards, fitted, loggers)
 
 
-def card_of(settings: Mapping[str, Any], pretrained: ModelCard, source: DataSource) -> ModelCard:
-    """The card of the fine-tuned model: that of the pretrained one with the data and the task of this run."""
-    data, recompute = settings["data"], settings["finetune"]["activation_checkpointing"]
-    return replace(
-        pretrained,
-        task=settings["task"] or pretrained.task,
-        model={**pretrained.model, "activation_checkpointing": recompute} if recompute else pretrained.model,
-        reverse_complement=settings["reverse_complement"] or pretrained.reverse_complement,
-        length=data["length"],
-        split=data["split"],
-        min_length=data["min_length"],
-        seed=settings["seed"],
-        genome=tuple(record.sha256 for record in source.genome.records),
-    )
+def inherit(settings: Mapping[str, Any], pretrained: ModelCard) -> dict[str, Any]:
+    """The settings of a fine-tuning run with those that the pretrained model decides."""
+    recompute = settings["finetune"]["activation_checkpointing"]
+    return {
+        **settings,
+        "task": settings["task"] or pretrained.task,
+        "model": {**pretrained.model, **({"activation_checkpointing": recompute} if recompute else {})},
+        "attention": pretrained.attention,
+        "reverse_complement": settings["reverse_complement"] or pretrained.reverse_complement,
+    }

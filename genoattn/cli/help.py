@@ -1,6 +1,5 @@
 """The texts of `genoattn PROGRAM --help` and `genoattn PROGRAM --cfg job`."""
 
-import sys
 from pathlib import Path
 from textwrap import wrap
 
@@ -42,8 +41,8 @@ def program_help(program: str, summary: str) -> str:
     width = max((len(setting.key) for group in described for setting in group.settings), default=0)
     for group in described:
         parts.append("\n".join([*_choices(group), *_settings(group.settings, min(width, 32))]))
-    examples = "\n".join(f"  genoattn {program} {words}" for words in EXAMPLES.get(program, ()))
-    return "\n\n".join(filter(None, parts)) + (f"\n\nExamples:\n{examples}" if examples else "")
+    examples = "\n".join(f"  genoattn {program} {words}" for words in EXAMPLES[program])
+    return "\n\n".join([*filter(None, parts), f"Examples:\n{examples}"])
 
 
 def _choices(group: Group) -> list[str]:
@@ -66,19 +65,22 @@ def _row(head: str, text: str) -> str:
     return "\n".join([f"{head}  {lines[0]}".rstrip(), *(" " * (len(head) + 2) + line for line in lines[1:])])
 
 
-def print_config(program: str, overrides: list[str], shown: str, resolve: bool) -> int:
-    """Print the config of a run with the comments of its yaml files; a setting that must be given is ???."""
+def config_text(program: str, overrides: list[str], section: str, resolve: bool) -> str:
+    """The config of a run as yaml with the comments of its files; a setting that must be given is ???.
+
+    Args:
+        program: Name of the program.
+        overrides: Overrides of the user.
+        section: `job` (the settings), `hydra` (those of Hydra itself) or `all`.
+        resolve: Replace interpolations by their values.
+    """
     from omegaconf import OmegaConf  # late, as Hydra: --help need not wait for them
     from omegaconf.errors import OmegaConfBaseException
 
     from genoattn.config.compose import config_of_run
     from genoattn.config.overrides import first_line
 
-    try:
-        config = config_of_run(program, overrides)
-    except UserError as mistake:
-        print(mistake, file=sys.stderr)
-        return 2
+    config = config_of_run(program, overrides)
     comments = {setting.key: setting.comment for file in program_files(program) for setting in settings(file, "")}
     for chosen, choice in config.hydra.runtime.choices.items():
         group, _, package = chosen.partition("@")
@@ -86,11 +88,9 @@ def print_config(program: str, overrides: list[str], shown: str, resolve: bool) 
             file = Path(source.path, group, f"{choice}.yaml")
             if source.schema == "file" and file.is_file():
                 comments |= {row.key: row.comment for row in settings(file, package or group.replace("/", "."))}
-    keys = [str(key) for key in config if shown == "all" or (key == "hydra") == (shown == "hydra")]
+    keys = [str(key) for key in config if section == "all" or (key == "hydra") == (section == "hydra")]
     try:
         text = OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys), resolve=resolve)
     except OmegaConfBaseException as error:
-        print(f"{error.full_key}: {first_line(error)}", file=sys.stderr)
-        return 2
-    print(with_comments(text, comments))
-    return 0
+        raise UserError(f"{error.full_key}: {first_line(error)}") from None
+    return with_comments(text, comments)

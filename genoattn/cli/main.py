@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from genoattn.errors import did_you_mean
+from genoattn.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,9 +73,14 @@ def main(argv: list[str] | None = None) -> int:
     from genoattn.config.compose import run_program  # late: --help need not wait for Hydra
 
     if arguments.cfg:
-        from genoattn.cli.help import print_config
+        from genoattn.cli.help import config_text
 
-        return print_config(program, arguments.overrides, arguments.cfg, arguments.resolve)
+        try:
+            print(config_text(program, arguments.overrides, arguments.cfg, arguments.resolve))
+        except UserError as mistake:
+            print(mistake, file=sys.stderr)
+            return 2
+        return 0
 
     def run(config: DictConfig) -> float | None:  # imports late: a mistake of the user need not wait for it
         return import_module(f"genoattn.cli.{program.replace('-', '_')}").main(config)

@@ -3,15 +3,13 @@
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
-import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning import seed_everything
 from omegaconf import DictConfig
 
-from genoattn.cli.values import choice, model_of, recipe_of, value_of
-from genoattn.data.source import describe_source, open_data_source
+from genoattn.cli.run_folder import begin_run
+from genoattn.cli.values import choice, model_of, open_source, recipe_of, value_of
+from genoattn.data.source import open_data_source
 from genoattn.errors import UserError
 from genoattn.evaluation.report import Table
 from genoattn.files import write_json
@@ -33,15 +31,11 @@ from genoattn.training.trainer import build_trainer, build_training
 
 
 def main(config: DictConfig) -> None:
-    """Build what `train` would build under the same overrides, and leave plan.json and a table."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
-    seed_everything(config.seed, verbose=False)
-
+    """Build what `train` would build under the same overrides, and leave config.yaml, plan.json and a table."""
+    folder = begin_run(config)
     recipe, task = recipe_of(config), value_of(config.task)
-    source = open_data_source(recipe.data, task, recipe.seed)
-    print(describe_source(source))
+    source = open_source(recipe.data, task, recipe.seed)
+    seed_everything(recipe.seed, verbose=False)
     tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
     predictor = model_of(config, "attention", task, tokenizer)
     module, datamodule = build_training(predictor, source, recipe)

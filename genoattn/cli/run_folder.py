@@ -1,37 +1,60 @@
 """The steps that `train` and `finetune` share: the run folder, the evaluation, and what a run leaves behind."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from lightning import seed_everything
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from genoattn.cli.values import output_folder
+from genoattn.data.source import DataSource
+from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.errors import UserError
-from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.base import Candidate, Evaluator
 from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.card import ModelCard
 from genoattn.models.checkpoint import save_model
 from genoattn.models.predictor import Predictor
-from genoattn.training.loggers import log_report, plot_training
-from genoattn.training.trainer import FitResult
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from genoattn.training.trainer import FitResult
 
 
 def begin_run(config: DictConfig) -> Path:
-    """Set threads and seeds, leave config.yaml in the run folder, and return the folder."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    """Set threads, leave config.yaml in the run folder, and return the folder."""
+    folder = output_folder()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     if config.trainer.resume and folder.resolve() in Path(config.trainer.resume).resolve().parents:
         raise UserError("trainer.resume lies in this run's folder, which would be written over; choose another folder")
-    seed_everything(config.seed, verbose=False)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     return folder
+
+
+def card_of(settings: Mapping[str, Any], name: str, tokenizer: Tokenizer, source: DataSource) -> ModelCard:
+    """The card of a model that is trained under these settings; `name` is that of its layer."""
+    data = settings["data"]
+    return ModelCard(
+        name=name,
+        tokenizer=tokenizer.describe(),
+        task=settings["task"],
+        model=settings["model"],
+        attention=settings["attention"],
+        reverse_complement=settings["reverse_complement"],
+        length=data["length"],
+        split=data["split"],
+        min_length=data["min_length"],
+        seed=settings["seed"],
+        genome=tuple(record.sha256 for record in source.genome.records),
+    )
 
 
 def finish_run(
@@ -55,6 +78,8 @@ def finish_run(
     Returns:
         The primary metric of the model of the run; None if its task has none.
     """
+    from genoattn.training.loggers import log_report, plot_training  # late, as in `train`
+
     model = candidates[0].predictor
     for candidate in candidates:
         candidate.predictor.model.to(model.device)
@@ -75,16 +100,12 @@ def finish_run(
     log_report(loggers, metrics.flat(), [table.plain for table in result.tables], folder / "plots")
     print_costs(metrics.costs)
     print(f"run folder: {folder}")
-    return primary_value(result)
+    replicates = result.replicates
+    return None if replicates is None else float(result.metrics[replicates.primary_metric])
 
 
 def _home(folder: Path, key: str) -> Path:
     return folder / "model" if key == "model" else folder / key / "model"
-
-
-def primary_value(result: EvaluationResult) -> float | None:
-    """The value of the primary metric, for sweepers; None if the task has none."""
-    return None if result.replicates is None else float(result.metrics[result.replicates.primary_metric])
 
 
 def run_costs(predictor: Predictor, fitted: FitResult) -> dict[str, int | float]:

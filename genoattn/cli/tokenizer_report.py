@@ -3,30 +3,29 @@
 from pathlib import Path
 
 import numpy as np
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from genoattn.cli.values import value_of
-from genoattn.data.source import describe_source, open_data_source
+from genoattn.cli.values import open_source, output_folder, value_of
 from genoattn.data.tasks.base import MutationDetection
 from genoattn.data.tasks.language_modeling import LanguageModeling
 from genoattn.errors import UserError
 from genoattn.evaluation.report import write_report
-from genoattn.evaluation.tokenizer_report import frame_report, tokenizer_report
 from genoattn.genome.windows import Windows
 from genoattn.models.build import load_predictor, train_tokenizer
 
 
 def main(config: DictConfig) -> None:
     """Report on the tokenizer that is named, or on that of a checkpoint, with windows of the genome."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = output_folder()
     loaded = load_predictor(Path(config.checkpoint)) if config.checkpoint else None
     if loaded and not isinstance(loaded.predictor.task, MutationDetection):
         raise UserError(f"checkpoint={config.checkpoint} is no mutation detector, so it has no scores per base")
     test, data = value_of(config.test), value_of(config.data)
     task, split = (loaded.predictor.task, loaded.card.training_split) if loaded else (LanguageModeling(), None)
-    source = open_data_source(data, task, config.seed, split)
-    print(describe_source(source))
+    source = open_source(data, task, config.seed, split)
+    # Late: a mistake in the data need not wait for torchmetrics.
+    from genoattn.evaluation.tokenizer_report import frame_report, tokenizer_report
+
     tokenizer = (
         loaded.predictor.tokenizer if loaded else train_tokenizer(value_of(config.tokenizer), source, config.seed)
     )

@@ -1,22 +1,14 @@
 """Train a model and its control on a genome, and evaluate both beside an untrained model."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from omegaconf import DictConfig
 
 from genoattn.cli.console import tee
-from genoattn.cli.run_folder import begin_run, finish_run
-from genoattn.cli.values import choice, loggers_of, model_of, plain, recipe_of, value_of
-from genoattn.data.source import DataSource, describe_source, open_data_source
-from genoattn.data.tokenizers.base import Tokenizer
-from genoattn.evaluation import build_evaluator
+from genoattn.cli.run_folder import begin_run, card_of, finish_run
+from genoattn.cli.values import choice, loggers_of, model_of, open_source, plain, recipe_of, value_of
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import train_tokenizer
-from genoattn.models.card import ModelCard
-from genoattn.training.loggers import build_loggers
-from genoattn.training.run import train_model
 
 
 def main(config: DictConfig) -> float | None:
@@ -24,9 +16,16 @@ def main(config: DictConfig) -> float | None:
     folder = begin_run(config)
     with tee(folder / "train.log"):
         recipe, task, settings = recipe_of(config), value_of(config.task), plain(config)
-        source = open_data_source(recipe.data, task, recipe.seed)
-        print(describe_source(source))
+        source = open_source(recipe.data, task, recipe.seed)
         tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
+        # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
+        from lightning import seed_everything
+
+        from genoattn.evaluation import build_evaluator
+        from genoattn.training.loggers import build_loggers
+        from genoattn.training.run import train_model
+
+        seed_everything(recipe.seed, verbose=False)
         test, both = value_of(config.test), recipe.scores_both_strands
         evaluator = build_evaluator(source, recipe.data, test, task, both)
 
@@ -44,21 +43,3 @@ def main(config: DictConfig) -> float | None:
             cards["control"] = replace(cards["model"], name=name, attention=settings["control"])
         candidates.append(Candidate("untrained", "untrained", model_of(config, "attention", task, tokenizer)))
         return finish_run(folder, evaluator, candidates, cards, fitted, loggers)
-
-
-def card_of(settings: Mapping[str, Any], name: str, tokenizer: Tokenizer, source: DataSource) -> ModelCard:
-    """The card of a model that is trained under these settings; `name` is that of its layer."""
-    data = settings["data"]
-    return ModelCard(
-        name=name,
-        tokenizer=tokenizer.describe(),
-        task=settings["task"],
-        model=settings["model"],
-        attention=settings["attention"],
-        reverse_complement=settings["reverse_complement"],
-        length=data["length"],
-        split=data["split"],
-        min_length=data["min_length"],
-        seed=settings["seed"],
-        genome=tuple(record.sha256 for record in source.genome.records),
-    )

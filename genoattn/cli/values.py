@@ -1,18 +1,39 @@
 """Typed values from a composed config: below a program's `main` no function takes a config node."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from genoattn.data.settings import DataSettings, TrainingSplit
+from genoattn.data.source import DataSource, describe_source, open_data_source
 from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
-from genoattn.models.build import build_model
+from genoattn.models.build import LoadedModel, build_model
+from genoattn.models.card import uses_both_strands
 from genoattn.models.predictor import Predictor
 from genoattn.training.recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger  # takes seconds to import, which only training needs
+
+
+class SavedModelData(NamedTuple):
+    """The data for a saved model: settings, genome, and true if its outputs for both strands are averaged."""
+
+    settings: DataSettings
+    source: DataSource
+    both_strands: bool
+
+
+def output_folder() -> Path:
+    """The folder of the run, absolute."""
+    return Path(HydraConfig.get().runtime.output_dir)
 
 
 def value_of(node: Mapping[str, Any] | None) -> Any:
@@ -49,6 +70,20 @@ def recipe_of(config: DictConfig, reverse_complement: Any = None) -> TrainingRec
 def model_of(config: DictConfig, key: str, task: Task, tokenizer: Tokenizer) -> Predictor:
     """The untrained model of a composed config of `train`; `key` is that of its layer: attention or control."""
     return build_model(value_of(config.model), value_of(config[key]), task, tokenizer, config.seed)
+
+
+def open_source(data: DataSettings, task: Task, seed: int, trained: TrainingSplit | None = None) -> DataSource:
+    """Open a genome for a task and print how it is split; `trained` is the split of a saved model."""
+    source = open_data_source(data, task, seed, trained)
+    print(describe_source(source))
+    return source
+
+
+def data_of(config: DictConfig, loaded: LoadedModel) -> SavedModelData:
+    """The data that a composed config of `evaluate` or `context` names for its saved model."""
+    card, data = loaded.card, value_of(config.data).at(loaded.card.length)
+    source = open_source(data, loaded.predictor.task, config.seed, card.training_split)
+    return SavedModelData(data, source, uses_both_strands(config.reverse_complement or card.reverse_complement))
 
 
 def loggers_of(config: DictConfig) -> list[Logger]:

@@ -38,8 +38,13 @@ def compose(program: str, overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: One sentence for each override that is wrong.
     """
+    return _without_hydra(config_of_run(program, overrides))
+
+
+def config_of_run(program: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a run with Hydra's own node, not checked."""
     with _hydra(program) as outermost:
-        return _without_hydra(_compose(program, overrides, outermost))
+        return _compose(program, overrides, outermost)
 
 
 def check(config: DictConfig, program: str) -> None:
@@ -68,12 +73,6 @@ def available_layers() -> list[str]:
         return GlobalHydra.instance().config_loader().get_group_options("attention", overrides=words)
 
 
-def config_of_run(program: str, overrides: Sequence[str]) -> DictConfig:
-    """The config of a run with Hydra's own node, not checked."""
-    with _hydra(program) as outermost:
-        return _compose(program, overrides, outermost)
-
-
 def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bool = False) -> int:
     """Compose and check a config, then run `main` in a run folder; with `multirun`, once for each value of a sweep.
 
@@ -83,13 +82,11 @@ def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bo
     try:
         with _hydra(program):
             (_run_sweep if multirun else _run_once)(program, main, list(overrides))
-    except UserError as mistake:
-        print(mistake, file=sys.stderr)
-        return 2
-    except InstantiationException as error:  # Hydra wraps the errors of constructors
-        if not isinstance(error.__cause__, UserError):
+    except (UserError, InstantiationException) as error:
+        mistake = error if isinstance(error, UserError) else error.__cause__  # Hydra wraps errors of constructors
+        if not isinstance(mistake, UserError):
             raise
-        print(error.__cause__, file=sys.stderr)
+        print(mistake, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -9,9 +9,6 @@ from genoattn.paths import conf_dir, package_folders
 
 LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s].*?))?(?: +# *(?P<comment>.*))?")
 DEFAULT = re.compile(r"  - (?P<group>\w+)(?:@(?P<package>\w+))?: (?P<choice>\w+|\[[\w,]*\])(?: +# *(?P<comment>.*))?")
-FIRST = ("", "attention", "control", "heads", "task", "data", "model", "trainer", "optimizer", "schedule", "curriculum")
-LAST = ("experiment",)
-"""Groups of `--help` in order: the most used first; "" are the settings of the program itself."""
 
 
 class Setting(NamedTuple):
@@ -43,26 +40,22 @@ def program_files(program: str) -> list[Path]:
 
 
 def groups(program: str) -> list[Group]:
-    """The groups of a program, the most used first, with the choices that other packages add."""
-    folders = [conf_dir(), *package_folders()]
-    described: dict[str, Group] = {}
-    own: dict[str, Setting] = {}
-    for file in program_files(program):
-        own = {setting.key: setting for setting in settings(file, "")} | own
+    """The groups of a program in the order of its defaults, with the choices that other packages add.
+
+    The first group has no name: the settings of the program itself.
+    """
+    folders, program_yaml = [conf_dir(), *package_folders()], program_files(program)
+    own = {setting.key: setting for file in reversed(program_yaml) for setting in settings(file, "")}
+    described = {"": Group("", "", "", "", [], list(own.values()))}
+    for file in program_yaml:
         for match in filter(None, map(DEFAULT.fullmatch, file.read_text("utf-8").splitlines())):
             files = sorted(path for folder in folders for path in (folder / match["group"]).glob("*.yaml"))
             name = match["package"] or match["group"]
-            rows = [
-                row
-                for path in files
-                if path.stem in re.findall(r"\w+", match["choice"])
-                for row in settings(path, name)
-            ]
+            chosen = [path for path in files if path.stem in re.findall(r"\w+", match["choice"])]
+            rows = [row for path in chosen for row in settings(path, name)]
             override = f"{match['group']}@{name}" if match["package"] else name
             described[name] = Group(name, override, match["choice"], match["comment"] or "", files, rows)
-    described[""] = Group("", "", "", "", [], list(own.values()))
-    order = [*FIRST, *(name for name in described if name not in FIRST + LAST), *LAST]
-    return [described[name] for name in order if name in described]
+    return list(described.values())
 
 
 def settings(file: Path, prefix: str) -> Iterator[Setting]:

@@ -38,7 +38,7 @@ def test_help_has_every_setting_in_100_columns(program: str, capsys: pytest.Capt
 
 def test_a_setting_stands_beside_its_default_and_comment() -> None:
     text = program_help("train", PROGRAMS["train"])
-    assert re.search(r"^  data.fasta +null +null: S. aureus NCTC 8325", text, re.MULTILINE)
+    assert re.search(r"^  data.fasta +null +FASTA file or list of them", text, re.MULTILINE)
     assert re.search(r"^  hierarchical +Hierarchical attention", text, re.MULTILINE)
     assert "checkpoint" in program_help("evaluate", PROGRAMS["evaluate"]).partition("data=genome")[0]
     order = [text.index(f"\n{group}=") for group in ("attention", "task", "data", "model", "trainer", "experiment")]
@@ -73,8 +73,8 @@ def test_a_printed_config_keeps_comments_and_resolves(capsys: pytest.CaptureFixt
     assert main(["train", "attention=window", "+x='${seed}'", "--cfg", "job"]) == 0
     text = capsys.readouterr().out
     assert "x: ${seed}" in text
-    assert re.search(r"^  length: 512$", text, re.MULTILINE)
-    assert re.search(r"^  batch: 16 # windows a step$", text, re.MULTILINE)
+    assert re.search(r"^  left: 128$", text, re.MULTILINE)
+    assert re.search(r"^  batch: 16 # windows per batch$", text, re.MULTILINE)
     assert main(["train", "+x='${seed}'", "--cfg", "job", "--resolve"]) == 0
     assert "\nx: 0\n" in capsys.readouterr().out
     assert main(["train", "--cfg", "all"]) == 0

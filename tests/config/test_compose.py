@@ -13,6 +13,7 @@ from omegaconf.errors import ReadonlyConfigError
 
 from genoattn import paths
 from genoattn.config.compose import check, compose, config_of_run, run_program
+from genoattn.config.documentation import groups
 from genoattn.errors import UserError
 from genoattn.paths import conf_dir, genomes_dir
 
@@ -182,7 +183,7 @@ REQUIRED = {name: ["checkpoint=a.ckpt"] for name in ("evaluate", "context", "fin
 
 @cache
 def groups_of(program: str) -> frozenset[str]:
-    return frozenset(map(str, config_of_run(program, []).hydra.runtime.choices))
+    return frozenset(group.override for group in groups(program))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -203,7 +204,8 @@ def test_every_choice_composes_checks_and_builds(group: str, choice: str) -> Non
     assert programs, f"no program's defaults list names the group {group}"
     for program in programs:
         own = ["task.file=x.vcf"] if choice == "variant" else []  # no default would fit all
-        config = compose(program, [f"{group}={choice}", *own, *REQUIRED.get(program, [])])
+        value = f"[{choice}]" if group == "logger" else choice  # several loggers may be chosen
+        config = compose(program, [f"{group}={value}", *own, *REQUIRED.get(program, [])])
         check(config, program)
         node = config.get(group)
         if OmegaConf.is_config(node) and "_target_" in node:

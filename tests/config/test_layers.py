@@ -8,8 +8,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from genoattn import paths
+from genoattn.cli.compare import settings_of, window_counts
 from genoattn.comparison.grid import parse
-from genoattn.comparison.launcher import composed
+from genoattn.comparison.launcher import compose_run
 from genoattn.config.compose import available_layers, check, compose, config_of_run, run_program
 from genoattn.config.layers import layer_name
 from genoattn.errors import UserError
@@ -62,10 +63,10 @@ def test_it_is_a_choice_of_comparisons_and_their_runs(found_by: list[str]) -> No
 
     def program(config: DictConfig) -> None:
         overrides = ["layers=[full,mine]", *VARIANT]
-        grid = parse(config, overrides, lambda words: composed("train", words))
+        grid = parse(settings_of(config), overrides, window_counts)
         names.extend(grid.layers)
-        lefts.append(composed("train", grid.layers["mine"]).attention.left)
-        lefts.append(composed("train", grid.layers["wide"]).attention.left)
+        lefts.append(compose_run("train", grid.layers["mine"]).attention.left)
+        lefts.append(compose_run("train", grid.layers["wide"]).attention.left)
         assert "mine" in available_layers()
 
     assert run_program("compare", program, ["layers=[full,mine]", *VARIANT, *found_by]) == 0

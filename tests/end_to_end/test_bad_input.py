@@ -1,4 +1,4 @@
-"""Every mistake a user can make is told in one sentence, ends a program with status 2 and leaves no half of a run."""
+"""Every mistake a user can make gives one sentence, ends a program with status 2 and leaves no half of a run."""
 
 import gzip
 import json
@@ -38,13 +38,13 @@ def complaint(capfd: pytest.CaptureFixture[str], run: Path, *words: str) -> str:
     """The one line on stderr with which a program ends, having made nothing but what says how it was called."""
     capfd.readouterr()
     assert main([*words, f"hydra.run.dir={run}"]) == 2
-    said, grumbled = capfd.readouterr()
-    assert grumbled.endswith("\n")
-    assert grumbled.count("\n") == 1, grumbled
-    assert "Traceback" not in said + grumbled
+    message, error = capfd.readouterr()
+    assert error.endswith("\n")
+    assert error.count("\n") == 1, error
+    assert "Traceback" not in message + error
     left = {file.name for file in run.rglob("*") if file.is_file()}
     assert left <= {"config.yaml", "hydra.yaml", "overrides.yaml", "train.log", "evaluate.log"}
-    return grumbled.strip()
+    return error.strip()
 
 
 def packed(text: str, keep: int | None = None) -> bytes:
@@ -91,8 +91,8 @@ def test_a_fasta(
     file = tmp_path / "goode.fa"
     if content is not None:
         file.write_bytes(content.encode() if isinstance(content, str) else content)
-    said = complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={file}")
-    assert said.startswith(sentence.format(file=file, folder=tmp_path))
+    message = complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={file}")
+    assert message.startswith(sentence.format(file=file, folder=tmp_path))
 
 
 def row(position: int, reference: str, alternate: str, contig: str = "chr1") -> str:
@@ -125,13 +125,13 @@ def test_a_vcf(
     file = tmp_path / "mutations.vcf"
     if content is not None:
         file.write_text(content)
-    said = complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={fasta}", f"data.vcf={file}")
-    assert said.startswith(sentence.format(file=file))
+    message = complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={fasta}", f"data.vcf={file}")
+    assert message.startswith(sentence.format(file=file))
 
 
 def test_too_few_records(fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    said = complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={fasta}", "data.split=record")
-    assert said == (
+    message = complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={fasta}", "data.split=record")
+    assert message == (
         "data.split=record needs at least three records of a window or more (136 bases: data.length and the flanks of"
         " the task), found 1; use data.split=block"
     )
@@ -216,61 +216,61 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_checkpoint_to_resume(trained: Path, fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    def told(path: Path, *words: str) -> str:
+    def error_of(path: Path, *words: str) -> str:
         words = (*TINY, f"data.fasta={fasta}", f"trainer.resume={path}", *words)
         return complaint(capfd, tmp_path / "run", "train", *words)
 
     last = trained / "checkpoints" / "last.ckpt"
-    wider = told(last, "model.dim=32")
+    wider = error_of(last, "model.dim=32")
     assert wider.startswith(f"{last} does not fit this model: it holds model.")
     assert ".weight of shape [" in wider
     assert wider.endswith("more differences); were attention, model or task changed?")
-    assert told(last, "attention=none").startswith(
+    assert error_of(last, "attention=none").startswith(
         f"{last} does not fit this model: it lacks model.blocks.0.attention."
     )
-    assert told(tmp_path / "no.ckpt") == f"trainer.resume={tmp_path / 'no.ckpt'} does not exist"
-    assert told(trained).startswith(f"trainer.resume={trained} is a folder; expected its checkpoints/last.ckpt")
+    assert error_of(tmp_path / "no.ckpt") == f"trainer.resume={tmp_path / 'no.ckpt'} does not exist"
+    assert error_of(trained).startswith(f"trainer.resume={trained} is a folder; expected its checkpoints/last.ckpt")
     broken = {"cut.ckpt": last.read_bytes()[:9000], "text.ckpt": b"weights\n", "empty.ckpt": b""}
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
-        assert told(tmp_path / name).endswith(f"{name} is no checkpoint of a run, or a damaged one")
+        assert error_of(tmp_path / name).endswith(f"{name} is no checkpoint of a run, or a damaged one")
     torch.save({"weights": [1, 2]}, tmp_path / "other.ckpt")
-    assert told(tmp_path / "other.ckpt").endswith("other.ckpt is no checkpoint of a run, or a damaged one")
+    assert error_of(tmp_path / "other.ckpt").endswith("other.ckpt is no checkpoint of a run, or a damaged one")
     torch.save([1, 2], tmp_path / "list.ckpt")
-    assert told(tmp_path / "list.ckpt").endswith("list.ckpt is no checkpoint of a run, or a damaged one")
+    assert error_of(tmp_path / "list.ckpt").endswith("list.ckpt is no checkpoint of a run, or a damaged one")
 
 
 def test_a_checkpoint_to_evaluate(
     trained: Path, fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def told(path: Path) -> str:
+    def error_of(path: Path) -> str:
         words = ("data.length=64", "test.windows=2", "test.resamples=1", f"data.fasta={fasta}", f"checkpoint={path}")
         return complaint(capfd, tmp_path / "run", "evaluate", *words)
 
-    assert told(tmp_path / "none") == f"checkpoint={tmp_path / 'none'}: there is no such file or folder"
-    assert told(tmp_path).startswith(f"checkpoint={tmp_path}: no model.json is there; expected a run folder")
+    assert error_of(tmp_path / "none") == f"checkpoint={tmp_path / 'none'}: there is no such file or folder"
+    assert error_of(tmp_path).startswith(f"checkpoint={tmp_path}: no model.json is there; expected a run folder")
     copy = tmp_path / "copy"
     shutil.copytree(trained / "model", copy)
     weights, description = copy / "weights.safetensors", copy / "model.json"
     about = json.loads(description.read_text())
     description.write_text(json.dumps({**about, "model": {**about["model"], "dim": 32}}))
-    assert told(copy).startswith(f"{weights} does not fit this model: it holds ")
+    assert error_of(copy).startswith(f"{weights} does not fit this model: it holds ")
     description.write_text(json.dumps({**about, "format": 99}))
-    assert told(copy).startswith(f"{description} is not a model description of format 3")
+    assert error_of(copy).startswith(f"{description} is not a model description of format 3")
     description.write_text(json.dumps({key: value for key, value in about.items() if key != "calibration"}))
-    assert told(copy) == f"{description} lacks calibration"
+    assert error_of(copy) == f"{description} lacks calibration"
     description.write_text("{")
-    assert told(copy).startswith(f"{description} is not json")
+    assert error_of(copy).startswith(f"{description} is not json")
     description.write_text(json.dumps(about))
     weights.write_bytes(weights.read_bytes()[:2000])
-    assert told(copy).startswith(f"{weights} cannot be read as safetensors: ")
+    assert error_of(copy).startswith(f"{weights} cannot be read as safetensors: ")
     weights.unlink()
-    assert told(copy).startswith(f"{weights} cannot be read as safetensors: ")
+    assert error_of(copy).startswith(f"{weights} cannot be read as safetensors: ")
 
 
 def test_a_run_folder_that_cannot_be_made(capfd: pytest.CaptureFixture[str]) -> None:
-    said = complaint(capfd, Path("/dev/null/x"), "train", *TINY)
-    assert said == "hydra.run.dir: the run folder /dev/null/x cannot be made (Not a directory)"
+    message = complaint(capfd, Path("/dev/null/x"), "train", *TINY)
+    assert message == "hydra.run.dir: the run folder /dev/null/x cannot be made (Not a directory)"
 
 
 def test_from_the_shell(tmp_path: Path) -> None:

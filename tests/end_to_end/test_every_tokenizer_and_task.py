@@ -49,8 +49,8 @@ def test_a_pair(task: str, tokenizer: str, place: Path, tmp_path: Path, capsys: 
     refused = task in ("side_by_side", "recall") and tokenizer in ("kmer", "bpe")
     assert main(run) == (2 if refused else 0)
     if refused:
-        told = capsys.readouterr().err
-        assert ("one token a base" in told or "base by base" in told) and "use tokenizer=nucleotide" in told
+        error = capsys.readouterr().err
+        assert ("one token a base" in error or "base by base" in error) and "use tokenizer=nucleotide" in error
         return
     again = ["evaluate", *TEST, "data.length=64", f"data.fasta={place / 'a.fa'}", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0

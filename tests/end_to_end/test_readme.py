@@ -38,8 +38,8 @@ def test_the_readme_is_short() -> None:
 
 def test_make_has_the_targets() -> None:
     targets = re.findall(r"^([\w-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
-    shown = [word for words in COMMANDS if words[0] == "make" for word in words[1:] if "=" not in word]
-    assert not set(shown) - set(targets)
+    used = [word for words in COMMANDS if words[0] == "make" for word in words[1:] if "=" not in word]
+    assert not set(used) - set(targets)
 
 
 def test_links_lead_to_files() -> None:

@@ -82,9 +82,9 @@ def test_every_base_stands_beside_its_counterpart_from_its_own_anchor_on() -> No
     for target in example.targets.values():
         assert (target[~inside] == IGNORE_INDEX).all()
     shift = example.targets["shift"].astype(int) - task.max_shift
-    told = inside & (example.targets["shift"] != IGNORE_INDEX)
-    assert told.mean() > 0.7
-    same = told & (example.targets["substitution"] == 0) & (example.targets["insertion"] == 0)
+    known = inside & (example.targets["shift"] != IGNORE_INDEX)
+    assert known.mean() > 0.7
+    same = known & (example.targets["substitution"] == 0) & (example.targets["insertion"] == 0)
     assert (example.reference_window[rows + task.max_shift + shift][same] == example.bases[same]).all()
     firsts = [int(np.flatnonzero(place == one)[0]) for one in range(place.max() + 1)]
     begins = [shift[first] for first in firsts if example.targets["deletion"][first] == 0]
@@ -115,17 +115,17 @@ def test_a_million_bases_drift_beyond_reach_without_anchors_alone() -> None:
     lost = {}
     for anchor in (None, 4096):
         _, example = drawn(2**20, anchor, rates, reach=12)
-        asked = example.targets["substitution"] != IGNORE_INDEX
-        assert asked.sum() == 2**20
-        lost[anchor] = float((example.targets["shift"][asked] == IGNORE_INDEX).mean())
+        labelled = example.targets["substitution"] != IGNORE_INDEX
+        assert labelled.sum() == 2**20
+        lost[anchor] = float((example.targets["shift"][labelled] == IGNORE_INDEX).mean())
     assert lost[None] > 0.05 and lost[4096] == 0
 
 
 def test_long_windows_are_resampled_in_stretches() -> None:
     _, example = drawn(2 * BLOCK + 5, None)
-    trial = simulated_test_set([example._replace(block=(0, number)) for number in (7, 9)])
-    assert np.bincount(trial.windows).tolist() == 2 * [BLOCK, BLOCK, 5]
-    assert trial.blocks == [(0, number, part) for number in (7, 9) for part in range(3)]
+    test_set = simulated_test_set([example._replace(block=(0, number)) for number in (7, 9)])
+    assert np.bincount(test_set.windows).tolist() == 2 * [BLOCK, BLOCK, 5]
+    assert test_set.blocks == [(0, number, part) for number in (7, 9) for part in range(3)]
     _, short = drawn(64, None)
     assert simulated_test_set([short, short]).windows.tolist() == [0] * 64 + [1] * 64
 
@@ -138,7 +138,7 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_the_exam_leaves_the_aligner_out_of_long_windows_and_says_what_scoring_took(
+def test_the_evaluation_leaves_the_aligner_out_of_long_windows_and_prints_the_time_of_scoring(
     fasta: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(detection, "LONGEST_ALIGNED", 100)
@@ -199,6 +199,6 @@ def test_the_benchmark_repeats_nothing_that_is_done(tmp_path: Path, monkeypatch:
     *_, again = long.layer("linear", tmp_path, steps=3, bases=2**20)
     assert again == row
     assert all("data.length=1048576" in command for command in calls) and len(calls) == 2
-    sheet = long.sheet([row])
-    assert len(sheet.lines) == 7 and {len(line) for line in sheet.lines} == {len(sheet.columns)}
-    assert sheet.lines[0][-3:] == ["4.0", "500", "1.00 GiB"]
+    table = long.sheet([row])
+    assert len(table.rows) == 7 and {len(line) for line in table.rows} == {len(table.columns)}
+    assert table.rows[0][-3:] == ["4.0", "500", "1.00 GiB"]

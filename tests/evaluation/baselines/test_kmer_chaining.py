@@ -5,7 +5,7 @@ import pytest
 
 from genoattn.data.tasks.paired import Paired
 from genoattn.evaluation.baselines.kmer_chaining import Anchor, KmerCaller, chain, find_anchors
-from genoattn.evaluation.detection.detectors import KmerDetector
+from genoattn.evaluation.detection.detectors import kmer_lookup
 from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.mutations import Mutation, apply_mutations
 from genoattn.genome.simulate import Rates
@@ -109,7 +109,7 @@ def test_as_a_detector_it_does_well_where_events_are_rare():
     rng = np.random.default_rng(0)
     rates = Rates(0.005)
     made = [task.example(random(task.reference_length(400), seed), 400, rates, rng) for seed in range(20)]
-    scores = np.concatenate(KmerDetector()(made))
+    scores = np.concatenate(kmer_lookup()(made))
     for column, name in enumerate(("substitution", "insertion", "deletion")):
         truth = np.concatenate([example.targets[name] for example in made])
         called = scores[:, column] == 1

@@ -11,7 +11,7 @@ from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.paired import Paired
 from genoattn.evaluation.detection.by_distance import MIN_EVENTS, metrics_by_distance
-from genoattn.evaluation.detection.detectors import CALL_THRESHOLDS, KmerDetector
+from genoattn.evaluation.detection.detectors import CALL_THRESHOLDS, kmer_lookup
 from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
 from genoattn.evaluation.detection.report import distance_tables
 from genoattn.evaluation.detection.results import DetectionResult, evaluate_detector, metrics_of, replicates_of
@@ -129,7 +129,7 @@ def test_no_ranges_without_distances_or_for_real_strains():
 
 def results() -> list[DetectionResult]:
     trial = trial_of()
-    (lookup,) = evaluate_detector([trial], KmerDetector(), CALL_THRESHOLDS, 5)
+    (lookup,) = evaluate_detector([trial], kmer_lookup(), CALL_THRESHOLDS, 5)
     return [replace(lookup, detector="model", name="window"), lookup]
 
 

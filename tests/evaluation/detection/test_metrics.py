@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from genoattn.evaluation.bootstrap import ScoredCalls, resample, resampled_average_precision
 from genoattn.evaluation.detection.metrics import (
     DetectionMetrics,
-    auprc_replicates,
     best_threshold,
     detection_metrics,
     per_base_auprc,
@@ -60,7 +59,9 @@ def candidates(draw: st.DrawFn) -> ScoredCalls:
 def measured(case: ScoredCalls, threshold: float, count: int = 20) -> DetectionMetrics:
     """Metrics with every unit as a block of its own."""
     resamples = resample(range(int(case.units.max()) + 1), count)
-    return detection_metrics(case, threshold, 0.25, 100, auprc_replicates(case, resamples), resamples)
+    return detection_metrics(
+        case, threshold, 0.25, 100, resampled_average_precision(case, resamples.weights), resamples
+    )
 
 
 def test_figures_by_hand():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS
 from genoattn.data.tasks.side_by_side import SideBySide
-from genoattn.evaluation.detection.detectors import AlignerDetector
+from genoattn.evaluation.detection.detectors import CallingDetector, aligner
 from genoattn.evaluation.detection.metrics import DetectionMetrics
 from genoattn.evaluation.detection.results import choose_thresholds, evaluate_detector, evaluate_scores
 from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS, KINDS, LONG_KINDS, kind_of
@@ -269,15 +269,15 @@ def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pyt
     test_sets = variant_test_set("x", genome, TASK, changes(genome, 0), 60, HELD_OUT)
     asked: list[int] = []
 
-    def uncertain(_: AlignerDetector, examples: Sequence[Example]) -> list[np.ndarray]:
+    def uncertain(_: CallingDetector, examples: Sequence[Example]) -> list[np.ndarray]:
         asked.append(len(examples))
         # The score of a base must not depend on which window it is seen in.
         return [
             0.7 * table + 0.1 * example.bases[:, None] for table, example in zip(truth(examples), examples, strict=True)
         ]
 
-    monkeypatch.setattr(AlignerDetector, "__call__", uncertain)
-    detector = AlignerDetector(TASK.max_shift)
+    monkeypatch.setattr(CallingDetector, "__call__", uncertain)
+    detector = aligner(TASK.max_shift)
     results = evaluate_detector(test_sets, detector, HALF, 5)
     assert asked == [len(test_sets[0].examples)]
     assert [(one.detector, one.test_set) for one in results] == [("aligner", "x"), ("aligner", "x_held_out")]
@@ -339,6 +339,6 @@ def test_the_aligner_is_perfect_where_mutations_stand_alone(genome: Genome):
         for number, at in enumerate(range(50, 860, 45))
     ]
     (test_set,) = variant_test_set("x", genome, SideBySide(max_shift=24), {0: lone}, 256, [])
-    (result,) = evaluate_detector([test_set], AlignerDetector(24), HALF, 5)
+    (result,) = evaluate_detector([test_set], aligner(24), HALF, 5)
     assert {kind: one.metrics.events for kind, one in result.kinds.items()} == {"snv": 6, "insertion": 6, "deletion": 6}
     assert all(one.metrics.precision == one.metrics.recall == 1 for one in result.kinds.values())

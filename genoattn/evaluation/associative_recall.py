@@ -99,7 +99,8 @@ class AssociativeRecallEvaluator(Evaluator):
         subgroups: list[Subgroup] = []
         rows: list[list[str]] = []
         for subset in self._subsets():
-            for key, name, scores in answered:
+            for answers in answered:
+                key, scores = answers.key, answers.values
                 exact, accuracy = (self._replicates(values, subset) for values in (scores.exact, scores.accuracy))
                 metrics = self._metrics(scores, subset, exact)
                 values = metrics._asdict().items()
@@ -107,7 +108,7 @@ class AssociativeRecallEvaluator(Evaluator):
                     MetricKey(key, TEST, subset.key, metric): value for metric, value in values if value is not None
                 }
                 if subset.by != "distractor_mismatches":  # a run has one value, so the subset is all queries
-                    rows.append(_row(subset, name, metrics))
+                    rows.append(_row(subset, answers.name, metrics))
                 if not subset.by:
                     replicates[MetricKey(key, TEST, "all", "exact")] = exact.tolist()
                     replicates[MetricKey(key, TEST, "all", "accuracy")] = accuracy.tolist()
@@ -189,13 +190,13 @@ def _plot(metrics: Metrics, answered: Sequence[Answers[QueryScores]], subsets: S
     """Exact match against the distance from needle to query."""
     ranges = [subset for subset in subsets if subset.by == "distance"]
     middles = [math.sqrt(subset.low * subset.high) for subset in ranges if subset.low and subset.high]
-    with panel_in(file, 6, 4) as panel:
-        for number, (key, name, _) in enumerate(answered):
+    with panel_in(file, 6.0, 4.0) as panel:
+        for number, answers in enumerate(answered):
             values, low, high = (
-                [metrics[MetricKey(key, TEST, subset.key, metric)] for subset in ranges]
+                [metrics[MetricKey(answers.key, TEST, subset.key, metric)] for subset in ranges]
                 for metric in ("exact", "exact_low", "exact_high")
             )
-            panel.plot(middles, values, ".--" if number else "o-", label=name)
+            panel.plot(middles, values, ".--" if number else "o-", label=answers.name)
             if not number:
                 panel.fill_between(middles, low, high, alpha=0.2)
         panel.set_xscale("log", base=2)

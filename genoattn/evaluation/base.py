@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.example import Example
@@ -36,7 +36,8 @@ class Candidate:
     """Values from an earlier evaluation, such as thresholds; empty: the evaluator determines them."""
 
 
-class Answers(NamedTuple, Generic[Values]):
+@dataclass(frozen=True)
+class Answers(Generic[Values]):
     """The answers of one model or baseline, or their scores."""
 
     key: str

@@ -126,7 +126,7 @@ class ContextResult:
     def plot(self, file: Path) -> None:
         """Change against distance on both sides, with the theoretical and the effective context."""
         floor = max(self.effects.noise, 1e-9)
-        with panel_in(file, 7, 4) as panel:
+        with panel_in(file, 7.0, 4.0) as panel:
             for side, curve, style in zip(SIDES, self.curves, ("o-", "s-"), strict=True):
                 change, low, high = (values.clip(floor) for values in curve[1:])
                 panel.plot(curve.distances, change, style, ms=3, label=f"a base to the {side}")

@@ -74,10 +74,10 @@ class LanguageModelEvaluator(Evaluator):
         resamples = resample([example.block for example in self.tested], self.resamples)
         entries: dict[MetricKey, int | float] = {}
         rows = []
-        for key, name, tallies in scored:
-            metrics = _metrics(tallies, resamples)
-            entries |= {MetricKey(key, TEST, "all", metric): value for metric, value in metrics.items()}
-            rows.append(_row(name, metrics))
+        for answers in scored:
+            metrics = _metrics(answers.values, resamples)
+            entries |= {MetricKey(answers.key, TEST, "all", metric): value for metric, value in metrics.items()}
+            rows.append(_row(answers.name, metrics))
         entries |= {MetricKey(key, TEST, "all", "order"): choice.order for key, choice in choices.items()}
         bits = {candidate.name: entries[self.primary._replace(candidate=candidate.key)] for candidate in candidates}
         title = f"Bits per base by attention={candidates[0].name}, beside Markov models of the training blocks"
@@ -204,7 +204,7 @@ def _row(name: str, metrics: Mapping[str, float]) -> list[str]:
 
 def _plot(choices: Mapping[str, Choice], bits: Mapping[str, float], file: Path) -> None:
     """Bits per base of the Markov models by order, on validation blocks, and of the models on test blocks."""
-    with panel_in(file, 6, 4) as panel:
+    with panel_in(file, 6.0, 4.0) as panel:
         for key, choice in choices.items():
             panel.plot(range(len(choice.curve)), choice.curve, "o-", label=f"{key}, validation blocks")
         for number, (name, value) in enumerate(bits.items(), len(choices)):

@@ -9,15 +9,7 @@ from typing import NamedTuple, TypeAlias, final
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_roc,
-    multiclass_auroc,
-    multiclass_average_precision,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-)
+from torchmetrics.functional import classification
 
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource
@@ -77,10 +69,11 @@ class VariantClassificationEvaluator(Evaluator):
             variants = [self.tested[number] for number in np.flatnonzero(chosen)]
             blocks = [(variant.record, variant.mutation.start // BLOCK) for variant in variants]
             resamples = resample(blocks, self.resamples)
-            for key, name, table in predictions:
-                metrics = classification_metrics(table[chosen], self.truth[chosen], resamples)
-                entries |= {MetricKey(key, TEST, subset, metric): value for metric, value in metrics._asdict().items()}
-                rows.append([subset, name, f"{int(chosen.sum()):,}", *_cells(metrics)])
+            for prediction in predictions:
+                metrics = classification_metrics(prediction.values[chosen], self.truth[chosen], resamples)
+                values = metrics._asdict().items()
+                entries |= {MetricKey(prediction.key, TEST, subset, metric): value for metric, value in values}
+                rows.append([subset, prediction.name, f"{int(chosen.sum()):,}", *_cells(metrics)])
         title = f"Variants classified by attention={candidates[0].name}"
         return EvaluationResult(
             metrics=Metrics(entries),
@@ -117,8 +110,8 @@ class VariantClassificationEvaluator(Evaluator):
 
     def _confusion(self, prediction: Prediction) -> Table:
         names = list(self.task.classes)
-        predicted = torch.from_numpy(prediction.values.argmax(1))
-        counts = multiclass_confusion_matrix(predicted, torch.from_numpy(self.truth), len(names)).tolist()
+        predicted, true = (torch.from_numpy(labels) for labels in (prediction.values.argmax(1), self.truth))
+        counts = classification.multiclass_confusion_matrix(predicted, true, len(names)).tolist()
         rows = [[name, *(f"{count:,}" for count in row)] for name, row in zip(names, counts, strict=True)]
         return Table("True class (rows) and predicted class (columns)", ["class", *names], rows)
 
@@ -137,7 +130,7 @@ def classification_metrics(
         auprc,
         *interval(replicates[:, 1]),
         accuracy=float((predicted == true).double().mean()),
-        f1=float(multiclass_f1_score(predicted, true, classes)),
+        f1=float(classification.multiclass_f1_score(predicted, true, classes)),
         mcc=matthews(predicted.numpy(), truth, classes),
     )
 
@@ -156,9 +149,11 @@ def _ranking_metrics(table: np.ndarray, truth: np.ndarray) -> tuple[float, float
         return math.nan, math.nan
     if classes == 2:
         second = probabilities[:, 1]
-        return float(binary_auroc(second, true)), float(binary_average_precision(second, true))
-    auprc = multiclass_average_precision(probabilities, true, classes)
-    return float(multiclass_auroc(probabilities, true, classes)), float(auprc)
+        auroc, auprc = classification.binary_auroc(second, true), classification.binary_average_precision(second, true)
+    else:
+        auroc = classification.multiclass_auroc(probabilities, true, classes)
+        auprc = classification.multiclass_average_precision(probabilities, true, classes)
+    return float(auroc), float(auprc)
 
 
 def _cells(metrics: ClassificationMetrics) -> list[str]:
@@ -168,8 +163,8 @@ def _cells(metrics: ClassificationMetrics) -> list[str]:
 def _plot(predictions: Sequence[Prediction], truth: Int[np.ndarray, "variants"], file: Path) -> None:
     """The receiver operating characteristic of the last class against all others."""
     last = torch.from_numpy(truth == predictions[0].values.shape[1] - 1).long()
-    with panel_in(file, 5, 4.5) as panel:
-        for _, name, table in predictions:
-            false, true, _ = binary_roc(torch.from_numpy(table[:, -1]), last)
-            panel.plot(false.numpy(), true.numpy(), label=name)
+    with panel_in(file, 5.0, 4.5) as panel:
+        for prediction in predictions:
+            false, true, _ = classification.binary_roc(torch.from_numpy(prediction.values[:, -1]), last)
+            panel.plot(false.numpy(), true.numpy(), label=prediction.name)
         panel.set(xlabel="false positive rate", ylabel="true positive rate")

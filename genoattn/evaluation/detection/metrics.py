@@ -5,11 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_precision_recall_curve,
-)
+from torchmetrics.functional import classification
 
 from genoattn.evaluation.bootstrap import Resamples, ScoredCalls, interval, resampled_ratio
 
@@ -64,7 +60,7 @@ def detection_metrics(
         events / bases,
         average_precision(scored.scores, truth),
         *interval(replicates),
-        auroc=float(binary_auroc(torch.from_numpy(scored.scores), torch.from_numpy(truth).long())),
+        auroc=float(classification.binary_auroc(torch.from_numpy(scored.scores), torch.from_numpy(truth).long())),
         precision=hits / calls if calls else 0.0,
         recall=hits / events if events else 0.0,
         f1=f1_score(scored, threshold),
@@ -92,12 +88,14 @@ def average_precision(scores: Float[np.ndarray, "calls"], truth: Bool[np.ndarray
     """Average precision (AUPRC); NaN without an event."""
     if not truth.any():
         return float("nan")
-    return float(binary_average_precision(*_down_to_the_last_event(scores, truth)))
+    return float(classification.binary_average_precision(*_down_to_the_last_event(scores, truth)))
 
 
 def precision_recall(scored: ScoredCalls) -> PrecisionRecall:
     """The precision–recall curve of one kind."""
-    precision, recall, _ = binary_precision_recall_curve(*_down_to_the_last_event(scored.scores, scored.truth))
+    precision, recall, _ = classification.binary_precision_recall_curve(
+        *_down_to_the_last_event(scored.scores, scored.truth)
+    )
     return PrecisionRecall(precision.numpy(), recall.numpy())
 
 

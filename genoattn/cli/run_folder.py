@@ -89,7 +89,7 @@ def finish_run(
     untrained = result.calibration.get("untrained", {})
     for key, card in cards.items():
         if key != "pretrained":  # which keeps the calibration of its own run
-            calibrated = replace(card, calibration=result.calibration[key], untrained_calibration=untrained)
+            calibrated = replace(card, calibration=result.calibration.get(key, {}), untrained_calibration=untrained)
             calibrated.write(_home(folder, key))
     metrics = result.metrics + Metrics(costs=run_costs(model, fitted))
     if (folder / "metrics.csv").exists():  # a resumed run may have no step left to make

@@ -8,22 +8,19 @@ from typing import NamedTuple, final
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from matplotlib.figure import Figure
 
-from genoattn.data.curriculum import Curriculum, CurriculumStage
-from genoattn.data.example import Example, Query
+from genoattn.data.example import Query
 from genoattn.data.settings import DataSettings
-from genoattn.data.source import DataSource, build_window_dataset
+from genoattn.data.source import DataSource
 from genoattn.data.tasks.associative_recall import AssociativeRecall, visible_context
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
-from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.base import TEST, Answers, Candidate, EvaluationResult, Evaluator, fixed_windows
 from genoattn.evaluation.baselines.exact_match import exact_match
-from genoattn.evaluation.bootstrap import Resamples, interval, resample, resampled_ratio
+from genoattn.evaluation.bootstrap import interval, resample, resampled_ratio
 from genoattn.evaluation.metrics import MetricKey, Metrics, Replicates, Subgroup
-from genoattn.evaluation.report import Table
+from genoattn.evaluation.report import Table, panel_in, with_interval
 from genoattn.evaluation.settings import TestSettings
-from genoattn.files import save_figure
 from genoattn.genome.alphabet import reverse_complement
 
 COLUMNS = ("queries", "", "model", "number", "exact match [95 %]", "accuracy per base", "distractor's value")
@@ -65,14 +62,6 @@ class RecallMetrics(NamedTuple):
     """The share of answers that are a distractor's value; None if the task has no distractors."""
 
 
-class Answered(NamedTuple):
-    """The scores of one model or baseline."""
-
-    key: str
-    name: str
-    scores: QueryScores
-
-
 @final
 class AssociativeRecallEvaluator(Evaluator):
     """Every query of windows of the test blocks.
@@ -91,41 +80,35 @@ class AssociativeRecallEvaluator(Evaluator):
                 "reverse_complement must be none or augment with task.form=causal: the next base is of one strand"
             )
         self.task, self.both_strands = task, both_strands
-        dataset = build_window_dataset(source, source.splits.test, data, task, test.seed, 1, Curriculum())
-        stage = CurriculumStage(task.rates, data.length)
-        self.examples = [dataset.example(number, stage) for number in range(test.windows)]
-        self.queries = [query for example in self.examples for query in example.queries]
-        self.truth = np.stack(
-            [example.bases[query.start : query.stop] for example, query in self._queries_by_example()]
-        )
-        self.wrong = np.stack(
-            [_distractors(visible_context(example)[0], query) for example, query in self._queries_by_example()]
-        )
+        self.examples = fixed_windows(TEST, test.windows, source, data, test, task, task.rates)
+        self.queries = [(example, query) for example in self.examples for query in example.queries]
+        self.truth = np.stack([example.bases[query.start : query.stop] for example, query in self.queries])
+        self.wrong = np.stack([_distractors(visible_context(example)[0], query) for example, query in self.queries])
         windows = resample([example.block for example in self.examples], test.resamples)
         self.resamples = windows._replace(
             units=np.repeat(windows.units, [len(example.queries) for example in self.examples])
         )
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        searched = np.stack([exact_match(example, query, self.task) for example, query in self._queries_by_example()])
-        answered = [
-            Answered(candidate.key, candidate.name, self._scores(self._predicted(candidate)))
-            for candidate in candidates
-        ]
-        answered.append(Answered("exact_match", "search for the key", self._scores(searched)))
-        answered.append(Answered("chance", "chance", self._scores(self._guessed())))
+        searched = np.stack([exact_match(example, query, self.task) for example, query in self.queries])
+        predicted = [(candidate.key, candidate.name, self._predicted(candidate)) for candidate in candidates]
+        predicted += [("exact_match", "search for the key", searched), ("chance", "chance", self._guessed())]
+        answered = [Answers(key, name, self._scores(values)) for key, name, values in predicted]
         entries: dict[MetricKey, int | float] = {}
         replicates: dict[MetricKey, Sequence[float]] = {}
         subgroups: list[Subgroup] = []
         rows: list[list[str]] = []
         for subset in self._subsets():
-            for key, name, scores in answered:
+            for answers in answered:
+                key, scores = answers.key, answers.values
                 exact, accuracy = (self._replicates(values, subset) for values in (scores.exact, scores.accuracy))
                 metrics = self._metrics(scores, subset, exact)
-                defined = {name: value for name, value in metrics._asdict().items() if value is not None}
-                entries |= {MetricKey(key, TEST, subset.key, metric): value for metric, value in defined.items()}
+                values = metrics._asdict().items()
+                entries |= {
+                    MetricKey(key, TEST, subset.key, metric): value for metric, value in values if value is not None
+                }
                 if subset.by != "distractor_mismatches":  # a run has one value, so the subset is all queries
-                    rows.append(_row(subset, name, metrics))
+                    rows.append(_row(subset, answers.name, metrics))
                 if not subset.by:
                     replicates[MetricKey(key, TEST, "all", "exact")] = exact.tolist()
                     replicates[MetricKey(key, TEST, "all", "accuracy")] = accuracy.tolist()
@@ -138,13 +121,9 @@ class AssociativeRecallEvaluator(Evaluator):
             metrics=metrics,
             tables=[Table(title, COLUMNS, rows, texts=3, secondary=["accuracy per base"])],
             plots={"recall": partial(_plot, metrics, answered, list(self._subsets()))},
-            calibration={candidate.key: {} for candidate in candidates},
             primary=self.primary,
             replicates=Replicates(self.primary, replicates, subgroups),
         )
-
-    def _queries_by_example(self) -> Iterator[tuple[Example, Query]]:
-        return ((example, query) for example in self.examples for query in example.queries)
 
     def _predicted(self, candidate: Candidate) -> UInt8[np.ndarray, "queries value"]:
         """The likeliest bases of a model."""
@@ -173,20 +152,18 @@ class AssociativeRecallEvaluator(Evaluator):
         mismatches = self.task.distractor_mismatches
         yield Subset("", "all", None, None, every)
         yield Subset("distractor_mismatches", "none" if mismatches is None else str(mismatches), None, None, every)
-        reverse = np.array([query.reverse_strand for query in self.queries])
+        reverse = np.array([query.reverse_strand for _, query in self.queries])
         for name, chosen in (("same", ~reverse), ("reverse", reverse)):
             if chosen.any():
                 yield Subset("strand", name, None, None, chosen)
-        octave = np.array([query.distance.bit_length() - 1 for query in self.queries])
+        octave = np.array([query.distance.bit_length() - 1 for _, query in self.queries])
         for number in np.unique(octave).tolist():
             low, high = 2**number, 2 ** (number + 1)
             yield Subset("distance", f"{low}–{high}", low, high, octave == number)
 
     def _replicates(self, values: Float[np.ndarray, "queries"], subset: Subset) -> Float[np.ndarray, "replicates"]:
         """The mean of some values over a subset, in every resample."""
-        chosen = values[subset.chosen]
-        units = self.resamples.units[subset.chosen]
-        return resampled_ratio(chosen, np.ones(len(chosen)), Resamples(units, self.resamples.weights))
+        return resampled_ratio(values * subset.chosen, subset.chosen, self.resamples)
 
     def _metrics(self, scores: QueryScores, subset: Subset, exact: Float[np.ndarray, "replicates"]) -> RecallMetrics:
         mean, accuracy, misled = (float(values[subset.chosen].mean()) for values in scores)
@@ -203,32 +180,24 @@ def _distractors(bases: UInt8[np.ndarray, "length"], query: Query) -> UInt8[np.n
 
 
 def _row(subset: Subset, name: str, metrics: RecallMetrics) -> list[str]:
-    return [
-        subset.by or "all",
-        subset.name if subset.by else "",
-        name,
-        f"{metrics.queries:,}",
-        f"{metrics.exact:.3f} [{metrics.exact_low:.3f}–{metrics.exact_high:.3f}]",
-        f"{metrics.accuracy:.3f}",
-        "–" if metrics.misled is None else f"{metrics.misled:.3f}",
-    ]
+    group = [subset.by, subset.name] if subset.by else ["all", ""]
+    exact = with_interval(metrics.exact, metrics.exact_low, metrics.exact_high)
+    shares = ["–" if share is None else f"{share:.3f}" for share in (metrics.accuracy, metrics.misled)]
+    return [*group, name, f"{metrics.queries:,}", exact, *shares]
 
 
-def _plot(metrics: Metrics, answered: Sequence[Answered], subsets: Sequence[Subset], file: Path) -> None:
+def _plot(metrics: Metrics, answered: Sequence[Answers[QueryScores]], subsets: Sequence[Subset], file: Path) -> None:
     """Exact match against the distance from needle to query."""
     ranges = [subset for subset in subsets if subset.by == "distance"]
     middles = [math.sqrt(subset.low * subset.high) for subset in ranges if subset.low and subset.high]
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    panel = figure.subplots()
-    for number, (key, name, _) in enumerate(answered):
-        values, low, high = (
-            [metrics[MetricKey(key, TEST, subset.key, metric)] for subset in ranges]
-            for metric in ("exact", "exact_low", "exact_high")
-        )
-        panel.plot(middles, values, ".--" if number else "o-", label=name)
-        if not number:
-            panel.fill_between(middles, low, high, alpha=0.2)
-    panel.set_xscale("log", base=2)
-    panel.set(xlabel="bases from needle to query", ylabel="exact match", ylim=(-0.02, 1.02))
-    panel.legend(fontsize=8)
-    save_figure(figure, file)
+    with panel_in(file, 6.0, 4.0) as panel:
+        for number, answers in enumerate(answered):
+            values, low, high = (
+                [metrics[MetricKey(answers.key, TEST, subset.key, metric)] for subset in ranges]
+                for metric in ("exact", "exact_low", "exact_high")
+            )
+            panel.plot(middles, values, ".--" if number else "o-", label=answers.name)
+            if not number:
+                panel.fill_between(middles, low, high, alpha=0.2)
+        panel.set_xscale("log", base=2)
+        panel.set(xlabel="bases from needle to query", ylabel="exact match", ylim=(-0.02, 1.02))

@@ -4,15 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+from genoattn.data.curriculum import Curriculum, CurriculumStage
+from genoattn.data.example import Example
 from genoattn.data.settings import DataSettings
-from genoattn.data.source import DataSource
+from genoattn.data.source import DataSource, build_dataset
 from genoattn.data.tasks.base import Task
 from genoattn.evaluation.metrics import MetricKey, Metrics, Replicates
 from genoattn.evaluation.report import Table
 from genoattn.evaluation.settings import TestSettings
+from genoattn.genome.simulate import Rates
 from genoattn.models.predictor import Predictor
+
+Values = TypeVar("Values")
 
 TEST = "test"
 """The key of the test set in held-out blocks of the genome."""
@@ -32,6 +37,15 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Answers(Generic[Values]):
+    """The answers of one model or baseline, or their scores."""
+
+    key: str
+    name: str
+    values: Values
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Metrics, tables and plots of an evaluation."""
 
@@ -39,10 +53,10 @@ class EvaluationResult:
     tables: Sequence[Table]
     plots: Mapping[str, Callable[[Path], None]]
     """By name, a function that draws the plot into a PNG file."""
-    calibration: Mapping[str, Mapping[str, Any]]
-    """By candidate key, plain values for its model card, such as thresholds."""
     primary: MetricKey
     """The metric by which runs are compared."""
+    calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By candidate key, plain values for its model card, such as thresholds; none: the task needs no calibration."""
     replicates: Replicates | None = None
     """Bootstrap replicates for a comparison of runs; None if the task supports no comparison."""
 
@@ -62,3 +76,11 @@ class Evaluator(ABC):
     @abstractmethod
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
         """Evaluate every candidate, and the baselines of the task, on the whole test set."""
+
+
+def fixed_windows(
+    split: str, count: int, source: DataSource, data: DataSettings, test: TestSettings, task: Task, rates: Rates
+) -> list[Example]:
+    """The first `count` windows of a split (validation or test) at the seed and full length of the test set."""
+    dataset = build_dataset(source, split, data, task, test.seed, 1, Curriculum())
+    return [dataset.example(number, CurriculumStage(rates, data.length)) for number in range(count)]

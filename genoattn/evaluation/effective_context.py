@@ -117,7 +117,7 @@ def perturbation_effect(
         both_strands: Average the outputs of both strands.
     """
     distances = steps(max(map(_size, examples)) - 1)
-    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    rows: list[list[np.ndarray]] = []
     noise = 0.0
     for number, masked in enumerate(examples):
         example = masked._replace(masking=None)
@@ -134,8 +134,7 @@ def perturbation_effect(
             else:
                 reverse = _by_step(change[::-1], position - at[::-1], distances)
                 sides.append((_by_step(change, at - position, distances), reverse))
-        left, right = (np.stack(side) for side in zip(*sides, strict=True))
-        rows.append((_mean(left), _mean(right)))
+        rows.append([_mean(np.stack(side)) for side in zip(*sides, strict=True)])
     left, right = (np.stack(side) for side in zip(*rows, strict=True))
     return Effects(distances, left, right, noise)
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from genoattn.evaluation.base import TEST
 from genoattn.evaluation.effective_context import (
     EffectCurve,
@@ -17,8 +15,8 @@ from genoattn.evaluation.effective_context import (
     nearby_effect,
 )
 from genoattn.evaluation.metrics import MetricKey, Metrics
-from genoattn.evaluation.report import Table
-from genoattn.files import save_figure, write_json
+from genoattn.evaluation.report import Table, panel_in
+from genoattn.files import write_json
 
 FILE = "context.json"
 """Its name in a run folder."""
@@ -45,9 +43,14 @@ class ContextResult:
         return [effect_curve(self.effects.distances, side) for side in (self.effects.left, self.effects.right)]
 
     @cached_property
+    def larger(self) -> EffectCurve:
+        """The curve of the larger change of both sides."""
+        return effect_curve(self.effects.distances, self.effects.larger)
+
+    @property
     def nearby(self) -> float:
         """The largest change with a base nearby, on either side."""
-        return nearby_effect(effect_curve(self.effects.distances, self.effects.larger))
+        return nearby_effect(self.larger)
 
     @cached_property
     def sides(self) -> list[int]:
@@ -70,24 +73,20 @@ class ContextResult:
 
     def write(self, folder: Path) -> None:
         """Write context.json into a run folder; a receptive field without a bound is null."""
-        whole = effect_curve(self.effects.distances, self.effects.larger)
-        left, right = self.sides
         plain = {
             "attention": self.attention,
             "length": self.length,
             "trained_length": self.trained_length,
             "nominal": self.theoretical.farthest,
-            "nominal_left": self.theoretical.left,
-            "nominal_right": self.theoretical.right,
+            **{f"nominal_{side}": bound for side, bound in zip(SIDES, self.theoretical, strict=True)},
             "effective": self.effective,
             "at_least": self.at_least,
-            "left": left,
-            "right": right,
+            **dict(zip(SIDES, self.sides, strict=True)),
             "threshold": self.threshold,
             "near": self.nearby,
             "noise": self.effects.noise,
             "windows": len(self.effects.left),
-            "curve": _rows(whole),
+            "curve": _rows(self.larger),
             **{f"curve_{side}": _rows(curve) for side, curve in zip(SIDES, self.curves, strict=True)},
         }
         write_json(folder / FILE, plain, indent=1)
@@ -119,34 +118,28 @@ class ContextResult:
     def table(self) -> Table:
         """The change at each distance, to the left and to the right, with its interval over windows."""
         cells = [{row[0]: f"{row[1]:.2e} [{row[2]:.2e}–{row[3]:.2e}]" for row in _rows(curve)} for curve in self.curves]
-        rows = [
-            [f"{distance:,}", *(side.get(distance, "–") for side in cells)]
-            for distance in sorted({*cells[0], *cells[1]})
-        ]
+        distances = sorted({*cells[0], *cells[1]})
+        rows = [[f"{distance:,}", *(side.get(distance, "–") for side in cells)] for distance in distances]
         title = f"Changes of the outputs with one base, attention={self.attention}"
         return Table(title, ("distance (bases)", "to the left [95 %]", "to the right [95 %]"), rows)
 
     def plot(self, file: Path) -> None:
         """Change against distance on both sides, with the theoretical and the effective context."""
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        panel = figure.subplots()
         floor = max(self.effects.noise, 1e-9)
-        for side, curve, style in zip(SIDES, self.curves, ("o-", "s-"), strict=True):
-            change, low, high = (values.clip(floor) for values in curve[1:])
-            panel.plot(curve.distances, change, style, ms=3, label=f"a base to the {side}")
-            panel.fill_between(curve.distances, low, high, alpha=0.25)
-        nearby = f"{self.threshold:.1%} of the changes nearby"
-        panel.axhline(self.threshold * self.nearby, color="0.5", ls=":", label=nearby)
-        if self.effective:
-            panel.axvline(self.effective, color="k", label=f"effective: {self._effective()}")
-        if self.theoretical.farthest:
-            label = f"theoretical: {self.theoretical.farthest:,}"
-            panel.axvline(self.theoretical.farthest, color="k", ls="--", label=label)
-        panel.set(xscale="log", yscale="log", xlabel="distance (bases)", ylabel="change of an output (logits)")
-        windows = f"{len(self.effects.left)} windows, mean and 95 % interval"
-        panel.set_title(f"attention={self.attention}, {windows}", fontsize=9)
-        panel.legend(fontsize=8)
-        save_figure(figure, file)
+        with panel_in(file, 7.0, 4.0) as panel:
+            for side, curve, style in zip(SIDES, self.curves, ("o-", "s-"), strict=True):
+                change, low, high = (values.clip(floor) for values in curve[1:])
+                panel.plot(curve.distances, change, style, ms=3, label=f"a base to the {side}")
+                panel.fill_between(curve.distances, low, high, alpha=0.25)
+            nearby = f"{self.threshold:.1%} of the changes nearby"
+            panel.axhline(self.threshold * self.nearby, color="0.5", ls=":", label=nearby)
+            if self.effective:
+                panel.axvline(self.effective, color="k", label=f"effective: {self._effective()}")
+            if bound := self.theoretical.farthest:
+                panel.axvline(bound, color="k", ls="--", label=f"theoretical: {bound:,}")
+            panel.set(xscale="log", yscale="log", xlabel="distance (bases)", ylabel="change of an output (logits)")
+            windows = f"{len(self.effects.left)} windows, mean and 95 % interval"
+            panel.set_title(f"attention={self.attention}, {windows}", fontsize=9)
 
 
 def _rows(curve: EffectCurve) -> Sequence[tuple[int, float, float, float]]:

@@ -9,37 +9,28 @@ from typing import NamedTuple, final
 import numpy as np
 import torch
 from jaxtyping import Bool
-from matplotlib.figure import Figure
+from torch import Tensor
 
-from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.example import VISIBLE, Example
 from genoattn.data.settings import DataSettings
-from genoattn.data.source import DataSource, build_window_dataset
+from genoattn.data.source import DataSource
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.language_modeling import fully_masked
 from genoattn.errors import UserError
-from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.base import TEST, Answers, Candidate, EvaluationResult, Evaluator, fixed_windows
 from genoattn.evaluation.baselines.markov import Choice, MarkovModel, Reading
 from genoattn.evaluation.bootstrap import Resamples, interval, resample, resampled_ratio
 from genoattn.evaluation.metrics import MetricKey, Metrics
-from genoattn.evaluation.report import Table
+from genoattn.evaluation.report import Table, panel_in, with_interval
 from genoattn.evaluation.settings import TestSettings
-from genoattn.files import save_figure
-from genoattn.genome.intervals import Interval
 from genoattn.models.predictor import Predictor
 
 ORDER_LEFT, ORDER_FLANKS = 12, 5
 """The highest orders of the Markov models: bases before the base, and bases on each side of it."""
 
-COLUMNS = (
-    "model",
-    "bits per base [95 %]",
-    "accuracy per base",
-    "nats per token",
-    "accuracy per token",
-    "perplexity per token",
-)
+BASE_COLUMNS = ("model", "bits per base [95 %]", "accuracy per base")
+TOKEN_COLUMNS = ("nats per token", "accuracy per token", "perplexity per token")
 
 
 class Tally(NamedTuple):
@@ -51,14 +42,6 @@ class Tally(NamedTuple):
     base_nats: float
     base_right: int
     bases: int
-
-
-class Scored(NamedTuple):
-    """The tallies of one model or baseline."""
-
-    key: str
-    name: str
-    tallies: list[Tally]
 
 
 @final
@@ -77,16 +60,13 @@ class LanguageModelEvaluator(Evaluator):
         if both_strands:
             raise UserError("reverse_complement must be none or augment with task=pretrain: a token is of one strand")
         self.task, self.resamples = task, test.resamples
-        windows = partial(_windows, source=source, data=data, seed=test.seed, task=task)
-        self.tested = windows(source.splits.test, test.windows)
-        self.validation = windows(source.splits.validation, test.threshold_windows)
+        windows = partial(fixed_windows, source=source, data=data, test=test, task=task, rates=task.rates)
+        self.tested = [fully_masked(example) for example in windows(TEST, test.windows)]
+        self.validation = [fully_masked(example) for example in windows("validation", test.threshold_windows)]
         self.training = [source.genome.fetch(*interval) for interval in source.splits.train]
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        scored = [
-            Scored(candidate.key, candidate.name, list(_tallies(candidate.predictor, self.tested)))
-            for candidate in candidates
-        ]
+        scored = [Answers(model.key, model.name, list(_tallies(model.predictor, self.tested))) for model in candidates]
         choices: dict[str, Choice] = {}
         for baseline, choice in self._markov_models(candidates[0].predictor):
             choices[baseline.key] = choice
@@ -94,46 +74,30 @@ class LanguageModelEvaluator(Evaluator):
         resamples = resample([example.block for example in self.tested], self.resamples)
         entries: dict[MetricKey, int | float] = {}
         rows = []
-        for key, name, tallies in scored:
-            metrics = _metrics(tallies, resamples)
-            entries |= {MetricKey(key, TEST, "all", metric): value for metric, value in metrics.items()}
-            rows.append(_row(name, metrics))
+        for answers in scored:
+            metrics = _metrics(answers.values, resamples)
+            entries |= {MetricKey(answers.key, TEST, "all", metric): value for metric, value in metrics.items()}
+            rows.append(_row(answers.name, metrics))
         entries |= {MetricKey(key, TEST, "all", "order"): choice.order for key, choice in choices.items()}
         bits = {candidate.name: entries[self.primary._replace(candidate=candidate.key)] for candidate in candidates}
         title = f"Bits per base by attention={candidates[0].name}, beside Markov models of the training blocks"
         return EvaluationResult(
             metrics=Metrics(entries),
-            tables=[Table(title, COLUMNS, rows)],
+            tables=[Table(title, [*BASE_COLUMNS, *TOKEN_COLUMNS], rows)],
             plots={"bits_per_base": partial(_plot, choices, bits)},
-            calibration={candidate.key: {} for candidate in candidates},
             primary=self.primary,
         )
 
-    def _markov_models(self, predictor: Predictor) -> Iterator[tuple[Scored, Choice]]:
+    def _markov_models(self, predictor: Predictor) -> Iterator[tuple[Answers[list[Tally]], Choice]]:
         """Each Markov model at the order that suits the validation blocks best."""
-        tested = [_reading(example, predictor) for example in self.tested]
-        validation = [_reading(example, predictor) for example in self.validation]
-        yield self._markov_model("markov_left", "Markov, {} bases before", ORDER_LEFT, False, validation, tested)
+        kinds = [("markov_left", "before", ORDER_LEFT)]
         if self.task.context_format.token_objective != "next":  # the bases after a next token are hidden
-            name = "Markov, {} bases on each side"
-            yield self._markov_model("markov_flanks", name, ORDER_FLANKS, True, validation, tested)
-
-    def _markov_model(
-        self, key: str, name: str, order: int, flanks: bool, validation: list[Reading], tested: list[Reading]
-    ) -> tuple[Scored, Choice]:
-        model = MarkovModel(self.training, order, flanks)
-        choice = model.choose(validation)
-        return Scored(
-            key, name.format(choice.order), [_markov_tally(model, choice, reading) for reading in tested]
-        ), choice
-
-
-def _windows(
-    intervals: tuple[Interval, ...], count: int, source: DataSource, data: DataSettings, seed: int, task: Task
-) -> list[Example]:
-    dataset = build_window_dataset(source, intervals, data, task, seed, 1, Curriculum())
-    stage = CurriculumStage(task.rates, data.length)
-    return [fully_masked(dataset.example(number, stage)) for number in range(count)]
+            kinds.append(("markov_flanks", "on each side", ORDER_FLANKS))
+        for key, side, order in kinds:
+            model = MarkovModel(self.training, order, flanks=key == "markov_flanks")
+            choice = model.choose([_reading(example, predictor) for example in self.validation])
+            tallies = [_markov_tally(model, choice, _reading(example, predictor)) for example in self.tested]
+            yield Answers(key, f"Markov, {choice.order} bases {side}", tallies), choice
 
 
 def _tallies(predictor: Predictor, examples: Sequence[Example]) -> Iterator[Tally]:
@@ -148,11 +112,7 @@ def _tallies(predictor: Predictor, examples: Sequence[Example]) -> Iterator[Tall
 
 
 def _tally(
-    predictor: Predictor,
-    example: Example,
-    logits: torch.Tensor,
-    target: torch.Tensor,
-    labelled: Bool[np.ndarray, "tokens"],
+    predictor: Predictor, example: Example, logits: Tensor, target: Tensor, labelled: Bool[np.ndarray, "tokens"]
 ) -> Tally:
     tokenizer, objective = predictor.tokenizer, predictor.task.context_format.token_objective
     logs = logits.log_softmax(-1)
@@ -171,7 +131,7 @@ def _tally(
     return Tally(*whole, *_first_letter(logs[own], predictor, target[own]), int(own.sum()))
 
 
-def _right_bases(logs: torch.Tensor, predictor: Predictor, target: torch.Tensor) -> int:
+def _right_bases(logs: Tensor, predictor: Predictor, target: Tensor) -> int:
     """How many bases of the target tokens have the highest probability summed over all tokens, place by place."""
     right = 0
     for column in torch.from_numpy(predictor.tokenizer.token_bases()).long().T:
@@ -180,7 +140,7 @@ def _right_bases(logs: torch.Tensor, predictor: Predictor, target: torch.Tensor)
     return right
 
 
-def _first_letter(logs: torch.Tensor, predictor: Predictor, target: torch.Tensor) -> tuple[float, int]:
+def _first_letter(logs: Tensor, predictor: Predictor, target: Tensor) -> tuple[float, int]:
     """Nats of the base that each token owns, summed over all tokens that own it, and how many are likeliest."""
     column = torch.from_numpy(predictor.tokenizer.token_bases()[:, 0]).long()
     letters = torch.stack([logs[:, column == letter].logsumexp(-1) for letter in range(4)], 1)
@@ -237,22 +197,16 @@ def _metrics(tallies: Sequence[Tally], resamples: Resamples) -> dict[str, float]
 
 
 def _row(name: str, metrics: Mapping[str, float]) -> list[str]:
-    bits, low, high = (metrics[f"bits_per_base{bound}"] for bound in ("", "_low", "_high"))
-    tokens = [
-        f"{metrics[metric]:.4f}" if metric in metrics else "–"
-        for metric in ("loss_token", "accuracy_token", "perplexity_token")
-    ]
-    return [name, f"{bits:.4f} [{low:.4f}–{high:.4f}]", f"{metrics['accuracy_base']:.4f}", *tokens]
+    bits = (metrics[f"bits_per_base{bound}"] for bound in ("", "_low", "_high"))
+    rates = (metrics.get(metric) for metric in ("accuracy_base", "loss_token", "accuracy_token", "perplexity_token"))
+    return [name, with_interval(*bits, digits=4), *("–" if rate is None else f"{rate:.4f}" for rate in rates)]
 
 
 def _plot(choices: Mapping[str, Choice], bits: Mapping[str, float], file: Path) -> None:
     """Bits per base of the Markov models by order, on validation blocks, and of the models on test blocks."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    panel = figure.subplots()
-    for key, choice in choices.items():
-        panel.plot(range(len(choice.curve)), choice.curve, "o-", label=f"{key}, validation blocks")
-    for number, (name, value) in enumerate(bits.items(), len(choices)):
-        panel.axhline(value, color=f"C{number}", ls="--", label=f"{name} ({value:.3f}), test blocks")
-    panel.set(xlabel="order of the Markov model (bases)", ylabel="bits per base")
-    panel.legend(fontsize=8)
-    save_figure(figure, file)
+    with panel_in(file, 6.0, 4.0) as panel:
+        for key, choice in choices.items():
+            panel.plot(range(len(choice.curve)), choice.curve, "o-", label=f"{key}, validation blocks")
+        for number, (name, value) in enumerate(bits.items(), len(choices)):
+            panel.axhline(value, color=f"C{number}", ls="--", label=f"{name} ({value:.3f}), test blocks")
+        panel.set(xlabel="order of the Markov model (bases)", ylabel="bits per base")

@@ -64,13 +64,8 @@ class Metrics(Mapping[MetricKey, int | float]):
     ) -> "Metrics":
         """The metrics whose keys have the given parts, without the costs."""
         wanted = (candidate, test_set, subset, metric)
-        return Metrics(
-            {
-                key: value
-                for key, value in self.entries.items()
-                if all(part in (None, own) for part, own in zip(wanted, key, strict=True))
-            }
-        )
+        keys = [key for key in self if all(part in (None, own) for part, own in zip(wanted, key, strict=True))]
+        return Metrics({key: self[key] for key in keys})
 
     def flat(self) -> dict[str, int | float]:
         """Metrics and costs by written key."""
@@ -131,10 +126,10 @@ class Replicates:
     def write(self, folder: Path) -> None:
         """Write bootstrap.json into a run folder."""
         subgroups = [
-            {**group._asdict(), "value": _rounded(group.value), "replicates": _all_rounded(group.replicates)}
+            {**group._asdict(), "value": _rounded([group.value])[0], "replicates": _rounded(group.replicates)}
             for group in self.subgroups
         ]
-        replicates = {str(key): _all_rounded(values) for key, values in self.replicates.items()}
+        replicates = {str(key): _rounded(values) for key, values in self.replicates.items()}
         plain = {"primary_metric": str(self.primary_metric), "replicates": replicates, "subgroups": subgroups}
         write_json(folder / REPLICATES_FILE, plain)
 
@@ -143,24 +138,16 @@ class Replicates:
         """Read the bootstrap.json of a run folder."""
         plain = json.loads((folder / REPLICATES_FILE).read_text("utf-8"))
         subgroups = [
-            Subgroup(**{**group, "value": _number(group["value"]), "replicates": _numbers(group["replicates"])})
+            Subgroup(**{**group, "value": _numbers([group["value"]])[0], "replicates": _numbers(group["replicates"])})
             for group in plain["subgroups"]
         ]
         replicates = {MetricKey.parse(text): _numbers(values) for text, values in plain["replicates"].items()}
         return cls(MetricKey.parse(plain["primary_metric"]), replicates, subgroups)
 
 
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)
-
-
-def _all_rounded(values: Iterable[float]) -> list[float | None]:
-    return [_rounded(value) for value in values]
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+def _rounded(values: Iterable[float]) -> list[float | None]:
+    return [None if math.isnan(value) else round(float(value), 6) for value in values]
 
 
 def _numbers(values: Iterable[float | None]) -> tuple[float, ...]:
-    return tuple(_number(value) for value in values)
+    return tuple(math.nan if value is None else value for value in values)

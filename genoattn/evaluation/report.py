@@ -1,8 +1,10 @@
 """The report of a run: tables for a terminal of any width and for Markdown, metrics.json and plots."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.cells import cell_len
@@ -11,7 +13,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from genoattn.evaluation.metrics import Metrics
-from genoattn.files import write_text
+from genoattn.files import save_figure, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FILE_WIDTH = 1000
 """Characters of a line if the output is not a terminal, so that nothing is left out."""
@@ -53,16 +58,13 @@ class Table:
     def render(self, width: int) -> RichTable:
         """The table as rich draws it, for a terminal of `width` characters."""
         columns, widths = self._layout(width)
-        if self._framed(width):
-            drawn = RichTable(title=Text(self.title), title_justify="left")
-        else:
-            drawn = RichTable(
-                title=Text(self.title),
-                title_justify="left",
-                box=box.SIMPLE_HEAD,
-                show_edge=False,
-                pad_edge=False,
-                padding=(0, GAP - 1, 0, 0),
+        drawn = RichTable(title=Text(self.title), title_justify="left")
+        if not self._framed(width):
+            drawn.box, drawn.show_edge, drawn.pad_edge, drawn.padding = (
+                box.SIMPLE_HEAD,
+                False,
+                False,
+                (0, GAP - 1, 0, 0),
             )
         for number, size in zip(columns, widths, strict=True):
             justify = "left" if number < self.texts else "right"
@@ -120,6 +122,23 @@ class Table:
             f"| {' | '.join(_one_line(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
         )
         return table + "".join(f"\n{note}\n" for note in self.notes)
+
+
+def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """A cell with a value and its 95 % interval."""
+    return f"{value:.{digits}f} [{low:.{digits}f}–{high:.{digits}f}]"
+
+
+@contextmanager
+def panel_in(file: Path, width: float, height: float) -> Iterator["Axes"]:
+    """A panel to draw on, of a size in inches; at the end of the block it gets its legend and is saved as PNG."""
+    from matplotlib.figure import Figure  # late: a table alone needs no plots
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panel = figure.subplots()
+    yield panel
+    panel.legend(fontsize=8)
+    save_figure(figure, file)
 
 
 def _one_line(cell: str) -> str:

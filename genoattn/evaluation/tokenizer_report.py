@@ -1,6 +1,7 @@
 """The report of a tokenizer: how many tokens a mutation changes, and how much scores depend on the frame of tokens."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -60,12 +61,8 @@ def tokenizer_report(
     }
     rows = []
     for kind in ("snv", *(f"{kind} of {size}" for kind in ("insertion", "deletion") for size in SIZES)):
-        mutations = [_mutation(window, kind, rng) for window in windows]
-        changes = [
-            changed_tokens(tokenizer, window, mutation)
-            for window, mutation in zip(windows, mutations, strict=True)
-            if mutation
-        ]
+        pairs = [(window, _mutation(window, kind, rng)) for window in windows]
+        changes = [changed_tokens(tokenizer, window, mutation) for window, mutation in pairs if mutation]
         if not changes:
             raise UserError(f"no window of data.length={len(windows[0])} has known bases in its middle for {kind}")
         cells = []
@@ -119,14 +116,10 @@ def frame_report(
     predictor: Predictor, name: str, source: DataSource, data: DataSettings, test: TestSettings
 ) -> TokenizerReport:
     """The spread of a detector's scores between the frames of its tokens, and AUPRC with one and with all frames."""
-    test_set = simulated_windows(source.splits.test, test.windows, source, data, test, predictor.task)
+    test_set = simulated_windows(TEST, test.windows, source, data, test, predictor.task)
     frames = predictor.tokenizer.frame_count
-    tables = np.stack(
-        [
-            np.concatenate(list(predictor.probabilities_per_base(test_set.examples, MUTATION_OUTPUTS, frame=frame)))
-            for frame in range(frames)
-        ]
-    )
+    probabilities = partial(predictor.probabilities_per_base, test_set.examples, MUTATION_OUTPUTS)
+    tables = np.stack([np.concatenate(list(probabilities(frame=frame))) for frame in range(frames)])
     spread = {output: float(tables[:, :, column].std(0).mean()) for column, output in enumerate(MUTATION_OUTPUTS)}
     metrics = {MetricKey("all_frames", TEST, output, "spread"): value for output, value in spread.items()}
     rows = []

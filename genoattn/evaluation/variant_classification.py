@@ -4,33 +4,23 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from matplotlib.figure import Figure
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_roc,
-    multiclass_auroc,
-    multiclass_average_precision,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-)
+from torchmetrics.functional import classification
 
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
-from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.base import TEST, Answers, Candidate, EvaluationResult, Evaluator
 from genoattn.evaluation.baselines.logistic_regression import features, logistic_regression
 from genoattn.evaluation.bootstrap import BLOCK, Resamples, interval, resample
 from genoattn.evaluation.metrics import MetricKey, Metrics
-from genoattn.evaluation.report import Table
+from genoattn.evaluation.report import Table, panel_in, with_interval
 from genoattn.evaluation.settings import TestSettings
-from genoattn.files import save_figure
 
 COLUMNS = ("variants", "model", "number", "AUROC [95 %]", "AUPRC [95 %]", "accuracy", "F1 (macro)", "MCC")
 
@@ -51,12 +41,8 @@ class ClassificationMetrics(NamedTuple):
     """Matthews correlation coefficient; 0 for a constant answer."""
 
 
-class Prediction(NamedTuple):
-    """The class probabilities of one model or baseline."""
-
-    key: str
-    name: str
-    table: Float[np.ndarray, "variants classes"]
+Prediction: TypeAlias = Answers[Float[np.ndarray, "variants classes"]]
+"""The class probabilities of one model or baseline."""
 
 
 @final
@@ -75,29 +61,24 @@ class VariantClassificationEvaluator(Evaluator):
         self.truth = np.array([variant.label for variant in self.tested])
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        predictions = [
-            Prediction(candidate.key, candidate.name, self._probabilities(candidate)) for candidate in candidates
-        ]
+        predictions = [Prediction(model.key, model.name, self._probabilities(model)) for model in candidates]
         predictions += self._baselines()
         entries: dict[MetricKey, int | float] = {}
         rows: list[list[str]] = []
         for subset, chosen in self._subsets():
-            blocks = [
-                (variant.record, variant.mutation.start // BLOCK)
-                for variant, tested in zip(self.tested, chosen, strict=True)
-                if tested
-            ]
+            variants = [self.tested[number] for number in np.flatnonzero(chosen)]
+            blocks = [(variant.record, variant.mutation.start // BLOCK) for variant in variants]
             resamples = resample(blocks, self.resamples)
-            for key, name, table in predictions:
-                metrics = classification_metrics(table[chosen], self.truth[chosen], resamples)
-                entries |= {MetricKey(key, TEST, subset, metric): value for metric, value in metrics._asdict().items()}
-                rows.append([subset, name, f"{int(chosen.sum()):,}", *_cells(metrics)])
+            for prediction in predictions:
+                metrics = classification_metrics(prediction.values[chosen], self.truth[chosen], resamples)
+                values = metrics._asdict().items()
+                entries |= {MetricKey(prediction.key, TEST, subset, metric): value for metric, value in values}
+                rows.append([subset, prediction.name, f"{int(chosen.sum()):,}", *_cells(metrics)])
         title = f"Variants classified by attention={candidates[0].name}"
         return EvaluationResult(
             metrics=Metrics(entries),
             tables=[Table(title, COLUMNS, rows, texts=2), self._confusion(predictions[0])],
             plots={"roc": partial(_plot, predictions, self.truth)},
-            calibration={candidate.key: {} for candidate in candidates},
             primary=self.primary,
         )
 
@@ -129,8 +110,8 @@ class VariantClassificationEvaluator(Evaluator):
 
     def _confusion(self, prediction: Prediction) -> Table:
         names = list(self.task.classes)
-        predicted = torch.from_numpy(prediction.table.argmax(1))
-        counts = multiclass_confusion_matrix(predicted, torch.from_numpy(self.truth), len(names)).tolist()
+        predicted, true = (torch.from_numpy(labels) for labels in (prediction.values.argmax(1), self.truth))
+        counts = classification.multiclass_confusion_matrix(predicted, true, len(names)).tolist()
         rows = [[name, *(f"{count:,}" for count in row)] for name, row in zip(names, counts, strict=True)]
         return Table("True class (rows) and predicted class (columns)", ["class", *names], rows)
 
@@ -140,12 +121,8 @@ def classification_metrics(
 ) -> ClassificationMetrics:
     """All metrics of a table of class probabilities; AUROC and AUPRC are NaN if a class is missing."""
     auroc, auprc = _ranking_metrics(table, truth)
-    replicates = np.array(
-        [
-            _ranking_metrics(np.repeat(table, times, 0), np.repeat(truth, times))
-            for times in resamples.weights[:, resamples.units]
-        ]
-    )
+    resampled = (np.repeat(np.arange(len(truth)), times) for times in resamples.weights[:, resamples.units])
+    replicates = np.array([_ranking_metrics(table[chosen], truth[chosen]) for chosen in resampled])
     predicted, true, classes = torch.from_numpy(table.argmax(1)), torch.from_numpy(truth), table.shape[1]
     return ClassificationMetrics(
         auroc,
@@ -153,7 +130,7 @@ def classification_metrics(
         auprc,
         *interval(replicates[:, 1]),
         accuracy=float((predicted == true).double().mean()),
-        f1=float(multiclass_f1_score(predicted, true, classes)),
+        f1=float(classification.multiclass_f1_score(predicted, true, classes)),
         mcc=matthews(predicted.numpy(), truth, classes),
     )
 
@@ -171,31 +148,23 @@ def _ranking_metrics(table: np.ndarray, truth: np.ndarray) -> tuple[float, float
     if len(np.unique(truth)) < classes:
         return math.nan, math.nan
     if classes == 2:
-        return float(binary_auroc(probabilities[:, 1], true)), float(
-            binary_average_precision(probabilities[:, 1], true)
-        )
-    return (
-        float(multiclass_auroc(probabilities, true, classes)),
-        float(multiclass_average_precision(probabilities, true, classes)),
-    )
+        second = probabilities[:, 1]
+        auroc, auprc = classification.binary_auroc(second, true), classification.binary_average_precision(second, true)
+    else:
+        auroc = classification.multiclass_auroc(probabilities, true, classes)
+        auprc = classification.multiclass_average_precision(probabilities, true, classes)
+    return float(auroc), float(auprc)
 
 
 def _cells(metrics: ClassificationMetrics) -> list[str]:
-    return [
-        f"{metrics.auroc:.3f} [{metrics.auroc_low:.3f}–{metrics.auroc_high:.3f}]",
-        f"{metrics.auprc:.3f} [{metrics.auprc_low:.3f}–{metrics.auprc_high:.3f}]",
-        *(f"{value:.3f}" for value in (metrics.accuracy, metrics.f1, metrics.mcc)),
-    ]
+    return [with_interval(*metrics[:3]), with_interval(*metrics[3:6]), *(f"{value:.3f}" for value in metrics[6:])]
 
 
 def _plot(predictions: Sequence[Prediction], truth: Int[np.ndarray, "variants"], file: Path) -> None:
     """The receiver operating characteristic of the last class against all others."""
-    figure = Figure(figsize=(5, 4.5), layout="constrained")
-    panel = figure.subplots()
-    last = torch.from_numpy(truth == predictions[0].table.shape[1] - 1).long()
-    for _, name, table in predictions:
-        false, true, _ = binary_roc(torch.from_numpy(table[:, -1]), last)
-        panel.plot(false.numpy(), true.numpy(), label=name)
-    panel.set(xlabel="false positive rate", ylabel="true positive rate")
-    panel.legend(fontsize=8)
-    save_figure(figure, file)
+    last = torch.from_numpy(truth == predictions[0].values.shape[1] - 1).long()
+    with panel_in(file, 5.0, 4.5) as panel:
+        for prediction in predictions:
+            false, true, _ = classification.binary_roc(torch.from_numpy(prediction.values[:, -1]), last)
+            panel.plot(false.numpy(), true.numpy(), label=prediction.name)
+        panel.set(xlabel="false positive rate", ylabel="true positive rate")

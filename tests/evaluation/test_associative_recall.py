@@ -1,4 +1,4 @@
-"""Recall: what is planted is read off its window the slow way, nothing gives an answer away, and runs are examined."""
+"""Associative recall: windows are read slowly by hand, nothing gives a value away, and whole runs are evaluated."""
 
 import json
 import re
@@ -40,11 +40,11 @@ KINDS = st.fixed_dictionaries(
 
 
 def possible(form: str, queries: str, distance: tuple[int, int] | None, **_: Any) -> bool:
-    """Queries in front ask for what a causal model is yet to see; near the haystack's end there is no room for all."""
+    """Queries before the haystack do not suit a causal model; distances of 20 to 200 bases leave no room beside it."""
     return (form, queries) != ("causal", "before") and (queries == "among" or distance != (20, 200))
 
 
-def turned(letters: str) -> str:
+def opposite_strand(letters: str) -> str:
     return letters.translate(PAIR)[::-1]
 
 
@@ -55,75 +55,79 @@ def window(task: AssociativeRecall, length: int, seed: int) -> Example:
     return task.example(reference, length, Rates(), rng)
 
 
-def met(text: str, word: str) -> list[int]:
-    """Where a word is met in a text, overlapping, and where its reverse complement."""
-    return [at for each in (word, turned(word)) for at in range(len(text)) if text.startswith(each, at)]
+def occurrences(text: str, word: str) -> list[int]:
+    """The positions of a word and of its reverse complement in a text; they may overlap."""
+    return [at for letters in (word, opposite_strand(word)) for at in range(len(text)) if text.startswith(letters, at)]
 
 
 @settings(deadline=None, max_examples=40)
 @given(KINDS, st.integers(0, 2**32))
-def test_what_is_planted(kinds: dict[str, Any], seed: int):
+def test_keys_values_and_distractors_lie_where_the_query_says(kinds: dict[str, Any], seed: int):
     task = AssociativeRecall(**kinds)
     example = window(task, 800, seed)
     haystack = np.zeros(0, np.uint8) if example.reference is None else example.reference
     own, lead = len(example.bases), len(haystack)
     assert (own, lead) == ((800, 0) if kinds["queries"] == "among" else (task.pairs * task.placement.unit, 800))
-    text, asked = decode_bases(np.concatenate([haystack, example.bases])), np.zeros(own, np.bool_)
-    places = {"among": (0, 0), "after": (801, 0), "before": (0, own + 1)}[kinds["queries"]]  # of query, of haystack
+    text, labelled = decode_bases(np.concatenate([haystack, example.bases])), np.zeros(own, np.bool_)
+    offsets_of = {"among": (0, 0), "after": (801, 0), "before": (0, own + 1)}  # of the queries, of the haystack
+    offsets = offsets_of[kinds["queries"]]
     assert len(example.queries) == task.pairs
-    for asks, stops, source, opposite, distance, rivals in example.queries:
-        start, stop = asks + lead, stops + lead
+    for begin_base, end_base, needle, reverse, distance, distractors in example.queries:
+        start, stop = begin_base + lead, end_base + lead
         key, value = text[start - task.key : start], text[start:stop]
-        assert stop - start == task.value and len(rivals) == task.distractors
+        assert stop - start == task.value and len(distractors) == task.distractors
         units = []
-        for at in (source, *rivals):  # value then turned key on the other strand, key then value on this one
-            begin = at if opposite else at - task.key
+        for at in (needle, *distractors):  # on the other strand the value comes first, then the turned key
+            begin = at if reverse else at - task.key
             unit = text[begin : begin + task.key + task.value]
-            units.append((begin, turned(unit) if opposite else unit))
+            units.append((begin, opposite_strand(unit) if reverse else unit))
         assert units[0][1] == key + value
-        first = places[0] + asks - task.key, places[1] + units[0][0]
+        first = offsets[0] + begin_base - task.key, offsets[1] + units[0][0]
         assert (
             distance == abs(first[0] - first[1]) >= task.placement.unit
             and (first[0] < first[1]) == example.sample_first
         )
         if task.distance:
             assert task.distance[0] <= distance - (task.segment_count - 1) <= task.distance[1]
-        assert sorted(met(text, key)) == sorted([start - task.key, units[0][0] + (task.value if opposite else 0)])
+        assert sorted(occurrences(text, key)) == sorted(
+            [start - task.key, units[0][0] + (task.value if reverse else 0)]
+        )
         keys, values = [unit[: task.key] for _, unit in units], [unit[task.key :] for _, unit in units]
         assert len(set(values)) == len(values)
-        for number, one in enumerate(keys[1:], 1):
-            assert len(met(text, one)) == 1
-            for other in keys[:number]:  # the needle's key, and those of the rivals before
-                assert sum(a != b for a, b in zip(one, other, strict=True)) == task.distractor_mismatches
-        asked[asks - (task.form == "causal") : stops - (task.form == "causal")] = True
-        assert (exact_match(example, Query(asks, stops, 0, False, 0), task) == example.bases[asks:stops]).all()
+        for number, key in enumerate(keys[1:], 1):
+            assert len(occurrences(text, key)) == 1
+            for other in keys[:number]:  # the needle's key, and those of earlier distractors
+                assert sum(a != b for a, b in zip(key, other, strict=True)) == task.distractor_mismatches
+        labelled[begin_base - (task.form == "causal") : end_base - (task.form == "causal")] = True
+        matched = exact_match(example, Query(begin_base, end_base, 0, False, 0), task)
+        assert (matched == example.bases[begin_base:end_base]).all()
     target = example.targets["value"]
-    assert ((target != IGNORE_INDEX) == asked).all()
+    assert ((target != IGNORE_INDEX) == labelled).all()
     if task.form == "causal":
-        assert example.masking is None and (target[:-1][asked[:-1]] == example.bases[1:][asked[:-1]]).all()
+        assert example.masking is None and (target[:-1][labelled[:-1]] == example.bases[1:][labelled[:-1]]).all()
     else:
-        assert example.masking is not None and ((example.masking == MASK) == asked).all()
+        assert example.masking is not None and ((example.masking == MASK) == labelled).all()
         batch = collate([example], NucleotideTokenizer())
         ids = batch.ids[0].numpy()
-        mine = ids[places[0] :][:own]
-        assert (mine[asked] == NucleotideTokenizer.mask_id).all() and (mine[~asked] == example.bases[~asked]).all()
+        query_ids = ids[offsets[0] :][:own]
+        assert (query_ids[labelled] == NucleotideTokenizer.mask_id).all()
+        assert (query_ids[~labelled] == example.bases[~labelled]).all()
         if lead:
-            assert (ids[places[1] :][:lead] == haystack).all() and ids[
-                max(places) - 1
-            ] == NucleotideTokenizer().vocabulary_size
+            assert (ids[offsets[1] :][:lead] == haystack).all()
+            assert ids[max(offsets) - 1] == NucleotideTokenizer().vocabulary_size
             assert batch.base_to_answer is not None and batch.segment_ids is not None
-            assert batch.base_to_answer[0].tolist() == list(range(places[0], places[0] + own))
+            assert batch.base_to_answer[0].tolist() == list(range(offsets[0], offsets[0] + own))
             assert batch.segment_ids[0].nonzero()[:, 0].tolist() == batch.base_to_answer[0].tolist()
 
 
 def test_an_example_is_a_function_of_its_generator():
     task = AssociativeRecall(distractor_mismatches=2, reverse_strand_fraction=0.5)
-    one, two, other = (window(task, 600, seed) for seed in (3, 3, 4))
-    assert one.queries == two.queries and (one.bases == two.bases).all()
-    assert one.queries != other.queries
+    first, second, other = (window(task, 600, seed) for seed in (3, 3, 4))
+    assert first.queries == second.queries and (first.bases == second.bases).all()
+    assert first.queries != other.queries
 
 
-def test_distances_double_alike():
+def test_distances_are_uniform_on_a_log_scale():
     task = AssociativeRecall(pairs=1, key=8, value=4, distance=(12, 3072))
     distances = [window(task, 4096, seed).queries[0].distance for seed in range(200)]
     counts = np.histogram(np.log2(distances), bins=np.log2([12, 48, 192, 768, 3073]))[0]
@@ -131,8 +135,8 @@ def test_distances_double_alike():
 
 
 @pytest.mark.parametrize("form", ["masked", "causal"])
-def test_nothing_but_the_key_tells_a_needle_from_its_rivals(form: Any):
-    """Whatever picks a copy without reading the query is right as often as a coin; where they lie, what they hold."""
+def test_only_the_key_distinguishes_a_needle_from_its_distractors(form: Any):
+    """A rule that ignores the query is right half of the time, whether it reads positions or bases."""
     task = AssociativeRecall(
         pairs=1,
         key=8,
@@ -148,39 +152,39 @@ def test_nothing_but_the_key_tells_a_needle_from_its_rivals(form: Any):
     for seed in range(count):
         example = window(task, 512, seed)
         (query,) = example.queries
-        places = [query.needle, *query.distractors]
+        positions = [query.needle, *query.distractors]
         shift = 4 if query.reverse_strand else -8
-        keys = [example.bases[at + shift : at + shift + 8] for at in places]
-        gc = [np.isin(example.bases[at : at + 4], [1, 2]).sum() for at in places]
-        right["nearest"] += abs(query.start - places[0]) < abs(query.start - places[1])
-        right["first"] += places[0] < places[1]
+        keys = [example.bases[at + shift : at + shift + 8] for at in positions]
+        gc = [np.isin(example.bases[at : at + 4], [1, 2]).sum() for at in positions]
+        right["nearest"] += abs(query.start - positions[0]) < abs(query.start - positions[1])
+        right["first"] += positions[0] < positions[1]
         right["richer in G and C"] += (gc[0] > gc[1]) + 0.5 * (gc[0] == gc[1])
         right["greater at the base that differs"] += tuple(keys[0]) > tuple(keys[1])
     assert all(abs(share / count - 0.5) < 0.12 for share in right.values()), right
 
 
-def test_letters_are_as_common_as_in_the_haystack():
+def test_bases_are_as_frequent_as_in_the_haystack():
     task = AssociativeRecall(pairs=4, key=16, value=8)
     examples = [window(task, 512, seed) for seed in range(40)]
-    planted = np.concatenate([one.bases[q.start - 16 : q.stop] for one in examples for q in one.queries])
-    shares = np.bincount(planted, minlength=4) / len(planted)
+    units = np.concatenate([example.bases[q.start - 16 : q.stop] for example in examples for q in example.queries])
+    shares = np.bincount(units, minlength=4) / len(units)
     np.testing.assert_allclose(shares, [0.347, 0.153, 0.153, 0.347], atol=0.03)
 
 
-def test_a_search_by_hand():
+def test_exact_match_by_hand():
     text = "TTTTACGTACCAGGGG" + "CCCCGGTACTTTT"  # the key ACGTACC, once more as its reverse complement GGTACGT
     bases = np.array(["ACGT".index(letter) for letter in text], np.uint8)
     task = AssociativeRecall(key=7, value=2)
     hidden = np.zeros(len(bases), np.uint8)
     hidden[11:13] = MASK
     example = Example(bases, None, {}, (), masking=hidden)
-    # of the key's last bases GTACC is met on the other strand, after CC: the value GG
+    # the last bases of the key, GTACC, occur on the other strand after CC: the value is GG
     assert exact_match(example, Query(11, 13, 0, True, 0), task).tolist() == [2, 2]
     nothing = Example(np.zeros(12, np.uint8), None, {}, (), masking=np.full(12, MASK, np.uint8))
     assert exact_match(nothing, Query(7, 9, 0, True, 0), task).tolist() == [0, 0]
 
 
-def test_a_shorter_window_asks_as_many_as_fit():
+def test_a_shorter_window_has_as_many_queries_as_fit():
     task = AssociativeRecall(pairs=4, key=10, value=4, distractor_mismatches=1)
     assert task.reference_length(400) == 400
     assert [len(window(task, length, 0).queries) for length in (90, 200, 400)] == [1, 2, 4]
@@ -204,12 +208,12 @@ def test_a_shorter_window_asks_as_many_as_fit():
         ({"reverse_strand_fraction": 1.5}, 0, "task.reverse_strand_fraction must be a share between 0 and 1, got 1.5"),
     ],
 )
-def test_what_cannot_be(kinds: dict[str, Any], length: int, sentence: str):
+def test_impossible_settings_are_refused(kinds: dict[str, Any], length: int, sentence: str):
     with pytest.raises(UserError, match=re.escape(sentence)):
         AssociativeRecall(**kinds).reference_length(length)
 
 
-def test_what_cannot_be_placed():
+def test_windows_without_room_are_refused():
     task = AssociativeRecall(pairs=4, distance=(470, 480))
     with pytest.raises(UserError, match="found no place in a window of 512 bases"):
         window(task, 512, 0)
@@ -239,15 +243,15 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
     ids=["masked", "causal", "before"],
 )
-def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Path, tmp_path: Path):
+def test_a_run_is_evaluated_again_with_the_same_metrics(words: tuple[str, ...], fasta: Path, tmp_path: Path):
     given = (*SMALL, *words, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run")
     assert main(["train", *given]) == 0
-    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert found["model/test/all/queries"] == 12
-    assert 0 <= found["model/test/all/exact"] <= found["model/test/all/accuracy"] <= 1
-    assert found["exact_match/test/all/exact"] == found["exact_match/test/all/accuracy"] == 1
-    assert {f"{name}/test/all/exact" for name in ("control", "untrained", "chance")} <= set(found)
-    assert ("model/test/all/misled" in found) == ("task.distractor_mismatches=1" in words)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["model/test/all/queries"] == 12
+    assert 0 <= metrics["model/test/all/exact"] <= metrics["model/test/all/accuracy"] <= 1
+    assert metrics["exact_match/test/all/exact"] == metrics["exact_match/test/all/accuracy"] == 1
+    assert {f"{name}/test/all/exact" for name in ("control", "untrained", "chance")} <= set(metrics)
+    assert ("model/test/all/misled" in metrics) == ("task.distractor_mismatches=1" in words)
     replicates = Replicates.read(tmp_path / "run")
     assert str(replicates.primary_metric) == "model/test/all/exact"
     assert len(replicates.replicates[replicates.primary_metric]) == 5
@@ -261,8 +265,10 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     assert (tmp_path / "run" / "plots" / "recall.png").is_file()
     again = ["evaluate", *SMALL[-3:], f"data.fasta={fasta}", f"checkpoint={tmp_path}/run"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
-    told = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    assert all(told[key] == pytest.approx(found[key], abs=1e-6) for key in found if key.startswith("model/"))
+    metrics_again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert all(
+        metrics_again[key] == pytest.approx(metrics[key], abs=1e-6) for key in metrics if key.startswith("model/")
+    )
 
 
 @pytest.mark.usefixtures("alone")
@@ -270,7 +276,7 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
     ("words", "sentence"),
     [
         (("task.form=causal",), "needs model.causal=true, and it is false"),
-        (("task.queries=left",), "task.queries: expected 'among' or 'after' or 'before', got the string 'left'"),
+        (("task.queries=left",), "task.queries: expected 'among', 'after' or 'before', got 'left'"),
         (("tokenizer=kmer", "tokenizer.k=3"), "task=recall predicts single bases"),
         (
             ("task.form=causal", "model.causal=true", "tokenizer=kmer", "tokenizer.k=3", "tokenizer.overlapping=true"),
@@ -283,7 +289,7 @@ def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Pat
         (("curriculum=anneal", "curriculum.length=20"), "cannot hold a query and its needle(s)"),
     ],
 )
-def test_mistakes_read_well(words, sentence: str, fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_error_messages(words, sentence: str, fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     given = {word.split("=")[0]: word for word in (*SMALL, *words)}
     assert main(["train", *given.values(), f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/run"]) == 2
     assert sentence in capsys.readouterr().err

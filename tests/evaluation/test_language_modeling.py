@@ -1,4 +1,4 @@
-"""Language modelling: what is hidden, what counts of a genome say by hand, and that whole runs are examined."""
+"""Language modeling: masks, counts of the Markov models by hand, and the evaluation of whole runs."""
 
 import json
 import math
@@ -25,17 +25,17 @@ SMALL = ("experiment=smoke", "task=pretrain", "curriculum=none", "trainer.thread
 SMALL += ("test.threshold_windows=6", "test.resamples=5")
 
 
-def reading(text: str, asked: str, hide: bool) -> Reading:
-    told = np.array([mark == "x" for mark in asked])
-    return Reading(encode_bases(text), ~told if hide else np.ones(len(text), np.bool_), told)
+def reading(text: str, marks: str, hide: bool) -> Reading:
+    targets = np.array([mark == "x" for mark in marks])
+    return Reading(encode_bases(text), ~targets if hide else np.ones(len(text), np.bool_), targets)
 
 
 def test_counts_by_hand():
     model = MarkovModel([encode_bases("ACACAG"), encode_bases("ACN")], order=2)
-    zero, one, two = model.counts(reading("GACA", "...x", hide=False))
-    assert zero.tolist() == [[4, 3, 1, 0]]
-    assert one.tolist() == [[2, 0, 0, 0]]  # after C: A twice
-    assert two.tolist() == [[2, 0, 0, 0]]  # after AC: A twice
+    order_0, order_1, order_2 = model.counts(reading("GACA", "...x", hide=False))
+    assert order_0.tolist() == [[4, 3, 1, 0]]
+    assert order_1.tolist() == [[2, 0, 0, 0]]  # after C: A twice
+    assert order_2.tolist() == [[2, 0, 0, 0]]  # after AC: A twice
     probabilities = list(model.probabilities(reading("GACA", "...x", hide=False), weight=1.0))
     first = [(4 + 0.25) / 9, (3 + 0.25) / 9, (1 + 0.25) / 9, 0.25 / 9]
     np.testing.assert_allclose(probabilities[0], [first])
@@ -44,21 +44,21 @@ def test_counts_by_hand():
 
 def test_counts_between_flanks():
     model = MarkovModel([encode_bases("AGCAGCATC")], order=1, flanks=True)
-    _, one = model.counts(reading("AGC", ".x.", hide=True))
-    assert one.tolist() == [[0, 0, 2, 1]]  # A?C: G twice, T once
+    _, order_1 = model.counts(reading("AGC", ".x.", hide=True))
+    assert order_1.tolist() == [[0, 0, 2, 1]]  # A?C: G twice, T once
 
 
-def test_a_context_that_cannot_be_read_falls_back():
+def test_an_unreadable_context_falls_back_to_the_lower_order():
     model = MarkovModel([encode_bases("ACGT" * 20)], order=3)
     probabilities = list(model.probabilities(reading("AACT", ".xx.", hide=True), weight=1.0))
     np.testing.assert_allclose(probabilities[1][1], probabilities[0][1])  # the base before is hidden as well
     assert not np.allclose(probabilities[1][0], probabilities[0][0])
 
 
-def test_the_order_that_is_chosen_says_what_the_genome_says():
+def test_the_chosen_order_reaches_the_entropy_of_the_genome():
     rng = np.random.default_rng(0)
     base, bases = 0, []
-    for _ in range(6000):  # the next base is one further on, nine times of ten
+    for _ in range(6000):  # nine times of ten the next base is the next letter
         base = (base + 1) % 4 if rng.random() < 0.9 else int(rng.integers(4))
         bases.append(base)
     genome = np.array(bases, np.uint8)
@@ -71,15 +71,15 @@ def test_the_order_that_is_chosen_says_what_the_genome_says():
     assert choice.curve[1] == pytest.approx(entropy, abs=0.1) and choice.curve[0] == pytest.approx(2, abs=0.01)
 
 
-def test_shares_of_what_is_hidden():
+def test_shares_of_hidden_bases():
     rng = np.random.default_rng(0)
     reference = rng.integers(0, 4, 40_000, dtype=np.uint8)
     hidden = LanguageModeling("bert", mask_fraction=0.2).example(reference, 40_000, Rates(), rng).masking
     assert hidden is not None
-    asked = hidden != VISIBLE
-    assert asked.mean() == pytest.approx(0.2, abs=0.01)
+    targets = hidden != VISIBLE
+    assert targets.mean() == pytest.approx(0.2, abs=0.01)
     for fate, share in ((MASK, 0.8), (RANDOM, 0.1), (UNCHANGED, 0.1)):
-        assert (hidden[asked] == fate).mean() == pytest.approx(share, abs=0.02)
+        assert (hidden[targets] == fate).mean() == pytest.approx(share, abs=0.02)
     spans = LanguageModeling("span", mask_fraction=0.2, span_mean=5.0).example(reference, 40_000, Rates(), rng).masking
     assert spans is not None and (spans == MASK).mean() == pytest.approx(0.2, abs=0.001)
     runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], spans, [0]]))))[::2]
@@ -88,25 +88,25 @@ def test_shares_of_what_is_hidden():
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), st.sampled_from([NucleotideTokenizer(), KmerTokenizer(3), KmerTokenizer(3, True)]))
-def test_no_token_gives_a_hidden_base_away(seed: int, tokenizer):
-    """Whatever stands at the hidden bases, what is shown is the same."""
+def test_no_token_reveals_a_hidden_base(seed: int, tokenizer):
+    """The ids of a batch do not depend on the hidden bases."""
     rng = np.random.default_rng(seed)
     task = LanguageModeling("bert", mask_fraction=0.3)
     example = fully_masked(task.example(rng.integers(0, 4, 50, dtype=np.uint8), 50, Rates(), rng))
     assert example.masking is not None
     other = np.where(example.masking == VISIBLE, example.bases, rng.integers(0, 4, 50, dtype=np.uint8)).astype(np.uint8)
-    one, two = (
+    first, second = (
         collate([example._replace(bases=b)], tokenizer, context_format=task.context_format)
         for b in (example.bases, other)
     )
-    assert one.ids.tolist() == two.ids.tolist()
-    asked = one.targets["token"] != IGNORE_INDEX
-    assert bool((one.ids[asked] == tokenizer.mask_id).all())
+    assert first.ids.tolist() == second.ids.tolist()
+    labelled = first.targets["token"] != IGNORE_INDEX
+    assert bool((first.ids[labelled] == tokenizer.mask_id).all())
 
 
 @pytest.fixture(scope="module")
 def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A genome in which every base tells the next."""
+    """A genome in which every base decides the next."""
     file = tmp_path_factory.mktemp("genome") / "turns.fa"
     file.write_text(">turns\n" + "ACGT" * 4000 + "\n" + "".join(f">short{n}\n{'ACGT' * n}\n" for n in (6, 9, 12)))
     return file
@@ -123,24 +123,26 @@ def run(folder: Path, *words: str) -> dict:
     [("task.objective=bert",), ("task.objective=span",), ("task.objective=causal", "model.causal=true")],
     ids=["bert", "span", "causal"],
 )
-def test_a_run_is_examined_and_examined_again(words: tuple[str, ...], fasta: Path, tmp_path: Path):
+def test_a_run_is_evaluated_again_with_the_same_metrics(words: tuple[str, ...], fasta: Path, tmp_path: Path):
     settings = (f"data.fasta={fasta}", "trainer.max_steps=40", "optimizer.lr=0.01", "schedule.warmup=2", *words)
-    found = run(tmp_path / "run", *settings)
-    learned = 1.2 if "task.objective=causal" in words else found["untrained/test/all/bits_per_base"] - 0.3
-    assert found["model/test/all/bits_per_base"] < learned < found["untrained/test/all/bits_per_base"]
+    metrics = run(tmp_path / "run", *settings)
+    learned = 1.2 if "task.objective=causal" in words else metrics["untrained/test/all/bits_per_base"] - 0.3
+    assert metrics["model/test/all/bits_per_base"] < learned < metrics["untrained/test/all/bits_per_base"]
     bits = 1.9 if "span" in words[0] else 0.5  # the base before a hidden one is mostly hidden as well
-    assert found["markov_left/test/all/bits_per_base"] < bits and found["markov_left/test/all/order"] >= 1
-    assert ("markov_flanks/test/all/order" in found) == ("causal" not in words[0])
-    assert found["model/test/all/loss_base"] == pytest.approx(found["model/test/all/bits_per_base"] * math.log(2))
+    assert metrics["markov_left/test/all/bits_per_base"] < bits and metrics["markov_left/test/all/order"] >= 1
+    assert ("markov_flanks/test/all/order" in metrics) == ("causal" not in words[0])
+    assert metrics["model/test/all/loss_base"] == pytest.approx(metrics["model/test/all/bits_per_base"] * math.log(2))
     assert (tmp_path / "run" / "plots" / "bits_per_base.png").is_file()
     again = ["evaluate", *SMALL[4:], "data.length=64", f"data.fasta={fasta}", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path / 'again'}"]) == 0
-    told = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    assert told["model/test/all/bits_per_base"] == pytest.approx(found["model/test/all/bits_per_base"], rel=1e-6)
+    metrics_again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert metrics_again["model/test/all/bits_per_base"] == pytest.approx(
+        metrics["model/test/all/bits_per_base"], rel=1e-6
+    )
 
 
 @pytest.mark.usefixtures("alone")
-def test_short_records_are_taken_whole_and_sorted_by_length(fasta: Path, tmp_path: Path):
+def test_short_records_are_used_whole_and_sorted_by_length(fasta: Path, tmp_path: Path):
     short = fasta.parent / "short.fa"
     pieces = [f">s{n}\n{'ACGT' * (5 + n % 11)}\n" for n in range(300)]
     short.write_text(f">long\n{'ACGT' * 200}\n" + "".join(pieces))
@@ -163,12 +165,12 @@ def test_short_records_are_taken_whole_and_sorted_by_length(fasta: Path, tmp_pat
         (("data.min_length=80",), "data.min_length must be at most data.length (64), got 80"),
     ],
 )
-def test_mistakes_read_well(words, sentence: str, fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_error_messages(words, sentence: str, fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     given = {word.split("=")[0]: word for word in SMALL} | {word.split("=")[0]: word for word in words}
     assert main(["train", *given.values(), f"data.fasta={fasta}", f"hydra.run.dir={tmp_path / 'run'}"]) == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_what_makes_no_sense():
+def test_a_span_mean_below_one_base_is_refused():
     with pytest.raises(UserError, match=r"task\.span_mean must be at least 1 base, got 0\.5"):
         LanguageModeling(span_mean=0.5)

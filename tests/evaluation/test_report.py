@@ -1,4 +1,4 @@
-"""Reports: tables that fit the terminal, Markdown, and plots that are pictures."""
+"""Reports: tables that fit the terminal, Markdown and plots."""
 
 import os
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_the_narrow_table_fits_and_breaks_no_word(width: int):
     assert width == 150 or not {"AUROC", "kb", "base"} & set(text.split())
 
 
-def test_the_terminal_says_what_it_left_out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_the_terminal_lists_omitted_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Console, "is_terminal", True)
     monkeypatch.setenv("COLUMNS", "100")
     detection_table(RESULTS).print()
@@ -111,11 +111,11 @@ def test_markup_and_bars_in_cells_are_text(capsys: pytest.CaptureFixture[str]):
     assert table.markdown().splitlines() == ["| record | n |", "| --- | ---: |", "| gi\\|1\\|[red]x[/red] | 7 |"]
 
 
-def test_real_strains_carry_their_caution(tmp_path: Path):
+def test_real_strains_have_a_caution_in_the_report(tmp_path: Path):
     write_report(tmp_path, [detection_table(RESULTS)], Metrics(), {})
     page = (tmp_path / "report.md").read_text()
     assert "| N315 * | snv |" in page and "| simulated | snv |" in page and f"* Windows {PLACED_BY_VCF}." in page
-    assert detection_table([one for one in RESULTS if one.simulated]).notes == []
+    assert detection_table([row for row in RESULTS if row.simulated]).notes == []
 
 
 def test_metric_keys_have_four_parts():
@@ -127,7 +127,7 @@ def test_metric_keys_have_four_parts():
     assert plain["model/test/all/auprc"] == pytest.approx((0.911 + 0.722) / 2)  # without the long deletions
     assert plain["aligner/test/all/f1"] == pytest.approx((0.799 + 0.688) / 2)
     assert plain["model/test/long_deletion/base_auprc"] is None
-    kinds = sum(len(one.kinds) for one in RESULTS)
+    kinds = sum(len(row.kinds) for row in RESULTS)
     assert len(plain) == kinds * len(DetectionMetrics._fields) + 2 * len(RESULTS)
 
 

@@ -1,4 +1,4 @@
-"""Labelled variants: read from VCF and table, split purely, shown in both windows, learned and examined."""
+"""Labelled variants: read from VCF and table, split by gene, in both windows, classified and evaluated."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ LENGTH = 12_000
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A genome, and a table of variants labelled by the base that comes: S for C and G, W for A and T."""
     folder = tmp_path_factory.mktemp("variants")
     rng = np.random.default_rng(0)
@@ -52,32 +52,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def genome(place: Path) -> Genome:
-    return open_genome([place / "a.fa"], place / "cache")
+def genome(inputs: Path) -> Genome:
+    return open_genome([inputs / "a.fa"], inputs / "cache")
 
 
-def test_table_and_vcf_say_the_same(place: Path, genome: Genome):
-    table, _ = read_labelled(place / "a.tsv", "kind", CLASSES, genome, 20)
-    vcf, _ = read_labelled(place / "a.vcf", "KIND", CLASSES, genome, 20)
+def test_table_and_vcf_give_the_same_variants(inputs: Path, genome: Genome):
+    table, _ = read_labelled(inputs / "a.tsv", "kind", CLASSES, genome, 20)
+    vcf, _ = read_labelled(inputs / "a.vcf", "KIND", CLASSES, genome, 20)
     assert table == vcf and len(table) == 1199
     first = table[0]
     assert (first.mutation.start, first.mutation.stop) == (5, 6)  # the tables count from 1
     assert first.label == int(first.mutation.inserted in (b"\1", b"\2"))
-    packed = place / "packed.tsv.gz"
-    packed.write_bytes(gzip.compress((place / "a.tsv").read_bytes()))
+    packed = inputs / "packed.tsv.gz"
+    packed.write_bytes(gzip.compress((inputs / "a.tsv").read_bytes()))
     assert read_labelled(packed, "kind", CLASSES, genome, 20)[0] == table
-    some, left_out = read_labelled(place / "a.tsv", "kind", {"a": ["W"], "b": ["none such"]}, genome, 20)
-    assert left_out == {"labelled S": len(table) - len(some)}
+    weak, left_out = read_labelled(inputs / "a.tsv", "kind", {"a": ["W"], "b": ["none such"]}, genome, 20)
+    assert left_out == {"labelled S": len(table) - len(weak)}
 
 
-def test_what_cannot_be_shown_is_left_out_and_counted(place: Path, genome: Genome):
+def test_variants_that_do_not_fit_are_skipped_and_counted(inputs: Path, genome: Genome):
     bases = decode_bases(genome.fetch(0, 99, 130))
-    head = (place / "a.vcf").read_text().split("chr1\t6")[0]
+    head = (inputs / "a.vcf").read_text().split("chr1\t6")[0]
     rows = [f"{bases[0]}\t<DEL>", f"{bases}\t{bases[0]}", f"{bases[0]}\t{'C' if bases[0] != 'C' else 'G'}"]
-    file = place / "long.vcf"
+    file = inputs / "long.vcf"
     file.write_text(head + "".join(f"chr1\t100\t.\t{row}\t.\t.\tKIND=S\n" for row in rows))
-    found, left_out = read_labelled(file, "KIND", CLASSES, genome, 20)
-    assert [one.mutation.start for one in found] == [99]
+    variants, left_out = read_labelled(file, "KIND", CLASSES, genome, 20)
+    assert [variant.mutation.start for variant in variants] == [99]
     assert left_out == {"symbolic ALT": 1, "longer than 20 bases": 1}
 
 
@@ -91,30 +91,32 @@ def test_what_cannot_be_shown_is_left_out_and_counted(place: Path, genome: Genom
         (Mutation(LENGTH - 1, LENGTH, b"\2"), ((20, 21), (20, 21))),
     ],
 )
-def test_both_windows_and_where_to_look(mutation: Mutation, sites: tuple, genome: Genome):
+def test_both_windows_and_the_allele_spans(mutation: Mutation, sites: tuple, genome: Genome):
     task = VariantClassification("x.tsv", "kind", CLASSES)
     example = task.window_around(genome, LabelledVariant(0, mutation, 1), 40)
     start, stop, inserted = mutation
     assert example.reference is not None and len(example.reference) == 40
     assert example.allele_spans == sites and example.targets["class"].tolist() == [1]
     (low, high), (first, last) = sites
-    gone = genome.fetch(0, start, stop).tolist()
-    assert example.reference[low:high].tolist()[: len(gone)] == gone
+    deleted = genome.fetch(0, start, stop).tolist()
+    assert example.reference[low:high].tolist()[: len(deleted)] == deleted
     assert example.bases[first:last].tolist()[: len(inserted)] == list(inserted)
-    assert len(example.bases) == 40 - len(gone) + len(inserted)
+    assert len(example.bases) == 40 - len(deleted) + len(inserted)
     assert example.bases[:low].tolist() == example.reference[:low].tolist()
-    assert example.bases[first + len(inserted) :].tolist() == example.reference[low + len(gone) :].tolist()
+    assert example.bases[first + len(inserted) :].tolist() == example.reference[low + len(deleted) :].tolist()
 
 
-def test_genes_go_one_way_each(place: Path, genome: Genome):
-    parts = split_genes(place / "genes.bed", genome, seed=0)
-    genes = [(part.start, part.stop) for one in parts for part in one]
-    assert len(genes) == len(set(genes)) == 29  # of 30, two are joined by one that overlaps both
+def test_each_gene_goes_to_one_split(inputs: Path, genome: Genome):
+    splits = split_genes(inputs / "genes.bed", genome, seed=0)
+    genes = [(gene.start, gene.stop) for split in splits for gene in split]
+    assert len(genes) == len(set(genes)) == 29  # of 30, two are joined by a gene that overlaps both
     assert (0, 700) in genes
-    found, _ = read_labelled(place / "a.tsv", "kind", CLASSES, genome, 20)
-    dealt = [in_intervals(found, one) for one in parts]
-    assert all(dealt) and len({one for part in dealt for one in part}) == sum(map(len, dealt)) < len(found)
-    assert split_genes(place / "genes.bed", genome, seed=0) == parts != split_genes(place / "genes.bed", genome, seed=1)
+    variants, _ = read_labelled(inputs / "a.tsv", "kind", CLASSES, genome, 20)
+    assigned = [in_intervals(variants, split) for split in splits]
+    assert all(assigned) and len(set().union(*assigned)) == sum(map(len, assigned)) < len(variants)
+    assert (
+        split_genes(inputs / "genes.bed", genome, seed=0) == splits != split_genes(inputs / "genes.bed", genome, seed=1)
+    )
 
 
 def test_balanced_weights_by_hand():
@@ -158,40 +160,42 @@ def test_the_mcc_is_that_of_torchmetrics(classes: int):
     assert matthews(predicted, truth, classes) == pytest.approx(float(expected))
 
 
-def test_the_regression_finds_a_plain_rule():
+def test_the_regression_learns_a_plain_rule():
     rng = np.random.default_rng(0)
-    facts = rng.normal(size=(200, 3))
-    labels = (facts[:, 1] > 0).astype(np.int64)
-    assert ((logistic_regression(facts, labels, facts, 2).argmax(1) == labels).mean()) > 0.97
+    features = rng.normal(size=(200, 3))
+    labels = (features[:, 1] > 0).astype(np.int64)
+    assert ((logistic_regression(features, labels, features, 2).argmax(1) == labels).mean()) > 0.97
 
 
-def run(folder: Path, place: Path, *words: str) -> int:
+def run(folder: Path, inputs: Path, *words: str) -> int:
     small = ("experiment=smoke", "task=variant", "curriculum=none", "trainer.threads=1", "test.resamples=5")
-    settings = (f"data.fasta={place / 'a.fa'}", "data.length=16", "task.label=kind", OVERRIDE)
-    given = {word.split("=")[0]: word for word in (*small, *settings, f"task.file={place / 'a.tsv'}", *words)}
+    settings = (f"data.fasta={inputs / 'a.fa'}", "data.length=16", "task.label=kind", OVERRIDE)
+    given = {word.split("=")[0]: word for word in (*small, *settings, f"task.file={inputs / 'a.tsv'}", *words)}
     return main(["train", *given.values(), f"hydra.run.dir={folder}"])
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_run_learns_the_rule_and_is_examined_again(place: Path, tmp_path: Path):
+def test_a_run_learns_the_rule_and_is_evaluated_again(inputs: Path, tmp_path: Path):
     words = ("trainer.max_steps=150", "optimizer.lr=0.01", "schedule.warmup=5", "data.batch=16", "control=null")
-    assert run(tmp_path / "run", place, *words, "reverse_complement=average", "task.weights=balanced") == 0
-    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert found["model/test/all/auroc"] > 0.9 > found["untrained/test/all/auroc"]
-    assert found["logistic_regression/test/all/auroc"] > 0.9 and found["majority_class/test/all/mcc"] == 0
-    again = ["evaluate", "test.resamples=5", f"data.fasta={place / 'a.fa'}", "data.length=16"]
+    assert run(tmp_path / "run", inputs, *words, "reverse_complement=average", "task.weights=balanced") == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["model/test/all/auroc"] > 0.9 > metrics["untrained/test/all/auroc"]
+    assert metrics["logistic_regression/test/all/auroc"] > 0.9 and metrics["majority_class/test/all/mcc"] == 0
+    again = ["evaluate", "test.resamples=5", f"data.fasta={inputs / 'a.fa'}", "data.length=16"]
     assert main([*again, f"checkpoint={tmp_path / 'run'}", f"hydra.run.dir={tmp_path / 'again'}"]) == 0
-    told = json.loads((tmp_path / "again" / "metrics.json").read_text())
-    same = [key for key in told if not key.startswith("cost/")]
-    assert same and all(told[key] == pytest.approx(found[key], abs=1e-6, nan_ok=True) for key in same if told[key])
-    vcf = (f"task.file={place / 'a.vcf'}", "task.label=KIND", f"checkpoint={tmp_path / 'run'}")
+    metrics_again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    same = [key for key in metrics_again if not key.startswith("cost/")]
+    assert same and all(
+        metrics_again[key] == pytest.approx(metrics[key], abs=1e-6, nan_ok=True) for key in same if metrics_again[key]
+    )
+    vcf = (f"task.file={inputs / 'a.vcf'}", "task.label=KIND", f"checkpoint={tmp_path / 'run'}")
     assert main([*again, *vcf, f"hydra.run.dir={tmp_path / 'vcf'}"]) == 0  # the same variants in another file
     other_file = json.loads((tmp_path / "vcf" / "metrics.json").read_text())
-    assert other_file["model/test/all/auroc"] == told["model/test/all/auroc"]
+    assert other_file["model/test/all/auroc"] == metrics_again["model/test/all/auroc"]
     assert main([*again, "seed=3", f"checkpoint={tmp_path / 'run'}", f"hydra.run.dir={tmp_path / 'seed'}"]) == 0
     assert (
         json.loads((tmp_path / "seed" / "metrics.json").read_text())["model/test/all/auroc"]
-        == told["model/test/all/auroc"]
+        == metrics_again["model/test/all/auroc"]
     )
 
 
@@ -211,12 +215,14 @@ def test_a_run_learns_the_rule_and_is_examined_again(place: Path, tmp_path: Path
         (("task.file=binary.tsv",), "has no column 'chrom'"),
     ],
 )
-def test_mistakes_read_well(words, sentence, place: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(place)
-    (place / "bad.bed").write_text("chr1\tone\ttwo\n")
-    wrong = {"A": "C", "C": "A", "G": "A", "T": "A"}[(place / "a.fa").read_text().splitlines()[1][0]]
-    (place / "bad.tsv").write_text(f"chrom\tpos\tref\talt\tkind\nchr1\t1\t{wrong}\t{'T' if wrong != 'T' else 'G'}\tW\n")
-    (place / "odd.tsv").write_text("chrom\tpos\tref\talt\tkind\nchr1\t²\tA\tC\tW\n", "utf-8")
-    (place / "binary.tsv").write_bytes(b"\xff\xfe\x00\x80\n")
-    assert run(tmp_path / "run", place, *words) == 2
+def test_error_messages(words, sentence, inputs: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(inputs)
+    (inputs / "bad.bed").write_text("chr1\tone\ttwo\n")
+    wrong = {"A": "C", "C": "A", "G": "A", "T": "A"}[(inputs / "a.fa").read_text().splitlines()[1][0]]
+    (inputs / "bad.tsv").write_text(
+        f"chrom\tpos\tref\talt\tkind\nchr1\t1\t{wrong}\t{'T' if wrong != 'T' else 'G'}\tW\n"
+    )
+    (inputs / "odd.tsv").write_text("chrom\tpos\tref\talt\tkind\nchr1\t²\tA\tC\tW\n", "utf-8")
+    (inputs / "binary.tsv").write_bytes(b"\xff\xfe\x00\x80\n")
+    assert run(tmp_path / "run", inputs, *words) == 2
     assert sentence in capsys.readouterr().err

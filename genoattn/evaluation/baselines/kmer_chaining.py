@@ -58,9 +58,8 @@ class KmerCaller:
         begin, end, mutations = _read(reference, sample, chained)
         first, last = begin + chained[0].diagonal, end + chained[-1].diagonal
         called = apply_mutations(reference[first:last], [_moved(mutation, -first) for mutation in mutations])
-        for mask, called_mask in zip(
-            calls[:3], (called.substituted, called.inserted, called.deleted_before), strict=True
-        ):
+        masks = called.substituted, called.inserted, called.deleted_before
+        for mask, called_mask in zip(calls[:3], masks, strict=True):
             mask[begin:end] = called_mask
         reverse_anchors = _runs(places[1], k)
         for left, right in pairwise(chained):
@@ -157,10 +156,8 @@ def _turn(reference: np.ndarray, sample: np.ndarray, left: Anchor, right: Anchor
     if high <= low:
         return high
     before = sample[low:high] != reference[low + left.diagonal : high + left.diagonal]
-    after = (
-        sample[low + inserted : right.start]
-        != reference[low + inserted + right.diagonal : right.start + right.diagonal]
-    )
+    start, stop = low + inserted, right.start
+    after = sample[start:stop] != reference[start + right.diagonal : stop + right.diagonal]
     differing = np.concatenate([[0], np.cumsum(before)]) + np.concatenate([np.cumsum(after[::-1])[::-1], [0]])
     return low + int(differing.argmin())
 

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from genoattn.data.targets import COLUMNS
-from genoattn.evaluation.bootstrap import interval
-from genoattn.evaluation.detection.metrics import auprc_replicates, average_precision, f1_score
+from genoattn.evaluation.bootstrap import resampled_average_precision
+from genoattn.evaluation.detection.metrics import average_precision, f1_score
 from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS, KINDS, collect_scored_calls, kind_of
 from genoattn.evaluation.detection.testsets import TestSet
 
@@ -40,17 +40,9 @@ class DistanceBin(NamedTuple):
         kind = f"_{self.kind.replace(' ', '_')}" if self.kind else ""
         return f"distance_{self.low}_{self.high}{kind}"
 
-    def auprc_text(self) -> str:
-        """AUPRC with its interval."""
-        low, high = interval(self.replicates)
-        return f"{self.auprc:.3f} [{low:.3f}–{high:.3f}]"
-
 
 def metrics_by_distance(
-    test_set: TestSet,
-    scores: Float[np.ndarray, "bases columns"],
-    thresholds: Mapping[str, float],
-    count: int,
+    test_set: TestSet, scores: Float[np.ndarray, "bases columns"], thresholds: Mapping[str, float], count: int
 ) -> list[DistanceBin]:
     """Metrics in ranges between powers of two, in `count` resamples; none for real strains or unknown distances.
 
@@ -72,7 +64,8 @@ def metrics_by_distance(
             if events >= MIN_EVENTS:
                 auprc = average_precision(scored.scores, scored.truth)
                 f1 = f1_score(scored, thresholds[COLUMNS[KINDS[kind]]])
-                rows.append(DistanceBin(low, high, kind, events, auprc, f1, auprc_replicates(scored, resamples)))
+                replicates = resampled_average_precision(scored, resamples.weights)
+                rows.append(DistanceBin(low, high, kind, events, auprc, f1, replicates))
         headline = [row for row in rows if row.kind in HEADLINE_KINDS]
         if kinds and {row.kind for row in headline} == kinds:
             bins.append(_mean(headline))

@@ -68,17 +68,15 @@ class ModelDetector:
 
 
 @final
-class AlignerDetector:
-    """Pairwise alignment as a detector: 1 where it calls a mutation, else 0."""
+class CallingDetector:
+    """A classical caller as a detector: 1 where it calls a mutation, else 0."""
 
-    key = name = "aligner"
-
-    def __init__(self, max_shift: int):
-        self.max_shift, self.caller = max_shift, AlignmentCaller()
+    def __init__(self, key: str, name: str, doing: str, caller: AlignmentCaller | KmerCaller, max_shift: int = 0):
+        self.key, self.name, self.doing, self.caller, self.max_shift = key, name, doing, caller, max_shift
 
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
         scored = []
-        for example in _tracked(examples, "  the aligner aligns", len(examples)):
+        for example in _tracked(examples, self.doing, len(examples)):
             beside = example.reference_window
             reference = example.reference if beside is None else beside[self.max_shift :]
             assert reference is not None
@@ -86,24 +84,17 @@ class AlignerDetector:
         return scored
 
 
-@final
-class KmerDetector:
-    """k-mer look-up as a detector for samples of either strand: 1 where it calls a mutation, else 0."""
-
-    key, name = "kmer_lookup", "k-mer look-up"
-
-    def __init__(self) -> None:
-        self.caller = KmerCaller()
-
-    def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
-        scored = []
-        for example in _tracked(examples, "  k-mers are looked up", len(examples)):
-            assert example.reference is not None
-            scored.append(np.stack(self.caller(example.reference, example.bases), 1).astype(np.float64))
-        return scored
+def aligner(max_shift: int) -> CallingDetector:
+    """Pairwise alignment with a reference window that begins `max_shift` bases before the sample."""
+    return CallingDetector("aligner", "aligner", "  the aligner aligns", AlignmentCaller(), max_shift)
 
 
-Detector: TypeAlias = ModelDetector | AlignerDetector | KmerDetector
+def kmer_lookup() -> CallingDetector:
+    """k-mer look-up for samples of either strand."""
+    return CallingDetector("kmer_lookup", "k-mer look-up", "  k-mers are looked up", KmerCaller())
+
+
+Detector: TypeAlias = ModelDetector | CallingDetector
 
 
 def _tracked(items: Iterable[_Item], doing: str, total: int) -> Iterable[_Item]:

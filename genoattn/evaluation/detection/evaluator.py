@@ -5,19 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
-from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.settings import DataSettings
-from genoattn.data.source import DataSource, build_window_dataset
+from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.errors import UserError
-from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
-from genoattn.evaluation.detection.detectors import (
-    CALL_THRESHOLDS,
-    AlignerDetector,
-    Detector,
-    KmerDetector,
-    ModelDetector,
-)
+from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator, fixed_windows
+from genoattn.evaluation.detection.detectors import CALL_THRESHOLDS, Detector, ModelDetector, aligner, kmer_lookup
 from genoattn.evaluation.detection.report import detection_table, distance_tables, plot_curves
 from genoattn.evaluation.detection.results import (
     DetectionResult,
@@ -29,7 +22,6 @@ from genoattn.evaluation.detection.results import (
 from genoattn.evaluation.detection.testsets import TestSet, simulated_test_set, variant_test_set, without_supersets
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.settings import TestSettings
-from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
@@ -49,19 +41,20 @@ class MutationDetectionEvaluator(Evaluator):
         assert isinstance(task, MutationDetection)
         self.task, self.test, self.both_strands, self.length = task, test, both_strands, data.length
         simulate = partial(simulated_windows, source=source, data=data, test=test, task=task)
-        self.test_sets = [simulate(source.splits.test, test.windows)]
+        self.test_sets = [simulate(TEST, test.windows)]
         held_out = source.splits.test if source.trained_on else ()
         for name, path in _names(source.vcfs).items():
             mutations = _mutations(path, source.genome)
             self.test_sets += variant_test_set(name, source.genome, task, mutations, data.length, held_out)
         if not source.vcfs:
             print("no data.vcf: only simulated mutations are tested")
-        self._validation_set = partial(simulate, source.splits.validation, test.threshold_windows, key="validation")
+        self._validation_set = partial(simulate, "validation", test.threshold_windows)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
         results: list[DetectionResult] = []
         calibration: dict[str, Mapping[str, Any]] = {}
         validation_set: TestSet | None = None
+        quicker_sets = without_supersets(self.test_sets)
         detectors = [ModelDetector(candidate, self.both_strands, self.test.average_frames) for candidate in candidates]
         for candidate, detector in zip(candidates, detectors, strict=True):
             thresholds = candidate.calibration.get("thresholds")
@@ -69,12 +62,10 @@ class MutationDetectionEvaluator(Evaluator):
                 validation_set = validation_set or self._validation_set()
                 thresholds = choose_thresholds(validation_set, validation_set.scores(detector))
             calibration[candidate.key] = {"thresholds": dict(thresholds)}
-            whole = candidate.key in ("model", "control")
-            test_sets = self.test_sets if whole else without_supersets(self.test_sets)
+            test_sets = self.test_sets if candidate.key in ("model", "control") else quicker_sets
             results += evaluate_detector(test_sets, detector, thresholds, self.test.resamples)
         for baseline in self._baselines():
-            test_sets = without_supersets(self.test_sets)
-            results += evaluate_detector(test_sets, baseline, CALL_THRESHOLDS, self.test.resamples)
+            results += evaluate_detector(quicker_sets, baseline, CALL_THRESHOLDS, self.test.resamples)
         return EvaluationResult(
             metrics=metrics_of(results) + Metrics(costs=detectors[0].cost._asdict()),
             tables=[detection_table(results), *distance_tables(results)],
@@ -89,24 +80,17 @@ class MutationDetectionEvaluator(Evaluator):
         if self.task.same_start and self.length > LONGEST_ALIGNED:
             print(f"the aligner is left out: data.length={self.length} is above {LONGEST_ALIGNED} bases")
         elif self.task.same_start:
-            baselines.append(AlignerDetector(self.task.max_shift))
-        return baselines if self.task.side_by_side else [*baselines, KmerDetector()]
+            baselines.append(aligner(self.task.max_shift))
+        return baselines if self.task.side_by_side else [*baselines, kmer_lookup()]
 
 
 def simulated_windows(
-    intervals: tuple[Interval, ...],
-    count: int,
-    source: DataSource,
-    data: DataSettings,
-    test: TestSettings,
-    task: Task,
-    key: str = TEST,
+    split: str, count: int, source: DataSource, data: DataSettings, test: TestSettings, task: Task
 ) -> TestSet:
-    """A test set of windows from some intervals, with mutations simulated at the rates of the test settings."""
+    """A test set of windows from a split, with mutations simulated at the rates of the test settings."""
     rates = Rates(test.rate, test.snv, test.mnv, test.insertion, test.deletion, test.longest, test.transitions)
-    dataset = build_window_dataset(source, intervals, data, task, test.seed, 1, Curriculum())
-    examples = (dataset.example(number, CurriculumStage(rates, data.length)) for number in range(count))
-    return simulated_test_set([example._replace(masking=None) for example in examples], key)
+    examples = fixed_windows(split, count, source, data, test, task, rates)
+    return simulated_test_set([example._replace(masking=None) for example in examples], split)
 
 
 def _names(vcfs: Sequence[Path]) -> dict[str, Path]:

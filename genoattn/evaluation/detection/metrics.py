@@ -5,19 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    binary_precision_recall_curve,
-)
+from torchmetrics.functional import classification
 
-from genoattn.evaluation.bootstrap import (
-    Resamples,
-    ScoredCalls,
-    interval,
-    resampled_average_precision,
-    resampled_ratio,
-)
+from genoattn.evaluation.bootstrap import Resamples, ScoredCalls, interval, resampled_ratio
 
 
 class DetectionMetrics(NamedTuple):
@@ -56,40 +46,28 @@ def best_threshold(scored: ScoredCalls) -> float:
 
 
 def detection_metrics(
-    scored: ScoredCalls,
-    threshold: float,
-    base_auprc: float,
-    bases: int,
-    replicates: Float[np.ndarray, "replicates"],
-    resamples: Resamples,
+    scored: ScoredCalls, threshold: float, base_auprc: float, bases: int, replicates: np.ndarray, resamples: Resamples
 ) -> DetectionMetrics:
     """All metrics of one kind; `replicates` are its AUPRC in `resamples`, `bases` the number of tested bases."""
     called, truth = scored.scores >= threshold, scored.truth
     hits, calls, events = int((called & truth).sum()), int(called.sum()), int(truth.sum())
     own = Resamples(scored.units, resamples.weights)
     f1_replicates = resampled_ratio(2.0 * (called & truth), 1.0 * called + truth, own)
-    auprc_interval = interval(replicates)
     # A resample without any event defines neither metric.
-    f1_interval = interval(np.where(np.isnan(replicates), np.nan, f1_replicates))
+    f1_low, f1_high = interval(np.where(np.isnan(replicates), np.nan, f1_replicates))
     return DetectionMetrics(
-        events=events,
-        rate=events / bases,
-        auprc=average_precision(scored.scores, truth),
-        auprc_low=auprc_interval.low,
-        auprc_high=auprc_interval.high,
-        auroc=float(binary_auroc(torch.from_numpy(scored.scores), torch.from_numpy(truth).long())),
+        events,
+        events / bases,
+        average_precision(scored.scores, truth),
+        *interval(replicates),
+        auroc=float(classification.binary_auroc(torch.from_numpy(scored.scores), torch.from_numpy(truth).long())),
         precision=hits / calls if calls else 0.0,
         recall=hits / events if events else 0.0,
         f1=f1_score(scored, threshold),
-        f1_low=f1_interval.low,
-        f1_high=f1_interval.high,
+        f1_low=f1_low,
+        f1_high=f1_high,
         base_auprc=base_auprc,
     )
-
-
-def auprc_replicates(scored: ScoredCalls, resamples: Resamples) -> Float[np.ndarray, "replicates"]:
-    """AUPRC of one kind in every resample."""
-    return resampled_average_precision(scored, resamples.weights)
 
 
 def f1_score(scored: ScoredCalls, threshold: float) -> float:
@@ -110,12 +88,14 @@ def average_precision(scores: Float[np.ndarray, "calls"], truth: Bool[np.ndarray
     """Average precision (AUPRC); NaN without an event."""
     if not truth.any():
         return float("nan")
-    return float(binary_average_precision(*_down_to_the_last_event(scores, truth)))
+    return float(classification.binary_average_precision(*_down_to_the_last_event(scores, truth)))
 
 
 def precision_recall(scored: ScoredCalls) -> PrecisionRecall:
     """The precision–recall curve of one kind."""
-    precision, recall, _ = binary_precision_recall_curve(*_down_to_the_last_event(scored.scores, scored.truth))
+    precision, recall, _ = classification.binary_precision_recall_curve(
+        *_down_to_the_last_event(scored.scores, scored.truth)
+    )
     return PrecisionRecall(precision.numpy(), recall.numpy())
 
 

@@ -6,27 +6,17 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from genoattn.evaluation.bootstrap import interval
 from genoattn.evaluation.detection.by_distance import DistanceBin
 from genoattn.evaluation.detection.metrics import DetectionMetrics
 from genoattn.evaluation.detection.results import DetectionResult
 from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS
 from genoattn.evaluation.detection.testsets import PLACED_BY_VCF
-from genoattn.evaluation.report import Table
+from genoattn.evaluation.report import Table, with_interval
 from genoattn.files import save_figure
 
-BASE_COLUMN = "AUPRC\nper base"
-COLUMNS = (
-    "test set",
-    "kind",
-    "events",
-    "per kb",
-    "AUPRC [95 %]",
-    "AUROC",
-    "precision",
-    "recall",
-    "F1 [95 %]",
-    BASE_COLUMN,
-)
+BASE = "AUPRC\nper base"
+COLUMNS = ("test set", "kind", "events", "per kb", "AUPRC [95 %]", "AUROC", "precision", "recall", "F1 [95 %]", BASE)
 
 MARKERS = {"aligner": "k*", "kmer_lookup": "kP"}
 
@@ -43,9 +33,7 @@ def detection_table(results: Sequence[DetectionResult]) -> Table:
             beside = [_beside(others_at.get((detector, result.test_set)), kind) for detector in columns]
             rows.append([title, kind, *_cells(kind_result.metrics), *beside])
     for result in results:
-        numbers += [
-            [result.name, result.title, kind, *kind_result.metrics] for kind, kind_result in result.kinds.items()
-        ]
+        numbers += [[result.name, result.title, kind, *row.metrics] for kind, row in result.kinds.items()]
     return Table(
         f"Mutations detected by attention={own[0].name}",
         [*COLUMNS, *columns.values()],
@@ -53,7 +41,7 @@ def detection_table(results: Sequence[DetectionResult]) -> Table:
         texts=2,
         numbers=(["detector", "test set", "kind", *DetectionMetrics._fields], numbers),
         notes=[] if all(result.simulated for result in own) else [f"* Windows {PLACED_BY_VCF}."],
-        optional=["AUROC", BASE_COLUMN, "per kb", *(columns[key] for key in columns if key == "untrained")],
+        optional=["AUROC", BASE, "per kb", *(columns[key] for key in columns if key == "untrained")],
         secondary=["precision", "recall"],
     )
 
@@ -71,7 +59,8 @@ def distance_tables(results: Sequence[DetectionResult]) -> list[Table]:
     for row in rows:
         values = [others_at.get((result.detector, row.subset)) for result in others]
         beside = ["–" if value is None else f"{value:.3f}" for value in values]
-        cells.append([row.name, row.kind or "mean", f"{row.events:,}", row.auprc_text(), *beside])
+        auprc = with_interval(row.auprc, *interval(row.replicates))
+        cells.append([row.name, row.kind or "mean", f"{row.events:,}", auprc, *beside])
     numbers = [[result.name, *row[:-1]] for result in [*own, *others] for row in result.by_distance]
     title = f"AUPRC by distance to the counterpart in the context (bases), attention={own[0].name}"
     return [Table(title, columns, cells, texts=2, numbers=(["detector", *DistanceBin._fields[:-1]], numbers))]
@@ -119,10 +108,9 @@ def _cells(metrics: DetectionMetrics) -> tuple[str, ...]:
     return (
         f"{metrics.events:,}",
         f"{1000 * metrics.rate:.3f}",
-        f"{metrics.auprc:.3f} [{metrics.auprc_low:.3f}–{metrics.auprc_high:.3f}]",
+        with_interval(metrics.auprc, metrics.auprc_low, metrics.auprc_high),
         f"{metrics.auroc:.4f}",
-        f"{metrics.precision:.3f}",
-        f"{metrics.recall:.3f}",
-        f"{metrics.f1:.3f} [{metrics.f1_low:.3f}–{metrics.f1_high:.3f}]",
+        *(f"{value:.3f}" for value in (metrics.precision, metrics.recall)),
+        with_interval(metrics.f1, metrics.f1_low, metrics.f1_high),
         "–" if np.isnan(metrics.base_auprc) else f"{metrics.base_auprc:.3f}",
     )

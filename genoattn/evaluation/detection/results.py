@@ -8,24 +8,18 @@ import numpy as np
 from jaxtyping import Float
 
 from genoattn.data.targets import COLUMNS, IGNORE_INDEX
+from genoattn.evaluation.bootstrap import resampled_average_precision
 from genoattn.evaluation.detection.by_distance import DistanceBin, metrics_by_distance
 from genoattn.evaluation.detection.detectors import CALLERS, Detector
 from genoattn.evaluation.detection.metrics import (
     DetectionMetrics,
     PrecisionRecall,
-    auprc_replicates,
     best_threshold,
     detection_metrics,
     per_base_auprc,
     precision_recall,
 )
-from genoattn.evaluation.detection.scored_calls import (
-    EVENT_KINDS,
-    HEADLINE_KINDS,
-    KINDS,
-    collect_scored_calls,
-    kind_of,
-)
+from genoattn.evaluation.detection.scored_calls import EVENT_KINDS, HEADLINE_KINDS, KINDS, collect_scored_calls, kind_of
 from genoattn.evaluation.detection.testsets import TestSet
 from genoattn.evaluation.metrics import MetricKey, Metrics, Replicates, Subgroup
 
@@ -102,9 +96,8 @@ def evaluate_scores(
     resamples, tested = test_set.resamples(count), int(test_set.tested.sum())
     results = {}
     for kind, scored in collect_scored_calls(scores, test_set.events, resamples.units, test_set.tested).items():
-        replicates = auprc_replicates(scored, resamples)
-        base_auprc = _base_auprc(test_set, scores, kind)
-        threshold = thresholds[COLUMNS[KINDS[kind]]]
+        replicates = resampled_average_precision(scored, resamples.weights)
+        threshold, base_auprc = thresholds[COLUMNS[KINDS[kind]]], _base_auprc(test_set, scores, kind)
         metrics = detection_metrics(scored, threshold, base_auprc, tested, replicates, resamples)
         results[kind] = KindResult(metrics, replicates, precision_recall(scored) if kind in HEADLINE_KINDS else None)
     return results
@@ -150,10 +143,7 @@ def replicates_of(results: Sequence[DetectionResult], primary: MetricKey) -> Rep
     simulated = [result for result in results if result.simulated]
     for result in simulated:
         key = MetricKey(result.detector, result.test_set, "all", "auprc")
-        replicates |= {
-            key._replace(subset=_key(kind)): kind_result.replicates.tolist()
-            for kind, kind_result in result.kinds.items()
-        }
+        replicates |= {key._replace(subset=_key(kind)): row.replicates.tolist() for kind, row in result.kinds.items()}
         headline = [result.kinds[kind].replicates for kind in HEADLINE_KINDS if kind in result.kinds]
         replicates[key] = np.mean(headline, axis=0).tolist() if headline else []
     subgroups = [group for result in simulated if result.detector == primary.candidate for group in _subgroups(result)]
@@ -161,26 +151,14 @@ def replicates_of(results: Sequence[DetectionResult], primary: MetricKey) -> Rep
 
 
 def _subgroups(result: DetectionResult) -> list[Subgroup]:
-    kinds = [
-        Subgroup(
-            "kind",
-            kind,
-            kind,
-            None,
-            None,
-            kind_result.metrics.events,
-            kind_result.metrics.auprc,
-            tuple(kind_result.replicates.tolist()),
-        )
-        for kind, kind_result in result.kinds.items()
+    groups = [
+        Subgroup("kind", kind, kind, None, None, metrics.events, metrics.auprc, tuple(replicates.tolist()))
+        for kind, (metrics, replicates, _) in result.kinds.items()
     ]
-    ranges = [
-        Subgroup(
-            "distance", row.name, row.kind, row.low, row.high, row.events, row.auprc, tuple(row.replicates.tolist())
-        )
-        for row in result.by_distance
-    ]
-    return kinds + ranges
+    for row in result.by_distance:
+        values = row.low, row.high, row.events, row.auprc, tuple(row.replicates.tolist())
+        groups.append(Subgroup("distance", row.name, row.kind, *values))
+    return groups
 
 
 def _key(kind: str) -> str:

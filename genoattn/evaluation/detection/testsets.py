@@ -166,19 +166,13 @@ def variant_test_set(
 
 def part_of(whole: TestSet, key: str, title: str, tested: Bool[np.ndarray, "bases"]) -> TestSet:
     """The same test set with only the bases `tested`, and only the examples that hold them."""
-    needed = [
-        number
-        for number, (offset, low, high) in enumerate(whole.placements)
-        if tested[offset + low : offset + high].any()
-    ]
-    return replace(
-        whole,
-        key=key,
-        title=title,
-        examples=[whole.examples[number] for number in needed],
-        placements=[whole.placements[number] for number in needed],
-        tested=tested,
+    spans = enumerate(whole.placements)
+    needed = [number for number, (offset, low, high) in spans if tested[offset + low : offset + high].any()]
+    examples, placements = (
+        [whole.examples[number] for number in needed],
+        [whole.placements[number] for number in needed],
     )
+    return replace(whole, key=key, title=title, examples=examples, placements=placements, tested=tested)
 
 
 def without_supersets(test_sets: Sequence[TestSet]) -> list[TestSet]:

@@ -1,11 +1,11 @@
-"""Look-up finds what stands alone, on either strand and from any start, and calls nothing where nothing differs."""
+"""k-mer chaining: isolated mutations are called on either strand and at any start; equal sequences give no call."""
 
 import numpy as np
 import pytest
 
 from genoattn.data.tasks.paired import Paired
 from genoattn.evaluation.baselines.kmer_chaining import Anchor, KmerCaller, chain, find_anchors
-from genoattn.evaluation.detection.detectors import KmerDetector
+from genoattn.evaluation.detection.detectors import kmer_lookup
 from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.mutations import Mutation, apply_mutations
 from genoattn.genome.simulate import Rates
@@ -18,7 +18,7 @@ def random(length: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 4, length, dtype=np.uint8)
 
 
-def told(calls: tuple) -> list[list[int]]:
+def called_bases(calls: tuple) -> list[list[int]]:
     return [np.flatnonzero(mask).tolist() for mask in calls]
 
 
@@ -37,86 +37,86 @@ def mutations(reference: np.ndarray) -> dict[str, Mutation]:
 
 @pytest.mark.parametrize("kind", list(mutations(random(400))))
 @pytest.mark.parametrize("other", [False, True])
-def test_a_lone_mutation_is_found(kind: str, other: bool):
+def test_an_isolated_mutation_is_called(kind: str, other: bool):
     for seed, shift in enumerate(range(-60, 61, 6)):
         whole = random(400, seed)
         sample = apply_mutations(whole, [mutations(whole)[kind]])
-        shown = whole[:shift] if shift < 0 else whole[shift:]
-        calls = CALL(reverse_complement(shown) if other else shown, sample.bases)
-        assert told(calls) == [*told((sample.substituted, sample.inserted, sample.deleted_before)), []]
+        reference = whole[:shift] if shift < 0 else whole[shift:]
+        calls = CALL(reverse_complement(reference) if other else reference, sample.bases)
+        assert called_bases(calls) == [*called_bases((sample.substituted, sample.inserted, sample.deleted_before)), []]
 
 
-def test_what_is_the_same_is_called_the_same():
+def test_equal_sequences_give_no_call():
     reference = random(300)
     for sample in (reference, reference[40:200], reverse_complement(reference), reverse_complement(reference)[10:90]):
-        assert told(CALL(reference, sample)) == [[], [], [], []]
+        assert called_bases(CALL(reference, sample)) == [[], [], [], []]
 
 
-def test_what_has_no_place_is_left_alone():
+def test_unrelated_sequences_give_no_call():
     for reference, sample in ((random(300), random(300, 1)), (random(3), random(200)), (random(200), random(3))):
-        assert told(CALL(reference, sample)) == [[], [], [], []]
+        assert called_bases(CALL(reference, sample)) == [[], [], [], []]
     unknown = np.full(100, 14, np.uint8)
-    assert told(CALL(unknown, unknown)) == [[], [], [], []]
+    assert called_bases(CALL(unknown, unknown)) == [[], [], [], []]
 
 
 @pytest.mark.parametrize("other", [False, True])
-def test_a_lone_inversion_is_found(other: bool):
+def test_an_isolated_inversion_is_called(other: bool):
     for seed, size in enumerate(range(30, 120, 3)):
         whole = random(400, seed)
         sample = apply_structural(whole, [], [StructuralVariant("inversion", 150, 150 + size, size)])
         (event,) = sample.events
         calls = CALL(reverse_complement(whole) if other else whole, sample.bases)
-        assert told(calls) == [[], [], [], list(range(event.start, event.stop))]
+        assert called_bases(calls) == [[], [], [], list(range(event.start, event.stop))]
 
 
-def test_an_indel_in_a_repeat_is_told_at_its_left():
+def test_an_indel_in_a_repeat_is_left_aligned():
     unit = np.array([0, 1, 3], np.uint8)
     left, right = random(100, 3), random(100, 4)
     left[-1], right[0] = 2, 2
     reference = np.concatenate([left, np.tile(unit, 6), right])
     longer = apply_mutations(reference, [Mutation(109, 109, unit.tobytes())])
-    assert told(CALL(reference, longer.bases)) == [[], [100, 101, 102], [], []]
+    assert called_bases(CALL(reference, longer.bases)) == [[], [100, 101, 102], [], []]
     shorter = apply_mutations(reference, [Mutation(109, 112, b"")])
-    assert told(CALL(reference, shorter.bases)) == [[], [], [100], []]
+    assert called_bases(CALL(reference, shorter.bases)) == [[], [], [100], []]
 
 
-def test_a_stretch_that_stands_twice_is_placed_by_what_surrounds_it():
+def test_a_repeated_stretch_is_placed_by_its_flanks():
     copy = random(60, 5)
     reference = np.concatenate([random(100, 1), copy, random(100, 2), copy, random(100, 3)])
     sample = apply_mutations(reference, [Mutation(285, 286, bytes([reference[285] ^ 3]))])  # within the second copy
-    assert told(CALL(reference, sample.bases)) == [[285], [], [], []]
+    assert called_bases(CALL(reference, sample.bases)) == [[285], [], [], []]
 
 
-def test_anchors_stand_once_in_both_strands():
+def test_anchors_occur_once_in_both_strands():
     reference = np.array([0, 0, 1, 2, 0, 0, 1, 3, 1], np.uint8)  # AACGAACTC
     other = reverse_complement(reference)  # GAGTTCGTT
     places = find_anchors(reference, other, np.array([0, 0, 1, 3, 1, 14, 2, 3, 3], np.uint8), 3)  # AACTCNGTT
-    # AAC stands twice, ACT and CTC once; what holds N nowhere; GTT is AAC of the other strand.
+    # AAC occurs twice, ACT and CTC once, a k-mer with N never; GTT is AAC of the other strand.
     assert places.tolist() == [[-1, 5, 6, -1, -1, -1, -1], [-1, -1, -1, -1, -1, -1, -1]]
     turned = find_anchors(reference, other, other, 3)
     assert turned[1].tolist() == [0, 1, -1, 3, 4, 5, -1] and (turned[0] == -1).all()
 
 
-def test_the_chain_passes_over_what_lies_elsewhere():
+def test_the_chain_skips_anchors_that_lie_elsewhere():
     true = [Anchor(0, 20, 5), Anchor(22, 50, 5), Anchor(50, 80, 7)]
     chance = [Anchor(24, 33, 300), Anchor(60, 70, -40)]
     assert chain(sorted(true + chance)) == true
     assert chain([]) == []
 
 
-def test_as_a_detector_it_does_well_where_events_are_rare():
+def test_the_detector_does_well_where_events_are_rare():
     task = Paired(shift=40, reverse_strand_fraction=0.5)
     rng = np.random.default_rng(0)
     rates = Rates(0.005)
-    made = [task.example(random(task.reference_length(400), seed), 400, rates, rng) for seed in range(20)]
-    scores = np.concatenate(KmerDetector()(made))
+    examples = [task.example(random(task.reference_length(400), seed), 400, rates, rng) for seed in range(20)]
+    scores = np.concatenate(kmer_lookup()(examples))
     for column, name in enumerate(("substitution", "insertion", "deletion")):
-        truth = np.concatenate([example.targets[name] for example in made])
+        truth = np.concatenate([example.targets[name] for example in examples])
         called = scores[:, column] == 1
         right = (called & (truth == 1)).sum()
         assert right / (truth == 1).sum() > 0.8 and right / called[truth >= 0].sum() > 0.8, name
 
 
 @pytest.mark.parametrize("length", [1, 5, 20])
-def test_short_samples_pass(length: int):
+def test_short_samples_raise_no_error(length: int):
     assert all(len(mask) == length for mask in CALL(random(50), random(50)[:length]))

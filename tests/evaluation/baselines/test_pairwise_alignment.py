@@ -1,4 +1,4 @@
-"""The yardstick finds what stands alone, at the place that is asked for, and nothing where nothing is."""
+"""Pairwise alignment: isolated mutations are called at their left-aligned placement; equal sequences give no call."""
 
 import numpy as np
 import pytest
@@ -28,25 +28,23 @@ def mutation(kind: str, start: int, size: int, reference: np.ndarray, rng: np.ra
     st.integers(0, 60),
     st.integers(0, 2**32),
 )
-def test_isolated_mutations_are_found_at_their_canonical_place(
-    planted: list[tuple[str, int, int]], over: int, seed: int
-):
+def test_isolated_mutations_are_called_left_aligned(placed: list[tuple[str, int, int]], over: int, seed: int):
     rng = np.random.default_rng(seed)
-    reference = rng.integers(0, 4, (len(planted) + 2) * APART + over, dtype=np.uint8)
+    reference = rng.integers(0, 4, (len(placed) + 2) * APART + over, dtype=np.uint8)
     changes = [
         mutation(kind, (number + 1) * APART + aside, size, reference, rng)
-        for number, (kind, aside, size) in enumerate(planted)
+        for number, (kind, aside, size) in enumerate(placed)
     ]
     sample = apply_mutations(reference, changes)
-    shown = len(sample.bases) - over  # the reference runs on past the sample's end
-    calls = CALL(reference, sample.bases[:shown])
-    assert np.array_equal(calls.substituted, sample.substituted[:shown])
-    assert np.array_equal(calls.inserted, sample.inserted[:shown])
-    assert np.array_equal(calls.deleted_before, sample.deleted_before[:shown])
+    length = len(sample.bases) - over  # the reference runs on past the sample's end
+    calls = CALL(reference, sample.bases[:length])
+    assert np.array_equal(calls.substituted, sample.substituted[:length])
+    assert np.array_equal(calls.inserted, sample.inserted[:length])
+    assert np.array_equal(calls.deleted_before, sample.deleted_before[:length])
 
 
 @pytest.mark.parametrize("over", [0, 30])
-def test_nothing_is_called_where_nothing_is(over: int):
+def test_equal_sequences_give_no_call(over: int):
     reference = np.random.default_rng(0).integers(0, 4, 300, dtype=np.uint8)
     calls = CALL(reference, reference[: 300 - over].copy())
     assert [call.tolist() for call in calls] == [[False] * (300 - over)] * 3

@@ -1,4 +1,4 @@
-"""By distance: an event and the untouched bases beside it, whose counterparts lie as far back, and nothing else."""
+"""Metrics by distance: the events and the untouched bases whose counterparts lie equally far back."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.paired import Paired
 from genoattn.evaluation.detection.by_distance import MIN_EVENTS, metrics_by_distance
-from genoattn.evaluation.detection.detectors import CALL_THRESHOLDS, KmerDetector
+from genoattn.evaluation.detection.detectors import CALL_THRESHOLDS, kmer_lookup
 from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
 from genoattn.evaluation.detection.report import distance_tables
 from genoattn.evaluation.detection.results import DetectionResult, evaluate_detector, metrics_of, replicates_of
@@ -31,8 +31,8 @@ def make(task: Paired, length: int, seed: int) -> Example:
 
 @CASES
 @given(st.integers(20, 90), st.integers(0, 40), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2**32))
-def test_so_far_back_in_the_context_stands_the_counterpart(length: int, shift: int, turned: float, seed: int):
-    example = make(Paired(shift=shift, reverse_strand_fraction=turned), length, seed)
+def test_the_counterpart_lies_at_the_distance(length: int, shift: int, reverse_fraction: float, seed: int):
+    example = make(Paired(shift=shift, reverse_strand_fraction=reverse_fraction), length, seed)
     assert example.reference is not None and example.distance is not None
     assert ((example.distance == -1) == (example.targets["substitution"] == IGNORE_INDEX)).all()
     context = np.concatenate([example.reference, [99], example.bases])
@@ -53,13 +53,13 @@ def test_distances_by_hand():
         assert example.distance is not None and example.distance.tolist() == expected
 
 
-def trial_of(count: int = 90) -> TestSet:
+def make_test_set(count: int = 90) -> TestSet:
     task = Paired(shift=30, reverse_strand_fraction=0.5)
     return simulated_test_set([make(task, 100, seed)._replace(block=(0, seed // 3)) for seed in range(count)])
 
 
 def average_precision(scores: list[float], truth: list[int]) -> float:
-    """Precision at each threshold that wins recall, weighed by what it wins."""
+    """The sum over thresholds of precision times the gain in recall."""
     area, before = 0.0, 0
     for threshold in sorted(set(scores), reverse=True):
         called = [true for score, true in zip(scores, truth, strict=True) if score >= threshold]
@@ -68,68 +68,70 @@ def average_precision(scores: list[float], truth: list[int]) -> float:
     return area
 
 
-def test_ranges_by_the_slow_way():
-    trial = trial_of()
-    assert trial.distance is not None and len(trial.distance) == trial.bases
-    scores = np.random.default_rng(1).random((trial.bases, 3))
-    for event in trial.events:
+def test_metrics_of_ranges_by_brute_force():
+    test_set = make_test_set()
+    assert test_set.distance is not None and len(test_set.distance) == test_set.bases
+    scores = np.random.default_rng(1).random((test_set.bases, 3))
+    for event in test_set.events:
         scores[event.earliest : event.latest] **= 0.5
     scores = scores.round(2)
-    found = {(row.low, row.high, row.kind): row for row in metrics_by_distance(trial, scores, CALL_THRESHOLDS, 7)}
-    assert len({low for low, _, _ in found}) >= 3  # of either strand: near the separator and far from it
-    touched = {base for event in trial.events for base in range(event.earliest, event.latest)}
+    bins = {(row.low, row.high, row.kind): row for row in metrics_by_distance(test_set, scores, CALL_THRESHOLDS, 7)}
+    assert len({low for low, _, _ in bins}) >= 3  # of either strand: near the separator and far from it
+    touched = {base for event in test_set.events for base in range(event.earliest, event.latest)}
     expected = set()
     for low in [2**power for power in range(9)]:
-        inside = [base for base, far in enumerate(trial.distance.tolist()) if low <= far < 2 * low]
+        inside = [base for base, far in enumerate(test_set.distance.tolist()) if low <= far < 2 * low]
         quiet = [base for base in inside if base not in touched]
-        told = []
+        kinds = []
         for kind in ("snv", "insertion", "deletion"):
-            events = [one for one in trial.events if kind_of(one) == kind and one.start in set(inside)]
+            events = [event for event in test_set.events if kind_of(event) == kind and event.start in set(inside)]
             if len(events) < MIN_EVENTS:
                 continue
-            told.append(kind)
+            kinds.append(kind)
             column = scores[:, KINDS[kind]]
-            candidates = [column[one.earliest : one.latest].max() for one in events] + column[quiet].tolist()
+            candidates = [column[event.earliest : event.latest].max() for event in events] + column[quiet].tolist()
             truth = [1] * len(events) + [0] * len(quiet)
-            row = found[low, 2 * low, kind]
+            row = bins[low, 2 * low, kind]
             assert row.events == len(events) and len(row.replicates) == 7
             assert row.auprc == pytest.approx(average_precision(candidates, truth), abs=1e-5)
             called = sum(score >= 0.5 for score in candidates)
             right = sum(score >= 0.5 for score in candidates[: len(events)])
             assert row.f1 == pytest.approx(2 * right / (called + len(events)))
-        if len(told) == 3:
-            mean = found[low, 2 * low, ""]
-            assert mean.auprc == pytest.approx(np.mean([found[low, 2 * low, kind].auprc for kind in told]))
-            assert mean.replicates == pytest.approx(np.mean([found[low, 2 * low, kind].replicates for kind in told], 0))
-            assert mean.events == sum(found[low, 2 * low, kind].events for kind in told)
-            told.append("")
-        expected |= {(low, 2 * low, kind) for kind in told}
-    assert set(found) == expected and any(kind == "" for _, _, kind in found)
+        if len(kinds) == 3:
+            mean = bins[low, 2 * low, ""]
+            assert mean.auprc == pytest.approx(np.mean([bins[low, 2 * low, kind].auprc for kind in kinds]))
+            assert mean.replicates == pytest.approx(np.mean([bins[low, 2 * low, kind].replicates for kind in kinds], 0))
+            assert mean.events == sum(bins[low, 2 * low, kind].events for kind in kinds)
+            kinds.append("")
+        expected |= {(low, 2 * low, kind) for kind in kinds}
+    assert set(bins) == expected and any(kind == "" for _, _, kind in bins)
 
 
-def test_draws_are_of_shared_blocks():
-    """What one range holds is resampled as the same blocks in every other, whatever is measured."""
-    trial = trial_of()
-    one, two = (
-        metrics_by_distance(trial, np.random.default_rng(seed).random((trial.bases, 3)), CALL_THRESHOLDS, 50)
+def test_resamples_are_shared_by_all_ranges():
+    """All ranges have the same resamples of blocks, for any scores."""
+    test_set = make_test_set()
+    first, second = (
+        metrics_by_distance(test_set, np.random.default_rng(seed).random((test_set.bases, 3)), CALL_THRESHOLDS, 50)
         for seed in (0, 1)
     )
-    assert [row[:4] for row in one] == [row[:4] for row in two]
-    none = [[np.isnan(row.replicates).tolist() for row in rows] for rows in (one, two)]
-    assert none[0] == none[1]
+    assert [row[:4] for row in first] == [row[:4] for row in second]
+    undefined = [[np.isnan(row.replicates).tolist() for row in rows] for rows in (first, second)]
+    assert undefined[0] == undefined[1]
 
 
 def test_no_ranges_without_distances_or_for_real_strains():
-    trial = trial_of(4)
-    scores = np.zeros((trial.bases, 3))
-    assert metrics_by_distance(replace(trial, distance=None), scores, CALL_THRESHOLDS, 3) == []
-    assert metrics_by_distance(replace(trial, key="N315"), scores, CALL_THRESHOLDS, 3) == []
-    assert metrics_by_distance(replace(trial, distance=np.full(trial.bases, -1)), scores, CALL_THRESHOLDS, 3) == []
+    test_set = make_test_set(4)
+    scores = np.zeros((test_set.bases, 3))
+    assert metrics_by_distance(replace(test_set, distance=None), scores, CALL_THRESHOLDS, 3) == []
+    assert metrics_by_distance(replace(test_set, key="N315"), scores, CALL_THRESHOLDS, 3) == []
+    assert (
+        metrics_by_distance(replace(test_set, distance=np.full(test_set.bases, -1)), scores, CALL_THRESHOLDS, 3) == []
+    )
 
 
 def results() -> list[DetectionResult]:
-    trial = trial_of()
-    (lookup,) = evaluate_detector([trial], KmerDetector(), CALL_THRESHOLDS, 5)
+    test_set = make_test_set()
+    (lookup,) = evaluate_detector([test_set], kmer_lookup(), CALL_THRESHOLDS, 5)
     return [replace(lookup, detector="model", name="window"), lookup]
 
 
@@ -140,8 +142,8 @@ def test_ranges_are_metrics_subgroups_and_a_table():
     for row in own.by_distance:
         subset = f"distance_{row.low}_{row.high}" + ("_" if row.kind else "") + row.kind
         for candidate in ("model", "kmer_lookup"):
-            found = {key.metric: value for key, value in metrics.select(candidate, "test", subset).items()}
-            assert found == {"events": row.events, "auprc": row.auprc, "f1": row.f1}
+            values = {key.metric: value for key, value in metrics.select(candidate, "test", subset).items()}
+            assert values == {"events": row.events, "auprc": row.auprc, "f1": row.f1}
     by = {name: [group for group in replicates.subgroups if group.by == name] for name in ("kind", "distance")}
     assert len(by["kind"]) + len(by["distance"]) == len(replicates.subgroups)
     assert {group.kind for group in by["kind"]} == set(own.kinds) >= set(HEADLINE_KINDS)
@@ -155,4 +157,4 @@ def test_ranges_are_metrics_subgroups_and_a_table():
     assert table.rows[-1][-1] == f"{lookup.by_distance[-1].f1:.3f}"
     low = own.by_distance[0].low
     short = [replace(result, by_distance=[row for row in result.by_distance if row.low == low]) for result in both]
-    assert distance_tables(short) == []  # a single range says no more than the first table
+    assert distance_tables(short) == []  # a single range adds nothing to the first table

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from genoattn.evaluation.bootstrap import ScoredCalls, resample, resampled_average_precision
 from genoattn.evaluation.detection.metrics import (
     DetectionMetrics,
-    auprc_replicates,
     best_threshold,
     detection_metrics,
     per_base_auprc,
@@ -31,7 +30,7 @@ def scored(scores: Any, truth: Any, windows: Any = None) -> ScoredCalls:
 
 
 def average_precision(scores: list[float], truth: list[bool]) -> float:
-    """The sum over thresholds of precision times the recall won, a threshold taking all candidates of one score."""
+    """The sum over thresholds of precision times the gain in recall; a threshold takes all calls of a score."""
     total, before, area = sum(truth), 0, 0.0
     for threshold in sorted(set(scores), reverse=True):
         called = [true for score, true in zip(scores, truth, strict=True) if score >= threshold]
@@ -47,7 +46,7 @@ def f1_at(threshold: float, case: ScoredCalls) -> float:
 
 
 @st.composite
-def candidates(draw: st.DrawFn) -> ScoredCalls:
+def scored_calls(draw: st.DrawFn) -> ScoredCalls:
     """At least one event and one base of none, few distinct scores, up to five windows."""
     count = draw(st.integers(2, 25))
     row = st.tuples(st.sampled_from([0.0, 0.125, 0.5, 0.75, 1.0]), st.booleans(), st.integers(0, 4))
@@ -57,111 +56,113 @@ def candidates(draw: st.DrawFn) -> ScoredCalls:
     return scored(scores, truth, windows)
 
 
-def measured(case: ScoredCalls, threshold: float, count: int = 20) -> DetectionMetrics:
+def metrics_of(case: ScoredCalls, threshold: float, count: int = 20) -> DetectionMetrics:
     """Metrics with every unit as a block of its own."""
     resamples = resample(range(int(case.units.max()) + 1), count)
-    return detection_metrics(case, threshold, 0.25, 100, auprc_replicates(case, resamples), resamples)
+    return detection_metrics(
+        case, threshold, 0.25, 100, resampled_average_precision(case, resamples.weights), resamples
+    )
 
 
-def test_figures_by_hand():
+def test_metrics_by_hand():
     case = scored([0.9, 0.8, 0.7, 0.6, 0.4, 0.2], [True, False, True, True, False, False])
-    found = measured(case, 0.65)
-    assert (found.events, found.rate, found.base_auprc) == (3, 0.03, 0.25)
-    assert found.auprc == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
-    assert found.auroc == pytest.approx(7 / 9)  # of nine pairs of an event and another base seven are in order
-    assert (found.precision, found.recall, found.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
-    assert measured(case, 0.6).recall == 1  # a score that equals the threshold is called
-    nothing = measured(case, 0.95)
-    assert (nothing.precision, nothing.recall, nothing.f1) == (0, 0, 0)
+    metrics = metrics_of(case, 0.65)
+    assert (metrics.events, metrics.rate, metrics.base_auprc) == (3, 0.03, 0.25)
+    assert metrics.auprc == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert metrics.auroc == pytest.approx(7 / 9)  # of nine pairs of an event and another base seven are in order
+    assert (metrics.precision, metrics.recall, metrics.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert metrics_of(case, 0.6).recall == 1  # a score that equals the threshold is called
+    uncalled = metrics_of(case, 0.95)
+    assert (uncalled.precision, uncalled.recall, uncalled.f1) == (0, 0, 0)
     # All in one window: every resample is the whole.
-    assert (found.f1_low, found.f1_high) == pytest.approx((2 / 3, 2 / 3))
-    assert (found.auprc_low, found.auprc_high) == pytest.approx((found.auprc, found.auprc))
+    assert (metrics.f1_low, metrics.f1_high) == pytest.approx((2 / 3, 2 / 3))
+    assert (metrics.auprc_low, metrics.auprc_high) == pytest.approx((metrics.auprc, metrics.auprc))
 
 
 @CASES
-@given(candidates(), st.sampled_from([0.0, 0.125, 0.3, 0.5, 1.0]))
-def test_figures_by_brute_force(case: ScoredCalls, threshold: float):
-    found = measured(case, threshold)
+@given(scored_calls(), st.sampled_from([0.0, 0.125, 0.3, 0.5, 1.0]))
+def test_metrics_by_brute_force(case: ScoredCalls, threshold: float):
+    metrics = metrics_of(case, threshold)
     scores, truth = case.scores.tolist(), case.truth.tolist()
     events = [score for score, true in zip(scores, truth, strict=True) if true]
     others = [score for score, true in zip(scores, truth, strict=True) if not true]
     right, wrong = sum(score >= threshold for score in events), sum(score >= threshold for score in others)
     pairs = [1.0 if event > other else 0.5 if event == other else 0.0 for event in events for other in others]
-    assert found.events == len(events)
-    assert found.auprc == pytest.approx(average_precision(scores, truth), abs=1e-6)
-    assert found.auroc == pytest.approx(np.mean(pairs), abs=1e-6)
-    assert found.precision == pytest.approx(right / (right + wrong) if right + wrong else 0)
-    assert found.recall == pytest.approx(right / len(events))
-    assert found.f1 == pytest.approx(f1_at(threshold, case))
-    assert found.auprc_low <= found.auprc_high and found.f1_low <= found.f1_high
+    assert metrics.events == len(events)
+    assert metrics.auprc == pytest.approx(average_precision(scores, truth), abs=1e-6)
+    assert metrics.auroc == pytest.approx(np.mean(pairs), abs=1e-6)
+    assert metrics.precision == pytest.approx(right / (right + wrong) if right + wrong else 0)
+    assert metrics.recall == pytest.approx(right / len(events))
+    assert metrics.f1 == pytest.approx(f1_at(threshold, case))
+    assert metrics.auprc_low <= metrics.auprc_high and metrics.f1_low <= metrics.f1_high
 
 
 def test_intervals_are_of_resampled_units():
-    # A unit in which all goes right and one in which all goes wrong: a resample is one, the other or both.
+    # The first unit is called right and the second wrong: a resample holds either or both.
     case = scored([0.9, 0.1, 0.2, 0.8], [True, False, True, False], [0, 0, 1, 1])
-    metrics = measured(case, 0.5, count=400)
+    metrics = metrics_of(case, 0.5, count=400)
     assert (metrics.f1_low, metrics.f1, metrics.f1_high) == pytest.approx((0, 0.5, 1))
     assert (metrics.auprc_low, metrics.auprc, metrics.auprc_high) == pytest.approx((0.5, (1 + 2 / 3) / 2, 1))
-    assert measured(case, 0.5, count=5) == measured(case, 0.5, count=5)
+    assert metrics_of(case, 0.5, count=5) == metrics_of(case, 0.5, count=5)
 
 
 @CASES
-@given(candidates(), st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=4))
-def test_a_resample_is_windows_literally_repeated(case: ScoredCalls, draws: list[list[int]]):
+@given(scored_calls(), st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_a_resample_repeats_windows(case: ScoredCalls, weights: list[list[int]]):
     whole = resampled_average_precision(case, np.ones((1, 5), np.int64))
     assert whole == pytest.approx([average_precision(case.scores.tolist(), case.truth.tolist())])
-    for draw, got in zip(draws, resampled_average_precision(case, np.array(draws)), strict=True):
+    for counts, value in zip(weights, resampled_average_precision(case, np.array(weights)), strict=True):
         repeated = [
             (score, true)
             for score, true, window in zip(case.scores.tolist(), case.truth.tolist(), case.units, strict=True)
-            for _ in range(draw[window])
+            for _ in range(counts[window])
         ]
         if any(true for _, true in repeated):
             scores, truth = (list(column) for column in zip(*repeated, strict=True))
-            assert got == pytest.approx(average_precision(scores, truth))
+            assert value == pytest.approx(average_precision(scores, truth))
         else:
-            assert np.isnan(got)
+            assert np.isnan(value)
 
 
 @CASES
-@given(candidates())
-def test_the_best_threshold_is_the_best_of_all(case: ScoredCalls):
+@given(scored_calls())
+def test_no_threshold_has_a_higher_f1(case: ScoredCalls):
     threshold = best_threshold(case)
     assert threshold in case.scores
-    assert f1_at(threshold, case) == pytest.approx(max(f1_at(one, case) for one in case.scores.tolist()))
+    assert f1_at(threshold, case) == pytest.approx(max(f1_at(score, case) for score in case.scores.tolist()))
 
 
 def test_no_interval_without_an_event_in_any_resample():
     case = scored([0.9, 0.1], [True, False], [0, 1])
     assert np.isnan(resampled_average_precision(case, np.array([[0, 2]]))).all()
-    found = measured(case, 0.5, count=200)
-    assert (found.auprc_low, found.auprc_high) == (1, 1)  # of the resamples that hold the event
-    assert (found.f1_low, found.f1_high) == (1, 1)
+    metrics = metrics_of(case, 0.5, count=200)
+    assert (metrics.auprc_low, metrics.auprc_high) == (1, 1)  # of the resamples that hold the event
+    assert (metrics.f1_low, metrics.f1_high) == (1, 1)
 
 
-def test_an_event_is_a_candidate_and_so_is_each_base_that_none_touches():
+def test_scored_calls_are_events_and_untouched_bases():
     scores = np.arange(36).reshape(12, 3) / 100
     snv = Event("snv", 1, 1, 2, 1, 2, 1)
     insertion = Event("insertion", 2, 3, 5, 3, 7, 3)  # as well at 4 or 5, so bases 3 to 6
     deletion = Event("deletion", 20, 9, 10, 9, 11, 7)
     windows, tested = np.arange(12) // 4, np.ones(12, np.bool_)
-    found = collect_scored_calls(scores, [deletion, snv, insertion], windows, tested)
-    assert list(found) == ["snv", "insertion", "long deletion"]
+    calls = collect_scored_calls(scores, [deletion, snv, insertion], windows, tested)
+    assert list(calls) == ["snv", "insertion", "long deletion"]
     quiet = [0, 2, 7, 8, 11]
     for kind, column, best, window in (("snv", 0, 1, 0), ("insertion", 1, 6, 0), ("long deletion", 2, 10, 2)):
-        assert found[kind].truth.tolist() == [True] + 5 * [False]
-        assert found[kind].scores.tolist() == scores[[best, *quiet], column].tolist()
-        assert found[kind].units.tolist() == [window, *(base // 4 for base in quiet)]
+        assert calls[kind].truth.tolist() == [True] + 5 * [False]
+        assert calls[kind].scores.tolist() == scores[[best, *quiet], column].tolist()
+        assert calls[kind].units.tolist() == [window, *(base // 4 for base in quiet)]
 
 
-def test_what_is_not_tested_is_no_candidate():
+def test_untested_bases_are_no_scored_calls():
     scores = np.arange(30).reshape(10, 3) / 100
     within = Event("insertion", 1, 4, 5, 4, 7, 3)  # could also stand at a base that is not tested
     before = Event("insertion", 1, 1, 2, 1, 4, 1)  # begins where nothing is tested, and touches base 3
     tested = np.array([False, False, True, True, True, True, False, False, True, True])
-    (kind,) = found = collect_scored_calls(scores, [before, within], np.zeros(10, np.int64), tested)
+    (kind,) = calls = collect_scored_calls(scores, [before, within], np.zeros(10, np.int64), tested)
     assert kind == "insertion"
-    assert found[kind].scores.tolist() == scores[[6, 8, 9], 1].tolist()  # base 2 and 3 are touched
+    assert calls[kind].scores.tolist() == scores[[6, 8, 9], 1].tolist()  # base 2 and 3 are touched
     assert collect_scored_calls(scores, [before], np.zeros(10, np.int64), tested) == {}
 
 
@@ -172,10 +173,12 @@ def test_kinds_by_size():
 
 
 @CASES
-@given(candidates(), st.lists(st.booleans(), min_size=25, max_size=25))
-def test_bases_about_which_nothing_is_asked_do_not_count(case: ScoredCalls, mask: list[bool]):
-    asked = np.array([True, True, *mask[: len(case.scores) - 2]])
-    rows = zip(case.scores.tolist(), case.truth.tolist(), asked, strict=True)
-    kept = [(score, true) for score, true, one in rows if one]
-    scores, truth = (list(column) for column in zip(*kept, strict=True))
-    assert per_base_auprc(case.scores, case.truth, asked) == pytest.approx(average_precision(scores, truth), abs=1e-6)
+@given(scored_calls(), st.lists(st.booleans(), min_size=25, max_size=25))
+def test_unlabelled_bases_do_not_count(case: ScoredCalls, mask: list[bool]):
+    labelled = np.array([True, True, *mask[: len(case.scores) - 2]])
+    rows = zip(case.scores.tolist(), case.truth.tolist(), labelled, strict=True)
+    counted = [(score, true) for score, true, has_label in rows if has_label]
+    scores, truth = (list(column) for column in zip(*counted, strict=True))
+    assert per_base_auprc(case.scores, case.truth, labelled) == pytest.approx(
+        average_precision(scores, truth), abs=1e-6
+    )

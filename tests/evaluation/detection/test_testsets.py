@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS
 from genoattn.data.tasks.side_by_side import SideBySide
-from genoattn.evaluation.detection.detectors import AlignerDetector
+from genoattn.evaluation.detection.detectors import CallingDetector, aligner
 from genoattn.evaluation.detection.metrics import DetectionMetrics
 from genoattn.evaluation.detection.results import choose_thresholds, evaluate_detector, evaluate_scores
 from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS, KINDS, LONG_KINDS, kind_of
@@ -105,7 +105,7 @@ SIZES = st.sampled_from([0, 1, 2, 11, 12, 40])
 
 @given(st.lists(st.tuples(st.integers(0, 15), SIZES, SIZES), max_size=6), st.integers(0, 9), st.integers(1, 100))
 @settings(deadline=None, max_examples=150)
-def test_stretches_leave_out_the_tails_of_long_insertions(steps: list[tuple[int, int, int]], rest: int, length: int):
+def test_stretches_exclude_the_tails_of_long_insertions(steps: list[tuple[int, int, int]], rest: int, length: int):
     """Mutations may touch here, and stand at either end."""
     rng = np.random.default_rng(len(steps))
     planned, at = [], 0
@@ -113,11 +113,11 @@ def test_stretches_leave_out_the_tails_of_long_insertions(steps: list[tuple[int,
         planned.append(Mutation(at + gap, at + gap + gone, rng.integers(0, 2, came, dtype=np.uint8).tobytes()))
         at += gap + gone
     sample = apply_mutations(rng.integers(0, 2, at + rest, dtype=np.uint8), planned)
-    found = stretches(sample, length)
-    bases = [base for begin, end in found for base in range(begin, end)]
-    assert all(begin < end for begin, end in found)
+    tested_stretches = stretches(sample, length)
+    bases = [base for begin, end in tested_stretches for base in range(begin, end)]
+    assert all(begin < end for begin, end in tested_stretches)
     assert bases == np.flatnonzero(bases_that_are_tested(sample, length)).tolist()
-    begins = {begin for begin, _ in found}
+    begins = {begin for begin, _ in tested_stretches}
     for event in sample.events:
         if kind_of(event) in LONG_KINDS:
             assert event.start in bases and (event.stop in begins or event.stop not in bases)
@@ -129,7 +129,8 @@ def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
     planned = changes(genome, seed)
     (test_set,) = variant_test_set("x", genome, TASK, planned, length, [])
     samples = {
-        record: apply_mutations(genome.fetch(record, 0, LENGTHS[record]), found) for record, found in planned.items()
+        record: apply_mutations(genome.fetch(record, 0, LENGTHS[record]), mutations)
+        for record, mutations in planned.items()
     }
     whole = np.concatenate([sample.bases for sample in samples.values()])
     inserted = np.concatenate([sample.inserted for sample in samples.values()])
@@ -164,7 +165,7 @@ def test_windows_of_a_genome_line_up(genome: Genome, length: int, seed: int):
 
 
 @pytest.mark.parametrize("length", [8, 64, 256, 1000])
-def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
+def test_a_new_window_begins_after_a_long_indel(tmp_path: Path, length: int):
     rng = np.random.default_rng(0)
     (tmp_path / "a.fa").write_text(">r\n" + "".join(rng.choice(list("ACGT"), 5000)) + "\n")
     genome = open_genome([tmp_path / "a.fa"], tmp_path / "cache")
@@ -180,16 +181,16 @@ def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
     untested = np.flatnonzero(~test_set.tested)
     assert untested.tolist() == list(range(insertion.start + length // 8, insertion.stop))
     assert np.array_equal(held_out.tested, test_set.tested)
-    found = metrics_by_kind(test_set)
-    assert {kind: (one.events, one.recall) for kind, one in found.items()} == dict.fromkeys(found, (1, 1.0))
-    assert set(found) == {"insertion", "deletion", *LONG_KINDS}
-    shown = {offset: example for example, offset, _, _ in windows_of(test_set)}
+    metrics = metrics_by_kind(test_set)
+    assert {kind: (row.events, row.recall) for kind, row in metrics.items()} == dict.fromkeys(metrics, (1, 1.0))
+    assert set(metrics) == {"insertion", "deletion", *LONG_KINDS}
+    by_offset = {offset: example for example, offset, _, _ in windows_of(test_set)}
     bases = genome.fetch(0, 0, 5000)
     for stop, reference in (
         (insertion.stop, insertion.reference),
         (deletion.stop, deletion.reference + 1001),
     ):
-        example, plain = shown[stop], min(length, 50)
+        example, plain = by_offset[stop], min(length, 50)
         assert example.reference_window is not None
         assert example.bases[:plain].tolist() == bases[reference : reference + plain].tolist()
         assert example.reference_window[TASK.max_shift :][:plain].tolist() == example.bases[:plain].tolist()
@@ -200,18 +201,18 @@ def test_after_a_long_indel_all_begins_anew(tmp_path: Path, length: int):
 @pytest.mark.parametrize("length", [8, 60])
 def test_every_event_is_scored(genome: Genome, length: int, seed: int):
     (test_set,) = variant_test_set("x", genome, TASK, changes(genome, seed), length, [])
-    found = metrics_by_kind(test_set)
-    assert {kind: one.events for kind, one in found.items()} == Counter(kind_of(event) for event in test_set.events)
-    assert set(LONG_KINDS) < set(found) and all(one.recall == one.precision == 1 for one in found.values())
+    metrics = metrics_by_kind(test_set)
+    assert {kind: row.events for kind, row in metrics.items()} == Counter(kind_of(event) for event in test_set.events)
+    assert set(LONG_KINDS) < set(metrics) and all(row.recall == row.precision == 1 for row in metrics.values())
 
 
 @SEEDS
-def test_scores_come_back_to_their_bases(genome: Genome, seed: int):
+def test_scores_return_to_their_bases(genome: Genome, seed: int):
     test_set, held_out = variant_test_set("x", genome, TASK, changes(genome, seed), 40, HELD_OUT)
 
-    def numbers(shown: TestSet) -> np.ndarray:
-        rows = [offset + np.arange(len(example.bases)) for example, offset, _, _ in windows_of(shown)]
-        return shown.scores(lambda _: [np.stack([row, row, row], 1).astype(np.float64) for row in rows])
+    def numbers(scored_set: TestSet) -> np.ndarray:
+        rows = [offset + np.arange(len(example.bases)) for example, offset, _, _ in windows_of(scored_set)]
+        return scored_set.scores(lambda _: [np.stack([row, row, row], 1).astype(np.float64) for row in rows])
 
     assert (
         numbers(test_set) == (np.arange(test_set.bases) * test_set.tested)[:, None]
@@ -221,68 +222,70 @@ def test_scores_come_back_to_their_bases(genome: Genome, seed: int):
 
 
 @SEEDS
-def test_who_knows_the_truth_is_perfect(genome: Genome, seed: int):
+def test_a_perfect_detector_has_perfect_metrics(genome: Genome, seed: int):
     test_sets = variant_test_set("x", genome, TASK, changes(genome, seed), 60, HELD_OUT)
     assert len(test_sets) == 2
     for test_set in test_sets:
         scores = test_set.scores(truth)
-        found = metrics_by_kind(test_set, 50)
-        assert len(found) > 3
-        for kind, one in found.items():
-            assert (one.auprc, one.auroc, one.precision, one.recall, one.f1, one.f1_low) == pytest.approx([1] * 6)
-            assert np.isnan(one.base_auprc) if kind in LONG_KINDS else one.base_auprc == pytest.approx(1)
-        simple = {MUTATION_OUTPUTS[KINDS[kind]] for kind in found if kind in HEADLINE_KINDS}
+        metrics = metrics_by_kind(test_set, 50)
+        assert len(metrics) > 3
+        for kind, row in metrics.items():
+            assert (row.auprc, row.auroc, row.precision, row.recall, row.f1, row.f1_low) == pytest.approx([1] * 6)
+            assert np.isnan(row.base_auprc) if kind in LONG_KINDS else row.base_auprc == pytest.approx(1)
+        simple = {MUTATION_OUTPUTS[KINDS[kind]] for kind in metrics if kind in HEADLINE_KINDS}
         assert choose_thresholds(test_set, scores) == {
             name: 1.0 if name in simple else 0.5 for name in MUTATION_OUTPUTS
         }
 
 
-def brought_in(event: Event) -> int:
+def reference_of_first_base(event: Event) -> int:
     """The reference base that the first base of an event is aligned to."""
     return event.reference + event.size * (event.kind == "deletion")
 
 
 @SEEDS
-def test_the_held_out_part_is_what_lies_in_the_blocks(genome: Genome, seed: int):
+def test_the_held_out_part_lies_in_the_blocks(genome: Genome, seed: int):
     planned = changes(genome, seed)
     whole, held_out = variant_test_set("x", genome, TASK, planned, 60, HELD_OUT)
     assert (held_out.key, held_out.title, held_out.simulated) == ("x_held_out", "x, held out", False)
     expected: Counter[str] = Counter()
     tested = 0
-    for record, found in planned.items():
-        sample = apply_mutations(genome.fetch(record, 0, LENGTHS[record]), found)
+    for record, mutations in planned.items():
+        sample = apply_mutations(genome.fetch(record, 0, LENGTHS[record]), mutations)
         inside = [set(range(block.start, block.stop)) for block in HELD_OUT if block.record == record]
-        kept = sample.reference_position[bases_that_are_tested(sample, 60)].tolist()
-        tested += sum(origin in block for origin in kept for block in inside)
-        expected.update(kind_of(event) for event in sample.events for block in inside if brought_in(event) in block)
-    measured = metrics_by_kind(held_out)
-    assert {kind: one.events for kind, one in measured.items()} == dict(expected)
+        positions = sample.reference_position[bases_that_are_tested(sample, 60)].tolist()
+        tested += sum(position in block for position in positions for block in inside)
+        expected.update(
+            kind_of(event) for event in sample.events for block in inside if reference_of_first_base(event) in block
+        )
+    metrics = metrics_by_kind(held_out)
+    assert {kind: row.events for kind, row in metrics.items()} == dict(expected)
     assert held_out.tested.sum() == tested and 0 < tested < whole.tested.sum()
-    assert all(one.rate == pytest.approx(one.events / tested) for one in measured.values())
+    assert all(row.rate == pytest.approx(row.events / tested) for row in metrics.values())
 
 
-def test_blocks_that_hold_nothing_make_no_part(genome: Genome):
+def test_blocks_without_tested_bases_make_no_part(genome: Genome):
     assert len(variant_test_set("x", genome, TASK, changes(genome, 0), 60, [Interval(1, 0, 120)])) == 1
 
 
 def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pytest.MonkeyPatch):
     test_sets = variant_test_set("x", genome, TASK, changes(genome, 0), 60, HELD_OUT)
-    asked: list[int] = []
+    scored: list[int] = []
 
-    def uncertain(_: AlignerDetector, examples: Sequence[Example]) -> list[np.ndarray]:
-        asked.append(len(examples))
-        # The score of a base must not depend on which window it is seen in.
+    def uncertain(_: CallingDetector, examples: Sequence[Example]) -> list[np.ndarray]:
+        scored.append(len(examples))
+        # The score of a base must not depend on its window.
         return [
             0.7 * table + 0.1 * example.bases[:, None] for table, example in zip(truth(examples), examples, strict=True)
         ]
 
-    monkeypatch.setattr(AlignerDetector, "__call__", uncertain)
-    detector = AlignerDetector(TASK.max_shift)
+    monkeypatch.setattr(CallingDetector, "__call__", uncertain)
+    detector = aligner(TASK.max_shift)
     results = evaluate_detector(test_sets, detector, HALF, 5)
-    assert asked == [len(test_sets[0].examples)]
-    assert [(one.detector, one.test_set) for one in results] == [("aligner", "x"), ("aligner", "x_held_out")]
+    assert scored == [len(test_sets[0].examples)]
+    assert [(result.detector, result.test_set) for result in results] == [("aligner", "x"), ("aligner", "x_held_out")]
     (alone,) = evaluate_detector(test_sets[1:], detector, HALF, 5)
-    # As text, for a figure that there is not is NaN, which equals nothing.
+    # As text, because NaN is not equal to NaN.
     assert repr(alone.kinds) == repr(results[1].kinds) != repr(results[0].kinds)
     curves = {kind: result.curve for kind, result in results[0].kinds.items() if result.curve is not None}
     assert set(curves) == {"snv", "insertion", "deletion"} and curves["snv"].recall.max() == 1
@@ -291,7 +294,7 @@ def test_a_part_takes_its_scores_from_the_whole(genome: Genome, monkeypatch: pyt
     assert np.isnan(replace(results[0], kinds={}).mean(lambda metrics: metrics.f1))
 
 
-def test_a_superset_is_left_out_beside_its_part(genome: Genome):
+def test_a_superset_is_dropped_beside_its_part(genome: Genome):
     whole, held_out = variant_test_set("x", genome, TASK, changes(genome, 0), 60, HELD_OUT)
     (alone,) = variant_test_set("y", genome, TASK, changes(genome, 1), 60, [])
     assert not alone.tested.all()
@@ -303,34 +306,44 @@ def test_a_superset_is_left_out_beside_its_part(genome: Genome):
 def test_simulated_windows_lie_end_to_end():
     rng = np.random.default_rng(0)
     rates = replace(BUSY, rate=0.1, longest=4)
-    made = [
+    examples = [
         TASK.example(rng.integers(0, 2, TASK.reference_length(length), dtype=np.uint8), length, rates, rng)
         for length in (50, 30, 40)
     ]
-    test_set = simulated_test_set(made)
+    test_set = simulated_test_set(examples)
     assert (
         test_set.placements == [(0, 0, 50), (50, 0, 30), (80, 0, 40)]
         and test_set.bases == 120
         and test_set.tested.all()
     )
     assert test_set.windows.tolist() == [0] * 50 + [1] * 30 + [2] * 40
-    assert len(test_set.events) == sum(len(example.events) for example in made)
-    row = np.concatenate([example.bases for example in made])
+    assert len(test_set.events) == sum(len(example.events) for example in examples)
+    row = np.concatenate([example.bases for example in examples])
     events = iter(test_set.events)
-    for example, offset in zip(made, (0, 50, 80), strict=True):
+    for example, offset in zip(examples, (0, 50, 80), strict=True):
         for event in example.events:
-            moved = next(events)
-            assert moved.start - event.start == moved.stop - event.stop == moved.earliest - event.earliest == offset
-            assert row[moved.earliest : moved.latest].tolist() == example.bases[event.earliest : event.latest].tolist()
-    found = metrics_by_kind(test_set, 5)
-    assert all(one.auprc == one.f1 == pytest.approx(1) for one in found.values())
+            event_in_set = next(events)
+            assert (
+                event_in_set.start - event.start
+                == event_in_set.stop - event.stop
+                == event_in_set.earliest - event.earliest
+                == offset
+            )
+            assert (
+                row[event_in_set.earliest : event_in_set.latest].tolist()
+                == example.bases[event.earliest : event.latest].tolist()
+            )
+    metrics = metrics_by_kind(test_set, 5)
+    assert all(row.auprc == row.f1 == pytest.approx(1) for row in metrics.values())
     assert choose_thresholds(test_set, test_set.scores(truth)) == dict.fromkeys(MUTATION_OUTPUTS, 1.0)
-    assert choose_thresholds(replace(test_set, events=[]), test_set.scores(truth)) == HALF  # nothing to choose by
+    assert (
+        choose_thresholds(replace(test_set, events=[]), test_set.scores(truth)) == HALF
+    )  # no event to choose a threshold by
 
 
-def test_the_aligner_is_perfect_where_mutations_stand_alone(genome: Genome):
+def test_the_aligner_is_perfect_on_isolated_mutations(genome: Genome):
     bases = genome.fetch(0, 0, LENGTHS[0])
-    lone = [
+    isolated = [
         [
             Mutation(at, at + 1, bytes([3 - bases[at]])),
             Mutation(at, at, b"\0\1\2"),
@@ -338,7 +351,7 @@ def test_the_aligner_is_perfect_where_mutations_stand_alone(genome: Genome):
         ][number % 3]
         for number, at in enumerate(range(50, 860, 45))
     ]
-    (test_set,) = variant_test_set("x", genome, SideBySide(max_shift=24), {0: lone}, 256, [])
-    (result,) = evaluate_detector([test_set], AlignerDetector(24), HALF, 5)
-    assert {kind: one.metrics.events for kind, one in result.kinds.items()} == {"snv": 6, "insertion": 6, "deletion": 6}
-    assert all(one.metrics.precision == one.metrics.recall == 1 for one in result.kinds.values())
+    (test_set,) = variant_test_set("x", genome, SideBySide(max_shift=24), {0: isolated}, 256, [])
+    (result,) = evaluate_detector([test_set], aligner(24), HALF, 5)
+    assert {kind: row.metrics.events for kind, row in result.kinds.items()} == {"snv": 6, "insertion": 6, "deletion": 6}
+    assert all(row.metrics.precision == row.metrics.recall == 1 for row in result.kinds.values())

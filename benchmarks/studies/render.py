@@ -117,9 +117,12 @@ def layers(comparison: Comparison, length: int) -> Table:
 def _layer(comparison: Comparison, result: LengthResult, layer: LayerResult) -> list[str]:
     cost = comparison.cost(layer.layer, result.length)
     runs = comparison.runs_of("final", result.length, layer.layer)
-    groups = result.statistics.ranks(layer.layer) if result.statistics else []
     return [
-        *(f"`{layer.layer}`", ", ".join(map(str, groups)), interval(result.estimates.get(layer.layer))),
+        *(
+            f"`{layer.layer}`",
+            ", ".join(map(str, result.ranks(layer.layer))),
+            interval(result.estimates.get(layer.layer)),
+        ),
         *(interval(layer.metrics.get(f"model/test/{subset}/auprc")) for subset in SUBSETS),
         *(number(layer.learning_rate, "g"), number(runs[0].steps), number(cost.parameters)),
         *(number(cost.training_bases_per_second), number(cost.forward_bases_per_second)),

@@ -242,7 +242,7 @@ def test_weights_and_biases_has_it_in_one_group(lab: Lab, tmp_path: Path, monkey
     words = ("layers=[full]", "logger=wandb", "name=mine", *BUDGET, "budget.steps=9", "sweep.steps=3", "seeds=[0]")
     compared(tmp_path, *words)
     assert [call["group"] for call in calls] == ["mine"]
-    assert all("logger.group='mine'" in words for place, words in lab.jobs.items() if place.startswith("runs/"))
+    assert all("logger.wandb.group='mine'" in words for place, words in lab.jobs.items() if place.startswith("runs/"))
     assert list(tmp_path.glob("wandb/offline-run-*"))
 
 

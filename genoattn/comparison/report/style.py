@@ -63,15 +63,12 @@ def look(comparison: Comparison, layer: str) -> dict[str, Any]:
     if layer in BASELINE_LAYERS:
         number = BASELINE_LAYERS.index(layer)
         colour, mark, line = ("#000000", "#7F7F7F")[number], MARKS[-1 - number], ":"
-        return {"label": layer, "color": colour, "marker": mark, "linestyle": line}
-    others = [name for name in comparison.layers if name not in (*LAYERS, *BASELINE_LAYERS)]
-    number = LAYERS.index(layer) if layer in LAYERS else len(LAYERS) + others.index(layer)
-    return {
-        "label": layer,
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKS[number % (len(MARKS) - 2)],
-        "linestyle": LINES[number % len(LINES)],
-    }
+    else:
+        order = [*LAYERS, *(name for name in comparison.layers if name not in (*LAYERS, *BASELINE_LAYERS))]
+        number = order.index(layer)
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % (len(MARKS) - 2)]
+        line = LINES[number % len(LINES)]
+    return {"label": layer, "color": colour, "marker": mark, "linestyle": line}
 
 
 def small_multiples(

@@ -47,7 +47,7 @@ def planned(layer: str, length: int, batch: int) -> dict[str, Any]:
     return {"layer": layer, "length": length, "batch": batch, **{key: found[key] for key in ("predicted", "measured")}}
 
 
-def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line a case: mebibytes, and by how much the prediction is off."""
     lines = []
     for row in rows:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{layer} {length}", flush=True)
         saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": rows}
         options.json.write_text(json.dumps(saved, indent=1) + "\n")
-    sheet(saved["rows"]).print()
+    table(saved["rows"]).print()
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def measured(attention: str, length: int, calls: int) -> dict[str, Any]:
     }
 
 
-def sheet(rows: Sequence[dict[str, Any]]) -> Table:
+def table(rows: Sequence[dict[str, Any]]) -> Table:
     """A line for each layer, and whether it is what was asked."""
     lines = []
     for row in rows:
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures = apart(measured, layer, options.length, options.calls, seconds=LONGEST, gib=12)
             saved["rows"].append({"layer": layer, "length": options.length, "figures": figures})
             options.json.write_text(json.dumps(saved, indent=1) + "\n")
-    sheet(saved["rows"]).print()
+    table(saved["rows"]).print()
 
 
 if __name__ == "__main__":

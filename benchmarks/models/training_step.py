@@ -45,7 +45,7 @@ def measured(length: int, recompute: bool | str, seconds: float) -> dict[str, An
     return timing._asdict() | peak
 
 
-def sheet(rows: Sequence[dict[str, Any]]) -> Table:
+def table(rows: Sequence[dict[str, Any]]) -> Table:
     """A line for each case, and the goals beside the figures that they are about."""
     plain = next((_least(row) for row in rows if not row["recompute"]), None)
     long = max(row["length"] for row in rows)
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 row["runs"].append(run)
         saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": rows}
         options.json.write_text(json.dumps(saved, indent=1) + "\n")
-    sheet(saved["rows"]).print()
+    table(saved["rows"]).print()
 
 
 if __name__ == "__main__":

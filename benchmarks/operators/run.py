@@ -112,8 +112,8 @@ def rendered(saved: dict[str, Any]) -> str:
     told = ", ".join(f"{name} {version}" for name, version in versions.items())
     head = f"{place['cores']} cores ({place['cpu']}, {place['gib']} GiB), {saved['date']}; {told}."
     head += " `~`: others used the machine in every run; `¹`: a first call alone, too long to be repeated."
-    sheets = [folded(cases(saved["rows"], heads)) for heads in _shapes(saved)]
-    return "\n\n".join([head, goals(saved["rows"]).markdown().rstrip(), *sheets])
+    tables = [folded(cases(saved["rows"], heads)) for heads in _shapes(saved)]
+    return "\n\n".join([head, goals(saved["rows"]).markdown().rstrip(), *tables])
 
 
 def _shapes(saved: dict[str, Any]) -> list[str]:

@@ -65,7 +65,7 @@ def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
     return row
 
 
-def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each layer: exact match at each length, and at the longest by distance."""
     last = max(WINDOWS)
     names = next((list(distances) for row in rows if (distances := _far(row))), [])
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         saved = {**about, "rows": sorted([*others, row], key=_order)}
         options.json.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
     plot(saved["rows"], options.json.with_name("recall.png"))
-    sheet(saved["rows"]).print()
+    table(saved["rows"]).print()
 
 
 def _order(row: Mapping[str, Any]) -> tuple[int, int]:

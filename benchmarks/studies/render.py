@@ -9,6 +9,7 @@ import argparse
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +28,12 @@ RESULTS = Path(__file__).parents[2] / "results"
 SUBSETS = ("snv", "insertion", "deletion")
 PLOTS = ("quality", "tradeoff")
 """Plots of a comparison that are committed; `genoattn compare report=results/STUDY` makes all of them."""
-SHEETS = {
-    "memory": memory_estimate.sheet,
-    "recall": recall.sheet,
-    "streaming": streaming.sheet,
-    "training_step": training_step.sheet,
-    "very_long": very_long_windows.sheet,
+TABLES = {
+    "memory": memory_estimate.table,
+    "recall": recall.table,
+    "streaming": streaming.table,
+    "training_step": training_step.table,
+    "very_long": very_long_windows.table,
 }
 
 
@@ -90,9 +91,9 @@ def measured(folder: Path, struck: Sequence[str] = ()) -> str:
     saved = json.loads((folder / "rows.json").read_text("utf-8"))
     if folder.name == "operators":
         return operators.rendered(saved)
-    table = SHEETS[folder.name](saved["rows"])
+    table = TABLES[folder.name](saved["rows"])
     rows = [[f"~~{cell}~~" for cell in row] if row[0].strip("`") in struck else row for row in table.rows]
-    return Table(table.title, table.columns, rows, table.texts).markdown()
+    return replace(table, rows=rows).markdown()
 
 
 def answers(comparison: Comparison) -> str:
@@ -116,9 +117,12 @@ def layers(comparison: Comparison, length: int) -> Table:
 def _layer(comparison: Comparison, result: LengthResult, layer: LayerResult) -> list[str]:
     cost = comparison.cost(layer.layer, result.length)
     runs = comparison.runs_of("final", result.length, layer.layer)
-    groups = result.statistics.ranks(layer.layer) if result.statistics else []
     return [
-        *(f"`{layer.layer}`", ", ".join(map(str, groups)), interval(result.estimates.get(layer.layer))),
+        *(
+            f"`{layer.layer}`",
+            ", ".join(map(str, result.ranks(layer.layer))),
+            interval(result.estimates.get(layer.layer)),
+        ),
         *(interval(layer.metrics.get(f"model/test/{subset}/auprc")) for subset in SUBSETS),
         *(number(layer.learning_rate, "g"), number(runs[0].steps), number(cost.parameters)),
         *(number(cost.training_bases_per_second), number(cost.forward_bases_per_second)),

@@ -87,13 +87,13 @@ def layer(name: str, home: Path, steps: int, bases: int) -> Iterator[dict[str, A
         yield row
     if name in DRIFTING:
         row["drifting"] = {}
-        plain = set_otherwise(home / "train", home / "drifting", "anchor", None)
+        plain = set_otherwise(home / "train", home / "drifting", "realign_every", None)
         for length in LENGTHS[1:]:
             row["drifting"][str(length)] = evaluated(plain, plain, length, bases)
             yield row
 
 
-def sheet(rows: Sequence[Mapping[str, Any]]) -> Table:
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each layer and length."""
     lines = []
     for row in rows:
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for row in layer(name, home, options.steps, options.bases):
                 saved["rows"][-1] = row
                 options.json.write_text(json.dumps(saved, indent=1) + "\n", "utf-8")
-    sheet(saved["rows"]).print()
+    table(saved["rows"]).print()
 
 
 if __name__ == "__main__":

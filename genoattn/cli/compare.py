@@ -62,7 +62,7 @@ def compare(config: DictConfig, folder: Path) -> Comparison:
     print(f"{plural(len(grid.layers), 'layer')} × {plural(len(grid.lengths), 'length')}: {', '.join(grid.layers)}")
     trained = run_comparison(folder, grid, settings)
     environment = describe_environment(overrides, config.trainer.threads or torch.get_num_threads())
-    return collect(folder, settings, environment, *trained)
+    return collect(folder, settings, environment, trained)
 
 
 def settings_of(config: DictConfig) -> ComparisonSettings:

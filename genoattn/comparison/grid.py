@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from genoattn.comparison.record import BASELINE_LAYERS, Stage
+from genoattn.comparison.record import BASELINE_LAYERS, Run, Stage
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
 from genoattn.config.compose import available_layers
 from genoattn.errors import UserError
@@ -56,27 +56,12 @@ class WindowCounts:
         )
 
 
-COUNT_KEYS = ("data.batch", "data.validation_windows", "test.windows", "test.threshold_windows")
-"""The settings that `WindowCounts.overrides` writes."""
-
-
 @dataclass(frozen=True)
-class Run:
-    """A training run: a layer at a length, with a learning rate and a seed."""
+class PlannedRun(Run):
+    """A training run, finished or not."""
 
-    layer: str
-    length: int
-    learning_rate: Number
-    seed: int
-    stage: Stage
-    steps: int
     overrides: tuple[str, ...]
     """Overrides of `genoattn train`."""
-
-    @property
-    def run_dir(self) -> str:
-        """Its folder inside the comparison's."""
-        return f"runs/{self.length}/{self.layer}/{self.stage}-lr{self.learning_rate:g}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +82,7 @@ class ExperimentGrid:
         counts = self.windows.overrides(min(self.lengths) / length)
         return (*self.common, *self.layers[layer], f"data.length={length}", *counts)
 
-    def run(self, layer: str, length: int, learning_rate: Number, seed: int, stage: Stage, steps: int) -> Run:
+    def run(self, layer: str, length: int, learning_rate: Number, seed: int, stage: Stage, steps: int) -> PlannedRun:
         """A training run. A run of the sweep is ranked by its validation loss, so it is tested on few windows only."""
         overrides = [
             *self.layer_overrides(layer, length),
@@ -107,12 +92,13 @@ class ExperimentGrid:
         ]
         if stage == "sweep":
             few = {"test.windows": MIN_WINDOWS, "test.threshold_windows": MIN_WINDOWS, "test.resamples": 1}
-            overrides = [word for word in overrides if word.partition("=")[0] not in few]
+            overrides = [word for word in overrides if _key(word) not in few]
             overrides += [f"{key}={value}" for key, value in few.items()]
         if self.group:
             overrides.append(f"logger.wandb.group='{self.group}'")
             overrides.append(f"logger.wandb.name='{layer} {length} {stage} {learning_rate:g} {seed}'")
-        return Run(layer, length, learning_rate, seed, stage, steps, tuple(overrides))
+        folder = f"runs/{length}/{layer}/{stage}-lr{learning_rate:g}-seed{seed}"
+        return PlannedRun(layer, length, learning_rate, seed, stage, steps, folder, tuple(overrides))
 
     def bases_per_step(self, length: int) -> int:
         """Sample bases of a training step."""
@@ -147,7 +133,8 @@ def parse(
     if not {"data.vcf", "data.fasta"} & {_key(word) for word in passed}:
         passed.append("data.vcf=[]")
     windows = compose([*passed, *layers[next(iter(layers))], f"data.length={min(settings.lengths)}"])
-    common = tuple(word for word in passed if _key(word) not in COUNT_KEYS)
+    counts = {_key(word) for word in windows.overrides(1.0)}
+    common = tuple(word for word in passed if _key(word) not in counts)
     grid = ExperimentGrid(layers, settings.lengths, common, windows, group)
     for name in layers:
         compose(grid.layer_overrides(name, min(settings.lengths)))
@@ -160,13 +147,9 @@ def _find_errors(settings: ComparisonSettings, overrides: Sequence[str]) -> list
         for word in overrides
         if (key := _key(word)) in CONTROLLED_KEYS
     ]
-    for name, budget in (("budget", settings.budget), ("sweep", settings.sweep)):
-        errors += _budget_errors(name, budget)
-    for name, values in (
-        ("layers", settings.layers),
-        ("learning_rates", settings.learning_rates),
-        ("seeds", settings.seeds),
-    ):
+    errors += [*_budget_errors("budget", settings.budget), *_budget_errors("sweep", settings.sweep)]
+    lists = {"layers": settings.layers, "learning_rates": settings.learning_rates, "seeds": settings.seeds}
+    for name, values in lists.items():
         if not values or len(set(values)) < len(values):
             errors.append(f"{name}: expected one or more, each once, got {list(values)}")
     for name in settings.variants:
@@ -178,15 +161,12 @@ def _find_errors(settings: ComparisonSettings, overrides: Sequence[str]) -> list
 
 
 def _budget_errors(name: str, budget: Budget) -> list[str]:
-    amounts = {"steps": budget.steps, "bases": budget.bases, "seconds": budget.seconds}
-    given = [unit for unit, amount in amounts.items() if amount is not None]
-    if len(given) == 1:
-        return []
-    return [
-        f"{name}: expected one of {name}.steps, {name}.bases and {name}.seconds, got"
-        f" {', '.join(f'{name}.{unit}' for unit in given) or 'none'}; set the others to null, as in {name}.steps=300"
-        f" {name}.seconds=null"
-    ]
+    given = [f"{name}.{unit}" for unit, amount in asdict(budget).items() if amount is not None]
+    error = (
+        f"{name}: expected one of {name}.steps, {name}.bases and {name}.seconds, got {', '.join(given) or 'none'};"
+        f" set the others to null, as in {name}.steps=300 {name}.seconds=null"
+    )
+    return [error] * (len(given) != 1)
 
 
 def _key(override: str) -> str:

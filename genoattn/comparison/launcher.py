@@ -184,7 +184,7 @@ def run_job(program: str, starter: int, _: DictConfig) -> int:
                 if os.getppid() != starter:
                     process.kill()
                     os._exit(1)  # no process is left to report to
-            except KeyboardInterrupt:  # the job starts anew next time, so it need not end well
+            except KeyboardInterrupt:  # the next comparison runs the job again
                 process.kill()
                 process.wait()
                 raise

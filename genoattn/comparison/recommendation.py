@@ -81,26 +81,21 @@ def recommend(
     most = math.inf if limit == NO_LIMIT else 1.0
     fitting = [name for name, (share, _) in shares.items() if share <= most and share < math.inf]
     cheapest = min(fitting or shares, key=lambda name: shares[name][0])
-    if not fitting:
-        share, unit = shares[cheapest]
-        if share == math.inf:
-            return Recommendation(None, limit, 0)
-        return Recommendation(None, limit, 0, cheapest=cheapest, unit=unit, amount=costs[cheapest].amount(unit))
-    best = fitting[0]
-    equivalent = tuple(name for name in fitting if not comparison.significant(name, best))
+    best = fitting[0] if fitting else None
+    equivalent = tuple(name for name in fitting if best and not comparison.significant(name, best))
     baseline = next((name for name in equivalent if name in baseline_layers), None)
-    layer = min(equivalent, key=lambda name: shares[name][0])  # the better of two at the same cost
-    unit = shares[layer][1]
+    layer = min(equivalent or [cheapest], key=lambda name: shares[name][0])  # the better of two at the same cost
+    share, unit = shares[layer]
     return Recommendation(
-        layer=None if baseline and best not in baseline_layers else layer,
+        layer=layer if best and (baseline is None or best in baseline_layers) else None,
         limit=limit,
         fitting=len(fitting),
         best=best,
         equivalent=equivalent,
         baseline=baseline,
-        cheapest=cheapest,
+        cheapest=cheapest if share < math.inf else None,
         unit=unit,
-        amount=costs[layer].amount(unit),
+        amount=costs[layer].amount(unit) if share < math.inf else None,
     )
 
 
@@ -135,9 +130,10 @@ def _share(cost: Cost, limit: Cost) -> tuple[Number, Unit]:
 
     Without a limit the share is that of one second.
     """
-    shares: list[tuple[Number, Unit]] = []
-    for unit in UNITS:
-        most, amount = limit.amount(unit), cost.amount(unit)
-        if most is not None or (limit == NO_LIMIT and unit == "seconds"):
-            shares.append((math.inf if amount is None else amount / (most or 1.0), unit))
+    limit = Cost(seconds=1.0) if limit == NO_LIMIT else limit
+    shares: list[tuple[Number, Unit]] = [
+        (math.inf if (amount := cost.amount(unit)) is None else amount / (most or 1.0), unit)
+        for unit in UNITS
+        if (most := limit.amount(unit)) is not None
+    ]
     return max(shares)

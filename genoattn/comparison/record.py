@@ -38,8 +38,8 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class TrainingRun:
-    """A finished training run."""
+class Run:
+    """A training run: a layer at a length, with a learning rate and a seed."""
 
     layer: str
     length: int
@@ -49,6 +49,12 @@ class TrainingRun:
     steps: int
     folder: str
     """Its folder inside the comparison's."""
+
+
+@dataclass(frozen=True)
+class TrainingRun(Run):
+    """A finished training run."""
+
     value: Number | None
     """The primary metric."""
     validation_loss: Number | None
@@ -172,6 +178,14 @@ class LengthResult:
         """The primary metric by layer, best first."""
         return self.statistics.estimates if self.statistics else {}
 
+    def ranks(self, layer: str) -> list[int]:
+        """Numbers of the groups without a significant difference that hold a layer; 1 is the best group."""
+        return [
+            number
+            for number, group in enumerate(self.statistics.groups if self.statistics else (), 1)
+            if layer in group
+        ]
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -193,6 +207,16 @@ class Comparison:
         """Names of all layers and variants, baseline layers last."""
         named = dict.fromkeys([*self.settings.layers, *self.settings.variants])
         return (*(name for name in named if name not in BASELINE_LAYERS), *BASELINE_LAYERS)
+
+    @property
+    def layer_results(self) -> list[tuple[LengthResult, LayerResult]]:
+        """The results of every layer at each length, the best layer of a length first."""
+        return [(result, layer) for result in self.results for layer in result.layers]
+
+    @property
+    def learning_rates(self) -> Mapping[tuple[str, int], Number | None]:
+        """The best learning rate by layer and length."""
+        return {(layer.layer, result.length): layer.learning_rate for result, layer in self.layer_results}
 
     @property
     def metric(self) -> str:
@@ -224,12 +248,12 @@ class Comparison:
         Raises:
             UserError: There is no such file, or another version of genoattn wrote it.
         """
-        file, packed = folder / FILE, folder / f"{FILE}.gz"
-        if not (file.is_file() or packed.is_file()):
+        file = next((file for name in (FILE, f"{FILE}.gz") if (file := folder / name).is_file()), None)
+        if file is None:
             raise UserError(f"{folder} holds no {FILE}; expected the folder of a comparison")
-        text = file.read_bytes() if file.is_file() else gzip.decompress(packed.read_bytes())
+        content = file.read_bytes()
         try:
-            return _JSON.validate_json(text)
+            return _JSON.validate_json(gzip.decompress(content) if file.suffix == ".gz" else content)
         except ValidationError as error:
             place = ".".join(map(str, error.errors()[0]["loc"]))
             raise UserError(

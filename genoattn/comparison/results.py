@@ -4,12 +4,13 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import permutations
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from genoattn.comparison.grid import Run
 from genoattn.comparison.recommendation import crossover, pareto_front, recommend
 from genoattn.comparison.record import (
     BASELINE_LAYERS,
@@ -20,6 +21,7 @@ from genoattn.comparison.record import (
     LayerCost,
     LayerResult,
     LengthResult,
+    Run,
     SubgroupEstimate,
     TrainingRun,
 )
@@ -30,6 +32,16 @@ from genoattn.evaluation.metrics import METRICS_FILE, REPLICATES_FILE, MetricKey
 
 MODEL = "model"
 """The candidate of a run's own model in metric keys."""
+
+
+class Trained(NamedTuple):
+    """The training runs of a comparison and the measured costs of its layers."""
+
+    runs: Sequence[Run]
+    """Finished or not; layers without a finished run in the sweep have no final run."""
+    costs: Sequence[LayerCost]
+    failed: Sequence[str] = ()
+    """Folders of failed runs."""
 
 
 class RunResult(NamedTuple):
@@ -44,6 +56,11 @@ class RunResult(NamedTuple):
         if math.isnan(value) or key not in self.bootstrap.replicates:
             return None
         return SeedRun(value, np.array(self.bootstrap.replicates[key]))
+
+    @property
+    def primary(self) -> SeedRun | None:
+        """The primary metric and its replicates."""
+        return self.seed_run(self.bootstrap.primary_metric)
 
 
 def read_run(folder: Path) -> RunResult | None:
@@ -69,68 +86,80 @@ def validation_curve(folder: Path) -> tuple[tuple[float, float], ...]:
 
 def best_learning_rates(folder: Path, sweep: Sequence[Run]) -> dict[tuple[str, int], Number]:
     """The learning rate with the lowest validation loss among the finished runs, by layer and length."""
-    best: dict[tuple[str, int], tuple[Number, Number]] = {}
-    for run in sweep:
-        if (folder / run.run_dir / METRICS_FILE).is_file():
-            losses = [loss for _, loss in validation_curve(folder / run.run_dir)]
-            attempt = (min(losses, default=math.inf), run.learning_rate)
-            best[run.layer, run.length] = min(best.get((run.layer, run.length), attempt), attempt)
-    return {pair: rate for pair, (_, rate) in best.items()}
+    finished = [run for run in sweep if (folder / run.folder / METRICS_FILE).is_file()]
+
+    def rank(run: Run) -> tuple[Number, Number]:
+        return min((loss for _, loss in validation_curve(folder / run.folder)), default=math.inf), run.learning_rate
+
+    worst_first = sorted(finished, key=rank, reverse=True)
+    return {(run.layer, run.length): run.learning_rate for run in worst_first}  # the last value of a key stays
 
 
-def collect(
-    folder: Path,
-    settings: ComparisonSettings,
-    environment: Environment,
-    runs: Sequence[Run],
-    learning_rates: Mapping[tuple[str, int], Number],
-    costs: Sequence[LayerCost],
-    failed: Sequence[str] = (),
-) -> Comparison:
+def collect(folder: Path, settings: ComparisonSettings, environment: Environment, trained: Trained) -> Comparison:
     """The comparison of a folder.
 
     Args:
         folder: Folder of the comparison.
         settings: Settings of the comparison.
         environment: Command, machine and versions.
-        runs: Training runs, finished or not.
-        learning_rates: Best of the sweep by layer and length.
-        costs: Costs by layer and length.
-        failed: Folders of failed runs.
+        trained: The training runs and the costs of the layers.
 
     Returns:
         The record that comparison.json holds.
     """
-    finished = [(run, result) for run in runs if (result := read_run(folder / run.run_dir)) is not None]
-    results = []
-    for length in settings.lengths:
-        by_layer: dict[str, dict[int, RunResult]] = {layer: {} for layer, size in learning_rates if size == length}
-        for run, result in finished:
-            if (run.stage, run.length) == ("final", length):
-                by_layer[run.layer][run.seed] = result
-        layers = [
-            LayerResult(
-                layer,
-                learning_rates[layer, length],
-                edge(learning_rates[layer, length], settings.learning_rates),
-                _metrics([*by_seed.values()]),
-                tuple(_subgroups([*by_seed.values()])),
-                read_context(folder / "context" / str(length) / layer / "context.json"),
-                _extrapolation(folder / "longer" / str(length) / layer, length, settings, by_seed),
-            )
-            for layer, by_seed in by_layer.items()
-        ]
-        at_length = {cost.layer: cost.cost for cost in costs if cost.length == length}
-        results.append(_rank(length, layers, by_layer, at_length, settings.cost_limit))
+    finished = {run: result for run in trained.runs if (result := read_run(folder / run.folder)) is not None}
     return Comparison(
         settings,
         environment,
-        str(finished[-1][1].bootstrap.primary_metric) if finished else "",
-        tuple(results),
-        tuple(costs),
-        tuple(crossovers(costs)),
-        tuple(_training_run(folder, run, result) for run, result in finished),
-        tuple(failed),
+        primary_metric=str(next((result.bootstrap.primary_metric for result in finished.values()), "")),
+        results=tuple(_length_result(folder, length, settings, trained, finished) for length in settings.lengths),
+        costs=tuple(trained.costs),
+        crossovers=tuple(crossovers(trained.costs)),
+        runs=tuple(_training_run(folder, run, result) for run, result in finished.items()),
+        failed=tuple(trained.failed),
+    )
+
+
+def _length_result(
+    folder: Path, length: int, settings: ComparisonSettings, trained: Trained, finished: Mapping[Run, RunResult]
+) -> LengthResult:
+    """The layers of a length, the best first, with their differences and a recommendation."""
+    final = [run for run in trained.runs if (run.stage, run.length) == ("final", length)]
+    rates = {run.layer: run.learning_rate for run in final}
+    first = {run.layer: finished.get(run) for run in final if run.seed == settings.seeds[0]}
+    by_layer = {layer: [finished[run] for run in final if run.layer == layer and run in finished] for layer in rates}
+    estimates = {layer: _estimates(results) for layer, results in by_layer.items()}
+    layers = [
+        LayerResult(
+            layer,
+            rate,
+            edge(rate, settings.learning_rates),
+            {str(key): value for key, value in sorted(estimates[layer].items()) if key.candidate == MODEL},
+            tuple(_subgroups(by_layer[layer])),
+            read_context(folder / f"context/{length}/{layer}/context.json"),
+            _extrapolation(folder / f"longer/{length}/{layer}", length, settings.extrapolate, first[layer]),
+        )
+        for layer, rate in rates.items()
+    ]
+    scored = {layer: [run for result in results if (run := result.primary)] for layer, results in by_layer.items()}
+    scored = {layer: runs for layer, runs in scored.items() if runs}
+    if not scored:
+        return LengthResult(length, tuple(layers))
+    statistics = compare_layers(scored)
+    costs = {cost.layer: cost.cost for cost in trained.costs if cost.length == length}
+    points = {
+        layer: (seconds, estimate.mean)
+        for layer, estimate in statistics.estimates.items()
+        if (seconds := costs.get(layer, Cost()).seconds) is not None
+    }
+    ranked = [*statistics.estimates, *rates]
+    return LengthResult(
+        length,
+        tuple(sorted(layers, key=lambda result: ranked.index(result.layer))),
+        statistics,
+        tuple(pareto_front(points)),
+        recommend(statistics, costs, settings.cost_limit, BASELINE_LAYERS) if points else None,
+        _baselines(by_layer, estimates),
     )
 
 
@@ -142,11 +171,10 @@ def edge(rate: Number, tried: Sequence[Number]) -> Literal["smallest", "largest"
 
 
 def _training_run(folder: Path, run: Run, result: RunResult) -> TrainingRun:
-    curve = validation_curve(folder / run.run_dir)
-    primary = result.seed_run(result.bootstrap.primary_metric)
+    curve = validation_curve(folder / run.folder)
     return TrainingRun(
-        *(run.layer, run.length, run.learning_rate, run.seed, run.stage, run.steps, run.run_dir),
-        value=primary.value if primary else None,
+        *(run.layer, run.length, run.learning_rate, run.seed, run.stage, run.steps, run.folder),
+        value=result.primary.value if result.primary else None,
         validation_loss=min((loss for _, loss in curve), default=None),
         train_seconds=result.metrics.costs.get("train_seconds"),
         bases=curve[-1][0] if curve else None,
@@ -154,58 +182,22 @@ def _training_run(folder: Path, run: Run, result: RunResult) -> TrainingRun:
     )
 
 
-def _rank(
-    length: int,
-    layers: Sequence[LayerResult],
-    by_layer: Mapping[str, Mapping[int, RunResult]],
-    costs: Mapping[str, Cost],
-    limit: Cost,
-) -> LengthResult:
-    """The layers of a length, the best first, with their differences and a recommendation."""
-    scored = {
-        layer: [run for result in seeds.values() if (run := result.seed_run(result.bootstrap.primary_metric))]
-        for layer, seeds in by_layer.items()
-    }
-    scored = {layer: seed_runs for layer, seed_runs in scored.items() if seed_runs}
-    if not scored:
-        return LengthResult(length, tuple(layers))
-    statistics = compare_layers(scored)
-    points = {
-        layer: (seconds, mean.mean)
-        for layer, mean in statistics.estimates.items()
-        if (seconds := costs.get(layer, Cost()).seconds) is not None
-    }
-    order = {layer: rank for rank, layer in enumerate(statistics.estimates)}
-    return LengthResult(
-        length,
-        tuple(sorted(layers, key=lambda result: order.get(result.layer, len(order)))),
-        statistics,
-        tuple(pareto_front(points)),
-        recommend(statistics, costs, limit, BASELINE_LAYERS) if points else None,
-        _baselines([[*seeds.values()] for seeds in by_layer.values()]),
-    )
+def _estimates(results: Sequence[RunResult]) -> dict[MetricKey, Estimate]:
+    """All resampled metrics of a layer's runs."""
+    keys = dict.fromkeys(key for result in results for key in result.bootstrap.replicates)
+    values = {key: estimate([run for result in results if (run := result.seed_run(key))]) for key in keys}
+    return {key: value for key, value in values.items() if value is not None}
 
 
-def _metrics(results: Sequence[RunResult]) -> dict[str, Estimate]:
-    """The metrics of a layer's own models that were resampled."""
-    keys = sorted({key for result in results for key in result.bootstrap.replicates if key.candidate == MODEL})
-    estimates = {str(key): _estimate(results, key) for key in keys}
-    return {key: value for key, value in estimates.items() if value is not None}
-
-
-def _estimate(results: Sequence[RunResult], key: MetricKey) -> Estimate | None:
-    return estimate([run for result in results if (run := result.seed_run(key)) is not None])
-
-
-def _baselines(layers: Sequence[Sequence[RunResult]]) -> dict[str, Estimate]:
+def _baselines(
+    by_layer: Mapping[str, Sequence[RunResult]], estimates: Mapping[str, Mapping[MetricKey, Estimate]]
+) -> dict[str, Estimate]:
     """The primary metric of other candidates. They do not depend on the layer: the first layer's runs are used."""
     baselines: dict[str, Estimate] = {}
-    for results in layers:
-        for key in dict.fromkeys(key for result in results for key in result.bootstrap.replicates):
-            if key.candidate in (MODEL, *baselines) or key[1:] != results[0].bootstrap.primary_metric[1:]:
-                continue
-            if (value := _estimate(results, key)) is not None:
-                baselines[key.candidate] = value
+    for layer, results in by_layer.items():
+        for key, value in estimates[layer].items():
+            if key.candidate != MODEL and key[1:] == results[0].bootstrap.primary_metric[1:]:
+                baselines.setdefault(key.candidate, value)
     return baselines
 
 
@@ -231,15 +223,13 @@ def read_context(file: Path) -> ContextResult | None:
     return ContextResult(context["nominal"], context["effective"], curve)
 
 
-def _extrapolation(
-    folder: Path, length: int, settings: ComparisonSettings, by_seed: Mapping[int, RunResult]
-) -> dict[int, Estimate]:
+def _extrapolation(folder: Path, length: int, factors: Sequence[int], trained: RunResult | None) -> dict[int, Estimate]:
     """The primary metric of the first seed's model by length of the test windows, from the trained length on."""
-    results = {factor * length: read_run(folder / str(factor)) for factor in settings.extrapolate}
+    results = {factor * length: read_run(folder / str(factor)) for factor in factors}
     if any(results.values()):
-        results = {length: by_seed.get(settings.seeds[0]), **results}
-    estimates = {at: _estimate([result], result.bootstrap.primary_metric) for at, result in results.items() if result}
-    return {at: value for at, value in estimates.items() if value is not None}
+        results = {length: trained, **results}
+    runs = {at: result.primary for at, result in results.items() if result}
+    return {at: value for at, run in runs.items() if run and (value := estimate([run])) is not None}
 
 
 def crossovers(costs: Sequence[LayerCost]) -> list[Crossover]:
@@ -248,16 +238,10 @@ def crossovers(costs: Sequence[LayerCost]) -> list[Crossover]:
     layers = dict.fromkeys(cost.layer for cost in costs)
     rows = []
     for stage in ("forward", "training"):
-        speeds = {
-            (cost.layer, cost.length): cost.forward_bases_per_second
-            if stage == "forward"
-            else cost.training_bases_per_second
-            for cost in costs
-        }
+        speed = attrgetter(f"{stage}_bases_per_second")
+        speeds = {(cost.layer, cost.length): speed(cost) for cost in costs}
         times = {layer: [1 / (speeds.get((layer, length)) or math.nan) for length in lengths] for layer in layers}
-        for first in layers:
-            for second in layers:
-                length = crossover(lengths, times[first], times[second]) if first != second else None
-                if length is not None:
-                    rows.append(Crossover(second, first, stage, round(length)))
+        for first, second in permutations(layers, 2):
+            if (length := crossover(lengths, times[first], times[second])) is not None:
+                rows.append(Crossover(second, first, stage, round(length)))
     return rows

@@ -5,33 +5,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, TypeAlias
 
 from hydra.utils import instantiate
 
-from genoattn.comparison import results
-from genoattn.comparison.grid import MIN_WINDOWS, ExperimentGrid, Run
+from genoattn.comparison.grid import MIN_WINDOWS, ExperimentGrid, PlannedRun
 from genoattn.comparison.launcher import compose_run, duration, run_jobs
-from genoattn.comparison.record import LayerCost
+from genoattn.comparison.record import LayerCost, Run
+from genoattn.comparison.results import Trained, best_learning_rates
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
 from genoattn.errors import UserError
 from genoattn.evaluation.metrics import METRICS_FILE
 from genoattn.models.build import build_model
 from genoattn.models.size_matching import match_size
 
+Timings: TypeAlias = Mapping[tuple[str, int], Number | None]
+"""Seconds of a training step by layer and length; None: not known."""
+
 START_SECONDS = 10
 """Rough duration of the start and the test of a run, added to its training in estimates of time."""
-
-
-class Trained(NamedTuple):
-    """The runs of a comparison, complete or failed."""
-
-    runs: Sequence[Run]
-    learning_rates: Mapping[tuple[str, int], Number]
-    """The best of the sweep by layer and length; layers without a finished run are missing."""
-    costs: tuple[LayerCost, ...]
-    failed: tuple[str, ...]
-    """Folders of failed runs."""
 
 
 def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> ExperimentGrid:
@@ -62,39 +54,39 @@ def run_comparison(folder: Path, grid: ExperimentGrid, settings: ComparisonSetti
         settings: Settings of the comparison.
 
     Returns:
-        The training runs, the chosen learning rates and the measured costs.
+        The training runs and the measured costs.
 
     Raises:
         UserError: A budget of seconds needs the time of a layer that could not be measured.
     """
     costs = measure_costs(folder, grid, settings.cost_lengths)
+    timings = {(cost.layer, cost.length): cost.seconds_per_step for cost in costs}
     pairs = [(layer, length) for length in grid.lengths for layer in grid.layers]
-    rates = settings.learning_rates
+    rates, seeds = settings.learning_rates, settings.seeds
+    steps = {pair: _steps(grid, settings.budget, timings, *pair) for pair in pairs}
     sweep = [
-        grid.run(layer, length, rate, settings.seeds[0], "sweep", _steps(grid, settings.sweep, costs, layer, length))
-        for layer, length in pairs
+        grid.run(*pair, rate, seeds[0], "sweep", _steps(grid, settings.sweep, timings, *pair))
+        for pair in pairs
         for rate in rates
         if len(rates) > 1
     ]
-    steps = {(layer, length): _steps(grid, settings.budget, costs, layer, length) for layer, length in pairs}
-    sweep_seconds = sum(_duration(costs, run.layer, run.length, run.steps) for run in sweep)
-    final_seconds = sum(_duration(costs, *pair, steps[pair]) for pair in pairs) * len(settings.seeds)
-    print(
-        f"estimated time, one run after the other: {len(sweep)} runs of the sweep {duration(sweep_seconds)},"
-        f" {len(pairs) * len(settings.seeds)} final runs {duration(final_seconds)}",
-        flush=True,
-    )
-    failed = _train(folder, sweep, costs)
-    best = dict.fromkeys(pairs, rates[0]) if len(rates) == 1 else results.best_learning_rates(folder, sweep)
-    final = [
-        grid.run(layer, length, best[layer, length], seed, "final", steps[layer, length])
-        for layer, length in pairs
-        if (layer, length) in best
-        for seed in settings.seeds
+
+    def final_runs(best: Mapping[tuple[str, int], Number]) -> list[PlannedRun]:
+        return [
+            grid.run(*pair, best[pair], seed, "final", steps[pair]) for pair in pairs if pair in best for seed in seeds
+        ]
+
+    first: Mapping[tuple[str, int], Number] = dict.fromkeys(pairs, settings.learning_rates[0])
+    estimates = [
+        f"{len(runs)} {name} {duration(sum(_duration(run, timings) for run in runs))}"
+        for name, runs in (("runs of the sweep", sweep), ("final runs", final_runs(first)))
     ]
-    failed += _train(folder, final, costs)
+    print(f"estimated time, one run after the other: {', '.join(estimates)}", flush=True)
+    failed = _train(folder, sweep, timings)
+    final = final_runs(best_learning_rates(folder, sweep) if sweep else first)
+    failed += _train(folder, final, timings)
     failed += _probe(folder, grid, final, settings)
-    return Trained([*sweep, *final], best, costs, tuple(failed))
+    return Trained([*sweep, *final], costs, failed)
 
 
 def measure_costs(folder: Path, grid: ExperimentGrid, cost_lengths: Sequence[int] = ()) -> tuple[LayerCost, ...]:
@@ -118,51 +110,42 @@ def measure_costs(folder: Path, grid: ExperimentGrid, cost_lengths: Sequence[int
     return tuple(costs)
 
 
-def _steps(grid: ExperimentGrid, budget: Budget, costs: Sequence[LayerCost], layer: str, length: int) -> int:
+def _steps(grid: ExperimentGrid, budget: Budget, timings: Timings, layer: str, length: int) -> int:
     """Training steps that a budget gives a layer at a length."""
     if budget.steps is not None:
         return budget.steps
     if budget.bases is not None:
         return max(1, round(budget.bases / grid.bases_per_step(length)))
-    seconds = _seconds_per_step(costs, layer, length)
-    if seconds is None:
+    seconds = timings.get((layer, length))
+    if seconds is None or budget.seconds is None:
         raise UserError(
             f"{layer} could not be timed at {length} bases, so a budget of seconds cannot be turned into steps; see"
             f" costs/{length}/{layer}/log.txt in the comparison's folder"
         )
-    assert budget.seconds is not None
     return max(1, round(budget.seconds / seconds))
 
 
-def _seconds_per_step(costs: Sequence[LayerCost], layer: str, length: int) -> Number | None:
-    known = (cost.seconds_per_step for cost in costs if (cost.layer, cost.length) == (layer, length))
-    return next(known, None)
-
-
-def _duration(costs: Sequence[LayerCost], layer: str, length: int, steps: int) -> Number:
+def _duration(run: Run, timings: Timings) -> Number:
     """Expected seconds of a run."""
-    return START_SECONDS + steps * (_seconds_per_step(costs, layer, length) or 0.0)
+    return START_SECONDS + run.steps * (timings.get((run.layer, run.length)) or 0.0)
 
 
-def _train(folder: Path, runs: Sequence[Run], costs: Sequence[LayerCost]) -> list[str]:
-    jobs = {run.run_dir: run.overrides for run in runs}
-    work = {run.run_dir: _duration(costs, run.layer, run.length, run.steps) for run in runs}
-    return run_jobs("train", jobs, folder, METRICS_FILE, work=work)
+def _train(folder: Path, runs: Sequence[PlannedRun], timings: Timings) -> list[str]:
+    jobs = {run.folder: run.overrides for run in runs}
+    return run_jobs("train", jobs, folder, METRICS_FILE, work={run.folder: _duration(run, timings) for run in runs})
 
 
 def _probe(folder: Path, grid: ExperimentGrid, final: Sequence[Run], settings: ComparisonSettings) -> list[str]:
     """Effective context and tests at longer windows, of the first seed's models."""
     contexts, longer = {}, {}
     for run in final:
-        if run.seed != settings.seeds[0] or not (folder / run.run_dir / METRICS_FILE).is_file():
+        if run.seed != settings.seeds[0] or not (folder / run.folder / METRICS_FILE).is_file():
             continue
-        checkpoint = f"checkpoint='{folder / run.run_dir}'"
+        checkpoint = f"checkpoint='{folder / run.folder}'"
         contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, f"data.length={run.length}"]
         for factor in settings.extrapolate:
             windows = max(MIN_WINDOWS, round(grid.windows.test * min(grid.lengths) / run.length / factor))
             words = [checkpoint, f"data.length={factor * run.length}", "data.vcf=[]", f"test.windows={windows}"]
             longer[f"longer/{run.length}/{run.layer}/{factor}"] = words
-    return [
-        *run_jobs("context", contexts, folder, "context.json"),
-        *run_jobs("evaluate", longer, folder, METRICS_FILE),
-    ]
+    failed = run_jobs("context", contexts, folder, "context.json")
+    return failed + run_jobs("evaluate", longer, folder, METRICS_FILE)

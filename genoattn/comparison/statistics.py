@@ -87,13 +87,13 @@ class LayerComparison:
     groups: tuple[tuple[str, ...], ...]
     """Largest sets without a significant difference inside, best set first. A layer may be in several groups."""
 
+    def difference(self, first: str, second: str) -> Difference | None:
+        """The difference of two layers, named in either order; None for a layer and itself."""
+        return next((pair for pair in self.differences if {pair.first, pair.second} == {first, second}), None)
+
     def significant(self, first: str, second: str) -> bool:
         """True if two layers differ significantly, in either order."""
-        return any(pair.significant and {pair.first, pair.second} == {first, second} for pair in self.differences)
-
-    def ranks(self, layer: str) -> list[int]:
-        """Numbers of the groups that hold a layer; 1 is the best group."""
-        return [number for number, group in enumerate(self.groups, 1) if layer in group]
+        return (pair := self.difference(first, second)) is not None and pair.significant
 
 
 class _Layer(NamedTuple):

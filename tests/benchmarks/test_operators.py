@@ -166,7 +166,7 @@ def test_flops_of_a_million_tokens(attention: str, tera: float) -> None:
 
 def test_what_stream_and_training_say() -> None:
     figures = {"seconds": 20.0, "share": 0.3, "peak_flops": 1e11, "above_gib": 0.7, "difference": 1e-4, "foreign": 0.1}
-    lines = stream.sheet(
+    lines = stream.table(
         [
             {"layer": "linear", "length": 2**20, "figures": figures},
             {"layer": "delta", "length": 2**20, "figures": {"error": "longer than 9 s"}},
@@ -178,7 +178,7 @@ def test_what_stream_and_training_say() -> None:
     kept = {"length": 16 * K, "recompute": False, "runs": runs}
     again = {"length": 16 * K, "recompute": True, "runs": [{"least": 2.3, "peak_gib": 1.0}]}
     long = {"length": 256 * K, "recompute": True, "runs": runs}
-    lines = training.sheet([kept, again, long]).rows
+    lines = training.table([kept, again, long]).rows
     assert "1.15× (≤ 1.1×: over by 5%)" in lines[1][-1] and "over by 12%" in lines[2][4]
 
 
@@ -231,11 +231,11 @@ def test_what_recall_says(tmp_path: Path) -> None:
         {"layer": "full", "steps": 300, "parameters": 9000, "lengths": lengths},
         {"layer": "none", "error": "no such layer"},
     ]
-    sheet = recall.sheet(rows)
-    assert sheet.columns[-2:] == ["128–256 away", "1024–2048 away"]
-    assert sheet.rows[0][:5] == ["`full`", "9,000", "300", "0.750 [0.650–0.850], 8", "too long"]
-    assert sheet.rows[0][5:] == ["0.250 [0.150–0.350], 8", "1.00, 3", "0.20, 5"]
-    assert sheet.rows[1][:2] == ["`none`", "no such layer"] and {len(line) for line in sheet.rows} == {8}
+    table = recall.table(rows)
+    assert table.columns[-2:] == ["128–256 away", "1024–2048 away"]
+    assert table.rows[0][:5] == ["`full`", "9,000", "300", "0.750 [0.650–0.850], 8", "too long"]
+    assert table.rows[0][5:] == ["0.250 [0.150–0.350], 8", "1.00, 3", "0.20, 5"]
+    assert table.rows[1][:2] == ["`none`", "no such layer"] and {len(line) for line in table.rows} == {8}
     recall.plot(rows, tmp_path / "recall.png")
     assert (tmp_path / "recall.png").stat().st_size > 10_000
 

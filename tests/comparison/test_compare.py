@@ -139,7 +139,7 @@ def test_seconds_are_turned_into_steps_of_each_layer(
     longer = lab.jobs["longer/64/linear/8"]
     assert "checkpoint=" in " ".join(longer) and "data.length=512" in longer
     assert [*comparison.results[0].layers[0].extrapolation] == [64, 512]
-    # 12 runs of 10 s to start and 2 s or 20 s of training: told before the first of them.
+    # 12 runs of 10 s to start and 2 s or 20 s of training; the estimate is printed before the first run.
     estimate = "estimated time, one run after the other: 12 runs of the sweep 2 min, 12 final runs 6 min"
     assert estimate in capsys.readouterr().out
 

@@ -32,9 +32,8 @@ def draw(comparison: Comparison) -> list[Plot]:
         *(quality_plots.quality, quality_plots.tradeoff, quality_plots.extrapolation),
         *(cost_plots.memory, cost_plots.speed, cost_plots.context, cost_plots.learning, cost_plots.sweep),
     )
-    groups = (group for result in comparison.results for layer in result.layers for group in layer.subgroups)
-    plots = [maker(comparison) for maker in makers]
-    plots += [quality_plots.subgroups(comparison, by) for by in dict.fromkeys(group.by for group in groups)]
+    groupings = dict.fromkeys(group.by for _, layer in comparison.layer_results for group in layer.subgroups)
+    plots = [*(maker(comparison) for maker in makers), *(quality_plots.subgroups(comparison, by) for by in groupings)]
     return [plot for plot in plots if plot is not None]
 
 

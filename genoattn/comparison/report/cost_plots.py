@@ -1,15 +1,16 @@
 """Plots of training and cost: learning curves, the sweep, memory and speed against length, effective context."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from genoattn.comparison.record import Comparison, LayerCost, LengthResult
-from genoattn.comparison.report.style import Plot, amount_axis, length_axis, look, small_multiples
+from genoattn.comparison.record import Comparison
+from genoattn.comparison.report.style import POINTS, Plot, amount_axis, length_axis, look, small_multiples
 from genoattn.comparison.report.tables import MEBI
 from genoattn.comparison.report.text import NO_INTERVAL, basis
 from genoattn.comparison.settings import Number
@@ -22,23 +23,19 @@ def learning(comparison: Comparison) -> Plot | None:
         for length in comparison.settings.lengths
         for layer in comparison.layers
     }
-    lengths = [length for length in comparison.settings.lengths if any(curves[length, n] for n in comparison.layers)]
-    if not lengths:
-        return None
+    curves = {place: own for place, own in curves.items() if own}
 
     def draw(length: int, axis: Axes) -> None:
-        for layer in comparison.layers:
-            if curves[length, layer]:
-                _curve(axis, curves[length, layer], look(comparison, layer))
+        for (at, layer), own in curves.items():
+            if at == length:
+                _curve(axis, own, look(comparison, layer))
         axis.set_xlabel("bases seen in training")
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
 
-    panels = [(f"{length:,} bases", partial(draw, length)) for length in lengths]
+    panels = [(f"{length:,} bases", partial(draw, length)) for length in dict.fromkeys(length for length, _ in curves)]
     caption = "Line: mean of the seeds, as far as all of them went; shade: from the lowest seed to the highest."
-    rest = f"{basis(comparison)}; no interval, the shade is a range"
-    present = [layer for (_, layer), own in curves.items() if own]
-    about = ("learning", "Learning curves", caption, rest)
-    return small_multiples(comparison, about, [panels], "validation loss", present)
+    about = ("learning", "Learning curves", caption, f"{basis(comparison)}; no interval, the shade is a range")
+    return small_multiples(comparison, about, [panels], "validation loss")
 
 
 def _curve(axis: Axes, curves: Sequence[np.ndarray], style: Mapping[str, Any]) -> None:
@@ -59,113 +56,89 @@ def sweep(comparison: Comparison) -> Plot | None:
         for run in sorted(runs, key=lambda run: run.learning_rate)
         if run.validation_loss is not None
     }
-    if not losses:
-        return None
-    chosen = {
-        (result.length, layer.layer): layer.learning_rate for result in comparison.results for layer in result.layers
-    }
+    rates = sorted({rate for _, _, rate in losses})
 
     def draw(length: int, axis: Axes) -> None:
         for layer in comparison.layers:
             own = {rate: loss for (at, name, rate), loss in losses.items() if (at, name) == (length, layer)}
-            style, best = look(comparison, layer), chosen.get((length, layer))
-            axis.plot([*own], [*own.values()], ms=5, lw=1.4, **style)
+            style, best = look(comparison, layer), comparison.learning_rates.get((layer, length))
+            if own:
+                axis.plot([*own], [*own.values()], **POINTS, **style)
             if best in own:
                 axis.plot([best], [own[best]], "o", ms=12, mfc="none", mec=style["color"], mew=1.5)
-        rates = sorted({run.learning_rate for run in runs})
         axis.set(xscale="log", xlabel="learning rate")
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
         axis.xaxis.set_minor_formatter(NullFormatter())
 
-    panels = [(f"{length:,} bases", partial(draw, length)) for length in dict.fromkeys(run.length for run in runs)]
+    panels = [
+        (f"{length:,} bases", partial(draw, length)) for length in dict.fromkeys(length for length, _, _ in losses)
+    ]
     caption = "Ringed: the rate of the final runs. A ring at an end: a wider sweep may find a better rate."
     about = ("sweep", "Learning rates", caption, f"{basis(comparison, 'sweep')}; {NO_INTERVAL}")
-    return small_multiples(comparison, about, [panels], "validation loss", [run.layer for run in runs])
+    return small_multiples(comparison, about, [panels], "validation loss")
 
 
 def memory(comparison: Comparison) -> Plot | None:
     """Memory above the process against length, in training and forward."""
     caption = "Peak memory minus that of the process before the first batch. The horizontal axis is logarithmic."
-    return _scaling(
-        comparison,
-        ("memory", "Memory against length", caption),
-        "MiB above the process",
-        {
-            "training": lambda cost: None if cost.training_memory is None else cost.training_memory / MEBI,
-            "forward": lambda cost: None if cost.forward_memory is None else cost.forward_memory / MEBI,
-        },
-    )
+    about = ("memory", "Memory against length", caption)
+    return _scaling(comparison, about, "MiB above the process", "memory", MEBI)
 
 
 def speed(comparison: Comparison) -> Plot | None:
     """Bases a second against length, in training and forward."""
     caption = "The horizontal axis is logarithmic. Lengths at which two layers cross are in the table of crossovers."
-    return _scaling(
-        comparison,
-        ("speed", "Speed against length", caption),
-        "bases a second",
-        {
-            "training": lambda cost: cost.training_bases_per_second,
-            "forward": lambda cost: cost.forward_bases_per_second,
-        },
-    )
+    return _scaling(comparison, ("speed", "Speed against length", caption), "bases a second", "bases_per_second")
 
 
 def _scaling(
-    comparison: Comparison,
-    about: tuple[str, str, str],
-    label: str,
-    values: Mapping[str, Callable[[LayerCost], Number | None]],
+    comparison: Comparison, about: tuple[str, str, str], label: str, field: str, unit: Number = 1
 ) -> Plot | None:
+    """A field of the costs against length, a panel for training and one for the forward pass."""
     lengths = sorted({cost.length for cost in comparison.costs})
-    layers = [layer for layer in comparison.layers if any(cost.layer == layer for cost in comparison.costs)]
 
-    def draw(value: Callable[[LayerCost], Number | None], axis: Axes) -> None:
-        drawn = []
-        for layer in layers:
-            points = [(length, y) for length in lengths if (y := value(comparison.cost(layer, length))) is not None]
-            axis.plot([x for x, _ in points], [y for _, y in points], ms=5, lw=1.4, **look(comparison, layer))
-            drawn += [y for _, y in points]
+    def draw(stage: str, axis: Axes) -> None:
+        value, drawn = attrgetter(f"{stage}_{field}"), []
+        for layer in comparison.layers:
+            amounts = {length: value(comparison.cost(layer, length)) for length in lengths}
+            amounts = {length: amount / unit for length, amount in amounts.items() if amount is not None}
+            if amounts:
+                axis.plot([*amounts], [*amounts.values()], **POINTS, **look(comparison, layer))
+            drawn += amounts.values()
         amount_axis(axis, "y", drawn)
         length_axis(axis, lengths, "length (bases)")
 
-    if not any(value(cost) for value in values.values() for cost in comparison.costs):
-        return None
-    panels = [(name, partial(draw, value)) for name, value in values.items()]
+    stages = ("training", "forward")
+    known = any(attrgetter(f"{stage}_{field}")(cost) for stage in stages for cost in comparison.costs)
+    panels = [(stage, partial(draw, stage)) for stage in stages if known]
     basis_ = f"n = 1 measurement a point, one seed; {NO_INTERVAL}"
-    return small_multiples(comparison, (*about, basis_), [panels], label, layers)
+    return small_multiples(comparison, (*about, basis_), [panels], label)
 
 
 def context(comparison: Comparison) -> Plot | None:
     """Change of the answers against the distance of the changed base."""
-    results = [
-        result for result in comparison.results if any(layer.context and layer.context.curve for layer in result.layers)
-    ]
-    if not results:
-        return None
+    contexts = [(at.length, layer.layer, layer.context) for at, layer in comparison.layer_results if layer.context]
+    contexts = [(at, layer, context) for at, layer, context in contexts if any(row[0] > 0 for row in context.curve)]
 
-    def draw(result: LengthResult, axis: Axes) -> None:
+    def draw(length: int, axis: Axes) -> None:
         farthest = 1.0
-        for layer in result.layers:
-            rows = [row for row in (layer.context.curve if layer.context else ()) if row[0] > 0]
-            if not rows or layer.context is None:
-                continue
-            style = look(comparison, layer.layer)
-            distance, effect, *band = np.array(rows, float).T
+        for layer, context in ((layer, context) for at, layer, context in contexts if at == length):
+            style = look(comparison, layer)
+            distance, effect, *band = np.array([row for row in context.curve if row[0] > 0], float).T
             # No effect, as beyond a window, has no place on a logarithmic axis.
             axis.plot(distance, np.where(effect > 0, effect, np.nan), ms=4, lw=1.4, **style)
             if len(band) == 2:
                 axis.fill_between(distance, *band, where=band[0] > 0, color=style["color"], alpha=0.12, lw=0)
-            if layer.context.effective:
-                axis.axvline(layer.context.effective, ymax=0.06, color=style["color"], lw=3)
+            if context.effective:
+                axis.axvline(context.effective, ymax=0.06, color=style["color"], lw=3)
             farthest = max(farthest, distance.max())
         axis.set_yscale("log")
         length_axis(axis, [2.0**power for power in range(int(np.log2(farthest)) + 1)], "distance (bases)")
 
-    panels = [(f"trained at {result.length:,} bases", partial(draw, result)) for result in results]
+    lengths = dict.fromkeys(at for at, _, _ in contexts)
+    panels = [(f"trained at {length:,} bases", partial(draw, length)) for length in lengths]
     caption = "Effect of changing one base on the answers, by its distance. Marks at the foot: effective context."
     caption += " Without an effect there is no line."
     rest = "n = 1 model a layer and length, of one seed; shade: 95 % interval over windows"
-    present = [layer.layer for result in results for layer in result.layers if layer.context]
     about = ("context", "Effective context", caption, rest)
-    return small_multiples(comparison, about, [panels], "change of the answers", present)
+    return small_multiples(comparison, about, [panels], "change of the answers")

@@ -1,36 +1,35 @@
 """Plots of quality: by layer, by subgroup of the test set, beyond the trained length, against cost."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from genoattn.comparison.recommendation import pareto_front
-from genoattn.comparison.record import Comparison, LayerCost, LengthResult, SubgroupEstimate
-from genoattn.comparison.report.style import Plot, amount_axis, length_axis, look, shifted, small_multiples
+from genoattn.comparison.record import Comparison, LengthResult, SubgroupEstimate
+from genoattn.comparison.report.style import POINTS, Plot, amount_axis, length_axis, look, shifted, small_multiples
 from genoattn.comparison.report.tables import MEBI
 from genoattn.comparison.report.text import INTERVAL, basis
 from genoattn.comparison.settings import Number
 from genoattn.comparison.statistics import Estimate
 
-COSTS: tuple[tuple[str, Callable[[LayerCost], Number | None]], ...] = (
-    ("seconds to read a million bases", lambda cost: cost.cost.seconds),
-    ("seconds a step of training", lambda cost: cost.seconds_per_step),
-    ("memory of training (MiB)", lambda cost: None if cost.training_memory is None else cost.training_memory / MEBI),
+COSTS: tuple[tuple[str, str, Number], ...] = (
+    ("seconds to read a million bases", "cost.seconds", 1),
+    ("seconds a step of training", "seconds_per_step", 1),
+    ("memory of training (MiB)", "training_memory", MEBI),
 )
-"""Label and value of the costs that quality is drawn against."""
+"""Label, attribute of `LayerCost` and unit of the costs that quality is drawn against."""
 
 
 def quality(comparison: Comparison) -> Plot | None:
     """Mean and interval of every layer, its seeds as dots, the baselines as lines."""
     results = [result for result in comparison.results if result.estimates]
-    if not results:
-        return None
-    order = [layer.layer for layer in results[0].layers][::-1]
-    order = [*(name for name in comparison.layers if name not in order), *order]
+    ranked = [layer.layer for result in results[:1] for layer in result.layers]
+    order = [*(name for name in comparison.layers if name not in ranked), *reversed(ranked)]
     names = list(dict.fromkeys(name for result in results for name in result.baselines))
     styles = {name: {"color": "#555555", "lw": 1, "ls": ("-", "--", ":", "-.")[n % 4]} for n, name in enumerate(names)}
 
@@ -53,50 +52,35 @@ def quality(comparison: Comparison) -> Plot | None:
     lines = [Line2D([], [], label=f"{name} (baseline)", **style) for name, style in styles.items()]
     caption = "Mark: mean; bar: interval; each hollow dot: one seed. A cross at the left: no final run."
     about = ("quality", f"{comparison.metric} by layer", caption, f"{basis(comparison)}; {INTERVAL}")
-    return small_multiples(comparison, about, [panels], "", [], lines, 1.0 + 0.3 * len(order))
+    return small_multiples(comparison, about, [panels], "", lines, 1.0 + 0.3 * len(order))
 
 
 def subgroups(comparison: Comparison, by: str) -> Plot | None:
     """Quality by a property of the events or queries, a panel for each length and kind of mutation."""
-    groups = [
-        (result.length, layer.layer, group)
-        for result in comparison.results
-        for layer in result.layers
-        for group in layer.subgroups
-        if group.by == by
-    ]
-    kinds = dict.fromkeys(_panel_kind(group) for _, _, group in groups)
-    lengths = dict.fromkeys(length for length, _, _ in groups)
-
-    def draw(length: int, kind: str, axis: Axes) -> None:
-        own: dict[str, list[SubgroupEstimate]] = {}
-        for at, layer, group in groups:
-            if (at, _panel_kind(group)) == (length, kind):
-                own.setdefault(layer, []).append(group)
-        _by_subgroup(comparison, axis, by, own)
-
+    panels: dict[int, dict[str, dict[str, list[SubgroupEstimate]]]] = {}  # by length, kind and layer
+    counts = []
+    for result, layer in comparison.layer_results:
+        for group in layer.subgroups:
+            if group.by == by:
+                kinds = panels.setdefault(result.length, {})
+                layers = kinds.setdefault("" if group.kind == group.name else group.kind, {})
+                layers.setdefault(layer.layer, []).append(group)
+                counts.append(group.count)
     rows = [
-        [(f"{length:,} bases{', ' * bool(kind)}{kind}", partial(draw, length, kind)) for kind in kinds]
-        for length in lengths
+        [
+            (f"{length:,} bases{', ' * bool(kind)}{kind}", partial(_by_subgroup, comparison, by, layers))
+            for kind, layers in kinds.items()
+        ]
+        for length, kinds in panels.items()
     ]
-    counts = sorted({group.count for _, _, group in groups})
-    span = " to ".join(f"{count:,}" for count in dict.fromkeys([counts[0], counts[-1]]))
+    span = " to ".join(f"{count:,}" for count in dict.fromkeys([min(counts), max(counts)]))
     caption = f"One point a subgroup of the test set, bars: interval. Layers are moved a little apart along {by}."
-    about = (
-        f"by_{by}",
-        f"{comparison.metric} by {by}",
-        caption,
-        f"{basis(comparison)}; {span} events a point; {INTERVAL}",
-    )
-    layers = [layer for _, layer, _ in groups]
-    return small_multiples(comparison, about, rows, comparison.metric, layers, height=2.6)
+    rest = f"{basis(comparison)}; {span} events a point; {INTERVAL}"
+    about = (f"by_{by}", f"{comparison.metric} by {by}", caption, rest)
+    return small_multiples(comparison, about, rows, comparison.metric, height=2.6)
 
 
-def _panel_kind(group: SubgroupEstimate) -> str:
-    return "" if group.kind == group.name else group.kind
-
-
-def _by_subgroup(comparison: Comparison, axis: Axes, by: str, groups: Mapping[str, Sequence[SubgroupEstimate]]) -> None:
+def _by_subgroup(comparison: Comparison, by: str, groups: Mapping[str, Sequence[SubgroupEstimate]], axis: Axes) -> None:
     """Lines over a logarithmic axis if the subgroups are ranges, else marks over their names."""
     every = [group for own in groups.values() for group in own]
     names = list(dict.fromkeys(group.name for group in every))
@@ -108,7 +92,7 @@ def _by_subgroup(comparison: Comparison, axis: Axes, by: str, groups: Mapping[st
         else:
             across = [names.index(group.name) + 0.6 * ((place + 0.5) / len(groups) - 0.5) for group in own]
         _bars(axis, across, [group.estimate for group in own], look(comparison, layer), joined=ranges)
-    if every and ranges:
+    if ranges:
         length_axis(axis, [edge for group in every for edge in _bounds(group)], f"{by} (bases)")
     else:
         axis.set_xticks(range(len(names)), names)
@@ -125,7 +109,7 @@ def _bars(
     axis: Axes, across: Sequence[Number], estimates: Sequence[Estimate], style: Mapping[str, Any], joined: bool = True
 ) -> None:
     style = {**style, "linestyle": style["linestyle"] if joined else "none"}
-    axis.plot(across, [estimate.mean for estimate in estimates], ms=5, lw=1.4, **style)
+    axis.plot(across, [estimate.mean for estimate in estimates], **POINTS, **style)
     for at, estimate in zip(across, estimates, strict=True):
         axis.plot([at, at], [estimate.low, estimate.high], "-", color=style["color"], lw=1, alpha=0.6)
 
@@ -133,9 +117,6 @@ def _bars(
 def extrapolation(comparison: Comparison) -> Plot | None:
     """Quality at lengths beyond the trained one."""
     results = [result for result in comparison.results if any(layer.extrapolation for layer in result.layers)]
-    if not results:
-        return None
-    first = comparison.settings.seeds[0]
 
     def draw(result: LengthResult, axis: Axes) -> None:
         layers = [layer for layer in result.layers if layer.extrapolation]
@@ -151,20 +132,19 @@ def extrapolation(comparison: Comparison) -> Plot | None:
     panels = [(f"trained at {result.length:,} bases", partial(draw, result)) for result in results]
     caption = "Dotted: the trained length, with the same model's score. Layers are moved a little apart."
     title = f"{comparison.metric} beyond the trained length"
-    rest = f"n = 1 model a layer and length, of seed {first}; 95 % interval over blocks"
-    present = [layer.layer for result in results for layer in result.layers if layer.extrapolation]
-    return small_multiples(comparison, ("extrapolation", title, caption, rest), [panels], comparison.metric, present)
+    rest = f"n = 1 model a layer and length, of seed {comparison.settings.seeds[0]}; 95 % interval over blocks"
+    return small_multiples(comparison, ("extrapolation", title, caption, rest), [panels], comparison.metric)
 
 
 def tradeoff(comparison: Comparison) -> Plot | None:
     """Quality against three costs, a row a length, with the Pareto front."""
 
-    def points(result: LengthResult, cost: Callable[[LayerCost], Number | None]) -> dict[str, Number]:
-        values = {layer: cost(comparison.cost(layer, result.length)) for layer in result.estimates}
-        return {layer: value for layer, value in values.items() if value is not None}
+    def points(result: LengthResult, attribute: str, unit: Number) -> dict[str, Number]:
+        amounts = {layer: attrgetter(attribute)(comparison.cost(layer, result.length)) for layer in result.estimates}
+        return {layer: amount / unit for layer, amount in amounts.items() if amount is not None}
 
-    def draw(result: LengthResult, label: str, cost: Callable[[LayerCost], Number | None], axis: Axes) -> None:
-        across = points(result, cost)
+    def draw(result: LengthResult, label: str, attribute: str, unit: Number, axis: Axes) -> None:
+        across = points(result, attribute, unit)
         for layer, value in across.items():
             _bars(axis, [value], [result.estimates[layer]], look(comparison, layer), joined=False)
         front = pareto_front({layer: (value, result.estimates[layer].mean) for layer, value in across.items()})
@@ -173,15 +153,12 @@ def tradeoff(comparison: Comparison) -> Plot | None:
         amount_axis(axis, "x", [*across.values()])
         axis.set_xlabel(label)
 
-    results = [result for result in comparison.results if any(points(result, cost) for _, cost in COSTS)]
-    if not results:
-        return None
     rows = [
-        [(f"{result.length:,} bases", partial(draw, result, label, cost)) for label, cost in COSTS]
-        for result in results
+        [(f"{result.length:,} bases", partial(draw, result, *cost)) for cost in COSTS]
+        for result in comparison.results
+        if any(points(result, attribute, unit) for _, attribute, unit in COSTS)
     ]
     caption = "Grey: the Pareto front; no layer on it is beaten both in mean quality and in that panel's cost."
     caption += " Memory: what training adds to the process."
     title, rest = f"{comparison.metric} against cost", f"{basis(comparison)}; {INTERVAL}; costs measured once"
-    present = [layer for result in results for layer in result.estimates]
-    return small_multiples(comparison, ("tradeoff", title, caption, rest), rows, comparison.metric, present)
+    return small_multiples(comparison, ("tradeoff", title, caption, rest), rows, comparison.metric)

@@ -44,23 +44,31 @@ class Plot:
     """What it shows: n, seeds, interval."""
     figure: Figure
 
+    @property
+    def description(self) -> str:
+        """Title, caption and basis as sentences."""
+        return f"{self.title}. {self.caption} {self.basis}."
+
 
 Panel: TypeAlias = tuple[str, Callable[[Axes], None]]
 """Title of a panel, and the function that draws it."""
 
 
+POINTS = {"ms": 5, "lw": 1.4}
+"""Size of marks and lines."""
+
+
 def look(comparison: Comparison, layer: str) -> dict[str, Any]:
-    """Colour, mark and line of a layer."""
+    """Name, colour, mark and line of a layer."""
     if layer in BASELINE_LAYERS:
         number = BASELINE_LAYERS.index(layer)
-        return {"color": ("#000000", "#7F7F7F")[number], "marker": MARKS[-1 - number], "linestyle": ":"}
-    others = [name for name in comparison.layers if name not in (*LAYERS, *BASELINE_LAYERS)]
-    number = LAYERS.index(layer) if layer in LAYERS else len(LAYERS) + others.index(layer)
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKS[number % (len(MARKS) - 2)],
-        "linestyle": LINES[number % len(LINES)],
-    }
+        colour, mark, line = ("#000000", "#7F7F7F")[number], MARKS[-1 - number], ":"
+    else:
+        order = [*LAYERS, *(name for name in comparison.layers if name not in (*LAYERS, *BASELINE_LAYERS))]
+        number = order.index(layer)
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % (len(MARKS) - 2)]
+        line = LINES[number % len(LINES)]
+    return {"label": layer, "color": colour, "marker": mark, "linestyle": line}
 
 
 def small_multiples(
@@ -68,24 +76,24 @@ def small_multiples(
     about: tuple[str, str, str, str],
     rows: Sequence[Sequence[Panel]],
     label: str,
-    layers: Sequence[str],
     lines: Sequence[Line2D] = (),
     height: float = 3.0,
-) -> Plot:
-    """Panels in rows, with a legend of layers beside them.
+) -> Plot | None:
+    """Panels in rows, with a legend beside them of the layers whose lines have the `look` of a layer.
 
     Args:
         comparison: The comparison that the layers belong to.
         about: Name, title, caption and basis of the plot.
         rows: Panels by row; a single long row is broken.
         label: Label of the vertical axis of the first panel in each row.
-        layers: Layers in the legend.
         lines: More entries of the legend.
         height: Height of a row in inches.
 
     Returns:
-        The plot, as wide as every other.
+        The plot, as wide as every other; None if there are no panels.
     """
+    if not any(rows):
+        return None
     if len(rows) == 1:
         rows = [rows[0][start : start + COLUMNS] for start in range(0, len(rows[0]), COLUMNS)]
     figure = Figure(figsize=(WIDTH, height * len(rows) + 0.5), layout="constrained")  # pyplot would keep it open
@@ -99,12 +107,11 @@ def small_multiples(
             axis.spines[["top", "right"]].set_visible(False)
             draw(axis)
         panels[0].set_ylabel(label)
-    handles = [Line2D([], [], label=name, **look(comparison, name)) for name in comparison.layers if name in layers]
-    if handles or lines:
-        handles = [*handles, *lines]
+    labels = {line.get_label() for axis in figure.axes for line in axis.lines}
+    handles = [Line2D([], [], **look(comparison, name)) for name in comparison.layers if name in labels]
+    if handles := [*handles, *lines]:
         figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
-    name, title, caption, basis = about
-    return Plot(name, title, caption, basis, figure)
+    return Plot(*about, figure)
 
 
 def length_axis(axis: Axes, lengths: Sequence[Number], label: str) -> None:

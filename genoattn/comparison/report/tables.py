@@ -25,9 +25,9 @@ COSTS = (
 """Heading, format and unit of the fields of `LayerCost`, in their order."""
 
 
-def number(value: Number | None, form: str = ",.0f", unit: Number = 1) -> str:
-    """A number as a cell; a dash if it is not known."""
-    return "–" if value is None else f"{value / unit:{form}}".replace("-", "−")
+def number(value: Number | None, form: str = ",.0f", unit: Number = 1, none: str = "–") -> str:
+    """A number as a cell; `none` if it is not known."""
+    return none if value is None else f"{value / unit:{form}}".replace("-", "−")
 
 
 def interval(estimate: Estimate | Difference | None, form: str = ".3f") -> str:
@@ -54,7 +54,7 @@ SUMMARY = (
 
 def summary(comparison: Comparison) -> tuple[Sequence[str], list[list[object]]]:
     """Columns and rows of comparison.csv: a row for every layer and length, the best first; None: not known."""
-    return SUMMARY, [_summary(comparison, result, layer) for result in comparison.results for layer in result.layers]
+    return SUMMARY, [_summary(comparison, result, layer) for result, layer in comparison.layer_results]
 
 
 def _summary(comparison: Comparison, result: LengthResult, layer: LayerResult) -> list[object]:
@@ -63,13 +63,11 @@ def _summary(comparison: Comparison, result: LengthResult, layer: LayerResult) -
     final = comparison.runs_of("final", length, name)
     seconds = [run.train_seconds for run in final if run.train_seconds is not None]
     return [
-        *(length, name, " ".join(map(str, result.statistics.ranks(name) if result.statistics else []))),
-        comparison.primary_metric,
+        *(length, name, " ".join(map(str, result.ranks(name))), comparison.primary_metric),
         *((estimate.mean, estimate.low, estimate.high) if estimate else (None, None, None)),
         *(len(comparison.seeds_of(length, name)), layer.learning_rate, final[0].steps if final else None),
-        *(sum(seconds) / len(seconds) if seconds else None, cost.parameters, cost.attention_flops),
-        *(cost.attention_state_bytes, cost.seconds_per_step, cost.training_bases_per_second),
-        *(cost.forward_bases_per_second, cost.training_memory, cost.forward_memory),
+        *(sum(seconds) / len(seconds) if seconds else None, *astuple(cost)[2:8]),
+        *(cost.training_memory, cost.forward_memory),
         *((context.theoretical, context.effective) if context else (None, None)),
     ]
 
@@ -82,23 +80,14 @@ def results(comparison: Comparison) -> Table:
     for result in comparison.results:
         length = f"{result.length:,}"
         for layer in result.layers:
-            cost, seeds = (
-                comparison.cost(layer.layer, result.length),
-                len(comparison.seeds_of(result.length, layer.layer)),
-            )
-            ranks = result.statistics.ranks(layer.layer) if result.statistics else []
-            rows.append(
-                [
-                    *(length, layer.layer, ", ".join(map(str, ranks)) or "–"),
-                    interval(result.estimates.get(layer.layer)),
-                    f"{seeds} of {wanted}" if seeds < wanted else str(seeds),
-                    number(layer.learning_rate, "g") + " (edge)" * bool(layer.learning_rate_edge),
-                    *(number(cost.parameters), number(cost.training_bases_per_second)),
-                    number(cost.forward_bases_per_second),
-                    *(number(cost.training_memory, ",.1f", MEBI), number(cost.forward_memory, ",.1f", MEBI)),
-                    number(layer.context.effective if layer.context else None),
-                ]
-            )
+            name, cost = layer.layer, comparison.cost(layer.layer, result.length)
+            seeds = len(comparison.seeds_of(result.length, name))
+            cells = [length, name, ", ".join(map(str, result.ranks(name))) or "–", interval(result.estimates.get(name))]
+            cells += [f"{seeds} of {wanted}" if seeds < wanted else str(seeds)]
+            cells += [number(layer.learning_rate, "g") + " (edge)" * bool(layer.learning_rate_edge)]
+            cells += map(number, (cost.parameters, cost.training_bases_per_second, cost.forward_bases_per_second))
+            cells += [number(memory, ",.1f", MEBI) for memory in (cost.training_memory, cost.forward_memory)]
+            rows.append([*cells, number(layer.context.effective if layer.context else None)])
         for name, estimate in result.baselines.items():
             rows.append([length, f"{name} (baseline)", "–", interval(estimate), *["–"] * (len(columns) - 4)])
     return Table("Results", columns, rows, texts=2, numbers=summary(comparison))
@@ -107,21 +96,13 @@ def results(comparison: Comparison) -> Table:
 def differences(comparison: Comparison) -> Table:
     """Every pair of layers."""
     columns = ["length", "layers", "significant", f"difference in {comparison.metric} [95 %]", "p", "corrected p"]
-    pairs = [
-        (result.length, pair)
-        for result in comparison.results
-        if result.statistics
-        for pair in result.statistics.differences
-    ]
-    rows = [
-        [
-            *(f"{length:,}", f"{pair.first} − {pair.second}", "yes" if pair.significant else "no"),
-            *(interval(pair, "+.3f"), p_value(pair.p), p_value(pair.adjusted_p)),
-        ]
-        for length, pair in pairs
-    ]
     names = ["length", "first", "second", "mean", "low", "high", "p", "adjusted_p", "significant"]
-    numbers = [[length, *astuple(pair)] for length, pair in pairs]
+    rows, numbers = [], []
+    for result in comparison.results:
+        for pair in result.statistics.differences if result.statistics else ():
+            words = [f"{result.length:,}", f"{pair.first} − {pair.second}", "yes" if pair.significant else "no"]
+            rows.append([*words, interval(pair, "+.3f"), p_value(pair.p), p_value(pair.adjusted_p)])
+            numbers.append([result.length, *astuple(pair)])
     return Table("Differences", columns, rows, texts=3, numbers=(names, numbers))
 
 
@@ -129,8 +110,7 @@ def metrics(comparison: Comparison) -> Table:
     """Every resampled metric, by layer."""
     rows = [
         [f"{result.length:,}", layer.layer, key.partition("/")[2], interval(estimate)]
-        for result in comparison.results
-        for layer in result.layers
+        for result, layer in comparison.layer_results
         for key, estimate in layer.metrics.items()
     ]
     return Table("All metrics", ["length", "layer", "metric", "mean [95 %]"], rows, texts=3)
@@ -138,15 +118,11 @@ def metrics(comparison: Comparison) -> Table:
 
 def subgroups(comparison: Comparison) -> Table:
     """The primary metric over parts of the test set."""
-    rows = [
-        [
-            *(f"{result.length:,}", layer.layer, group.by, group.name, group.kind or "all"),
-            *(number(group.count), interval(group.estimate)),
-        ]
-        for result in comparison.results
-        for layer in result.layers
-        for group in layer.subgroups
-    ]
+    rows = []
+    for result, layer in comparison.layer_results:
+        for group in layer.subgroups:
+            words = [f"{result.length:,}", layer.layer, group.by, group.name, group.kind or "all"]
+            rows.append([*words, number(group.count), interval(group.estimate)])
     columns = ["length", "layer", "by", "subgroup", "kind", "n", f"{comparison.metric} [95 %]"]
     return Table("Subgroups of the test set", columns, rows, texts=5)
 
@@ -155,10 +131,10 @@ def costs(comparison: Comparison) -> Table:
     """The cost of every layer at each length; peaks are those of the whole process."""
     rows, numbers = [], []
     for cost in sorted(comparison.costs, key=lambda cost: cost.length):
-        layer, length, *values = astuple(cost)
+        values = astuple(cost)[2:]
         cells = [number(value, form, unit) for value, (_, form, unit) in zip(values, COSTS, strict=True)]
-        rows.append([f"{length:,}", layer, *cells])
-        numbers.append([length, layer, *values])
+        rows.append([f"{cost.length:,}", cost.layer, *cells])
+        numbers.append([cost.length, cost.layer, *values])
     columns = ["length", "layer", *(name for name, _, _ in COSTS)]
     return Table("Costs", columns, rows, texts=2, numbers=(columns, numbers))
 
@@ -173,13 +149,13 @@ def context(comparison: Comparison) -> Table:
     """The distances at which a changed base is felt."""
     rows = [
         [
-            *(f"{result.length:,}", layer.layer),
-            "unbounded" if layer.context.theoretical is None else number(layer.context.theoretical),
-            number(layer.context.effective),
+            f"{result.length:,}",
+            layer.layer,
+            number(distances.theoretical, none="unbounded"),
+            number(distances.effective),
         ]
-        for result in comparison.results
-        for layer in result.layers
-        if layer.context
+        for result, layer in comparison.layer_results
+        if (distances := layer.context)
     ]
     return Table("Context in bases", ["length", "layer", "receptive field", "effective context"], rows, texts=2)
 
@@ -188,8 +164,7 @@ def extrapolation(comparison: Comparison) -> Table:
     """Quality at lengths beyond the trained one."""
     rows = [
         [f"{result.length:,}", layer.layer, number(length), interval(estimate)]
-        for result in comparison.results
-        for layer in result.layers
+        for result, layer in comparison.layer_results
         for length, estimate in layer.extrapolation.items()
     ]
     columns = ["trained length", "layer", "tested length", f"{comparison.metric} [95 %]"]
@@ -198,21 +173,12 @@ def extrapolation(comparison: Comparison) -> Table:
 
 def sweep(comparison: Comparison) -> Table:
     """Validation loss at every learning rate."""
-    chosen = {
-        (result.length, layer.layer): layer.learning_rate for result in comparison.results for layer in result.layers
-    }
-    rows = [
-        [
-            *(
-                f"{run.length:,}",
-                run.layer,
-                "yes" if chosen.get((run.length, run.layer)) == run.learning_rate else "no",
-            ),
-            *(f"{run.learning_rate:g}", str(run.seed), number(run.validation_loss, ".4f")),
-        ]
-        for run in comparison.runs
-        if run.stage == "sweep"
-    ]
+    rows = []
+    for run in comparison.runs:
+        if run.stage == "sweep":
+            chosen = comparison.learning_rates.get((run.layer, run.length)) == run.learning_rate
+            words = [f"{run.length:,}", run.layer, "yes" if chosen else "no"]
+            rows.append([*words, f"{run.learning_rate:g}", str(run.seed), number(run.validation_loss, ".4f")])
     columns = ["length", "layer", "chosen", "learning rate", "seed", "validation loss"]
     return Table("Learning rates", columns, rows, texts=3)
 

@@ -1,10 +1,11 @@
 """The sentences of a comparison, made from its values: the answer, missing runs, the method."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from genoattn.comparison.recommendation import Recommendation
 from genoattn.comparison.record import BASELINE_LAYERS, Comparison, LengthResult, Stage
-from genoattn.comparison.settings import Budget, Cost, Number
+from genoattn.comparison.settings import Budget, Number
 from genoattn.comparison.statistics import LayerComparison
 
 INTERVAL = "95 % interval over seeds and genomic blocks"
@@ -18,42 +19,50 @@ def answer(comparison: Comparison, result: LengthResult) -> list[str]:
     if result.statistics is None:
         return []
     sentences = [recommendation(result.recommendation, result.statistics)] if result.recommendation else []
-    return [
-        *sentences,
-        *_baselines_ahead(comparison, result),
-        differences(result.statistics),
-        *([f"Pareto front of quality and time to read: {listed(result.pareto_front)}."] if result.pareto_front else []),
-        *_edges(result),
+    best = next(iter(result.estimates))
+    mean = result.estimates[best].mean
+    sentences += [
+        f"The baseline {name} scores {baseline.mean:.3f}, above the best layer, {best} ({mean:.3f})."
+        for name, baseline in result.baselines.items()
+        if baseline.mean > mean
     ]
+    sentences.append(differences(result.statistics))
+    if result.pareto_front:
+        sentences.append(f"Pareto front of quality and time to read: {listed(result.pareto_front)}.")
+    for side in ("smallest", "largest"):
+        layers = [layer for layer in result.layers if layer.learning_rate_edge == side]
+        if layers:
+            names, rate = listed([layer.layer for layer in layers]), layers[0].learning_rate
+            sentences.append(
+                f"The best learning rate of {names}, {rate:g}, is the {side} tried:"
+                " a wider sweep may find a better one."
+            )
+    return sentences
 
 
 def recommendation(decision: Recommendation, statistics: LayerComparison) -> str:
     """The recommendation at one length."""
-    limits = _limits(decision.limit)
+    limits = listed([_price(most, unit) for unit, most in asdict(decision.limit).items() if most is not None])
     within = f" within {limits}" if limits else ""
     price = "" if decision.amount is None else _price(decision.amount, decision.unit)
     if decision.best is None:
         if decision.cheapest is None:
             return "No layer is recommended: the cost of no layer is known."
         return f"No layer is recommended: none stays{within}; the cheapest, {decision.cheapest}, takes {price}."
-    best = f"{decision.best} ({statistics.estimates[decision.best].mean:.3f})"
-    others = plural(decision.fitting, "layer") + within
+    scored = {name: f"{name} ({estimate.mean:.3f})" for name, estimate in statistics.estimates.items()}
+    best, others = scored[decision.best], plural(decision.fitting, "layer") + within
     if decision.layer is None:
-        assert decision.baseline is not None
-        baseline = f"{decision.baseline} ({statistics.estimates[decision.baseline].mean:.3f})"
         return (
             f"No layer is recommended: the best of {others}, {best}, does not differ significantly from the baseline"
-            f" layer {baseline}; more seeds or longer training may separate them."
+            f" layer {scored[decision.baseline or '']}; more seeds or longer training may separate them."
         )
     if decision.layer != decision.best:
-        mean = statistics.estimates[decision.layer].mean
         why = f"the cheapest ({price}) of those that do not differ significantly from the best of {others}, {best}"
-        sentence = f"Recommended: {decision.layer} ({mean:.3f}): {why}."
     elif len(decision.equivalent) > 1:
         why = f"the best of {others}, and the cheapest ({price}) of those that do not differ significantly from it"
-        sentence = f"Recommended: {best}: {why}."
     else:
-        sentence = f"Recommended: {best}: the best of {others}, at {price}."
+        why = f"the best of {others}, at {price}"
+    sentence = f"Recommended: {scored[decision.layer]}: {why}."
     if decision.best in BASELINE_LAYERS:
         sentence += f" {decision.best} is a baseline layer: attention gains nothing here, or training was too short."
     return sentence
@@ -81,29 +90,6 @@ def differences(statistics: LayerComparison) -> str:
         have = "has one seed and is" if len(single) == 1 else "have one seed and are"
         clauses.append(f"{listed(single)} {have} assumed to vary between seeds as much as the layer that varies most")
     return "; ".join(clauses) + "."
-
-
-def _baselines_ahead(comparison: Comparison, result: LengthResult) -> list[str]:
-    best = next(iter(result.estimates))
-    mean = result.estimates[best].mean
-    return [
-        f"The baseline {name} scores {baseline.mean:.3f}, above the best layer, {best} ({mean:.3f})."
-        for name, baseline in result.baselines.items()
-        if baseline.mean > mean
-    ]
-
-
-def _edges(result: LengthResult) -> list[str]:
-    sentences = []
-    for side in ("smallest", "largest"):
-        layers = [layer for layer in result.layers if layer.learning_rate_edge == side]
-        if layers:
-            rate = layers[0].learning_rate
-            sentences.append(
-                f"The best learning rate of {listed([layer.layer for layer in layers])}, {rate:g}, is the {side} tried:"
-                " a wider sweep may find a better one."
-            )
-    return sentences
 
 
 def missing(comparison: Comparison) -> list[str]:
@@ -135,10 +121,10 @@ def basis(comparison: Comparison, stage: Stage = "final") -> str:
 
 def method(comparison: Comparison) -> list[str]:
     """How the results were made."""
-    settings, seconds = comparison.settings, comparison.settings.budget.seconds
+    settings = comparison.settings
     sentences = ["All layers were trained on the same examples, in the same order, with the same budget."]
     sentences.append(f"Task: {settings.task}. Budget of a final run: {_budget(settings.budget)}.")
-    if seconds is not None:
+    if settings.budget.seconds is not None:
         sentences.append("Seconds were turned into training steps by timing each layer before the runs.")
     if len(settings.learning_rates) > 1:
         sentences.append(
@@ -188,8 +174,3 @@ def _price(amount: Number, unit: str) -> str:
     if unit == "seconds":
         return f"{amount:.3g} s to read a million bases"
     return f"{amount / 2**20:,.0f} MiB of memory in training"
-
-
-def _limits(limit: Cost) -> str:
-    amounts = (("seconds", limit.seconds), ("bytes", limit.bytes))
-    return listed([_price(most, unit) for unit, most in amounts if most is not None])

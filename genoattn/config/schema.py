@@ -28,38 +28,35 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
-class Train(Settings):
+class Recipe(Settings):
+    """Settings of every program that trains."""
+
     seed: Seed
-    reverse_complement: ReverseComplement
     data: Target
     trainer: Target
     test: Target
+    curriculum: Target
+    optimizer: Target
+    schedule: Target
+    logger: dict[str, Target]
+
+
+class Train(Recipe):
+    reverse_complement: ReverseComplement
     heads: Target
     attention: Target
     control: Target | None
     tokenizer: Target
     task: Target
-    curriculum: Target
     model: Target
-    optimizer: Target
-    schedule: Target
-    logger: dict[str, Target]
 
 
-class Finetune(Settings):
+class Finetune(Recipe):
     checkpoint: str
     finetune: Target
     lora: Target
-    seed: Seed
     reverse_complement: ReverseComplement | None
-    data: Target
-    trainer: Target
-    test: Target
     task: Target | None
-    curriculum: Target
-    optimizer: Target
-    schedule: Target
-    logger: dict[str, Target]
 
 
 class Budget(Settings):
@@ -105,23 +102,24 @@ class LabelledFile(Settings):
     label: str | None
 
 
-class Evaluate(Settings):
+class SavedModel(Settings):
+    """Settings of every program that applies a saved model."""
+
     seed: Seed
     reverse_complement: ReverseComplement | None
     checkpoint: str
-    task: LabelledFile
     data: Target
+
+
+class Evaluate(SavedModel):
+    task: LabelledFile
     test: Target
 
 
-class Context(Settings):
-    seed: Seed
-    reverse_complement: ReverseComplement | None
-    checkpoint: str
+class Context(SavedModel):
     windows: Count
     positions: Count
     relative_threshold: Annotated[float, Gt(0), Le(1)]
-    data: Target
 
 
 class TokenizerReport(Settings):

@@ -28,10 +28,10 @@ SUBSETS = ("snv", "insertion", "deletion")
 PLOTS = ("quality", "tradeoff")
 """Plots of a comparison that are committed; `genoattn compare report=results/STUDY` makes all of them."""
 SHEETS = {
-    "memory": memory_estimate.sheet,
+    "memory": memory_estimate.memory_table,
     "recall": recall.sheet,
-    "streaming": streaming.sheet,
-    "training_step": training_step.sheet,
+    "streaming": streaming.streaming_table,
+    "training_step": training_step.training_table,
     "very_long": very_long_windows.sheet,
 }
 

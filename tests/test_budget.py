@@ -18,7 +18,7 @@ BUDGET = {
     "data": 1_800,
     "attention": 2_000,
     "attention/ops": 2_000,
-    "attention/kernels": 2_375,
+    "attention/kernels": 2_400,
     "attention/conformance": 600,
     "models": 1_000,
     "training": 1_050,
@@ -26,7 +26,7 @@ BUDGET = {
     "comparison": 1_500,
     "config, cli and single files": 1_000,
 }
-"""Lines of Python by folder: 17,425 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of Python by folder: 17,450 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

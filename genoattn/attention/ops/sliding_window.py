@@ -61,21 +61,11 @@ def window_attention(
     scale: float | None = None,
     slopes: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
-    """Softmax attention of each token over `left` tokens before it, itself and `right` after it.
+    """Softmax attention of each token over `left` tokens before it, itself and `right` after it; 0 at padding.
 
-    Args:
-        q: Queries; they may be a part of the sequence.
-        k: Keys.
-        v: Values.
-        left: Tokens to the left.
-        right: Tokens to the right.
-        causal: Global tokens attend only to earlier tokens.
-        dilation: Only every `dilation`-th token of the window counts.
-        global_tokens: The first so many tokens are visible to all tokens and attend to all.
-        before: Keys before the key of the first query.
-        padding_mask: True for real tokens; the output is 0 at padding.
-        scale: Factor of the scores, 1 / sqrt(dim_head) by default.
-        slopes: ALiBi slope of each head, subtracted from the scores for each token of distance.
+    With `dilation` only every dilation-th token of the window counts. The first `global_tokens` are visible to all
+    tokens and attend to all (if causal, to earlier ones). `before` keys precede the key of the first query. Scores are
+    multiplied by `scale` (1 / sqrt(dim_head) by default), minus the head's slope for each token of distance.
     """
     real = None if padding_mask is None else padding_mask[:, before : before + q.shape[1]]
     first = min(global_tokens, k.shape[1])

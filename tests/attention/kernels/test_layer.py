@@ -63,7 +63,7 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
 
 
 def losses(factory: Callable[..., Attention], causal: bool) -> list[float]:
-    """Of three steps of a tiny model on sequences with padding."""
+    """Losses of three steps of a tiny model on sequences with padding."""
     torch.manual_seed(0)
     model = SequenceModel(4, {"kind": 3}, None, factory, dim=16, depth=1, causal=causal).to(DEVICE)
     ids, wanted = torch.randint(4, (2, 40)).to(DEVICE), torch.randint(3, (2, 40)).to(DEVICE)

@@ -1,4 +1,4 @@
-"""What holds for every kernel: nothing is written beside its outputs, programs do not meet, offsets pass 2^31."""
+"""Properties of every kernel: no writes beside its outputs, independent programs, offsets beyond 2^31."""
 
 import mmap
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How fast the kernels are on a GPU beside those of others: TFLOP/s and ratios, forward and with the backward pass.
+"""Speed of the kernels on a GPU and of other packages: TFLOP/s and ratios, forward and with the backward pass.
 
 python -m benchmarks.gpu_kernels [--lengths 1024,4096,…] [--dims 64,128] [--masks full,causal,window,linear]
     [--json FILE]
@@ -8,7 +8,7 @@ The second is the same code on tiny shapes without a GPU; its times mean nothing
 
 FLOPs are counted as FlashAttention's authors count them: 4 · pairs · dim_head · heads · batch forward, 2.5 times that
 backward; half the square is counted for causal attention, the band for a window, and for linear attention what chunks
-of 64 take. Others take part where they are installed; why one does not stands in the table.
+of 64 take. Other packages are measured if they are installed; else the table gives the reason.
 """
 
 import argparse
@@ -35,11 +35,11 @@ TOKENS, CHANNELS, LONG = 16384, 2048, 65536
 WINDOW = 512
 CHUNK = 64
 SECONDS = 10.0
-"""A contender that takes longer than this for one pass is run once."""
+"""An implementation that takes longer than this for one pass is run once."""
 
 
 class Case(NamedTuple):
-    """What is computed: `mask` is full, causal, window (as far to both sides) or linear (causal, no softmax)."""
+    """Case of the benchmark: `mask` is full, causal, window (as far to both sides) or linear (causal, no softmax)."""
 
     length: int
     dim: int
@@ -48,7 +48,7 @@ class Case(NamedTuple):
     heads: int
 
     def flops(self) -> int:
-        """Forward."""
+        """FLOPs of the forward pass."""
         n = self.length
         if self.mask == "linear":
             return 2 * n * (2 * self.dim**2 + 2 * CHUNK * self.dim) * self.heads * self.batch
@@ -60,14 +60,14 @@ class Case(NamedTuple):
         draw = torch.Generator(device).manual_seed(0)
         given = [torch.randn(shape, generator=draw, device=device).to(dtype) for _ in range(3)]
         if self.mask == "linear":
-            given[:2] = [(F.elu(one.float()) + 1).to(dtype) for one in given[:2]]
-        return [one.requires_grad_() for one in given]
+            given[:2] = [(F.elu(tensor.float()) + 1).to(dtype) for tensor in given[:2]]
+        return [tensor.requires_grad_() for tensor in given]
 
 
 class Row(NamedTuple):
-    """What one contender did; times in milliseconds, None where it did not take part, and then why."""
+    """Times of one implementation in milliseconds; None if it was not measured, with the reason `why`."""
 
-    contender: str
+    implementation: str
     case: Case
     forward: float | None
     both: float | None
@@ -77,8 +77,8 @@ class Row(NamedTuple):
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class Absent(Exception):
-    """Why a contender takes no part."""
+class NotMeasured(Exception):
+    """Reason why an implementation is not measured."""
 
 
 def ours(case: Case) -> Attend:
@@ -94,25 +94,25 @@ def ours(case: Case) -> Attend:
 def torch_by(backend: SDPBackend) -> Callable[[Case], Attend]:
     """Torch's scaled_dot_product_attention by one of its backends."""
 
-    def contender(case: Case) -> Attend:
+    def implementation(case: Case) -> Attend:
         if case.mask not in ("full", "causal"):
-            raise Absent("knows no windows but by a square mask")
+            raise NotMeasured("knows no windows but by a square mask")
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (one.transpose(1, 2) for one in (q, k, v))
+            q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
             with sdpa_kernel(backend):
                 return F.scaled_dot_product_attention(q, k, v, is_causal=case.mask == "causal").transpose(1, 2)
 
         return attend
 
-    return contender
+    return implementation
 
 
 def flex(case: Case) -> Attend:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     if case.mask == "linear":
-        raise Absent("is softmax attention")
+        raise NotMeasured("is softmax attention")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rules: dict[str, Any] = {
         "causal": lambda b, h, i, j: i >= j,
@@ -123,18 +123,18 @@ def flex(case: Case) -> Attend:
     run = torch.compile(flex_attention) if device == "cuda" else flex_attention
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        answer = run(*(one.transpose(1, 2) for one in (q, k, v)), block_mask=mask)
-        assert isinstance(answer, Tensor)
-        return answer.transpose(1, 2)
+        output = run(*(tensor.transpose(1, 2) for tensor in (q, k, v)), block_mask=mask)
+        assert isinstance(output, Tensor)
+        return output.transpose(1, 2)
 
     return attend
 
 
 def flash_attn(case: Case) -> Attend:
     if find_spec("flash_attn") is None:
-        raise Absent("not installed")
+        raise NotMeasured("not installed")
     if case.mask == "linear":
-        raise Absent("is softmax attention")
+        raise NotMeasured("is softmax attention")
     from flash_attn import flash_attn_func  # pyright: ignore[reportMissingImports]
 
     window = (WINDOW, WINDOW) if case.mask == "window" else (-1, -1)
@@ -143,15 +143,15 @@ def flash_attn(case: Case) -> Attend:
 
 def fla(case: Case) -> Attend:
     if find_spec("fla") is None:
-        raise Absent("not installed")
+        raise NotMeasured("not installed")
     if case.mask != "linear":
-        raise Absent("is linear attention here")
+        raise NotMeasured("is linear attention here")
     from fla.ops.linear_attn import chunk_linear_attn  # pyright: ignore[reportMissingImports]
 
     return lambda q, k, v: chunk_linear_attn(q, k, v, scale=1.0, normalize=True)[0]
 
 
-CONTENDERS: dict[str, Callable[[Case], Attend]] = {
+IMPLEMENTATIONS: dict[str, Callable[[Case], Attend]] = {
     "ours": ours,
     "SDPA flash": torch_by(SDPBackend.FLASH_ATTENTION),
     "SDPA cuDNN": torch_by(SDPBackend.CUDNN_ATTENTION),
@@ -182,21 +182,21 @@ def milliseconds(act: Callable[[], object], device: torch.device, repeats: int) 
 
 
 def measure(name: str, case: Case, device: torch.device, dtype: torch.dtype, repeats: int, right: Tensor | None) -> Row:
-    """Time one contender, once it has answered what ours does."""
+    """Time one implementation after a check that its output equals ours."""
     try:
-        attend = CONTENDERS[name](case)
+        attend = IMPLEMENTATIONS[name](case)
         tensors = case.inputs(device, dtype)
         with torch.no_grad():
-            answer = attend(*tensors)
-            if right is not None and (far := (answer - right).abs().max().item()) > 0.05:
-                raise Absent(f"answers something else, by up to {far:.2g}")
+            output = attend(*tensors)
+            if right is not None and (far := (output - right).abs().max().item()) > 0.05:
+                raise NotMeasured(f"gives another output, different by up to {far:.2g}")
             forward = milliseconds(lambda: attend(*tensors), device, repeats)
 
         def both() -> None:
-            torch.autograd.grad(attend(*tensors), tensors, answer)
+            torch.autograd.grad(attend(*tensors), tensors, output)
 
         return Row(name, case, forward, milliseconds(both, device, repeats), "")
-    except Absent as reason:
+    except NotMeasured as reason:
         return Row(name, case, None, None, str(reason))
     except (RuntimeError, ValueError) as error:  # out of memory, no kernel for these shapes
         return Row(name, case, None, None, str(error).strip().splitlines()[0][:80])
@@ -208,27 +208,27 @@ def speed(case: Case, spent: float | None, share: float) -> float | None:
 
 
 def table(rows: list[Row], title: str) -> Table:
-    """A row for each contender and case: TFLOP/s, and how many times as fast ours is."""
+    """Table with a row for each implementation and case: TFLOP/s, and how many times as fast ours is."""
     drawn = Table("case", "by", "forward TFLOP/s", "ours ×", "with backward TFLOP/s", "ours ×", "", title=title)
-    best = {row.case: row for row in rows if row.contender == "ours"}
+    best = {row.case: row for row in rows if row.implementation == "ours"}
     for row in rows:
         cells = []
         for spent, own, share in ((row.forward, best[row.case].forward, 1.0), (row.both, best[row.case].both, 3.5)):
-            said = speed(row.case, spent, share)
-            cells += ["–" if said is None else f"{said:.3g}", f"{spent / own:.2f}" if spent and own else ""]
-        drawn.add_row(f"{row.case.mask} n={row.case.length} dim={row.case.dim}", row.contender, *cells, row.why)
+            rate = speed(row.case, spent, share)
+            cells += ["–" if rate is None else f"{rate:.3g}", f"{spent / own:.2f}" if spent and own else ""]
+        drawn.add_row(f"{row.case.mask} n={row.case.length} dim={row.case.dim}", row.implementation, *cells, row.why)
     return drawn
 
 
 def cases(lengths: list[int], dims: list[int], masks: list[str], dry: bool) -> list[Case]:
-    """As many tokens as fit 16 k, 2048 channels in all; four heads where a sequence is longer than 64 k."""
-    found = []
+    """Cases of 16 k tokens and 2048 channels in all; four heads if a sequence is longer than 64 k."""
+    listed = []
     for mask in masks:
         for dim in dims:
             for length in lengths:
                 heads = 1 if dry else 4 if length > LONG else CHANNELS // dim
-                found.append(Case(length, dim, mask, 1 if dry else max(1, TOKENS // length), heads))
-    return found
+                listed.append(Case(length, dim, mask, 1 if dry else max(1, TOKENS // length), heads))
+    return listed
 
 
 def parse() -> argparse.Namespace:
@@ -239,38 +239,40 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--dry", action="store_true", help="tiny shapes, by the interpreter")
-    asked = parser.parse_args()
-    asked.lengths = asked.lengths or ([40] if asked.dry else list(LENGTHS))
-    asked.dims = asked.dims or ([16] if asked.dry else [64, 128])
-    if wrong := set(asked.masks) - {"full", "causal", "window", "linear"}:
+    options = parser.parse_args()
+    options.lengths = options.lengths or ([40] if options.dry else list(LENGTHS))
+    options.dims = options.dims or ([16] if options.dry else [64, 128])
+    if wrong := set(options.masks) - {"full", "causal", "window", "linear"}:
         parser.error(f"--masks are full, causal, window and linear, got {', '.join(sorted(wrong))}")
-    return asked
+    return options
 
 
 def main() -> int:
-    asked = parse()
-    if asked.dry and not interpreted():
+    options = parse()
+    if options.dry and not interpreted():
         print("--dry runs the kernels by the interpreter: set TRITON_INTERPRET=1", file=sys.stderr)
         return 2
-    device = torch.device("cpu" if asked.dry or not torch.cuda.is_available() else "cuda")
-    there, why = available(device)
-    if not there or (interpreted() and not asked.dry):
+    device = torch.device("cpu" if options.dry or not torch.cuda.is_available() else "cuda")
+    runs, why = available(device)
+    if not runs or (interpreted() and not options.dry):
         print(f"no speed can be measured here: {why}; --dry with TRITON_INTERPRET=1 tries the code", file=sys.stderr)
         return 2
-    dtype = torch.float32 if asked.dry else torch.bfloat16
-    title = f"dry run, {why}: times mean nothing" if asked.dry else f"{torch.cuda.get_device_name()}, bfloat16"
+    dtype = torch.float32 if options.dry else torch.bfloat16
+    title = f"dry run, {why}: times mean nothing" if options.dry else f"{torch.cuda.get_device_name()}, bfloat16"
     rows = []
-    for case in cases(asked.lengths, asked.dims, asked.masks, asked.dry):
+    for case in cases(options.lengths, options.dims, options.masks, options.dry):
         right = None
-        if case.length <= min(asked.lengths):
+        if case.length <= min(options.lengths):
             with torch.no_grad():
                 right = ours(case)(*case.inputs(device, dtype))
-        rows += [measure(name, case, device, dtype, 1 if asked.dry else asked.repeats, right) for name in CONTENDERS]
+        rows += [
+            measure(name, case, device, dtype, 1 if options.dry else options.repeats, right) for name in IMPLEMENTATIONS
+        ]
     Console().print(table(rows, title))
-    if asked.json:
+    if options.json:
         listed = [{**row._asdict(), "case": row.case._asdict(), "flops": row.case.flops()} for row in rows]
-        about = {"device": title, "torch": torch.__version__, "dry": asked.dry, "dtype": str(dtype)}
-        asked.json.write_text(json.dumps({**about, "rows": listed}, indent=1), "utf-8")
+        about = {"device": title, "torch": torch.__version__, "dry": options.dry, "dtype": str(dtype)}
+        options.json.write_text(json.dumps({**about, "rows": listed}, indent=1), "utf-8")
     return 0
 
 

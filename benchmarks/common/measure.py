@@ -1,4 +1,4 @@
-"""How the benchmarks measure: a process for each case, a quiet moment, the shortest of several calls, peak memory."""
+"""Measurement of a case: its own process, a quiet machine, the shortest of several calls, peak memory."""
 
 import contextlib
 import datetime
@@ -107,7 +107,7 @@ def wait_quiet(limit: float = 20.0) -> None:
 
 
 def apart(act: Callable[..., dict[str, Any]], *case: object, seconds: float, gib: float) -> dict[str, Any]:
-    """What `act(*case)` answers in a process of its own, or `{"error": …}` where it raises, dies or takes too long."""
+    """Result of `act(*case)` in its own process, or `{"error": …}` if it raises, dies or takes too long."""
     context = multiprocessing.get_context("forkserver")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(there, act, case, gib))
@@ -141,7 +141,7 @@ def preload(modules: Sequence[str]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Description of the machine."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -153,13 +153,13 @@ def machine() -> dict[str, Any]:
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """The version of Python and of each package that is installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def today() -> str:

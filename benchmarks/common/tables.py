@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.operators.cases import HEADS, Row
-from benchmarks.operators.goals import Verdict, short, verdicts
+from benchmarks.operators.goals import GoalResult, goal_results, short
 from benchmarks.operators.measure_operator import OURS
 from genoattn.evaluation.report import Table
 
@@ -14,14 +14,14 @@ def goals(rows: Sequence[Row]) -> Table:
     columns = ["goal", "at least, at most", "aim"]
     columns += [column for heads in shapes for column in (heads.replace("x", "×"), "")]
     lines = []
-    for goal in zip(*(verdicts(rows, heads) for heads in shapes), strict=True):
-        cells = [cell for result in goal for cell in (_times(result), result.word)]
-        lines.append([goal[0].what, goal[0].asked, goal[0].aim, *cells])
+    for goal in zip(*(goal_results(rows, heads) for heads in shapes), strict=True):
+        cells = [cell for result in goal for cell in (_times(result), result.outcome)]
+        lines.append([goal[0].goal, goal[0].limit, goal[0].aim, *cells])
     return Table("goals and measurements (ratios of the shortest times)", columns, lines, texts=len(columns))
 
 
-def _times(result: Verdict) -> str:
-    return "" if result.got is None else f"{result.got:.3g}×"
+def _times(result: GoalResult) -> str:
+    return "" if result.measured is None else f"{result.measured:.3g}×"
 
 
 def cases(rows: Sequence[Row], heads: str) -> Table:
@@ -39,7 +39,7 @@ def cases(rows: Sequence[Row], heads: str) -> Table:
 
 
 def cell(row: Row | None, ours: Row | None) -> str:
-    """One case; `~`: others used the machine in every run; `¹`: measured on first calls only."""
+    """Cell of one case; `~`: other processes used the machine in every run; `¹`: measured on first calls only."""
     if row is None:
         return ""
     if row["status"] != "measured":

@@ -1,4 +1,4 @@
-"""The models that stream.py and training.py measure: dim 128, 4 heads, twelve tokens."""
+"""Models that streaming.py and training_step.py measure: dim 128, 4 heads, 12 kinds of tokens."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,13 @@ from genoattn.models.sequence_model import SequenceModel
 DIM, VOCABULARY = 128, 12
 HEADS = HeadOptions().count
 REACH = 256
-"""Tokens to either side that the window sees."""
+"""Tokens of the window on either side."""
 PLAIN, RECOMPUTED = "none", "mlp"
 """Activation checkpointing: the backward pass keeps everything, or recomputes the activations of the MLPs."""
 
 
 def layer(name: str) -> Callable[..., Attention]:
-    """What builds an attention layer of the name, as its config does where nothing is set."""
+    """Factory of an attention layer with the defaults of its config."""
     from genoattn.attention.delta import DeltaAttention
     from genoattn.attention.hierarchical import HierarchicalAttention
     from genoattn.attention.linear import LinearAttention
@@ -34,7 +34,7 @@ def layer(name: str) -> Callable[..., Attention]:
 
 
 def model(attention: str, depth: int, recompute: ActivationCheckpointing = PLAIN) -> SequenceModel:
-    """One number for every kind of token at each token, and no reference beside."""
+    """Model with one logit for each kind of token at each token, without a reference window."""
     return SequenceModel(
         VOCABULARY,
         {"token": VOCABULARY},
@@ -47,9 +47,9 @@ def model(attention: str, depth: int, recompute: ActivationCheckpointing = PLAIN
 
 
 def useful_flops(attention: str, depth: int, length: int) -> int:
-    """FLOPs of the matrix products of one forward that the mathematics asks for; a multiply-add counts as 2.
+    """FLOPs of the matrix products that one forward pass needs by its formula; a multiply-add counts as 2.
 
-    Of hierarchical and delta those that the layer counts itself.
+    Hierarchical and delta layers count their own.
     """
     width = DIM // HEADS
     projections, mlp, head = 8 * DIM**2, 16 * DIM**2, 2 * DIM * VOCABULARY

@@ -3,8 +3,8 @@
 python -m benchmarks.models.streaming [LAYER ...] [--length 1048576]
 
 Each layer in a process of its own. The peak is that of products of matrices of 2048, in float32, measured in the same
-process before and after. Memory is what the call needs above what the process held. At 64k the answers are compared
-with those of the plain forward.
+process before and after. Memory is what the call needs above what the process held. At 64k the outputs are compared
+with those of the plain forward pass.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LONGEST = 400.0
 
 
 SHARES = {"linear": 0.40, "window": 0.36, "hierarchical": None, "delta": None}
-"""The share of the matrix peak that is asked of a layer (None: its figure alone)."""
+"""Goal for the share of the matrix peak by layer (None: no goal)."""
 
 
 def matrix_peak(size: int = 2048, calls: int = 12) -> float:
@@ -39,17 +39,19 @@ def matrix_peak(size: int = 2048, calls: int = 12) -> float:
 
 @torch.inference_mode()
 def measured(attention: str, length: int, calls: int) -> dict[str, Any]:
-    """One layer; run in a process of its own. The shortest of `calls` is kept."""
+    """Measure one layer in its own process; the shortest of `calls` counts."""
     torch.manual_seed(0)
-    one = model(attention, DEPTH).eval()
+    network = model(attention, DEPTH).eval()
     ids = torch.randint(VOCABULARY, (1, length))
-    one.forward_chunked(ids[:, : 2 * SEGMENT], chunk=SEGMENT)  # what is loaded and made once is not counted
+    network.forward_chunked(ids[:, : 2 * SEGMENT], chunk=SEGMENT)  # what is loaded and made once is not counted
     peak = matrix_peak()
     with Foreign() as foreign, Memory() as memory:
-        taken = [timed(lambda: one.forward_chunked(ids, chunk=SEGMENT), 0.0, patience=0.0).least for _ in range(calls)]
+        taken = [
+            timed(lambda: network.forward_chunked(ids, chunk=SEGMENT), 0.0, patience=0.0).least for _ in range(calls)
+        ]
     peak = max(peak, matrix_peak())
-    some = ids[:, :COMPARED]
-    pieces, whole = one.forward_chunked(some, chunk=SEGMENT), one(some)
+    compared = ids[:, :COMPARED]
+    pieces, whole = network.forward_chunked(compared, chunk=SEGMENT), network(compared)
     flops = useful_flops(attention, DEPTH, length)
     return {
         "seconds": min(taken),
@@ -65,17 +67,17 @@ def measured(attention: str, length: int, calls: int) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """A line for each layer, and whether it is what was asked."""
+    """Table with a row for each layer and the outcomes of the goals."""
     lines = []
     for row in rows:
         figures = row["figures"]
         if "error" in figures:
             lines.append([row["layer"], str(figures["error"]), *[""] * 6])
             continue
-        asked = SHARES[row["layer"]]
+        goal = SHARES[row["layer"]]
         share = f"{figures['share']:.0%}"
-        if asked is not None:
-            share += f" (≥ {asked:.0%}: {at_least(figures['share'], asked)})"
+        if goal is not None:
+            share += f" (≥ {goal:.0%}: {at_least(figures['share'], goal)})"
         above = f"{figures['above_gib']:.2f} GiB"
         above += f" (≤ {MOST_ABOVE_GIB}: {at_most(figures['above_gib'], MOST_ABOVE_GIB)})"
         equal = "equal" if figures["difference"] <= MOST_DIFFERENCE else "NOT equal"
@@ -106,14 +108,16 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, saves the figures, and draws the table."""
+    """Measures, saves the measurements, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("layers", nargs="*", metavar="LAYER", help=", ".join(SHARES))
     parser.add_argument("--length", type=int, default=2**20, help="tokens")
     parser.add_argument("--calls", type=int, default=1, help="calls of each layer, of which the shortest counts")
     parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for others to be quiet")
     parser.add_argument("--json", type=Path, default=ROWS, help="where the measurements are saved")
-    parser.add_argument("--table", action="store_true", help="draw what the file holds, and measure nothing")
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of the saved measurements without measuring"
+    )
     options = parser.parse_args(arguments)
     if options.table:
         saved = json.loads(options.json.read_text())

@@ -29,13 +29,13 @@ LONGEST = 500.0
 def measured(length: int, recompute: bool | str, seconds: float) -> dict[str, Any]:
     """Training steps of one model; run in a process of its own."""
     torch.manual_seed(0)
-    one = model("linear", DEPTH, recompute).train()
-    optimizer = torch.optim.AdamW(one.parameters())
+    network = model("linear", DEPTH, recompute).train()
+    optimizer = torch.optim.AdamW(network.parameters())
     ids, targets = (torch.randint(VOCABULARY, (1, length)) for _ in range(2))
 
     def step(ids: torch.Tensor, targets: torch.Tensor) -> None:
         optimizer.zero_grad()
-        F.cross_entropy(one(ids)["token"].flatten(0, 1), targets.flatten()).backward()
+        F.cross_entropy(network(ids)["token"].flatten(0, 1), targets.flatten()).backward()
         optimizer.step()
 
     step(ids[:, :1024], targets[:, :1024])  # what is loaded and made once is not counted
@@ -81,14 +81,16 @@ def _word(got: float, most: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, saves the figures, and draws the table."""
+    """Measures, saves the measurements, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", type=int, default=2**18, help="tokens of the step whose memory counts")
     parser.add_argument("--short", type=int, default=2**14, help="tokens of the steps whose times are compared")
     parser.add_argument("--rounds", type=int, default=3, help="how often each of those is measured")
     parser.add_argument("--wait", type=float, default=60.0, help="seconds to wait for others to be quiet")
     parser.add_argument("--json", type=Path, default=ROWS, help="where the measurements are saved")
-    parser.add_argument("--table", action="store_true", help="draw what the file holds, and measure nothing")
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of the saved measurements without measuring"
+    )
     options = parser.parse_args(arguments)
     if options.table:
         saved = json.loads(options.json.read_text())

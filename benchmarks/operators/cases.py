@@ -1,4 +1,4 @@
-"""What is measured, in which order, and what is listed instead because it would take too long or too much memory."""
+"""Cases of the operator benchmark and their order; cases that need too much time or memory are only listed."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,14 +12,14 @@ LENGTHS = tuple(2**power for power in (12, 14, 16, 18, 20))
 MOST_SECONDS, MOST_GIB = 60.0, 16.0
 """A case predicted beyond these is listed, not run."""
 BACKWARD = 3.5, 2.5
-"""Time and memory of forward and backward over those of forward, where nothing shorter tells."""
+"""Assumed ratios of time and memory of forward and backward to forward, if no shorter case is measured."""
 
 Row: TypeAlias = dict[str, Any]
-"""One case as it is saved: the fields of its group, its operator, its status, and its figures or why it has none."""
+"""Saved form of a case: the fields of its group, its operator, its status, and its measurements or the reason."""
 
 
 class Group(NamedTuple):
-    """Cases that differ in nothing but the operator; they are measured in turn, and compared."""
+    """Cases that differ only in the operator; they are measured in turn and compared."""
 
     layer: str
     kind: str
@@ -29,7 +29,7 @@ class Group(NamedTuple):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What a user may pick it by."""
+        """Words by which a user selects the group."""
         return self.layer, self.kind, self.heads, short(self.length), self.mode
 
 
@@ -40,7 +40,9 @@ def every() -> Iterator[tuple[Group, tuple[str, ...]]]:
             for heads in HEADS:
                 for length in LENGTHS:
                     for mode in (FORWARD, BOTH):
-                        able = (name for name, one in operators.items() if kind in one.kinds and mode in one.modes)
+                        able = (
+                            name for name, entry in operators.items() if kind in entry.kinds and mode in entry.modes
+                        )
                         yield Group(layer, kind, heads, length, mode), tuple(able)
 
 
@@ -55,7 +57,7 @@ def chosen(size: str, words: Sequence[str] = ()) -> list[tuple[Group, tuple[str,
 
 
 def quick(group: Group, operators: Iterable[str]) -> list[str]:
-    """4 heads of 64: the comparisons that the goals name, and the growth that is told at 64k."""
+    """4 heads of 64: the comparisons that the goals name, and the growth up to 64k."""
     if group.heads != HEADS[0]:
         return []
     grows = group.kind == BIDIRECTIONAL and _grows(group, 2**16)
@@ -71,19 +73,20 @@ def usual(group: Group, operators: Iterable[str]) -> list[str]:
 
 
 def _compared(group: Group) -> set[str]:
-    named = {one.over for one in RATIOS if group == (one.layer, one.kind, group.heads, one.length, one.mode)}
+    goals = [goal for goal in RATIOS if group == (goal.layer, goal.kind, group.heads, goal.length, goal.mode)]
+    named = {goal.over for goal in goals}
     return named | {OURS} if named else set()
 
 
 def _grows(group: Group, up_to: int) -> bool:
     return any(
-        (group.layer, group.mode) == (one.layer, one.mode) and one.short <= group.length <= one.long <= up_to
-        for one in GROWTHS
+        (group.layer, group.mode) == (goal.layer, goal.mode) and goal.short <= group.length <= goal.long <= up_to
+        for goal in GROWTHS
     )
 
 
 def predicted(points: Mapping[int, float], length: int, growth: float) -> float | None:
-    """What the two longest measured lengths below tell of `length` by a power law, of at least the power `growth`."""
+    """Prediction for `length` from the two longest shorter lengths by a power law of at least the power `growth`."""
     shorter = sorted(at for at in points if at < length)[-2:]
     if not shorter:
         return None
@@ -95,7 +98,7 @@ def predicted(points: Mapping[int, float], length: int, growth: float) -> float 
 
 
 def refusal(group: Group, name: str, rows: Iterable[Row]) -> str | None:
-    """Why a case is listed and not run, by what is known of shorter ones and of its forward; None: it is run."""
+    """Reason why a case is listed and not run, from shorter cases and its forward pass; None if it is run."""
     same = {
         (row["mode"], row["length"]): row
         for row in rows

@@ -1,4 +1,4 @@
-"""What the layers are to reach, and whether they do."""
+"""Goals for the speed of the layers, and the comparison of measurements with them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 from benchmarks.operators.measure_operator import BIDIRECTIONAL, BOTH, CAUSAL, FORWARD, OURS
 
 NOISE = 1.1
-"""What is missed by less than this factor counts as reached: a machine measures itself no better."""
+"""A goal that is missed by less than this factor counts as reached, because measurements vary by as much."""
 KIB = 1024
 
 
 class Ratio(NamedTuple):
-    """Ours is to be `least` times as fast as another, and better `aim` times."""
+    """Goal: our operator is at least `least` times as fast as another; `aim` is the desired factor."""
 
     layer: str
     kind: str
@@ -23,7 +23,7 @@ class Ratio(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """Our time per token is to grow at most by `most` between two lengths."""
+    """Goal: our time per token grows at most by the factor `most` between two lengths."""
 
     layer: str
     mode: str
@@ -32,14 +32,14 @@ class Growth(NamedTuple):
     most: float
 
 
-class Verdict(NamedTuple):
-    """A goal, what was got, and how that compares; `got` is None where it was not measured."""
+class GoalResult(NamedTuple):
+    """A goal in words, its limit, the measured factor (None: not measured), and the outcome in words."""
 
-    what: str
-    asked: str
+    goal: str
+    limit: str
     aim: str
-    got: float | None
-    word: str
+    measured: float | None
+    outcome: str
 
 
 RATIOS = (
@@ -67,50 +67,50 @@ GROWTHS = (
 
 
 def short(length: int) -> str:
-    """16k, of 16384."""
+    """Length in words, for example 16k for 16384."""
     return f"{length >> 20}M" if length % 2**20 == 0 else f"{length >> 10}k" if length % 2**10 == 0 else str(length)
 
 
-def verdicts(rows: Iterable[Mapping[str, Any]], heads: str) -> list[Verdict]:
-    """One of every goal, for one shape of heads."""
+def goal_results(rows: Iterable[Mapping[str, Any]], heads: str) -> list[GoalResult]:
+    """Result of every goal, for one shape of heads."""
     least = {
         (row["layer"], row["kind"], row["length"], row["mode"], row["operator"]): row["least"]
         for row in rows
         if row["heads"] == heads and row["status"] == "measured"
     }
-    found = []
+    results = []
     for goal in RATIOS:
         case = goal.layer, goal.kind, goal.length, goal.mode
         ours, theirs = least.get((*case, OURS)), least.get((*case, goal.over))
-        got = None if ours is None or theirs is None else theirs / ours
-        what = f"{goal.layer}, {goal.kind}, {short(goal.length)}, {goal.mode}: faster than {goal.over}"
+        measured = None if ours is None or theirs is None else theirs / ours
+        words = f"{goal.layer}, {goal.kind}, {short(goal.length)}, {goal.mode}: faster than {goal.over}"
         aim = "" if goal.aim is None else f"{goal.aim:g}×"
-        found.append(Verdict(what, f"≥ {goal.least:g}×", aim, got, at_least(got, goal.least, goal.aim)))
+        results.append(GoalResult(words, f"≥ {goal.least:g}×", aim, measured, at_least(measured, goal.least, goal.aim)))
     for goal in GROWTHS:
         for kind in (BIDIRECTIONAL, CAUSAL):
             ends = [least.get((goal.layer, kind, at, goal.mode, OURS)) for at in (goal.short, goal.long)]
             before, after = ends
-            got = None if before is None or after is None else after / goal.long / (before / goal.short)
-            what = f"{goal.layer}, {kind}, {goal.mode}: time per token at {short(goal.long)} over {short(goal.short)}"
-            found.append(Verdict(what, f"≤ {goal.most:g}×", "", got, at_most(got, goal.most)))
-    return found
+            measured = None if before is None or after is None else after / goal.long / (before / goal.short)
+            words = f"{goal.layer}, {kind}, {goal.mode}: time per token at {short(goal.long)} over {short(goal.short)}"
+            results.append(GoalResult(words, f"≤ {goal.most:g}×", "", measured, at_most(measured, goal.most)))
+    return results
 
 
-def at_least(got: float | None, asked: float, aim: float | None = None) -> str:
-    """A word on a figure that should be large."""
-    if got is None:
+def at_least(measured: float | None, limit: float, aim: float | None = None) -> str:
+    """Outcome of a goal with a lower limit."""
+    if measured is None:
         return "not measured"
-    if aim is not None and got >= aim:
+    if aim is not None and measured >= aim:
         return "aim reached"
-    if got >= asked:
+    if measured >= limit:
         return "reached"
-    return "reached, within noise" if got * NOISE >= asked else f"short by {1 - got / asked:.0%}"
+    return "reached, within noise" if measured * NOISE >= limit else f"short by {1 - measured / limit:.0%}"
 
 
-def at_most(got: float | None, asked: float) -> str:
-    """A word on a figure that should be small."""
-    if got is None:
+def at_most(measured: float | None, limit: float) -> str:
+    """Outcome of a goal with an upper limit."""
+    if measured is None:
         return "not measured"
-    if got <= asked:
+    if measured <= limit:
         return "reached"
-    return "reached, within noise" if got <= asked * NOISE else f"over by {got / asked - 1:.0%}"
+    return "reached, within noise" if measured <= limit * NOISE else f"over by {measured / limit - 1:.0%}"

@@ -1,7 +1,6 @@
-"""The attention operators by layer, and how one is measured.
+"""Attention operators by layer, and the measurement of one.
 
-Every one is given random queries, keys and values in the shape that it takes itself, so that none pays for another's
-conventions.
+Each operator gets random queries, keys and values in its own shape, so that none pays for the conventions of another.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,19 +17,19 @@ OURS = "genoattn"
 BIDIRECTIONAL, CAUSAL = "bidirectional", "causal"
 FORWARD, BOTH = "forward", "f+b"
 TINY = 1024
-"""Tokens of the call that comes first: libraries are loaded and buffers made before anything is measured."""
+"""Tokens of a first call, in which libraries are loaded and buffers allocated before the measurement."""
 
 
 class Operator(NamedTuple):
-    """How an operator is built (`build(heads, dim_head, length, causal)`) and what it can do."""
+    """Factory of an operator (`build(heads, dim_head, length, causal)`) and its capabilities."""
 
     build: Callable[[int, int, int, bool], Run]
     kinds: tuple[str, ...] = (BIDIRECTIONAL, CAUSAL)
     modes: tuple[str, ...] = (FORWARD, BOTH)
     growth: float = 1.0
-    """The least power of the length by which its time and memory are taken to grow."""
+    """Least power of the length with which its time and memory are assumed to grow."""
     compiled: bool = False
-    """Compiled anew for every length."""
+    """True if it is compiled again for every length."""
 
 
 OPERATORS: Mapping[str, Mapping[str, Operator]] = {
@@ -80,7 +79,7 @@ MODULES = (
     "genoattn.attention.hierarchical",
     "genoattn.attention.sparse",
 )
-"""What nearly every process imports."""
+"""Modules that nearly every process imports."""
 
 
 def measured(
@@ -98,8 +97,8 @@ def measured(
     call = _call(operator.build(count, width, length, causal), mode, gradient)
     with Foreign() as foreign, Memory() as memory:
         timing = timed(call, seconds, patience)
-    figures = {"peak_mib": round(memory.peak), "above_mib": round(memory.above), "foreign": foreign.cores}
-    return timing._asdict() | figures
+    memory_use = {"peak_mib": round(memory.peak), "above_mib": round(memory.above), "foreign": foreign.cores}
+    return timing._asdict() | memory_use
 
 
 def _call(run: Run, mode: str, gradient: Tensor | None) -> Callable[[], Tensor]:

@@ -1,4 +1,4 @@
-"""Our attention operators, as they are measured."""
+"""Our attention operators as measured by the benchmark."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Run(NamedTuple):
-    """An operator with its inputs at hand, and those that get a gradient."""
+    """An operator with its inputs, and the inputs that get a gradient."""
 
     act: Callable[[], Tensor]
     leaves: tuple[Tensor, ...]
@@ -51,7 +51,7 @@ def linear(heads: int, dim_head: int, length: int, causal: bool) -> Run:
 
 
 def delta(heads: int, dim_head: int, length: int, causal: bool) -> Run:
-    """Keys of length 1, half of each written, and a memory that keeps 0.98; looking both ways, two passes."""
+    """Keys of length 1, write strength 0.5, decay 0.98; two passes if bidirectional."""
     from genoattn.attention.ops.delta_rule import delta_rule
 
     q, k, v = tokens_first(heads, dim_head, length)

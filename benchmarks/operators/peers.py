@@ -1,7 +1,7 @@
-"""The operators that ours are measured against, each as its users would call it.
+"""Operators of other packages, each called as its users do.
 
-Where a package offers only a module, its projections are replaced by what hands in queries, keys and values. A package
-is imported as its operator is built: one that is not installed is missing in the tables, and the rest is measured.
+If a package has only a module, its projections are replaced by given queries, keys and values. A package is imported
+when its operator is built: a package that is not installed is missing in the tables, and the others are measured.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from benchmarks.operators.ours import Run, heads_first
 
 
 class Given(nn.Module):
-    """Stands where a peer's module projects its input, and answers tensors that are there already."""
+    """Replaces a projection of another package's module and returns a given tensor."""
 
-    def __init__(self, answer: Callable[[], Tensor]):
+    def __init__(self, tensor: Callable[[], Tensor]):
         super().__init__()
-        self.answer = answer
+        self.tensor = tensor
 
     def forward(self, *_: Tensor) -> Tensor:
-        return self.answer()
+        return self.tensor()
 
 
 def torch_sdpa(heads: int, dim_head: int, length: int, causal: bool) -> Run:
@@ -66,26 +66,26 @@ def longformer(heads: int, dim_head: int, length: int, causal: bool) -> Run:
 
 
 def flex_attention(heads: int, dim_head: int, length: int, causal: bool) -> Run:
-    """Compiled, which takes a C++ compiler; the mask is made and compilation done before anything is measured."""
+    """FlexAttention, compiled by a C++ compiler; mask and compilation are not part of the measurement."""
     import torch._inductor.config
     from torch.nn.attention.flex_attention import create_block_mask
     from torch.nn.attention.flex_attention import flex_attention as flex
 
     torch._inductor.config.compile_threads = 1  # no processes beside this one
 
-    def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         back = query - key
         return (back >= 0) & (back <= 512) if causal else (back <= 256) & (back >= -256)
 
     q, k, v = leaves = heads_first(heads, dim_head, length)
-    mask = torch.compile(create_block_mask)(seen, None, None, length, length, device="cpu")
+    mask = torch.compile(create_block_mask)(visible, None, None, length, length, device="cpu")
     mix = torch.compile(flex)
     mix(q, k, v, block_mask=mask)
     return Run(lambda: mix(q, k, v, block_mask=mask), leaves)
 
 
 def linear_attention_transformer(heads: int, dim_head: int, length: int, causal: bool) -> Run:
-    """Looking both ways, softmax features; its causal form reads earlier buckets of 64, never its own."""
+    """Softmax features if bidirectional; the causal form reads earlier buckets of 64, never its own."""
     from linear_attention_transformer.linear_attention_transformer import causal_linear_attn, linear_attn
 
     q, k, v = leaves = heads_first(heads, dim_head, length)
@@ -117,7 +117,7 @@ def h_transformer(heads: int, dim_head: int, length: int, causal: bool) -> Run:
 
 
 def native_sparse_attention(heads: int, dim_head: int, length: int, causal: bool) -> Run:
-    """The whole module, projections, compression and window included: it offers nothing smaller."""
+    """The whole module with projections, compression and window, because the package has no smaller part."""
     from native_sparse_attention_pytorch import SparseAttention
 
     width = heads * dim_head

@@ -5,7 +5,7 @@ python -m benchmarks.operators.run [WORD ...] [--size quick|usual|all]
 
 WORDs pick among the groups of the size, each by a layer, kind, shape of heads, length or mode, with commas between
 alternatives: `window,linear causal 64k forward`. Operators are measured in turn, A B A B, each time in a process of
-its own and at a quiet moment; ratios are those of their shortest times. `--table` draws what was saved before.
+its own and at a quiet moment; ratios are those of their shortest times. `--table` prints saved measurements.
 """
 
 import argparse
@@ -23,20 +23,20 @@ from benchmarks.operators.measure_operator import MODULES, OPERATORS, PACKAGES, 
 
 ROWS = Path(__file__).parents[2] / "results" / "operators" / "rows.json"
 LONGEST = 240.0
-"""Seconds after which a process is ended, whatever was predicted."""
+"""Seconds after which a process is ended."""
 PATIENCE = 10.0
-"""Seconds of a first call, which touches fresh memory, up to which it is followed by others that count."""
+"""Longest first call in seconds that is followed by more calls; the first call allocates memory and is slower."""
 
 
 class Pace(NamedTuple):
-    """How often each operator is measured at least, and how many seconds a quiet moment is waited for each time."""
+    """Least number of measurements of each operator, and seconds to wait for a quiet machine before each."""
 
     rounds: int = 2
     wait: float = 20.0
 
 
 def measure_group(group: Group, operators: Sequence[str], known: Sequence[Row], pace: Pace) -> list[Row]:
-    """The rows of a group: the operators in turn, and again, up to twice as often, those that were always disturbed."""
+    """Rows of a group, measured in turn; operators disturbed in every run are measured up to twice as often."""
     why = {name: refusal(group, name, known) for name in operators}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in operators if why[name] is None}
     for turn in range(2 * pace.rounds if pace.wait else pace.rounds):
@@ -51,12 +51,12 @@ def measure_group(group: Group, operators: Sequence[str], known: Sequence[Row], 
 
 
 def _disturbed(runs: Sequence[dict[str, Any]]) -> bool:
-    """Whether there is no run during which the machine was left alone."""
+    """True if other processes used the machine in every run."""
     return not any("error" in run or (run["foreign"] or 0) < BUSY for run in runs)
 
 
 def _row(group: Group, name: str, why: str | None, runs: list[dict[str, Any]]) -> Row:
-    """What is saved of a case: its shortest time, the median run's median, and its highest memory."""
+    """Saved row of a case: its shortest time, the median of the median run, and its highest memory."""
     row: Row = {**group._asdict(), "operator": name, "date": today()}
     errors = [run["error"] for run in runs if "error" in run]
     if why is not None:
@@ -81,12 +81,12 @@ def run(size: str, words: Sequence[str], pace: Pace, path: Path, keep: bool) -> 
     preload(MODULES)
     about = {"machine": machine(), "versions": versions(PACKAGES), "date": today()}
     saved = json.loads(path.read_text()) if keep and path.is_file() else about | {"rows": []}
-    if any(saved[what] != about[what] for what in ("machine", "versions")):
+    if any(saved[key] != about[key] for key in ("machine", "versions")):
         raise SystemExit(f"{path} was measured on another machine or with other versions: take --json or leave --keep")
     rows: list[Row] = saved["rows"]
     groups = chosen(size, words)
     if not groups:
-        raise SystemExit(f"nothing of the size {size} is named by {' '.join(words)}")
+        raise SystemExit(f"no group of the size {size} matches {' '.join(words)}")
     for at, (group, operators) in enumerate(groups, 1):
         others = [row for row in rows if tuple(row[field] for field in Group._fields) != group]
         new = measure_group(group, operators, others, pace)
@@ -94,8 +94,8 @@ def run(size: str, words: Sequence[str], pace: Pace, path: Path, keep: bool) -> 
         rows.sort(key=_order)
         path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
         ours = next((row for row in new if row["operator"] == operators[0]), None)
-        told = "; ".join(f"{row['operator']} {cell(row, ours)}" for row in new)
-        Console(width=200).print(f"{at}/{len(groups)} {' '.join(group.words)}: {told}", highlight=False)
+        summary = "; ".join(f"{row['operator']} {cell(row, ours)}" for row in new)
+        Console(width=200).print(f"{at}/{len(groups)} {' '.join(group.words)}: {summary}", highlight=False)
     return about | {"rows": rows}
 
 
@@ -107,10 +107,10 @@ def _order(row: Row) -> tuple:
 
 
 def rendered(saved: dict[str, Any]) -> str:
-    """For results/operators: the goals, and every case in tables that are closed at first."""
+    """Markdown for results/operators: the goals, and every case in folded tables."""
     place, versions = saved["machine"], saved["versions"]
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
-    head = f"{place['cores']} cores ({place['cpu']}, {place['gib']} GiB), {saved['date']}; {told}."
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    head = f"{place['cores']} cores ({place['cpu']}, {place['gib']} GiB), {saved['date']}; {packages}."
     head += " `~`: others used the machine in every run; `¹`: a first call alone, too long to be repeated."
     tables = [folded(cases(saved["rows"], heads)) for heads in _shapes(saved)]
     return "\n\n".join([head, goals(saved["rows"]).markdown().rstrip(), *tables])
@@ -121,7 +121,7 @@ def _shapes(saved: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measures, saves the figures, and draws the tables."""
+    """Measure, save the measurements and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="WORD", help="measure only groups with these words")
     parser.add_argument(
@@ -130,9 +130,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=Pace().rounds, help="how often each operator is measured")
     parser.add_argument("--wait", type=float, default=Pace().wait, help="seconds to wait for others to be quiet")
     parser.add_argument("--json", type=Path, default=ROWS, help="where the measurements are saved")
-    parser.add_argument("--keep", action="store_true", help="keep what the file holds of other groups")
-    parser.add_argument("--list", action="store_true", help="say what would be measured, and do not")
-    parser.add_argument("--table", action="store_true", help="draw what the file holds, and measure nothing")
+    parser.add_argument("--keep", action="store_true", help="keep the saved measurements of other groups")
+    parser.add_argument("--list", action="store_true", help="list the cases without measuring them")
+    parser.add_argument(
+        "--table", action="store_true", help="print the tables of the saved measurements without measuring"
+    )
     options = parser.parse_args(arguments)
     if options.list:
         for group, operators in chosen(options.size, options.words):

@@ -28,14 +28,14 @@ SHORT = (
     *("data.length=1024", "data.batch=2", "data.validation_windows=64", "curriculum.length=null"),
     *("test.windows=64", "test.threshold_windows=128"),
 )
-"""Of the first training: short windows and small batches, many steps."""
+"""Settings of the first training: short windows and small batches, many steps."""
 LONG = (
     *("curriculum.rate=0.02", "curriculum.length=null", "optimizer.lr=0.001", "data.validation_windows=1"),
     *("test.windows=2", "test.threshold_windows=16"),
     *("test=real", "data.vcf=[]", "data.length=32768", "data.batch=1", "trainer.threads=1", "test.resamples=50"),
     *("curriculum.until=0.8", "curriculum.snv=0.7", "curriculum.insertion=0.15", "curriculum.deletion=0.15"),
 )
-"""Of the second training, which fine-tunes the model at 32,768 bases."""
+"""Settings of the second training, which fine-tunes the model at 32,768 bases."""
 KINDS = ("snv", "insertion", "deletion")
 
 

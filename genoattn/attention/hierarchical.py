@@ -16,7 +16,7 @@ from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.hierarchical import (
     Schedule,
-    answer_chunk,
+    attend_chunk,
     cross_segment_hierarchical_attention,
     hierarchical_attention,
 )
@@ -147,7 +147,7 @@ class HierarchicalAttention(Attention):
             position_ids = position_ids_of(x, layout.position_ids)[:, : stop - start] if self.heads.rotary else None
             pooled = pooled if before is None else concatenate([before, pooled])
             first = start + x.shape[1] - pooled.count.shape[1]
-            y = answer_chunk(schedule, start, q, position_ids, pooled, first, far_levels, workspace)
+            y = attend_chunk(schedule, start, q, position_ids, pooled, first, far_levels, workspace)
             before = pooled.slice_tokens(slice(max(0, stop - schedule.chunk_unit - first), stop - first))
             yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), padding_mask))
 

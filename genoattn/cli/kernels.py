@@ -12,10 +12,10 @@ def main(config: DictConfig) -> None:
     """Compile the kernels that ship and print what the compiler says; exit status 1 if something is amiss."""
     if sys.platform != "linux" or find_spec("triton") is None:
         raise UserError("genoattn kernels needs triton, which is not installed")
-    from genoattn.attention.kernels.ahead_of_time.report import show, show_choices  # late: it imports triton
+    from genoattn.attention.kernels.ahead_of_time.report import show, show_ablations  # late: it imports triton
 
     if config["choices"]:
-        show_choices(config["family"])
+        show_ablations(config["family"])
         return
     if show(config["all"], config["family"], config["update"]):  # a config has a method update
         raise SystemExit(1)

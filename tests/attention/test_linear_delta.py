@@ -159,7 +159,7 @@ def test_delta_hands_its_state_on():
 
 
 def kept_beside(inputs, run) -> int:
-    """How many numbers backward keeps that are none of the inputs."""
+    """Number of elements that the backward pass keeps beside the inputs."""
     own, found = {t.untyped_storage().data_ptr() for t in inputs}, {}
 
     def note(tensor: Tensor) -> Tensor:

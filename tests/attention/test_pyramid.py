@@ -1,4 +1,4 @@
-"""What a token of a pyramid reads: cells counted by brute force, complete ones if causal, and of real tokens alone."""
+"""Cells that a token of a pyramid reads, counted by brute force: complete if causal, and of real tokens only."""
 
 import pytest
 import torch

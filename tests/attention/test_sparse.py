@@ -1,4 +1,4 @@
-"""Which blocks of keys are chosen, that the future has no say in it, and what a training step takes."""
+"""Selection of key blocks, its independence of later tokens, and the cost of a training step."""
 
 import pytest
 import torch

@@ -40,9 +40,16 @@ def test_a_window_sees_the_keys_it_says(left, right, dilation, first, causal, mo
     for kept in (None, mask):
         seen = seen_pairs(length, left, right, dilation, first, causal, kept)
         weights = window_attention(
-            nothing, nothing, values, left=left, right=right, causal=causal, dilation=dilation, global_tokens=first,
+            nothing,
+            nothing,
+            values,
+            left=left,
+            right=right,
+            causal=causal,
+            dilation=dilation,
+            global_tokens=first,
             padding_mask=None if kept is None else kept[None],
-        )[0, :, 0]  # fmt: skip
+        )[0, :, 0]
         assert torch.allclose(weights, seen / seen.sum(1, keepdim=True).clamp_min(1), atol=1e-6)
 
 
@@ -79,9 +86,17 @@ def test_no_cut_into_blocks_shows(left, right, dilation, first, sloped, block, s
     bias = None if slopes is None else -slopes[:, None, None] * distance
     for kept in (None, mask):
         y = window_attention(
-            q, k, v, left=left, right=right, causal=False, dilation=dilation, global_tokens=first, padding_mask=kept,
+            q,
+            k,
+            v,
+            left=left,
+            right=right,
+            causal=False,
+            dilation=dilation,
+            global_tokens=first,
+            padding_mask=kept,
             slopes=slopes,
-        )  # fmt: skip
+        )
         seen = seen_pairs(length, left, right, dilation, first, mask=kept)
         expected = reference_attention(q, k, v, visible=seen.expand(batch, -1, -1), bias=bias)
         assert largest_difference(gradients(y, (q, k, v)), gradients(expected, (q, k, v))) < 1e-12

@@ -15,7 +15,7 @@ from benchmarks.models import streaming as stream
 from benchmarks.models import training_step as training
 from benchmarks.models.models import RECOMPUTED, useful_flops
 from benchmarks.operators.cases import HEADS, Group, chosen, predicted, refusal
-from benchmarks.operators.goals import GROWTHS, RATIOS, Verdict, at_least, at_most, verdicts
+from benchmarks.operators.goals import GROWTHS, RATIOS, GoalResult, at_least, at_most, goal_results
 from benchmarks.operators.measure_operator import BIDIRECTIONAL, BOTH, CAUSAL, FORWARD, OPERATORS, OURS
 from benchmarks.operators.run import Pace, measure_group, rendered
 from benchmarks.studies import recall
@@ -126,20 +126,25 @@ def test_words_on_what_should_be_small(got: float | None, word: str) -> None:
     assert at_most(got, 1.3) == word
 
 
-def verdict(rows: Sequence[dict[str, Any]], heads: str, *words: str) -> Verdict:
-    (found,) = (one for one in verdicts(rows, heads) if all(word in one.what for word in words))
-    return found
+def result_of(rows: Sequence[dict[str, Any]], heads: str, *words: str) -> GoalResult:
+    (result,) = (result for result in goal_results(rows, heads) if all(word in result.goal for word in words))
+    return result
 
 
-def test_verdicts() -> None:
+def test_goal_results() -> None:
     rows = [row(least=0.5), row("local-attention", least=2.4), row("Longformer", status="refused", why="too much")]
     rows += [row(length=16 * K, least=0.1), row(length=1024 * K, least=9.6), row(heads="8x32", least=1.0)]
-    window = verdict(rows, "4x64", "window", FORWARD, "local-attention")
-    assert (window.got, window.word, window.asked, window.aim) == (pytest.approx(4.8), "reached", "≥ 4.5×", "8×")
-    growth = verdict(rows, "4x64", "window, bidirectional", "per token")
-    assert (growth.got, growth.word) == (pytest.approx(1.5), "over by 15%")
-    assert verdict(rows, "4x64", "window", FORWARD, "Longformer").got is None
-    assert verdict(rows, "8x32", "window", FORWARD, "local-attention").word == "not measured"
+    window = result_of(rows, "4x64", "window", FORWARD, "local-attention")
+    assert (window.measured, window.outcome, window.limit, window.aim) == (
+        pytest.approx(4.8),
+        "reached",
+        "≥ 4.5×",
+        "8×",
+    )
+    growth = result_of(rows, "4x64", "window, bidirectional", "per token")
+    assert (growth.measured, growth.outcome) == (pytest.approx(1.5), "over by 15%")
+    assert result_of(rows, "4x64", "window", FORWARD, "Longformer").measured is None
+    assert result_of(rows, "8x32", "window", FORWARD, "local-attention").outcome == "not measured"
 
 
 def test_cells() -> None:

@@ -12,7 +12,14 @@ from genoattn.paths import conf_dir
 
 pytestmark = pytest.mark.usefixtures("alone")
 LAYERS = sorted(path.stem for path in (conf_dir() / "attention").glob("*.yaml"))
-SMALL = ["experiment=smoke", "trainer.threads=1", "trainer.max_steps=2", "control=null", "model.block_conv=3", "model.depth=2"]
+SMALL = [
+    "experiment=smoke",
+    "trainer.threads=1",
+    "trainer.max_steps=2",
+    "control=null",
+    "model.block_conv=3",
+    "model.depth=2",
+]
 TEST = ["test.windows=4", "test.threshold_windows=4", "test.resamples=2"]
 
 

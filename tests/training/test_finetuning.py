@@ -41,7 +41,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("pretrained")
     for name, bases in zip(("one", "other"), BASES, strict=True):
         (folder / f"{name}.fa").write_text(f">{name}\n{bases}\n")
-    words = ["train", "experiment=smoke", "attention=full", "attention.heads=2", "control=null", *SMALL]
+    words = ["train", "experiment=smoke", "attention=full", "heads.count=2", "control=null", *SMALL]
     assert main([*words, f"data.fasta={folder / 'one.fa'}", f"hydra.run.dir={folder / 'run'}"]) == 0
     return folder / "run", folder / "other.fa"
 

@@ -1,4 +1,4 @@
-"""Triton kernels, one file a family; the only part of the package that imports triton, and only when asked."""
+"""Triton kernels; the only part of the package that imports triton, and only if a kernel is requested."""
 
 import os
 from importlib.util import find_spec
@@ -11,12 +11,12 @@ WIDEST = 128
 """Channels of a head."""
 
 
-OLDEST = (8, 0)
-"""The compute capability from which on kernels are compiled and looked at."""
+MIN_CAPABILITY = (8, 0)
+"""Least compute capability for which the kernels are compiled and checked."""
 
 
 def available(device: torch.device) -> tuple[bool, str]:
-    """Whether the kernels run on a device, and a line that says why or why not."""
+    """True if the kernels run on a device, and the reason in one line."""
     if find_spec("triton") is None:
         return False, "triton is not installed"
     if device.type == "cpu" and interpreted():
@@ -24,18 +24,21 @@ def available(device: torch.device) -> tuple[bool, str]:
     if device.type != "cuda":
         return False, "Triton's kernels need a GPU" + ("" if torch.cuda.is_available() else " and there is none")
     name = torch.cuda.get_device_name(device)
-    if torch.version.hip is None and torch.cuda.get_device_capability(device) < OLDEST:
-        return False, f"the kernels need compute capability {OLDEST[0]}.{OLDEST[1]}, which {name} has not"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
+        return (
+            False,
+            f"the kernels need compute capability {MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]}, which {name} has not",
+        )
     return True, f"on {name}"
 
 
 def refusal(kernel: str, device: torch.device, dtype: torch.dtype, dim_head: int) -> str | None:
-    """Why the `flash`, `linear` or `blocks` kernels do not run on such heads, backward included; None where they do."""
-    there, why = available(device)
-    if not there:
-        return why
+    """Reason why the `flash`, `linear` or `blocks` kernels do not run on such heads; None if they do."""
+    runs, reason = available(device)
+    if not runs:
+        return reason
     from genoattn.attention.kernels import (
-        configurations,  # late: the rest of the package does without triton
+        configurations,  # imported here, because the rest of the package works without triton
         launch,
     )
 
@@ -47,10 +50,10 @@ def refusal(kernel: str, device: torch.device, dtype: torch.dtype, dim_head: int
             configurations.linear_chunks(family, width, size)
         else:
             tiles = configurations.flash_tiles if kernel == "flash" else configurations.block_tiles
-            for part in ("forward", "dq", "dkv"):
-                tiles(part, family, width, size)
-    except UserError as reason:
-        return str(reason)
+            for name in ("forward", "dq", "dkv"):
+                tiles(name, family, width, size)
+    except UserError as error:
+        return str(error)
     return None
 
 

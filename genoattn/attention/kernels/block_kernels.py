@@ -1,25 +1,28 @@
-"""The kernels of attention by lists of key blocks: forward, dQ by query blocks, dK and dV by key blocks; no atomics.
+"""Kernels of attention over lists of key blocks: forward, dQ by query blocks, dK and dV by key blocks; no atomics.
 
-Lists are of blocks of QUERIES queries and SIZE keys, tiles of BLOCK_Q and BLOCK_K: a block of queries may be cut into
-several tiles. A tile of keys is filled from the blocks of a list one after another, whatever their size: blocks of 8
-keys make as full a tile as blocks of 64. The keys' side goes through `readers`, the same lists turned round, with
-`begins` where each key block's part begins.
+A list names blocks of SIZE keys for a block of QUERIES queries; tiles are of BLOCK_Q and BLOCK_K: a block of queries
+may be split into several tiles. A tile of keys is filled from the blocks of a list one after another, so that small
+blocks give full tiles too. dK and dV use the inverted lists: `readers` holds the query blocks that read each key block
+and `begins` the position of the first reader of each key block.
 
 Legend: q, out, dout, dq [batch, length, heads, WIDTH]; k, v, dk, dv [batch, keys, kv_heads, WIDTH]; table [batch or 1,
 heads or 1, query blocks, slots] of key blocks, negative for none; bias [batch, keys] added to scores in base 2, -inf
 for a key that is hidden and not read; ends [keys], the last token that each key stands for; lse, delta [batch, heads,
-length]. `scale` holds log2(e); `group` query heads share a key head.
+length]; `strides` in the order of the tensors, then of table and padding_mask; `sizes` as unpacked. `scale` holds
+log2(e); `group` query heads share a key head.
 """
 
-# pyright takes a kernel for plain Python.
-# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright takes a kernel for plain Python, and does not know that a tl.constexpr has the attributes of its value.
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
 
 from genoattn.attention.kernels.tiles import (
     finish_softmax,
-    load_keep,
+    load_padding_mask,
     load_tile,
     score_gradient,
     softmax_step,
@@ -27,6 +30,21 @@ from genoattn.attention.kernels.tiles import (
 )
 
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+
+
+class BlockConstants(NamedTuple):
+    """Compile-time constants of a kernel over lists: sizes of blocks and tiles, channels, masks, dot precision."""
+
+    QUERIES: int
+    BLOCK_Q: int
+    BLOCK_K: int
+    SIZE: int
+    DIM: int
+    WIDTH: int
+    BIAS: bool
+    ENDS: bool
+    PADDED: bool
+    PRECISION: str
 
 
 @triton.jit
@@ -38,187 +56,200 @@ def load_rows(source, rows, real, DIM: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def listed_keys(
-    table, bias, ends, at, slots, keys,
-    SIZE: tl.constexpr, BLOCK_K: tl.constexpr, BIAS: tl.constexpr, ENDS: tl.constexpr,
-):  # fmt: skip
-    """Of the keys of a list, BLOCK_K from number `at` on: which they are, which are read, their bias, their ends."""
-    spots = at + tl.arange(0, BLOCK_K)
-    slot = spots // SIZE
-    entry = tl.load(table + slot.to(tl.int64), mask=slot < slots, other=-1)
-    index = entry * SIZE + spots % SIZE
-    real = (entry >= 0) & (index < keys)
-    added = tl.zeros([BLOCK_K], tl.float32)
-    if BIAS:
-        added = tl.load(bias + index.to(tl.int64), mask=real, other=float("-inf"))
-        real = real & (added > float("-inf"))
-        added = tl.where(real, added, 0.0)
+def load_key_masks(bias, ends, index, real, C: tl.constexpr):
+    """For the keys `index`: which of them are read, their bias, and the last token that each stands for."""
+    key_bias = tl.full([C.BLOCK_K], 0.0, tl.float32)
+    if C.BIAS:
+        key_bias = tl.load(bias + index.to(tl.int64), mask=real, other=float("-inf"))
+        real = real & (key_bias > float("-inf"))
+        key_bias = tl.where(real, key_bias, 0.0)
     last = index
-    if ENDS:
+    if C.ENDS:
         last = tl.load(ends + index.to(tl.int64), mask=real, other=0)
-    return index, real, added, last
+    return real, key_bias, last
 
 
 @triton.jit
-def listed_scores(
-    q_tile, k_tile, queries, length, real, added, last, scale, ENDS: tl.constexpr, PRECISION: tl.constexpr
-):
-    """Scores [queries, keys] in base 2, and which pairs are seen; rows of padding are not told apart here."""
+def load_listed_keys(keys, at, C: tl.constexpr):
+    """Tile of BLOCK_K listed keys from number `at` on: index, which are read, bias, last tokens, and their k tile."""
+    k, _, k_strides, _, table, bias, ends, slots, count = keys
+    spots = at + tl.arange(0, C.BLOCK_K)
+    slot = spots // C.SIZE
+    entry = tl.load(table + slot.to(tl.int64), mask=slot < slots, other=-1)
+    index = entry * C.SIZE + spots % C.SIZE
+    real, key_bias, last = load_key_masks(bias, ends, index, (entry >= 0) & (index < count), C)
+    return index, real, key_bias, last, load_rows(k, index.to(tl.int64) * k_strides[1], real, C.DIM, C.WIDTH)
+
+
+@triton.jit
+def listed_scores(q_tile, k_tile, queries, length, real, key_bias, last, scale, C: tl.constexpr):
+    """Scores [queries, keys] in base 2, and the mask of visible pairs, in which padded queries still count."""
     visible = real[None, :] & (queries < length)[:, None]
-    if ENDS:
+    if C.ENDS:
         visible = visible & (last[None, :] <= queries[:, None])
-    return tl.dot(q_tile, k_tile.T, input_precision=PRECISION) * scale + added[None, :], visible
+    return tl.dot(q_tile, k_tile.T, input_precision=C.PRECISION) * scale + key_bias[None, :], visible
 
 
 @triton.jit
-def block_forward_kernel(
-    q, k, v, table, bias, ends, keep, out, lse,
-    q_strides, k_strides, v_strides, out_strides, table_strides, keep_batch,
-    length, keys, heads, group, slots, scale,
-    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr,
-    DIM: tl.constexpr, WIDTH: tl.constexpr, BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Answers and log-sum-exps of one block of queries."""
-    program = tl.program_id(0)
-    tiles = tl.cdiv(length, BLOCK_Q)
-    first = program % tiles * BLOCK_Q
-    head = program // tiles % heads
-    batch = program // (tiles * heads)
-    keep += batch.to(tl.int64) * keep_batch
-    bias += batch.to(tl.int64) * keys
+def listed_keys(k, v, table, bias, ends, batch, head, first, strides, sizes, C: tl.constexpr):
+    """Pointers to the keys and values of one sequence and head, to their masks and to the list of a query block."""
+    k_strides, v_strides, table_strides = strides
+    count, group, slots = sizes
+    bias += batch.to(tl.int64) * count
     table += batch.to(tl.int64) * table_strides[0] + head.to(tl.int64) * table_strides[1]
-    table += (first // QUERIES).to(tl.int64) * slots
+    table += (first // C.QUERIES).to(tl.int64) * slots
     k += batch.to(tl.int64) * k_strides[0] + (head // group).to(tl.int64) * k_strides[2]
     v += batch.to(tl.int64) * v_strides[0] + (head // group).to(tl.int64) * v_strides[2]
-    q_tile = load_tile(q, batch, first, head, q_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False)
-    queries = first + tl.arange(0, BLOCK_Q)
-    mixed = tl.zeros([BLOCK_Q, DIM], tl.float32)
-    total = tl.zeros([BLOCK_Q], tl.float32)
-    peak = tl.full([BLOCK_Q], float("-inf"), tl.float32)
-    for at in range(0, slots * SIZE, BLOCK_K):
-        index, real, added, last = listed_keys(table, bias, ends, at, slots, keys, SIZE, BLOCK_K, BIAS, ENDS)
-        k_tile = load_rows(k, index.to(tl.int64) * k_strides[1], real, DIM, WIDTH)
-        scores, visible = listed_scores(q_tile, k_tile, queries, length, real, added, last, scale, ENDS, PRECISION)
+    return k, v, k_strides, v_strides, table, bias, ends, slots, count
+
+
+@triton.jit
+def block_forward_kernel(q, k, v, table, bias, ends, padding_mask, out, lse, strides, sizes, scale, C: tl.constexpr):
+    """Outputs and log-sum-exps of one block of queries."""
+    q_strides, k_strides, v_strides, out_strides, table_strides, mask_stride = strides
+    length, count, heads, group, slots = sizes
+    program = tl.program_id(0)
+    tiles = tl.cdiv(length, C.BLOCK_Q)
+    first = program % tiles * C.BLOCK_Q
+    head = program // tiles % heads
+    batch = program // (tiles * heads)
+    padding_mask += batch.to(tl.int64) * mask_stride
+    key_strides = (k_strides, v_strides, table_strides)
+    keys = listed_keys(k, v, table, bias, ends, batch, head, first, key_strides, (count, group, slots), C)
+    q_tile = load_tile(
+        q, batch, first, head, q_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
+    )
+    queries = first + tl.arange(0, C.BLOCK_Q)
+    mixed = tl.full([C.BLOCK_Q, C.DIM], 0.0, tl.float32)
+    total = tl.full([C.BLOCK_Q], 0.0, tl.float32)
+    peak = tl.full([C.BLOCK_Q], float("-inf"), tl.float32)
+    for at in range(0, slots * C.SIZE, C.BLOCK_K):
+        index, real, key_bias, last, k_tile = load_listed_keys(keys, at, C)
+        scores, visible = listed_scores(q_tile, k_tile, queries, length, real, key_bias, last, scale, C)
         scores = tl.where(visible, scores, float("-inf"))
-        v_tile = load_rows(v, index.to(tl.int64) * v_strides[1], real, DIM, WIDTH)
-        mixed, total, peak = softmax_step(scores, v_tile, mixed, total, peak, 1.0, True, PRECISION)
-    if KEEP:
-        real_queries = load_keep(keep, first, length, BLOCK_Q)
+        v_tile = load_rows(keys[1], index.to(tl.int64) * v_strides[1], real, C.DIM, C.WIDTH)
+        mixed, total, peak = softmax_step(scores, v_tile, mixed, total, peak, 1.0, True, C.PRECISION)
+    if C.PADDED:
+        real_queries = load_padding_mask(padding_mask, first, length, C.BLOCK_Q)
         total = tl.where(real_queries, total, 0.0)
         mixed = tl.where(real_queries[:, None], mixed, 0.0)
-    answer, logarithm = finish_softmax(mixed, total, peak)
-    store_tile(out, answer, batch, first, head, out_strides, length, BLOCK_Q, DIM, WIDTH)
+    output, logarithm = finish_softmax(mixed, total, peak)
+    store_tile(out, output, batch, first, head, out_strides, length, C.BLOCK_Q, C.DIM, C.WIDTH)
     lse += (batch * heads + head).to(tl.int64) * length
     tl.store(lse + queries.to(tl.int64), logarithm, mask=queries < length)
 
 
 @triton.jit
 def block_dq_kernel(
-    q, k, v, table, bias, ends, keep, dout, lse, delta, dq,
-    q_strides, k_strides, v_strides, dout_strides, dq_strides, table_strides, keep_batch,
-    length, keys, heads, group, slots, scale,
-    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr,
-    DIM: tl.constexpr, WIDTH: tl.constexpr, BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
+    q, k, v, table, bias, ends, padding_mask, dout, lse, delta, dq, strides, sizes, scale, C: tl.constexpr
+):
     """dQ of one block of queries."""
+    q_strides, k_strides, v_strides, dout_strides, dq_strides, table_strides, mask_stride = strides
+    length, count, heads, group, slots = sizes
     program = tl.program_id(0)
-    tiles = tl.cdiv(length, BLOCK_Q)
-    first = program % tiles * BLOCK_Q
+    tiles = tl.cdiv(length, C.BLOCK_Q)
+    first = program % tiles * C.BLOCK_Q
     head = program // tiles % heads
     batch = program // (tiles * heads)
-    keep += batch.to(tl.int64) * keep_batch
-    bias += batch.to(tl.int64) * keys
-    table += batch.to(tl.int64) * table_strides[0] + head.to(tl.int64) * table_strides[1]
-    table += (first // QUERIES).to(tl.int64) * slots
-    k += batch.to(tl.int64) * k_strides[0] + (head // group).to(tl.int64) * k_strides[2]
-    v += batch.to(tl.int64) * v_strides[0] + (head // group).to(tl.int64) * v_strides[2]
-    q_tile = load_tile(q, batch, first, head, q_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False)
-    dout_tile = load_tile(dout, batch, first, head, dout_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False)
-    queries = first + tl.arange(0, BLOCK_Q)
+    padding_mask += batch.to(tl.int64) * mask_stride
+    key_strides = (k_strides, v_strides, table_strides)
+    keys = listed_keys(k, v, table, bias, ends, batch, head, first, key_strides, (count, group, slots), C)
+    q_tile = load_tile(
+        q, batch, first, head, q_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
+    )
+    dout_tile = load_tile(
+        dout, batch, first, head, dout_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
+    )
+    queries = first + tl.arange(0, C.BLOCK_Q)
     rows = (batch * heads + head).to(tl.int64) * length + queries.to(tl.int64)
     lse_rows = tl.load(lse + rows, mask=queries < length, other=0.0)
     delta_rows = tl.load(delta + rows, mask=queries < length, other=0.0)
-    # A row that saw nothing, padding among them, has an lse of -inf and takes no part.
-    sees = lse_rows > float("-inf")
-    lse_rows = tl.where(sees, lse_rows, 0.0)
-    dq_tile = tl.zeros([BLOCK_Q, DIM], tl.float32)
-    for at in range(0, slots * SIZE, BLOCK_K):
-        index, real, added, last = listed_keys(table, bias, ends, at, slots, keys, SIZE, BLOCK_K, BIAS, ENDS)
-        k_tile = load_rows(k, index.to(tl.int64) * k_strides[1], real, DIM, WIDTH)
-        v_tile = load_rows(v, index.to(tl.int64) * v_strides[1], real, DIM, WIDTH)
-        scores, visible = listed_scores(q_tile, k_tile, queries, length, real, added, last, scale, ENDS, PRECISION)
-        visible = visible & sees[:, None]
-        products = tl.dot(dout_tile, v_tile.T, input_precision=PRECISION)
+    # A row without a visible key, such as padding, has an lse of -inf and takes no part.
+    attends = lse_rows > float("-inf")
+    lse_rows = tl.where(attends, lse_rows, 0.0)
+    dq_tile = tl.full([C.BLOCK_Q, C.DIM], 0.0, tl.float32)
+    for at in range(0, slots * C.SIZE, C.BLOCK_K):
+        index, real, key_bias, last, k_tile = load_listed_keys(keys, at, C)
+        v_tile = load_rows(keys[1], index.to(tl.int64) * v_strides[1], real, C.DIM, C.WIDTH)
+        scores, visible = listed_scores(q_tile, k_tile, queries, length, real, key_bias, last, scale, C)
+        visible = visible & attends[:, None]
+        products = tl.dot(dout_tile, v_tile.T, input_precision=C.PRECISION)
         _, ds = score_gradient(scores, products, lse_rows[:, None], delta_rows[:, None], visible, 1.0, True)
-        dq_tile = tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision=PRECISION)
-    store_tile(dq, dq_tile * (scale * LN2), batch, first, head, dq_strides, length, BLOCK_Q, DIM, WIDTH)
+        dq_tile = tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision=C.PRECISION)
+    store_tile(dq, dq_tile * (scale * LN2), batch, first, head, dq_strides, length, C.BLOCK_Q, C.DIM, C.WIDTH)
+
+
+@triton.jit
+def add_dkv(dk_tile, dv_tile, key, query_source, at, first, scale, C: tl.constexpr):
+    """Add the parts of dK and dV of a key tile that the query tile from `first` on gives.
+
+    Tiles of scores are [keys, queries]. Row 0 of this head is number `rows_at` of lse and delta.
+    """
+    k_tile, v_tile, real, key_bias, last = key
+    q, dout, q_strides, dout_strides, lse, delta, padding_mask, batch, length = query_source
+    head, rows_at = at
+    q_tile = load_tile(
+        q, batch, first, head, q_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
+    )
+    dout_tile = load_tile(
+        dout, batch, first, head, dout_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
+    )
+    queries = first + tl.arange(0, C.BLOCK_Q)
+    lse_rows = tl.load(lse + rows_at + queries.to(tl.int64), mask=queries < length, other=float("-inf"))
+    delta_rows = tl.load(delta + rows_at + queries.to(tl.int64), mask=queries < length, other=0.0)
+    attends = lse_rows > float("-inf")
+    lse_rows = tl.where(attends, lse_rows, 0.0)
+    visible = real[:, None] & attends[None, :]
+    if C.ENDS:
+        visible = visible & (last[:, None] <= queries[None, :])
+    scores = tl.dot(k_tile, q_tile.T, input_precision=C.PRECISION) * scale + key_bias[:, None]
+    products = tl.dot(v_tile, dout_tile.T, input_precision=C.PRECISION)
+    weights, ds = score_gradient(scores, products, lse_rows[None, :], delta_rows[None, :], visible, 1.0, True)
+    dv_tile = tl.dot(weights.to(dout_tile.dtype), dout_tile, dv_tile, input_precision=C.PRECISION)
+    dk_tile = tl.dot(ds.to(q_tile.dtype), q_tile, dk_tile, input_precision=C.PRECISION)
+    return dk_tile, dv_tile
 
 
 @triton.jit
 def block_dkv_kernel(
-    q, k, v, readers, begins, bias, ends, keep, dout, lse, delta, dk, dv,
-    q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, table_of, keep_batch,
-    length, keys, kv_heads, group, scale,
-    QUERIES: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SIZE: tl.constexpr,
-    DIM: tl.constexpr, WIDTH: tl.constexpr, BIAS: tl.constexpr, ENDS: tl.constexpr, KEEP: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
+    q, k, v, readers, begins, bias, ends, padding_mask, dout, lse, delta, dk, dv, strides, sizes, scale, C: tl.constexpr
+):
     """dK and dV of a tile of a block of keys, from the query blocks whose lists hold it; the tile may be the wider.
 
-    `table_of` says by how much the number of a table grows with the sequence and with the head: 0 where it is shared.
+    `table_steps`: by how much the number of a table grows with the sequence and with the head, 0 where it is shared.
     """
+    q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, table_steps, mask_stride = strides
+    length, count, kv_heads, group = sizes
     program = tl.program_id(0)
-    PARTS: tl.constexpr = QUERIES // BLOCK_Q
-    ROWS: tl.constexpr = min(SIZE, BLOCK_K)
-    blocks = tl.cdiv(keys, SIZE)
-    tiles = blocks * (SIZE // ROWS)
+    TILES: tl.constexpr = C.QUERIES // C.BLOCK_Q
+    ROWS: tl.constexpr = min(C.SIZE, C.BLOCK_K)
+    blocks = tl.cdiv(count, C.SIZE)
+    tiles = blocks * (C.SIZE // ROWS)
     first_key = program % tiles * ROWS
-    block = first_key // SIZE
+    block = first_key // C.SIZE
     head = program // tiles % kv_heads
     batch = program // (tiles * kv_heads)
-    spots = tl.arange(0, BLOCK_K)
+    spots = tl.arange(0, C.BLOCK_K)
     index = first_key + spots
-    inside = (spots < ROWS) & (index < keys)
-    keep += batch.to(tl.int64) * keep_batch
-    real, added, last = inside, tl.zeros([BLOCK_K], tl.float32), index
-    if BIAS:
-        added = tl.load(bias + (batch.to(tl.int64) * keys + index), mask=inside, other=float("-inf"))
-        real = inside & (added > float("-inf"))
-        added = tl.where(real, added, 0.0)
-    if ENDS:
-        last = tl.load(ends + index.to(tl.int64), mask=real, other=0)
+    padding_mask += batch.to(tl.int64) * mask_stride
+    inside = (spots < ROWS) & (index < count)
+    real, key_bias, last = load_key_masks(bias + batch.to(tl.int64) * count, ends, index, inside, C)
     k += batch.to(tl.int64) * k_strides[0] + head.to(tl.int64) * k_strides[2]
     v += batch.to(tl.int64) * v_strides[0] + head.to(tl.int64) * v_strides[2]
-    k_tile = load_rows(k, index.to(tl.int64) * k_strides[1], real, DIM, WIDTH)
-    v_tile = load_rows(v, index.to(tl.int64) * v_strides[1], real, DIM, WIDTH)
-    dk_tile = tl.zeros([BLOCK_K, DIM], tl.float32)
-    dv_tile = tl.zeros([BLOCK_K, DIM], tl.float32)
+    k_tile = load_rows(k, index.to(tl.int64) * k_strides[1], real, C.DIM, C.WIDTH)
+    v_tile = load_rows(v, index.to(tl.int64) * v_strides[1], real, C.DIM, C.WIDTH)
+    dk_tile = tl.full([C.BLOCK_K, C.DIM], 0.0, tl.float32)
+    dv_tile = tl.full([C.BLOCK_K, C.DIM], 0.0, tl.float32)
+    key = (k_tile, v_tile, real, key_bias, last)
+    query_source = (q, dout, q_strides, dout_strides, lse, delta, padding_mask, batch, length)
     for member in range(group):
         q_at = head * group + member
         rows_at = (batch * kv_heads * group + q_at).to(tl.int64) * length
-        place = (batch * table_of[0] + q_at * table_of[1]).to(tl.int64) * blocks + block
-        for step in range(tl.load(begins + place) * PARTS, tl.load(begins + (place + 1)) * PARTS):
-            first = (tl.load(readers + step // PARTS) * QUERIES + step % PARTS * BLOCK_Q).to(tl.int32)
-            q_tile = load_tile(q, batch, first, q_at, q_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False)
-            dout_tile = load_tile(
-                dout, batch, first, q_at, dout_strides, length, keep, BLOCK_Q, DIM, WIDTH, True, KEEP, False
-            )
-            queries = first + tl.arange(0, BLOCK_Q)
-            lse_rows = tl.load(lse + rows_at + queries.to(tl.int64), mask=queries < length, other=float("-inf"))
-            delta_rows = tl.load(delta + rows_at + queries.to(tl.int64), mask=queries < length, other=0.0)
-            sees = lse_rows > float("-inf")
-            lse_rows = tl.where(sees, lse_rows, 0.0)
-            visible = real[:, None] & sees[None, :]
-            if ENDS:
-                visible = visible & (last[:, None] <= queries[None, :])
-            scores = tl.dot(k_tile, q_tile.T, input_precision=PRECISION) * scale + added[:, None]
-            products = tl.dot(v_tile, dout_tile.T, input_precision=PRECISION)
-            weights, ds = score_gradient(scores, products, lse_rows[None, :], delta_rows[None, :], visible, 1.0, True)
-            dv_tile = tl.dot(weights.to(dout_tile.dtype), dout_tile, dv_tile, input_precision=PRECISION)
-            dk_tile = tl.dot(ds.to(q_tile.dtype), q_tile, dk_tile, input_precision=PRECISION)
+        place = (batch * table_steps[0] + q_at * table_steps[1]).to(tl.int64) * blocks + block
+        for step in range(tl.load(begins + place) * TILES, tl.load(begins + (place + 1)) * TILES):
+            first = (tl.load(readers + step // TILES) * C.QUERIES + step % TILES * C.BLOCK_Q).to(tl.int32)
+            dk_tile, dv_tile = add_dkv(dk_tile, dv_tile, key, query_source, (q_at, rows_at), first, scale, C)
     # Rows of a tile wider than its block belong to the next block's program.
-    stop = tl.minimum(first_key + ROWS, keys)
-    store_tile(dk, dk_tile * (scale * LN2), batch, first_key, head, dk_strides, stop, BLOCK_K, DIM, WIDTH)
-    store_tile(dv, dv_tile, batch, first_key, head, dv_strides, stop, BLOCK_K, DIM, WIDTH)
+    stop = tl.minimum(first_key + ROWS, count)
+    store_tile(dk, dk_tile * (scale * LN2), batch, first_key, head, dk_strides, stop, C.BLOCK_K, C.DIM, C.WIDTH)
+    store_tile(dv, dv_tile, batch, first_key, head, dv_strides, stop, C.BLOCK_K, C.DIM, C.WIDTH)

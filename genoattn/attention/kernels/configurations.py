@@ -1,4 +1,4 @@
-"""Tiles, warps and stages of every kernel by architecture: chosen by what the compiler said of their registers."""
+"""Tiles, warps and stages of every kernel by architecture: chosen by the register use that the compiler reports."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from genoattn.errors import UserError
 
 
 class Tiles(NamedTuple):
-    """How a kernel is cut: queries and keys of a tile, warps of a program, stages of its pipeline."""
+    """Queries and keys of a tile of a kernel, warps of a program, stages of its pipeline."""
 
     queries: int
     keys: int
@@ -15,18 +15,18 @@ class Tiles(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """How linear attention is cut: tokens of a chunk, warps of a program."""
+    """Tokens of a chunk of linear attention, warps of a program."""
 
     tokens: int
     warps: int
 
 
 INTERPRETED, INTERPRETED_CHUNKS = Tiles(32, 32, 4, 1), Chunks(64, 4)
-"""Small, so that a test of a hundred tokens meets full tiles, edges and tiles out of reach."""
+"""Small tiles, so that a test of a hundred tokens has full tiles, edge tiles and invisible tiles."""
 
 
 def power_of_two(channels: int) -> int:
-    """The width of a tile that holds so many channels: the next power of two, 16 at least."""
+    """Width of a tile for so many channels: the next power of two, at least 16."""
     return max(16, 1 << (channels - 1).bit_length())
 
 
@@ -75,15 +75,18 @@ FLASH = {
 
 
 FLASH["sm_86", 4] = FLASH["gfx942", 4] = FLASH["sm_80", 4]
-"""By family and bytes of a number, kernel and width: the first candidate that spilled nowhere, compiled by triton 3.7.1
-for bfloat16 or float32 (as three TF32 products), full, causal, windowed both ways and causal with padding. What is not
-here spilled in every candidate. None has been timed."""
+"""By family and bytes of a number, kernel and width: the first candidate without spills, compiled by triton 3.7.1
+for bfloat16 or float32 (as three TF32 products), full, causal, windowed both ways and causal with padding. If an
+entry is missing, all its candidates spilled. None has been timed."""
 
 
 def flash_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
     """Tiles of the forward, dq or dkv kernel for heads of `dim` (a power of two) in numbers of `itemsize` bytes.
 
-    Raises UserError where no tiles are known that do not spill. Heads of 16 take those of 32.
+    Heads of 16 take the tiles of 32.
+
+    Raises:
+        UserError: No tiles without spills are known.
     """
     known = FLASH[family, itemsize][kernel]
     tiles = known.get(max(dim, 32))
@@ -125,7 +128,7 @@ BLOCKS |= {(family, 4): BLOCKS["sm_80", 4] for family in ("sm_86", "sm_90", "sm_
 
 
 def block_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
-    """As `flash_tiles`, of the kernels over lists of key blocks; no tile takes more than a query block's queries."""
+    """Tiles, as in `flash_tiles`, of the kernels over lists of key blocks; a tile has at most one query block."""
     tiles = BLOCKS[family, itemsize][kernel].get(max(dim, 32))
     if tiles is None:
         raise _no_tiles(kernel, family, dim, itemsize)
@@ -136,7 +139,7 @@ CHUNKS = {
     ("sm_80", 2): {32: Chunks(64, 4), 64: Chunks(32, 4), 128: Chunks(16, 8)},
     ("sm_90", 2): {32: Chunks(64, 4), 64: Chunks(64, 4), 128: Chunks(16, 8)},
     ("sm_100", 2): {32: Chunks(64, 8), 64: Chunks(64, 8), 128: Chunks(16, 8)},
-    ("gfx942", 2): {32: Chunks(64, 4), 64: Chunks(64, 4)},  # heads of 128 pass its 64 KiB of shared memory
+    ("gfx942", 2): {32: Chunks(64, 4), 64: Chunks(64, 4)},  # heads of 128 exceed its 64 KiB of shared memory
     ("sm_80", 4): {32: Chunks(32, 4), 64: Chunks(32, 8)},
 }
 
@@ -148,7 +151,7 @@ CHUNKS |= {(family, 4): CHUNKS["sm_80", 4] for family in ("sm_86", "sm_90", "sm_
 
 
 def linear_chunks(family: str, dim: int, itemsize: int) -> Chunks:
-    """As `flash_tiles`, of the kernels of linear attention; `dim` is that of keys or of values, whichever are wider."""
+    """Chunks of the kernels of linear attention, as in `flash_tiles`; `dim` is the larger of keys and values."""
     chunks = CHUNKS[family, itemsize].get(max(dim, 32))
     if chunks is None:
         raise _no_tiles("linear", family, dim, itemsize)

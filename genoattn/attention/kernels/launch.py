@@ -1,4 +1,4 @@
-"""Where kernels run and how they are started: the device or the interpreter, strides, descriptors, precision."""
+"""Launch of kernels on the device or by the interpreter: strides, descriptors, precision."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from genoattn.errors import UserError
 
 INTERPRETED: bool = knobs.runtime.interpret
-"""True where TRITON_INTERPRET=1 was set when this was imported: kernels run as Python on the CPU, for tests."""
+"""True if TRITON_INTERPRET=1 was set at import: kernels run as Python on the CPU, for tests."""
 
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -27,7 +27,7 @@ LONGEST = 2**30
 
 
 class Launch(NamedTuple):
-    """A kernel, and all that it was started with."""
+    """A kernel and the arguments of its launch."""
 
     kernel: Any
     programs: int
@@ -38,7 +38,7 @@ class Launch(NamedTuple):
 class _Recorder(NamedTuple):
     family: str
     descriptors: bool
-    starts: list[Launch]
+    launches: list[Launch]
 
 
 _recorder: _Recorder | None = None
@@ -46,23 +46,23 @@ _recorder: _Recorder | None = None
 
 @contextmanager
 def record_launches(family: str, descriptors: bool = True) -> Iterator[list[Launch]]:
-    """Kernels started inside are listed and not run, as for a device of this family; tensors may be on `meta`.
+    """Record the launches inside instead of running them, as for a device of this family; tensors may be on `meta`.
 
-    What is compiled ahead of time is thus what would have been started, tile for tile and hint for hint; but without
-    `descriptors` by pointers where the device has better, to see what that would cost.
+    The kernels that are compiled ahead of time are therefore exactly those of a run. Without `descriptors` tiles are
+    read by pointers even if the device supports descriptors, to measure their effect.
     """
     global _recorder
     _recorder = _Recorder(family, descriptors, [])
     try:
-        yield _recorder.starts
+        yield _recorder.launches
     finally:
         _recorder = None
 
 
 def launch(kernel: Any, programs: int, arguments: Sequence[Any], constants: Mapping[str, Any]) -> None:
-    """Run so many programs of a kernel; none at all where there is nothing to do, which a GPU would refuse."""
+    """Run `programs` programs of a kernel; 0 programs, which a GPU refuses, are not launched."""
     if _recorder:
-        _recorder.starts.append(Launch(kernel, programs, arguments, constants))
+        _recorder.launches.append(Launch(kernel, programs, arguments, constants))
     elif programs:
         tensor = next(argument for argument in arguments if isinstance(argument, Tensor))
         with torch.cuda.device_of(tensor):  # Triton launches on the current device, wherever the tensors are
@@ -70,7 +70,7 @@ def launch(kernel: Any, programs: int, arguments: Sequence[Any], constants: Mapp
 
 
 def refusal(device: torch.device) -> str | None:
-    """Why the kernels cannot run on this device, or None where they can."""
+    """Reason why the kernels cannot run on this device; None if they can."""
     if _recorder:
         return None
     if INTERPRETED:
@@ -81,14 +81,14 @@ def refusal(device: torch.device) -> str | None:
 
 
 def check_device(tensor: Tensor) -> None:
-    """Raises UserError where the kernels cannot run on the tensor's device."""
+    """Raise a UserError if the kernels cannot run on the tensor's device."""
     reason = refusal(tensor.device)
     if reason:
         raise UserError(f"{reason}; TRITON_INTERPRET=1, set before the start, interprets the kernels on a CPU")
 
 
 def check_dtypes(tensors: dict[str, Tensor]) -> None:
-    """Raises UserError unless all tensors are of one dtype that the kernels know."""
+    """Raise a UserError unless all tensors have one dtype that the kernels support."""
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) > 1 or not dtypes <= set(DTYPES):
         got = ", ".join(f"{name} {tensor.dtype}" for name, tensor in tensors.items())
@@ -96,7 +96,7 @@ def check_dtypes(tensors: dict[str, Tensor]) -> None:
 
 
 def family(device: torch.device) -> str:
-    """Whose tiles a device is given: sm_80, sm_90 and sm_100 their own, AMD gfx942's, all others sm_86's."""
+    """Family of a device, which selects its tiles: sm_80, sm_90, sm_100, gfx942 for AMD, sm_86 for all others."""
     if _recorder:
         return _recorder.family
     if device.type != "cuda":
@@ -110,16 +110,16 @@ def family(device: torch.device) -> str:
 
 
 def has_descriptors(family: str) -> bool:
-    """True where tiles are fetched by the tensor memory accelerator, which needs descriptors in place of pointers."""
+    """True if tiles are read by the tensor memory accelerator, which needs descriptors instead of pointers."""
     if _recorder and not _recorder.descriptors:
         return False
     return family in ("sm_90", "sm_100") or INTERPRETED
 
 
 def precision(dtype: torch.dtype, family: str, halves: str = "ieee") -> str:
-    """How float32 products are taken: three TF32 products that add up to float32, or one where torch is told to.
+    """Precision of float32 products: three TF32 products that add up to float32, or one if torch allows TF32.
 
-    `halves` is the answer for float16 and bfloat16, which only a kernel that makes float32 of them asks for.
+    `halves` is the precision for float16 and bfloat16, needed by kernels that convert them to float32.
     """
     if family.startswith("gfx"):
         return "ieee"
@@ -129,9 +129,9 @@ def precision(dtype: torch.dtype, family: str, halves: str = "ieee") -> str:
 
 
 def readable(tensor: Tensor) -> Tensor:
-    """The tensor, or its copy where its channels do not lie side by side; float32 where the interpreter gets bfloat16.
+    """The tensor, or a copy if its channels are not contiguous; float32 if the interpreter gets bfloat16.
 
-    The interpreter computes on the bits of bfloat16 as if they were integers, and says nothing.
+    The interpreter silently computes on the bits of bfloat16 as if they were integers.
     """
     if INTERPRETED and tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
@@ -139,19 +139,19 @@ def readable(tensor: Tensor) -> Tensor:
 
 
 def strides_of(tensor: Tensor) -> tuple[int, ...]:
-    """Every stride but the channels', which is 1."""
+    """All strides but that of the channels, which is 1."""
     return tuple(tensor.stride()[:-1])
 
 
-def flags(keep: Bool[Tensor, "batch length"] | None, stand_in: Tensor) -> tuple[Tensor, int]:
-    """`keep` as bytes and its stride; any tensor where there is none, which no kernel then reads."""
-    if keep is None:
+def flags(padding_mask: Bool[Tensor, "batch length"] | None, stand_in: Tensor) -> tuple[Tensor, int]:
+    """`padding_mask` as bytes and its stride, or without a mask `stand_in`, which no kernel reads."""
+    if padding_mask is None:
         return stand_in, 0
-    return keep.contiguous().view(torch.uint8), keep.shape[1]
+    return padding_mask.contiguous().view(torch.uint8), padding_mask.shape[1]
 
 
 def can_describe(tensors: Sequence[Tensor]) -> bool:
-    """True where a tensor descriptor can stand for each: its base and its strides are multiples of 16 bytes, none 0."""
+    """True if each tensor can have a descriptor: base and strides are multiples of 16 bytes, and no stride is 0."""
     return all(
         tensor.data_ptr() % 16 == 0
         and all(stride > 0 and stride * tensor.element_size() % 16 == 0 for stride in tensor.stride()[:-1])

@@ -1,4 +1,4 @@
-"""What the softmax kernels share: reading tiles, which tiles are within reach, one step of a running softmax.
+"""Helpers that the kernels share: reading and writing of tiles, the range of visible tiles, the running softmax.
 
 Legend: rows are tokens and columns channels; DIM is the width of a tile, a power of two, and WIDTH ≤ DIM the channels
 that are real. Offsets of rows are int64 before they meet a stride: a tensor may hold more than 2^31 numbers.
@@ -7,17 +7,29 @@ that are real. Offsets of rows are int64 before they meet a stride: a tensor may
 import triton
 import triton.language as tl
 
+NO_DESCRIPTORS: tl.constexpr = tl.constexpr(False)
+
 
 @triton.jit
 def load_tile(
-    source, batch, first, head, strides, length, keep,
-    ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-    MASKED: tl.constexpr, KEEP: tl.constexpr, DESCRIPTORS: tl.constexpr,
-):  # fmt: skip
-    """ROWS rows [ROWS, DIM] of one head from row `first` on; rows past the end are 0 with MASKED, padding with KEEP.
+    source,
+    batch,
+    first,
+    head,
+    strides,
+    length,
+    padding_mask,
+    ROWS: tl.constexpr,
+    DIM: tl.constexpr,
+    WIDTH: tl.constexpr,
+    MASKED: tl.constexpr,
+    PADDED: tl.constexpr,
+    DESCRIPTORS: tl.constexpr = NO_DESCRIPTORS,
+):
+    """Read a tile [ROWS, DIM] of one head from row `first` on; 0 for rows past the end (MASKED) and padding (PADDED).
 
     `source` is a pointer, or with DESCRIPTORS a descriptor of [batch, length, heads, WIDTH], which fills with 0.
-    Padding is not read at all, so that a NaN in it goes nowhere. `keep` points at this sequence's row of flags.
+    Padding is not read, so that a NaN in it has no effect. `padding_mask` points at the row of this sequence.
     """
     if DESCRIPTORS:
         tile = source.load([batch, first, head, 0]).reshape(ROWS, DIM)
@@ -26,8 +38,8 @@ def load_tile(
         columns = tl.arange(0, DIM)
         offsets = rows.to(tl.int64)[:, None] * strides[1] + columns[None, :]
         pointers = source + batch.to(tl.int64) * strides[0] + head.to(tl.int64) * strides[2] + offsets
-        if KEEP:
-            real = load_keep(keep, first, length, ROWS)
+        if PADDED:
+            real = load_padding_mask(padding_mask, first, length, ROWS)
             tile = tl.load(pointers, mask=real[:, None] & (columns < WIDTH)[None, :], other=0.0)
         elif MASKED:
             tile = tl.load(pointers, mask=(rows < length)[:, None] & (columns < WIDTH)[None, :], other=0.0)
@@ -39,18 +51,17 @@ def load_tile(
 
 
 @triton.jit
-def load_keep(keep, first, length, ROWS: tl.constexpr):
-    """Which of ROWS rows are real tokens: [ROWS], false past the end."""
+def load_padding_mask(padding_mask, first, length, ROWS: tl.constexpr):
+    """Read the padding mask [ROWS] from row `first` on: true for real tokens, false past the end."""
     rows = first + tl.arange(0, ROWS)
-    return tl.load(keep + rows.to(tl.int64), mask=rows < length, other=0) != 0
+    return tl.load(padding_mask + rows.to(tl.int64), mask=rows < length, other=0) != 0
 
 
 @triton.jit
 def store_tile(
-    target, tile, batch, first, head, strides, length,
-    ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """Write a tile [ROWS, DIM] back to rows `first` and on, real rows and channels alone, in the target's dtype."""
+    target, tile, batch, first, head, strides, length, ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Write a tile [ROWS, DIM] to the rows from `first` on, only rows < length and channels < WIDTH."""
     rows = first + tl.arange(0, ROWS)
     columns = tl.arange(0, DIM)
     offsets = rows.to(tl.int64)[:, None] * strides[1] + columns[None, :]
@@ -60,15 +71,15 @@ def store_tile(
 
 
 @triton.jit
-def reach(first, last, left, right, length, BLOCK: tl.constexpr, LEFT_EDGE: tl.constexpr, KEEP: tl.constexpr):
-    """Where the tiles that rows `first` to `last` see begin, become full, cease to be full, and end.
+def visible_range(first, last, left, right, length, BLOCK: tl.constexpr, LEFT_EDGE: tl.constexpr, PADDED: tl.constexpr):
+    """Bounds (start, full, ragged, stop) of the columns that rows `first` to `last` attend to.
 
-    A row i sees i - left to i + right. All but the end are multiples of BLOCK. In full tiles each of the rows sees
-    each column, so they need no mask; where padding is possible there are none.
+    Row i attends to columns i - left to i + right. Tiles from `full` to `ragged` are attended by every row and need no
+    mask; with PADDED there are none. All bounds but `stop` are multiples of BLOCK.
     """
     start = tl.maximum(first - left, 0) // BLOCK * BLOCK
     stop = tl.minimum(last + right + 1, length)
-    if KEEP:
+    if PADDED:
         return start, stop, stop, stop
     bound = tl.cdiv(stop, BLOCK) * BLOCK
     full = tl.minimum(tl.cdiv(tl.maximum(last - left, 0), BLOCK) * BLOCK, bound) if LEFT_EDGE else start
@@ -78,10 +89,10 @@ def reach(first, last, left, right, length, BLOCK: tl.constexpr, LEFT_EDGE: tl.c
 
 @triton.jit
 def softmax_step(scores, values, mixed, total, peak, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
-    """One tile of keys into a running softmax: what is mixed [rows, DIM], the weights' total, the peak score.
+    """Add one tile of keys to a running softmax: weighted sum [rows, DIM], sum of the weights, largest score.
 
-    `scale` holds log2(e), so that exp2(score * scale - peak) is one fused multiply-add and one instruction. A row that
-    has seen nothing yet has a peak of -inf, which is taken for 0 so that -inf - -inf never happens.
+    `scale` holds log2(e), so that exp2(score * scale - peak) is one fused multiply-add and one instruction. Before a
+    row has a visible key its peak is -inf, which is replaced by 0 so that -inf - -inf never happens.
     """
     new_peak = tl.maximum(peak, tl.max(scores, 1) * scale)
     safe = tl.where(new_peak == float("-inf"), 0.0, new_peak) if MASKED else new_peak
@@ -94,10 +105,10 @@ def softmax_step(scores, values, mixed, total, peak, scale, MASKED: tl.constexpr
 
 @triton.jit
 def finish_softmax(mixed, total, peak):
-    """The answer [rows, DIM] and the natural log of the weights' sum [rows]; 0 and -inf where nothing was seen."""
-    blind = total == 0.0
-    out = mixed / tl.where(blind, 1.0, total)[:, None]
-    lse = tl.where(blind, float("-inf"), (peak + tl.log2(tl.where(blind, 1.0, total))) * 0.6931471805599453)
+    """Output [rows, DIM] and natural log-sum-exp [rows] of a running softmax; 0 and -inf for rows without a key."""
+    empty = total == 0.0
+    out = mixed / tl.where(empty, 1.0, total)[:, None]
+    lse = tl.where(empty, float("-inf"), (peak + tl.log2(tl.where(empty, 1.0, total))) * 0.6931471805599453)
     return out, lse
 
 
@@ -105,10 +116,33 @@ def finish_softmax(mixed, total, peak):
 def score_gradient(scores, value_products, lse, delta, visible, scale, MASKED: tl.constexpr):
     """Weights and the gradient of the scores [rows, columns] from scores, dO·V, lse and delta (that broadcast).
 
-    `lse` is natural and meets the base-2 scores here. What is not visible has weight 0 even where lse is -inf.
+    `lse` is a natural logarithm and is converted to base 2 here. Pairs that are not visible have weight 0.
     """
     exponents = scores * scale - lse * 1.4426950408889634
-    if MASKED:  # before the power: a hidden score may be far above all that are seen
+    if MASKED:  # before exp2: a hidden score may be far above all visible scores
         exponents = tl.where(visible, exponents, float("-inf"))
     weights = tl.exp2(exponents)
     return weights, weights * (value_products - delta)
+
+
+@triton.jit
+def load_matrix(matrices, at, M: tl.constexpr, D: tl.constexpr, DIM_M: tl.constexpr, DIM_D: tl.constexpr):
+    """Matrix number `at` (int64) [DIM_M, DIM_D]; 0 outside M and D."""
+    rows, columns = tl.arange(0, DIM_M).to(tl.int64), tl.arange(0, DIM_D).to(tl.int64)
+    inside = (rows < M)[:, None] & (columns < D)[None, :]
+    return tl.load(matrices + at * M * D + rows[:, None] * D + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def load_vector(vectors, at, M: tl.constexpr, DIM_M: tl.constexpr):
+    """Vector number `at` (int64) [DIM_M]; 0 outside M."""
+    rows = tl.arange(0, DIM_M).to(tl.int64)
+    return tl.load(vectors + at * M + rows, mask=rows < M, other=0.0)
+
+
+@triton.jit
+def load_numbers(numbers, batch, head, first, heads, length, ROWS: tl.constexpr):
+    """One number for each row from [batch, length, heads], contiguous; 0 past the end."""
+    rows = first + tl.arange(0, ROWS)
+    offsets = (batch.to(tl.int64) * length + rows.to(tl.int64)) * heads + head
+    return tl.load(numbers + offsets, mask=rows < length, other=0.0)

@@ -112,7 +112,7 @@ def reference_cross_segment_attention(
     segments: Int[Tensor, "batch length"] | None,
     bias: Float[Tensor, "heads length length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """`cross_segment_attention` from the whole square of scores, for `naive`."""
+    """`cross_segment_attention` over the full score matrix, for `naive`."""
     if not cross_heads:
         return reference_attention(q, k, v, visible=visible, bias=bias)
     own = q.shape[2] - cross_heads

@@ -1,4 +1,4 @@
-"""Feature maps: what stands in linear attention for the exponential of the softmax."""
+"""Feature maps of linear attention, which replace the exponential of the softmax."""
 
 from typing import Any
 
@@ -46,5 +46,5 @@ class _EluPlusOne(torch.autograd.Function):
 
 
 def feature_dim(channels: int, name: str) -> int:
-    """How many features a head of so many channels has."""
+    """Number of features of a head with `channels` channels."""
     return 1 + channels + channels * (channels + 1) // 2 if name == "taylor" else channels

@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""Reference softmax attention over the full score matrix, to which tests compare the fast operators."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,20 +13,20 @@ def reference_attention(
     visible: Bool[Tensor, "#batch length length"],
     bias: Float[Tensor, "heads length length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_value"]:
-    """Softmax attention, scores over sqrt(dim_head), from the whole square; a query that sees nothing answers 0."""
+    """Softmax attention over the full score matrix, scores / sqrt(dim_head); 0 for a query without a visible key."""
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     scores = scores if bias is None else scores + bias
     visible = visible[:, None]
-    blind = ~visible.any(-1, keepdim=True)
+    empty = ~visible.any(-1, keepdim=True)
     # A row of nothing but -inf would be NaN, backward too: it becomes a softmax of zeros, and its weights are dropped.
-    weights = scores.masked_fill(~visible, float("-inf")).masked_fill(blind, 0).softmax(-1).masked_fill(~visible, 0)
+    weights = scores.masked_fill(~visible, float("-inf")).masked_fill(empty, 0).softmax(-1).masked_fill(~visible, 0)
     return torch.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
 def visibility_mask(
     length: int, left: int, right: int, padding_mask: Bool[Tensor, "batch length"] | None, device: torch.device
 ) -> Bool[Tensor, "#batch length length"]:
-    """The square of (query, key) pairs with key in [query - left, query + right] and both real; for references."""
+    """Mask [batch, query, key] of the pairs with key in [query - left, query + right] and both tokens real."""
     index = torch.arange(length, device=device)
     ahead = index[None, :] - index[:, None]
     near = ((ahead >= -left) & (ahead <= right))[None]

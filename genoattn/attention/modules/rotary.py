@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 ROTARY = "rotary positions turn queries and keys by what lies before them"
-"""Why a layer with them is sided."""
+"""Reason of the asymmetry of a layer with rotated features."""
 
 
 def position_ids_of(

@@ -19,7 +19,7 @@ class Chunk(NamedTuple):
     layout: TokenLayout
 
     def inner(self, wide: Tensor) -> Tensor:
-        """Of answers to all of x those that are asked for."""
+        """Outputs of the requested tokens, from the outputs at all of x."""
         return wide[:, self.start - self.first : self.stop - self.first]
 
 
@@ -39,7 +39,7 @@ def overlapping_chunks(read_chunk: ChunkReader, length: int, size: int, before: 
 
 
 def slice_layout(layout: TokenLayout, x: Tensor, start: int, stop: int) -> TokenLayout:
-    """Of a layout of x [batch, length, …] that of tokens [start, stop), their positions written out."""
+    """Layout of the tokens [start, stop) of x [batch, length, …], with explicit positions."""
     part = _between(layout, start, stop)
     if part.position_ids is not None:
         return part

@@ -1,4 +1,4 @@
-"""Attention of blocks of queries over lists of blocks of keys, gathered a group at a time, and its gradient."""
+"""Attention of query blocks over gathered key blocks, a group of query blocks at a time, and its gradient."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,29 +10,29 @@ from torch import Tensor
 from genoattn.attention.modules.autograd import first_order_only
 
 MASKED_SCORE = -1e30
-"""Added to the score of a key that is not seen: far below a hidden one's, and finite, so that no row becomes NaN."""
+"""Added to the score of an invisible key: below that of a hidden segment, and finite, so that no row becomes NaN."""
 
 
 SCRATCH = {"cpu": 2**20, "cuda": 2**26}
-"""Numbers of a gathered tensor, or of scores of blocks, that stand at once (elsewhere as on a CPU)."""
+"""Elements of a gathered tensor, or of scores, in memory at a time by device type; other devices as on a CPU."""
 
 
 FUSED = frozenset({"cpu"})
-"""Devices with torch's flash kernel for CPUs; on others plain products and a softmax do its work."""
+"""Device types with torch's flash kernel for CPUs; on others matrix products and a softmax replace it."""
 
 
 def chunks_that_fit(total: int, each: int, device: torch.device) -> Iterator[slice]:
-    """Slices of a total of things, as many at once as hold the scratch numbers, `each` a thing."""
+    """Slices of `total` items of `each` elements, with at most `SCRATCH` elements in a slice."""
     step = max(1, SCRATCH.get(device.type, SCRATCH["cpu"]) // each)
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))
 
 
 class GatheredAttention(torch.autograd.Function):
-    """q, k, v: [blocks, heads, block, channels]; chosen: [blocks, heads, few]; real: [blocks, block].
+    """Attention with q, k, v [blocks, heads, block, channels], chosen [blocks, heads, few], real [blocks, block].
 
-    Both passes gather the keys and values of a group of blocks at a time, and backward adds to one gradient of all:
-    the backward pass of a gather would make one of its own, as long as the sequence, for every group.
+    Both passes gather the keys and values of a group of blocks at a time. The backward pass adds to one gradient for
+    all groups: the backward pass of a gather would make one as long as the sequence for each group.
     """
 
     @staticmethod
@@ -42,7 +42,7 @@ class GatheredAttention(torch.autograd.Function):
         k, v = k.contiguous(), v.contiguous()
         y, lse = torch.empty_like(q), torch.empty(q.shape[:3], dtype=at_least_float32(q), device=q.device)
         for rows in chunks_that_fit(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
-            index, mask = _seen(chosen, real, rows, causal, lse.dtype)
+            index, mask = _index_and_mask(chosen, real, rows, causal, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
             part, part_lse = _attend(q[rows].flatten(0, 1), few_k, few_v, mask, scale)
             y[rows], lse[rows] = part.view_as(y[rows]), part_lse.view_as(lse[rows])
@@ -57,10 +57,10 @@ class GatheredAttention(torch.autograd.Function):
         dq = torch.empty_like(q)
         dk, dv = (torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (k, v))
         for rows in chunks_that_fit(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
-            index, mask = _seen(chosen, real, rows, ctx.causal, lse.dtype)
+            index, mask = _index_and_mask(chosen, real, rows, ctx.causal, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
-            asked, dy, answer, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))
-            part, few_dk, few_dv = _attend_backward(dy, asked, few_k, few_v, answer, total, mask, ctx.scale)
+            queries, dy, output, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))
+            part, few_dk, few_dv = _attend_backward(dy, queries, few_k, few_v, output, total, mask, ctx.scale)
             dq[rows] = part.view_as(dq[rows])
             for gradient, few in ((dk, few_dk), (dv, few_dv)):
                 flat = gradient.view(-1, k.shape[2] * k.shape[3])
@@ -73,15 +73,17 @@ def at_least_float32(x: Tensor) -> torch.dtype:
 
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:
-    """The chosen blocks one after another: [blocks * heads, keys, channels]."""
+    """Chosen blocks one after another: [blocks * heads, keys, channels]."""
     few = x.view(-1, x.shape[2] * x.shape[3]).index_select(0, index.flatten())
     return few.view(len(index), -1, x.shape[3])
 
 
-def _seen(chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Where a group's keys stand among all blocks of all heads, and what to add to their scores.
+def _index_and_mask(
+    chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """Index of the keys of a group among the blocks of all heads, and the mask to add to their scores.
 
-    The mask is [blocks * heads or 1, block or 1, keys], or None where all is seen.
+    The mask is [blocks * heads or 1, block or 1, keys], or None if all keys are visible.
     """
     blocks, heads = chosen[rows], torch.arange(chosen.shape[1], device=chosen.device)[:, None]
     index = (blocks.clamp_min(0) * len(heads) + heads).flatten(0, 1)
@@ -98,7 +100,7 @@ def _seen(chosen: Tensor, real: Tensor, rows: slice, causal: bool, dtype: torch.
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """Softmax attention and the logarithm of its denominators, each sequence of the batch by itself."""
+    """Softmax attention and its log-sum-exp, for each item of the batch."""
     if q.device.type in FUSED:
         mask = None if mask is None else mask[:, None]
         y, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -113,7 +115,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) 
 def _attend_backward(
     dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, k and v."""
+    """Gradients of q, k and v."""
     if q.device.type in FUSED:
         mask = None if mask is None else mask[:, None]
         dy, q, k, v, y, lse = (t[:, None] for t in (dy, q, k, v, y, lse))

@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""Block-sparse attention: each block of queries attends to the key blocks of highest score."""
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,12 @@ def select_blocks(
     causal: bool,
     blocks: int,
 ) -> Int[Tensor, "batch count heads chosen"]:
-    """The blocks of keys for each block of queries, in ascending order after -1 where fewer can be seen.
+    """Select the key blocks of each query block, in ascending order, after -1 for each missing block.
 
-    A block's own and its neighbours (in a causal layer the one before) are always among them, the rest are those of
-    highest score, the product of the mean query and the mean key. Only real tokens count, and a block without them is
-    never chosen. What a causal layer chooses must not depend on queries still to come: it asks with the mean of those
-    of the block before and the block's first. A block that has neither takes the nearest blocks.
+    The block itself and its neighbours (in a causal layer the one before) are always selected. The others have the
+    highest scores: the product of the mean query and the mean key. Only real tokens count; a block of padding is never
+    selected. In a causal layer the selection must not depend on later queries: the mean query is that of the previous
+    block and of the first query of this block. A block without such queries takes the nearest blocks.
     """
     batch, count, _, heads, _ = q.shape
     sums, reals = _sums(q, real), real.sum(-1)
@@ -30,16 +30,16 @@ def select_blocks(
         first = real[:, :, 0]
         sums = F.pad(sums[:, :-1], (0, 0, 0, 0, 1, 0)) + q[:, :, 0] * first[..., None, None]
         reals = F.pad(reals[:, :-1], (1, 0)) + first
-    asks = (sums / reals.clamp_min(1)[..., None, None]).transpose(1, 2)
-    mute = (reals == 0)[:, None, :, None]  # blocks without a query to score with
+    mean_q = (sums / reals.clamp_min(1)[..., None, None]).transpose(1, 2)
+    without_query = (reals == 0)[:, None, :, None]  # blocks without a query to score with
     means = _sums(k, real) / real.sum(-1).clamp_min(1)[..., None, None]
     index = torch.arange(count, device=q.device)
     empty = ~real.any(-1)[:, None, None, :]
     parts = []
     for rows in chunks_that_fit(count, batch * heads * count, q.device):
-        scores = asks[:, :, rows] @ means.permute(0, 2, 3, 1)
+        scores = mean_q[:, :, rows] @ means.permute(0, 2, 3, 1)
         ahead = index[None, :] - index[rows, None]
-        scores = torch.where(mute[:, :, rows], -ahead.abs().to(scores.dtype), scores)
+        scores = torch.where(without_query[:, :, rows], -ahead.abs().to(scores.dtype), scores)
         scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
         if causal:
             scores = scores.masked_fill(ahead > 0, float("-inf"))
@@ -49,7 +49,7 @@ def select_blocks(
 
 
 def _sums(x: Tensor, real: Tensor) -> Tensor:
-    """The sum of each block over its real tokens, in at least float32: [batch, count, heads, channels]."""
+    """Sum of each block over its real tokens, in at least float32: [batch, count, heads, channels]."""
     return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(at_least_float32(x))
 
 
@@ -64,10 +64,19 @@ def sparse_attention(
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """Softmax attention of each block of queries over `blocks` blocks of keys, as `choose` has it; 0 at padding.
+    """Softmax attention of each block of queries over the key blocks of `select_blocks`.
 
-    Scores are multiplied by `scale` (None: divided by sqrt(dim_head)). The choice has no gradient. At padding q, k and
-    v may hold anything finite.
+    The selection has no gradient. Padding may hold any finite values.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        causal: Hide later tokens.
+        block: Tokens of a block.
+        blocks: Key blocks of each query block.
+        padding_mask: True for real tokens; the output is 0 at padding.
+        scale: Factor of the scores, 1 / sqrt(dim_head) by default.
     """
     if not q.numel():
         return v

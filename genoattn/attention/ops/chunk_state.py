@@ -1,7 +1,7 @@
-"""Weights inside chunks, and from chunk to chunk a memory that fades at each head's rate or not at all.
+"""Linear attention by chunks: weights inside a chunk, a state between chunks, with an optional decay by head.
 
-Chunked tensors are [batch, heads, chunks, chunk, channels]. No power above 1 is ever taken: distances are from
-the bound of a chunk.
+Chunked tensors are [batch, heads, chunks, chunk, channels]. Every decay factor is at most 1, because
+distances are measured from the bounds of a chunk.
 """
 
 import torch
@@ -12,31 +12,31 @@ from torch import Tensor
 CHUNK = 64
 
 
-CHUNKS_PER_PRODUCT = 16  # chunks between which memories are carried by one product
+CHUNKS_PER_PRODUCT = 16  # chunks whose states are computed by one product
 
 
 def to_chunks(x: Float[Tensor, "batch length heads channels"]) -> Float[Tensor, "batch heads chunks chunk channels"]:
-    """Chunks of a segment, the last one filled up with zeros; a segment shorter than a chunk is one."""
+    """Split a segment into chunks, the last one filled up with zeros; a segment shorter than a chunk is one chunk."""
     size = min(CHUNK, x.shape[1])
     x, tail = x.transpose(1, 2), -x.shape[1] % size
     return (F.pad(x, (0, 0, 0, tail)) if tail else x.contiguous()).unflatten(2, (-1, size))
 
 
 def bounds_of(length: int, device: torch.device) -> Tensor:
-    """Where the chunks of a segment begin, and where the last one ends."""
+    """Bounds of the chunks of a segment: the start of each and the end of the last."""
     size = min(CHUNK, length)
     return torch.arange(0, length + size, size, device=device).clamp_max(length)
 
 
 def decay_factor(decay: Float[Tensor, "heads"] | None, distance: Tensor) -> Tensor | None:
-    """What is left after so many tokens, [heads, …]; None where nothing fades."""
+    """Factor [heads, …] after `distance` tokens; None without a decay."""
     if decay is None:
         return None
     return torch.exp(-decay.view(-1, *(1,) * distance.dim()) * distance)
 
 
 def apply_decay(x: Tensor, decay: Tensor | None, distance: Tensor) -> Tensor:
-    """Chunked queries or keys, times what is left at those distances [chunks, chunk]."""
+    """Chunked queries or keys, times the decay factors at the distances [chunks, chunk]."""
     left = decay_factor(decay, distance)
     return x if left is None else x * left[..., None]
 
@@ -49,9 +49,9 @@ def chunk_states(
     bounds: Tensor,
     ahead: bool = False,
 ) -> Float[Tensor, "batch heads bounds features channels"]:
-    """The sum of k vᵀ over the tokens before each bound, or from it on if `ahead`, faded to the nearest of them.
+    """Sum of k vᵀ over the tokens before each bound (with `ahead`: from it on), decayed to the bound.
 
-    `border` is that over what lies before the first bound, or from the last one on.
+    `border` is the sum over the tokens before the first bound (with `ahead`: from the last bound on).
     """
     inside = torch.arange(k.shape[3], device=k.device)
     distance = inside[None] if ahead else (bounds.diff()[:, None] - 1 - inside).clamp_min(0)
@@ -60,9 +60,9 @@ def chunk_states(
     for start in range(0, len(bounds) - 1, CHUNKS_PER_PRODUCT)[:: -1 if ahead else 1]:
         near, group = bounds[start : start + CHUNKS_PER_PRODUCT + 1], written[:, :, start : start + CHUNKS_PER_PRODUCT]
         group = torch.cat([group, border] if ahead else [border, group], dim=2)
-        reach = decay_factor(decay, (near[:, None] - near).clamp_min(0))
-        kept = (k.new_ones(1, len(near), len(near)) if reach is None else reach).tril()
-        sums = ((kept.mT if ahead else kept) @ group.flatten(3)).view_as(group)
+        factor = decay_factor(decay, (near[:, None] - near).clamp_min(0))
+        between = (k.new_ones(1, len(near), len(near)) if factor is None else factor).tril()
+        sums = ((between.mT if ahead else between) @ group.flatten(3)).view_as(group)
         border = sums[:, :, :1] if ahead else sums[:, :, -1:]
         states.append(sums[:, :, 1:] if ahead else sums[:, :, :-1])
     return torch.cat([border, *states[::-1]] if ahead else [*states, border], dim=2)
@@ -76,9 +76,9 @@ def read_chunks(
     decay: Float[Tensor, "heads"] | None = None,
     ahead: Float[Tensor, "batch heads features channels"] | None = None,
 ) -> tuple[Float[Tensor, "batch length heads channels"], Float[Tensor, "batch heads features channels"]]:
-    """sum of exp(-rate |i - j|) (q_i·k_j) v_j over what lies `before` a segment and j ≤ i in it; the memory after it.
+    """Sum of exp(-decay |i - j|) (q_i·k_j) v_j over the state `before` a segment and j ≤ i in it; the state after it.
 
-    With what lies `ahead` of the segment, over all of that and every j in the segment too.
+    With the state `ahead` of the segment, the sum also covers that state and all j in the segment.
     """
     length = q.shape[1]
     bounds = bounds_of(length, q.device)
@@ -95,12 +95,12 @@ def read_chunks(
     if ahead is not None:
         future = chunk_states(k, v, ahead, decay, bounds, ahead=True)
         sums = sums + apply_decay(q, decay, (bounds.diff()[:, None] - inside).clamp_min(0)) @ future[:, :, 1:]
-    # A copy, for what holds a state is not to hold all of them.
+    # A copy, so that a saved state does not keep all states in memory.
     return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), previous[:, :, -1].clone()
 
 
 def chunk_flops(length: int, features: int, channels: int, ways: int) -> int:
-    """FLOPs of `read_chunks` for one head; with 2 ways what lies ahead is written twice and read once."""
+    """FLOPs of `read_chunks` for one head; with 2 ways the state ahead is written twice and read once."""
     size = min(CHUNK, length)
     chunks = -(-length // size)
     padded = chunks * size

@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""The gated delta rule (arXiv 2412.06464): chunks of tokens update a state and read it."""
 
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ from genoattn.attention.base import State
 from genoattn.attention.ops.chunked_scan import Inputs, chunk_length, scan
 
 DeltaInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Queries, keys, values, how much each token writes, and the logarithm of what it keeps."""
+"""Queries, keys, values, write strength of each token, and logarithm of its decay."""
 
 
 CHUNK = 64
@@ -26,11 +26,22 @@ def delta_rule(
     memory: Float[Tensor, "batch heads dim_head dim_head"],
     ahead: bool = False,
 ) -> tuple[Float[Tensor, "batch length heads dim_head"], Float[Tensor, "batch heads dim_head dim_head"]]:
-    """y_t = S_tᵀ q_t of S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ from S = `memory` on; and the last S.
+    """Delta rule: y_t = S_tᵀ q_t with S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ.
 
-    With `ahead` tokens are written from the right, after a memory of what lies beyond the last, and none reads its own.
-    b is `write`, a the exponential of `log_kept`, and k has length 1. What the tokens of a chunk write depends on
-    one another through a triangular system, solved for many chunks at once; the memory is carried from chunk to chunk.
+    The updates of the tokens of a chunk depend on one another through a triangular system, which is solved for many
+    chunks at once; the state is passed from chunk to chunk.
+
+    Args:
+        q: Queries.
+        k: Keys of length 1.
+        v: Values.
+        write: b_t, the write strength of each token.
+        log_kept: Logarithm of a_t, the decay of each token.
+        memory: The state before the first token, or with `ahead` after the last.
+        ahead: Update from right to left; a token then does not read its own update.
+
+    Returns:
+        The output of each token and the last state.
     """
     if not q.numel():
         return v.to(memory.dtype), memory
@@ -54,7 +65,7 @@ def _backward_step(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, Sta
 def _chunks(
     q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor, memory: Tensor, *, own: bool
 ) -> tuple[Tensor, Tensor]:
-    """The answers of a segment after a memory, and the memory after it."""
+    """Outputs of a segment of the sequence from the state before it, and the state after it."""
     length, size = q.shape[1], min(CHUNK, q.shape[1])
     tail = -length % size
     q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3).contiguous() for t in (q, k, v))
@@ -67,7 +78,7 @@ def _chunks(
     solved = torch.linalg.solve_triangular(system, targets, upper=False, unitriangular=True)
     new_values, old_keys = solved.split(v.shape[-1], dim=-1)
     last = log_decay[..., -1:]
-    # A chunk takes a memory S to `transition` S + `added`.
+    # A chunk updates a state S to `transition` S + `added`.
     added, transition = ((k * (last - log_decay).exp()[..., None]).transpose(-1, -2) @ solved).split(
         v.shape[-1], dim=-1
     )

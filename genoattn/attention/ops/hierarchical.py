@@ -1,4 +1,4 @@
-"""Hierarchical attention by segments of queries, and its gradient: nothing of the size of the scores is kept."""
+"""Hierarchical attention by segments of queries, and its gradient; no scores are saved for the backward pass."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -27,11 +27,11 @@ from genoattn.attention.ops.hierarchical_pooling import (
 from genoattn.attention.ops.hierarchical_softmax import softmax_over_sets, softmax_over_sets_backward
 
 ROWS = 8192
-"""Queries of all sequences and heads together that are answered at once: their scores stay in the cache."""
+"""Queries of all sequences and heads that are computed at a time, so that their scores fit into the cache."""
 
 
 class Schedule(NamedTuple):
-    """What is the same for all segments of a sequence."""
+    """Settings that all segments of a sequence share."""
 
     length: int
     block: int
@@ -39,20 +39,20 @@ class Schedule(NamedTuple):
 
     @property
     def chunk_unit(self) -> int:
-        """Segments begin at multiples of so many tokens, and read the keys of as many on either side."""
+        """Number of tokens: segments begin at its multiples and read as many keys on either side."""
         return chunk_unit(self.length, self.block)
 
     def segments(self, size: int) -> list[tuple[int, int]]:
-        """Where segments of at least one unit begin and end."""
+        """Bounds of segments of at least one unit."""
         size = max(1, size // self.chunk_unit) * self.chunk_unit
         return [(start, min(start + size, self.length)) for start in range(0, self.length, size)]
 
     def neighbours(self, start: int, stop: int) -> tuple[int, int]:
-        """The tokens whose keys a segment reads one by one or in near cells."""
+        """First and last token whose keys a segment reads one by one or in near cells."""
         return max(0, start - self.chunk_unit), stop if self.causal else min(self.length, stop + self.chunk_unit)
 
     def near_levels(self, pooled: PooledTokens, first: int, start: int, stop: int) -> LevelBuffer:
-        """The near levels around a segment, from its cells and those beside it, which begin at token `first`."""
+        """Near levels around a segment, from its cells and those beside it, which begin at token `first`."""
         end = self._whole(start, stop) + (0 if self.causal else self.chunk_unit)
         after = end - first - pooled.count.shape[1]
         return pool_levels(
@@ -64,7 +64,7 @@ class Schedule(NamedTuple):
         )
 
     def far_levels(self, pooled: Iterable[PooledTokens]) -> LevelBuffer | None:
-        """The levels above the near ones, from cells of the lowest of them (None: there are none)."""
+        """Levels above the near ones, from cells of the lowest of them; None if there are none."""
         high = levels(self.length, self.block) - NEAR_LEVELS
         return (
             pool_levels(concatenate_into(pooled, -(-self.length >> NEAR_LEVELS)), high, self.block)
@@ -73,7 +73,7 @@ class Schedule(NamedTuple):
         )
 
     def sets(self, near_levels: LevelBuffer, far_levels: LevelBuffer | None, start: int, stop: int) -> list[KeySet]:
-        """What a segment's queries read."""
+        """Key sets of the queries of a segment."""
         return key_sets(
             near_levels,
             far_levels,
@@ -85,7 +85,7 @@ class Schedule(NamedTuple):
         )
 
     def rows(self, x: Tensor) -> Tensor:
-        """A segment's channels by sequence, head and place, with zeros to whole units; in float32 at least."""
+        """Rows of a segment by sequence, head and position, with zeros to whole units; in at least float32."""
         x, tail = x.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2), -x.shape[1] % self.chunk_unit
         return (F.pad(x, (0, 0, 0, tail)) if tail else x).flatten(0, 2)
 
@@ -93,7 +93,7 @@ class Schedule(NamedTuple):
         return start + -(-(stop - start) // self.chunk_unit) * self.chunk_unit
 
 
-def answer_chunk(
+def attend_chunk(
     schedule: Schedule,
     start: int,
     q: Tensor,
@@ -103,7 +103,7 @@ def answer_chunk(
     far_levels: LevelBuffer | None,
     workspace: Workspace,
 ) -> Tensor:
-    """The answers to queries from token `start` on, their keys' cells beginning at token `first`."""
+    """Outputs of the queries from token `start` on; the cells of their keys begin at token `first`."""
     batch, count, heads, dim_head = q.shape
     near_levels = schedule.near_levels(pooled, first, start, start + count)
     rows = schedule.rows(_rotated(q, positions)).mul(dim_head**-0.5)
@@ -112,7 +112,7 @@ def answer_chunk(
 
 
 class HierarchicalFunction(torch.autograd.Function):
-    """`apply(q, k, v, positions, keep, causal, block)`; only those are kept for the gradient."""
+    """`apply(q, k, v, positions, padding_mask, causal, block)`; only these are saved for the backward pass."""
 
     @staticmethod
     def forward(ctx, q, k, v, positions, padding_mask, causal: bool, block: int):
@@ -125,7 +125,7 @@ class HierarchicalFunction(torch.autograd.Function):
             first, last = schedule.neighbours(start, stop)
             pooled = _unpooled(k, v, positions, padding_mask, first, last)
             position_ids = None if positions is None else positions[:, start:stop]
-            y[:, start:stop] = answer_chunk(
+            y[:, start:stop] = attend_chunk(
                 schedule, start, q[:, start:stop], position_ids, pooled, first, far_levels, workspace
             )
         return y
@@ -159,8 +159,8 @@ class HierarchicalFunction(torch.autograd.Function):
                 schedule.sets(near_levels, far_levels, start, stop),
                 workspace,
             ).mul_(dim_head**-0.5)
-            d_turned = d_rows.view(batch, heads, -1, dim_head)[:, :, : stop - start].transpose(1, 2)
-            dq[:, start:stop] = _rotated(d_turned, None if position_ids is None else -position_ids)
+            d_rotated = d_rows.view(batch, heads, -1, dim_head)[:, :, : stop - start].transpose(1, 2)
+            dq[:, start:stop] = _rotated(d_rotated, None if position_ids is None else -position_ids)
             for total, gradient in zip((dk, dv), unpool_gradients(near_levels), strict=True):
                 total[:, first:done] += gradient[:, : done - first]
                 total[:, done:last] = gradient[:, done - first :]
@@ -196,7 +196,7 @@ def _far_levels(
 
 
 def _spread(gradient: Tensor, total: Tensor, padding_mask: Tensor | None, segments: list[tuple[int, int]]) -> None:
-    """Add the gradient of the lowest cells held, means of real tokens, to that of their tokens."""
+    """Add the gradient of the lowest stored cells, means of real tokens, to that of their tokens."""
     size = 1 << NEAR_LEVELS
     for start, stop in segments:
         real = (
@@ -221,31 +221,39 @@ def hierarchical_attention(
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     key_mask: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """Softmax attention over tokens nearby and cells of 2^l of them farther away; 0 at padding.
+    """Softmax attention over tokens nearby and cells of 2^l tokens farther away.
 
-    Blocks of level l are `block` cells of 2^l tokens. A query reads the tokens of its block and of those beside it;
-    then, level by level, of the blocks beside its own what it has not read yet, in that level's cells. Every token is
-    so read once. A cell stands for its real tokens by their mean key, mean value and the logarithm of their count.
-    With `positions` queries and means are turned. At padding q, k and v may hold anything finite. Where not all real
-    tokens are, `key_mask` says which are; a query that sees none answers something finite.
+    A block of level l has `block` cells of 2^l tokens. A query reads the tokens of its block and of the neighbouring
+    blocks, then level by level the cells of the neighbouring blocks that it has not read yet, so that it reads every
+    token once. A cell is the mean key and the mean value of its real tokens, and the logarithm of their number.
+
+    Args:
+        q: Queries; padding may hold any finite values.
+        k: Keys.
+        v: Values.
+        causal: Read only earlier tokens.
+        block: Cells of a block.
+        positions: Queries and mean keys are rotated by them.
+        padding_mask: True for real tokens; the output is 0 at padding.
+        key_mask: True for the tokens to read, if not all real tokens; a query without any has a finite output.
     """
     if not q.numel():
         return v
     position_ids = None if positions is None else positions.expand(q.shape[:2])
-    shown = padding_mask if key_mask is None else key_mask
-    return zero_padding(HierarchicalFunction.apply(q, k, v, position_ids, shown, causal, block), padding_mask)
+    visible = padding_mask if key_mask is None else key_mask
+    return zero_padding(HierarchicalFunction.apply(q, k, v, position_ids, visible, causal, block), padding_mask)
 
 
 def cross_segment_hierarchical_attention(
     attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, causal: bool
 ) -> Tensor:
-    """Each segment's queries over the tokens of all others, in cells without its own; 0 where there are none."""
+    """Attention to other segments only: every cell leaves out tokens of the own segment; 0 if there is no other."""
     y = torch.zeros_like(q)
     if layout.segment_ids is None:
         return y
     for segment in layout.segment_ids.unique():
         own = layout.segment_ids == segment
         others = ~own if layout.padding_mask is None else ~own & layout.padding_mask
-        some = others.cummax(1).values if causal else others.any(1, keepdim=True)
-        y = torch.where((own & some)[:, :, None, None], attend(q, k, v, key_mask=others), y)
+        readable = others.cummax(1).values if causal else others.any(1, keepdim=True)
+        y = torch.where((own & readable)[:, :, None, None], attend(q, k, v, key_mask=others), y)
     return y

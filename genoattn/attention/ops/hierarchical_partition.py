@@ -1,4 +1,4 @@
-"""Which keys groups of queries read, tokens nearby and cells farther away: every token once."""
+"""Sets of keys that groups of queries read: tokens nearby and pooled cells farther away, every token once."""
 
 from typing import TypeAlias, final
 
@@ -10,26 +10,26 @@ from torch import Tensor
 from genoattn.attention.modules.cross_segment import HIDDEN
 from genoattn.attention.ops.hierarchical_pooling import NEAR_LEVELS, LevelBuffer, chunk_unit
 
-NOWHERE = -(2**40)  # runs: so far to the left that nothing is there
+NOWHERE = -(2**40)  # number of a run that is far to the left of the sequence
 
 
 class Workspace:
-    """Memory that is used again under the same name: fresh memory costs ten times what it is needed for."""
+    """Buffers by name that are used again, because new memory costs ten times as much as the computation in it."""
 
     def __init__(self):
-        self.far_levels: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
 
     def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Of this shape, and the dtype and device of another tensor; what it holds is whatever was left there."""
+        """Buffer of this shape, with the dtype and device of `like`; its content is undefined."""
         size = torch.Size(shape).numel()
-        if name not in self.far_levels or self.far_levels[name].numel() < size:
-            self.far_levels[name] = like.new_empty(size)
-        return self.far_levels[name][:size].view(shape)
+        if name not in self.buffers or self.buffers[name].numel() < size:
+            self.buffers[name] = like.new_empty(size)
+        return self.buffers[name][:size].view(shape)
 
 
 @final
 class NeighbourBlocks:
-    """Queries of a block read, in place, its tokens and those of the blocks beside it."""
+    """Keys of a query block: its tokens and those of the neighbouring blocks, read in place."""
 
     def __init__(self, near_levels: LevelBuffer, block: int, causal: bool, before: int, groups: int):
         self.source, self.group, self.groups = near_levels, block, groups
@@ -43,13 +43,13 @@ class NeighbourBlocks:
             self.bias = self.bias.masked_fill(ahead, HIDDEN)
 
     def gather(self, runs: Tensor, workspace: Workspace, name: str) -> list[Tensor]:
-        """A source's keys or values as each group reads them [groups, keys, dim_head], a view for every sequence."""
+        """Keys or values of each group [groups, keys, dim_head], one view for each sequence."""
         channels = 2 * runs.shape[2] // self.group
         rows = runs.flatten(1).unflatten(1, (-1, channels))[:, self.first * self.group :]
         return [row.unfold(0, self.keys, self.group)[: self.groups].transpose(1, 2) for row in rows]
 
     def scatter_add(self, gradient: Tensor, total: Tensor) -> None:
-        """Add gradients of what was taken to a source's total."""
+        """Add the gradients of gathered keys or values to the total of their source."""
         blocks = gradient.view(len(total), self.groups, self.keys // self.group, -1)
         wide = total[:, : total.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
         for neighbours in range(blocks.shape[2]):
@@ -58,7 +58,7 @@ class NeighbourBlocks:
 
 @final
 class GatheredRuns:
-    """Groups of queries read copies of runs of cells (-1: of none)."""
+    """Keys of a group of queries: copies of runs of cells (-1: no run)."""
 
     def __init__(self, source: LevelBuffer, group: int, runs: Int[Tensor, "groups slots"]):
         self.source, self.group, self.groups = source, group, len(runs)
@@ -71,13 +71,13 @@ class GatheredRuns:
         self.keys = self.bias.shape[-1]
 
     def gather(self, runs: Tensor, workspace: Workspace, name: str) -> list[Tensor]:
-        """A source's keys or values as each group reads them [sequences * groups, keys, dim_head], one copy for all."""
-        room = workspace(name, runs, len(self.index), runs.shape[2])
-        torch.index_select(runs.flatten(0, 1), 0, self.index, out=room)
-        return [room.view(len(runs) * self.groups, self.keys, -1)]
+        """Keys or values of each group [sequences * groups, keys, dim_head], one copy for all sequences."""
+        gathered = workspace(name, runs, len(self.index), runs.shape[2])
+        torch.index_select(runs.flatten(0, 1), 0, self.index, out=gathered)
+        return [gathered.view(len(runs) * self.groups, self.keys, -1)]
 
     def scatter_add(self, gradient: Tensor, total: Tensor) -> None:
-        """Add gradients of what was taken to a source's total."""
+        """Add the gradients of gathered keys or values to the total of their source."""
         total.view(-1, total.shape[2]).index_add_(0, self.index, gradient.view(len(self.index), -1))
 
 
@@ -94,7 +94,7 @@ def key_sets(
     block: int,
     causal: bool,
 ) -> list[KeySet]:
-    """What the queries from `start` to `stop`, multiples of the unit, read; near runs begin one unit before `start`."""
+    """Key sets of the queries from `start` to `stop`, multiples of the unit; near runs begin a unit before `start`."""
     half, whole = block // 2, chunk_unit(length, block)
     device = near_levels.k.device
     sets: list[KeySet] = [NeighbourBlocks(near_levels, block, causal, whole, (stop - start) // block)]
@@ -115,10 +115,10 @@ def key_sets(
 
 
 def _runs_read(own: Int[Tensor, "groups"], causal: bool) -> Int[Tensor, "groups slots"]:
-    """The runs of a level, counted from the first token, that queries in the run `own` of that level read.
+    """Runs of a level, counted from the first token, that queries in the run `own` of that level read.
 
-    They are those of the blocks beside their own that no lower level has read: a query in the first half of its block
-    has read the second half of the block before it, one in the second half the first half of the block after it.
+    They are the runs of the neighbouring blocks that no lower level reads: for a query in the first half of its block
+    a lower level reads the second half of the block before, in the second half the first half of the block after.
     """
     offsets = ((-2, NOWHERE), (-3, -2)) if causal else ((-2, 2, 3), (-3, -2, 2))
     return own[:, None] + torch.tensor(offsets, device=own.device)[own % 2]

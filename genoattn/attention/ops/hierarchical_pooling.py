@@ -1,4 +1,4 @@
-"""Cells of 1, 2, 4, … tokens: how keys and values are pooled, level by level, and how gradients come back down."""
+"""Cells of 1, 2, 4, … tokens: pooling of keys and values level by level, and of the gradients back to the tokens."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,11 +13,11 @@ from genoattn.attention.modules.cross_segment import HIDDEN
 from genoattn.attention.modules.rotary import rotate
 
 NEAR_LEVELS = 4
-"""Levels that are pooled anew for every segment of queries; cells of those above are held for the whole sequence."""
+"""Levels that are pooled again for each segment of queries; higher levels are stored for the whole sequence."""
 
 
 def levels(length: int, block: int) -> int:
-    """How many levels it takes until the blocks beside one's own are all there are."""
+    """Number of levels until the highest one has at most two blocks."""
     count = 1
     while -(-length // (block << (count - 1))) > 2:
         count += 1
@@ -25,7 +25,7 @@ def levels(length: int, block: int) -> int:
 
 
 def chunk_unit(length: int, block: int) -> int:
-    """Tokens in a block of the highest near level; segments begin at multiples of it and read one of it beside them."""
+    """Tokens of a block of the highest near level; segments begin at its multiples and read one block beside them."""
     return block << (min(levels(length, block), NEAR_LEVELS) - 1)
 
 
@@ -35,25 +35,25 @@ class PooledTokens(NamedTuple):
     k: Float[Tensor, "batch cells heads dim_head"]
     v: Float[Tensor, "batch cells heads dim_head"]
     count: Int[Tensor, "batch cells"]
-    """How many real tokens."""
+    """Number of real tokens of each cell."""
     positions: Int[Tensor, "batch cells"] | None
-    """The sum of theirs (None: keys are not turned)."""
+    """Sum of their positions; None if keys are not rotated."""
 
     def slice_tokens(self, at: slice) -> "PooledTokens":
-        """Some of the cells."""
+        """Slice of the cells."""
         return PooledTokens(self.k[:, at], self.v[:, at], self.count[:, at], _slice(self.positions, at))
 
 
 def concatenate(pieces: Iterable[PooledTokens]) -> PooledTokens:
-    """Cells one after another."""
+    """Join cells one after another."""
     ks, vs, counts, positions = zip(*pieces, strict=True)
-    turned = [some for some in positions if some is not None]
-    k, v, count = (torch.cat(some, dim=1) for some in (ks, vs, counts))
-    return PooledTokens(k, v, count, torch.cat(turned, dim=1) if turned else None)
+    given = [position for position in positions if position is not None]
+    k, v, count = (torch.cat(tensors, dim=1) for tensors in (ks, vs, counts))
+    return PooledTokens(k, v, count, torch.cat(given, dim=1) if given else None)
 
 
 def concatenate_into(pieces: Iterable[PooledTokens], total: int) -> PooledTokens:
-    """Cells one after another, so many in all, in tensors made at once: kept apart they would scatter the memory."""
+    """Join `total` cells in tensors allocated at the start: separate tensors would fragment the memory."""
     whole: list[Tensor | None] = []
     done = 0
     for piece in pieces:
@@ -73,23 +73,23 @@ def _slice(x: Tensor | None, at: slice) -> Tensor | None:
 
 
 class LevelBuffer(NamedTuple):
-    """Cells of several levels, one after another, in runs of half a block; keys turned by their mean position."""
+    """Cells of several levels, one after another, in runs of half a block; keys rotated by their mean position."""
 
     k: Float[Tensor, "sequences runs channels"]
-    """Of each sequence and head, the channels of a run's cells side by side."""
+    """Channels of the cells of a run side by side, for each sequence and head."""
     v: Float[Tensor, "sequences runs channels"]
     bias: Float[Tensor, "batch runs cells"]
-    """The logarithm of the count; HIDDEN where empty."""
+    """Logarithm of the number of tokens; HIDDEN for an empty cell."""
     begin: list[int]
-    """Where each level begins, and the end."""
+    """First run of each level, and the end."""
     shares: list[Tensor]
-    """Of each level but the lowest, the part of a cell's tokens that stand in either cell below: [batch, cells, 2]."""
+    """Shares of the two cells below in the tokens of a cell, for each level but the lowest: [batch, cells, 2]."""
     mean_positions: list[Tensor]
-    """Each level's mean positions [batch, cells]; empty where keys are not turned."""
+    """Mean positions of each level [batch, cells]; empty if keys are not rotated."""
     taken: slice
-    """Where the cells that were given stand among the lowest."""
+    """Slice of the given cells among those of the lowest level."""
     totals: tuple[Tensor, ...] = ()
-    """What gradients of k and of v are added to."""
+    """Sums of the gradients of k and of v."""
 
 
 def unpooled_tokens(
@@ -98,7 +98,7 @@ def unpooled_tokens(
     positions: Int[Tensor, "batch length"] | None,
     padding_mask: Bool[Tensor, "batch length"] | None,
 ) -> PooledTokens:
-    """Every token a cell of its own, empty at padding."""
+    """Cells of one token each, empty at padding."""
     count = torch.ones(k.shape[:2], dtype=torch.long, device=k.device) if padding_mask is None else padding_mask.long()
     return PooledTokens(
         zero_padding(k, padding_mask),
@@ -109,7 +109,7 @@ def unpooled_tokens(
 
 
 def pool_to_level(pooled: PooledTokens) -> PooledTokens:
-    """Tokens that begin a cell of the lowest level held, pooled to that level; the last cell may be cut short."""
+    """Pool tokens to the lowest stored level, from the start of a cell; the last cell may have fewer tokens."""
     size, tail = 1 << NEAR_LEVELS, -pooled.count.shape[1] % (1 << NEAR_LEVELS)
     k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) if tail else t for t in pooled[:2])
     count = F.pad(pooled.count, (0, tail)).unflatten(1, (-1, size)).sum(2)
@@ -123,7 +123,7 @@ def pool_to_level(pooled: PooledTokens) -> PooledTokens:
 
 
 def pool_levels(pooled: PooledTokens, count: int, block: int, before: int = 0, after: int = 0) -> LevelBuffer:
-    """So many levels from the cells, with empty cells before and after them to whole blocks."""
+    """Pool `count` levels from the cells, with empty cells before and after them to whole blocks."""
     batch, given, heads, dim_head = pooled.k.shape
     half, exact = block // 2, torch.promote_types(pooled.k.dtype, torch.float32)
     sizes = [-(-(before + given + after) // block) * block]
@@ -160,9 +160,9 @@ def pool_levels(pooled: PooledTokens, count: int, block: int, before: int = 0, a
 
 
 def unpool_gradients(runs: LevelBuffer) -> tuple[Tensor, Tensor]:
-    """The gradients of the keys and values of the cells that were given, from the totals, which are overwritten.
+    """Gradients of the keys and values of the given cells, both [batch, cells, heads, dim_head].
 
-    Both [batch, cells, heads, dim_head].
+    The sums of the gradients in `runs.totals` are overwritten.
     """
     k, v = runs.totals
     batch, half = runs.bias.shape[0], runs.bias.shape[2]
@@ -172,19 +172,19 @@ def unpool_gradients(runs: LevelBuffer) -> tuple[Tensor, Tensor]:
         gradient.copy_(rotate(gradient.transpose(1, 2), -turn).transpose(1, 2))
     for level in reversed(range(1, count)):
         share = runs.shares[level - 1][:, None, ..., None]
-        for softmax_over_sets_backward in (ks, vs):
-            below = softmax_over_sets_backward[level - 1].unflatten(2, (-1, 2))
-            below.addcmul_(softmax_over_sets_backward[level][:, :, : below.shape[2], None], share)
+        for gradients in (ks, vs):
+            below = gradients[level - 1].unflatten(2, (-1, 2))
+            below.addcmul_(gradients[level][:, :, : below.shape[2], None], share)
     return ks[0][:, :, runs.taken].transpose(1, 2), vs[0][:, :, runs.taken].transpose(1, 2)
 
 
 def _level(runs: Tensor, begin: list[int], level: int, batch: int, dim_head: int) -> Tensor:
-    """One level's cells: [batch, heads, cells, dim_head]."""
+    """Cells of one level: [batch, heads, cells, dim_head]."""
     return runs[:, begin[level] : begin[level + 1]].unflatten(0, (batch, -1)).flatten(2).unflatten(2, (-1, dim_head))
 
 
 def _merge(below: Tensor, share: Tensor, into: Tensor) -> None:
-    """The means of pairs of cells, and zeros after the last."""
+    """Write the means of pairs of cells, and zeros after the last."""
     pairs = below.unflatten(2, (-1, 2))
     pooled = pairs.shape[2]
     torch.mul(pairs[:, :, :, 0], share[:, None, :, 0, None], out=into[:, :, :pooled])

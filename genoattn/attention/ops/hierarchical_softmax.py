@@ -1,4 +1,4 @@
-"""One softmax of queries over several parts of their keys, and its gradient."""
+"""One softmax of queries over several sets of keys, and its gradient."""
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from genoattn.attention.ops.hierarchical_partition import KeySet, Workspace
 def softmax_over_sets(
     rows: Float[Tensor, "rows dim_head"], sets: list[KeySet], workspace: Workspace
 ) -> Float[Tensor, "rows dim_head"]:
-    """The answers of scaled queries, which stand by sequence, head and place."""
+    """Outputs of scaled queries, which are ordered by sequence, head and position."""
     weights, _ = _weights(rows, sets, workspace)
     y = torch.zeros_like(rows)
     for number, (key_set, share) in enumerate(_columns(sets, weights)):
@@ -25,9 +25,9 @@ def softmax_over_sets_backward(
     sets: list[KeySet],
     workspace: Workspace,
 ) -> Float[Tensor, "rows dim_head"]:
-    """The gradient of scaled queries; those of keys and values are added to the totals of the parts' sources.
+    """Gradient of scaled queries; the gradients of keys and values are added to the totals of their sources.
 
-    Weights are computed again: nothing of them was kept.
+    The weights are computed again.
     """
     weights, keys = _weights(rows, sets, workspace)
     changes = workspace("changes", rows, *weights.shape)
@@ -45,7 +45,7 @@ def softmax_over_sets_backward(
 
 
 def _weights(rows: Tensor, sets: list[KeySet], workspace: Workspace) -> tuple[Tensor, list[list[Tensor]]]:
-    """The softmax over all parts, side by side, and each part's keys."""
+    """Softmax weights over all sets side by side, and the keys of each set."""
     scores, keys = workspace("weights", rows, len(rows), sum(key_set.keys for key_set in sets)), []
     for number, (key_set, target) in enumerate(_columns(sets, scores)):
         keys.append(key_set.gather(key_set.source.k, workspace, f"keys {number}"))
@@ -56,7 +56,7 @@ def _weights(rows: Tensor, sets: list[KeySet], workspace: Workspace) -> tuple[Te
 
 
 def _columns(sets: list[KeySet], matrix: Tensor) -> list[tuple[KeySet, Tensor]]:
-    """Each part's columns of a matrix with a row for every query: [groups, queries, keys]."""
+    """Columns of each set in a matrix with one row for each query: [groups, queries, keys]."""
     buffers, at = [], 0
     for key_set in sets:
         buffers.append((key_set, matrix.view(-1, key_set.group, matrix.shape[1])[..., at : at + key_set.keys]))
@@ -65,7 +65,7 @@ def _columns(sets: list[KeySet], matrix: Tensor) -> list[tuple[KeySet, Tensor]]:
 
 
 def _multiply(rows: Tensor, key_set: KeySet, keys: list[Tensor], workspace: Workspace) -> Tensor:
-    """The products of each group's rows with its keys; contiguous, as a product written into columns is slow."""
+    """Products of the rows of each group with its keys; contiguous, because writing into columns is slow."""
     rows = rows.view(-1, key_set.group, rows.shape[1])
     product = workspace("product", rows, len(rows), key_set.group, key_set.keys)
     for left, right, out in zip(rows.chunk(len(keys)), keys, product.chunk(len(keys)), strict=True):

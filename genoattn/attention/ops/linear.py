@@ -1,7 +1,7 @@
-"""The sums that linear attention reads: written and read segment by segment, over all tokens, the past, or both sides.
+"""Linear attention by scans along the sequence: over all tokens, over earlier tokens, or decayed on both sides.
 
-The memory is [batch, heads, features, dim_value + 1], the sum of φ(k) [v, 1]ᵀ in at least float32 under any autocast
-(bfloat16 has lost it at a million tokens): its last column makes the denominator.
+The state is [batch, heads, features, dim_value + 1], the sum of φ(k) [v, 1]ᵀ in at least float32 under any autocast
+(bfloat16 is too coarse for a sum over a million tokens). Its last column gives the denominator.
 """
 
 from functools import partial
@@ -19,15 +19,15 @@ from genoattn.attention.ops.chunk_state import CHUNK, bounds_of, chunk_states, r
 from genoattn.attention.ops.chunked_scan import Inputs, State, chunk_length, scan
 
 EPSILON = 1e-6
-"""The least denominator for each visible token: it weighs the same against the sum at any length."""
+"""Least denominator for each visible token, so that it has the same effect at any length."""
 
 
 LinearState: TypeAlias = tuple[Tensor, Tensor]
-"""The memory, and the number of tokens in it for each sequence of the batch."""
+"""The state matrix, and the number of tokens in it for each sequence of the batch."""
 
 
 class LinearOptions(NamedTuple):
-    """The feature map, what `linear_attention` is given of each token, and how fast each head forgets."""
+    """Name of the feature map, padding mask, positions, and decay rate of each head, as in `linear_attention`."""
 
     features: str
     padding_mask: Tensor | None
@@ -36,14 +36,14 @@ class LinearOptions(NamedTuple):
 
 
 def empty_state(batch: int, heads: int, features: int, channels: int, like: Tensor) -> LinearState:
-    """The memory before the first token, on the device of `like`."""
+    """State before the first token, on the device of `like`."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     memory = torch.zeros(batch, heads, features, channels + 1, dtype=dtype, device=like.device)
     return memory, torch.zeros(batch, dtype=torch.long, device=like.device)
 
 
 def accumulate_state(k: Tensor, v: Tensor, state: LinearState, options: LinearOptions) -> LinearState:
-    """What has been state, and these tokens too."""
+    """Add these tokens to the state."""
     _, (memory, count) = _scan_tokens(
         _accumulate_state, options, state, (k, v, options.padding_mask, options.positions)
     )
@@ -51,14 +51,14 @@ def accumulate_state(k: Tensor, v: Tensor, state: LinearState, options: LinearOp
 
 
 def query_state(q: Tensor, state: LinearState, options: LinearOptions) -> Tensor:
-    """The answers from what has been state."""
+    """Outputs of these queries from the state alone."""
     return _scan_tokens(_query_state, options, (), (q, options.padding_mask, options.positions), state)[0]
 
 
 def causal_scan(
     q: Tensor, k: Tensor, v: Tensor, state: LinearState, options: LinearOptions
 ) -> tuple[Tensor, LinearState]:
-    """Each token's answer from what has been state and the tokens up to itself, and all of that as state."""
+    """Causal attention: the output of each token from the state and the tokens up to it, and the new state."""
     y, (memory, count) = _scan_tokens(
         _causal_scan, options, state, (q, k, v, options.padding_mask, options.positions), (options.decay,)
     )
@@ -66,7 +66,7 @@ def causal_scan(
 
 
 def reverse_states(k: Tensor, v: Tensor, ahead: Tensor, options: LinearOptions) -> Tensor:
-    """The fading memory of these tokens and of what lies ahead of them, as it is at the first of them."""
+    """Decayed state, at the first of these tokens, of these tokens and of those ahead of them."""
     pieces = (k, v, options.padding_mask, options.positions)
     return _scan_tokens(_reverse_states, options, (ahead,), pieces, (options.decay,), ahead=True)[1][0]
 
@@ -74,7 +74,7 @@ def reverse_states(k: Tensor, v: Tensor, ahead: Tensor, options: LinearOptions) 
 def bidirectional_scan(
     q: Tensor, k: Tensor, v: Tensor, memory: Tensor, ahead: Tensor, options: LinearOptions
 ) -> tuple[Tensor, Tensor]:
-    """The answers from these tokens and the fading memories at both ends, and the memory after the last of them."""
+    """Outputs from these tokens and the decayed states at both ends, and the state after the last of them."""
     pieces, decay = (k, v, options.padding_mask, options.positions), (options.decay,)
     borders, _ = _scan_tokens(_reverse_states, options, (ahead,), pieces, decay, ahead=True)
     y, (memory,) = _scan_tokens(_bidirectional_scan, options, (memory,), (q, *pieces, borders), decay)
@@ -84,7 +84,7 @@ def bidirectional_scan(
 def _scan_tokens(
     step: Any, options: LinearOptions, state: State, pieces: Inputs, shared: Inputs = (), *, ahead: bool = False
 ) -> tuple[Any, State]:
-    """A scan from the left, or of what lies `ahead` from the right, with an answer for each segment."""
+    """Scan from the left, or with `ahead` from the right with one output for each segment."""
     x = pieces[0]
     numbers = len(x) * x.shape[2] * feature_dim(x.shape[3], options.features)
     step = partial(step, features=options.features)
@@ -92,28 +92,28 @@ def _scan_tokens(
 
 
 def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: str) -> tuple[None, State]:
-    """Add a segment to the memory and to the count of its tokens."""
+    """Add a segment to the state and to the count of its tokens."""
     (memory, count), (k, v, padding_mask, positions) = state, pieces
-    phi, turned = _features_of(k, padding_mask, positions, features)
-    written = turned.permute(0, 2, 3, 1) @ v.to(phi.dtype).transpose(1, 2)
+    phi, rotated = _features_of(k, padding_mask, positions, features)
+    written = rotated.permute(0, 2, 3, 1) @ v.to(phi.dtype).transpose(1, 2)
     memory = memory + torch.cat([written, phi.sum(1)[..., None]], dim=-1)
     return None, (memory, count + _ones(k, padding_mask).sum(1))
 
 
 def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:
-    """The answers from a memory of all tokens."""
+    """Outputs from the state of all tokens."""
     (q, padding_mask, positions), (memory, count) = pieces, shared
-    phi, turned = _features_of(q, None, positions, features)
-    if turned is phi:
+    phi, rotated = _features_of(q, None, positions, features)
+    if rotated is phi:
         numerator, denominator = (phi.transpose(1, 2) @ memory).transpose(1, 2).split([memory.shape[-1] - 1, 1], dim=-1)
     else:
-        numerator = (turned.transpose(1, 2) @ memory[..., :-1]).transpose(1, 2)
+        numerator = (rotated.transpose(1, 2) @ memory[..., :-1]).transpose(1, 2)
         denominator = (phi * memory[..., -1][:, None]).sum(-1, keepdim=True)
     return _normalise(numerator, denominator, count[:, None], padding_mask).to(q.dtype), state
 
 
 def _causal_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:
-    """The answers from a segment and from the memory of what lies before it, and the memory after it."""
+    """Outputs from a segment and the state before it, and the state after it."""
     (memory, count), (q, k, v, padding_mask, positions), (decay,) = state, pieces, shared
     numerator, denominator, memory = _read_chunks(q, k, v, padding_mask, positions, memory, decay, features=features)
     count = count[:, None] + _ones(k, padding_mask).cumsum(1)
@@ -124,16 +124,16 @@ def _causal_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str)
 
 
 def _reverse_states(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:
-    """As its answer the fading memory of what lies ahead of a segment, and that at its first token."""
+    """Decayed state ahead of a segment, as its output, and the state at its first token."""
     (memory,), (k, v, padding_mask, positions), (decay,) = state, pieces, shared
-    phi, turned = _features_of(k, padding_mask, positions, features)
+    phi, rotated = _features_of(k, padding_mask, positions, features)
     bounds, v = bounds_of(k.shape[1], k.device), v.to(phi.dtype)
-    if turned is phi:
+    if rotated is phi:
         after = chunk_states(to_chunks(phi), to_chunks(F.pad(v, (0, 1), value=1.0)), memory, decay, bounds, ahead=True)[
             :, :, 0
         ].clone()
     else:
-        numerator = chunk_states(to_chunks(turned), to_chunks(v), memory[..., :-1], decay, bounds, ahead=True)[:, :, 0]
+        numerator = chunk_states(to_chunks(rotated), to_chunks(v), memory[..., :-1], decay, bounds, ahead=True)[:, :, 0]
         denominator = chunk_states(
             to_chunks(phi), to_chunks(torch.ones_like(v[..., :1])), memory[..., -1:], decay, bounds, ahead=True
         )
@@ -142,7 +142,7 @@ def _reverse_states(state: State, pieces: Inputs, shared: Inputs, *, features: s
 
 
 def _bidirectional_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:
-    """The answers from a segment and from what lies before and ahead of it, fading with distance."""
+    """Outputs from a segment and the decayed states before and ahead of it."""
     (memory,), (q, k, v, padding_mask, positions, ahead), (decay,) = state, pieces, shared
     numerator, denominator, memory = _read_chunks(
         q, k, v, padding_mask, positions, memory, decay, ahead[:, 0], features=features
@@ -162,25 +162,25 @@ def _read_chunks(
     *,
     features: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Numerator, denominator and the memory after a segment."""
-    (phi_q, turned_q), (phi_k, turned_k) = (
+    """Numerator, denominator and the state after a segment."""
+    (phi_q, rotated_q), (phi_k, rotated_k) = (
         _features_of(q, None, positions, features),
         _features_of(k, padding_mask, positions, features),
     )
     v = v.to(phi_k.dtype)
-    if turned_q is phi_q:
+    if rotated_q is phi_q:
         sums, memory = read_chunks(phi_q, phi_k, F.pad(v, (0, 1), value=1.0), memory, decay, ahead)
         numerator, denominator = sums.split([v.shape[-1], 1], dim=-1)
         return numerator, denominator, memory
     ones = torch.ones_like(v[..., :1])
     far, total = (None, None) if ahead is None else (ahead[..., :-1], ahead[..., -1:])
-    numerator, numbers = read_chunks(turned_q, turned_k, v, memory[..., :-1], decay, far)
+    numerator, numbers = read_chunks(rotated_q, rotated_k, v, memory[..., :-1], decay, far)
     denominator, count = read_chunks(phi_q, phi_k, ones, memory[..., -1:], decay, total)
     return numerator, denominator, torch.cat([numbers, count], dim=-1)
 
 
 def _normalise(numerator: Tensor, denominator: Tensor, count: Tensor | None, padding_mask: Tensor | None) -> Tensor:
-    """The quotient, 0 at padding; what fades has the least denominator of one token."""
+    """Numerator over denominator, 0 at padding; without a `count` the least denominator is that of one token."""
     least = (
         denominator.new_tensor(EPSILON)
         if count is None
@@ -192,7 +192,7 @@ def _normalise(numerator: Tensor, denominator: Tensor, count: Tensor | None, pad
 def _features_of(
     x: Tensor, padding_mask: Tensor | None, positions: Tensor | None, features: str
 ) -> tuple[Tensor, Tensor]:
-    """φ(x) in at least float32, 0 at padding, and the same turned."""
+    """Features φ(x) in at least float32, 0 at padding, and the same rotated by the positions."""
     phi = zero_padding(feature_map(x.to(torch.promote_types(x.dtype, torch.float32)), features), padding_mask)
     return phi, phi if positions is None else rotate(phi, positions)
 
@@ -212,12 +212,20 @@ def linear_attention(
     positions: Int[Tensor, "#batch length"] | None = None,
     decay: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_value"]:
-    """y_i = sum_j φ(q_i)·φ(k_j) v_j / sum_j φ(q_i)·φ(k_j), by sums of φ(k) vᵀ and φ(k); 0 at padding.
+    """Linear attention: y_i = sum_j φ(q_i)·φ(k_j) v_j / sum_j φ(q_i)·φ(k_j), by sums of φ(k) vᵀ and φ(k).
 
-    With `positions` the features are turned in the numerator alone: turned in the denominator too they could make it
-    0 or negative. With `decay` a token at distance d weighs exp(-rate d) times less, on both sides. The sums are at
-    least float32 under any autocast: bfloat16 has lost them at a million tokens. At padding q, k and v may hold
-    anything finite.
+    The sums are at least float32 under any autocast: bfloat16 is too coarse for a million tokens. Padding may hold any
+    finite values.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        causal: Sum over j ≤ i only.
+        features: Name of the feature map φ.
+        padding_mask: True for real tokens; the output is 0 at padding.
+        positions: The features are rotated by them in the numerator only, so that the denominator stays positive.
+        decay: Rate of each head: a token at distance d counts exp(-decay d) times, on both sides.
     """
     if not q.numel():
         return v

@@ -1,12 +1,12 @@
-"""Exact softmax attention over a band of keys, in blocks of queries on overlapping views: nothing is copied or padded.
+"""Exact softmax attention over a sliding window, in blocks of queries on overlapping views: no copies, no padding.
 
-A block of queries reads one view of the keys that its band spans, and one additive mask, the band's shape, serves all
-blocks. Blocks whose span lies within the keys go to the kernel many at a time, the block's number standing as its
-batch; those at the ends by themselves, with what there is of their span. Forward and backward go through a sequence in
-segments, so that beside the answer and the gradients nothing is as long as the sequence.
+A block of queries reads one view of the keys in its window, and one additive mask serves all blocks. Blocks whose keys
+are all in the sequence go to the kernel many at a time, as a batch; blocks at the ends are computed one by one, with
+fewer keys. Both passes process a sequence in segments, so that only the output and the gradients are as long as the
+sequence.
 
-The kernel answers with its log-sum-exp. Two sets of keys become one softmax by it, and backward takes each set by
-itself with the answer and the log-sum-exp of both, which is exact.
+The kernel returns its log-sum-exp, by which the outputs over two sets of keys are merged into one softmax. The backward
+pass computes each set by itself from the merged output and log-sum-exp, which is exact.
 """
 
 import torch
@@ -30,10 +30,10 @@ def windowed_attention(
     slopes: Float[Tensor, "heads"] | None = None,
     global_keys: GlobalKeys | None = None,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
-    """Softmax attention of each query over the keys of its window and the global keys, of which one must be real.
+    """Softmax attention of each query over its window and the global keys, of which one must be real.
 
-    Scores are multiplied by `scale` (None: divided by sqrt(dim_head)), less a head's slope for each token of distance.
-    Queries that are not `real` answer 0. In half precision it is float32 that is computed with.
+    Scores are multiplied by `scale` (1 / sqrt(dim_head) by default), minus the slope of the head times the distance in
+    tokens. The output of queries that are not `real` is 0. Inputs in half precision are computed in float32.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     global_k, global_v, global_mask = (
@@ -63,9 +63,9 @@ def window_attention(
 ) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention of each token over `left` tokens before it, itself and `right` after it; 0 at padding.
 
-    With a `dilation` it is every dilation-th token that counts. The first `global_tokens` are seen by all and see all,
-    or in a causal layer those before them. `before` keys stand before the first query's own: queries may be a part.
-    Scores are multiplied by `scale` (None: over sqrt(dim_head)), less a head's slope for each token of distance.
+    With `dilation` only every dilation-th token of the window counts. The first `global_tokens` are visible to all
+    tokens and attend to all (if causal, to earlier ones). `before` keys precede the key of the first query. Scores are
+    multiplied by `scale` (1 / sqrt(dim_head) by default), minus the head's slope for each token of distance.
     """
     real = None if padding_mask is None else padding_mask[:, before : before + q.shape[1]]
     first = min(global_tokens, k.shape[1])
@@ -75,27 +75,39 @@ def window_attention(
     own = min(max(first - before, 0), q.shape[1])  # queries that are global
     global_k, global_v, k_near, v_near = k[:, :first], v[:, :first], k[:, first:], v[:, first:]
     global_mask, near = (None, None) if padding_mask is None else (padding_mask[:, :first], padding_mask[:, first:])
-    answers = []
+    outputs = []
     if own and causal:
-        shown = None if real is None else real[:, :own]
+        real_queries = None if real is None else real[:, :own]
         window = Window(first, 0, before=before)
-        answers.append(
+        outputs.append(
             windowed_attention(
-                q[:, :own], global_k, global_v, window, padding_mask=global_mask, real=shown, scale=scale
+                q[:, :own], global_k, global_v, window, padding_mask=global_mask, real=real_queries, scale=scale
             )
         )
     elif own:
-        answers.append(_attend_to_all(q[:, :own], k, v, padding_mask, None if real is None else real[:, :own], scale))
+        outputs.append(_attend_to_all(q[:, :own], k, v, padding_mask, None if real is None else real[:, :own], scale))
     if own < q.shape[1]:
-        shown = None if real is None else real[:, own:]
-        some = torch.ones(global_k.shape[:2], dtype=torch.bool, device=k.device) if global_mask is None else global_mask
-        window, global_keys = Window(left, right, dilation, before + own - first), GlobalKeys(global_k, global_v, some)
-        answers.append(
+        real_queries = None if real is None else real[:, own:]
+        real_keys = (
+            torch.ones(global_k.shape[:2], dtype=torch.bool, device=k.device) if global_mask is None else global_mask
+        )
+        window, global_keys = (
+            Window(left, right, dilation, before + own - first),
+            GlobalKeys(global_k, global_v, real_keys),
+        )
+        outputs.append(
             windowed_attention(
-                q[:, own:], k_near, v_near, window, padding_mask=near, real=shown, scale=scale, global_keys=global_keys
+                q[:, own:],
+                k_near,
+                v_near,
+                window,
+                padding_mask=near,
+                real=real_queries,
+                scale=scale,
+                global_keys=global_keys,
             )
         )
-    return torch.cat(answers, dim=1)
+    return torch.cat(outputs, dim=1)
 
 
 def _attend_to_all(

@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""Blocks of queries of sliding-window attention: their schedule, their masks, and the autograd function."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, final
@@ -10,15 +10,15 @@ from torch import Tensor
 from genoattn.attention.modules.autograd import first_order_only
 
 BLOCK = 32
-"""Queries of a block forward: few score little beyond the band."""
+"""Queries of a block in the forward pass: with few queries few scores outside the window are computed."""
 
 
 CHUNK_QUERIES = 2048
-"""Queries that are given to the kernel at once, about."""
+"""Approximate number of queries in one call of the kernel."""
 
 
 class GlobalKeys(NamedTuple):
-    """Keys that every query sees beside its band, and their values."""
+    """Keys that every query attends to beside its window, and their values."""
 
     k: Float[Tensor, "batch few heads dim_head"]
     v: Float[Tensor, "batch few heads dim_head"]
@@ -26,31 +26,31 @@ class GlobalKeys(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Where the keys of query i stand: at before + i + dilation * t for t from -left to right."""
+    """Window of query i: the keys before + i + dilation * t for t from -left to right."""
 
     left: int
     right: int
     dilation: int = 1
     before: int = 0
-    """Keys that stand before the first query's own."""
+    """Keys before the key of the first query."""
 
 
 class BlockBatch(NamedTuple):
-    """Blocks of queries of one call, and the keys of each."""
+    """Query blocks of one call, and their keys."""
 
     row: int | None
-    """The sequence of the batch whose blocks stand as the batch (None: one block, of every sequence)."""
+    """Sequence whose blocks form the batch of the call; None: one block of every sequence."""
     start: int
-    """The first block's first query."""
+    """First query of the first block."""
     blocks: int
     rows: int
     """Queries of each block."""
     first: int
-    """The first block's first key."""
+    """First key of the first block."""
     keys: int
     """Keys of each block."""
     skipped: int
-    """How many keys of a whole span lie before `first`, beyond the end."""
+    """Keys of a full span that are missing before `first`, because the sequence begins there."""
 
 
 def _rows_of_channels(x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def _rows_of_channels(x: Tensor) -> Tensor:
 
 
 def backward_block(window: Window) -> int:
-    """Queries of a block backward: the more of them, the fewer copies of each key's gradient are added up."""
+    """Queries of a block in the backward pass: with more of them fewer partial gradients of each key are summed."""
     wide = window.left + window.right
     return 128 if wide >= 256 else 64 if wide >= 64 else 32
 
@@ -87,18 +87,20 @@ def block_batches(
 def schedule(
     queries: int, keys: int, window: Window, batch: int, block: int, segment: int
 ) -> Iterator[tuple[int, int, Window, Iterator[BlockBatch]]]:
-    """For each phase of the dilation its first query, its first key, its band and its runs."""
+    """First query, first key, window and block batches of each phase of the dilation."""
     step = window.dilation
     for phase in range(min(step, queries)):
         own = (window.before + phase) % step
-        count, seen = -(-(queries - phase) // step), -(-(keys - own) // step)
-        # A reach beyond the ends would only make the mask wider.
-        near = Window(min(window.left, seen - 1), min(window.right, seen - 1), 1, (window.before + phase) // step)
-        yield phase, own, near, block_batches(count, seen, near, min(block, count), batch, segment)
+        count, key_count = -(-(queries - phase) // step), -(-(keys - own) // step)
+        # A window beyond the ends would only make the mask wider.
+        near = Window(
+            min(window.left, key_count - 1), min(window.right, key_count - 1), 1, (window.before + phase) // step
+        )
+        yield phase, own, near, block_batches(count, key_count, near, min(block, count), batch, segment)
 
 
 def scored_pairs(queries: int, keys: int, window: Window) -> int:
-    """How many pairs of a query and a key are scored in one sequence, those beyond the band included."""
+    """Number of (query, key) pairs that are scored in one sequence, including those outside the window."""
     phases = schedule(queries, keys, window, 1, BLOCK, CHUNK_QUERIES)
     return sum(run.blocks * run.rows * run.keys for *_, phase in phases for run in phase)
 
@@ -114,14 +116,14 @@ class _WindowAttention(torch.autograd.Function):
         step, segment = window.dilation, _chunk_queries(padding_mask, slopes)
         for phase, own, near, calls in schedule(queries, k.shape[1], window, batch, BLOCK, segment):
             x, o, t = q[:, phase::step], out[:, phase::step], total[:, phase::step]
-            keys, values, kept = (
+            keys, values, key_mask = (
                 k[:, own::step],
                 v[:, own::step],
                 None if padding_mask is None else padding_mask[:, own::step],
             )
             mask = _window_bias(near, min(BLOCK, x.shape[1]), None if slopes is None else slopes * step, q)
             for run in calls:
-                bias = _block_bias(mask, kept, run)
+                bias = _block_bias(mask, key_mask, run)
                 y, lse = attend(_queries(x, run), _keys(keys, run), _keys(values, run), bias, scale)
                 _queries(o, run).copy_(y)
                 _queries(t, run).copy_(lse[..., None])
@@ -133,12 +135,12 @@ class _WindowAttention(torch.autograd.Function):
                         _global_bias(global_mask, run, q),
                     )
                     y, lse = attend(_queries(x, whole), *global_keys, scale)
-                    # A softmax over no key is NaN, or a key of score 0: it must not count.
-                    unseen = ~_global_rows(global_mask, run).any(1)[:, None, None, None]
-                    lse = lse[..., None].masked_fill(unseen, float("-inf"))
-                    _merge_softmax(_queries(o, whole), _queries(t, whole), y.masked_fill(unseen, 0), lse)
+                    # A softmax over no key is NaN, or counts a key of score 0: its result is removed.
+                    no_keys = ~_global_rows(global_mask, run).any(1)[:, None, None, None]
+                    lse = lse[..., None].masked_fill(no_keys, float("-inf"))
+                    _merge_softmax(_queries(o, whole), _queries(t, whole), y.masked_fill(no_keys, 0), lse)
                 if real is not None:
-                    # Weights of exp(score - infinity) are 0, and so is all that backward makes of them.
+                    # Weights of exp(score - infinity) are 0, and so are their gradients.
                     padding = ~_queries(real[:, phase::step, None, None], whole)
                     _queries(o, whole).masked_fill_(padding, 0)
                     _queries(t, whole).masked_fill_(padding, float("inf"))
@@ -159,11 +161,11 @@ class _WindowAttention(torch.autograd.Function):
         for phase, own, near, calls in schedule(q.shape[1], k.shape[1], window, len(q), block, segment):
             mine = [t[:, phase::step] for t in (g, q, out, total, dq)]
             keys, values, to_k, to_v = (t[:, own::step] for t in (k, v, dk, dv))
-            kept = None if padding_mask is None else padding_mask[:, own::step]
+            key_mask = None if padding_mask is None else padding_mask[:, own::step]
             mask = _window_bias(near, min(block, mine[1].shape[1]), None if slopes is None else slopes * step, q)
             for run in calls:
                 up, x, y, lse, into = (_queries(t, run) for t in mine)
-                bias = _block_bias(mask, kept, run)
+                bias = _block_bias(mask, key_mask, run)
                 to_q, *both = attend(up, x, _keys(keys, run), _keys(values, run), y, lse[..., 0], bias, scale)
                 into.copy_(to_q)
                 for gradient, part in zip((to_k, to_v), both, strict=True):
@@ -180,7 +182,7 @@ class _WindowAttention(torch.autograd.Function):
 
 
 def _chunk_queries(padding_mask: Tensor | None, slopes: Tensor | None) -> int:
-    """Fewer queries at once where padding may give each block a mask of its own, and distance each head."""
+    """Queries of a call: fewer if padding gives each block a mask, still fewer if ALiBi gives each head one."""
     return (
         CHUNK_QUERIES
         if padding_mask is None
@@ -214,8 +216,8 @@ def _global_rows(global_mask: Tensor, run: BlockBatch) -> Tensor:
 
 
 def _global_bias(global_mask: Tensor, run: BlockBatch, like: Tensor) -> Tensor:
-    shown = _global_rows(global_mask, run)
-    return torch.zeros(shown.shape, dtype=like.dtype, device=like.device).masked_fill_(~shown, float("-inf"))[
+    visible = _global_rows(global_mask, run)
+    return torch.zeros(visible.shape, dtype=like.dtype, device=like.device).masked_fill_(~visible, float("-inf"))[
         :, None, None
     ]
 
@@ -228,7 +230,7 @@ def _add(gradient: Tensor, part: Tensor, run: BlockBatch) -> None:
 
 
 def _window_bias(window: Window, block: int, slopes: Tensor | None, like: Tensor) -> Tensor:
-    """What is added to a block's scores [1, 1 or heads, block, span]: minus infinity beyond the band."""
+    """Bias of the scores of a block [1, 1 or heads, block, span]: minus infinity outside the window."""
     span = window.left + block + window.right
     ahead = torch.arange(span, device=like.device) - torch.arange(block, device=like.device)[:, None] - window.left
     cost = torch.zeros(1, 1, 1, device=like.device) if slopes is None else slopes[:, None, None] * ahead.abs()
@@ -236,23 +238,23 @@ def _window_bias(window: Window, block: int, slopes: Tensor | None, like: Tensor
 
 
 def _block_bias(mask: Tensor, padding_mask: Tensor | None, run: BlockBatch) -> Tensor:
-    """The mask of a run's blocks, padding hidden where there is any."""
+    """Bias of the scores of a batch of blocks, with padding hidden."""
     mask = mask[:, :, : run.rows, run.skipped : run.skipped + run.keys]
     if padding_mask is None:
         return mask
-    shown = _keys(padding_mask[..., None, None], run)[..., 0]  # [blocks, 1, keys]
-    return mask if shown.all() else mask.masked_fill(~shown[:, :, None], float("-inf"))
+    visible = _keys(padding_mask[..., None, None], run)[..., 0]  # [blocks, 1, keys]
+    return mask if visible.all() else mask.masked_fill(~visible[:, :, None], float("-inf"))
 
 
 def _merge_softmax(out: Tensor, total: Tensor, y: Tensor, lse: Tensor) -> None:
-    """Put the answers from more keys to those from others, in place: one softmax over both."""
+    """Merge the outputs over two sets of keys, in place, into those of one softmax over both."""
     both = torch.logaddexp(total, lse)
     out.mul_((total - both).exp_()).addcmul_(y, (lse - both).exp_())
     total.copy_(both)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The answers [blocks, heads, rows, channels] and the log-sum-exp of their scores [blocks, heads, rows]."""
+    """Outputs [blocks, heads, rows, channels] and the log-sum-exp of their scores [blocks, heads, rows]."""
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=scale)
 
 
@@ -265,7 +267,7 @@ def _fused_backward(
 
 
 def _unfused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The same in separate operations, for devices whose fused kernels keep the log-sum-exp to themselves."""
+    """The same as `_fused` in separate operations, for devices whose fused kernels do not return the log-sum-exp."""
     scores = (q * scale) @ k.transpose(-1, -2) + mask
     lse = scores.logsumexp(-1)
     return (scores - lse[..., None]).exp() @ v, lse

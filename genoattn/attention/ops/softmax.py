@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""Full softmax attention by torch's fused operator, with padding."""
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,20 @@ def full_attention(
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """Softmax attention without a stored square, scores times `scale` (None: over sqrt(dim_head)).
+    """Softmax attention without a stored score matrix.
 
-    0 at padding, where q, k and v may hold anything finite.
+    Args:
+        q: Queries; padding may hold any finite values.
+        k: Keys.
+        v: Values.
+        causal: Hide later tokens.
+        padding_mask: True for real tokens; the output is 0 at padding.
+        scale: Factor of the scores, 1 / sqrt(dim_head) by default.
     """
     if padding_mask is None:
         return _attend(q, k, v, scale, causal=causal)
     if not causal:
-        # A sequence of nothing but padding sees all of it, so that no kernel is asked for a row without keys.
+        # A sequence of padding alone attends to all of it, so that no kernel gets a row without keys.
         visible = padding_mask | ~padding_mask.any(1, keepdim=True)
         return zero_padding(_attend(q, k, v, scale, visible=visible[:, None, None, :]), padding_mask)
     # Fused kernels take causality or a mask, not both. With the real tokens moved to the front in their order, the

@@ -1,4 +1,4 @@
-"""To be said in a sentence."""
+"""Top-k attention: each query attends to its keys of highest score, computed for blocks of queries."""
 
 from typing import Any
 
@@ -22,10 +22,18 @@ def topk_attention(
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """Softmax attention over the `allowed` keys of highest score, fewer where fewer are seen; 0 at padding.
+    """Softmax attention of each query over its `allowed` visible keys of highest score, or all if they are fewer.
 
-    Scores are multiplied by `scale` (None: divided by sqrt(dim_head)). They stand for `ROWS` queries at a time, in the
-    backward pass too. The choice itself has no gradient.
+    The scores of `ROWS` queries are in memory at a time, in the backward pass too. The selection has no gradient.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        causal: Hide later tokens.
+        allowed: Number of keys of each query.
+        padding_mask: True for real tokens; the output is 0 at padding.
+        scale: Factor of the scores, 1 / sqrt(dim_head) by default.
     """
     if not q.numel():
         return v
@@ -41,7 +49,7 @@ def topk_attention(
 def _weights(
     q: Tensor, k: Tensor, allowed: Tensor, padding_mask: Tensor, causal: bool, start: int, scale: float
 ) -> Tensor:
-    """The weights of a block of queries over the keys: [batch, heads, rows, keys]."""
+    """Weights of a block of queries over the keys: [batch, heads, rows, keys]."""
     scores = q @ k.transpose(-1, -2) * scale
     hidden = ~padding_mask[:, None, None, : k.shape[2]]
     if causal:
@@ -50,7 +58,7 @@ def _weights(
     best = scores.masked_fill(hidden, float("-inf")).topk(min(int(allowed.max()), k.shape[2]), dim=-1)
     rank = torch.arange(best.values.shape[-1], device=q.device)
     chosen = (rank < allowed[:, None, :, None]) & best.values.isfinite()
-    # A row that sees nothing becomes a softmax of equal scores, whose weights are then dropped.
+    # A row without a visible key becomes a softmax of equal scores, whose weights are then set to 0.
     weights = best.values.masked_fill(~chosen, -1e30).softmax(-1).masked_fill(~chosen, 0)
     return torch.zeros_like(scores).scatter(-1, best.indices, weights)
 

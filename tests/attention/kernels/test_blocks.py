@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genoattn.attention.kernels import blocks
 from genoattn.errors import UserError
-from tests.attention.kernels.references import DEVICE, answers, dense, failures, poison
+from tests.attention.kernels.references import DEVICE, dense, failures, outputs_and_gradients, poison
 
 
 class Lists(NamedTuple):
@@ -41,7 +41,9 @@ class Lists(NamedTuple):
         shapes = [(self.length, self.heads), (self.keys, self.kv_heads), (self.keys, self.kv_heads)]
         shapes += [(self.length, self.heads)]
         drawn = [torch.randn(self.batch, *shape, self.dim, generator=draw) for shape in shapes]
-        return [one.to(DEVICE) for one in (*drawn, torch.randn(self.batch, self.heads, self.length, generator=draw))]
+        return [
+            tensor.to(DEVICE) for tensor in (*drawn, torch.randn(self.batch, self.heads, self.length, generator=draw))
+        ]
 
     def table(self) -> Tensor:
         """Distinct key blocks in each list, some slots empty and one list empty altogether."""
@@ -59,11 +61,11 @@ class Lists(NamedTuple):
         bias = torch.randn(self.batch, self.keys, generator=draw)
         bias = bias.masked_fill(torch.rand(bias.shape, generator=draw) < 0.2, float("-inf")).to(DEVICE)
         ends = torch.linspace(0, self.length - 1, self.keys).long().to(DEVICE)
-        keep = (torch.rand(self.batch, self.length, generator=draw) < 0.7).to(DEVICE)
+        padding_mask = (torch.rand(self.batch, self.length, generator=draw) < 0.7).to(DEVICE)
         return {
             "bias": bias if self.bias else None,
             "ends": ends if self.causal else None,
-            "keep": keep if self.padded else None,
+            "padding_mask": padding_mask if self.padded else None,
         }
 
     def visible(self) -> Tensor:
@@ -78,7 +80,7 @@ class Lists(NamedTuple):
             pairs = pairs & given["bias"].isfinite()[:, None, None, :]
         if given["ends"] is not None:
             pairs = pairs & (given["ends"] <= torch.arange(self.length, device=DEVICE)[:, None])
-        return pairs if given["keep"] is None else pairs & given["keep"][:, None, :, None]
+        return pairs if given["padding_mask"] is None else pairs & given["padding_mask"][:, None, :, None]
 
 
 def check(case: Lists, function: Callable[..., Any] = blocks.block_attention) -> None:
@@ -87,17 +89,22 @@ def check(case: Lists, function: Callable[..., Any] = blocks.block_attention) ->
     given, table, visible = case.settings(), case.table(), case.visible()
     shared = {"query_block": case.query_block, "key_block": case.key_block, "return_lse": True}
     hidden = None if given["bias"] is None else given["bias"].isfinite()
-    nan, keep = float("nan"), given["keep"]
-    poisoned = [poison(q, keep, nan), poison(k, hidden, nan), poison(v, hidden, 1e6)]
+    nan, padding_mask = float("nan"), given["padding_mask"]
+    poisoned = [poison(q, padding_mask, nan), poison(k, hidden, nan), poison(v, hidden, 1e6)]
     blind = ~visible.any(-1)
-    upstream = [poison(dout, keep, nan), dlse if keep is None else dlse.masked_fill(~keep[:, None], nan)]
-    found = answers(lambda *one: function(*one, table, **given, **shared), poisoned, upstream)
+    upstream = [
+        poison(dout, padding_mask, nan),
+        dlse if padding_mask is None else dlse.masked_fill(~padding_mask[:, None], nan),
+    ]
+    actual = outputs_and_gradients(lambda *tensors: function(*tensors, table, **given, **shared), poisoned, upstream)
     bias = None if given["bias"] is None else given["bias"].nan_to_num(neginf=0.0)
-    leaves = [one.double() for one in (q, k, v)]
-    right = answers(
-        lambda *one: dense(*one, visible, None, bias), leaves, [dout.double(), dlse.double().masked_fill(blind, 0)]
+    leaves = [tensor.double() for tensor in (q, k, v)]
+    right = outputs_and_gradients(
+        lambda *tensors: dense(*tensors, visible, None, bias),
+        leaves,
+        [dout.double(), dlse.double().masked_fill(blind, 0)],
     )
-    failed = failures(found, right)
+    failed = failures(actual, right)
     assert not failed, "; ".join(failed)
 
 
@@ -126,9 +133,9 @@ def test_lists_of_everything_are_full_attention() -> None:
     case = Lists(70, 70, slots=5)
     q, k, v, _, _ = case.inputs()
     table = torch.arange(5, device=DEVICE).expand(1, 1, 5, 5)
-    found = blocks.block_attention(q, k, v, table, query_block=16, key_block=16)
-    right = torch.nn.functional.scaled_dot_product_attention(*(one.transpose(1, 2).double() for one in (q, k, v)))
-    assert (found - right.transpose(1, 2)).abs().max() < 1e-6
+    actual = blocks.block_attention(q, k, v, table, query_block=16, key_block=16)
+    right = torch.nn.functional.scaled_dot_product_attention(*(tensor.transpose(1, 2).double() for tensor in (q, k, v)))
+    assert (actual - right.transpose(1, 2)).abs().max() < 1e-6
 
 
 def test_lists_turned_round() -> None:
@@ -144,13 +151,13 @@ def test_lists_turned_round() -> None:
         ({"query_block": 24}, "query_block must be one of"),
         ({"table": torch.zeros(1, 1, 2, 1, dtype=torch.int32)}, "table must be"),
         ({"bias": torch.zeros(1, 3)}, "bias must be"),
-        ({"k": torch.zeros(1, 5, 2, 16)}, "k and v must be alike"),
+        ({"k": torch.zeros(1, 5, 2, 16)}, "k and v must have one shape"),
     ],
 )
 def test_mistakes(change: dict[str, Any], sentence: str) -> None:
     given: dict[str, Any] = dict.fromkeys("qkv", torch.zeros(1, 4, 2, 16)) | {"query_block": 16, "key_block": 16}
     given |= {"table": torch.zeros(1, 1, 1, 1, dtype=torch.int32)} | change
-    moved = {name: one.to(DEVICE) if isinstance(one, Tensor) else one for name, one in given.items()}
+    moved = {name: tensor.to(DEVICE) if isinstance(tensor, Tensor) else tensor for name, tensor in given.items()}
     positional = [moved.pop(name) for name in ("q", "k", "v", "table")]
     with pytest.raises(UserError, match=sentence):
         inspect.unwrap(blocks.block_attention)(*positional, **moved)

@@ -23,61 +23,102 @@ EDGE = Softmax(70, 16, window=(20, 9))
 LONG = Softmax(129, 16, window=(70, 9))
 FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
     "the right edge of a mask": (
-        "flash_forward", "keys <= queries + right", "keys < queries + right", lambda f: test_flash.check(EDGE, f),
+        "flash_forward",
+        "keys <= queries + right",
+        "keys < queries + right",
+        lambda f: test_flash.check(EDGE, f),
     ),
     "the left edge of a mask": (
-        "flash_forward", "keys >= queries - left", "keys > queries - left", lambda f: test_flash.check(EDGE, f),
+        "flash_forward",
+        "keys >= queries - left",
+        "keys > queries - left",
+        lambda f: test_flash.check(EDGE, f),
     ),
     "the last tile within reach": (
-        "tiles", "last + right + 1, length", "last + right - 32, length", lambda f: test_flash.check(EDGE, f),
+        "tiles",
+        "last + right + 1, length",
+        "last + right - 32, length",
+        lambda f: test_flash.check(EDGE, f),
     ),
     "an edge tile taken for a full one": (
-        "tiles", "first + right + 1, length", "first + right + 32, length", lambda f: test_flash.check(LONG, f),
+        "tiles",
+        "first + right + 1, length",
+        "first + right + 32, length",
+        lambda f: test_flash.check(LONG, f),
     ),
     "offsets of rows in 32 bits": (
-        "tiles", "rows.to(tl.int64)[:, None] * strides[1]", "rows[:, None] * strides[1].to(tl.int32)",
+        "tiles",
+        "rows.to(tl.int64)[:, None] * strides[1]",
+        "rows[:, None] * strides[1].to(tl.int32)",
         lambda f: test_programs.check_far("tokens", f, pad=True),
     ),
     "offsets of sequences in 32 bits": (
-        "tiles", "source + batch.to(tl.int64) * strides[0]", "source + batch * strides[0].to(tl.int32)",
+        "tiles",
+        "source + batch.to(tl.int64) * strides[0]",
+        "source + batch * strides[0].to(tl.int32)",
         lambda f: test_programs.check_far("sequences", f, pad=True),
     ),
     "no delta": (
-        "tiles", "weights * (value_products - delta)", "weights * value_products",
+        "tiles",
+        "weights * (value_products - delta)",
+        "weights * value_products",
         lambda f: test_flash.check(Softmax(33, 16), f),
     ),
     "no gradient of the log-sum-exp": (
-        "flash_backward", "taken -= tl.load(dlse", "taken += 0 * tl.load(dlse",
+        "flash_backward",
+        "total -= tl.load(dlse",
+        "total += 0 * tl.load(dlse",
         lambda f: test_flash.check(Softmax(33, 16), f),
     ),
     "padding read": (
-        "flash_backward", "taken = tl.where(load_keep", "taken += 0 * tl.where(load_keep",
+        "flash_backward",
+        "total = tl.where(load_padding_mask",
+        "total += 0 * tl.where(load_padding_mask",
         lambda f: test_flash.check(Softmax(33, 16, padded=True), f),
     ),
     "one query head for all of a group": (
-        "flash_backward", "q_at = head * group + member", "q_at = head * group",
+        "flash_backward",
+        "q_at = head * group + member",
+        "q_at = head * group",
         lambda f: test_flash.check(Softmax(33, 16, heads=2), f),
     ),
     "scores not in base 2": (
-        "flash", "LOG2E = 1.4426950408889634", "LOG2E = 1.0", lambda f: test_flash.check(Softmax(33, 16), f),
+        "flash",
+        "LOG2E = 1.4426950408889634",
+        "LOG2E = 1.0",
+        lambda f: test_flash.check(Softmax(33, 16), f),
     ),
     "the token itself unseen": (
-        "linear_kernels", "ahead >= 0", "ahead > 0", lambda f: test_linear.check(Case(65, causal=True), f),
+        "linear_kernels",
+        "ahead >= 0",
+        "ahead > 0",
+        lambda f: test_linear.check(Case(65, causal=True), f),
     ),
     "decay one step late": (
-        "linear_kernels", "CHUNK - index", "CHUNK - 1 - index", lambda f: test_linear.check(Case(130, decay=True), f),
+        "linear_kernels",
+        "CHUNK - index",
+        "CHUNK - 1 - index",
+        lambda f: test_linear.check(Case(130, decay=True), f),
     ),
     "keys after a query's seen": (
-        "block_kernels", "last[None, :] <= queries[:, None]", "last[None, :] <= queries[:, None] + 1",
+        "block_kernels",
+        "last[None, :] <= queries[:, None]",
+        "last[None, :] <= queries[:, None] + 1",
         lambda f: test_blocks.check(Lists(33, 33, causal=True), f),
     ),
     "the wrong keys of a block": (
-        "block_kernels", "+ spots % SIZE", "+ spots % SIZE // 2 * 2", lambda f: test_blocks.check(Lists(33, 70), f),
+        "block_kernels",
+        "+ spots % C.SIZE",
+        "+ spots % C.SIZE // 2 * 2",
+        lambda f: test_blocks.check(Lists(33, 70), f),
     ),
     "a bias in the wrong base": (
-        "blocks", "(bias * LOG2E)", "(bias * 1.0)", lambda f: test_blocks.check(Lists(33, 33, bias=True), f),
+        "blocks",
+        "(bias * LOG2E)",
+        "(bias * 1.0)",
+        lambda f: test_blocks.check(Lists(33, 33, bias=True), f),
     ),
-}  # fmt: skip
+}
 
 
 def planted(folder: Path, file: str, right: str, wrong: str) -> ModuleType:

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from genoattn.attention.kernels import flash
 from genoattn.errors import UserError
-from tests.attention.kernels.references import CLOSE, DEVICE, Softmax, answers, failures, off, poison, wide
+from tests.attention.kernels.references import (
+    CLOSE,
+    DEVICE,
+    Softmax,
+    failures,
+    outputs_and_gradients,
+    poison,
+    reference,
+    relative_error,
+)
 
 CASES = [
     *(Softmax(length, 16, causal) for length in (1, 2, 31, 32, 33, 64, 97) for causal in (False, True)),
@@ -37,20 +46,23 @@ def kernel(case: Softmax, inputs: list[Tensor], function: Callable[..., Any] = f
     settings = {
         "causal": case.causal,
         "window": case.window,
-        "keep": case.keep(),
+        "padding_mask": case.padding_mask(),
         "scale": case.scale,
         "return_lse": True,
     }
-    return answers(lambda *given: function(*given, **settings), tensors, [dout, dlse])
+    return outputs_and_gradients(lambda *given: function(*given, **settings), tensors, [dout, dlse])
 
 
 def check(case: Softmax, function: Callable[..., Any] = flash.flash_attention) -> None:
     """Fails unless the kernel answers what the reference does, whatever padding holds."""
     *tensors, dlse = case.inputs()
-    keep = case.keep()
-    given = [poison(one, keep, value) for one, value in zip(tensors, (float("nan"), 1e6, -1e6, 1e6), strict=True)]
-    dlse = dlse if keep is None else dlse.masked_fill(~keep[:, None], float("nan"))
-    exact = wide(case)
+    padding_mask = case.padding_mask()
+    given = [
+        poison(tensor, padding_mask, value)
+        for tensor, value in zip(tensors, (float("nan"), 1e6, -1e6, 1e6), strict=True)
+    ]
+    dlse = dlse if padding_mask is None else dlse.masked_fill(~padding_mask[:, None], float("nan"))
+    exact = reference(case)
     # The backward pass makes weights again from the log-sum-exp, whose rounding in float32 grows with its size.
     lse = exact[1][exact[1].isfinite()].abs()
     failed = failures(kernel(case, [*given, dlse], function), exact, CLOSE * max(1.0, lse.max().item() / 8))
@@ -65,31 +77,34 @@ def test_answers_and_gradients(case: Softmax) -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_float16_is_at_most_twice_as_far_off_as_plain_float16(causal: bool) -> None:
     case = Softmax(97, 32, causal, dtype=torch.float16)
-    right, plain = wide(case), wide(case, torch.float16)
-    for name, found, other, exact in zip(
+    right, plain = reference(case), reference(case, torch.float16)
+    for name, actual, other, exact in zip(
         ["o", "l", "q", "k", "v"], kernel(case, case.inputs()), plain, right, strict=True
     ):
-        assert off(found, exact) <= 2 * off(other, exact) + 1e-5, name
+        assert relative_error(actual, exact) <= 2 * relative_error(other, exact) + 1e-5, name
 
 
 def test_bfloat16() -> None:
     """Its storage and casts alone: the interpreter knows no bfloat16, so that the kernels compute in float32 there."""
     case = Softmax(40, 16, True, dtype=torch.bfloat16)
-    found = kernel(case, case.inputs())
-    assert [one.dtype for one in found] == [torch.bfloat16, torch.float32, *[torch.bfloat16] * 3]
-    assert not failures(found, wide(case), 2**-7)
+    actual = kernel(case, case.inputs())
+    assert [tensor.dtype for tensor in actual] == [torch.bfloat16, torch.float32, *[torch.bfloat16] * 3]
+    assert not failures(actual, reference(case), 2**-7)
 
 
 def _strided(case: Softmax, kind: str) -> list[Tensor]:
     """Inputs of the same numbers that lie otherwise in memory."""
     q, k, v, dout, dlse = case.inputs()
     if kind == "heads before tokens":
-        return [*(one.transpose(1, 2).contiguous().transpose(1, 2) for one in (q, k, v, dout)), dlse]
+        return [*(tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in (q, k, v, dout)), dlse]
     if kind == "one packed tensor":
         return [*torch.stack([q, k, v, dout], dim=2).unbind(2), dlse]
     if kind == "channels apart":
-        return [*(one.transpose(1, 3).contiguous().transpose(1, 3) for one in (q, k, v, dout)), dlse.mT.contiguous().mT]
-    odd = [torch.nn.functional.pad(one, (1, 2))[..., 1:-2] for one in (q, k, v, dout)]  # no multiple of 16 bytes
+        return [
+            *(tensor.transpose(1, 3).contiguous().transpose(1, 3) for tensor in (q, k, v, dout)),
+            dlse.mT.contiguous().mT,
+        ]
+    odd = [torch.nn.functional.pad(tensor, (1, 2))[..., 1:-2] for tensor in (q, k, v, dout)]  # no multiple of 16 bytes
     return [*odd, dlse]
 
 
@@ -97,19 +112,19 @@ def _strided(case: Softmax, kind: str) -> list[Tensor]:
 def test_inputs_that_are_not_contiguous(kind: str) -> None:
     case = Softmax(70, 16, True, heads=2, kv_heads=2, batch=2)
     inputs = _strided(case, kind)
-    assert not all(one.is_contiguous() for one in inputs)
-    assert not failures(kernel(case, inputs), wide(case))
+    assert not all(tensor.is_contiguous() for tensor in inputs)
+    assert not failures(kernel(case, inputs), reference(case))
 
 
 def test_one_key_for_all_heads_by_a_stride_of_zero() -> None:
     case = Softmax(40, 16, heads=2, kv_heads=1)
     q, k, v, dout, _ = case.inputs()
-    expanded = [one.expand(-1, -1, 2, -1) for one in (k, v)]
-    assert off(flash.flash_attention(q, *expanded), wide(case)[0]) < 2e-6
-    leaves = [one.detach().requires_grad_() for one in (q, k, v)]
-    out = flash.flash_attention(leaves[0], *(one.expand(-1, -1, 2, -1) for one in leaves[1:]))
+    expanded = [tensor.expand(-1, -1, 2, -1) for tensor in (k, v)]
+    assert relative_error(flash.flash_attention(q, *expanded), reference(case)[0]) < 2e-6
+    leaves = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
+    out = flash.flash_attention(leaves[0], *(tensor.expand(-1, -1, 2, -1) for tensor in leaves[1:]))
     (out * dout).sum().backward()
-    assert all(one.grad is not None and one.grad.shape == one.shape for one in leaves)
+    assert all(tensor.grad is not None and tensor.grad.shape == tensor.shape for tensor in leaves)
 
 
 def test_disjoint_keys_merge_by_their_log_sum_exps_with_gradients() -> None:
@@ -129,8 +144,8 @@ def test_disjoint_keys_merge_by_their_log_sum_exps_with_gradients() -> None:
         parts = [(lse - total).exp().transpose(1, 2)[..., None] for lse in (past_lse, rest)]
         return (parts[0] * past + parts[1] * future,)
 
-    whole = answers(lambda *given: (flash.flash_attention(*given),), tensors, [dout])
-    assert max(map(off, answers(merged, tensors, [dout]), whole)) < 1e-4
+    whole = outputs_and_gradients(lambda *given: (flash.flash_attention(*given),), tensors, [dout])
+    assert max(map(relative_error, outputs_and_gradients(merged, tensors, [dout]), whole)) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -141,14 +156,14 @@ def test_disjoint_keys_merge_by_their_log_sum_exps_with_gradients() -> None:
         ({"q": torch.zeros(1, 4, 2, 16, dtype=torch.float64)}, "must all be float32, float16 or bfloat16"),
         (dict.fromkeys("qkv", torch.zeros(1, 4, 2, 129)), "dim_head must be from 1 to 128"),
         (dict.fromkeys("qkv", torch.zeros(1, 0, 2, 16)), "length must be from 1"),
-        ({"keep": torch.ones(1, 5, dtype=torch.bool)}, "keep must be"),
+        ({"padding_mask": torch.ones(1, 5, dtype=torch.bool)}, "padding_mask must be"),
         ({"window": (-1, 3)}, "window must be a pair"),
         ({"scale": 0.0}, "scale must be above 0"),
     ],
 )
 def test_mistakes(change: dict[str, Any], sentence: str) -> None:
     given = dict.fromkeys("qkv", torch.zeros(1, 4, 2, 16)) | change
-    moved = {name: one.to(DEVICE) if isinstance(one, Tensor) else one for name, one in given.items()}
+    moved = {name: tensor.to(DEVICE) if isinstance(tensor, Tensor) else tensor for name, tensor in given.items()}
     bare = inspect.unwrap(flash.flash_attention)  # as users have it, without a check of shapes before
     with pytest.raises(UserError, match=sentence):
         bare(moved.pop("q"), moved.pop("k"), moved.pop("v"), **moved)

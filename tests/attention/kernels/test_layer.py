@@ -48,8 +48,8 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
     calls, inner = [], getattr(by_triton, function)
     monkeypatch.setattr(by_triton, function, lambda *given, **words: calls.append(1) or inner(*given, **words))
     torch.manual_seed(0)
-    x, keep = torch.randn(2, 90, 32, device=DEVICE), torch.rand(2, 90, device=DEVICE) > 0.2
-    layout = TokenLayout(keep, segment_ids=(torch.arange(90, device=DEVICE) // 40).expand(2, -1))
+    x, padding_mask = torch.randn(2, 90, 32, device=DEVICE), torch.rand(2, 90, device=DEVICE) > 0.2
+    layout = TokenLayout(padding_mask, segment_ids=(torch.arange(90, device=DEVICE) // 40).expand(2, -1))
     up, found = torch.randn_like(x), []
     for backend in ("torch", "triton"):
         torch.manual_seed(1)
@@ -63,17 +63,17 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
 
 
 def losses(factory: Callable[..., Attention], causal: bool) -> list[float]:
-    """Of three steps of a tiny model on sequences with padding."""
+    """Losses of three steps of a tiny model on sequences with padding."""
     torch.manual_seed(0)
     model = SequenceModel(4, {"kind": 3}, None, factory, dim=16, depth=1, causal=causal).to(DEVICE)
     ids, wanted = torch.randint(4, (2, 40)).to(DEVICE), torch.randint(3, (2, 40)).to(DEVICE)
-    keep = torch.ones(2, 40, dtype=torch.bool, device=DEVICE)
-    keep[1, 30:] = False
-    layout = TokenLayout(padding_mask=keep, segment_ids=(torch.arange(40) // 20).expand(2, -1).to(DEVICE))
+    padding_mask = torch.ones(2, 40, dtype=torch.bool, device=DEVICE)
+    padding_mask[1, 30:] = False
+    layout = TokenLayout(padding_mask=padding_mask, segment_ids=(torch.arange(40) // 20).expand(2, -1).to(DEVICE))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     found = []
     for _ in range(3):
-        loss = F.cross_entropy(model(ids, layout=layout)["kind"][keep], wanted[keep])
+        loss = F.cross_entropy(model(ids, layout=layout)["kind"][padding_mask], wanted[padding_mask])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

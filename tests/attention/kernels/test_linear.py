@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genoattn.attention.kernels import linear
 from genoattn.errors import UserError
-from tests.attention.kernels.references import CLOSE, DEVICE, answers, off, poison
+from tests.attention.kernels.references import CLOSE, DEVICE, outputs_and_gradients, poison, relative_error
 
 
 class Case(NamedTuple):
@@ -36,15 +36,15 @@ class Case(NamedTuple):
         widths = (self.features, self.features, self.dim, self.dim)
         drawn = [torch.randn(self.batch, self.length, self.heads, width, generator=draw) for width in widths]
         drawn = [drawn[0].abs(), drawn[1].abs(), *drawn[2:]]
-        given = [one.to(self.dtype).to(DEVICE) for one in drawn[:3]]
+        given = [tensor.to(self.dtype).to(DEVICE) for tensor in drawn[:3]]
         return [*given, drawn[3].to(DEVICE), torch.randn(drawn[0].shape[:3], generator=draw).to(DEVICE)]
 
-    def keep(self) -> Tensor | None:
+    def padding_mask(self) -> Tensor | None:
         if not self.padded:
             return None
-        keep = torch.rand(self.batch, self.length, generator=torch.Generator().manual_seed(1)) < 0.7
-        keep[1:2] = False
-        return keep.to(DEVICE)
+        padding_mask = torch.rand(self.batch, self.length, generator=torch.Generator().manual_seed(1)) < 0.7
+        padding_mask[1:2] = False
+        return padding_mask.to(DEVICE)
 
     def log_decay(self) -> Tensor | None:
         return -0.3 / torch.arange(1, self.heads + 1, device=DEVICE) if self.decay else None
@@ -59,8 +59,8 @@ def square(case: Case, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]
     if rate is not None:
         weights = (rate.to(q.dtype)[:, None, None] * ahead.abs()).exp()
     seen = (ahead >= 0) if case.causal else torch.ones_like(ahead, dtype=torch.bool)
-    keep = case.keep()
-    seen = seen[None] if keep is None else seen & keep[:, None, :] & keep[:, :, None]
+    padding_mask = case.padding_mask()
+    seen = seen[None] if padding_mask is None else seen & padding_mask[:, None, :] & padding_mask[:, :, None]
     products = torch.einsum("bqhm,bkhm->bhqk", q, k) * weights * seen[:, None]
     return torch.einsum("bhqk,bkhd->bqhd", products, v), products.sum(-1).transpose(1, 2)
 
@@ -68,16 +68,20 @@ def square(case: Case, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]
 def check(case: Case, function: Callable[..., Any] = linear.linear_sums, within: float = CLOSE) -> None:
     """Fails unless sums and gradients are those of the square, whatever padding holds."""
     *tensors, g, h = case.inputs()
-    keep = case.keep()
-    given = [poison(one, keep, value) for one, value in zip(tensors, (float("nan"), 1e6, -1e6), strict=True)]
-    g = poison(g, keep, float("nan"))
-    h = h if keep is None else h.masked_fill(~keep[..., None], float("nan"))
-    settings = {"causal": case.causal, "keep": keep, "log_decay": case.log_decay()}
-    found = answers(lambda *one: function(*one, **settings), given, [g, h])
-    zeros = [one.double().nan_to_num() for one in (g, h)]
-    right = answers(lambda *one: square(case, *one), [one.double() for one in tensors], zeros)
+    padding_mask = case.padding_mask()
+    given = [
+        poison(tensor, padding_mask, value) for tensor, value in zip(tensors, (float("nan"), 1e6, -1e6), strict=True)
+    ]
+    g = poison(g, padding_mask, float("nan"))
+    h = h if padding_mask is None else h.masked_fill(~padding_mask[..., None], float("nan"))
+    settings = {"causal": case.causal, "padding_mask": padding_mask, "log_decay": case.log_decay()}
+    actual = outputs_and_gradients(lambda *tensors: function(*tensors, **settings), given, [g, h])
+    zeros = [tensor.double().nan_to_num() for tensor in (g, h)]
+    right = outputs_and_gradients(
+        lambda *tensors: square(case, *tensors), [tensor.double() for tensor in tensors], zeros
+    )
     names = ("numerators", "denominators", "dq", "dk", "dv")
-    distances = {name: off(one, other) for name, one, other in zip(names, found, right, strict=True)}
+    distances = {name: relative_error(tensor, other) for name, tensor, other in zip(names, actual, right, strict=True)}
     assert all(far <= within for far in distances.values()), distances
 
 
@@ -103,10 +107,12 @@ def test_half_precision_keeps_sums_in_float32(causal: bool) -> None:
     """The sums themselves are those of the rounded inputs; only the gradients are rounded once, at their end."""
     case = Case(130, causal=causal, dtype=torch.float16)
     *tensors, g, h = case.inputs()
-    found = answers(lambda *one: linear.linear_sums(*one, causal=causal), tensors, [g, h])
-    right = answers(lambda *one: square(case, *one), [one.double() for one in tensors], [g.double(), h.double()])
+    actual = outputs_and_gradients(lambda *tensors: linear.linear_sums(*tensors, causal=causal), tensors, [g, h])
+    right = outputs_and_gradients(
+        lambda *tensors: square(case, *tensors), [tensor.double() for tensor in tensors], [g.double(), h.double()]
+    )
     within = [2 ** -(10 if DEVICE.type == "cuda" else 18)] * 2 + [2**-10] * 3  # TF32 products on a GPU
-    assert all(off(one, other) <= far for one, other, far in zip(found, right, within, strict=True))
+    assert all(relative_error(tensor, other) <= far for tensor, other, far in zip(actual, right, within, strict=True))
 
 
 def test_inputs_that_are_not_contiguous() -> None:
@@ -114,19 +120,21 @@ def test_inputs_that_are_not_contiguous() -> None:
     q, k, v, g, h = case.inputs()
     packed = torch.stack([q, k, v], dim=2).unbind(2)
     settings = {"causal": True}
-    given = [one.transpose(1, 2).contiguous().transpose(1, 2) for one in (g, h)]
-    found = answers(lambda *one: linear.linear_sums(*one, **settings), list(packed), given)
-    right = answers(lambda *one: square(case, *one), [one.double() for one in (q, k, v)], [g.double(), h.double()])
-    assert max(map(off, found, right)) <= CLOSE
+    given = [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in (g, h)]
+    actual = outputs_and_gradients(lambda *tensors: linear.linear_sums(*tensors, **settings), list(packed), given)
+    right = outputs_and_gradients(
+        lambda *tensors: square(case, *tensors), [tensor.double() for tensor in (q, k, v)], [g.double(), h.double()]
+    )
+    assert max(map(relative_error, actual, right)) <= CLOSE
 
 
 def test_what_is_divided_averages_the_values() -> None:
     case = Case(70, causal=True, padded=True, heads=2)
     q, k, v, _, _ = case.inputs()
-    keep = case.keep()
-    assert keep is not None
-    y = linear.linear_attention(q, k, torch.ones_like(v), causal=True, keep=keep)
-    assert off(y, keep[..., None, None].expand_as(y)) <= CLOSE
+    padding_mask = case.padding_mask()
+    assert padding_mask is not None
+    y = linear.linear_attention(q, k, torch.ones_like(v), causal=True, padding_mask=padding_mask)
+    assert relative_error(y, padding_mask[..., None, None].expand_as(y)) <= CLOSE
 
 
 @pytest.mark.parametrize(
@@ -140,6 +148,6 @@ def test_what_is_divided_averages_the_values() -> None:
 )
 def test_mistakes(change: dict[str, Any], sentence: str) -> None:
     given = dict.fromkeys("qkv", torch.zeros(1, 4, 2, 16)) | change
-    moved = {name: one.to(DEVICE) for name, one in given.items()}
+    moved = {name: tensor.to(DEVICE) for name, tensor in given.items()}
     with pytest.raises(UserError, match=sentence):
         linear.linear_sums(moved.pop("q"), moved.pop("k"), moved.pop("v"), causal=False, **moved)

@@ -1,7 +1,7 @@
-"""Kernels compiled for GPUs that are not there, and what the compiler says of them: registers, spills, instructions.
+"""Compilation of kernels for GPUs that are not present, and their statistics: registers, spills, instructions.
 
-Nothing here needs a driver: ptxas comes with triton. A kernel's start is recorded (genoattn.attention.kernels.launch)
-and compiled for the types, hints and constants that the start would have had.
+No driver is needed: ptxas comes with triton. The launch of a kernel is recorded (genoattn.attention.kernels.launch)
+and compiled for the types, hints and constants that it would have had.
 """
 
 import re
@@ -43,7 +43,7 @@ TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "u8"
 
 
 class Statistics(NamedTuple):
-    """What the compiler made of one kernel; on AMD registers are VGPRs and spills are of VGPRs, in registers."""
+    """Statistics of one compiled kernel; on AMD registers are VGPRs and spills are VGPRs, in registers."""
 
     registers: int
     spills: int
@@ -60,25 +60,25 @@ class Statistics(NamedTuple):
     """Pointers moved by an int32, which overflows past 2^31 numbers."""
 
 
-def compile_start(start: Launch, family: str, hints: bool = True) -> Any:
-    """The compiled kernel of one start; without `hints` the compiler is not told what is divisible by 16."""
+def compile_launch(recorded: Launch, family: str, hints: bool = True) -> Any:
+    """Compile the kernel of one launch; without `hints` the compiler does not know which values are divisible by 16."""
     signature, constants, attributes = {}, {}, {}
-    options = {name: value for name, value in start.constants.items() if name not in start.kernel.arg_names}
-    named = dict(zip(start.kernel.arg_names, start.arguments, strict=False))
-    plain = set(start.kernel.do_not_specialize or ())
-    for index, name in enumerate(start.kernel.arg_names):
-        if name in start.constants:
-            signature[name], constants[name] = "constexpr", start.constants[name]
+    options = {name: value for name, value in recorded.constants.items() if name not in recorded.kernel.arg_names}
+    named = dict(zip(recorded.kernel.arg_names, recorded.arguments, strict=False))
+    plain = set(recorded.kernel.do_not_specialize or ())
+    for index, name in enumerate(recorded.kernel.arg_names):
+        if name in recorded.constants:
+            signature[name], constants[name] = "constexpr", recorded.constants[name]
         else:
             signature[name] = _type(named[name], (index,), name in plain, constants, attributes)
-    source = ASTSource(start.kernel, signature, constants, attributes if hints else {})
+    source = ASTSource(recorded.kernel, signature, constants, attributes if hints else {})
     return triton.compile(source, target=TARGETS[family], options=options)
 
 
 def _type(value: Any, path: tuple[int, ...], plain: bool, constants: dict, attributes: dict) -> Any:
-    """The type of an argument as the just-in-time compiler would have it; notes a 1 and what is divisible by 16."""
+    """Type of an argument as in just-in-time compilation; records values that are 1 or divisible by 16."""
     if isinstance(value, tuple):
-        return tuple(_type(one, (*path, at), plain, constants, attributes) for at, one in enumerate(value))
+        return tuple(_type(item, (*path, at), plain, constants, attributes) for at, item in enumerate(value))
     if isinstance(value, TensorDescriptor):
         shape = ", ".join(map(str, value.block_shape))
         return f"tensordesc<{_name(value.base)}[{shape}]>"
@@ -99,7 +99,7 @@ def _name(tensor: Tensor) -> str:
 
 
 def statistics(compiled: Any, family: str) -> Statistics:
-    """What the compiler made of it; on NVIDIA by another run of ptxas, which says what triton does not pass on."""
+    """Statistics of a compiled kernel; on NVIDIA from another run of ptxas, because triton does not report them."""
     narrow = len(re.findall(r"tt\.addptr .*(?:, i32|xi32>)\s+loc", compiled.asm["ttir"]))
     if family.startswith("gfx"):
         text = compiled.asm["amdgcn"]
@@ -109,9 +109,9 @@ def statistics(compiled: Any, family: str) -> Statistics:
         products = len(re.findall(r"\bv_mfma", text))
         copies = len(re.findall(r"\b(?:buffer|global)_load_lds", text))
         return Statistics(registers, spills, compiled.metadata.shared, products, copies, 0, narrow)
-    said = _ptxas(compiled.asm["ptx"], family)
-    registers = int(re.findall(r"Used (\d+) registers", said)[0])
-    spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill", said))
+    report = _ptxas(compiled.asm["ptx"], family)
+    registers = int(re.findall(r"Used (\d+) registers", report)[0])
+    spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill", report))
     text = compiled.asm["ptx"]
     products = sum(text.count(name) for name in ("mma.sync", "wgmma.mma_async", "tcgen05.mma"))
     copies = sum(text.count(name) for name in ("cp.async.cg", "cp.async.ca", "cp.async.bulk.tensor"))
@@ -120,7 +120,7 @@ def statistics(compiled: Any, family: str) -> Statistics:
 
 
 def _ptxas(text: str, family: str) -> str:
-    """What ptxas says of this assembly when asked to be verbose."""
+    """Verbose report of ptxas on this assembly."""
     arch = int(family.removeprefix("sm_"))
     tool = (knobs.nvidia.ptxas_blackwell if arch >= 100 else knobs.nvidia.ptxas).path
     with tempfile.TemporaryDirectory() as folder:

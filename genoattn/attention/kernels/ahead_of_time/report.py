@@ -1,4 +1,4 @@
-"""Kernels compiled for GPUs that need not be there: tables of what the compiler says of them."""
+"""Tables of the statistics of kernels compiled for GPUs that need not be present."""
 
 import os
 import sys
@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from genoattn.attention.kernels import launch
-from genoattn.attention.kernels.ahead_of_time import baseline as gate
-from genoattn.attention.kernels.ahead_of_time import shipped
+from genoattn.attention.kernels.ahead_of_time import baseline, shipped
 from genoattn.attention.kernels.ahead_of_time.compile import Statistics
-from genoattn.attention.kernels.ahead_of_time.shipped import choices
+from genoattn.attention.kernels.ahead_of_time.shipped import ablations
 from genoattn.errors import UserError
 
 COLUMNS = ("registers", "spilled\nbytes", "shared\nKiB", "tensor\ncore", "async\ncopies", "resident", "")
@@ -21,56 +20,56 @@ WIDTH = 100
 """Columns of a table in a file."""
 
 
-def show_choices(family: str | None) -> None:
-    """Print what kernels would be without each choice of their design."""
+def show_ablations(family: str | None) -> None:
+    """Print the statistics of the kernels without each of their design choices."""
     drawn = _empty("flash attention, bfloat16, heads of 64", *COLUMNS[:-1])
-    for one in shipped.NVIDIA:
-        for name, row in choices(one) if family in (None, one) else ():
-            drawn.add_row(name, *_cells(row))
+    for name in shipped.NVIDIA:
+        for kernel, row in ablations(name) if family in (None, name) else ():
+            drawn.add_row(kernel, *_cells(row))
     _console().print(drawn)
 
 
 def show(all: bool, family: str | None, update: bool) -> int:
-    """Compile, print and compare, or with `update` make what was found the baseline; how many complaints there were."""
+    """Compile the kernels, print their table and return the number of regressions; `update` replaces the baseline."""
     if launch.INTERPRETED:
         raise UserError("kernels are interpreted where TRITON_INTERPRET=1, and cannot be compiled: unset it")
-    chosen = [one for one in (shipped.every() if all else shipped.tested()) if family in (None, one.family)]
+    candidates = shipped.configurations() if all else shipped.tested()
+    chosen = [configuration for configuration in candidates if family in (None, configuration.family)]
     if not chosen:
         raise UserError(f"family must be one of {', '.join((*shipped.NVIDIA, 'gfx942'))} or null, got {family}")
     console = _console()
-    known, found, refused, said = gate.read(), {}, {}, []
+    known, current, refused, faults = baseline.read(), {}, {}, []
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["TRITON_CACHE_DIR"] = cache  # a cached kernel would be last week's compiler's
+        os.environ["TRITON_CACHE_DIR"] = cache  # a kernel in the usual cache may be of another version of the compiler
         with console.status("") as status:
-            for at, one in enumerate(chosen):
-                status.update(f"compiling {one} ({at + 1} of {len(chosen)})")
+            for number, configuration in enumerate(chosen, 1):
+                status.update(f"compiling {configuration} ({number} of {len(chosen)})")
                 try:
-                    found[str(one)] = gate.measured(one)
-                except UserError as reason:
-                    refused[str(one)] = str(reason)
-    for one in chosen:
-        rows, before = found.get(str(one), {}), known.get(str(one), {})
-        said += [
-            line for name, row in rows.items() for line in gate.complaints(one, name, row, before.get(name))
-        ]  # fmt: skip
-    console.print(table(found, said))
+                    current[str(configuration)] = baseline.measured(configuration)
+                except UserError as error:
+                    refused[str(configuration)] = str(error)
+    for configuration in chosen:
+        rows, before = current.get(str(configuration), {}), known.get(str(configuration), {})
+        for name, row in rows.items():
+            faults += baseline.regressions(configuration, name, row, before.get(name))
+    console.print(table(current, faults))
     for name, reason in refused.items():
         console.print(f"{name}: refused, {reason}")
     if not known:
         console.print(f"there is no baseline for triton {triton.__version__}: update=true makes one")
     if update:
-        gate.write(found)
-        console.print(f"the baseline of triton {triton.__version__} is now this: {gate.BASELINE}")
-    console.print("\n".join(said) or "nothing to complain of")
-    return len(said)
+        baseline.write(current)
+        console.print(f"these statistics are now the baseline of triton {triton.__version__}: {baseline.BASELINE}")
+    console.print("\n".join(faults) or "no regressions")
+    return len(faults)
 
 
-def table(found: gate.Known, said: list[str]) -> Table:
-    """A row for each kernel."""
+def table(current: baseline.Known, faults: list[str]) -> Table:
+    """Table with a row for each kernel."""
     drawn = _empty("instructions by kind; resident: programs that fit on a multiprocessor at a time", *COLUMNS)
-    for name, kernels in found.items():
+    for name, kernels in current.items():
         for kernel, row in kernels.items():
-            bad = any(line.startswith(f"{name}, {kernel}:") for line in said)
+            bad = any(line.startswith(f"{name}, {kernel}:") for line in faults)
             drawn.add_row(f"{name} {kernel}", *_cells(row), "[bold red]bad[/]" if bad else "[green]good[/]")
     return drawn
 
@@ -78,7 +77,7 @@ def table(found: gate.Known, said: list[str]) -> Table:
 def _empty(title: str, *columns: str) -> Table:
     drawn = Table("kernel", title=f"triton {triton.__version__}; {title}", title_justify="left")
     for column in columns:
-        drawn.add_column(column, no_wrap=True)  # the name of a kernel alone is wrapped
+        drawn.add_column(column, no_wrap=True)  # only the name of a kernel is wrapped
     return drawn
 
 
@@ -88,4 +87,4 @@ def _console() -> Console:
 
 def _cells(row: Statistics) -> list[str]:
     cells = [row.registers, row.spills, round(row.shared / 1024), row.tensor_cores, row.asynchronous, row.resident]
-    return [str(one) for one in cells]
+    return [str(cell) for cell in cells]

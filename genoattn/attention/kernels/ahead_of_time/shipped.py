@@ -1,4 +1,4 @@
-"""The kernels as they ship: for which devices, numbers, widths and masks they are compiled and looked at."""
+"""Configurations of the kernels: devices, dtypes, widths and masks for which they are compiled and checked."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from genoattn.attention.kernels import blocks, flash, launch, linear
-from genoattn.attention.kernels.ahead_of_time import shipped
-from genoattn.attention.kernels.ahead_of_time.compile import Statistics, compile_start, statistics
+from genoattn.attention.kernels.ahead_of_time.compile import Statistics, compile_launch, statistics
 from genoattn.attention.kernels.launch import Launch
 
 NVIDIA = ("sm_80", "sm_86", "sm_90", "sm_100")
@@ -25,7 +24,7 @@ MODES = {
 
 
 class Configuration(NamedTuple):
-    """One way in which an operator ships.
+    """Device family, operator, dtype, width and mask of a compilation.
 
     `padded` is causal with padding, `decay` both ways with padding, `sparse` a table by head of blocks of 64 and
     `hierarchical` one table for all heads of blocks of 8 keys for blocks of 16 queries, both causal with padding.
@@ -41,8 +40,8 @@ class Configuration(NamedTuple):
         return " ".join(map(str, self))
 
 
-def every() -> Iterator[Configuration]:
-    """All that ship, and gfx942, for which tiles were only made to fit."""
+def configurations() -> Iterator[Configuration]:
+    """All configurations, including gfx942, whose tiles were chosen only to fit."""
     for family in (*NVIDIA, "gfx942"):
         for width in (32, 64, 128):
             for mode in MODES["flash"]:
@@ -62,7 +61,7 @@ def every() -> Iterator[Configuration]:
 
 
 def tested() -> Iterator[Configuration]:
-    """Those that every test run compiles: the widths and masks that strain registers most."""
+    """Configurations that every test run compiles: the widths and masks that need most registers."""
     for family in ("sm_80", "sm_90", "sm_100"):
         yield Configuration(family, "flash", "bfloat16", 64, "full")
         yield Configuration(family, "flash", "bfloat16", 64, "padded")
@@ -77,70 +76,72 @@ def tested() -> Iterator[Configuration]:
     yield Configuration("gfx942", "flash", "bfloat16", 64, "causal")
 
 
-def starts(configuration: Configuration, descriptors: bool = True) -> list[Launch]:
-    """What the forward and the backward pass would start on such a device, once each; `descriptors` as in launch."""
+def launches(configuration: Configuration, descriptors: bool = True) -> list[Launch]:
+    """Launches of the forward and the backward pass, each kernel once; `descriptors` as in `record_launches`."""
     family, operator, dtype, width, mode = configuration
     q, k, v = (torch.empty(2, LENGTH, 8, width, dtype=getattr(torch, dtype), device="meta") for _ in range(3))
-    keep = torch.ones(2, LENGTH, dtype=torch.bool, device="meta") if mode not in ("full", "causal", "window") else None
-    with launch.record_launches(family, descriptors) as recorded:
-        {"flash": _flash, "linear": _linear, "blocks": _blocks}[operator](q, k, v, keep, mode)
+    padding_mask = (
+        torch.ones(2, LENGTH, dtype=torch.bool, device="meta") if mode not in ("full", "causal", "window") else None
+    )
+    with launch.record_launches(family, descriptors) as recordings:
+        {"flash": _flash, "linear": _linear, "blocks": _blocks}[operator](q, k, v, padding_mask, mode)
     distinct = {}
-    for start in recorded:
-        distinct.setdefault(_label(start), start)
+    for recorded in recordings:
+        distinct.setdefault(_label(recorded), recorded)
     return list(distinct.values())
 
 
-def _label(start: Launch) -> str:
-    """The kernel's name, and its constants where one pass starts it in several ways."""
-    told = [name.lower() for name in ("WEIGHTS", "BACKWARD") if start.constants.get(name)]
-    return " ".join([start.kernel.__name__.removesuffix("_kernel"), *told])
+def _label(recorded: Launch) -> str:
+    """Name of the kernel, and its constants if one pass launches it in several ways."""
+    options = [name.lower() for name in ("WEIGHTS", "BACKWARD") if recorded.constants.get(name)]
+    return " ".join([recorded.kernel.__name__.removesuffix("_kernel"), *options])
 
 
 def labelled(configuration: Configuration, descriptors: bool = True) -> dict[str, Launch]:
-    """The starts of a configuration by name."""
-    return {_label(start): start for start in starts(configuration, descriptors)}
+    """Launches of a configuration by label."""
+    return {_label(recorded): recorded for recorded in launches(configuration, descriptors)}
 
 
-def _flash(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, mode: str) -> None:
+def _flash(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
     left = 512 if mode == "window" else LENGTH
     right = {"full": LENGTH, "window": 512}.get(mode, 0)
-    out, lse = flash.forward(q, k, v, keep, left, right, 0.125)
-    flash.backward(out, lse, q, k, v, keep, out, lse, left, right, 0.125)
+    out, lse = flash.forward(q, k, v, padding_mask, left, right, 0.125)
+    flash.backward(out, lse, q, k, v, padding_mask, out, lse, left, right, 0.125)
 
 
-def _linear(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, mode: str) -> None:
+def _linear(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
     rate = torch.empty(q.shape[2], device="meta") if mode == "decay" else None
-    out, total = linear.forward(q, k, v, keep, rate, mode == "causal")
-    linear.backward(out, total, q, k, v, keep, rate, mode == "causal")
+    out, total = linear.forward(q, k, v, padding_mask, rate, mode == "causal")
+    linear.backward(out, total, q, k, v, padding_mask, rate, mode == "causal")
 
 
-def _blocks(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, mode: str) -> None:
+def _blocks(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
     sizes = (64, 64) if mode == "sparse" else (16, 8)
     heads, slots = (q.shape[2], 16) if mode == "sparse" else (1, 48)
     table = torch.empty(
         2 if mode == "sparse" else 1, heads, LENGTH // sizes[0], slots, dtype=torch.int32, device="meta"
     )
     bias, ends = torch.empty(2, LENGTH, device="meta"), torch.empty(LENGTH, dtype=torch.int32, device="meta")
-    out, lse = blocks.forward(q, k, v, table, bias, ends, keep, *sizes, 0.125)
-    blocks.backward(out, lse, q, k, v, table, bias, ends, keep, out, lse, *sizes, 0.125)
+    out, lse = blocks.forward(q, k, v, table, bias, ends, padding_mask, *sizes, 0.125)
+    blocks.backward(out, lse, q, k, v, table, bias, ends, padding_mask, out, lse, *sizes, 0.125)
 
 
 KERNELS = ("forward", "dkv")
 
 
-def choices(family: str) -> Iterator[tuple[str, Statistics]]:
-    """Flash attention in bfloat16, heads of 64, as it ships and without one choice at a time."""
+def ablations(family: str) -> Iterator[tuple[str, Statistics]]:
+    """Statistics of flash attention in bfloat16, heads of 64, as shipped and without one design choice at a time."""
     whole = Configuration(family, "flash", "bfloat16", 64, "full")
-    described, pointed = shipped.labelled(whole), shipped.labelled(whole, descriptors=False)
-    padded = shipped.labelled(whole._replace(mode="padded"))
+    described, pointed = labelled(whole), labelled(whole, descriptors=False)
+    padded = labelled(whole._replace(mode="padded"))
     for kernel in KERNELS:
-        start = described[kernel]
-        half = start._replace(constants={**start.constants, "num_warps": start.constants["num_warps"] // 2})
-        variants = {"as it ships": (start, True)}
-        if start.constants["DESCRIPTORS"]:
+        recorded = described[kernel]
+        half = recorded._replace(constants={**recorded.constants, "num_warps": recorded.constants["num_warps"] // 2})
+        variants = {"as it ships": (recorded, True)}
+        if recorded.constants["C"].DESCRIPTORS:
             variants["tiles by pointers, not by descriptors"] = (pointed[kernel], True)
         variants["strides not known to be divisible by 16"] = (pointed[kernel], False)
         variants["half the warps"] = (half, True)
         variants["a mask in every tile, as with padding"] = (padded[kernel], True)
-        for what, (one, hints) in variants.items():
-            yield f"{family} {kernel}, {what}", statistics(compile_start(one, family, hints), family)
+        for name, (variant, hints) in variants.items():
+            yield f"{family} {kernel}, {name}", statistics(compile_launch(variant, family, hints), family)

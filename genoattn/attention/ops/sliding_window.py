@@ -88,13 +88,10 @@ def window_attention(
         outputs.append(_attend_to_all(q[:, :own], k, v, padding_mask, None if real is None else real[:, :own], scale))
     if own < q.shape[1]:
         real_queries = None if real is None else real[:, own:]
-        real_keys = (
-            torch.ones(global_k.shape[:2], dtype=torch.bool, device=k.device) if global_mask is None else global_mask
-        )
-        window, global_keys = (
-            Window(left, right, dilation, before + own - first),
-            GlobalKeys(global_k, global_v, real_keys),
-        )
+        if global_mask is None:
+            global_mask = torch.ones(global_k.shape[:2], dtype=torch.bool, device=k.device)
+        window = Window(left, right, dilation, before + own - first)
+        global_keys = GlobalKeys(global_k, global_v, global_mask)
         outputs.append(
             windowed_attention(
                 q[:, own:],

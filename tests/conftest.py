@@ -1,4 +1,4 @@
-"""What all tests share: shapes in signatures are checked at every call, and programs run apart from the machine."""
+"""Fixtures of all tests: shapes in signatures are checked at every call, programs run apart from the machine."""
 
 import sys
 from collections.abc import Iterator

@@ -139,7 +139,7 @@ class PyramidAttention(Attention):
         return sum(level.flops(-(-length // pool)) for pool, level in zip(self.pool_sizes, self._each(), strict=True))
 
     def state_bytes(self, length: int) -> int:
-        """What each level holds of its cells, and of cells of several tokens the last answer and the next one's sum."""
+        """Each level keeps its cells; a pooled level also keeps its last output and the sum of the next cell."""
         held = 0
         for pool, level in zip(self.pool_sizes, self._each(), strict=True):
             held += level.state_bytes(length // pool) + (4 * 2 * self.dim if pool > 1 else 0)

@@ -1,4 +1,4 @@
-"""What a program prints, kept in a file of its run folder."""
+"""The output of a program, copied to a file of its run folder."""
 
 import re
 import sys

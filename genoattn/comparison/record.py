@@ -132,7 +132,7 @@ class SubgroupEstimate:
 
 @dataclass(frozen=True)
 class ContextResult:
-    """How far a changed base is felt, in bases."""
+    """The distance up to which a changed base changes the output, in bases."""
 
     theoretical: int | None
     """Receptive field of the layers; None: without a bound."""

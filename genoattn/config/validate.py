@@ -163,7 +163,7 @@ def _compare(settings: dict[str, Any], model: type[BaseModel], path: str, owner:
 
 
 def _place(location: tuple[Any, ...], value: Any, kind: str) -> Place:
-    """Where an error of a kind is, without pydantic's names for the members of a union."""
+    """The place of an error in the config, without pydantic's names for the members of a union."""
     place: Place = ()
     for step in location:
         inside = range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()

@@ -23,7 +23,7 @@ class Resamples(NamedTuple):
     units: Int[np.ndarray, "items"]
     """The unit of each item."""
     weights: Int[np.ndarray, "replicates units"]
-    """How often each unit was drawn."""
+    """Number of draws of each unit."""
 
 
 class Interval(NamedTuple):
@@ -108,7 +108,7 @@ def resampled_average_precision(
 def _counts(
     first: Int[np.ndarray, "calls"], units: Int[np.ndarray, "calls"], low: int, high: int, count: int
 ) -> Float[np.ndarray, "events units"]:
-    """How many calls of each unit count first at events low … high."""
+    """Number of calls of each unit that count first at events low … high."""
     begin, end = np.searchsorted(first, [low, high])
     cells = (first[begin:end] - low) * count + units[begin:end]
     return np.bincount(cells, minlength=(high - low) * count).reshape(high - low, count).astype(np.float64)

@@ -132,7 +132,7 @@ def _tally(
 
 
 def _right_bases(logs: Tensor, predictor: Predictor, target: Tensor) -> int:
-    """How many bases of the target tokens have the highest probability summed over all tokens, place by place."""
+    """Number of bases of the target tokens that are the most probable ones at their place, summed over all tokens."""
     right = 0
     for column in torch.from_numpy(predictor.tokenizer.token_bases()).long().T:
         letters = torch.stack([(column == letter).double() for letter in range(4)], 1)

@@ -79,7 +79,7 @@ class Table:
         return drawn
 
     def _framed(self, width: int) -> bool:
-        """Whether the whole table fits in its frame."""
+        """True if the whole table fits in its frame."""
         return sum(map(max, self._sizes())) + FRAME * len(self.columns) + 1 <= width
 
     def _layout(self, width: int) -> tuple[list[int], list[int]]:

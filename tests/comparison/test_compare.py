@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 BUDGET = ("budget.seconds=null", "sweep.seconds=null")
 QUALITY = {"full": 0.8, "again": 0.8, "window": 0.4, "linear": 0.41, "none": 0.05, "conv": 0.05}
 SPEED = {"full": 1e4, "again": 1e4, "window": 4e4, "linear": 8e4, "none": 2e5, "conv": 1e5}
-"""What runs are made up to reach, and how fast they are."""
+"""Invented metrics and speeds of the runs."""
 
 
 class Lab:

@@ -75,7 +75,7 @@ def test_it_is_a_choice_of_comparisons_and_their_runs(found_by: list[str]) -> No
 
 
 VARIANT = ['+variants.wide=["attention=window","attention.left=512"]']
-"""As conf/compare.yaml documents it."""
+"""The form that conf/compare.yaml documents."""
 
 
 def test_the_documented_variant_is_the_tested_one() -> None:

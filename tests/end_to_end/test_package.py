@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """What a command prints, run where nothing points at the checkout."""
+    """The output of a command that is run where nothing points at the checkout."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     # caches of compiled modules are kept: the second command need not compile torch again
     settings = {**inherited, "PYTHONDONTWRITEBYTECODE": "", "PYTHONNOUSERSITE": "1", **environment}

@@ -1,4 +1,4 @@
-"""What apply tells is what a naive splice did; an indel's equivalence class is placements by trying every placement."""
+"""apply_mutations equals a naive splice; equivalent places of an indel equal those found by trying every place."""
 
 from collections import Counter
 from itertools import pairwise

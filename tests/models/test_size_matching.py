@@ -47,7 +47,7 @@ def _sdpa(query, key, value, *_, out_shape=None, **__):
 
 
 def counted(model: SequenceModel, tokens: int) -> int:
-    """What torch counts in one forward pass."""
+    """FLOPs that torch counts in one forward pass."""
     ids = torch.randint(4, (1, tokens))
     wide = None if model.alignment_stem is None else torch.randint(4, (1, tokens + 2 * model.alignment_stem.max_shift))
     sites = torch.full((1, 2, tokens), 1 / tokens) if model.sequence_heads else None

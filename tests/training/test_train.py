@@ -75,7 +75,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two nests of dicts, lists, tensors and plain values are equal to the last bit."""
+    """True if two nests of dicts, lists, tensors and plain values are equal to the last bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict) and isinstance(other, dict):
@@ -392,7 +392,7 @@ def test_the_weights_of_the_lowest_validation_loss_are_tested_and_kept(finished:
 
 
 def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
-    """What wandb wrote, one record after the other: LevelDB's log format after 7 bytes of wandb's own."""
+    """The records of wandb, one after the other: LevelDB's log format after 7 bytes of wandb's own."""
     data, at, whole, block = file.read_bytes(), 7, b"", 32_768
     assert data[:4] == b":W&B"
     while at + 7 <= len(data):

@@ -39,9 +39,9 @@ class Plot:
     name: str
     title: str
     caption: str
-    """How to read it."""
+    """Instructions for the reader."""
     basis: str
-    """What it shows: n, seeds, interval."""
+    """Number of runs, seeds and kind of interval."""
     figure: Figure
 
     @property

@@ -120,7 +120,7 @@ def basis(comparison: Comparison, stage: Stage = "final") -> str:
 
 
 def method(comparison: Comparison) -> list[str]:
-    """How the results were made."""
+    """The origin of the results."""
     settings = comparison.settings
     sentences = ["All layers were trained on the same examples, in the same order, with the same budget."]
     sentences.append(f"Task: {settings.task}. Budget of a final run: {_budget(settings.budget)}.")

@@ -11,7 +11,7 @@ from genoattn.evaluation.bootstrap import Resamples, ScoredCalls, interval, resa
 
 
 class DetectionMetrics(NamedTuple):
-    """How well one kind of mutation is detected; the bounds of an interval are the middle 95 % of the replicates."""
+    """Detection of one kind of mutation; the bounds of an interval are the middle 95 % of the replicates."""
 
     events: int
     rate: float

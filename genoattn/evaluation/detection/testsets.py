@@ -42,7 +42,7 @@ class TestSet:
     title: str
     examples: Sequence[Example]
     placements: Sequence[Placement]
-    """Where each example lies."""
+    """The place of each example."""
     events: Sequence[Event]
     targets: Mapping[str, np.ndarray]
     """By output, in the order of COLUMNS, 0 or 1 for each base, and IGNORE_INDEX where a base has no label, for

@@ -26,7 +26,7 @@ def reference_of(length: int, letters: int, rng: np.random.Generator) -> np.ndar
 
 
 def drift(events: tuple[Event, ...], base: int) -> int:
-    """How much further the reference has come than the sample, from the sizes of the indels before a base."""
+    """The lead of the reference over the sample in bases, from the sizes of the indels before a base."""
     gone = sum(event.size for event in events if event.kind == "deletion" and event.start <= base)
     came = sum(min(max(base - event.start, 0), event.size) for event in events if event.kind == "insertion")
     return gone - came

@@ -15,23 +15,23 @@ from genoattn.config.compose import available_layers, check, compose, config_of_
 from genoattn.config.layers import layer_name
 from genoattn.errors import UserError
 
-MINE = "# A layer of another package.\n_target_: my_layers.MyOwnAttention\n_partial_: true\nleft: 3\nright: 128\n"
+MINE = "# A layer of another package.\n_target_: other_layers.MyOwnAttention\n_partial_: true\nleft: 3\nright: 128\n"
 CODE = "from genoattn.attention.window import WindowAttention\nclass MyOwnAttention(WindowAttention): pass\n"
 
 
 @pytest.fixture(params=["searchpath", "entry point"])
 def found_by(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A package with a layer called `mine`; the value is the overrides that a user adds to find it."""
-    folder = tmp_path / "my_layers"
+    folder = tmp_path / "other_layers"
     (folder / "conf" / "attention").mkdir(parents=True)
     (folder / "__init__.py").write_text(CODE)
     (folder / "conf" / "attention" / "mine.yaml").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_layers", raising=False)  # of an earlier test
+    monkeypatch.delitem(sys.modules, "other_layers", raising=False)  # of an earlier test
     monkeypatch.chdir(tmp_path)
     if request.param == "searchpath":
         return [f"hydra.searchpath=[file://{folder}/conf]"]
-    point = EntryPoint("mine", "my_layers.conf", paths.ENTRY_POINTS)
+    point = EntryPoint("mine", "other_layers.conf", paths.ENTRY_POINTS)
     monkeypatch.setattr(paths, "entry_points", lambda group: [point] if group == paths.ENTRY_POINTS else [])
     return []
 
@@ -47,7 +47,7 @@ def found_by(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 )
 def test_it_is_a_choice_of_training(overrides: list[str], key: str, found_by: list[str]) -> None:
     config = compose("train", [*overrides, *found_by])
-    assert OmegaConf.select(config, key)["_target_"] == "my_layers.MyOwnAttention"
+    assert OmegaConf.select(config, key)["_target_"] == "other_layers.MyOwnAttention"
     check(config, "train")
 
 
@@ -84,7 +84,7 @@ def test_the_documented_variant_is_the_tested_one() -> None:
 
 def test_a_run_folder_and_reports_have_its_own_name(found_by: list[str]) -> None:
     assert config_of_run("train", ["attention=mine", *found_by]).hydra.run.dir.endswith("_mine")
-    config = config_of_run("train", ["attention=none", "attention._target_=my_layers.MyOwnAttention", *found_by])
+    config = config_of_run("train", ["attention=none", "attention._target_=other_layers.MyOwnAttention", *found_by])
     assert config.hydra.runtime.choices.attention == "my_own"
     assert config.hydra.run.dir.endswith("_my_own")
 
@@ -92,7 +92,7 @@ def test_a_run_folder_and_reports_have_its_own_name(found_by: list[str]) -> None
 def test_a_misspelt_name_is_looked_for_in_its_folder_too(found_by: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no conf/attention/mne.yaml") as caught:
         compose("train", ["attention=mne", *found_by])
-    assert f"{tmp_path}/my_layers/conf); did you mean mine?" in str(caught.value)
+    assert f"{tmp_path}/other_layers/conf); did you mean mine?" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The layer of the tutorial keeps the contract, and its yaml builds it."""
 
 import importlib
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ PROJECT = CHECKOUT / "docs/examples/my_layers"
 
 @pytest.fixture
 def layer(monkeypatch: pytest.MonkeyPatch) -> type:
+    for name in ("my_layers", "my_layers.moving_average"):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # of a tutorial, whose folder is gone
     monkeypatch.syspath_prepend(PROJECT)
     return importlib.import_module("my_layers.moving_average").MovingAverageAttention
 

@@ -98,6 +98,7 @@ def workplace(folder: Path) -> Iterator[pytest.MonkeyPatch]:
         patch.setenv("GENOATTN_CACHE", str(folder / "cache"))
         patch.setenv("WANDB_MODE", "offline")
         patch.setattr(sys, "argv", ["pytest"])
+        patch.delitem(sys.modules, "my_layers", raising=False)  # of an earlier tutorial
         patch.setattr(runner, "run_jobs", Lab())
         patch.setattr(Figure, "savefig", save_nothing)
         patch.chdir(folder)

@@ -180,7 +180,7 @@ SIDE_BY_SIDE = (
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("trainer.accelerator=gpu", "trainer.accelerator=gpu with trainer.devices=1 cannot run here: "),
+        ("trainer.accelerator=gpu", "trainer.accelerator=gpu cannot run here: "),
         ("heads.count=3", "heads.count must divide the model's dim of 16, got 3"),
         ("model.alignment_kernel=4", "model.alignment_kernel must be odd"),
         ("tokenizer=kmer tokenizer.k=9", "tokenizer.k must lie within 1 and 8 bases, got 9"),

@@ -50,7 +50,7 @@ def test_a_pair(task: str, tokenizer: str, place: Path, tmp_path: Path, capsys: 
     assert main(run) == (2 if refused else 0)
     if refused:
         error = capsys.readouterr().err
-        assert ("one token a base" in error or "base by base" in error) and "use tokenizer=nucleotide" in error
+        assert ("one token per base" in error or "single bases" in error) and "use tokenizer=nucleotide" in error
         return
     again = ["evaluate", *TEST, "data.length=64", f"data.fasta={place / 'a.fa'}", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
@@ -85,16 +85,16 @@ def test_tokens_that_change_by_hand():
 )
 def test_an_audit(words: list[str], place: Path, tmp_path: Path):
     fasta = f"data.fasta={place / 'a.fa'}"
-    assert main(["tokenizer", *words, *TEST, "data.length=64", fasta, f"hydra.run.dir={tmp_path}"]) == 0
+    assert main(["tokenizer-report", *words, *TEST, "data.length=64", fasta, f"hydra.run.dir={tmp_path}"]) == 0
     found = json.loads((tmp_path / "metrics.json").read_text())
-    assert found["snv/tokens_mean"] >= 1 and found["tokenizer/tokens_per_base"] < 1
+    assert found["tokenizer/test/snv/tokens_mean"] >= 1 and found["tokenizer/test/all/tokens_per_base"] < 1
 
 
 def test_an_audit_of_a_detector_tells_of_its_frames(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     fasta, words = f"data.fasta={place / 'a.fa'}", ["task=paired", "tokenizer=kmer", "tokenizer.k=3"]
     assert main(["train", "experiment=smoke", *SMALL, *words, fasta, f"hydra.run.dir={tmp_path}/run"]) == 0
-    audit = ["tokenizer", *TEST, "data.length=64", fasta, f"checkpoint={tmp_path / 'run'}"]
+    audit = ["tokenizer-report", *TEST, "data.length=64", fasta, f"checkpoint={tmp_path / 'run'}"]
     assert main([*audit, f"hydra.run.dir={tmp_path}/audit"]) == 0
     found = json.loads((tmp_path / "audit" / "metrics.json").read_text())
-    assert found["tokenizer/frames"] == 3 and found["frames/substitution_spread"] > 0
+    assert found["tokenizer/test/all/frames"] == 3 and found["all_frames/test/substitution/spread"] > 0
     assert "over 3 frame(s)" in capsys.readouterr().out

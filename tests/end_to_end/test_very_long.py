@@ -183,22 +183,22 @@ def test_the_benchmark_repeats_nothing_that_is_done(tmp_path: Path, monkeypatch:
         if "data.length=1048576" in command:
             return subprocess.CompletedProcess(command, 2, "", "first\nat most 262144 tokens\n")
         written(folder)
-        if command[3] == "train":
+        if command[3] in ("train", "finetune"):
             (folder / "model").mkdir()
-            (folder / "model" / "model.json").write_text(json.dumps({"task": {"anchor": 4096}}))
+            (folder / "model" / "model.json").write_text(json.dumps({"task": {"realign_every": 4096}}))
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", programme)
     *_, row = long.layer("linear", tmp_path, steps=3, bases=2**20)
     programs = [command[3] for command in calls]
-    assert programs == ["train"] * 2 + ["evaluate"] * 7  # four lengths, and three without anchors
+    assert programs == ["train", "finetune"] + ["evaluate"] * 7  # four lengths, and three without realignment
     assert row["lengths"]["1048576"] == {"error": "at most 262144 tokens", "windows": 1}
     assert row["lengths"]["16384"]["windows"] == 64
-    assert json.loads((tmp_path / "drifting" / "model" / "model.json").read_text())["task"]["anchor"] is None
+    assert json.loads((tmp_path / "drifting" / "model" / "model.json").read_text())["task"]["realign_every"] is None
     calls.clear()
     *_, again = long.layer("linear", tmp_path, steps=3, bases=2**20)
     assert again == row
     assert all("data.length=1048576" in command for command in calls) and len(calls) == 2
-    table = long.sheet([row])
+    table = long.table([row])
     assert len(table.rows) == 7 and {len(line) for line in table.rows} == {len(table.columns)}
     assert table.rows[0][-3:] == ["4.0", "500", "1.00 GiB"]

@@ -217,7 +217,7 @@ def test_answers_by_output():
             {"alignment_kernel": 1},
             r"model\.alignment_kernel must be odd, so that it has a centre, and at least 3, got 1",
         ),
-        ({"dim": 18}, r"attention\.heads must divide the model's dim of 18, got 4"),
+        ({"dim": 18}, r"heads\.count must divide the model's dim of 18, got 4"),
     ],
 )
 def test_models_that_make_no_sense(wrong: dict[str, Any], words: str):

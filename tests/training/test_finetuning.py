@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("alone")
 
 @pytest.fixture(autouse=True)
 def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cli.run_folder.plot_training", "evaluation.detection.evaluator.plot_curves"):
+    for name in ("training.loggers.plot_training", "evaluation.detection.evaluator.plot_curves"):
         monkeypatch.setattr(f"genoattn.{name}", lambda *_: None)
 
 

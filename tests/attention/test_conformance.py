@@ -86,7 +86,7 @@ def result_of(check, factory, causal):
     except UserError as refusal:
         pytest.skip(str(refusal))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "MILLION", 2**18)  # bfloat16 is slow on a CPU; sums that stop growing show here too
+        patch.setattr(cost, "MILLION", 2**16)  # bfloat16 is slow on a CPU; sums that stop growing show here too
         return CHECKS[check](factory, DIM, causal)
 
 

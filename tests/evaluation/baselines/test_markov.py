@@ -7,9 +7,10 @@ from genoattn.evaluation.baselines.markov import contexts
 from genoattn.genome.alphabet import encode_bases
 
 
-@pytest.mark.parametrize(
-    ("flanks", "expected"), [(False, [-1, 0, 1, -1, -1, 0, 3]), (True, [-1, -1, -1, -1, -1, 1, -1])]
-)
+LEFT, BOTH = [-1, 0, 1, -1, -1, 0, 3], [-1, -1, -1, -1, -1, 1, -1]
+
+
+@pytest.mark.parametrize(("flanks", "expected"), [(False, LEFT), (True, BOTH)])
 def test_a_hidden_or_ambiguous_base_makes_no_context(flanks: bool, expected: list[int]) -> None:
     """A, C, a hidden G, N, A, T, C: of the neighbours of a base only A, C, G and T that may be read count."""
     readable = np.array([True, True, False, True, True, True, True])

@@ -6,7 +6,6 @@ import pytest
 from genoattn.evaluation.baselines.markov import contexts
 from genoattn.genome.alphabet import encode_bases
 
-
 LEFT, BOTH = [-1, 0, 1, -1, -1, 0, 3], [-1, -1, -1, -1, -1, 1, -1]
 
 

@@ -1,35 +1,108 @@
-"""Files that are written whole or not at all: a reader, or a run that is killed, never leaves or meets half a file."""
+"""Files that are written whole or not at all: a reader, a killed run or a power cut never leaves or meets half a file."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genoattn.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+ABANDONED_SECONDS = 24 * 3600
+"""Age from which an unfinished file of another machine counts as left behind."""
+
+HOST = socket.gethostname().replace(".", "_")
+"""Name of this machine, as a part of the names of unfinished files."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a full disk."""
+
+
+def unfinished_name() -> str:
+    """Machine and process of this program, as a part of the names of its unfinished files."""
+    return f"{HOST}-{os.getpid()}"
 
 
 @contextmanager
 def replace_when_done(path: Path) -> Iterator[Path]:
     """Write the temporary path that this gives; at the end of the block it replaces `path`.
 
-    The temporary file lies in the same folder. It is removed if the block raises, and `path` stays as it was.
+    The temporary file lies in the same folder; it exists and is empty. It is on the disk before it is renamed, and the
+    renaming is on the disk at the end of the block. It is removed if the block raises, and `path` stays as it was. The
+    permissions are those of any new file, by the umask.
+
+    Raises:
+        UserError: The file cannot be written, for instance because its disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{unfinished_name()}.part")
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666))
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors replaces the file by a private one
+        flush_to_disk(temporary)
         os.replace(temporary, path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(path), str(temporary)):
+            raise cannot_write(path, error) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """One sentence on a file or folder that cannot be written; it names the disk if that is full."""
+    full = f"; free space on the disk of {path.parent.absolute()}" if error.errno in FULL else ""
+    return UserError(f"{path} cannot be written: {error.strerror or error}{full}")
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk: a power cut does not undo them."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that killed programs left unfinished in a folder and in the folders inside it."""
+    for file in folder.rglob(".*.part"):
+        if is_abandoned(file, file.name.removesuffix(".part").rpartition(".")[2]):
+            with suppress(OSError):
+                file.unlink()
+
+
+def is_abandoned(path: Path, writer: str) -> bool:
+    """True for a file or folder whose writer ended: a process of this machine, or after a day of any other."""
+    host, _, process = writer.rpartition("-")
+    if host == HOST and process.isdigit():
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except (PermissionError, OverflowError):
+            pass
+        return False
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+    return False
 
 
 def write_json(file: Path, value: object, indent: int | None = None) -> None:
-    """Write plain values as JSON."""
-    write_text(file, json.dumps(value, indent=indent) + "\n")
+    """Write plain values as JSON; NaN and the infinities, which JSON does not know, are an error."""
+    write_text(file, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -32,7 +32,7 @@ KNOWS = {
     },
     "errors": set(),
     "paths": set(),
-    "files": set(),
+    "files": {"errors"},
     "__main__": {"cli"},
 }
 """Nine folders in the order of the pipeline, then the leaves and the entry point."""

@@ -73,8 +73,8 @@ class Metrics(Mapping[MetricKey, int | float]):
         return {str(key): value for key, value in self.entries.items()} | costs
 
     def to_json(self) -> dict[str, int | float | None]:
-        """Metrics and costs by written key; NaN becomes None."""
-        return {key: None if math.isnan(value) else value for key, value in self.flat().items()}
+        """Metrics and costs by written key; NaN and the infinities, which JSON does not know, become None."""
+        return {key: value if math.isfinite(value) else None for key, value in self.flat().items()}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, int | float | None]) -> "Metrics":
@@ -146,7 +146,7 @@ class Replicates:
 
 
 def _rounded(values: Iterable[float]) -> list[float | None]:
-    return [None if math.isnan(value) else round(float(value), 6) for value in values]
+    return [round(float(value), 6) if math.isfinite(value) else None for value in values]
 
 
 def _numbers(values: Iterable[float | None]) -> tuple[float, ...]:

@@ -7,8 +7,19 @@ LISTED = 15
 """Right words that a sentence lists at most."""
 
 
+QUOTED = 80
+"""Characters of a user's input that a message repeats at most."""
+
+
 class UserError(ValueError):
     """A mistake of the user: the message says where it is, what was expected and what came."""
+
+
+def shorten(text: object) -> str:
+    """Text of a user for a message: cut at `QUOTED` characters, control characters escaped."""
+    line = str(text)
+    line = line if len(line) <= QUOTED else f"{line[: QUOTED - 1]}…"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: a reader, a killed run or a power cut never leaves or meets half a file."""
+"""Files that are written whole or not at all: no reader, killed run or power cut meets or leaves half a file."""
 
 from __future__ import annotations
 

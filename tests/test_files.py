@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, with the permissions of any new file, and killed writers leave nothing for long."""
+"""Files are written whole or not at all, with the mode of any new file; killed writers leave nothing for long."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from genoattn import files
-from genoattn.errors import UserError
+from genoattn.errors import UserError, shorten
 
 
 def names(folder: Path) -> set[str]:
@@ -19,9 +19,14 @@ def names(folder: Path) -> set[str]:
 def test_a_block_that_raises_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     files.write_text(file, "old")
-    with pytest.raises(RuntimeError), files.replace_when_done(file) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with files.replace_when_done(file) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert file.read_text() == "old" and names(tmp_path) == {"a.txt"}
 
 
@@ -106,3 +111,9 @@ def test_json_without_infinity(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "a", [float("inf")])
     assert not names(tmp_path)
+
+
+def test_input_in_a_message_is_short_and_harmless() -> None:
+    assert shorten("chr1") == "chr1"
+    assert len(shorten("A" * 140_000)) == 80 and shorten("A" * 140_000).endswith("A…")
+    assert shorten("a\x1b[31mb\n") == r"a\x1b[31mb\n"

@@ -28,7 +28,7 @@ def test_there_is_a_baseline_for_this_triton() -> None:
 
 
 def test_few_enough_are_compiled_here() -> None:
-    assert sum(len(shipped.launches(configuration)) for configuration in shipped.tested()) <= 100
+    assert sum(len(shipped.launches(configuration)) for configuration in shipped.tested()) <= 50
 
 
 @pytest.mark.parametrize("configuration", list(shipped.tested()), ids=str)
@@ -136,8 +136,14 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     from genoattn.attention.kernels.ahead_of_time import report as table
 
     monkeypatch.setenv("COLUMNS", "160")
+    recorded = baseline.read()
+    monkeypatch.setattr(baseline, "measured", lambda configuration: recorded[str(configuration)])
     assert table.show(False, "sm_86", False) == 0
-    faults = capsys.readouterr().out
-    assert "sm_86 flash bfloat16 128" in faults and "no regressions" in faults
+    output = capsys.readouterr().out
+    assert "sm_86 linear float32 32 decay" in output and "no regressions" in output
+    worse = {name: row._replace(spills=8) for name, row in recorded["sm_86 linear float32 32 decay"].items()}
+    monkeypatch.setattr(baseline, "measured", lambda _: worse)
+    assert table.show(False, "sm_86", False) == len(worse)
+    assert "spills 8 bytes" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(UserError, match="family must be one of"):
         table.show(False, "sm_12", False)

@@ -4,10 +4,9 @@ No driver is needed: ptxas comes with triton. The launch of a kernel is recorded
 and compiled for the types, hints and constants that it would have had.
 """
 
+import io
 import re
-import subprocess
-import tempfile
-from pathlib import Path
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 import triton
@@ -60,7 +59,14 @@ class Statistics(NamedTuple):
     """Pointers moved by an int32, which overflows past 2^31 numbers."""
 
 
-def compile_launch(recorded: Launch, family: str, hints: bool = True) -> Any:
+class Compiled(NamedTuple):
+    """A kernel, and the verbose report of ptxas on it; the report is empty on AMD."""
+
+    kernel: Any
+    report: str
+
+
+def compile_launch(recorded: Launch, family: str, hints: bool = True) -> Compiled:
     """Compile the kernel of one launch; without `hints` the compiler does not know which values are divisible by 16."""
     signature, constants, attributes = {}, {}, {}
     options = {name: value for name, value in recorded.constants.items() if name not in recorded.kernel.arg_names}
@@ -72,7 +78,10 @@ def compile_launch(recorded: Launch, family: str, hints: bool = True) -> Any:
         else:
             signature[name] = _type(named[name], (index,), name in plain, constants, attributes)
     source = ASTSource(recorded.kernel, signature, constants, attributes if hints else {})
-    return triton.compile(source, target=TARGETS[family], options=options)
+    report = io.StringIO()
+    with knobs.nvidia.scope(), knobs.compilation.scope(), redirect_stdout(report):
+        knobs.nvidia.dump_ptxas_log = knobs.compilation.always_compile = True  # a cached kernel comes without a report
+        return Compiled(triton.compile(source, target=TARGETS[family], options=options), report.getvalue())
 
 
 def _type(value: Any, path: tuple[int, ...], plain: bool, constants: dict, attributes: dict) -> Any:
@@ -98,37 +107,26 @@ def _name(tensor: Tensor) -> str:
     return TYPES[str(tensor.dtype).removeprefix("torch.")]
 
 
-def statistics(compiled: Any, family: str) -> Statistics:
-    """Statistics of a compiled kernel; on NVIDIA from another run of ptxas, because triton does not report them."""
-    narrow = len(re.findall(r"tt\.addptr .*(?:, i32|xi32>)\s+loc", compiled.asm["ttir"]))
+def statistics(compiled: Compiled, family: str) -> Statistics:
+    """Statistics of a compiled kernel."""
+    kernel, report = compiled
+    narrow = len(re.findall(r"tt\.addptr .*(?:, i32|xi32>)\s+loc", kernel.asm["ttir"]))
+    shared = kernel.metadata.shared
     if family.startswith("gfx"):
-        text = compiled.asm["amdgcn"]
+        text = kernel.asm["amdgcn"]
         registers, spills = (
             int(re.findall(rf"\.{key}:\s+(\d+)", text)[0]) for key in ("vgpr_count", "vgpr_spill_count")
         )
         products = len(re.findall(r"\bv_mfma", text))
         copies = len(re.findall(r"\b(?:buffer|global)_load_lds", text))
-        return Statistics(registers, spills, compiled.metadata.shared, products, copies, 0, narrow)
-    report = _ptxas(compiled.asm["ptx"], family)
+        return Statistics(registers, spills, shared, products, copies, 0, narrow)
     registers = int(re.findall(r"Used (\d+) registers", report)[0])
     spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill", report))
-    text = compiled.asm["ptx"]
+    text = kernel.asm["ptx"]
     products = sum(text.count(name) for name in ("mma.sync", "wgmma.mma_async", "tcgen05.mma"))
     copies = sum(text.count(name) for name in ("cp.async.cg", "cp.async.ca", "cp.async.bulk.tensor"))
-    resident = _resident(registers, compiled.metadata.shared, compiled.metadata.num_warps, family)
-    return Statistics(registers, spills, compiled.metadata.shared, products, copies, resident, narrow)
-
-
-def _ptxas(text: str, family: str) -> str:
-    """Verbose report of ptxas on this assembly."""
-    arch = int(family.removeprefix("sm_"))
-    tool = (knobs.nvidia.ptxas_blackwell if arch >= 100 else knobs.nvidia.ptxas).path
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "kernel.ptx")
-        source.write_text(text, "utf-8")
-        name = f"{family}{'a' if arch >= 90 else ''}"
-        command = [tool, "-v", "--regAllocOptLevel=2", f"--gpu-name={name}", str(source), "-o", str(source) + ".o"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    resident = _resident(registers, shared, kernel.metadata.num_warps, family)
+    return Statistics(registers, spills, shared, products, copies, resident, narrow)
 
 
 def _resident(registers: int, shared: int, warps: int, family: str) -> int:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 from jaxtyping import install_import_hook
+from matplotlib.figure import Figure
+
+from tests.plots import save_nothing
 
 install_import_hook("genoattn", "beartype.beartype")
 collect_ignore = ["attention/kernels"]  # run by attention/test_kernels.py, in processes of their own
@@ -20,3 +23,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(sys, "argv", ["pytest"])
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Plots are empty files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save_nothing)
+        yield

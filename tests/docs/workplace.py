@@ -19,6 +19,7 @@ from genoattn.cli.main import main
 from genoattn.comparison import runner
 from genoattn.config.compose import check, compose
 from tests.comparison.test_compare import Lab
+from tests.plots import save_nothing
 
 CHECKOUT = Path(__file__).parents[2]
 TRAINS = ("train", "finetune", "plan")
@@ -104,12 +105,6 @@ def workplace(folder: Path) -> Iterator[pytest.MonkeyPatch]:
         patch.chdir(folder)
         yield patch
     torch.set_num_threads(threads)
-
-
-def save_nothing(_: Figure, file: object, **settings: object) -> None:
-    """Stands in for the drawing of a plot, which takes longer than such a short training; other tests draw plots."""
-    if isinstance(file, Path):
-        file.touch()
 
 
 def run(words: list[str], patch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ GOOD = f">chr1 made up\n{BASES[:2000]}\n{BASES[2000:]}\n"
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=3000>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
 
-pytestmark = pytest.mark.usefixtures("alone")
+pytestmark = pytest.mark.usefixtures("alone", "undrawn")
 
 
 @pytest.fixture

@@ -48,8 +48,9 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
     calls, inner = [], getattr(by_triton, function)
     monkeypatch.setattr(by_triton, function, lambda *given, **words: calls.append(1) or inner(*given, **words))
     torch.manual_seed(0)
-    x, padding_mask = torch.randn(2, 90, 32, device=DEVICE), torch.rand(2, 90, device=DEVICE) > 0.2
-    layout = TokenLayout(padding_mask, segment_ids=(torch.arange(90, device=DEVICE) // 40).expand(2, -1))
+    batch, length = (1, 70) if name.startswith("sparse") else (2, 44)  # several blocks, the last one cut
+    x, padding_mask = torch.randn(batch, length, 32, device=DEVICE), torch.rand(batch, length, device=DEVICE) > 0.2
+    layout = TokenLayout(padding_mask, segment_ids=(torch.arange(length, device=DEVICE) // 20).expand(batch, -1))
     up, found = torch.randn_like(x), []
     for backend in ("torch", "triton"):
         torch.manual_seed(1)
@@ -63,16 +64,16 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
 
 
 def losses(factory: Callable[..., Attention], causal: bool) -> list[float]:
-    """Losses of three steps of a tiny model on sequences with padding."""
+    """Losses of two steps of a tiny model on sequences with padding."""
     torch.manual_seed(0)
     model = SequenceModel(4, {"kind": 3}, None, factory, dim=16, depth=1, causal=causal).to(DEVICE)
-    ids, wanted = torch.randint(4, (2, 40)).to(DEVICE), torch.randint(3, (2, 40)).to(DEVICE)
-    padding_mask = torch.ones(2, 40, dtype=torch.bool, device=DEVICE)
-    padding_mask[1, 30:] = False
-    layout = TokenLayout(padding_mask=padding_mask, segment_ids=(torch.arange(40) // 20).expand(2, -1).to(DEVICE))
+    ids, wanted = torch.randint(4, (2, 24)).to(DEVICE), torch.randint(3, (2, 24)).to(DEVICE)
+    padding_mask = torch.ones(2, 24, dtype=torch.bool, device=DEVICE)
+    padding_mask[1, 18:] = False
+    layout = TokenLayout(padding_mask=padding_mask, segment_ids=(torch.arange(24) // 12).expand(2, -1).to(DEVICE))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     found = []
-    for _ in range(3):
+    for _ in range(2):
         loss = F.cross_entropy(model(ids, layout=layout)["kind"][padding_mask], wanted[padding_mask])
         optimizer.zero_grad()
         loss.backward()
@@ -87,7 +88,7 @@ def test_the_loss_curve_is_that_of_torch(causal: bool) -> None:
         losses(partial(FullAttention, heads=CROSS, backend=backend), causal) for backend in ("torch", "triton")
     )
     assert tritons == pytest.approx(torchs, rel=2e-5)
-    assert torchs[2] < torchs[0]
+    assert torchs[1] < torchs[0]
 
 
 @pytest.mark.parametrize(
@@ -126,10 +127,10 @@ def test_a_run_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     words += [
         "data.length=16",
         "data.batch=1",
-        "data.validation_windows=2",
-        "test.windows=2",
+        "data.validation_windows=1",
+        "test.windows=1",
         "reverse_complement=none",
     ]
-    words += ["test.threshold_windows=2", "test.resamples=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    words += ["test.threshold_windows=1", "test.resamples=1", f"hydra.run.dir={tmp_path / 'run'}"]
     assert main(["train", *words]) == 0
     assert "FullAttention (triton, as requested) on cpu" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """Train, compare and use models of very long DNA whose attention layer is one switch."""
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -23,4 +25,7 @@ def __getattr__(name: str) -> object:
     """Import a public function when it is first used, so that `import genoattn` costs nothing."""
     if name not in _MODULES:
         raise AttributeError(f"module 'genoattn' has no attribute {name!r}")
+    if "torch" not in sys.modules:  # which reads them; the reasons stand in genoattn.cli.main
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     return getattr(import_module(_MODULES[name]), name)

@@ -22,13 +22,13 @@ BUDGET = {
     "attention/ops": 1_650,
     "attention/kernels": 2_000,
     "attention/conformance": 500,
-    "models": 950,
+    "models": 1_240,
     "training": 1_000,
     "evaluation": 2_400,
     "comparison": 1_750,
-    "config, cli and single files": 1_500,
+    "config, cli and single files": 1_520,
 }
-"""Lines of code by folder: 16,250 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 16,560 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

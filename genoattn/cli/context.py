@@ -1,21 +1,18 @@
 """The effective context of a saved model: how far away a base may be and still change its outputs."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
-from genoattn.cli.values import data_of, output_folder
+from genoattn.cli.values import data_of, output_folder, saved_model
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.source import build_dataset
 from genoattn.evaluation.effective_context import perturbation_effect, theoretical_receptive_field
 from genoattn.evaluation.effective_context_report import ContextResult
 from genoattn.evaluation.report import write_report
-from genoattn.models.build import load_predictor
 
 
 def main(config: DictConfig) -> None:
     """Replace one base at a time in windows of the test blocks, and report up to which distance outputs change."""
-    folder, loaded = output_folder(), load_predictor(Path(config.checkpoint))
+    folder, loaded = output_folder(), saved_model(config)
     card, predictor = loaded.card, loaded.predictor
     data, source, both_strands = data_of(config, loaded)
     dataset = build_dataset(source, "test", data, predictor.task, config.seed, 1, Curriculum())

@@ -1,10 +1,8 @@
 """The report of training for a saved model: on the bundled genome, or on another genome and its variants."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
-from genoattn.cli.values import data_of, output_folder, value_of
+from genoattn.cli.values import data_of, output_folder, saved_model, value_of
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
@@ -17,21 +15,20 @@ from genoattn.models.build import build_from_card, load_predictor
 
 def main(config: DictConfig) -> None:
     """Load a model, and the control and pretrained model of its run, evaluate them on a genome, and report."""
-    folder, loaded = output_folder(), load_predictor(Path(config.checkpoint))
+    folder, loaded = output_folder(), saved_model(config)
     card, predictor = loaded.card, loaded.predictor
+    candidates = [Candidate("model", card.name, predictor, card.calibration)]
+    for key in ("control", "pretrained"):
+        folder_of_other = loaded.folder.parent / key / "model"
+        if folder_of_other.is_dir():
+            other = load_predictor(folder_of_other, trust=tuple(config.trust))
+            candidates.append(Candidate(key, other.card.name, other.predictor, other.card.calibration))
     set_labelled_file(predictor.task, config.task.file, config.task.label)
     data, source, both_strands = data_of(config, loaded)
     from genoattn.evaluation import build_evaluator  # late: a mistake in the data need not wait for torchmetrics
 
     evaluator = build_evaluator(source, data, value_of(config.test), predictor.task, both_strands)
-
-    candidates = [Candidate("model", card.name, predictor, card.calibration)]
-    for key in ("control", "pretrained"):
-        folder_of_other = loaded.folder.parent / key / "model"
-        if folder_of_other.is_dir():
-            other = load_predictor(folder_of_other)
-            candidates.append(Candidate(key, other.card.name, other.predictor, other.card.calibration))
-    untrained = build_from_card(card, card.seed)
+    untrained = build_from_card(card, card.seed, tuple(config.trust))
     untrained.model.to(predictor.device)
     candidates.append(Candidate("untrained", "untrained", untrained, card.untrained_calibration))
     result = evaluator.evaluate(candidates)

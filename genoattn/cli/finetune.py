@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from genoattn.cli.console import tee
 from genoattn.cli.run_folder import begin_run, card_of, finish_run
-from genoattn.cli.values import loggers_of, open_source, plain, recipe_of, value_of
+from genoattn.cli.values import loggers_of, open_source, plain, recipe_of, saved_model, value_of
 from genoattn.data.tasks.base import Task
 from genoattn.evaluation.base import Candidate
-from genoattn.models.build import build_model, load_predictor
+from genoattn.models.build import build_model, check_card
 from genoattn.models.card import ModelCard
 from genoattn.training.finetuning import check_peft, load_matching, merge_adapters, same_task, select_trainable
 from genoattn.training.settings import FinetuneSettings
@@ -22,7 +21,7 @@ def main(config: DictConfig) -> float | None:
     """The whole run, from a saved model to the report; returns the primary metric of the fine-tuned model."""
     finetune: FinetuneSettings = value_of(config.finetune)
     check_peft(finetune.mode)
-    pretrained = load_predictor(Path(config.checkpoint), "cpu")
+    pretrained = saved_model(config, "cpu")
     folder = begin_run(config)
     with tee(folder / "finetune.log"):
         recipe = recipe_of(config, pretrained.card.reverse_complement)
@@ -43,7 +42,8 @@ def main(config: DictConfig) -> float | None:
 
         settings, tokenizer = plain(config), pretrained.predictor.tokenizer
         card = card_of(inherit(settings, pretrained.card), pretrained.card.name, tokenizer, source)
-        factories = value_of(card.model), value_of(card.attention)
+        nodes = check_card(card, tuple(config.trust), ("model", "attention"))
+        factories = nodes["model"].build(), nodes["attention"].build()
         model = build_model(*factories, task, tokenizer, recipe.seed)
         initialised = load_matching(pretrained, model.model)
         select_trainable(model.model, finetune.mode, value_of(config.lora), initialised, recipe.seed)

@@ -20,6 +20,7 @@ from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.card import ModelCard
 from genoattn.models.checkpoint import save_model
+from genoattn.models.nodes import complete_node
 from genoattn.models.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ def card_of(settings: Mapping[str, Any], name: str, tokenizer: Tokenizer, source
     return ModelCard(
         name=name,
         tokenizer=tokenizer.describe(),
-        task=settings["task"],
-        model=settings["model"],
-        attention=settings["attention"],
+        task=complete_node(settings["task"]),
+        model=complete_node(settings["model"]),
+        attention=complete_node(settings["attention"]),
         reverse_complement=settings["reverse_complement"],
         length=data["length"],
         split=data["split"],
@@ -80,14 +81,15 @@ def finish_run(
     """
     from genoattn.training.loggers import log_report, plot_training  # late, as in `train`
 
-    model = candidates[0].predictor
+    model, saved = candidates[0].predictor, {}
     for candidate in candidates:
         candidate.predictor.model.to(model.device)
         if candidate.key in cards:  # before the evaluation, which may take long
-            save_model(_home(folder, candidate.key), candidate.predictor.model, cards[candidate.key])
+            home = _home(folder, candidate.key)
+            saved[candidate.key] = save_model(home, candidate.predictor.model, cards[candidate.key])
     result = evaluator.evaluate(candidates)
     untrained = result.calibration.get("untrained", {})
-    for key, card in cards.items():
+    for key, card in saved.items():
         if key != "pretrained":  # which keeps the calibration of its own run
             calibrated = replace(card, calibration=result.calibration.get(key, {}), untrained_calibration=untrained)
             calibrated.write(_home(folder, key))

@@ -1,23 +1,21 @@
 """The report of a tokenizer: how many tokens a mutation changes, and how much scores depend on the frame of tokens."""
 
-from pathlib import Path
-
 import numpy as np
 from omegaconf import DictConfig
 
-from genoattn.cli.values import open_source, output_folder, value_of
+from genoattn.cli.values import open_source, output_folder, saved_model, value_of
 from genoattn.data.tasks.base import MutationDetection
 from genoattn.data.tasks.language_modeling import LanguageModeling
 from genoattn.errors import UserError
 from genoattn.evaluation.report import write_report
 from genoattn.genome.windows import Windows
-from genoattn.models.build import load_predictor, train_tokenizer
+from genoattn.models.build import train_tokenizer
 
 
 def main(config: DictConfig) -> None:
     """Report on the tokenizer that is named, or on that of a checkpoint, with windows of the genome."""
     folder = output_folder()
-    loaded = load_predictor(Path(config.checkpoint)) if config.checkpoint else None
+    loaded = saved_model(config) if config.checkpoint else None
     if loaded and not isinstance(loaded.predictor.task, MutationDetection):
         raise UserError(f"checkpoint={config.checkpoint} is no mutation detector, so it has no scores per base")
     test, data = value_of(config.test), value_of(config.data)

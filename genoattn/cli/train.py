@@ -9,6 +9,7 @@ from genoattn.cli.run_folder import begin_run, card_of, finish_run
 from genoattn.cli.values import choice, loggers_of, model_of, open_source, plain, recipe_of, value_of
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import train_tokenizer
+from genoattn.models.nodes import complete_node
 
 
 def main(config: DictConfig) -> float | None:
@@ -40,6 +41,6 @@ def main(config: DictConfig) -> float | None:
             train_model(recipe, "control", control, source, folder, build_loggers(folder / "control", [], {}))
             name = f"{choice('attention@control')} (control)"
             candidates.append(Candidate("control", name, control))
-            cards["control"] = replace(cards["model"], name=name, attention=settings["control"])
+            cards["control"] = replace(cards["model"], name=name, attention=complete_node(settings["control"]))
         candidates.append(Candidate("untrained", "untrained", model_of(config, "attention", task, tokenizer)))
         return finish_run(folder, evaluator, candidates, cards, fitted, loggers)

@@ -14,7 +14,7 @@ from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.source import DataSource, describe_source, open_data_source
 from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
-from genoattn.models.build import LoadedModel, build_model
+from genoattn.models.build import LoadedModel, build_model, load_predictor
 from genoattn.models.card import uses_both_strands
 from genoattn.models.predictor import Predictor
 from genoattn.training.recipe import TrainingRecipe
@@ -77,6 +77,11 @@ def open_source(data: DataSettings, task: Task, seed: int, trained: TrainingSpli
     source = open_data_source(data, task, seed, trained)
     print(describe_source(source))
     return source
+
+
+def saved_model(config: DictConfig, device: str | None = None) -> LoadedModel:
+    """The saved model that `checkpoint` names, opened with the packages of `trust`."""
+    return load_predictor(Path(config.checkpoint), device, tuple(config.trust))
 
 
 def data_of(config: DictConfig, loaded: LoadedModel) -> SavedModelData:

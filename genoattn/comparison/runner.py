@@ -1,6 +1,7 @@
 """The stages of a comparison: measure costs, sweep learning rates, train the final runs, probe their models."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from genoattn.comparison.grid import MIN_WINDOWS, ExperimentGrid, PlannedRun
 from genoattn.comparison.launcher import compose_run, duration, run_jobs
@@ -142,10 +144,18 @@ def _probe(folder: Path, grid: ExperimentGrid, final: Sequence[Run], settings: C
         if run.seed != settings.seeds[0] or not (folder / run.folder / METRICS_FILE).is_file():
             continue
         checkpoint = f"checkpoint='{folder / run.folder}'"
-        contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, f"data.length={run.length}"]
+        trust = f"trust=[{','.join(_other_packages(grid, run))}]"
+        contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, trust, f"data.length={run.length}"]
         for factor in settings.extrapolate:
             windows = max(MIN_WINDOWS, round(grid.windows.test * min(grid.lengths) / run.length / factor))
-            words = [checkpoint, f"data.length={factor * run.length}", "data.vcf=[]", f"test.windows={windows}"]
+            words = [checkpoint, trust, f"data.length={factor * run.length}", "data.vcf=[]", f"test.windows={windows}"]
             longer[f"longer/{run.length}/{run.layer}/{factor}"] = words
     failed = run_jobs("context", contexts, folder, "context.json")
     return failed + run_jobs("evaluate", longer, folder, METRICS_FILE)
+
+
+def _other_packages(grid: ExperimentGrid, run: Run) -> list[str]:
+    """The packages besides genoattn that the user's own config names for a model, so that its run may open it again."""
+    config = compose_run("train", grid.layer_overrides(run.layer, run.length))
+    nodes = OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["attention", "model", "task", "tokenizer"]))
+    return sorted(set(re.findall(r"_target_: (\w+)", nodes)) - {"genoattn"})

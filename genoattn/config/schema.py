@@ -53,6 +53,7 @@ class Train(Recipe):
 
 class Finetune(Recipe):
     checkpoint: str
+    trust: list[str]
     finetune: Target
     lora: Target
     reverse_complement: ReverseComplement | None
@@ -108,6 +109,7 @@ class SavedModel(Settings):
     seed: Seed
     reverse_complement: ReverseComplement | None
     checkpoint: str
+    trust: list[str]
     data: Target
 
 
@@ -125,6 +127,7 @@ class Context(SavedModel):
 class TokenizerReport(Settings):
     seed: Seed
     checkpoint: str | None
+    trust: list[str]
     data: Target
     tokenizer: Target
     test: Target

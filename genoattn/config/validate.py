@@ -97,12 +97,30 @@ def _node_errors(path: str, node: dict[str, Any]) -> Iterator[str]:
     model = _settings_model(target, bool(partial) or "_args_" in node)
     if model is None:
         return
-    if partial and path.partition(".")[0] in ("attention", "control") and model.model_config.get("extra") == "forbid":
+    if partial and path.partition(".")[0] in ("attention", "control"):
+        if not isinstance(target, type):
+            yield f"{where}: expected a class, because a saved model names its layers by their classes, got {name}"
         missing = [argument for argument in SUPPLIED if argument not in _names(model)]
-        if missing:
+        if missing and model.model_config.get("extra") == "forbid":
             yield f"{where}: the constructor of {name} must take {' and '.join(missing)}, which the model gives a layer"
     settings = {key: value for key, value in node.items() if key not in HYDRA_KEYS}
     yield from _compare(settings, model, path, str(name))
+
+
+def argument_errors(
+    target: Callable[..., object], arguments: dict[str, Any], path: str, owner: str, all_optional: bool = False
+) -> Iterator[str]:
+    """Sentences about arguments that do not fit the signature of a class or function.
+
+    Args:
+        target: The class or function.
+        arguments: Plain values by name; a mapping with a `_target_` stands for an object.
+        path: The key of the arguments, with which every sentence begins.
+        owner: The name of the target in sentences.
+        all_optional: True if arguments may be missing.
+    """
+    if model := _settings_model(target, all_optional):
+        yield from _compare(arguments, model, path, owner)
 
 
 @cache
@@ -112,7 +130,7 @@ def _settings_model(target: Callable[..., object], all_optional: bool) -> type[B
         parameters = inspect.signature(target).parameters.values()
     except ValueError:
         return None
-    hints = _hints(target)
+    hints = argument_types(target)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     fields: dict[str, Any] = {}
     for number, parameter in enumerate(each for each in parameters if each.kind not in variable):
@@ -125,7 +143,8 @@ def _settings_model(target: Callable[..., object], all_optional: bool) -> type[B
     return create_model("Arguments", __config__=config, **fields)
 
 
-def _hints(target: Callable[..., object]) -> dict[str, Any]:
+def argument_types(target: Callable[..., object]) -> dict[str, Any]:
+    """The annotations of the arguments of a class or function by name."""
     function = target.__init__ if isinstance(target, type) else target
     try:
         return typing.get_type_hints(function, include_extras=True)

@@ -1,28 +1,42 @@
 """Models from their factories, a task and a tokenizer; and saved models from their folders."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from genoattn.attention.base import Attention
 from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
-from genoattn.errors import UserError
+from genoattn.errors import UserError, shorten
 from genoattn.genome.intervals import Interval
 from genoattn.models.block import AttentionFactory
-from genoattn.models.card import ModelCard
-from genoattn.models.checkpoint import find_model, load_weights
+from genoattn.models.card import DESCRIPTION, ModelCard
+from genoattn.models.checkpoint import WEIGHTS, find_model, load_weights, read_shapes
+from genoattn.models.nodes import PACKAGE, CheckedNode, Place, check_node
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
 
 ModelFactory: TypeAlias = Callable[..., SequenceModel]
 """Takes the arguments of SequenceModel that tokenizer, task and attention layer determine."""
+
+PLACES: Mapping[str, Place] = {
+    "tokenizer": Place(Tokenizer, False),
+    "task": Place(Task, False),
+    "model": Place(SequenceModel, True),
+    "attention": Place(Attention, True),
+}
+"""The nodes of a card, and the class that each of them must name."""
+
+SLACK = 4
+"""Factor by which the numbers of a model may exceed those saved while it is built: a layer may replace a parameter."""
 
 BPE_CHUNK = 4096
 """Bases of a sequence from which a tokenizer learns."""
@@ -78,28 +92,82 @@ def build_model(
     return Predictor(tokenizer, task, model)
 
 
-def build_from_card(card: ModelCard, seed: int | None = None) -> Predictor:
-    """The model that a card describes, without its weights; `seed` as in `build_model`."""
-    task, tokenizer = instantiate(card.task, _convert_="all"), instantiate(card.tokenizer, _convert_="all")
-    return build_model(instantiate(card.model), instantiate(card.attention), task, tokenizer, seed)
+def check_card(
+    card: ModelCard, trust: Sequence[str] = (), names: Iterable[str] = tuple(PLACES)
+) -> dict[str, CheckedNode]:
+    """Nodes of a card, checked; nothing that they name has been called.
+
+    Args:
+        card: The card, which may come from a stranger.
+        trust: Packages besides genoattn whose classes the card may name.
+        names: The nodes.
+
+    Raises:
+        UserError: A node names anything but a class for its place, or its settings do not fit.
+    """
+    if isinstance(trust, str):
+        raise UserError(f"trust: expected a list of packages, got {shorten(trust)}; write [{shorten(trust)}]")
+    return {name: check_node(getattr(card, name), PLACES[name], name, [PACKAGE, *trust]) for name in names}
 
 
-def load_predictor(path: Path, device: torch.device | str | None = None) -> LoadedModel:
-    """Open a saved model.
+def build_from_card(card: ModelCard, seed: int | None = None, trust: Sequence[str] = ()) -> Predictor:
+    """The model that a card describes, without its weights; `seed` as in `build_model`, `trust` as in `check_card`."""
+    nodes = {name: node.build() for name, node in check_card(card, trust).items()}
+    return build_model(nodes["model"], nodes["attention"], nodes["task"], nodes["tokenizer"], seed)
+
+
+def load_predictor(path: Path, device: torch.device | str | None = None, trust: Sequence[str] = ()) -> LoadedModel:
+    """Open a saved model, which may come from a stranger: nothing is called but classes of genoattn.
 
     Args:
         path: A run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder.
         device: Where the model is put; None takes the GPU if there is one.
+        trust: Packages besides genoattn whose classes the model may use; their code is run.
 
     Raises:
-        UserError: There is no saved model, or its files cannot be read.
+        UserError: There is no saved model, its files cannot be read or do not fit each other, or its card asks for
+            another package.
     """
     folder = find_model(path)
     card = ModelCard.read(folder)
-    predictor = build_from_card(card)
-    load_weights(folder, predictor.model)
+    with _naming(folder / DESCRIPTION):
+        nodes = check_card(card, trust)
+        if foreign := [name for node in nodes.values() for name in node.names() if name.partition(".")[0] != PACKAGE]:
+            print(f"trust: this model uses {', '.join(dict.fromkeys(foreign))}, whose code is run")
+        with _no_more_numbers_than(sum(tensor.numel() for tensor in read_shapes(folder).values())):
+            predictor = build_from_card(card, None, trust)
+    load_weights(folder, predictor.model, card.weights)
     predictor.model.to(default_device() if device is None else device)
     return LoadedModel(card, predictor, folder)
+
+
+@contextmanager
+def _no_more_numbers_than(saved: int) -> Iterator[None]:
+    """Within it, a model that is far larger than its saved weights is refused before memory is filled."""
+    total = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal total
+        total += 0 if parameter is None else parameter.numel()
+        if total > SLACK * saved:
+            raise UserError(f"it describes a model far larger than {WEIGHTS} beside it, which holds {saved:,} numbers")
+
+    hook = register_module_parameter_registration_hook(count)  # called before a parameter gets its first values
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Within it, an error that a value in a file causes becomes a sentence that names the file."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(file.parent) in str(error) else UserError(f"{file}: {error}") from None
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+        raise UserError(f"{file}: no model can be built of these settings: {shorten(error)}") from error
 
 
 def default_device() -> torch.device:

@@ -1,20 +1,27 @@
-"""The description of a saved model: how to build it again, and how it was trained."""
+"""The card of a saved model: how to build it again, and how it was trained."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from genoattn.config.schema import Count, ReverseComplement, Seed
+from genoattn.config.validate import argument_errors
 from genoattn.data.settings import TrainingSplit
-from genoattn.errors import UserError
+from genoattn.errors import UserError, shorten
 from genoattn.files import write_json
+from genoattn.models.nodes import check_plain
 
-FORMAT = 3
+FORMAT = 4
 DESCRIPTION = "model.json"
+WEIGHTS = "weights.safetensors"
 
 Node: TypeAlias = Mapping[str, Any]
 """A plain config node with a `_target_`."""
+
+Calibration: TypeAlias = Mapping[str, Mapping[str, int | float]]
+"""By kind of value, such as thresholds, the values by output; empty if none were chosen."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class ModelCard:
         genome: sha256 of every record of the genome.
         calibration: Values that the evaluation chose for the model, such as thresholds.
         untrained_calibration: The same for the model before training.
+        weights: sha256 of the file of weights that the card belongs to; None until both are saved.
         format: Version of this format.
     """
 
@@ -43,14 +51,15 @@ class ModelCard:
     task: Node
     model: Node
     attention: Node
-    reverse_complement: str
-    length: int
-    split: str
-    min_length: int | None
-    seed: int
+    reverse_complement: ReverseComplement
+    length: Count
+    split: Literal["block", "record"]
+    min_length: Count | None
+    seed: Seed
     genome: tuple[str, ...]
-    calibration: Mapping[str, Any] = field(default_factory=dict)
-    untrained_calibration: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=dict)
+    untrained_calibration: Calibration = field(default_factory=dict)
+    weights: str | None = None
     format: int = FORMAT
 
     @property
@@ -79,19 +88,33 @@ class ModelCard:
             folder: The model/ folder of a run.
 
         Raises:
-            UserError: The file is not json, has another format, or lacks a field.
+            UserError: The file is not json, has another format, or a field is missing, unknown or of another type.
         """
         file = folder / DESCRIPTION
         try:
             values = json.loads(file.read_text("utf-8"))
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}") from None
+        except RecursionError:
+            raise UserError(f"{file} is not a model description: its lists are nested too deeply") from None
         except ValueError as error:
-            raise UserError(f"{file} is not json: {error}") from None
+            raise UserError(f"{file} is not json: {shorten(error)}") from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise UserError(f"{file} is not a model description of format {FORMAT}, the only one this version can read")
         names = [attribute.name for attribute in fields(cls)]
         if missing := [name for name in names if name not in values]:
             raise UserError(f"{file} lacks {', '.join(missing)}")
-        return cls(**{**{name: values[name] for name in names}, "genome": tuple(values["genome"])})
+        try:
+            check_plain(values, "")
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+        for error in argument_errors(cls, values, "", DESCRIPTION):
+            raise UserError(f"{file}: {error}")
+        if not isinstance(values["weights"], str):
+            raise UserError(f"{file}: weights: expected the sha256 of {WEIGHTS}, got null")
+        if not values["name"].isprintable():
+            raise UserError(f"{file}: name: expected printable characters, got {shorten(values['name'])}")
+        return cls(**{**values, "genome": tuple(values["genome"])})
 
 
 def uses_both_strands(reverse_complement: str) -> bool:

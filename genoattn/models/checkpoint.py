@@ -1,26 +1,41 @@
 """A model on disk: safetensors for the weights and json for its card, without a pickle."""
 
+import hashlib
 import os
+import re
+import zipfile
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from genoattn.errors import UserError
-from genoattn.models.card import DESCRIPTION, ModelCard
+from genoattn.errors import UserError, shorten
+from genoattn.files import replace_when_done
+from genoattn.models.card import DESCRIPTION, WEIGHTS, ModelCard
 
-WEIGHTS = "weights.safetensors"
 
+def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
+    """Write the weights and the card, each file whole or not at all; returns the card with the sha256 of the weights.
 
-def save_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
-    """Write the weights and the card, each file whole or not at all."""
+    A program that is killed between the two files leaves a card that does not name its weights, which `load_weights`
+    refuses.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{WEIGHTS}.part"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, unfinished)
-    os.replace(unfinished, folder / WEIGHTS)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replace_when_done(folder / WEIGHTS) as unfinished:
+        try:
+            save_file(tensors, unfinished)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(error)) from error
+        card = replace(card, weights=_sha256(unfinished))
     card.write(folder)
+    return card
 
 
 def find_model(path: Path) -> Path:
@@ -46,15 +61,40 @@ def find_model(path: Path) -> Path:
     raise UserError(f"checkpoint={path}: no {DESCRIPTION} is there; {taken}{stopped}")
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Fill a model that was built from the card in the same folder."""
+def read_shapes(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the file of weights without their numbers, as a header of a few bytes names them."""
     file = folder / WEIGHTS
     try:
-        weights = load_file(file)
+        with safe_open(file, "pt") as header:
+            shapes = {name: header.get_slice(name).get_shape() for name in header.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read as safetensors: {error}") from None
-    check_fit(file, weights, model.state_dict())
+        raise UserError(f"{file} cannot be read as safetensors: {shorten(error)}") from None
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def load_weights(folder: Path, model: nn.Module, sha256: str | None) -> None:
+    """Fill a model that was built from the card in the same folder, which names the sha256 of the weights.
+
+    Raises:
+        UserError: The file cannot be read, is not that of the card, does not fit the model or is not finite.
+    """
+    file = folder / WEIGHTS
+    check_fit(file, read_shapes(folder), model.state_dict())
+    if (actual := _sha256(file)) != sha256:
+        raise UserError(
+            f"{file} is not the file that {DESCRIPTION} beside it describes (sha256 {actual[:12]}…, expected"
+            f" {shorten(sha256)[:12]}…): one of the two was changed, or a run was stopped while it saved its model"
+        )
+    weights = load_file(file)
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{file}: {shorten(name)} holds NaN or infinite numbers, as after a training that diverged")
     model.load_state_dict(weights)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check_fit(file: Path, saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -69,3 +109,21 @@ def check_fit(file: Path, saved: Mapping[str, Tensor], expected: Mapping[str, Te
     if faults:
         more = f" (and {len(faults) - 1} more differences)" if len(faults) > 1 else ""
         raise UserError(f"{file} does not fit this model: it {faults[0]}{more}; were attention, model or task changed?")
+
+
+def check_archive(file: Path) -> None:
+    """Compare the content of a zip archive, such as a .ckpt file, with its checksums, which torch does not look at.
+
+    Raises:
+        UserError: The file is no zip archive or a member of it is damaged.
+    """
+    reason = "expected a zip archive"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            reason = f"checksum of {shorten(member)} is wrong" if (member := archive.testzip()) else ""
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        reason = shorten(error) or reason  # the last three: of headers that are not a zip's
+    if reason:
+        raise UserError(f"{file} is damaged: {reason}")

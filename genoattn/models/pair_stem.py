@@ -44,7 +44,9 @@ class AlignmentStem(nn.Module):
         self.reference = nn.Embedding(vocabulary_size, dim)
         self.matches = nn.Linear(shifts, dim, bias=False)
         if filters:
-            self.smooth = nn.Parameter(_smoothers(filters, kernel, self.sides[0]))
+            self.smooth = nn.Parameter(torch.empty(filters, kernel))
+            with torch.no_grad():
+                self.smooth.copy_(_smoothers(filters, kernel, self.sides[0]))
             self.aligned = nn.Linear(filters * shifts, dim, bias=False)
             self.framed = nn.Linear(2 * (1 + filters) * near, dim, bias=False)
 

@@ -34,17 +34,19 @@ class MutationCall(NamedTuple):
     score: float
 
 
-def load(path: str | Path, device: torch.device | str | None = None) -> "PretrainedModel":
-    """Load a trained model.
+def load(path: str | Path, device: torch.device | str | None = None, trust: Sequence[str] = ()) -> "PretrainedModel":
+    """Load a trained model. The folder may come from a stranger: no code runs but that of genoattn.
 
     Args:
         path: A run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder.
         device: Where the model computes, such as "cpu" or "cuda:1"; None takes the GPU if there is one.
+        trust: Packages besides genoattn whose classes the model may use, such as ["my_layers"]; their code is run.
 
     Raises:
-        UserError: There is no saved model, or its files cannot be read.
+        UserError: There is no saved model, its files are damaged or do not belong together, or it uses a package that
+            is not in `trust`.
     """
-    return PretrainedModel(load_predictor(Path(path), device))
+    return PretrainedModel(load_predictor(Path(path), device, trust))
 
 
 @final
@@ -207,7 +209,12 @@ class PretrainedModel:
     def _calls(self, table: Float[np.ndarray, "length 3"]) -> list[MutationCall]:
         calls = []
         for output, scores in zip(MUTATION_OUTPUTS, table.T, strict=True):
-            above = np.flatnonzero(scores >= self.thresholds.get(output, 0.5))
+            if output not in self.thresholds:
+                raise UserError(
+                    f"this model has no threshold for {output}, as after a run that ended before its test; set"
+                    f" model.thresholds[{output!r}] to a probability"
+                )
+            above = np.flatnonzero(scores >= self.thresholds[output])
             # Adjacent inserted bases are one event; adjacent bases of the other kinds are separate events.
             ends = np.flatnonzero(np.diff(above) > 1) + 1 if output == "insertion" else range(1, len(above))
             for run in np.split(above, ends):

@@ -91,6 +91,11 @@ def test_the_constructor_of_a_layer_must_take_what_the_model_gives(group: str) -
     )
 
 
+def test_a_layer_is_a_class_because_a_saved_model_names_it() -> None:
+    (error,) = errors(attention={"_target_": "tests.config.trees.make_layer", "_partial_": True})
+    assert error.startswith("attention._target_: expected a class, because a saved model names its layers by their cl")
+
+
 def test_a_missing_setting_is_an_error_unless_the_node_is_partial() -> None:
     assert errors(layer={"_target_": LAYER}) == [f"Key 'layer.dim' is missing: {LAYER} needs it"]
     assert not errors(layer={"_target_": LAYER, "_partial_": True})

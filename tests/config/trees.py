@@ -32,6 +32,10 @@ class Layer:
             raise UserError(f"heads must not be prime, got {heads}")
 
 
+def make_layer(dim: int, causal: bool) -> Layer:
+    return Layer(dim, causal)
+
+
 @dataclass(frozen=True)
 class Trainer:
     max_steps: Annotated[int, Ge(0)]

@@ -1,16 +1,21 @@
 """A saved model comes back as it was; files that are missing or do not fit are refused in a sentence."""
 
+import hashlib
 import json
+import math
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from genoattn.errors import UserError
+from genoattn.models import checkpoint
 from genoattn.models.card import DESCRIPTION, FORMAT, ModelCard
-from genoattn.models.checkpoint import WEIGHTS, check_fit, find_model, load_weights, save_model
+from genoattn.models.checkpoint import WEIGHTS, check_archive, check_fit, find_model, load_weights, save_model
 
 CARD = ModelCard(
     name="window",
@@ -40,14 +45,19 @@ def saved(tmp_path: Path) -> tuple[Path, nn.Module]:
     return tmp_path / "run", original
 
 
+def load(run: Path, into: nn.Module) -> None:
+    load_weights(run / "model", into, ModelCard.read(run / "model").weights)
+
+
 def test_round_trip(saved: tuple[Path, nn.Module]):
     run, original = saved
     other = model()
     assert any(not torch.equal(a, b) for a, b in zip(original.parameters(), other.parameters(), strict=True))
-    load_weights(run / "model", other)
+    load(run, other)
     state = original.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
-    assert ModelCard.read(run / "model") == CARD
+    sha256 = hashlib.sha256((run / "model" / WEIGHTS).read_bytes()).hexdigest()
+    assert ModelCard.read(run / "model") == replace(CARD, weights=sha256)
 
 
 def test_a_folder_without_a_pickle(saved: tuple[Path, nn.Module]):
@@ -62,24 +72,59 @@ def test_a_folder_without_a_pickle(saved: tuple[Path, nn.Module]):
     assert len(weights) == 8 + header + sum(t.numel() * t.element_size() for t in original.state_dict().values())
 
 
-def test_a_model_that_cannot_be_written_leaves_the_old_one(saved: tuple[Path, nn.Module]):
+def test_a_model_that_cannot_be_written_leaves_the_old_one(
+    saved: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch
+):
     run, original = saved
-    with pytest.raises(TypeError):
-        save_model(run / "model", original, replace(CARD, calibration={"thresholds": object()}))
-    assert ModelCard.read(run / "model") == CARD
+    card = ModelCard.read(run / "model")
+    message = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+    def full(tensors: dict[str, torch.Tensor], file: Path) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError(message)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match=r"safetensors cannot be written: No space left on device; free space on the"):
+        save_model(run / "model", model(), CARD)
+    message = "Error while serializing: something else"
+    with pytest.raises(UserError, match=r"safetensors cannot be written: Error while serializing: something else"):
+        save_model(run / "model", model(), CARD)
+    assert sorted(path.name for path in (run / "model").iterdir()) == [DESCRIPTION, WEIGHTS]
+    assert ModelCard.read(run / "model") == card
+    load(run, original)
+
+
+def test_a_stop_between_the_two_files_is_noticed(saved: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch):
+    """A folder that is used again then holds new weights beside the old card."""
+    run, original = saved
+
+    def stop(card: ModelCard, folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ModelCard, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(run / "model", model(), CARD)
+    with pytest.raises(UserError, match=r"weights\.safetensors is not the file that model\.json beside it describes"):
+        load(run, original)
+
+
+def test_weights_have_the_mode_of_any_new_file(saved: tuple[Path, nn.Module]):
+    run, _ = saved
+    (run / "other").touch()
+    assert (run / "model" / WEIGHTS).stat().st_mode == (run / "other").stat().st_mode
 
 
 def test_a_model_is_found_from_itself_its_run_or_a_checkpoint(
     saved: tuple[Path, nn.Module], capsys: pytest.CaptureFixture[str]
 ):
     run, _ = saved
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    checkpoint.parent.mkdir()
-    checkpoint.touch()
+    last = run / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.touch()
     assert find_model(run) == find_model(run / "model") == run / "model"
     assert capsys.readouterr().out == ""
-    assert find_model(checkpoint) == run / "model"
-    sentence = f"checkpoint={checkpoint}: the model of that run is used, of its lowest validation loss: {run}/model\n"
+    assert find_model(last) == run / "model"
+    sentence = f"checkpoint={last}: the model of that run is used, of its lowest validation loss: {run}/model\n"
     assert capsys.readouterr().out == sentence
 
 
@@ -104,8 +149,11 @@ def test_no_model_there(saved: tuple[Path, nn.Module], tmp_path: Path):
     [
         ("{", r"model\.json is not json: "),
         ("[1]", rf"model\.json is not a model description of format {FORMAT}"),
-        ('{"format": 2}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
-        ('{"format": 3, "name": "window"}', r"model\.json lacks tokenizer, task, "),
+        ("[" * 100_000, r"model\.json is not a model description: its lists are nested too deeply"),
+        ('{"format": 1' + "0" * 5_000 + "}", r"model\.json is not json: Exceeds the limit"),
+        ('{"format": 1}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
+        ('{"format": 3}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
+        ('{"format": 4, "name": "window"}', r"model\.json lacks tokenizer, task, "),
     ],
 )
 def test_descriptions_that_cannot_be_read(saved: tuple[Path, nn.Module], text: str, words: str):
@@ -118,12 +166,27 @@ def test_descriptions_that_cannot_be_read(saved: tuple[Path, nn.Module], text: s
 def test_weights_that_cannot_be_read(saved: tuple[Path, nn.Module]):
     run, original = saved
     file = run / "model" / WEIGHTS
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"weights\.safetensors cannot be read as safetensors: "):
-        load_weights(run / "model", original)
+    whole = file.read_bytes()
+    for damaged, words in (
+        (whole[:-1], "cannot be read as safetensors: "),
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "is not the file that model.json beside it describes"),
+        (b"", "cannot be read as safetensors: "),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"weights\.safetensors {words}"):
+            load(run, original)
     file.unlink()
     with pytest.raises(UserError, match=r"weights\.safetensors cannot be read as safetensors: .*[Nn]o such file"):
-        load_weights(run / "model", original)
+        load(run, original)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_weights_that_are_not_finite(saved: tuple[Path, nn.Module], number: float):
+    run, original = saved
+    original.state_dict()["0.weight"][1, 1] = number
+    save_model(run / "model", original, CARD)
+    with pytest.raises(UserError, match=r"safetensors: 0\.weight holds NaN or infinite numbers, as after a training"):
+        load(run, model())
 
 
 def test_weights_that_do_not_fit(saved: tuple[Path, nn.Module]):
@@ -131,7 +194,9 @@ def test_weights_that_do_not_fit(saved: tuple[Path, nn.Module]):
     with pytest.raises(
         UserError, match=r"holds 0\.weight of shape \[3, 2\] where the model's is \[5, 2\] \(and 5 more"
     ):
-        load_weights(run / "model", model(5))
+        load(run, model(5))
+    with pytest.raises(UserError, match=r"holds a of shape \[2, 3\] where the model's is \[3, 2\]; were attention"):
+        check_fit(Path("here"), {"a": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)})
     short, long = torch.zeros(1), torch.zeros(2)
     file = Path("here")
     check_fit(file, {"a": short}, {"a": long[:1]})
@@ -142,3 +207,31 @@ def test_weights_that_do_not_fit(saved: tuple[Path, nn.Module]):
     ):
         with pytest.raises(UserError, match=words):
             check_fit(file, saved_tensors, expected)
+
+
+def test_a_damaged_archive_is_noticed(tmp_path: Path):
+    file = tmp_path / "last.ckpt"
+    torch.save({"weight": torch.zeros(1000)}, file)
+    check_archive(file)
+    whole = file.read_bytes()
+    middle = whole.index(bytes(2000)) + 1000  # within the weights
+    for damaged, words in (
+        (whole[:middle] + b"x" + whole[middle + 1 :], "checksum of last/data/0 is wrong"),
+        (whole[: len(whole) // 2], "not a zip"),
+        (b"", "not a zip"),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"last\.ckpt is damaged: .*{words}"):
+            check_archive(file)
+    with pytest.raises(UserError, match=r"gone\.ckpt cannot be read: No such file"):
+        check_archive(tmp_path / "gone.ckpt")
+
+
+def test_no_byte_of_an_archive_raises_another_error(tmp_path: Path):
+    file = tmp_path / "last.ckpt"
+    torch.save({"weight": torch.zeros(8)}, file)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 5):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with suppress(UserError):  # a byte between two members does no harm
+            check_archive(file)

@@ -13,6 +13,7 @@ from genoattn.cli.main import main
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import decode_bases, encode_bases
 from genoattn.models.build import default_device
+from genoattn.models.placement import _shift
 from genoattn.models.sequence_model import SequenceModel
 
 BASES = decode_bases(np.random.default_rng(0).integers(0, 4, 5000, np.uint8))
@@ -108,3 +109,18 @@ def test_the_class_of_a_variant(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the site in the alternate window must lie within its 64 bases, got 60\.\.65"):
         model.classify(BASES[:64], BASES[:64], ((32, 33), (60, 65)))
     assert model.embed([BASES[:20]])[0].shape == (20, 16)
+
+
+def test_a_model_without_thresholds_detects_nothing_in_silence(run: Path) -> None:
+    model = genoattn.load(run, "cpu")
+    del model.thresholds["deletion"]
+    with pytest.raises(UserError, match="no threshold for deletion, as after a run that ended before its test; set"):
+        model.detect(BASES[:64], BASES[:64])
+
+
+@pytest.mark.parametrize(("offset", "shift"), [(0, 0), (8, 8), (-8, -8), (4, 0), (12, 8), (-4, -8)])
+def test_of_equal_matches_in_a_repeat_the_nearest_is_taken(offset: int, shift: int) -> None:
+    """A repeat of 8 bases matches at every eighth offset; between two of them the one to the left is taken."""
+    reference = np.tile(encode_bases("ACGGTTAC"), 40)
+    window = reference[100 : 100 + 64]
+    assert _shift(reference, window, 100, offset) == shift

@@ -1,6 +1,8 @@
 """A model on disk: safetensors for the weights and json for its card, without a pickle."""
 
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from genoattn.errors import UserError
+from genoattn.errors import UserError, shorten
 from genoattn.models.card import DESCRIPTION, ModelCard
 
 WEIGHTS = "weights.safetensors"
@@ -69,3 +71,21 @@ def check_fit(file: Path, saved: Mapping[str, Tensor], expected: Mapping[str, Te
     if faults:
         more = f" (and {len(faults) - 1} more differences)" if len(faults) > 1 else ""
         raise UserError(f"{file} does not fit this model: it {faults[0]}{more}; were attention, model or task changed?")
+
+
+def check_archive(file: Path) -> None:
+    """Compare the content of a zip archive, such as a .ckpt file, with its checksums, which torch does not look at.
+
+    Raises:
+        UserError: The file is no zip archive or a member of it is damaged.
+    """
+    reason = "expected a zip archive"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            reason = f"checksum of {shorten(member)} is wrong" if (member := archive.testzip()) else ""
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        reason = shorten(error) or reason  # the last three: of headers that are not a zip's
+    if reason:
+        raise UserError(f"{file} is damaged: {reason}")

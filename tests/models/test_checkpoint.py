@@ -1,6 +1,7 @@
 """A saved model comes back as it was; files that are missing or do not fit are refused in a sentence."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from genoattn.errors import UserError
 from genoattn.models.card import DESCRIPTION, FORMAT, ModelCard
-from genoattn.models.checkpoint import WEIGHTS, check_fit, find_model, load_weights, save_model
+from genoattn.models.checkpoint import WEIGHTS, check_archive, check_fit, find_model, load_weights, save_model
 
 CARD = ModelCard(
     name="window",
@@ -142,3 +143,31 @@ def test_weights_that_do_not_fit(saved: tuple[Path, nn.Module]):
     ):
         with pytest.raises(UserError, match=words):
             check_fit(file, saved_tensors, expected)
+
+
+def test_a_damaged_archive_is_noticed(tmp_path: Path):
+    file = tmp_path / "last.ckpt"
+    torch.save({"weight": torch.zeros(1000)}, file)
+    check_archive(file)
+    whole = file.read_bytes()
+    middle = whole.index(bytes(2000)) + 1000  # within the weights
+    for damaged, words in (
+        (whole[:middle] + b"x" + whole[middle + 1 :], "checksum of last/data/0 is wrong"),
+        (whole[: len(whole) // 2], "not a zip"),
+        (b"", "not a zip"),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"last\.ckpt is damaged: .*{words}"):
+            check_archive(file)
+    with pytest.raises(UserError, match=r"gone\.ckpt cannot be read: No such file"):
+        check_archive(tmp_path / "gone.ckpt")
+
+
+def test_no_byte_of_an_archive_raises_another_error(tmp_path: Path):
+    file = tmp_path / "last.ckpt"
+    torch.save({"weight": torch.zeros(8)}, file)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 5):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with suppress(UserError):  # a byte between two members does no harm
+            check_archive(file)

@@ -23,12 +23,12 @@ BUDGET = {
     "attention/kernels": 2_000,
     "attention/conformance": 500,
     "models": 950,
-    "training": 1_000,
+    "training": 1_250,
     "evaluation": 2_400,
     "comparison": 1_750,
-    "config, cli and single files": 1_500,
+    "config, cli and single files": 1_600,
 }
-"""Lines of code by folder: 16,250 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 16,600 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

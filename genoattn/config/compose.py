@@ -77,7 +77,8 @@ def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bo
     """Compose and check a config, then run `main` in a run folder; with `multirun`, once for each value of a sweep.
 
     Returns:
-        The exit status. 0: done. 2: a mistake of the user, in sentences on stderr. 130: interrupted.
+        The exit status. 0: done. 2: a mistake of the user, in sentences on stderr. 128 and the number of a signal:
+        ended by it, for instance 130 by Ctrl-C.
     """
     try:
         with _hydra(program):

@@ -222,7 +222,7 @@ def test_whole_records_are_held_out(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert figures(tmp_path / "evaluated") == figures(tmp_path / "run")
 
 
-HASTY = ("control=null", "trainer.max_steps=6", "trainer.validate_every=4", "data.batch=2", "optimizer.lr=0.1")
+HASTY = ("control=null", "trainer.max_steps=6", "trainer.validate_every=4", "data.batch=2", "optimizer.lr=1")
 """So fast a rate that the validation in the middle is lower than the last, and has to be remembered."""
 
 
@@ -314,8 +314,14 @@ def test_ctrl_c_in_the_control_and_what_resume_does_then(
     assert {int(row["step"]) for row in rows(rest / "control")} == {3}
     assert figures(rest) == figures(finished)
     assert (rest / "checkpoints" / "last.ckpt").is_file()
-    assert train(half, *words, f"trainer.resume={last}") == 2
-    assert "trainer.resume lies in this run's folder" in capsys.readouterr().err
+    assert train(half, *words) == 2
+    assert (
+        f"holds a run already (metrics.csv); choose another folder, or go on with that run by trainer.resume={last}"
+        in (capsys.readouterr().err)
+    )
+    assert train(half, *words, f"trainer.resume={last}") == 0  # in its folder
+    assert [rows(half), rows(half / "control")] == [rows(finished), rows(finished / "control")]
+    assert figures(half) == figures(finished)
 
 
 def test_a_second_ctrl_c_does_not_wait(
@@ -356,18 +362,18 @@ def test_max_seconds_ends_training_and_the_run_goes_on_to_its_report(
     step = SequenceModule.training_step
 
     def slow(self: SequenceModule, batch: object, index: int) -> torch.Tensor:
-        time.sleep(0.3)
+        time.sleep(0.1)
         return step(self, batch, index)
 
     monkeypatch.setattr(SequenceModule, "training_step", slow)
     words = (
         "trainer.max_steps=50",
-        "trainer.max_seconds=0.5",
+        "trainer.max_seconds=0.05",  # which are over within the first step
         "trainer.accumulate_batches=2",
         "trainer.validate_every=50",
     )
     assert train(tmp_path, f"data.fasta={genome[0]}", "control=null", *words) == 0
-    assert "model: trainer.max_seconds=0.5 ended training after step 1\n" in capsys.readouterr().out
+    assert "model: trainer.max_seconds=0.05 ended training after step 1\n" in capsys.readouterr().out
     assert [row["step"] for row in rows(tmp_path) if row["loss"]] == ["0"]
     assert [row["step"] for row in rows(tmp_path) if row["validation/loss"]] == ["0"]
     assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
@@ -393,6 +399,17 @@ def test_the_weights_of_the_lowest_validation_loss_are_tested_and_kept(finished:
     best = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["callbacks"]["Checkpoints"]["lowest"] == pytest.approx(min(losses))
     assert best["global_step"] == 2 * (1 + losses.index(min(losses)))
+
+
+def test_the_best_weights_are_saved_and_not_the_last(unstopped: dict[int, Path]) -> None:
+    saved = load_file(unstopped[1] / "model" / "weights.safetensors")
+    states = [
+        torch.load(unstopped[1] / "checkpoints" / name, weights_only=True)["state_dict"]
+        for name in ("best.ckpt", "last.ckpt")
+    ]
+    best, last = ({f"model.{name}": state[f"model.{name}"] for name in saved} for state in states)
+    weights = {f"model.{name}": tensor for name, tensor in saved.items()}
+    assert same(weights, best) and not same(weights, last)
 
 
 def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:

@@ -1,6 +1,7 @@
 """Trainings without their evaluation, for tests of the training alone."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from genoattn.cli import finetune, train
 from genoattn.cli.main import main
+from genoattn.training.module import SequenceModule
 from tests.toy_genomes import write_genome
 
 WORDS = ("experiment=smoke", "control=null", "trainer.threads=1", "trainer.memory_check=false", "data.batch=2")
@@ -43,3 +45,16 @@ def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as lines:
         table = list(csv.DictReader(lines))
     return [{key: value for key, value in row.items() if key not in ("bases_per_second", "epoch")} for row in table]
+
+
+def at_batch(patch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+    """Do something within the training batch of that number, from 1."""
+    step, calls = SequenceModule.training_step, []
+
+    def training_step(self: SequenceModule, batch: Any, index: int) -> torch.Tensor:
+        calls.append(index)
+        if len(calls) == number:
+            act()
+        return step(self, batch, index)
+
+    patch.setattr(SequenceModule, "training_step", training_step)

@@ -20,9 +20,8 @@ from genoattn.errors import UserError
 from genoattn.training import identity
 from genoattn.training.callbacks import StopCleanly
 from genoattn.training.identity import RunIdentity, differences
-from genoattn.training.module import SequenceModule
 from genoattn.training.resume import check_resume
-from tests.training.quick import leave_out_evaluation, quick_train, rows, trained
+from tests.training.quick import TRAINED, at_batch, leave_out_evaluation, quick_train, rows, trained
 
 pytestmark = pytest.mark.usefixtures("alone", "quick")
 STEPS = ("trainer.max_steps=6", "trainer.validate_every=2", "optimizer.lr=1")
@@ -43,17 +42,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def at_batch(patch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
-    """Do something within the training batch of that number, from 1."""
-    step, calls = SequenceModule.training_step, []
-
-    def training_step(self: SequenceModule, batch: Any, index: int) -> torch.Tensor:
-        calls.append(index)
-        if len(calls) == number:
-            act()
-        return step(self, batch, index)
-
-    patch.setattr(SequenceModule, "training_step", training_step)
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of two batches a step."""
+    folder = tmp_path_factory.mktemp("accumulated") / "run"
+    assert quick_train(folder, *STEPS, "trainer.accumulate_batches=2") == 0
+    return folder
 
 
 def stop_at(folder: Path, batch: int, act: Callable[[], object], *words: str) -> int:
@@ -65,8 +59,7 @@ def stop_at(folder: Path, batch: int, act: Callable[[], object], *words: str) ->
 def assert_same_run(folder: Path, whole: Path) -> None:
     assert rows(folder) == rows(whole)
     assert [row["step"] for row in rows(whole) if row["validation/loss"]] == ["1", "3", "5"]
-    one, other = trained(folder), trained(whole)
-    assert all(torch.equal(one[name], other[name]) for name in other)
+    assert_same(trained(folder), trained(whole))
 
 
 def test_the_model_of_the_lowest_validation_loss_is_kept(whole: Path) -> None:
@@ -80,7 +73,7 @@ def test_the_model_of_the_lowest_validation_loss_is_kept(whole: Path) -> None:
     assert not all(torch.equal(model[name], last[f"model.{name}"]) for name in model)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_leaves_a_run_that_goes_on_in_its_folder(
     number: signal.Signals,
     whole: Path,
@@ -97,13 +90,60 @@ def test_a_signal_leaves_a_run_that_goes_on_in_its_folder(
     shutil.copy(whole.parent / "chr.fa", tmp_path)
     assert stop_at(folder, 3, lambda: signal.raise_signal(number)) == 128 + number
     last = folder / "checkpoints" / "last.ckpt"
-    name = "Ctrl-C" if number == signal.SIGINT else number.name
-    stopped = f"model was stopped by {name} after step 3; go on with trainer.resume={last}\n"
+    stopped = f"model was stopped by {number.name} after step 3; go on with trainer.resume={last}\n"
     assert stopped in capsys.readouterr().out
     assert signal.getsignal(number) is before
     assert quick_train(folder, *STEPS, f"trainer.resume={last}") == 0
     assert_same_run(folder, whole)
     assert OmegaConf.load(folder / "config.yaml").trainer.resume == str(last)
+
+
+@pytest.mark.parametrize(
+    ("how", "accumulate", "batch", "done"),
+    [("ctrl-c", 1, 4, 4), ("ctrl-c", 1, 3, 3), ("crash", 1, 6, 4), ("ctrl-c", 2, 5, 3)],
+)
+def test_a_resumed_run_is_the_run_never_stopped(
+    how: str,
+    accumulate: int,
+    batch: int,
+    done: int,
+    whole: Path,
+    accumulated: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def act() -> None:
+        if how == "crash":
+            raise RuntimeError("the roof fell in")
+        signal.raise_signal(signal.SIGINT)
+
+    words = (f"trainer.accumulate_batches={accumulate}",)
+    whole, half, rest = (whole, accumulated)[accumulate - 1], tmp_path / "half", tmp_path / "rest"
+    shutil.copy(whole.parent / "chr.fa", tmp_path)
+    last = half / "checkpoints" / "last.ckpt"
+    if how == "crash":
+        with pytest.raises(RuntimeError, match="the roof fell in"):
+            stop_at(half, batch, act, *words)
+    else:
+        assert stop_at(half, batch, act, *words) == 130
+        stopped = f"model was stopped by Ctrl-C after step {done}; go on with trainer.resume={last}\n"
+        assert stopped in capsys.readouterr().out
+        assert len([row for row in rows(half) if row["loss"]]) == done and not (half / TRAINED).exists()
+    assert torch.load(last, weights_only=True)["global_step"] == done
+
+    assert quick_train(rest, *STEPS, *words, f"trainer.resume={last}") == 0
+    assert rows(rest) == [row for row in rows(whole) if int(row["step"]) >= done] != []
+    assert_same(trained(rest), trained(whole))
+    for name in ("last.ckpt", "best.ckpt"):
+        one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, rest))
+        for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
+            assert_same(one[key], other[key])
+        assert one["callbacks"]["Checkpoints"] == other["callbacks"]["Checkpoints"]
+
+
+def assert_same(one: object, other: object) -> None:
+    """Two nests of dicts, lists, tensors and plain values are equal to the last bit."""
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_a_killed_run_goes_on_from_its_last_validation(whole: Path, tmp_path: Path) -> None:

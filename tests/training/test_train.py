@@ -1,6 +1,5 @@
 """Whole small runs: the files they leave, how they stop and are resumed, and that they can be repeated exactly."""
 
-import csv
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from genoattn.models.card import ModelCard
 from genoattn.training.loggers import wandb_logger
 from genoattn.training.module import SequenceModule
 from tests.toy_genomes import write_genome
+from tests.training.quick import at_batch, rows
 
 CHECKOUT = Path(__file__).parents[2]
 ATTENTIONS = sorted(file.stem for file in (CHECKOUT / "conf" / "attention").glob("*.yaml"))
@@ -65,24 +65,6 @@ def figures(folder: Path) -> dict[str, float]:
     """metrics.json without what training alone can measure."""
     found = json.loads((folder / "metrics.json").read_text())
     return {key: value for key, value in found.items() if key not in TIMED}
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    """metrics.csv without what a clock measured, and without Lightning's epochs, which end wherever a run stops."""
-    with (folder / "metrics.csv").open(newline="") as lines:
-        table = list(csv.DictReader(lines))
-    return [{key: one for key, one in row.items() if key not in ("bases_per_second", "epoch")} for row in table]
-
-
-def same(one: object, other: object) -> bool:
-    """True if two nests of dicts, lists, tensors and plain values are equal to the last bit."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 @pytest.fixture(scope="module")
@@ -222,79 +204,6 @@ def test_whole_records_are_held_out(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert figures(tmp_path / "evaluated") == figures(tmp_path / "run")
 
 
-HASTY = ("control=null", "trainer.max_steps=6", "trainer.validate_every=4", "data.batch=2", "optimizer.lr=1")
-"""So fast a rate that the validation in the middle is lower than the last, and has to be remembered."""
-
-
-@pytest.fixture(scope="module")
-def unstopped(tmp_path_factory: pytest.TempPathFactory, genome: tuple[Path, Path]) -> dict[int, Path]:
-    """Runs to the end with one and with two batches a step."""
-    folders = {number: tmp_path_factory.mktemp("unstopped") / "run" for number in (1, 2)}
-    for number, folder in folders.items():
-        assert train(folder, *HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate_batches={number}") == 0
-    return folders
-
-
-def interrupt_in(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
-    """At the training batch of that number (from 1) let Ctrl-C fall, or the program break."""
-    step, calls = SequenceModule.training_step, []
-
-    def stumble(self: SequenceModule, batch: object, index: int) -> torch.Tensor:
-        calls.append(index)
-        if len(calls) == number and how == "crash":
-            raise RuntimeError("the roof fell in")
-        if len(calls) == number:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, batch, index)
-
-    patch.setattr(SequenceModule, "training_step", stumble)
-
-
-@pytest.mark.usefixtures("unplotted")
-@pytest.mark.parametrize(
-    ("how", "accumulate", "batch", "done"),
-    [("ctrl-c", 1, 4, 4), ("ctrl-c", 1, 3, 3), ("crash", 1, 6, 4), ("ctrl-c", 2, 5, 3)],
-)
-def test_a_resumed_run_is_the_run_never_stopped(
-    how: str,
-    accumulate: int,
-    batch: int,
-    done: int,
-    genome: tuple[Path, Path],
-    unstopped: dict[int, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    words = (*HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate_batches={accumulate}")
-    whole, half, rest = unstopped[accumulate], tmp_path / "half", tmp_path / "rest"
-    with monkeypatch.context() as patch:
-        interrupt_in(patch, batch, how)
-        capsys.readouterr()
-        if how == "crash":
-            with pytest.raises(RuntimeError, match="the roof fell in"):
-                train(half, *words)
-        else:
-            assert train(half, *words) == 130
-    last = half / "checkpoints" / "last.ckpt"
-    said = capsys.readouterr().out
-    if how == "ctrl-c":
-        assert f"model was stopped by Ctrl-C after step {done}; go on with trainer.resume={last}\n" in said
-        assert not (half / "metrics.json").exists()
-        assert len([row for row in rows(half) if row["loss"]]) == done
-    assert torch.load(last, weights_only=True)["global_step"] == done
-
-    assert train(rest, *words, f"trainer.resume={last}") == 0
-    assert rows(rest) == [row for row in rows(whole) if int(row["step"]) >= done]
-    assert rows(rest)
-    assert figures(rest) == figures(whole)
-    for name in ("last.ckpt", "best.ckpt"):
-        one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, rest))
-        for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
-            assert same(one[key], other[key]), (name, key)
-        assert one["callbacks"]["Checkpoints"] == other["callbacks"]["Checkpoints"]
-
-
 @pytest.mark.usefixtures("unplotted")
 def test_ctrl_c_in_the_control_and_what_resume_does_then(
     finished: Path,
@@ -306,7 +215,7 @@ def test_ctrl_c_in_the_control_and_what_resume_does_then(
     words = ("attention=linear", f"data.fasta={genome[0]}", f"data.vcf={genome[1]}")
     half, rest = tmp_path / "half", tmp_path / "rest"
     with monkeypatch.context() as patch:
-        interrupt_in(patch, 7, "ctrl-c")
+        at_batch(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
         assert train(half, *words) == 130
     last = half / "checkpoints" / "last.ckpt"
     assert f"control was stopped by Ctrl-C after step 3; go on with trainer.resume={last}" in capsys.readouterr().out
@@ -399,17 +308,8 @@ def test_the_weights_of_the_lowest_validation_loss_are_tested_and_kept(finished:
     best = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["callbacks"]["Checkpoints"]["lowest"] == pytest.approx(min(losses))
     assert best["global_step"] == 2 * (1 + losses.index(min(losses)))
-
-
-def test_the_best_weights_are_saved_and_not_the_last(unstopped: dict[int, Path]) -> None:
-    saved = load_file(unstopped[1] / "model" / "weights.safetensors")
-    states = [
-        torch.load(unstopped[1] / "checkpoints" / name, weights_only=True)["state_dict"]
-        for name in ("best.ckpt", "last.ckpt")
-    ]
-    best, last = ({f"model.{name}": state[f"model.{name}"] for name in saved} for state in states)
-    weights = {f"model.{name}": tensor for name, tensor in saved.items()}
-    assert same(weights, best) and not same(weights, last)
+    saved = load_file(finished / "model" / "weights.safetensors")
+    assert all(torch.equal(saved[name], best["state_dict"][f"model.{name}"]) for name in saved)
 
 
 def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:

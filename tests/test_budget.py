@@ -23,10 +23,10 @@ BUDGET = {
     "attention/kernels": 2_000,
     "attention/conformance": 500,
     "models": 1_240,
-    "training": 1_000,
+    "training": 1_250,
     "evaluation": 2_400,
     "comparison": 1_750,
-    "config, cli and single files": 1_520,
+    "config, cli and single files": 1_900,
 }
 """Lines of code by folder: 16,560 in all. The line of attention leaves out its sub-folders listed here."""
 

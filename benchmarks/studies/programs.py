@@ -17,6 +17,7 @@ def run(program: str, folder: Path, words: Sequence[str]) -> dict[str, Any]:
     """The metrics of a run, which is made if its folder does not hold them; `{"error": …}` if it failed."""
     file = folder / "metrics.json"
     if not file.is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that failed
         command = [sys.executable, "-m", "genoattn", program, *words, f"hydra.run.dir={folder}"]
         surroundings = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
         print(" ".join(command[1:]), flush=True)

@@ -59,7 +59,7 @@ def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
     for length, windows in WINDOWS.items():
         folder, model = home / str(length), home / "train"
         if length == max(WINDOWS):
-            model = set_otherwise(model, folder, "distance", [NEAREST, length])
+            model = set_otherwise(model, home / "far", "distance", [NEAREST, length])
         overrides = (f"checkpoint={model}", "data.vcf=[]", f"data.length={length}", f"test.windows={windows}")
         row["lengths"][str(length)] = summary(run("evaluate", folder, overrides))
     return row

@@ -7,12 +7,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from genoattn.cli.console import tee
-from genoattn.cli.run_folder import begin_run, card_of, finish_run
+from genoattn.cli.run_folder import begin_run, card_of, finish_run, identify_run
 from genoattn.cli.values import loggers_of, open_source, plain, recipe_of, saved_model, value_of
 from genoattn.data.tasks.base import Task
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import build_model, check_card
 from genoattn.models.card import ModelCard
+from genoattn.models.checkpoint import WEIGHTS
 from genoattn.training.finetuning import check_peft, load_matching, merge_adapters, same_task, select_trainable
 from genoattn.training.settings import FinetuneSettings
 
@@ -27,6 +28,7 @@ def main(config: DictConfig) -> float | None:
         recipe = recipe_of(config, pretrained.card.reverse_complement)
         task: Task = value_of(config.task) or pretrained.predictor.task
         source = open_source(recipe.data, task, recipe.seed)
+        identity = identify_run(config, folder, source, pretrained.folder / WEIGHTS)
         # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
         from lightning import seed_everything
 
@@ -48,7 +50,7 @@ def main(config: DictConfig) -> float | None:
         initialised = load_matching(pretrained, model.model)
         select_trainable(model.model, finetune.mode, value_of(config.lora), initialised, recipe.seed)
         loggers = build_loggers(folder, loggers_of(config), settings)
-        fitted = train_model(recipe, "model", model, source, folder, loggers)
+        fitted = train_model(recipe, "model", model, source, folder, loggers, identity)
         if finetune.mode == "lora":
             merge_adapters(model.model)
 

@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program that the first argument names.
 
     Returns:
-        The exit status. 0: done. 2: a mistake of the user, in sentences on stderr. 130: interrupted.
+        The exit status. 0: done. 2: a mistake of the user, in sentences on stderr. 128 and the number of a signal:
+        ended by it, for instance 130 by Ctrl-C.
     """
     # Read when torch is first imported. Threads that spin at a barrier while another process holds their core made a
     # step on two cores 15 times slower; threads that soon sleep lose nothing on an idle machine.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from genoattn.cli.values import output_folder
+from genoattn.cli.values import output_folder, plain
+from genoattn.config.folder import is_own_checkpoint
 from genoattn.data.source import DataSource
 from genoattn.data.tokenizers.base import Tokenizer
-from genoattn.errors import UserError
 from genoattn.evaluation.base import Candidate, Evaluator
 from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
+from genoattn.files import remove_unfinished, write_text
 from genoattn.models import cost
 from genoattn.models.card import ModelCard
 from genoattn.models.checkpoint import save_model
 from genoattn.models.nodes import complete_node
 from genoattn.models.predictor import Predictor
+from genoattn.training.identity import RunIdentity, identify
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -30,14 +33,46 @@ if TYPE_CHECKING:
 
 
 def begin_run(config: DictConfig) -> Path:
-    """Set threads, leave config.yaml in the run folder, and return the folder."""
+    """Set threads, leave config.yaml in the run folder, and return the folder.
+
+    A run that goes on in its folder leaves config.yaml in `identify_run`, after its checkpoint was checked.
+    """
     folder = output_folder()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    if config.trainer.resume and folder.resolve() in Path(config.trainer.resume).resolve().parents:
-        raise UserError("trainer.resume lies in this run's folder, which would be written over; choose another folder")
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    remove_unfinished(folder)
+    if not is_own_checkpoint(config.trainer.resume, folder):
+        _write_config(folder, config)
     return folder
+
+
+def identify_run(config: DictConfig, folder: Path, source: DataSource, pretrained: Path | None = None) -> RunIdentity:
+    """The identity of a run, checked against the checkpoint that it goes on from.
+
+    Args:
+        config: The composed config.
+        folder: The run folder.
+        source: The genome of the run.
+        pretrained: The weights that it begins with.
+
+    Raises:
+        UserError: The checkpoint is damaged or of another run.
+    """
+    digest = None
+    if pretrained is not None:
+        with pretrained.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    from genoattn.training.resume import check_resume  # late, as in `train`
+
+    identity = identify(plain(config), source, digest)
+    if config.trainer.resume:
+        check_resume(Path(config.trainer.resume), identity)
+        _write_config(folder, config)
+    return identity
+
+
+def _write_config(folder: Path, config: DictConfig) -> None:
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
 
 
 def card_of(settings: Mapping[str, Any], name: str, tokenizer: Tokenizer, source: DataSource) -> ModelCard:

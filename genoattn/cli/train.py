@@ -5,7 +5,7 @@ from dataclasses import replace
 from omegaconf import DictConfig
 
 from genoattn.cli.console import tee
-from genoattn.cli.run_folder import begin_run, card_of, finish_run
+from genoattn.cli.run_folder import begin_run, card_of, finish_run, identify_run
 from genoattn.cli.values import choice, loggers_of, model_of, open_source, plain, recipe_of, value_of
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import train_tokenizer
@@ -18,6 +18,7 @@ def main(config: DictConfig) -> float | None:
     with tee(folder / "train.log"):
         recipe, task, settings = recipe_of(config), value_of(config.task), plain(config)
         source = open_source(recipe.data, task, recipe.seed)
+        identity = identify_run(config, folder, source)
         tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
         # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
         from lightning import seed_everything
@@ -32,13 +33,14 @@ def main(config: DictConfig) -> float | None:
 
         model = model_of(config, "attention", task, tokenizer)
         loggers = build_loggers(folder, loggers_of(config), settings)
-        fitted = train_model(recipe, "model", model, source, folder, loggers)
+        fitted = train_model(recipe, "model", model, source, folder, loggers, identity)
         candidates = [Candidate("model", choice("attention"), model)]
         cards = {"model": card_of(settings, choice("attention"), tokenizer, source)}
 
         if config.control and config.control != config.attention:  # the same layer would only be trained twice
             control = model_of(config, "control", task, tokenizer)
-            train_model(recipe, "control", control, source, folder, build_loggers(folder / "control", [], {}))
+            own = build_loggers(folder / "control", [], {})
+            train_model(recipe, "control", control, source, folder, own, identity)
             name = f"{choice('attention@control')} (control)"
             candidates.append(Candidate("control", name, control))
             cards["control"] = replace(cards["model"], name=name, attention=complete_node(settings["control"]))

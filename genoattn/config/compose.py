@@ -1,7 +1,6 @@
 """From the overrides of a user to a checked config, and to a run of a program in a folder of its own."""
 
 import io
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from genoattn.config.folder import lock_folder, make_named_folder, make_new_folder
 from genoattn.config.layers import LayerPackages, complete_layer, layer_name
 from genoattn.config.overrides import COMPOSITION_ERRORS, explain, first_line, sweep_jobs
 from genoattn.errors import UserError
@@ -77,7 +77,8 @@ def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bo
     """Compose and check a config, then run `main` in a run folder; with `multirun`, once for each value of a sweep.
 
     Returns:
-        The exit status. 0: done. 2: a mistake of the user, in sentences on stderr. 130: interrupted.
+        The exit status. 0: done. 2: a mistake of the user, in sentences on stderr. 128 and the number of a signal:
+        ended by it, for instance 130 by Ctrl-C.
     """
     try:
         with _hydra(program):
@@ -98,18 +99,17 @@ def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bo
 def _run_once(program: str, main: Main, overrides: list[str]) -> None:
     config = _compose(program, overrides, True)
     check(_without_hydra(config), program)
-    _make_folder(config, "hydra.run.dir")
-    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
-    job = run_job(lambda config: main(_read_only(config)), config, "hydra.run.dir", None, context)
-    with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of a run that failed
-        _ = job.return_value  # raises what `main` raised
+    with _run_folder(program, config, "hydra.run.dir", overrides):
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
+        job = run_job(lambda config: main(_read_only(config)), config, "hydra.run.dir", None, context)
+        with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of a run that failed
+            _ = job.return_value  # raises what `main` raised
 
 
 def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
     for job in sweep_jobs(overrides):
         config = _compose(program, job, True)
         check(_without_hydra(config), program)
-    folder = _make_folder(config, "hydra.sweep.dir").replace("'", "\\'")
 
     def run(config: DictConfig) -> float | None:
         _complete(config, HydraConfig.get())
@@ -118,26 +118,43 @@ def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
 
     started = GlobalHydra.instance().hydra
     assert started is not None
-    try:
-        # The folder is given, because its name may hold the time.
-        started.multirun(program, run, [*overrides, f"hydra.sweep.dir='{folder}'"])
-    except HydraException as error:
-        if isinstance(error, InstantiationException):
-            raise
-        search = "; a search needs hydra/sweeper=optuna" if "sweep type" in str(error) else ""
-        raise UserError(f"{first_line(error)}{search}") from None
+    with _run_folder(program, config, "hydra.sweep.dir", overrides) as folder:
+        quoted = str(folder).replace("'", "\\'")
+        try:
+            # The folder is given, because its name may hold the time.
+            started.multirun(program, run, [*overrides, f"hydra.sweep.dir='{quoted}'"])
+        except HydraException as error:
+            if isinstance(error, InstantiationException):
+                raise
+            search = "; a search needs hydra/sweeper=optuna" if "sweep type" in str(error) else ""
+            raise UserError(f"{first_line(error)}{search}") from None
 
 
-def _make_folder(config: DictConfig, key: str) -> str:
-    """Make the run folder that a setting names."""
+@contextmanager
+def _run_folder(program: str, config: DictConfig, key: str, overrides: Sequence[str]) -> Iterator[Path]:
+    """Make the run folder that a setting names, and keep other runs out of it.
+
+    A folder that the user names is used again if it holds no run. Any other is a new one, with a suffix if the name is
+    taken. The folder of a comparison is used again by design, and the comparison locks it itself.
+    """
     folder = Path(OmegaConf.select(config, key))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{key}: the run folder {folder} cannot be made ({error.strerror})") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{key}: the run folder {folder} cannot be written to")
-    return str(folder)
+    if program == "compare":
+        yield make_named_folder(folder, key)
+        return
+    if any(word.lstrip("+").startswith(f"{key}=") for word in overrides):
+        make_named_folder(folder, key, OmegaConf.select(config, "trainer.resume"))
+        for job in sorted(folder.iterdir()) if key == "hydra.sweep.dir" else []:
+            if job.is_dir():
+                make_named_folder(job, key)
+    else:
+        folder = make_new_folder(folder, key)
+        if key == "hydra.run.dir":
+            with read_write(config.hydra), open_dict(config.hydra):
+                config.hydra.run.dir = str(folder)
+                config.hydra.runtime.output_dir = str(folder.absolute())
+            HydraConfig.instance().set_config(config)  # other settings may refer to the folder
+    with lock_folder(folder, key):
+        yield folder
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genoattn.errors import did_you_mean, nearest
 
-# Raised by composing a wrong override; ValueError is raised for `group=null`, UserWarning for a missing search path.
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, UserWarning)
+# Raised by composing a wrong override; ValueError is raised for `group=null`, TypeError for `group=[1]`, UserWarning
+# for a missing search path.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, UserWarning)
 
 
 def sweep_jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -79,8 +80,11 @@ def _is_about(error: Exception, override: str) -> bool:
     if isinstance(error, MissingConfigException):
         values = value if isinstance(value, list) else [value]
         return any(error.missing_cfg_file == f"{key}/{choice}" for choice in values)
-    if "Config group override" in str(error):
-        return not isinstance(value, (str, list)) and key in GlobalHydra.instance().config_loader().list_groups("")
+    if "Config group override" in str(error) or isinstance(error, TypeError):
+        names = value if isinstance(value, list) else [value]
+        return not all(
+            isinstance(name, str) for name in names
+        ) and key in GlobalHydra.instance().config_loader().list_groups("")
     text = first_line(error)
     return f"'{key}'" in text or f"'{override}'" in text or f"for {key}." in text
 
@@ -96,7 +100,7 @@ def _sentence(override: str, error: Exception, config: DictConfig | None) -> str
     key = parsed.key_or_group
     if isinstance(error, MissingConfigException):
         return f"{override}: {_missing(error)}"
-    if "Config group override" in str(error):
+    if "Config group override" in str(error) or isinstance(error, TypeError):
         options = GlobalHydra.instance().config_loader().get_group_options(key)
         return f"{override}: there is no conf/{key}/{value}.yaml; there are {', '.join(options)}"
     if first_line(error).startswith("Could not override") and config is not None:

@@ -9,6 +9,7 @@ Example i of a run is a pure function of (seed, i), and so is the stage of the c
 the batch). Any number of workers, and a run that was resumed, see the same examples.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import final
 
@@ -34,6 +35,11 @@ class BatchStream(IterableDataset):
         while True:
             yield self.make(number)
             number += turns * self.step
+
+
+def _ignore_termination(_: int) -> None:
+    """In a worker: a scheduler signals all processes of a run, and the run needs its workers to end its step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @final
@@ -75,7 +81,8 @@ class GenomeDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         ranks = self.trainer.world_size
         start = self.trainer.global_step * self.accumulate * ranks + self.trainer.global_rank
-        return DataLoader(BatchStream(self._make, start, ranks), batch_size=None, num_workers=self.workers)
+        stream = BatchStream(self._make, start, ranks)
+        return DataLoader(stream, batch_size=None, num_workers=self.workers, worker_init_fn=_ignore_termination)
 
     def val_dataloader(self) -> DataLoader:
         numbers = range(self.validation_batches)

@@ -1,60 +1,74 @@
-"""Callbacks of training: when it stops, the checkpoints it leaves, and a line on its progress."""
+"""Callbacks of training: when it stops, and a line on its progress."""
 
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import rich.progress
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and the signal of schedulers, of `kill` and of a machine that shuts down."""
+
 
 @final
 class StopCleanly(Callback):
-    """Ends training after a whole step: the last one, the first after `seconds`, or the one in which Ctrl-C came.
+    """Ends training after a whole step: the last one, the first after `seconds`, or the one in which a signal came.
 
-    The first two are validated. Ctrl-C adds no validation, so that a resumed run equals one that was never stopped.
+    The first two are validated. A signal adds no validation, so that a resumed run equals one that was never stopped.
     Lightning's Timer would stop between the batches of a step, and its own Ctrl-C within a batch; neither can be
     resumed exactly.
     """
 
     def __init__(self, seconds: float | None):
         self.seconds = math.inf if seconds is None else seconds
-        self.interrupted = self.timed_out = False
+        self.stopped_by: signal.Signals | None = None
+        self.timed_out = False
         self._start, self._steps = 0.0, 0
+        slurm = ("SIGUSR1", "SIGUSR2") if "SLURM_JOB_ID" in os.environ else ()  # chosen by sbatch --signal
+        self._signals = (*STOP_SIGNALS, *(signal.Signals[name] for name in slurm))
+        if threading.current_thread() is not threading.main_thread():  # no other thread receives signals
+            self._signals = ()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it the first Ctrl-C ends training after the step; a second one ends the program at once."""
-        before = signal.getsignal(signal.SIGINT)
+        """Within it the first signal ends training after the step; a second Ctrl-C ends the program at once."""
+        before = {number: signal.getsignal(number) for number in self._signals}
         try:
             yield
         except SystemExit:  # Lightning turns KeyboardInterrupt into it
-            if self.interrupted:
+            if self.stopped_by:
                 raise KeyboardInterrupt from None
             raise
         finally:
-            signal.signal(signal.SIGINT, before or signal.default_int_handler)
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        def interrupt(*_: object) -> None:
-            if self.interrupted:
+        def stop(number: int, _: object) -> None:
+            if self.stopped_by and number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self.interrupted = True
+            self.stopped_by = self.stopped_by or signal.Signals(number)
             loop = trainer.fit_loop.epoch_loop
             loop.max_steps = min(loop.max_steps, trainer.global_step + 1)
 
-        self._steps = trainer.max_steps
-        signal.signal(signal.SIGINT, interrupt)
+        self._steps, self._stop = trainer.max_steps, stop
+        self._listen()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.perf_counter()
+        self._listen()  # again: Lightning's own handler of SIGTERM, set since, ends training within a step
+
+    def _listen(self) -> None:
+        for number in self._signals:
+            signal.signal(number, self._stop)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -62,48 +76,9 @@ class StopCleanly(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         finished = trainer.global_step >= self._steps
-        late = time.perf_counter() - self._start >= self.seconds and not self.interrupted
+        late = time.perf_counter() - self._start >= self.seconds and not self.stopped_by
         self.timed_out = late and not finished
         trainer.should_stop = trainer.strategy.reduce_boolean_decision(late or finished, all=False)
-
-
-@final
-class Checkpoints(Callback):
-    """Leaves best.ckpt, of the lowest validation loss so far, and last.ckpt, of the latest validation or the end.
-
-    Lightning's ModelCheckpoint forgets the lowest loss when a run is resumed in a new folder, saves nothing at a Ctrl-C
-    between validations, and moves its files from $TMPDIR, so that a kill can leave half a file under the final name.
-    """
-
-    def __init__(self, folder: Path):
-        self.best, self.last, self.lowest = folder / "best.ckpt", folder / "last.ckpt", math.inf
-        self._saved_step = -1
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"lowest": self.lowest}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.lowest = state_dict["lowest"]
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = float(trainer.callback_metrics["validation/loss"])
-        if loss < self.lowest:
-            self.lowest = loss
-            _save(trainer, self.best)
-        _save(trainer, self.last)
-        self._saved_step = trainer.global_step
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A file of the same step is kept: resumed from one that is saved here, Lightning would count its step twice.
-        if self._saved_step != trainer.global_step:
-            _save(trainer, self.last)
-
-
-def _save(trainer: Trainer, file: Path) -> None:
-    unfinished = file.with_name(f".{file.name}.part")
-    trainer.save_checkpoint(unfinished, weights_only=False)
-    if trainer.is_global_zero:
-        os.replace(unfinished, file)
 
 
 @final

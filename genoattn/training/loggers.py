@@ -5,13 +5,13 @@ import netrc
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, final
 from urllib.parse import urlsplit
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from genoattn.errors import UserError
-from genoattn.files import save_figure
+from genoattn.files import cannot_write, replace_when_done, save_figure
 
 Rows: TypeAlias = tuple[Sequence[str], Sequence[Sequence[object]]]
 """The columns and the rows of a table."""
@@ -22,7 +22,64 @@ def build_loggers(folder: Path, chosen: Iterable[Logger], config: Mapping[str, o
     chosen = list(chosen)
     for logger in chosen:
         logger.log_hyperparams(dict(config))
-    return [CSVLogger(folder, name="", version=""), *chosen]
+    return [MetricsFile(folder), *chosen]
+
+
+@final
+class MetricsFile(Logger):
+    """metrics.csv: a row for each logged step, on the disk at once; a resumed run goes on below the rows before it.
+
+    Lightning's CSVLogger removes the file of a run that goes on in its folder.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.file = folder / "metrics.csv"
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
+        """Settings are in config.yaml."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        row = metrics | {"step": step}
+        if row.keys() <= set(self._columns):
+            try:
+                with self.file.open("a", newline="", encoding="utf-8") as lines:
+                    csv.DictWriter(lines, self._columns).writerow(row)
+            except OSError as error:
+                raise cannot_write(self.file, error) from error
+        else:
+            rows = self._rows() if self._columns else []
+            self._columns = sorted({*self._columns, *row})
+            self._write([*rows, row])
+
+    def keep_until(self, step: int) -> None:
+        """Keep the rows of the steps before `step`, which are not made again; the next rows follow them."""
+        whole = [row for row in self._rows() if None not in row and (row.get("step") or "").isdigit()]
+        rows = [row for row in whole if int(row["step"]) < step]
+        self._columns = list(rows[0]) if rows else []
+        self._write(rows)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self.file.is_file():
+            return []
+        with self.file.open(newline="", encoding="utf-8") as lines:
+            return list(csv.DictReader(lines))
+
+    def _write(self, rows: Sequence[Mapping[str, object]]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with replace_when_done(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as lines:
+            writer = csv.DictWriter(lines, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def wandb_logger(
@@ -77,7 +134,7 @@ def log_report(
                 logger.log_image(f"plots/{plot.stem}", [str(plot)])
             logger.experiment.summary.update(dict(metrics))
             logger.experiment.finish()
-        elif not isinstance(logger, CSVLogger):  # metrics.json is beside metrics.csv
+        elif not isinstance(logger, MetricsFile):  # metrics.json is beside metrics.csv
             logger.log_metrics(dict(metrics))
             logger.finalize("success")
 

@@ -5,6 +5,7 @@ import time
 from typing import final
 
 import lightning
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,10 +31,12 @@ class SequenceModule(lightning.LightningModule):
     tokens_seen: Tensor
     """Real tokens, and tokens of padding."""
 
-    def __init__(self, predictor: Predictor, optimizer: OptimizerFactory, schedule: WarmupCosine, steps: int):
+    def __init__(
+        self, predictor: Predictor, optimizer: OptimizerFactory, schedule: WarmupCosine, steps: int, seed: int
+    ):
         super().__init__()
         self.model, self.outputs = predictor.model, dict(predictor.task.outputs)
-        self.optimizer, self.schedule, self.steps = optimizer, schedule, steps
+        self.optimizer, self.schedule, self.steps, self.seed = optimizer, schedule, steps, seed
         binary = [name for name, output in self.outputs.items() if output.classes == 1]
         auprc = {name: BinaryAveragePrecision(ignore_index=IGNORE_INDEX) for name in binary}
         accuracy = {name: MeanMetric() for name in self.outputs if name not in binary}
@@ -48,6 +51,12 @@ class SequenceModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         self._start_seconds, self._start_bases = time.perf_counter(), int(self.bases_seen)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout of a batch depends on the seed and the batch alone, so that a resumed run equals one without a stop.
+        accumulate = self.trainer.accumulate_grad_batches
+        number = self.trainer.global_step * accumulate + batch_idx % accumulate
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)[0]))
 
     @property
     def bases_since_start(self) -> int:

@@ -1,18 +1,27 @@
 """One model of a run, trained."""
 
+import signal
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
 from genoattn.data.source import DataSource
 from genoattn.models.predictor import Predictor
+from genoattn.training.identity import RunIdentity
 from genoattn.training.memory_estimate import check_memory
 from genoattn.training.recipe import TrainingRecipe
+from genoattn.training.resume import checkpoint_of
 from genoattn.training.trainer import FitResult, build_training, fit
 
 
 def train_model(
-    recipe: TrainingRecipe, name: str, predictor: Predictor, source: DataSource, run: Path, loggers: list[Logger]
+    recipe: TrainingRecipe,
+    name: str,
+    predictor: Predictor,
+    source: DataSource,
+    run: Path,
+    loggers: list[Logger],
+    identity: RunIdentity,
 ) -> FitResult:
     """Train one model of a run.
 
@@ -23,25 +32,26 @@ def train_model(
         source: The genome and its splits.
         run: The run folder.
         loggers: Lightning's loggers.
+        identity: Settings and inputs of the run; the checkpoints that it goes on from were checked against it.
 
     Raises:
-        UserError: The run needs more memory than there is, or a setting cannot be used.
-        SystemExit: Ctrl-C ended the training, which is saved and can be resumed.
+        UserError: The run needs more memory than there is, a setting cannot be used, or the training diverged.
+        SystemExit: A signal, such as that of Ctrl-C, ended the training, which is saved and can be resumed.
     """
     settings = recipe.trainer
     module, datamodule = build_training(predictor, source, recipe)
     if settings.memory_check:
         check_memory(module, datamodule, settings.accelerator)
-    resume = Path(settings.resume) if settings.resume else None
-    if resume and name != "model":  # as far as the resumed run had come with it
-        beside = resume.parent.parent / name / "checkpoints" / resume.name
-        resume = beside if beside.is_file() else None
-    fitted = fit(name, module, datamodule, settings, run if name == "model" else run / name, loggers, resume)
+    resume = checkpoint_of(Path(settings.resume), name) if settings.resume else None
+    if resume and not resume.is_file():  # the run was stopped before this model
+        resume = None
+    fitted = fit(name, module, datamodule, settings, run if name == "model" else run / name, loggers, identity, resume)
     skipped = datamodule.training.sampler.skipped + datamodule.validation.sampler.skipped
     if skipped:
         print(f"{skipped} windows were skipped because they are mostly N")
-    if fitted.interrupted:
+    if fitted.stopped_by:
         last = run / "checkpoints" / "last.ckpt"
-        print(f"{name} was stopped by Ctrl-C after step {fitted.steps}; go on with trainer.resume={last}")
-        raise SystemExit(130)
+        reason = "Ctrl-C" if fitted.stopped_by == signal.SIGINT else fitted.stopped_by.name
+        print(f"{name} was stopped by {reason} after step {fitted.steps}; go on with trainer.resume={last}")
+        raise SystemExit(128 + fitted.stopped_by)
     return fitted

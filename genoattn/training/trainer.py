@@ -1,15 +1,14 @@
 """Lightning's trainer for a recipe: built, run from the start or from a checkpoint, and kept quiet."""
 
 import logging
-import os
-import pickle
-import shutil
+import signal
 import time
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -22,18 +21,21 @@ from genoattn.data.source import DataSource, build_dataset
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.models import cost
-from genoattn.models.checkpoint import check_fit
 from genoattn.models.predictor import Predictor
-from genoattn.training.callbacks import Checkpoints, Progress, StopCleanly
+from genoattn.training.callbacks import Progress, StopCleanly
+from genoattn.training.checkpoints import CheckpointFiles, Checkpoints
+from genoattn.training.divergence import StopOnDivergence
+from genoattn.training.identity import RunIdentity
+from genoattn.training.loggers import MetricsFile
 from genoattn.training.module import SequenceModule
 from genoattn.training.recipe import TrainingRecipe
+from genoattn.training.resume import copy_checkpoints
 from genoattn.training.settings import TrainerSettings
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
     r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
     r".*The '.*' does not have many workers",  # examples are cheap
-    r".*Experiment logs directory .* exists and is not empty",  # it holds the config
     r"No positive samples found in target",  # a task may simulate no mutation of a kind
 )
 """Warnings of Lightning that a user can do nothing about."""
@@ -50,7 +52,7 @@ class FitResult(NamedTuple):
         seconds: Duration of the training.
         bases: Bases seen since it began or was resumed.
         steps: Steps of the optimiser, those before a resume included.
-        interrupted: True if Ctrl-C ended it.
+        stopped_by: The signal that ended it, such as that of Ctrl-C; None: no signal did.
         tokens: Tokens of a window of the first validation batch.
         padding: Share of padding among all tokens seen.
     """
@@ -58,7 +60,7 @@ class FitResult(NamedTuple):
     seconds: float
     bases: int
     steps: int
-    interrupted: bool
+    stopped_by: signal.Signals | None
     tokens: int
     padding: float
 
@@ -82,7 +84,7 @@ def build_training(
         data.workers,
         both_strands=recipe.reverse_complement == "equivariant",
     )
-    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, trainer.max_steps), datamodule
+    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, trainer.max_steps, recipe.seed), datamodule
 
 
 def fit(
@@ -92,6 +94,7 @@ def fit(
     settings: TrainerSettings,
     folder: Path,
     loggers: list[Logger],
+    identity: RunIdentity,
     resume: Path | None = None,
 ) -> FitResult:
     """Train, then put the weights of the lowest validation loss into the module's model, in single precision.
@@ -103,20 +106,26 @@ def fit(
         settings: Budget, device and precision.
         folder: Gets checkpoints/best.ckpt and checkpoints/last.ckpt.
         loggers: Lightning's loggers.
-        resume: A last.ckpt to go on from.
+        identity: Settings and inputs of the run, which the checkpoints carry.
+        resume: A last.ckpt to go on from, which was checked; in `folder`, metrics.csv is continued from its step.
 
     Raises:
-        UserError: The device, the optimiser or the checkpoint cannot be used.
+        UserError: The device, the optimiser or the checkpoint cannot be used, or the training diverged.
     """
     checkpoints = folder / "checkpoints"
     if resume is not None:
-        _copy_checkpoints(resume, module, checkpoints)
+        step = copy_checkpoints(resume, module, checkpoints)
+        for logger in loggers:
+            if isinstance(logger, MetricsFile) and resume.resolve() == (checkpoints / "last.ckpt").resolve():
+                logger.keep_until(step)
     stop = StopCleanly(settings.max_seconds)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of devices, and no advertisements
     with warnings.catch_warnings():
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
-        trainer = build_trainer(settings, folder, loggers, [stop, Checkpoints(checkpoints), Progress()])
+        diverged = StopOnDivergence(name, folder, settings.log_every)
+        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), Progress()]
+        trainer = build_trainer(settings, folder, loggers, callbacks)
         device = trainer.strategy.root_device
         print(_describe(name, module, device, DTYPES[settings.precision.partition("-")[0]]))
         start = time.perf_counter()
@@ -126,13 +135,13 @@ def fit(
     if stop.timed_out:
         print(f"{name}: trainer.max_seconds={settings.max_seconds} ended training after step {trainer.global_step}")
     bases = module.bases_since_start
-    if (checkpoints / "best.ckpt").exists() and not stop.interrupted:
+    if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
         best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
     module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
-    return FitResult(seconds, bases, trainer.global_step, stop.interrupted, tokens, padding / max(1, real + padding))
+    return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padding / max(1, real + padding))
 
 
 def _describe(name: str, module: SequenceModule, device: torch.device, dtype: torch.dtype) -> str:
@@ -153,7 +162,8 @@ def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger]
             accelerator=settings.accelerator,
             devices=settings.devices,
             precision=None if pure else settings.precision,
-            plugins=[pure()] if pure else None,
+            # Without an environment of its own, Lightning takes Slurm's signals and has the job queued again.
+            plugins=[CheckpointFiles(), LightningEnvironment(), *([pure()] if pure else [])],
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accumulate_batches,
             gradient_clip_val=settings.gradient_clip or None,
@@ -191,20 +201,3 @@ class _DoublePrecision(DoublePrecision):
 
     def convert_input(self, data: Batch) -> Batch:
         return data
-
-
-def _copy_checkpoints(resume: Path, module: SequenceModule, checkpoints: Path) -> None:
-    """Check that the model fits a run's checkpoint, and copy that and the best one so far into the new run."""
-    if not resume.is_file():
-        reason = "is a folder; expected its checkpoints/last.ckpt" if resume.is_dir() else "does not exist"
-        raise UserError(f"trainer.resume={resume} {reason}")
-    try:
-        state: dict[str, Any] = torch.load(resume, map_location="cpu", weights_only=True)["state_dict"]
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError):
-        raise UserError(f"trainer.resume={resume} is no checkpoint of a run, or a damaged one") from None
-    check_fit(resume, state, module.state_dict())
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    for file, name in ((resume, "last.ckpt"), (resume.with_name("best.ckpt"), "best.ckpt")):
-        if file.is_file():
-            shutil.copyfile(file, checkpoints / f".{name}.part")
-            os.replace(checkpoints / f".{name}.part", checkpoints / name)

@@ -39,6 +39,7 @@ def complaint(overrides: list[str], program: str = "train") -> str:
         ("attention=liner", "attention=liner: there is no conf/attention/liner.yaml (searched in {conf}); did you"),
         ("attention=null", "attention=null: there is no conf/attention/null.yaml; there are full, linear, none"),
         ("attention=3", "attention=3: there is no conf/attention/3.yaml; there are full, linear, none"),
+        ("attention=[1,2]", "attention=[1,2]: there is no conf/attention/[1,2].yaml; there are full, linear, none"),
         ("experiment=stale", "there is no conf/attention/liner.yaml (searched in {conf}); did you mean linear?"),
         ("+attention=full", "+attention=full: Multiple values for attention. To override a value use"),
         ("+seed=2", "+seed=2: Could not append to config. An item is already at 'seed'"),

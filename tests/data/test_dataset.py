@@ -89,6 +89,11 @@ def test_the_first_example_of_a_batch_decides_its_stage(windows: Windows):
     assert batches[0].ids.shape == (16, 10) and batches[11].ids.shape == (4, LENGTH)
 
 
+def test_the_added_examples_of_a_short_batch_are_no_copies(windows: Windows):
+    made = rows(examples(windows, curriculum=MOVING).batch(0, 4, TOKENIZER))
+    assert len(made) == 16 and len(set(map(str, made))) == 16
+
+
 def example(length: int, wide: int, events: tuple[Event, ...] = ()) -> Example:
     bases = np.arange(length, dtype=np.uint8) % 4
     targets = {"substitution": np.ones(length, np.int8), "shift": np.full(length, 2, np.int8)}

@@ -221,23 +221,16 @@ def test_a_checkpoint_to_resume(trained: Path, fasta: Path, tmp_path: Path, capf
         return complaint(capfd, tmp_path / "run", "train", *words)
 
     last = trained / "checkpoints" / "last.ckpt"
-    wider = error_of(last, "model.dim=32")
-    assert wider.startswith(f"{last} does not fit this model: it holds model.")
-    assert ".weight of shape [" in wider
-    assert wider.endswith("more differences); were attention, model or task changed?")
-    assert error_of(last, "attention=none").startswith(
-        f"{last} does not fit this model: it lacks model.blocks.0.attention."
-    )
     assert error_of(tmp_path / "no.ckpt") == f"trainer.resume={tmp_path / 'no.ckpt'} does not exist"
     assert error_of(trained).startswith(f"trainer.resume={trained} is a folder; expected its checkpoints/last.ckpt")
     broken = {"cut.ckpt": last.read_bytes()[:9000], "text.ckpt": b"weights\n", "empty.ckpt": b""}
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
-        assert error_of(tmp_path / name).endswith(f"{name} is no checkpoint of a run, or a damaged one")
+        assert error_of(tmp_path / name).startswith(f"{tmp_path / name} is damaged: ")
     torch.save({"weights": [1, 2]}, tmp_path / "other.ckpt")
-    assert error_of(tmp_path / "other.ckpt").endswith("other.ckpt is no checkpoint of a run, or a damaged one")
+    assert error_of(tmp_path / "other.ckpt").endswith("other.ckpt is no checkpoint of a run")
     torch.save([1, 2], tmp_path / "list.ckpt")
-    assert error_of(tmp_path / "list.ckpt").endswith("list.ckpt is no checkpoint of a run, or a damaged one")
+    assert error_of(tmp_path / "list.ckpt").endswith("list.ckpt is no checkpoint of a run")
 
 
 def test_a_checkpoint_to_evaluate(

@@ -1,7 +1,11 @@
 """Fine-tuning: the weights that a run takes over, those that it trains, and what it prints and leaves."""
 
 import json
+import re
+import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +18,11 @@ from genoattn.cli.main import main
 from genoattn.genome.alphabet import decode_bases
 from genoattn.models.build import load_predictor
 from genoattn.models.card import ModelCard
+from genoattn.models.checkpoint import save_model
 from genoattn.training.finetuning import merge_adapters, select_trainable
+from genoattn.training.module import SequenceModule
 from genoattn.training.settings import LoraSettings
+from tests.training.quick import leave_out_evaluation, trained
 
 TEST = ("test.windows=4", "test.threshold_windows=4", "test.resamples=1")
 STEPS = ("trainer.threads=1", "trainer.max_steps=4", "trainer.validate_every=2")
@@ -138,15 +145,51 @@ def test_another_task(pretrained: tuple[Path, Path], tmp_path: Path, capsys: pyt
     assert not any(key.startswith("pretrained/") for key in metrics(tmp_path))
 
 
-@pytest.mark.parametrize("mode", ["head", "lora"])
-def test_a_resumed_run_equals_one_without_a_stop(mode: str, pretrained: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [("finetune.mode=head",), ("finetune.mode=lora", "lora.dropout=0.5", "trainer.accumulate_batches=2")],
+    ids=["head", "lora"],
+)
+def test_a_resumed_run_equals_one_without_a_stop(
+    words: tuple[str, ...], pretrained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, fasta = pretrained
-    words = (f"finetune.mode={mode}",)
+    leave_out_evaluation(monkeypatch)
     assert finetune(tmp_path / "whole", run, fasta, *words) == 0
-    last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
+    step, calls = SequenceModule.training_step, []
+
+    def training_step(self: SequenceModule, batch: Any, index: int) -> torch.Tensor:
+        calls.append(index)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(SequenceModule, "training_step", training_step)
+    assert finetune(tmp_path / "half", run, fasta, *words) == 143
+    last = tmp_path / "half" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] in (2, 3)
     assert finetune(tmp_path / "rest", run, fasta, *words, f"trainer.resume={last}") == 0
-    whole, rest = weights(tmp_path / "whole"), weights(tmp_path / "rest")
+    whole, rest = trained(tmp_path / "whole"), trained(tmp_path / "rest")
     assert all(torch.equal(whole[name], rest[name]) for name in whole)
+
+
+def test_a_run_of_another_pretrained_model_is_not_resumed(
+    pretrained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, fasta = pretrained
+    leave_out_evaluation(monkeypatch)
+    assert finetune(tmp_path / "run", run, fasta, "trainer.max_steps=1") == 0
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    shutil.copytree(run / "model", tmp_path / "moved")
+    words = ("trainer.max_steps=1", f"trainer.resume={last}")
+    assert finetune(tmp_path / "rest", tmp_path / "moved", fasta, *words) == 0  # the same weights at another place
+    loaded = load_predictor(run, "cpu")
+    with torch.no_grad():
+        next(loaded.predictor.model.parameters()).add_(1)
+    save_model(tmp_path / "moved", loaded.predictor.model, loaded.card)
+    capsys.readouterr()
+    assert finetune(tmp_path / "other", tmp_path / "moved", fasta, *words) == 2
+    assert re.search(r":\n  checkpoint: sha256 [0-9a-f]{12} → [0-9a-f]{12}\n$", capsys.readouterr().err)
 
 
 def test_merged_adapters_do_not_change_the_logits(pretrained: tuple[Path, Path]) -> None:

@@ -1,6 +1,5 @@
 """Whole small runs: the files they leave, how they stop and are resumed, and that they can be repeated exactly."""
 
-import csv
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from genoattn.models.card import ModelCard
 from genoattn.training.loggers import wandb_logger
 from genoattn.training.module import SequenceModule
 from tests.toy_genomes import write_genome
+from tests.training.quick import at_batch, rows
 
 CHECKOUT = Path(__file__).parents[2]
 SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=12", "test.threshold_windows=12", "test.resamples=2")
@@ -64,24 +64,6 @@ def figures(folder: Path) -> dict[str, float]:
     """metrics.json without what training alone can measure."""
     found = json.loads((folder / "metrics.json").read_text())
     return {key: value for key, value in found.items() if key not in TIMED}
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    """metrics.csv without what a clock measured, and without Lightning's epochs, which end wherever a run stops."""
-    with (folder / "metrics.csv").open(newline="") as lines:
-        table = list(csv.DictReader(lines))
-    return [{key: one for key, one in row.items() if key not in ("bases_per_second", "epoch")} for row in table]
-
-
-def same(one: object, other: object) -> bool:
-    """True if two nests of dicts, lists, tensors and plain values are equal to the last bit."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 @pytest.fixture(scope="module")
@@ -221,79 +203,6 @@ def test_whole_records_are_held_out(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert figures(tmp_path / "evaluated") == figures(tmp_path / "run")
 
 
-HASTY = ("control=null", "trainer.max_steps=6", "trainer.validate_every=4", "data.batch=2", "optimizer.lr=0.1")
-"""So fast a rate that the validation in the middle is lower than the last, and has to be remembered."""
-
-
-@pytest.fixture(scope="module")
-def unstopped(tmp_path_factory: pytest.TempPathFactory, genome: tuple[Path, Path]) -> dict[int, Path]:
-    """Runs to the end with one and with two batches a step."""
-    folders = {number: tmp_path_factory.mktemp("unstopped") / "run" for number in (1, 2)}
-    for number, folder in folders.items():
-        assert train(folder, *HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate_batches={number}") == 0
-    return folders
-
-
-def interrupt_in(patch: pytest.MonkeyPatch, number: int, how: str) -> None:
-    """At the training batch of that number (from 1) let Ctrl-C fall, or the program break."""
-    step, calls = SequenceModule.training_step, []
-
-    def stumble(self: SequenceModule, batch: object, index: int) -> torch.Tensor:
-        calls.append(index)
-        if len(calls) == number and how == "crash":
-            raise RuntimeError("the roof fell in")
-        if len(calls) == number:
-            signal.raise_signal(signal.SIGINT)
-        return step(self, batch, index)
-
-    patch.setattr(SequenceModule, "training_step", stumble)
-
-
-@pytest.mark.usefixtures("unplotted")
-@pytest.mark.parametrize(
-    ("how", "accumulate", "batch", "done"),
-    [("ctrl-c", 1, 4, 4), ("ctrl-c", 1, 3, 3), ("crash", 1, 6, 4), ("ctrl-c", 2, 5, 3)],
-)
-def test_a_resumed_run_is_the_run_never_stopped(
-    how: str,
-    accumulate: int,
-    batch: int,
-    done: int,
-    genome: tuple[Path, Path],
-    unstopped: dict[int, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    words = (*HASTY, f"data.fasta={genome[0]}", f"trainer.accumulate_batches={accumulate}")
-    whole, half, rest = unstopped[accumulate], tmp_path / "half", tmp_path / "rest"
-    with monkeypatch.context() as patch:
-        interrupt_in(patch, batch, how)
-        capsys.readouterr()
-        if how == "crash":
-            with pytest.raises(RuntimeError, match="the roof fell in"):
-                train(half, *words)
-        else:
-            assert train(half, *words) == 130
-    last = half / "checkpoints" / "last.ckpt"
-    said = capsys.readouterr().out
-    if how == "ctrl-c":
-        assert f"model was stopped by Ctrl-C after step {done}; go on with trainer.resume={last}\n" in said
-        assert not (half / "metrics.json").exists()
-        assert len([row for row in rows(half) if row["loss"]]) == done
-    assert torch.load(last, weights_only=True)["global_step"] == done
-
-    assert train(rest, *words, f"trainer.resume={last}") == 0
-    assert rows(rest) == [row for row in rows(whole) if int(row["step"]) >= done]
-    assert rows(rest)
-    assert figures(rest) == figures(whole)
-    for name in ("last.ckpt", "best.ckpt"):
-        one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, rest))
-        for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers"):
-            assert same(one[key], other[key]), (name, key)
-        assert one["callbacks"]["Checkpoints"] == other["callbacks"]["Checkpoints"]
-
-
 @pytest.mark.usefixtures("unplotted")
 def test_ctrl_c_in_the_control_and_what_resume_does_then(
     finished: Path,
@@ -305,7 +214,7 @@ def test_ctrl_c_in_the_control_and_what_resume_does_then(
     words = ("attention=linear", f"data.fasta={genome[0]}", f"data.vcf={genome[1]}")
     half, rest = tmp_path / "half", tmp_path / "rest"
     with monkeypatch.context() as patch:
-        interrupt_in(patch, 7, "ctrl-c")
+        at_batch(patch, 7, lambda: signal.raise_signal(signal.SIGINT))
         assert train(half, *words) == 130
     last = half / "checkpoints" / "last.ckpt"
     assert f"control was stopped by Ctrl-C after step 3; go on with trainer.resume={last}" in capsys.readouterr().out
@@ -313,8 +222,14 @@ def test_ctrl_c_in_the_control_and_what_resume_does_then(
     assert {int(row["step"]) for row in rows(rest / "control")} == {3}
     assert figures(rest) == figures(finished)
     assert (rest / "checkpoints" / "last.ckpt").is_file()
-    assert train(half, *words, f"trainer.resume={last}") == 2
-    assert "trainer.resume lies in this run's folder" in capsys.readouterr().err
+    assert train(half, *words) == 2
+    assert (
+        f"holds a run already (metrics.csv); choose another folder, or go on with that run by trainer.resume={last}"
+        in (capsys.readouterr().err)
+    )
+    assert train(half, *words, f"trainer.resume={last}") == 0  # in its folder
+    assert [rows(half), rows(half / "control")] == [rows(finished), rows(finished / "control")]
+    assert figures(half) == figures(finished)
 
 
 def test_a_second_ctrl_c_does_not_wait(
@@ -355,18 +270,18 @@ def test_max_seconds_ends_training_and_the_run_goes_on_to_its_report(
     step = SequenceModule.training_step
 
     def slow(self: SequenceModule, batch: object, index: int) -> torch.Tensor:
-        time.sleep(0.3)
+        time.sleep(0.1)
         return step(self, batch, index)
 
     monkeypatch.setattr(SequenceModule, "training_step", slow)
     words = (
         "trainer.max_steps=50",
-        "trainer.max_seconds=0.5",
+        "trainer.max_seconds=0.05",  # which are over within the first step
         "trainer.accumulate_batches=2",
         "trainer.validate_every=50",
     )
     assert train(tmp_path, f"data.fasta={genome[0]}", "control=null", *words) == 0
-    assert "model: trainer.max_seconds=0.5 ended training after step 1\n" in capsys.readouterr().out
+    assert "model: trainer.max_seconds=0.05 ended training after step 1\n" in capsys.readouterr().out
     assert [row["step"] for row in rows(tmp_path) if row["loss"]] == ["0"]
     assert [row["step"] for row in rows(tmp_path) if row["validation/loss"]] == ["0"]
     assert (tmp_path / "checkpoints" / "best.ckpt").is_file()
@@ -392,6 +307,8 @@ def test_the_weights_of_the_lowest_validation_loss_are_tested_and_kept(finished:
     best = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["callbacks"]["Checkpoints"]["lowest"] == pytest.approx(min(losses))
     assert best["global_step"] == 2 * (1 + losses.index(min(losses)))
+    saved = load_file(finished / "model" / "weights.safetensors")
+    assert all(torch.equal(saved[name], best["state_dict"][f"model.{name}"]) for name in saved)
 
 
 def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from genoattn.config.layers import LayerPackages, complete_layer, layer_name
-from genoattn.config.overrides import COMPOSITION_ERRORS, explain, first_line, sweep_jobs
+from genoattn.config.overrides import COMPOSITION_ERRORS, explain, first_line, quote, sweep_jobs
 from genoattn.errors import UserError
 from genoattn.paths import conf_dir
 
@@ -109,7 +109,7 @@ def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
     for job in sweep_jobs(overrides):
         config = _compose(program, job, True)
         check(_without_hydra(config), program)
-    folder = _make_folder(config, "hydra.sweep.dir").replace("'", "\\'")
+    folder = _make_folder(config, "hydra.sweep.dir")
 
     def run(config: DictConfig) -> float | None:
         _complete(config, HydraConfig.get())
@@ -120,7 +120,7 @@ def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
     assert started is not None
     try:
         # The folder is given, because its name may hold the time.
-        started.multirun(program, run, [*overrides, f"hydra.sweep.dir='{folder}'"])
+        started.multirun(program, run, [*overrides, f"hydra.sweep.dir={quote(folder)}"])
     except HydraException as error:
         if isinstance(error, InstantiationException):
             raise

@@ -25,10 +25,10 @@ BUDGET = {
     "models": 950,
     "training": 1_000,
     "evaluation": 2_400,
-    "comparison": 1_750,
-    "config, cli and single files": 1_500,
+    "comparison": 2_115,
+    "config, cli and single files": 1_515,
 }
-"""Lines of code by folder: 16,250 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 16,630 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

@@ -17,7 +17,7 @@ KNOWS = {
     "models": {"data", "attention", "genome", "errors", "files"},
     "training": {"models", "data", "attention", "errors", "files"},
     "evaluation": {"models", "data", "genome", "errors", "files"},
-    "comparison": {"evaluation", "models", "data", "genome", "config", "errors", "paths", "files"},
+    "comparison": {"evaluation", "models", "data", "config", "errors", "paths", "files"},
     "cli": {
         "comparison",
         "evaluation",

@@ -10,7 +10,7 @@ LIBRARIES = ("torch", "lightning", "numpy")
 """Packages that their versions describe."""
 
 UNRELATED = ("cli", "comparison", "config", "errors", "files", "paths")
-"""Parts of this package that no result depends on."""
+"""Parts of this package that no result depends on; so are its modules of reports and loggers."""
 
 
 class CodeReader:
@@ -64,7 +64,9 @@ class CodeReader:
 
 def _counts(module: str) -> bool:
     top, _, inside = module.partition(".")
-    return top != "genoattn" or (inside.partition(".")[0] not in ("", *UNRELATED) and "report" not in inside)
+    if top != "genoattn":
+        return True
+    return inside.partition(".")[0] not in ("", *UNRELATED) and "report" not in inside and "loggers" not in inside
 
 
 def _without_docstrings(tree: ast.Module) -> str:

@@ -6,6 +6,7 @@ import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,8 @@ from genoattn.comparison.composition import search_path
 from genoattn.config.compose import compose
 from genoattn.config.overrides import value_in
 from genoattn.data.source import BUNDLED_GENOME
-from genoattn.errors import shorten
+from genoattn.errors import UserError, shorten
 from genoattn.files import write_json
-from genoattn.genome.sequence_store import file_digests
 from genoattn.paths import genomes_dir
 
 INPUTS = "inputs.json"
@@ -113,7 +113,6 @@ class InputReader:
     def __init__(self) -> None:
         self._code = CodeReader()
         self._configs: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, str]]] = {}
-        self._digests: dict[tuple[Path, str | None], str] = {}
         self._versions = {name: version(name) for name in ("genoattn", "torch")}
         self._versions["python"] = ".".join(platform.python_version_tuple()[:2])
 
@@ -126,8 +125,7 @@ class InputReader:
         shared = [word for word in overrides if word.partition("=")[0] not in OWN]
         settings, code = self._compose(program, shared)
         settings = settings | {word.partition("=")[0]: value_in(word) for word in overrides if word not in shared}
-        cache = settings.get("data.cache")
-        files = {key: [[path.name, self._digest(path, cache)] for path in _paths(settings, key)] for key in FILES}
+        files = {key: [[path.name, file_digest(path, key)] for path in _paths(settings, key)] for key in FILES}
         irrelevant = (*IRRELEVANT, *FILES, *(MEASURED if program != "plan" else ()))
         kept = {key: value for key, value in settings.items() if not _is_part(key, irrelevant)}
         if "checkpoint" in settings:
@@ -135,9 +133,7 @@ class InputReader:
             trained = RunInputs.read(home)
             files["checkpoint"] = [["run", trained.digest if trained else ""]]
             weights = home / "model" / "weights.safetensors"
-            if weights.is_file():
-                with weights.open("rb") as content:
-                    files["checkpoint"].append(["weights", hashlib.file_digest(content, "sha256").hexdigest()])
+            files["checkpoint"] += [["weights", file_digest(weights, "checkpoint")]] if weights.is_file() else []
         return RunInputs(list(overrides), kept, files, self._versions, code)
 
     def _compose(self, program: str, shared: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -150,10 +146,21 @@ class InputReader:
             self._configs[program, *shared] = values, self._code.digests([f"genoattn.cli.{program}", *targets])
         return self._configs[program, *shared]
 
-    def _digest(self, path: Path, cache: str | None) -> str:
-        if (path, cache) not in self._digests:
-            [self._digests[path, cache]] = file_digests([path], Path(cache) if cache else None)
-        return self._digests[path, cache]
+
+def file_digest(path: Path, key: str) -> str:
+    """The sha256 of a file that a setting names; raises UserError if it cannot be read."""
+    try:
+        status = path.stat()
+        return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    except OSError as error:
+        raise UserError(f"{key}={shorten(path)} cannot be read: {error.strerror}") from None
+
+
+@lru_cache(1024)
+def _sha256(path: Path, *stamp: int) -> str:
+    """The sha256 of a file, computed once for each stamp: numbers that change when the file does."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _paths(settings: Mapping[str, Any], key: str) -> list[Path]:

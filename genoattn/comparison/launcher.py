@@ -86,7 +86,8 @@ def run_jobs(
             places = [[f"hydra.sweep.subdir={quote(place)}", *inputs.overrides] for place, inputs in todo.items()]
             ended = spread.launch(places, 0)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where it stopped", file=sys.stderr)
+        without = " without again=…" if again else ""
+        print(f"stopped; the same command{without} goes on where it stopped", file=sys.stderr)
         raise
     for line in _edited(program, folder, todo):
         print(line, file=sys.stderr)
@@ -110,7 +111,7 @@ def _edited(program: str, folder: Path, planned: Mapping[str, RunInputs]) -> lis
 def _progress(program: str, work: Mapping[Path, int | float]) -> Iterator[None]:
     """A bar, or lines outside a terminal, that count the result files; with the time left after the first."""
     console, ended, began = Console(), Event(), time.monotonic()
-    columns = (TextColumn(f"{program} {{task.fields[last]}}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn(f"{program} {{task.fields[last]}}", markup=False), BarColumn(), MofNCompleteColumn())
     bar = Progress(
         *columns, TextColumn("{task.fields[left]}"), console=console, transient=True, disable=not console.is_terminal
     )

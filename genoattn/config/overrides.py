@@ -55,9 +55,10 @@ def override(key: str, value: object) -> str:
 
 
 def value_in(override: str) -> Any:
-    """The value of an override that sets one setting; the inverse of `quote`."""
+    """The value of an override that sets one setting; the inverse of `override`."""
     parsed = OverridesParser.create().parse_override(override)
-    return OmegaConf.create({"value": parsed.value()}).value
+    plain: Any = OmegaConf.to_container(OmegaConf.create({"value": parsed.value()}), resolve=True)
+    return plain["value"]
 
 
 def explain(program: str, overrides: Sequence[str], error: Exception) -> list[str]:

@@ -137,7 +137,7 @@ def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str
         raise UserError(f"data.soft_mask must be 'keep' or 'mask', got {soft_mask!r}")
     if not paths:
         raise UserError("data.fasta names no file; expected at least one")
-    root = _cache_folder(cache)
+    root = Path(os.path.expanduser(cache or os.environ.get("GENOATTN_CACHE") or "~/.cache/genoattn"))
     digests = _read_digests(root)
     files = [_fingerprint(Path(os.path.expanduser(path)), digests) for path in paths]
     key = hashlib.sha256(json.dumps([FORMAT, *(file.sha256 for file in files)]).encode()).hexdigest()
@@ -150,20 +150,6 @@ def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str
             return genome
         _build(files, root, folder)
     raise UserError(f"the store {folder} cannot be read after it was built; remove it, or set $GENOATTN_CACHE")
-
-
-def file_digests(paths: Sequence[Path], cache: Path | None = None) -> list[str]:
-    """The sha256 of each file; the cache holds those of files that did not change since, for its next reader."""
-    root = _cache_folder(cache)
-    digests = _read_digests(root)
-    files = [_fingerprint(path, digests) for path in paths]
-    if root.is_dir():
-        _save_digests(root, digests, files)
-    return [file.sha256 for file in files]
-
-
-def _cache_folder(cache: Path | None) -> Path:
-    return Path(os.path.expanduser(cache or os.environ.get("GENOATTN_CACHE") or "~/.cache/genoattn"))
 
 
 class _SourceFile(NamedTuple):

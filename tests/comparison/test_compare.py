@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,20 +292,31 @@ SMALL = (
 """Two layers, none and conv, each in a process of its own, two at a time."""
 
 
-def test_a_stopped_comparison_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Complete runs are not made again; in a folder whose name has quotes, blanks and other signs too."""
-    home = tmp_path / "bob's data, x=1"
-    home.mkdir()
-    fasta, _ = write_genome(home, "small", 0)
-    words = ["compare", f"hydra.run.dir={quote(home / 'out')}", f"data.fasta={quote(fasta)}", *SMALL]
-    words += ["learning_rates=[0.01]", "budget.steps=2", "extrapolate=[2]", "test.resamples=4"]
-    assert main(words) == 0
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose name has quotes, blanks and other signs, with a genome and a finished comparison of it."""
+    folder = tmp_path_factory.mktemp("home") / "bob's data, x=1"
+    folder.mkdir()
+    write_genome(folder, "small", 0)
+    assert main(small(folder, folder / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[2]")) == 0
+    return folder
+
+
+def small(home: Path, folder: Path, *words: str) -> list[str]:
+    """The command of a comparison of a folder's genome."""
+    fasta = quote(home / "small.fa")
+    return ["compare", f"hydra.run.dir={quote(folder)}", f"data.fasta={fasta}", "test.resamples=4", *SMALL, *words]
+
+
+def test_a_stopped_comparison_goes_on(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Complete runs are not made again."""
     runs = sorted((home / "out" / "runs").rglob("metrics.json"))
     assert len(runs) == 2
     made = [file.stat().st_mtime_ns for file in runs]
     runs[0].unlink()
+    shutil.rmtree(runs[0].parent / "checkpoints")
     capsys.readouterr()
-    assert main(words) == 0
+    assert main(small(home, home / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[2]")) == 0
     lines = capsys.readouterr().out
     assert "plan: all 2 runs are complete already" in lines and "train: 1 of 2 runs are complete already" in lines
     assert "evaluate: all 2 runs are complete already" in lines  # the model that is made again is the same
@@ -313,16 +325,19 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {run.layer for run in comparison.runs} == {"none", "conv"}
     [result] = comparison.results
     assert comparison.costs and all(layer.context and layer.extrapolation for layer in result.layers)
+    longer = json.loads((home / "out" / "longer" / "64" / "none" / "2" / "inputs.json").read_text())
+    assert longer["files"]["data.fasta"][0][0] == "small.fa"
 
 
 @pytest.mark.parametrize(
     "how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["killed", "stopped", "terminated"]
 )
-def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(
+    home: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     """Neither its runs, nor the workers of the launcher, which would go on with the jobs in their queues."""
-    fasta, _ = write_genome(tmp_path, "small", 0)
-    words = ["compare", f"hydra.run.dir={tmp_path / 'out'}", f"data.fasta={fasta}", *SMALL]
-    words += ["budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000"]
+    shutil.copytree(home / "out" / "costs", tmp_path / "out" / "costs")  # measured already
+    words = small(home, tmp_path / "out", "budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000")
     command = [sys.executable, "-m", "genoattn", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
         try:
@@ -343,6 +358,7 @@ def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(tmp_path: 
         assert started.returncode == 130
         assert "stopped; the same command goes on where it stopped" in message
     assert len(list((tmp_path / "out" / "runs").rglob("train.log"))) == 2  # no other was begun
+    assert not list((tmp_path / "out" / "costs").glob("*/*~1"))
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(

@@ -7,8 +7,9 @@ import pytest
 from omegaconf import DictConfig
 
 from genoattn.comparison.code import CodeReader
-from genoattn.comparison.inputs import InputReader, RunInputs
+from genoattn.comparison.inputs import InputReader, RunInputs, file_digest
 from genoattn.config.compose import run_program
+from genoattn.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -117,3 +118,8 @@ def test_inputs_of_a_test_are_the_trained_model(tmp_path: Path) -> None:
         assert [name for name, _ in first.files["data.fasta"]] == ["NCTC8325.fa.gz"]
 
     inside(tmp_path, use)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.vcf=.*x\.vcf cannot be read: No such file or directory"):
+        file_digest(tmp_path / "x.vcf", "data.vcf")

@@ -14,11 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from genoattn.cli.values import choice, output_folder
 from genoattn.comparison import report
+from genoattn.comparison.composition import compose_run
 from genoattn.comparison.grid import WindowCounts, parse
-from genoattn.comparison.launcher import compose_run
+from genoattn.comparison.launcher import stopped_by_sigterm
 from genoattn.comparison.record import Comparison, Environment
 from genoattn.comparison.report.tables import all_tables
 from genoattn.comparison.results import collect
+from genoattn.comparison.run_folders import check_again, locked
 from genoattn.comparison.runner import match_sizes, run_comparison
 from genoattn.comparison.settings import Budget, ComparisonSettings, Cost
 from genoattn.errors import UserError
@@ -27,15 +29,15 @@ from genoattn.training.loggers import build_loggers, log_report
 
 def main(config: DictConfig) -> None:
     """Make every run that is not complete, and leave comparison.json, .csv and .html, tables and plots."""
-    folder = Path(config.report) if config.report else output_folder()
     if config.report:
-        comparison = Comparison.read(folder)
-    else:
+        folder = Path(config.report)
+        report_on(folder, Comparison.read(folder))
+        return
+    folder = output_folder()
+    with stopped_by_sigterm(), locked(folder):
         comparison = compare(config, folder)
         comparison.write(folder)
-    report.write(folder, comparison)
-    report.print_results(comparison)
-    if not config.report:
+        report_on(folder, comparison)
         chosen_loggers = [
             instantiate(node, **({"group": config.name} if key == "wandb" else {}))
             for key, node in config.logger.items()
@@ -43,16 +45,24 @@ def main(config: DictConfig) -> None:
         loggers = build_loggers(folder, chosen_loggers, {})
         tables = [table.plain for table in all_tables(comparison).values()]
         log_report(loggers, report.metrics(comparison), tables, folder / "plots")
-    print(f"comparison: {folder / 'comparison.html'}")
-    if comparison.failed and not config.report:
+    if comparison.failed:
         failed = report.text.plural(len(comparison.failed), "run")
         log = folder / comparison.failed[0] / "log.txt"
         raise UserError(f"{failed} failed: see {log}; the same command tries again what is missing")
 
 
+def report_on(folder: Path, comparison: Comparison) -> None:
+    """Write the report of a comparison into a folder, and print the results."""
+    report.write(folder, comparison)
+    report.print_results(comparison)
+    print(f"comparison: {folder / 'comparison.html'}")
+
+
 def compare(config: DictConfig, folder: Path) -> Comparison:
     """Run a comparison in a folder."""
     settings = settings_of(config)
+    again = config.again if isinstance(config.again, bool) else tuple(config.again)
+    check_again(again)
     overrides = list(HydraConfig.get().overrides.task)
     grid = parse(settings, overrides, window_counts, config.name if "wandb" in config.logger else None)
     if settings.match_size:
@@ -60,7 +70,7 @@ def compare(config: DictConfig, folder: Path) -> Comparison:
     OmegaConf.save(config, folder / "config.yaml")
     plural = report.text.plural
     print(f"{plural(len(grid.layers), 'layer')} × {plural(len(grid.lengths), 'length')}: {', '.join(grid.layers)}")
-    trained = run_comparison(folder, grid, settings)
+    trained = run_comparison(folder, grid, settings, again)
     environment = describe_environment(overrides, config.trainer.threads or torch.get_num_threads())
     return collect(folder, settings, environment, trained)
 

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from genoattn.comparison.record import BASELINE_LAYERS, Run, Stage
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
 from genoattn.config.compose import available_layers
+from genoattn.config.overrides import quote
 from genoattn.errors import UserError
 
 COMPARISON_KEYS = (
     *("layers", "variants", "learning_rates", "seeds", "budget", "sweep", "match_size", "extrapolate"),
-    *("cost_lengths", "cost_limit", "hypotheses", "name", "report", "data.length"),
+    *("cost_lengths", "cost_limit", "hypotheses", "name", "again", "report", "data.length"),
 )
 """Settings of the comparison that no run has."""
 
@@ -95,8 +96,8 @@ class ExperimentGrid:
             overrides = [word for word in overrides if _key(word) not in few]
             overrides += [f"{key}={value}" for key, value in few.items()]
         if self.group:
-            overrides.append(f"logger.wandb.group='{self.group}'")
-            overrides.append(f"logger.wandb.name='{layer} {length} {stage} {learning_rate:g} {seed}'")
+            overrides.append(f"logger.wandb.group={quote(self.group)}")
+            overrides.append(f"logger.wandb.name={quote(f'{layer} {length} {stage} {learning_rate:g} {seed}')}")
         folder = f"runs/{length}/{layer}/{stage}-lr{learning_rate:g}-seed{seed}"
         return PlannedRun(layer, length, learning_rate, seed, stage, steps, folder, tuple(overrides))
 

@@ -1,16 +1,15 @@
 """Runs of other programs: each in a process and a folder of its own, spread by Hydra's launchers, made once."""
 
 import ctypes
-import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -24,37 +23,19 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from genoattn.config.compose import check, compose
-from genoattn.files import write_json
+from genoattn.comparison.composition import search_path
+from genoattn.comparison.inputs import RunInputs, sentence
+from genoattn.comparison.run_folders import CHECKPOINT, DIVERGED, Again, prepare, set_aside
+from genoattn.config.overrides import quote
 
 LOG = "log.txt"
 """The output of a run, in its folder."""
-
-
-OVERRIDES = "overrides.json"
-"""The overrides that a run was started with, in its folder."""
 
 
 _PR_SET_PDEATHSIG = 1
 
 
 QUIET = ("hydra.output_subdir=null", "hydra/hydra_logging=none", "hydra/job_logging=none")
-
-
-def compose_run(program: str, overrides: Sequence[str]) -> DictConfig:
-    """The checked config of another program, composed inside a running one.
-
-    Raises:
-        UserError: Every mistake in the overrides.
-    """
-    config = compose(program, [*overrides, *search_path()])
-    check(config, program)
-    return config
-
-
-def search_path() -> list[str]:
-    """The override that names further folders of configs; the runs of this program search them too."""
-    return [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")]
 
 
 def run_jobs(
@@ -64,10 +45,12 @@ def run_jobs(
     result_file: str,
     launcher: bool = True,
     work: Mapping[str, int | float] | None = None,
+    again: Again = False,
 ) -> list[str]:
     """Run a program once for each job and return the places of the jobs that failed.
 
-    A job is complete if its folder holds `result_file` and the same overrides; it is not run again.
+    A job is complete if its folder holds `result_file`, or the file of a diverged training, and was made from the same
+    inputs; it is not run again. A stopped training goes on from its last checkpoint.
 
     Args:
         program: Name of the program, such as train.
@@ -76,24 +59,20 @@ def run_jobs(
         result_file: The file that a successful run leaves.
         launcher: Spread the jobs by Hydra's launcher of this program; False: run one after the other.
         work: Relative duration of each job, for the estimate of the time left; None: all take the same.
+        again: Complete jobs that are made again.
 
     Raises:
         KeyboardInterrupt: The user stopped it; running jobs are killed, complete ones stay.
     """
-    todo = {place: list(words) for place, words in jobs.items() if not _is_complete(folder / place, words, result_file)}
-    for place, words in todo.items():
-        shutil.rmtree(folder / place, ignore_errors=True)
-        (folder / place).mkdir(parents=True)
-        write_json(folder / place / OVERRIDES, words)
+    todo = prepare(program, jobs, folder, result_file, again)
     if not todo:
         return []
-    if len(jobs) > len(todo):
-        print(f"{program}: {len(jobs) - len(todo)} of {len(jobs)} runs are complete already")
     chosen = [word for word in HydraConfig.get().overrides.hydra if "launcher" in word] if launcher else []
-    home = str(folder.absolute()).replace("'", "\\'")
     loader = GlobalHydra.instance().config_loader()
-    sweep = [*chosen, *search_path(), f"hydra.job.name={program}", f"hydra.sweep.dir='{home}'", *QUIET]
-    master = loader.load_configuration(program, sweep, RunMode.MULTIRUN)
+    home = f"hydra.sweep.dir={quote(folder.absolute())}"
+    master = loader.load_configuration(
+        program, [*chosen, *search_path(), f"hydra.job.name={program}", home, *QUIET], RunMode.MULTIRUN
+    )
     spread = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(loader, Callbacks(master)),
         task_function=partial(run_job, program, os.getpid()),
@@ -104,18 +83,35 @@ def run_jobs(
     share = {folder / place / result_file: (work or {}).get(place, 1.0) for place in todo}
     try:
         with _progress(program, share):
-            ended = spread.launch([[f"hydra.sweep.subdir='{place}'", *words] for place, words in todo.items()], 0)
+            places = [[f"hydra.sweep.subdir={quote(place)}", *inputs.overrides] for place, inputs in todo.items()]
+            ended = spread.launch(places, 0)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where it stopped", file=sys.stderr)
+        without = " without again=…" if again else ""
+        print(f"stopped; the same command{without} goes on where it stopped", file=sys.stderr)
         raise
-    return [place for place, job in zip(todo, ended, strict=True) if job.return_value]
+    for line in _edited(program, folder, todo):
+        print(line, file=sys.stderr)
+    status = {place: job.return_value for place, job in zip(todo, ended, strict=True)}
+    return [place for place in todo if status[place] and not (folder / place / DIVERGED).is_file()]
+
+
+def _edited(program: str, folder: Path, planned: Mapping[str, RunInputs]) -> list[str]:
+    """Lines on the runs before whose start the code was edited."""
+    runs = {place: RunInputs.read(folder / place) for place in planned}
+    changes = {place: planned[place].differences(run) for place, run in runs.items() if run is not None}
+    edited = {place: sentence(clauses) for place, clauses in changes.items() if clauses}
+    return [
+        f"{program}: while the comparison ran, {reason}: {number} of {len(planned)} runs are of the edited file;"
+        " the same command makes the others again"
+        for reason, number in Counter(edited.values()).items()
+    ]
 
 
 @contextmanager
 def _progress(program: str, work: Mapping[Path, int | float]) -> Iterator[None]:
     """A bar, or lines outside a terminal, that count the result files; with the time left after the first."""
     console, ended, began = Console(), Event(), time.monotonic()
-    columns = (TextColumn(f"{program} {{task.fields[last]}}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn(f"{program} {{task.fields[last]}}", markup=False), BarColumn(), MofNCompleteColumn())
     bar = Progress(
         *columns, TextColumn("{task.fields[left]}"), console=console, transient=True, disable=not console.is_terminal
     )
@@ -123,7 +119,7 @@ def _progress(program: str, work: Mapping[Path, int | float]) -> Iterator[None]:
     open_files = list(work)
 
     def look() -> None:
-        for file in [file for file in open_files if file.is_file()]:
+        for file in [file for file in open_files if file.is_file() or file.with_name(DIVERGED).is_file()]:
             open_files.remove(file)
             missing = sum(work[other] for other in open_files)
             seconds = (time.monotonic() - began) * missing / (sum(work.values()) - missing)
@@ -155,12 +151,6 @@ def duration(seconds: int | float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _is_complete(place: Path, words: Sequence[str], result_file: str) -> bool:
-    with suppress(OSError, ValueError):
-        return (place / result_file).is_file() and json.loads((place / OVERRIDES).read_text("utf-8")) == list(words)
-    return False
-
-
 def run_job(program: str, starter: int, _: DictConfig) -> int:
     """Run one job in a process of its own, its output in a file of its folder, and return its exit status.
 
@@ -169,11 +159,10 @@ def run_job(program: str, starter: int, _: DictConfig) -> int:
     """
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
-    quoted = str(folder).replace("'", "\\'")
-    overrides = json.loads((folder / OVERRIDES).read_text("utf-8"))
-    command = [sys.executable, "-m", "genoattn", program, *overrides, *search_path(), f"hydra.run.dir='{quoted}'"]
+    command = [sys.executable, "-m", "genoattn", program, *prepare_start(folder), *search_path()]
+    command.append(f"hydra.run.dir={quote(folder)}")
     every = 1 if os.getppid() == starter else None
-    with (folder / LOG).open("w") as log:
+    with (folder / LOG).open("a") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, cwd=job.runtime.cwd, preexec_fn=_end_with_parent
         )
@@ -188,6 +177,32 @@ def run_job(program: str, starter: int, _: DictConfig) -> int:
                 process.kill()
                 process.wait()
                 raise
+
+
+def prepare_start(folder: Path) -> list[str]:
+    """The overrides that a job starts with now: of a stopped training, with the checkpoint that it goes on from.
+
+    The code may have been edited since the job was planned: inputs.json gets what the job will execute.
+    """
+    planned = RunInputs.read(folder)
+    assert planned is not None  # written by `prepare`
+    inputs = planned.as_of_now()
+    if inputs.digest != planned.digest:
+        inputs.write(folder)
+        if (folder / CHECKPOINT).is_file():
+            set_aside((folder / CHECKPOINT).parent)
+    resume = [f"trainer.resume={quote(folder / CHECKPOINT)}"] if (folder / CHECKPOINT).is_file() else []
+    return [*inputs.overrides, *resume]
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Within it SIGTERM, by which schedulers stop a program, does what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end_with_parent() -> None:

@@ -67,6 +67,13 @@ class TrainingRun(Run):
 
 
 @dataclass(frozen=True)
+class DivergedRun(Run):
+    """A training run whose loss became NaN or infinite: it has no score, and the reason is known."""
+
+    at_step: int | None = None
+
+
+@dataclass(frozen=True)
 class LayerCost:
     """Predicted size and measured cost of a layer at one length; peaks are those of the whole process."""
 
@@ -201,6 +208,7 @@ class Comparison:
     runs: tuple[TrainingRun, ...] = ()
     failed: tuple[str, ...] = ()
     """Folders of runs that failed."""
+    diverged: tuple[DivergedRun, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -232,6 +240,10 @@ class Comparison:
     def runs_of(self, stage: Stage, length: int, layer: str) -> list[TrainingRun]:
         """The finished runs of a layer at a length."""
         return [run for run in self.runs if (run.stage, run.length, run.layer) == (stage, length, layer)]
+
+    def diverged_of(self, stage: Stage, length: int, layer: str) -> list[DivergedRun]:
+        """The diverged runs of a layer at a length."""
+        return [run for run in self.diverged if (run.stage, run.length, run.layer) == (stage, length, layer)]
 
     def seeds_of(self, length: int, layer: str) -> list[int]:
         """The seeds of a layer's final runs that have a score."""

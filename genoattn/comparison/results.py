@@ -17,6 +17,7 @@ from genoattn.comparison.record import (
     Comparison,
     ContextResult,
     Crossover,
+    DivergedRun,
     Environment,
     LayerCost,
     LayerResult,
@@ -25,6 +26,7 @@ from genoattn.comparison.record import (
     SubgroupEstimate,
     TrainingRun,
 )
+from genoattn.comparison.run_folders import DIVERGED
 from genoattn.comparison.settings import ComparisonSettings, Cost, Number
 from genoattn.comparison.statistics import Estimate, SeedRun, compare_layers, estimate
 from genoattn.errors import UserError
@@ -63,9 +65,14 @@ class RunResult(NamedTuple):
         return self.seed_run(self.bootstrap.primary_metric)
 
 
+def is_finished(folder: Path) -> bool:
+    """True if a run has results; a diverged run has none."""
+    return (folder / METRICS_FILE).is_file() and not (folder / DIVERGED).is_file()
+
+
 def read_run(folder: Path) -> RunResult | None:
     """The results of a run; None if it is not finished."""
-    if not (folder / METRICS_FILE).is_file():
+    if not is_finished(folder):
         return None
     if not (folder / REPLICATES_FILE).is_file():
         raise UserError(f"{folder} has no {REPLICATES_FILE}: runs of this task cannot be compared")
@@ -85,8 +92,11 @@ def validation_curve(folder: Path) -> tuple[tuple[float, float], ...]:
 
 
 def best_learning_rates(folder: Path, sweep: Sequence[Run]) -> dict[tuple[str, int], Number]:
-    """The learning rate with the lowest validation loss among the finished runs, by layer and length."""
-    finished = [run for run in sweep if (folder / run.folder / METRICS_FILE).is_file()]
+    """The learning rate with the lowest validation loss among the finished runs, by layer and length.
+
+    A learning rate whose run diverged is never the best.
+    """
+    finished = [run for run in sweep if is_finished(folder / run.folder)]
 
     def rank(run: Run) -> tuple[Number, Number]:
         return min((loss for _, loss in validation_curve(folder / run.folder)), default=math.inf), run.learning_rate
@@ -117,6 +127,9 @@ def collect(folder: Path, settings: ComparisonSettings, environment: Environment
         crossovers=tuple(crossovers(trained.costs)),
         runs=tuple(_training_run(folder, run, result) for run, result in finished.items()),
         failed=tuple(trained.failed),
+        diverged=tuple(
+            _diverged_run(folder, run) for run in trained.runs if (folder / run.folder / DIVERGED).is_file()
+        ),
     )
 
 
@@ -179,6 +192,16 @@ def _training_run(folder: Path, run: Run, result: RunResult) -> TrainingRun:
         train_seconds=result.metrics.costs.get("train_seconds"),
         bases=curve[-1][0] if curve else None,
         curve=curve,
+    )
+
+
+def _diverged_run(folder: Path, run: Run) -> DivergedRun:
+    try:
+        at_step = int(json.loads((folder / run.folder / DIVERGED).read_text("utf-8"))["step"])
+    except (ValueError, KeyError, TypeError):
+        at_step = None
+    return DivergedRun(
+        run.layer, run.length, run.learning_rate, run.seed, run.stage, run.steps, run.folder, at_step=at_step
     )
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from genoattn.comparison.composition import compose_run
 from genoattn.comparison.grid import MIN_WINDOWS, ExperimentGrid, PlannedRun
-from genoattn.comparison.launcher import compose_run, duration, run_jobs
+from genoattn.comparison.launcher import duration, run_jobs
 from genoattn.comparison.record import LayerCost, Run
-from genoattn.comparison.results import Trained, best_learning_rates
+from genoattn.comparison.results import Trained, best_learning_rates, is_finished
+from genoattn.comparison.run_folders import Again
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
+from genoattn.config.overrides import override, quote
 from genoattn.errors import UserError
 from genoattn.evaluation.metrics import METRICS_FILE
 from genoattn.models.build import build_model
@@ -26,6 +29,10 @@ Timings: TypeAlias = Mapping[tuple[str, int], Number | None]
 
 START_SECONDS = 10
 """Rough duration of the start and the test of a run, added to its training in estimates of time."""
+
+
+NOT_SCALED = ("_target_", "windows", "threshold_windows")
+"""Parts of `test` that a test at another length does not take from the training run."""
 
 
 def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> ExperimentGrid:
@@ -47,13 +54,14 @@ def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> Exp
     return replace(grid, layers=layers)
 
 
-def run_comparison(folder: Path, grid: ExperimentGrid, settings: ComparisonSettings) -> Trained:
+def run_comparison(folder: Path, grid: ExperimentGrid, settings: ComparisonSettings, again: Again = False) -> Trained:
     """Make every run of a comparison that is not complete.
 
     Args:
         folder: Folder of the comparison, where complete runs are found and others are made.
         grid: Layers, lengths and overrides.
         settings: Settings of the comparison.
+        again: Complete runs that are made again: all, or those of some stages or folders.
 
     Returns:
         The training runs and the measured costs.
@@ -61,7 +69,7 @@ def run_comparison(folder: Path, grid: ExperimentGrid, settings: ComparisonSetti
     Raises:
         UserError: A budget of seconds needs the time of a layer that could not be measured.
     """
-    costs = measure_costs(folder, grid, settings.cost_lengths)
+    costs = measure_costs(folder, grid, settings.cost_lengths, again)
     timings = {(cost.layer, cost.length): cost.seconds_per_step for cost in costs}
     pairs = [(layer, length) for length in grid.lengths for layer in grid.layers]
     rates, seeds = settings.learning_rates, settings.seeds
@@ -84,14 +92,16 @@ def run_comparison(folder: Path, grid: ExperimentGrid, settings: ComparisonSetti
         for name, runs in (("runs of the sweep", sweep), ("final runs", final_runs(first)))
     ]
     print(f"estimated time, one run after the other: {', '.join(estimates)}", flush=True)
-    failed = _train(folder, sweep, timings)
+    failed = _train(folder, sweep, timings, again)
     final = final_runs(best_learning_rates(folder, sweep) if sweep else first)
-    failed += _train(folder, final, timings)
-    failed += _probe(folder, grid, final, settings)
+    failed += _train(folder, final, timings, again)
+    failed += _probe(folder, grid, final, settings, again)
     return Trained([*sweep, *final], costs, failed)
 
 
-def measure_costs(folder: Path, grid: ExperimentGrid, cost_lengths: Sequence[int] = ()) -> tuple[LayerCost, ...]:
+def measure_costs(
+    folder: Path, grid: ExperimentGrid, cost_lengths: Sequence[int] = (), again: Again = False
+) -> tuple[LayerCost, ...]:
     """The costs of every layer by `genoattn plan`, one layer after the other so that they do not share the machine."""
     jobs = {
         f"costs/{length}/{layer}": [*grid.layer_overrides(layer, length), "control=null", "measure=true"]
@@ -99,7 +109,7 @@ def measure_costs(folder: Path, grid: ExperimentGrid, cost_lengths: Sequence[int
         for layer in grid.layers
     }
     print(f"measuring the cost of {len(jobs)} layers and lengths, about 30 s each")
-    for place in run_jobs("plan", jobs, folder, "plan.json", launcher=False):
+    for place in run_jobs("plan", jobs, folder, "plan.json", launcher=False, again=again):
         print(f"{place} was not measured: see {folder / place / 'log.txt'}", file=sys.stderr)
     names = {field.name for field in fields(LayerCost)} - {"layer", "length"}
     costs = []
@@ -132,30 +142,34 @@ def _duration(run: Run, timings: Timings) -> Number:
     return START_SECONDS + run.steps * (timings.get((run.layer, run.length)) or 0.0)
 
 
-def _train(folder: Path, runs: Sequence[PlannedRun], timings: Timings) -> list[str]:
+def _train(folder: Path, runs: Sequence[PlannedRun], timings: Timings, again: Again) -> list[str]:
     jobs = {run.folder: run.overrides for run in runs}
-    return run_jobs("train", jobs, folder, METRICS_FILE, work={run.folder: _duration(run, timings) for run in runs})
+    work = {run.folder: _duration(run, timings) for run in runs}
+    return run_jobs("train", jobs, folder, METRICS_FILE, work=work, again=again)
 
 
-def _probe(folder: Path, grid: ExperimentGrid, final: Sequence[Run], settings: ComparisonSettings) -> list[str]:
+def _probe(
+    folder: Path, grid: ExperimentGrid, final: Sequence[PlannedRun], settings: ComparisonSettings, again: Again
+) -> list[str]:
     """Effective context and tests at longer windows, of the first seed's models."""
     contexts, longer = {}, {}
     for run in final:
-        if run.seed != settings.seeds[0] or not (folder / run.folder / METRICS_FILE).is_file():
+        if run.seed != settings.seeds[0] or not is_finished(folder / run.folder):
             continue
-        checkpoint = f"checkpoint='{folder / run.folder}'"
-        trust = f"trust=[{','.join(_other_packages(grid, run))}]"
-        contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, trust, f"data.length={run.length}"]
+        checkpoint, config = f"checkpoint={quote(folder / run.folder)}", compose_run("train", run.overrides)
+        trust = f"trust=[{','.join(_other_packages(config))}]"
+        data = [override(f"data.{key}", config.data[key]) for key in ("fasta", "soft_mask", "max_n_fraction", "cache")]
+        test = [override(f"test.{key}", value) for key, value in config.test.items() if key not in NOT_SCALED]
+        contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, trust, *data, f"data.length={run.length}"]
         for factor in settings.extrapolate:
             windows = max(MIN_WINDOWS, round(grid.windows.test * min(grid.lengths) / run.length / factor))
-            words = [checkpoint, trust, f"data.length={factor * run.length}", "data.vcf=[]", f"test.windows={windows}"]
-            longer[f"longer/{run.length}/{run.layer}/{factor}"] = words
-    failed = run_jobs("context", contexts, folder, "context.json")
-    return failed + run_jobs("evaluate", longer, folder, METRICS_FILE)
+            words = [checkpoint, trust, *data, f"data.length={factor * run.length}", "data.vcf=[]", *test]
+            longer[f"longer/{run.length}/{run.layer}/{factor}"] = [*words, f"test.windows={windows}"]
+    failed = run_jobs("context", contexts, folder, "context.json", again=again)
+    return failed + run_jobs("evaluate", longer, folder, METRICS_FILE, again=again)
 
 
-def _other_packages(grid: ExperimentGrid, run: Run) -> list[str]:
+def _other_packages(config: DictConfig) -> list[str]:
     """The packages besides genoattn that the user's own config names for a model, so that its run may open it again."""
-    config = compose_run("train", grid.layer_overrides(run.layer, run.length))
     nodes = OmegaConf.to_yaml(OmegaConf.masked_copy(config, ["attention", "model", "task", "tokenizer"]))
     return sorted(set(re.findall(r"_target_: (\w+)", nodes)) - {"genoattn"})

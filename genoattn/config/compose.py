@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genoattn.config.folder import lock_folder, make_named_folder, make_new_folder
 from genoattn.config.layers import LayerPackages, complete_layer, layer_name
-from genoattn.config.overrides import COMPOSITION_ERRORS, explain, first_line, sweep_jobs
+from genoattn.config.overrides import COMPOSITION_ERRORS, explain, first_line, quote, sweep_jobs
 from genoattn.errors import UserError
 from genoattn.paths import conf_dir
 
@@ -119,10 +119,9 @@ def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
     started = GlobalHydra.instance().hydra
     assert started is not None
     with _run_folder(program, config, "hydra.sweep.dir", overrides) as folder:
-        quoted = str(folder).replace("'", "\\'")
         try:
             # The folder is given, because its name may hold the time.
-            started.multirun(program, run, [*overrides, f"hydra.sweep.dir='{quoted}'"])
+            started.multirun(program, run, [*overrides, f"hydra.sweep.dir={quote(folder)}"])
         except HydraException as error:
             if isinstance(error, InstantiationException):
                 raise

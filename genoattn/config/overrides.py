@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import hydra
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,6 +34,32 @@ def sweep_jobs(overrides: Sequence[str]) -> list[list[str]]:
             values.append([f"{parsed.get_key_element()}={value}" for value in parsed.sweep_string_iterator()])
     count = max(map(len, values), default=1)
     return [[words[min(index, len(words) - 1)] for words in values] for index in range(count)]
+
+
+def quote(value: object) -> str:
+    """A value as the right side of an override, whatever quotes, blanks, commas and other signs it holds."""
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(value))  # otherwise ${…} refers to another setting
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def override(key: str, value: object) -> str:
+    """The override that sets a setting to a number, a text, a truth value, null, or a list of such values."""
+
+    def text(value: object) -> str:
+        if value is None or isinstance(value, bool):
+            return {None: "null", True: "true", False: "false"}[value]
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return f"[{','.join(map(text, value))}]"
+        return quote(value) if isinstance(value, str) else str(value)
+
+    return f"{key}={text(value)}"
+
+
+def value_in(override: str) -> Any:
+    """The value of an override that sets one setting; the inverse of `override`."""
+    parsed = OverridesParser.create().parse_override(override)
+    plain: Any = OmegaConf.to_container(OmegaConf.create({"value": parsed.value()}), resolve=True)
+    return plain["value"]
 
 
 def explain(program: str, overrides: Sequence[str], error: Exception) -> list[str]:

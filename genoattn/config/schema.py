@@ -87,6 +87,7 @@ class Compare(Train):
     cost_lengths: list[Count]
     cost_limit: CostLimit
     hypotheses: str | None
+    again: bool | list[str]
     report: str | None
     name: str
 

@@ -43,6 +43,13 @@ class Table:
     secondary: Sequence[str] = ()
     """Columns that are left out next, if wrapped rows do not fit either."""
 
+    def __post_init__(self) -> None:
+        """Control characters in names of a user's files would reach the terminal and act there: they are escaped."""
+        object.__setattr__(self, "title", visible(self.title))
+        object.__setattr__(self, "rows", [list(map(visible, row)) for row in self.rows])
+        for words in ("columns", "notes", "optional", "secondary"):
+            object.__setattr__(self, words, [visible(word) for word in getattr(self, words)])
+
     def print(self) -> None:
         """Print the table in the widest form that the terminal can show without breaking a word."""
         terminal = Console()
@@ -122,6 +129,11 @@ class Table:
             f"| {' | '.join(_one_line(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
         )
         return table + "".join(f"\n{note}\n" for note in self.notes)
+
+
+def visible(text: str) -> str:
+    """A text with its control characters escaped, line breaks apart."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:

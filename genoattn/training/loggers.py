@@ -141,11 +141,12 @@ def log_report(
 
 def plot_training(metrics: Path, file: Path) -> None:
     """Plot loss and curriculum against the bases seen, from metrics.csv of a run."""
-    import matplotlib.pyplot as plt  # late: training itself does not need it
+    from matplotlib.figure import Figure  # late: training itself does not need it
 
     with metrics.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
     bases = 0.0
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:

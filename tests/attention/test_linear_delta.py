@@ -182,3 +182,15 @@ def test_backward_keeps_queries_keys_values_and_small_states(causal, fades, monk
     beside = kept_beside((q, k, v), lambda: linear_attention(q, k, v, causal=causal, decay=decay))
     memory = 2 * 2 * 4 * (4 + 1)
     assert beside <= 3 * (4 + 1) * (memory + 2) < q.numel() / 10
+
+
+@DIRECTIONS
+@FADES
+def test_the_least_denominator_is_that_of_the_square(causal: bool, fades: bool) -> None:
+    """Queries that match no key: the sum of their weights, about 1e-8, is below the least denominator."""
+    q, k, v = drawn(length=40)
+    q, rates = q - 22, torch.rand(2, dtype=torch.float64) if fades else None
+    expected = naive_linear_attention(q, k, v, causal=causal, decay=rates)
+    phi = feature_map(q, "elu")[0, -1, 0] @ feature_map(k, "elu")[0, :, 0].sum(0)
+    assert phi < 1e-6 and expected.abs().max() > 1e-4
+    assert torch.allclose(linear_attention(q, k, v, causal=causal, decay=rates), expected, rtol=1e-6, atol=0)

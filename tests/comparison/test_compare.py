@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import wandb
 from genoattn.cli.main import main
 from genoattn.comparison import launcher, report, runner
 from genoattn.comparison.record import Comparison
+from genoattn.comparison.run_folders import Again, locked
+from genoattn.config.overrides import quote
 from tests.toy_genomes import write_genome
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -35,6 +38,7 @@ class Lab:
     def __init__(self) -> None:
         self.jobs: dict[str, list[str]] = {}
         self.broken: set[str] = set()
+        self.diverging: set[str] = set()
 
     def __call__(
         self,
@@ -44,6 +48,7 @@ class Lab:
         result_file: str,
         launcher: bool = True,
         work: Mapping[str, int | float] | None = None,
+        again: Again = False,
     ) -> list[str]:
         failed = []
         for place, words in jobs.items():
@@ -52,6 +57,9 @@ class Lab:
                 failed.append(place)
                 continue
             (folder / place).mkdir(parents=True, exist_ok=True)
+            if any(name in place for name in self.diverging):
+                (folder / place / "diverged.json").write_text('{"step": 12, "learning_rate": 1.0, "loss": null}')
+                continue
             getattr(self, program)(folder / place, dict(word.split("=", 1) for word in words), place)
         return failed
 
@@ -131,13 +139,18 @@ def test_seconds_are_turned_into_steps_of_each_layer(
     lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comparison = compared(
-        tmp_path, "layers=[full,linear]", "data.length=64", "budget.seconds=20", "sweep.seconds=2", "extrapolate=[8]"
+        tmp_path,
+        *("layers=[full,linear]", "data.length=64", "budget.seconds=20", "sweep.seconds=2", "extrapolate=[8]"),
+        *(f"data.fasta={tmp_path / 'x.fa'}", "test.rate=0.05"),
     )
     steps = {(run.layer, run.stage): run.steps for run in comparison.runs}
     assert steps["full", "final"] == 200 and steps["linear", "final"] == 1600
     assert steps["full", "sweep"] == 20
     longer = lab.jobs["longer/64/linear/8"]
     assert "checkpoint=" in " ".join(longer) and "data.length=512" in longer
+    # On the genome, and under the test settings, of the training run, or the lengths could not be compared.
+    assert f"data.fasta='{tmp_path / 'x.fa'}'" in longer and "test.rate=0.05" in longer
+    assert f"data.fasta='{tmp_path / 'x.fa'}'" in lab.jobs["context/64/linear"]
     assert [*comparison.results[0].layers[0].extrapolation] == [64, 512]
     # 12 runs of 10 s to start and 2 s or 20 s of training; the estimate is printed before the first run.
     estimate = "estimated time, one run after the other: 12 runs of the sweep 2 min, 12 final runs 6 min"
@@ -191,6 +204,32 @@ def test_runs_that_fail_are_reported(lab: Lab, tmp_path: Path, capsys: pytest.Ca
     assert "1 run failed: see " in message and "linear/final-lr0.003-seed1/log.txt" in message
     [result] = Comparison.read(tmp_path).results
     assert result.estimates["linear"].seeds == 2 and result.estimates["full"].seeds == 3
+
+
+def test_a_diverged_learning_rate_is_a_result(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is never chosen, whatever it wrote before; a layer that diverges at every one has no final runs."""
+    lab.diverging = {"full/sweep-lr0.003", "linear/sweep", "conv/final-lr0.003-seed1"}
+    comparison = compared(tmp_path, "layers=[full,linear]", *BUDGET, "budget.steps=9", "sweep.steps=3")
+    [result] = comparison.results
+    assert not comparison.failed and len(comparison.diverged) == 1 + 3 + 1
+    rates = {layer.layer: layer.learning_rate for layer in result.layers}
+    assert rates["full"] in (0.001, 0.01) and "linear" not in rates
+    assert not any("linear/final" in place for place in lab.jobs)
+    rows = [row[1:4] + row[5:] for row in report.tables.sweep(comparison).rows if row[1] in ("full", "linear")]
+    assert ["full", "no", "0.003", "diverged at step 12"] in rows
+    assert sum(row[-1] == "diverged at step 12" for row in rows) == 4
+    missing = report.text.missing(comparison)
+    assert "linear at 64 bases: no final run has a score." in missing
+    assert "linear at 64 bases: training diverged at learning rates 0.001, 0.003 and 0.01." in missing
+    assert "conv at 64 bases: training diverged with seed 1." in missing
+    assert not any("not tried" in sentence or "no score for" in sentence for sentence in missing)
+    assert Comparison.read(tmp_path) == comparison and result.estimates["conv"].seeds == 2
+
+
+def test_every_learning_rate_of_every_layer_diverges(lab: Lab, tmp_path: Path) -> None:
+    lab.diverging = {"sweep"}
+    comparison = compared(tmp_path, "layers=[full]", *BUDGET, "budget.steps=9", "sweep.steps=3")
+    assert len(comparison.diverged) == 9 and not comparison.results[0].layers
 
 
 def test_runs_without_replicates_cannot_be_compared(
@@ -253,30 +292,52 @@ SMALL = (
 """Two layers, none and conv, each in a process of its own, two at a time."""
 
 
-def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose name has quotes, blanks and other signs, with a genome and a finished comparison of it."""
+    folder = tmp_path_factory.mktemp("home") / "bob's data, x=1"
+    folder.mkdir()
+    write_genome(folder, "small", 0)
+    assert main(small(folder, folder / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[2]")) == 0
+    return folder
+
+
+def small(home: Path, folder: Path, *words: str) -> list[str]:
+    """The command of a comparison of a folder's genome."""
+    fasta = quote(home / "small.fa")
+    return ["compare", f"hydra.run.dir={quote(folder)}", f"data.fasta={fasta}", "test.resamples=4", *SMALL, *words]
+
+
+def test_a_stopped_comparison_goes_on(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Complete runs are not made again."""
-    fasta, _ = write_genome(tmp_path, "small", 0)
-    words = ["compare", f"hydra.run.dir={tmp_path / 'out'}", f"data.fasta={fasta}", *SMALL]
-    words += ["learning_rates=[0.01]", "budget.steps=2", "extrapolate=[2]", "test.resamples=4"]
-    assert main(words) == 0
-    runs = sorted((tmp_path / "out" / "runs").rglob("metrics.json"))
+    runs = sorted((home / "out" / "runs").rglob("metrics.json"))
     assert len(runs) == 2
     made = [file.stat().st_mtime_ns for file in runs]
     runs[0].unlink()
-    assert main(words) == 0
+    shutil.rmtree(runs[0].parent / "checkpoints")
+    capsys.readouterr()
+    assert main(small(home, home / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[2]")) == 0
+    lines = capsys.readouterr().out
+    assert "plan: all 2 runs are complete already" in lines and "train: 1 of 2 runs are complete already" in lines
+    assert "evaluate: all 2 runs are complete already" in lines  # the model that is made again is the same
     assert runs[0].is_file() and runs[1].stat().st_mtime_ns == made[1]
-    comparison = Comparison.read(tmp_path / "out")
+    comparison = Comparison.read(home / "out")
     assert {run.layer for run in comparison.runs} == {"none", "conv"}
     [result] = comparison.results
     assert comparison.costs and all(layer.context and layer.extrapolation for layer in result.layers)
+    longer = json.loads((home / "out" / "longer" / "64" / "none" / "2" / "inputs.json").read_text())
+    assert longer["files"]["data.fasta"][0][0] == "small.fa"
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
-def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["killed", "stopped", "terminated"]
+)
+def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(
+    home: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     """Neither its runs, nor the workers of the launcher, which would go on with the jobs in their queues."""
-    fasta, _ = write_genome(tmp_path, "small", 0)
-    words = ["compare", f"hydra.run.dir={tmp_path / 'out'}", f"data.fasta={fasta}", *SMALL]
-    words += ["budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000"]
+    shutil.copytree(home / "out" / "costs", tmp_path / "out" / "costs")  # measured already
+    words = small(home, tmp_path / "out", "budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000")
     command = [sys.executable, "-m", "genoattn", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
         try:
@@ -287,16 +348,26 @@ def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(tmp_path: 
             if how == signal.SIGINT:
                 os.killpg(started.pid, how)  # as a terminal does
             else:
-                started.kill()
+                started.send_signal(how)
         left = psutil.wait_procs(family, timeout=15)[1]
         for process in left:
             process.kill()
         assert not left
         message = started.communicate(timeout=15)[1]
-    if how == signal.SIGINT:
+    if how != signal.SIGKILL:
         assert started.returncode == 130
         assert "stopped; the same command goes on where it stopped" in message
     assert len(list((tmp_path / "out" / "runs").rglob("train.log"))) == 2  # no other was begun
+    assert not list((tmp_path / "out" / "costs").glob("*/*~1"))
+
+
+def test_a_second_comparison_in_the_same_folder_is_refused(
+    lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(tmp_path):
+        assert main(["compare", f"hydra.run.dir={tmp_path}", "experiment=smoke"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("another comparison (process ") and message.count("\n") == 1 and not lab.jobs
 
 
 def test_progress_tells_the_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

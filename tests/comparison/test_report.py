@@ -327,6 +327,14 @@ def test_an_empty_comparison_is_a_page_too(tmp_path: Path) -> None:
     read(tmp_path)
 
 
+def test_the_record_is_json_without_infinity(comparison: Comparison, tmp_path: Path) -> None:
+    runs = tuple(replace(run, train_seconds=math.inf, validation_loss=math.nan) for run in comparison.runs[:1])
+    replace(comparison, runs=runs).write(tmp_path)
+    json.loads((tmp_path / "comparison.json").read_text(), parse_constant=pytest.fail)
+    [run] = Comparison.read(tmp_path).runs
+    assert run.train_seconds is None and run.validation_loss is None
+
+
 def test_the_same_comparison_gives_the_same_files(comparison: Comparison, tmp_path: Path) -> None:
     written = []
     bare = replace(small(comparison), costs=(), crossovers=())

@@ -14,6 +14,7 @@ from omegaconf.errors import ReadonlyConfigError
 from genoattn import paths
 from genoattn.config.compose import check, compose, config_of_run, run_program
 from genoattn.config.documentation import groups
+from genoattn.config.overrides import override, quote, value_in
 from genoattn.errors import UserError
 from genoattn.paths import conf_dir, genomes_dir
 
@@ -245,3 +246,14 @@ def test_a_search_reads_the_metric_that_main_returns(tree: Path, tmp_path: Path)
     assert all(0.1 <= rate <= 1 for rate in rates)
     best = OmegaConf.load(tmp_path / "runs" / "sweep" / "optimization_results.yaml")
     assert best.best_value == min(rates)
+
+
+@pytest.mark.parametrize("text", ["bob's data, x=1", "back\\slash\\", "\\'", "${seed}", "\\${x}", 'a "b" #[c]{d}', ""])
+def test_a_quoted_value_is_read_as_it_was(text: str) -> None:
+    assert value_in(f"data.fasta={quote(text)}") == text
+    assert value_in(override("data.fasta", [text, "x"])) == [text, "x"]
+
+
+def test_overrides_of_every_kind_of_value() -> None:
+    values = [None, True, 3, 1e-05, "x", []]
+    assert [value_in(override("key", value)) for value in values] == values

@@ -111,11 +111,27 @@ def test_markup_and_bars_in_cells_are_text(capsys: pytest.CaptureFixture[str]):
     assert table.markdown().splitlines() == ["| record | n |", "| --- | ---: |", "| gi\\|1\\|[red]x[/red] | 7 |"]
 
 
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]):
+    """Not even from the names of a user's files and classes, which tables repeat."""
+    table = Table("\x1b[31mtitle", ["\x07class", "n"], [["x\x1b]0;new title\x07\u202e[/b]", "7"]], notes=["\x1b[2J"])
+    table.print()
+    printed = capsys.readouterr().out
+    for text in (printed, table.markdown()):
+        assert all(letter.isprintable() or letter == "\n" for letter in text)
+        assert "x\\x1b]0;new title\\x07\\u202e[/b]" in text
+
+
+def test_plots_leave_the_backend_of_the_caller_alone():
+    """pyplot would choose a backend, and keep every figure open."""
+    package = Path(report.__file__).parents[2]
+    assert not [file for file in package.rglob("*.py") if "matplotlib.pyplot" in file.read_text("utf-8")]
+
+
 def test_real_strains_have_a_caution_in_the_report(tmp_path: Path):
     write_report(tmp_path, [detection_table(RESULTS)], Metrics(), {})
     page = (tmp_path / "report.md").read_text()
     assert "| N315 * | snv |" in page and "| simulated | snv |" in page and f"* Windows {PLACED_BY_VCF}." in page
-    assert detection_table([row for row in RESULTS if row.simulated]).notes == []
+    assert not detection_table([row for row in RESULTS if row.simulated]).notes
 
 
 def test_metric_keys_have_four_parts():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
-from genoattn.comparison.record import Comparison, LayerResult, LengthResult
+from genoattn.comparison.record import Comparison, DivergedRun, LayerResult, LengthResult
 from genoattn.comparison.settings import Number
 from genoattn.comparison.statistics import Difference, Estimate
 from genoattn.evaluation.report import Table
@@ -172,15 +172,25 @@ def extrapolation(comparison: Comparison) -> Table:
 
 
 def sweep(comparison: Comparison) -> Table:
-    """Validation loss at every learning rate."""
+    """Validation loss at every learning rate, or the step at which the run diverged."""
+    tried = {(run.length, run.layer, run.learning_rate): run for run in comparison.runs if run.stage == "sweep"}
+    tried |= {(run.length, run.layer, run.learning_rate): run for run in comparison.diverged if run.stage == "sweep"}
+    order = {layer: number for number, layer in enumerate(comparison.layers)}
     rows = []
-    for run in comparison.runs:
-        if run.stage == "sweep":
-            chosen = comparison.learning_rates.get((run.layer, run.length)) == run.learning_rate
-            words = [f"{run.length:,}", run.layer, "yes" if chosen else "no"]
-            rows.append([*words, f"{run.learning_rate:g}", str(run.seed), number(run.validation_loss, ".4f")])
+    for run in sorted(
+        tried.values(), key=lambda run: (run.length, order.get(run.layer, len(order)), run.learning_rate)
+    ):
+        chosen = comparison.learning_rates.get((run.layer, run.length)) == run.learning_rate
+        words = [f"{run.length:,}", run.layer, "yes" if chosen else "no", f"{run.learning_rate:g}", str(run.seed)]
+        loss = diverged(run) if isinstance(run, DivergedRun) else number(run.validation_loss, ".4f")
+        rows.append([*words, loss])
     columns = ["length", "layer", "chosen", "learning rate", "seed", "validation loss"]
     return Table("Learning rates", columns, rows, texts=3)
+
+
+def diverged(run: DivergedRun) -> str:
+    """A diverged run as a cell."""
+    return "diverged" if run.at_step is None else f"diverged at step {run.at_step:,}"
 
 
 def all_tables(comparison: Comparison) -> Mapping[str, Table]:

@@ -93,22 +93,31 @@ def differences(statistics: LayerComparison) -> str:
 
 
 def missing(comparison: Comparison) -> list[str]:
-    """A sentence on every layer that lacks a run."""
+    """A sentence on every layer that lacks a run, and on every run that diverged."""
     sentences, settings = [], comparison.settings
     for length in settings.lengths:
         for layer in comparison.layers:
-            seeds = comparison.seeds_of(length, layer)
-            lacking = [seed for seed in settings.seeds if seed not in seeds]
-            tried = {run.learning_rate for run in comparison.runs_of("sweep", length, layer)}
-            untried = [rate for rate in settings.learning_rates if rate not in tried]
             place = f"{layer} at {length:,} bases"
-            if not seeds:
-                sentences.append(f"{place}: no final run has a score.")
-            elif lacking:
-                sentences.append(f"{place}: no score for {plural(lacking, 'seed')}.")
+            diverged = comparison.diverged_of("sweep", length, layer)
+            tried = {run.learning_rate for run in (*comparison.runs_of("sweep", length, layer), *diverged)}
+            untried = [rate for rate in settings.learning_rates if rate not in tried]
+            sentences += [f"{place}: {sentence}" for sentence in _missing_seeds(comparison, length, layer)]
             if untried and len(settings.learning_rates) > 1:
                 sentences.append(f"{place}: {plural(untried, 'learning rate')} not tried.")
+            if diverged:
+                rates = plural([run.learning_rate for run in diverged], "learning rate")
+                sentences.append(f"{place}: training diverged at {rates}.")
     return sentences + [f"{place}: this run failed." for place in comparison.failed]
+
+
+def _missing_seeds(comparison: Comparison, length: int, layer: str) -> list[str]:
+    seeds = comparison.seeds_of(length, layer)
+    diverged = [run.seed for run in comparison.diverged_of("final", length, layer)]
+    lacking = [seed for seed in comparison.settings.seeds if seed not in (*seeds, *diverged)]
+    sentences = [f"training diverged with {plural(diverged, 'seed')}."] if diverged else []
+    if not seeds:
+        return [*sentences, "no final run has a score."]
+    return [*sentences, f"no score for {plural(lacking, 'seed')}."] if lacking else sentences
 
 
 def basis(comparison: Comparison, stage: Stage = "final") -> str:

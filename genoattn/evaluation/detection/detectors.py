@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias, TypeVar, final
 import numpy as np
 from jaxtyping import Float
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from genoattn.data.example import Example
@@ -100,4 +101,4 @@ Detector: TypeAlias = ModelDetector | CallingDetector
 def _tracked(items: Iterable[_Item], doing: str, total: int) -> Iterable[_Item]:
     """Items behind a progress bar that disappears at the end, if there is a terminal."""
     console = Console()
-    return track(items, doing, total, console=console, transient=True, disable=not console.is_terminal)
+    return track(items, escape(doing), total, console=console, transient=True, disable=not console.is_terminal)

@@ -8,7 +8,7 @@ from typing import Any, final
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import MutationDetection, Task
-from genoattn.errors import UserError
+from genoattn.errors import UserError, shorten
 from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator, fixed_windows
 from genoattn.evaluation.detection.detectors import CALL_THRESHOLDS, Detector, ModelDetector, aligner, kmer_lookup
 from genoattn.evaluation.detection.report import detection_table, distance_tables, plot_curves
@@ -19,13 +19,22 @@ from genoattn.evaluation.detection.results import (
     metrics_of,
     replicates_of,
 )
-from genoattn.evaluation.detection.testsets import TestSet, simulated_test_set, variant_test_set, without_supersets
+from genoattn.evaluation.detection.testsets import (
+    HELD_OUT,
+    TestSet,
+    simulated_test_set,
+    variant_test_set,
+    without_supersets,
+)
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.settings import TestSettings
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
 from genoattn.genome.vcf import read_variants, to_mutations
+
+RESERVED = (TEST, "simulated", "train", "validation")
+"""Names of test sets that no VCF gets: those of simulated mutations and of the splits."""
 
 LONGEST_ALIGNED = 8192
 """Bases of the longest windows for the aligner: its time and memory grow with the square of the length."""
@@ -43,8 +52,8 @@ class MutationDetectionEvaluator(Evaluator):
         simulate = partial(simulated_windows, source=source, data=data, test=test, task=task)
         self.test_sets = [simulate(TEST, test.windows)]
         held_out = source.splits.test if source.trained_on else ()
-        for name, path in _names(source.vcfs).items():
-            mutations = _mutations(path, source.genome)
+        for name, path in name_test_sets(source.vcfs).items():
+            mutations = _mutations(name, path, source.genome)
             self.test_sets += variant_test_set(name, source.genome, task, mutations, data.length, held_out)
         if not source.vcfs:
             print("no data.vcf: only simulated mutations are tested")
@@ -93,18 +102,30 @@ def simulated_windows(
     return simulated_test_set([example._replace(masking=None) for example in examples], split)
 
 
-def _names(vcfs: Sequence[Path]) -> dict[str, Path]:
-    """Each VCF by its base name, which is made unique among test sets."""
+def name_test_sets(vcfs: Sequence[Path]) -> dict[str, Path]:
+    """Each VCF by the name of its test set: its base name, after that of its folder where the base name is taken.
+
+    Raises:
+        UserError: Two test sets would have one name, and the metrics of one would replace those of the other.
+    """
+    bases = [path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf") for path in vcfs]
     named: dict[str, Path] = {}
-    for path in vcfs:
-        name = path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf")
-        while name in (TEST, *named):
-            name += "_"
+    used: dict[str, Path] = {}
+    for path, base in zip(vcfs, bases, strict=True):
+        is_taken = base in RESERVED or bases.count(base) > 1 or base.removesuffix(HELD_OUT) in {*bases} - {base}
+        name = f"{path.absolute().parent.name}-{base}" if is_taken else base
+        for key in (name, f"{name}{HELD_OUT}"):
+            if key in used:
+                raise UserError(
+                    f"data.vcf: {shorten(used[key])} and {shorten(path)} would both be reported as {shorten(key)};"
+                    " rename one of the files, or link to it by another name"
+                )
+            used[key] = path
         named[name] = path
     return named
 
 
-def _mutations(path: Path, genome: Genome) -> Mapping[int, Sequence[Mutation]]:
+def _mutations(name: str, path: Path, genome: Genome) -> Mapping[int, Sequence[Mutation]]:
     """The mutations of a VCF by record; prints how many rows were left out, and why."""
     lengths = dict(zip(genome.names, genome.lengths, strict=True))
     variants = read_variants(path, lengths)
@@ -120,5 +141,5 @@ def _mutations(path: Path, genome: Genome) -> Mapping[int, Sequence[Mutation]]:
     if not by_record:
         raise UserError(f"{path} holds no mutation to test{f' ({left_out})' if left_out else ''}")
     total = sum(map(len, by_record.values()))
-    print(f"{path.name}: {total} mutations{f', left out: {left_out}' if left_out else ''}")
+    print(f"{shorten(name)}: {total} mutations{f', left out: {left_out}' if left_out else ''}")
     return by_record

@@ -21,6 +21,9 @@ from genoattn.genome.windows import slice_padded, tiles
 PLACED_BY_VCF = "placed by the VCF: an upper bound under a perfect aligner"
 """The caution beside every metric of a real strain."""
 
+HELD_OUT = "_held_out"
+"""The end of the name of the part of a test set that lies in held-out blocks."""
+
 Scorer = Callable[[Sequence[Example]], list[Float[np.ndarray, "length columns"]]]
 """Gives each base of each example a score for every output, in the order of COLUMNS; the last one may be missing."""
 
@@ -161,7 +164,7 @@ def variant_test_set(
         _distances(examples, placements, offsets[-1]),
     )
     chosen = np.concatenate(inside) & whole.tested
-    return [whole, part_of(whole, f"{name}_held_out", f"{name}, held out", chosen)] if chosen.any() else [whole]
+    return [whole, part_of(whole, f"{name}{HELD_OUT}", f"{name}, held out", chosen)] if chosen.any() else [whole]
 
 
 def part_of(whole: TestSet, key: str, title: str, tested: Bool[np.ndarray, "bases"]) -> TestSet:

@@ -1,5 +1,6 @@
 """Detection metrics by hand, and against their slowest definition."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genoattn.evaluation.bootstrap import ScoredCalls, resample, resampled_average_precision
+from genoattn.evaluation.bootstrap import EVENT_CHUNK, ScoredCalls, resample, resampled_average_precision
 from genoattn.evaluation.detection.metrics import (
     DetectionMetrics,
     best_threshold,
     detection_metrics,
     per_base_auprc,
 )
+from genoattn.evaluation.detection.results import choose_thresholds, evaluate_scores
 from genoattn.evaluation.detection.scored_calls import collect_scored_calls, kind_of
+from genoattn.evaluation.detection.testsets import TestSet
 from genoattn.genome.mutations import Event
 
 CASES = settings(deadline=None, max_examples=80)
@@ -124,6 +127,18 @@ def test_a_resample_repeats_windows(case: ScoredCalls, weights: list[list[int]])
             assert np.isnan(value)
 
 
+@pytest.mark.parametrize("events", [EVENT_CHUNK - 1, EVENT_CHUNK, EVENT_CHUNK + 1, 2 * EVENT_CHUNK + 40])
+def test_more_events_than_are_resampled_at_once(events: int):
+    rng = np.random.default_rng(events)
+    truth = np.arange(events + 300) < events
+    case = scored(rng.random(len(truth)).round(2), truth, rng.integers(0, 5, len(truth)))
+    weights = rng.integers(0, 3, (3, 5))
+    for counts, value in zip(weights, resampled_average_precision(case, weights), strict=True):
+        times = counts[case.units]
+        repeated = np.repeat(case.scores, times).tolist(), np.repeat(case.truth, times).tolist()
+        assert value == pytest.approx(average_precision(*repeated))
+
+
 @CASES
 @given(scored_calls())
 def test_no_threshold_has_a_higher_f1(case: ScoredCalls):
@@ -164,6 +179,36 @@ def test_untested_bases_are_no_scored_calls():
     assert kind == "insertion"
     assert calls[kind].scores.tolist() == scores[[6, 8, 9], 1].tolist()  # base 2 and 3 are touched
     assert collect_scored_calls(scores, [before], np.zeros(10, np.int64), tested) == {}
+
+
+def test_long_insertions_and_duplications_choose_no_threshold():
+    """The threshold of insertions is that of short ones, though longer kinds share their output."""
+    kinds = [Event("insertion", 1, at, at + 1, at, at + 1, 0) for at in (2, 4)]
+    others = [Event("insertion", 20, 6, 26, 6, 26, 0), Event("duplication", 8, 30, 38, 30, 38, 0)]
+    others.append(Event("expansion", 6, 40, 46, 40, 46, 0))
+    scores = np.zeros((50, 3))
+    scores[[2, 4], 1] = 0.8
+    scores[6:46, 1] = 0.3
+    scores[48, 1] = 0.5  # a base without a mutation
+    targets = {name: np.zeros(50, np.int64) for name in ("substitution", "insertion", "deletion")}
+    windows, tested = np.zeros(50, np.int64), np.ones(50, np.bool_)
+    test_set = TestSet("validation", "", [], [], [*kinds, *others], targets, windows, tested, [0])
+    assert choose_thresholds(test_set, scores) == {"substitution": 0.5, "insertion": 0.8, "deletion": 0.5}
+    assert choose_thresholds(replace(test_set, events=others), scores)["insertion"] == 0.5
+
+
+def test_single_bases_leave_out_every_placement_of_a_long_event():
+    """A long deletion could as well stand at any of its placements, so no base of them is right or wrong."""
+    short = Event("deletion", 1, 3, 4, 3, 4, 0)
+    long = Event("deletion", 20, 10, 11, 10, 16, 0)
+    scores, target = np.zeros((20, 3)), np.zeros(20, np.int64)
+    scores[3, 2], scores[12:16, 2] = 0.5, 0.9
+    target[3] = target[10] = 1
+    targets = {"substitution": np.zeros(20, np.int64), "insertion": np.zeros(20, np.int64), "deletion": target}
+    windows, tested = np.zeros(20, np.int64), np.ones(20, np.bool_)
+    test_set = TestSet("test", "", [], [], [short, long], targets, windows, tested, [0])
+    half = dict.fromkeys(targets, 0.5)
+    assert evaluate_scores(test_set, scores, half, 2)["deletion"].metrics.base_auprc == 1
 
 
 def test_kinds_by_size():

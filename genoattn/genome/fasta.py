@@ -5,7 +5,6 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -113,26 +112,14 @@ _ILLEGAL = bytes([ILLEGAL])
 def _records(path: Path) -> Iterator[Record]:
     bases = 0
     with open_text(path, ENCODING) as text:
-        for number, (header, letters) in enumerate(_entries(_lines(text, path))):
+        for number, (header, letters) in enumerate(_entries(text)):
             name, codes = _name(header), letters.encode(ENCODING).translate(_CODES)
-            if not _is_legal(name) or _ILLEGAL in codes:
+            if len(header) > LONGEST_LINE or not _is_legal(name) or _ILLEGAL in codes:
                 _raise_mistake(path, number)
             bases += len(codes)
             yield Record(name, np.frombuffer(codes, np.uint8))
     if bases == 0:
         raise UserError(f"{path} holds headers but no bases")
-
-
-def _lines(text: TextIOWrapper, path: Path) -> Iterator[str]:
-    """The lines of a FASTA; raises UserError at a header that is too long."""
-    number = 1
-    while line := text.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE and line[-1] != "\n":
-            if line[0] == ">":
-                raise UserError(f"{path}, line {number}: a header of more than {LONGEST_LINE:,} characters")
-            line += text.readline()
-        yield line
-        number += 1
 
 
 def _entries(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -161,10 +148,12 @@ def _raise_mistake(path: Path, record: int) -> NoReturn:
     """Reads the file again, line by line, to say where the record with that number (from 0) is wrong."""
     number, name = -1, ""
     with open_text(path, ENCODING) as text:
-        for line_number, line in enumerate(_lines(text, path), 1):
+        for line_number, line in enumerate(text, 1):
             if line[0] == ">":
                 number += 1
                 name = _name(line)
+                if number == record and len(line) > LONGEST_LINE:
+                    raise UserError(f"{path}, line {line_number}: a header of more than {LONGEST_LINE:,} characters")
                 if number == record and not name:
                     raise UserError(f"{path}, line {line_number}: a header without a name; expected '>' and a name")
                 if number == record and not _is_legal(name):

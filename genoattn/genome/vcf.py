@@ -138,8 +138,9 @@ def read_info(path: str | PathLike[str], field: str) -> list[str | None]:
     """An INFO field of every record of a VCF in file order, several values joined by commas; None if absent."""
 
     def value(record: pysam.VariantRecord) -> str | None:
-        if field not in record.header.info:
-            raise UserError(f"{path}: its header has no INFO field {field!r}{did_you_mean(field, record.header.info)}")
+        names = list(record.header.info)
+        if field not in names:
+            raise UserError(f"{path}: its header has no INFO field {field!r}{did_you_mean(field, names)}")
         values = record.info.get(field)
         joined = ",".join(map(str, values)) if isinstance(values, tuple) else values
         return None if joined is None else str(joined)

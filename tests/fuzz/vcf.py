@@ -1,5 +1,6 @@
 """VCF files, held to the columns of their lines: each record is one line, with its place and its letters."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +72,9 @@ def run(folder: Path) -> str:
     """Read the records and an INFO field, and compare them with the columns of the text."""
     path = folder / "input"
     content = path.read_bytes()
-    field, values = FIELDS[len(content) % len(FIELDS)], None
-    try:
-        values = read_info(path, field)
-    except UserError:  # the records may be right all the same
-        pass
+    values = None
+    with suppress(UserError):  # the records may be right all the same
+        values = read_info(path, FIELDS[len(content) % len(FIELDS)])
     variants = read_variants(path, LENGTHS)
     rows = rows_of(unpack(content) or b"")
     if variants.total != len(rows) or (values is not None and len(values) != len(rows)):

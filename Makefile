@@ -6,6 +6,8 @@ ARGS ?= attention=linear
 COMPARE ?= experiment=paired name=quick layers=[full,window,linear] data.length=256 learning_rates=[0.001,0.004] \
   sweep.seconds=10 budget.seconds=30 extrapolate=[2] trainer.threads=1 hydra/launcher=joblib hydra.launcher.n_jobs=2
 TESTS ?=
+INPUTS ?= 100000
+SEED ?= 0
 # Resolving and unpacking the lock takes the pip of Python 3.11 twice as long as this one.
 PIP := pip==26.3
 # Compiled as it is imported, and kept: compiling everything at its installation takes longer than installing it.
@@ -14,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup train compare docs test clean
+.PHONY: setup train compare docs test fuzz clean
 
 setup: $(READY)
 
@@ -42,6 +44,9 @@ test: setup docs  # one thread a worker: two workers already fill two cores
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
 
+fuzz: setup  # what is neither read right nor refused in a sentence lies in fuzz-faults/ afterwards
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+
 clean:
-	rm -rf .venv build dist site runs wandb .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build fuzz-faults dist site runs wandb .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,11 +13,14 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genoattn.errors import did_you_mean, nearest
+from genoattn.errors import QUOTED, did_you_mean, nearest, shorten
 
-# Raised by composing a wrong override; ValueError is raised for `group=null`, TypeError for `group=[1]`, UserWarning
-# for a missing search path.
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, UserWarning)
+# Raised by composing a wrong override: ValueError for `group=null`, TypeError for `group=[1]`, OSError for a choice whose
+# name is longer than that of a file may be, UserWarning for a missing search path.
+COMPOSITION_ERRORS = (
+    *(HydraException, OmegaConfBaseException, yaml.YAMLError),
+    *(ValueError, TypeError, OSError, UserWarning),
+)
 
 
 def sweep_jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -76,14 +79,25 @@ def explain(program: str, overrides: Sequence[str], error: Exception) -> list[st
     while config is None:
         wrong = next((override for override in rest if _is_about(error, override)), None)
         if wrong is None:
-            return [*(_sentence(wrong, errors[wrong], None) for wrong in errors), _no_override(error)]
+            sentences = [*(_sentence(wrong, errors[wrong], None) for wrong in errors), _no_override(error)]
+            return [_cut(sentence, overrides) for sentence in sentences]
         errors[wrong] = error
         rest = [override for override in rest if override != wrong]
         try:
             config = hydra.compose(program, rest, return_hydra_config=True)
         except COMPOSITION_ERRORS as next_error:
             error = next_error
-    return [_sentence(override, errors[override], config) for override in overrides if override in errors]
+    sentences = [_sentence(override, errors[override], config) for override in overrides if override in errors]
+    return [_cut(sentence, overrides) for sentence in sentences]
+
+
+def _cut(sentence: str, overrides: Sequence[str]) -> str:
+    """The sentence with long overrides, and long keys and values of them, cut."""
+    parts = {part for override in overrides for part in (override, *override.partition("=")) if len(part) > QUOTED}
+    for part in sorted(parts, key=len, reverse=True):
+        for text in (part, repr(part)[1:-1], ascii(part)[1:-1]):
+            sentence = sentence.replace(text, shorten(part))
+    return sentence
 
 
 def first_line(error: Exception) -> str:

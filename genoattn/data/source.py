@@ -12,7 +12,8 @@ from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
-from genoattn.genome.intervals import Interval, split_genes
+from genoattn.genome.input_files import describe_counts
+from genoattn.genome.intervals import BedFile, Interval, read_bed, split_genes
 from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.splits import Splits, split_blocks, split_records, test_only
@@ -26,10 +27,11 @@ SPLITS = ("train", "validation", "test")
 
 
 class AssignedVariants(NamedTuple):
-    """Labelled variants by split, and the number of those in no split by reason."""
+    """Labelled variants by split, the number of rows in no split by reason, and the genes that decided, if any."""
 
     by_split: Mapping[str, tuple[LabelledVariant, ...]]
     skipped: Mapping[str, int]
+    genes: BedFile | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class DataSource:
         splits: Its training, validation and test intervals.
         vcfs: VCFs of real mutations of the genome.
         labelled: Labelled variants by split, for a task that has them.
-        skipped_variants: The number of labelled variants in no split, by reason.
+        skipped_variants: The number of rows with variants in no split, by reason.
+        genes: The BED file of genes that split the labelled variants.
         new_records: The records that a saved model was not trained on; all of their bases are held out.
     """
 
@@ -50,6 +53,7 @@ class DataSource:
     vcfs: tuple[Path, ...]
     labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
     skipped_variants: Mapping[str, int] = field(default_factory=dict)
+    genes: BedFile | None = None
     new_records: tuple[int, ...] = ()
 
     @property
@@ -92,7 +96,7 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     if not isinstance(task, VariantClassification):
         return source
     variants = assign_variants_to_splits(genome, source.splits, task, seed, data.length)
-    return replace(source, labelled=variants.by_split, skipped_variants=variants.skipped)
+    return replace(source, labelled=variants.by_split, skipped_variants=variants.skipped, genes=variants.genes)
 
 
 def split_genome(
@@ -159,13 +163,14 @@ def assign_variants_to_splits(
     The genes of `task.split_bed` decide or, without it, the splits of the genome.
     """
     variants, skipped = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2)
-    intervals = split_genes(Path(task.split_bed), genome, seed) if task.split_bed else splits[:3]
+    genes = read_bed(Path(task.split_bed), genome) if task.split_bed else None
+    intervals = split_genes(genes, seed) if genes else splits[:3]
     by_split = {name: in_intervals(variants, part) for name, part in zip(SPLITS, intervals, strict=True)}
     for name, assigned in by_split.items():
         if not assigned:
             raise UserError(f"task.file={task.file} holds no labelled variant for {name}")
     between = len(variants) - sum(map(len, by_split.values()))
-    return AssignedVariants(by_split, skipped | ({"between the splits": between} if between else {}))
+    return AssignedVariants(by_split, skipped | ({"between the splits": between} if between else {}), genes)
 
 
 def build_dataset(
@@ -223,9 +228,16 @@ def describe_source(source: DataSource) -> str:
             " after training counts as another sequence)",
         ]
     if source.labelled:
+        rows = sum(map(len, source.labelled.values())) + sum(source.skipped_variants.values())
         counts = ", ".join(f"{name} {len(variants):,}" for name, variants in source.labelled.items())
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in source.skipped_variants.items())
-        lines.append(f"labelled variants: {counts}{f'; left out: {reasons}' if reasons else ''}")
+        reasons = describe_counts(source.skipped_variants)
+        lines.append(f"labelled variants: {rows:,} rows; {counts}{f'; left out: {reasons}' if reasons else ''}")
+    if source.genes:
+        path, intervals, skipped = source.genes
+        reasons = f"; left out: {describe_counts(skipped)}" if skipped else ""
+        lines.append(
+            f"{path.name}: {len(intervals) + sum(skipped.values()):,} lines; {len(intervals):,} intervals{reasons}"
+        )
     return "\n".join(lines)
 
 

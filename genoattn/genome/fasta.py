@@ -1,25 +1,25 @@
 """FASTA files, plain, gzip or bgzip: the name of each record and the codes of its bases, lower case kept as a bit."""
 
-import gzip
-import io
 import os
+import re
 import stat
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TextIO
+from typing import NamedTuple, NoReturn
 
 import numpy as np
-from Bio.SeqIO.FastaIO import SimpleFastaParser
 from jaxtyping import UInt8
 
-from genoattn.errors import UserError, nearest
+from genoattn.errors import UserError, nearest, shorten
 from genoattn.genome.alphabet import ENCODE, ILLEGAL, LETTERS, SOFT
+from genoattn.genome.input_files import LONGEST_LINE, open_text
 
-_GZIP = b"\x1f\x8b"
-_BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-"""The empty block with which every complete bgzip file ends."""
+_BLANKS = " \t\r\n"
+"""The characters that may end a line; other control characters and the no-break space are illegal letters."""
+
+ENCODING = "latin-1"
+"""It reads every byte, so that binary data is an illegal letter with a position and not a decoding error."""
 
 _HEAD = 4096
 _OTHER_FORMATS = {
@@ -50,7 +50,6 @@ def read_fasta(path: Path) -> Iterator[Record]:
     at the beginning of the file are raised by this call, others when the iterator reaches them.
     """
     check_file(path)
-    _check_end(path)
     _check_beginning(path)
     return _records(path)
 
@@ -74,44 +73,11 @@ def check_file(path: Path) -> None:
         raise UserError(f"{path} is empty; expected FASTA")
 
 
-@contextmanager
-def _text(path: Path) -> Iterator[TextIO]:
-    """The text of a file, unpacked if it begins as gzip does; damage becomes a UserError, wherever it is met."""
-    try:
-        with open(path, "rb") as raw:
-            is_gzip = raw.read(2) == _GZIP
-            raw.seek(0)
-            stream = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-            # latin-1, so that binary data is an illegal letter with a position and not a decoding error.
-            with io.TextIOWrapper(stream, encoding="latin-1") as text:
-                yield text
-    except EOFError:
-        raise UserError(f"{path} is a truncated gzip file: it ends in the middle; fetch or copy it again") from None
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is a damaged gzip file ({error}); fetch or copy it again") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _check_end(path: Path) -> None:
-    """Raises UserError for a bgzip file that was cut between two blocks: it unpacks, but lacks the last block."""
-    try:
-        with open(path, "rb") as raw:
-            head = raw.read(16)
-            raw.seek(max(0, os.fstat(raw.fileno()).st_size - len(_BGZIP_END)))
-            tail = raw.read()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    is_bgzip = head[:2] == _GZIP and head[12:16] == b"BC\2\0"
-    if is_bgzip and tail != _BGZIP_END:
-        raise UserError(f"{path} is a truncated gzip file: bgzip's last block is missing; fetch or copy it again")
-
-
 def _check_beginning(path: Path) -> None:
-    with _text(path) as text:
+    with open_text(path, ENCODING) as text:
         before = ""
         while head := text.read(_HEAD):
-            content = head.lstrip()
+            content = head.lstrip(_BLANKS)
             if content:
                 before += head[: len(head) - len(content)]
                 break
@@ -145,42 +111,63 @@ _ILLEGAL = bytes([ILLEGAL])
 
 def _records(path: Path) -> Iterator[Record]:
     bases = 0
-    with _text(path) as text:
-        for number, (title, letters) in enumerate(SimpleFastaParser(_mark_blanks(text))):
-            codes = letters.encode("latin-1").translate(_CODES)
-            words = title.split()
-            if not words or _ILLEGAL in codes:
+    with open_text(path, ENCODING) as text:
+        for number, (header, letters) in enumerate(_entries(text)):
+            name, codes = _name(header), letters.encode(ENCODING).translate(_CODES)
+            if len(header) > LONGEST_LINE or not _is_legal(name) or _ILLEGAL in codes:
                 _raise_mistake(path, number)
             bases += len(codes)
-            yield Record(words[0], np.frombuffer(codes, np.uint8))
+            yield Record(name, np.frombuffer(codes, np.uint8))
     if bases == 0:
         raise UserError(f"{path} holds headers but no bases")
 
 
-def _mark_blanks(lines: Iterable[str]) -> Iterator[str]:
-    """Puts a NUL in place of blanks within a line: the parser drops blanks silently but keeps an illegal letter."""
+def _entries(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The header and the letters of each record; blanks inside a line stay, as illegal letters."""
+    header, letters = "", []
     for line in lines:
-        if " " in line and line[0] != ">":
-            line = line.rstrip().replace(" ", "\0") + "\n"
-        yield line
+        if line[0] != ">":
+            letters.append(line.rstrip(_BLANKS))
+            continue
+        if header:
+            yield header, "".join(letters)
+        header, letters = line, []
+    yield header, "".join(letters)
+
+
+def _name(header: str) -> str:
+    return re.split(r"[ \t]", header[1:].strip(_BLANKS), maxsplit=1)[0]
+
+
+def _is_legal(name: str) -> bool:
+    """True for a name of printable ASCII characters, as SAM has them."""
+    return bool(name) and name.isascii() and name.isprintable()
 
 
 def _raise_mistake(path: Path, record: int) -> NoReturn:
     """Reads the file again, line by line, to say where the record with that number (from 0) is wrong."""
     number, name = -1, ""
-    with _text(path) as text:
+    with open_text(path, ENCODING) as text:
         for line_number, line in enumerate(text, 1):
             if line[0] == ">":
                 number += 1
-                name = "".join(line[1:].split()[:1])
+                name = _name(line)
+                if number == record and len(line) > LONGEST_LINE:
+                    raise UserError(f"{path}, line {line_number}: a header of more than {LONGEST_LINE:,} characters")
                 if number == record and not name:
                     raise UserError(f"{path}, line {line_number}: a header without a name; expected '>' and a name")
+                if number == record and not _is_legal(name):
+                    words = shorten(name.encode(ENCODING).decode("utf-8", "replace"))
+                    raise UserError(
+                        f"{path}, line {line_number}: a record's name is printable ASCII, found '{words}'; rename the"
+                        " record"
+                    )
             elif number == record:
-                letters = line.rstrip()
-                column = letters.encode("latin-1").translate(_CODES).find(_ILLEGAL)
+                letters = line.rstrip(_BLANKS)
+                column = letters.encode(ENCODING).translate(_CODES).find(_ILLEGAL)
                 if column >= 0:
                     raise UserError(
-                        f"{path}, record {name}, line {line_number}, column {column + 1}: {letters[column]!r} is no"
-                        f" base; expected one of {LETTERS} in either case"
+                        f"{path}, record {shorten(name)}, line {line_number}, column {column + 1}:"
+                        f" {letters[column]!r} is no base; expected one of {LETTERS} in either case"
                     )
     raise UserError(f"{path} changed while it was being read")

@@ -1,23 +1,24 @@
 """VCF files: variants with 0-based positions, checked against the reference and turned into mutations."""
 
-import gzip
 import shutil
 import tempfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pysam
 from jaxtyping import UInt8
 
-from genoattn.errors import UserError, did_you_mean
+from genoattn.errors import UserError, did_you_mean, shorten
 from genoattn.genome.alphabet import ENCODE, ILLEGAL, LETTERS, encode_bases
+from genoattn.genome.input_files import check_header, open_bytes, packing, unknown_contig
 from genoattn.genome.mutations import Mutation
+
+T = TypeVar("T")
 
 _CODES = ENCODE.tobytes()
 
@@ -40,6 +41,19 @@ class Variants(NamedTuple):
 
     by_contig: dict[str, list[Variant]]
     skipped: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Records of the file, the skipped ones included."""
+        return sum(map(len, self.by_contig.values())) + sum(self.skipped.values())
+
+
+class _Record(NamedTuple):
+    contig: str
+    position: int  # POS, 1-based
+    reference: str
+    alternates: tuple[str, ...]
+    allele: int | None  # as `_genotype_allele` gives it
 
 
 class Mutations(NamedTuple):
@@ -67,12 +81,10 @@ def read_variants(path: str | PathLike[str], contigs: Mapping[str, int]) -> Vari
     """
     by_contig: dict[str, list[Variant]] = {name: [] for name in contigs}
     skipped: Counter[str] = Counter()
-    for number, record in enumerate(_records(Path(path)), 1):
-        place = f"{path}, record {number} ({record.chrom}:{record.pos})"
-        reference = record.ref or ""
-        _check_place(place, record.chrom, record.start, record.start + len(reference), contigs)
-        alternates = record.alts or ()
-        allele = _genotype_allele(record)
+    for number, record in enumerate(_read_records(Path(path), _fields), 1):
+        contig, position, reference, alternates, allele = record
+        place, start = f"{path}, record {number} ({shorten(contig)}:{position})", position - 1
+        _check_place(place, contig, start, start + len(reference), contigs)
         if not alternates:
             skipped["no ALT"] += 1
         elif allele is None:
@@ -85,7 +97,7 @@ def read_variants(path: str | PathLike[str], contigs: Mapping[str, int]) -> Vari
             skipped[reason] += 1
         else:
             _check_letters(place, reference, alternate)
-            by_contig[record.chrom].append(Variant(record.chrom, record.start, reference, alternate, number))
+            by_contig[contig].append(Variant(contig, start, reference, alternate, number))
     return Variants(by_contig, dict(skipped))
 
 
@@ -124,29 +136,40 @@ def to_mutation(variant: Variant, bases: bytes, path: str | PathLike[str]) -> Mu
 
 def read_info(path: str | PathLike[str], field: str) -> list[str | None]:
     """An INFO field of every record of a VCF in file order, several values joined by commas; None if absent."""
-    values: list[str | None] = []
-    for record in _records(Path(path)):
-        if not values and field not in record.header.info:
-            raise UserError(f"{path}: its header has no INFO field {field!r}{did_you_mean(field, record.header.info)}")
-        value = record.info.get(field)
-        joined = ",".join(map(str, value)) if isinstance(value, tuple) else value
-        values.append(None if joined is None else str(joined))
-    return values
+
+    def value(record: pysam.VariantRecord) -> str | None:
+        names = list(record.header.info)
+        if field not in names:
+            raise UserError(f"{path}: its header has no INFO field {field!r}{did_you_mean(field, names)}")
+        values = record.info.get(field)
+        joined = ",".join(map(str, values)) if isinstance(values, tuple) else values
+        return None if joined is None else str(joined)
+
+    return list(_read_records(Path(path), value))
 
 
-def _records(path: Path) -> Iterator[pysam.VariantRecord]:
+def _fields(record: pysam.VariantRecord) -> _Record:
+    return _Record(record.chrom, record.pos, record.ref or "", record.alts or (), _genotype_allele(record))
+
+
+def _read_records(path: Path, read: Callable[[pysam.VariantRecord], T]) -> Iterator[T]:
+    """What `read` takes from each record of a VCF."""
     if not path.is_file():
         raise UserError(f"{path} is a folder; expected a VCF" if path.is_dir() else f"{path} does not exist")
+    check_header(path)
     number = 0
     verbosity = pysam.set_verbosity(0)  # htslib would print its own messages besides those below
     try:
-        with _openable(path) as file, pysam.VariantFile(file) as records:
+        with _openable(path) as file, _open(file) as records:
             number = 1
             for record in records:
-                yield record
+                yield read(record)
                 number += 1
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is a truncated or damaged gzip file: {error}") from error
+    except UserError:
+        raise
+    except UnicodeDecodeError as error:
+        byte = f"{error.object[error.start]:#04x}"
+        raise UserError(f"{path}, record {number} holds the byte {byte}, which is no text in UTF-8") from error
     except ValueError as error:
         raise UserError(f"{path} is not a VCF; expected a header from ##fileformat=VCF to #CHROM") from error
     except OSError as error:
@@ -156,15 +179,20 @@ def _records(path: Path) -> Iterator[pysam.VariantRecord]:
         pysam.set_verbosity(verbosity)
 
 
+def _open(file: str | BinaryIO) -> pysam.VariantFile:
+    try:
+        return pysam.VariantFile(file)
+    except (TypeError, NotImplementedError) as error:  # pysam's way to say that htslib knows no such file
+        raise ValueError(str(error)) from error
+
+
 @contextmanager
 def _openable(path: Path) -> Iterator[str | BinaryIO]:
     """The path or, for gzip that is not bgzip, a temporary unpacked copy: pysam cannot open plain gzip."""
-    with open(path, "rb") as file:
-        head = file.read(14)
-    if head[:2] != b"\x1f\x8b" or head[12:14] == b"BC":
+    if packing(path) != "gzip":
         yield str(path)
         return
-    with gzip.open(path) as packed, tempfile.TemporaryFile() as unpacked:
+    with open_bytes(path) as packed, tempfile.TemporaryFile() as unpacked:
         shutil.copyfileobj(packed, unpacked)
         unpacked.seek(0)
         yield cast(BinaryIO, unpacked)
@@ -172,7 +200,7 @@ def _openable(path: Path) -> Iterator[str | BinaryIO]:
 
 def _check_place(place: str, contig: str, start: int, stop: int, contigs: Mapping[str, int]) -> None:
     if contig not in contigs:
-        raise UserError(f"{place}: the FASTA has no contig {contig!r}{did_you_mean(contig, contigs)}")
+        raise unknown_contig(place, contig, contigs)
     if start < 0:
         raise UserError(f"{place}: position {start + 1} is before the contig's first base")
     if stop > contigs[contig]:

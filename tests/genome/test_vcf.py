@@ -17,6 +17,19 @@ from genoattn.genome.vcf import Variant, read_variants, to_mutations
 
 DATA = Path(__file__).parents[2] / "data"
 CONTIG = '##fileformat=VCFv4.2\n##contig=<ID=chr>\n##FORMAT=<ID=GT,Number=1,Type=String,Description="genotype">\n'
+IUPAC = {
+    "R": "AG",
+    "Y": "CT",
+    "S": "CG",
+    "W": "AT",
+    "K": "GT",
+    "M": "AC",
+    "B": "CGT",
+    "D": "AGT",
+    "H": "ACT",
+    "V": "ACG",
+}
+IUPAC |= {"N": "ACGT"} | {base: base for base in "ACGT"}
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 
 
@@ -42,6 +55,7 @@ def strain(records: list[str], sequence: str, folder: Path) -> tuple[str, int]:
     codes = encode_bases(sequence)
     variants = read_variants(path, {"chr": len(codes)})
     mutations, overlapping = to_mutations(variants.by_contig["chr"], codes, "chr", path)
+    assert len(mutations) + overlapping + sum(variants.skipped.values()) == variants.total == len(records)
     return decode_bases(mutated_sequence(codes, mutations)), overlapping
 
 
@@ -155,6 +169,7 @@ def test_a_mutation_is_what_ref_and_alt_do_not_share(
         (["chr 5 CG C", "chr 6 G GA"], "AAAACACGT", 0),
         (["chr 5 CG ACT", "chr 6 GC G"], "AAAAACTCGT", 1),
         (["chr 1 A C", "chr 1 A GA"], "CAAACGCGT", 1),
+        (["chr 5 CGC AGC", "chr 6 GCG GC"], "AAAAAGCGT", 1),  # begins inside the REF before it, changes beyond it
         (["chr 8 G C", "chr 1 A G"], "GAAACGCCT", 0),
     ],
 )
@@ -166,6 +181,17 @@ def test_ambiguous_bases_of_the_fasta_are_written_as_vcf_wants_them(tmp_path: Pa
     assert strain(["chr 2 A T", "chr 3 N C"], "ARNY", tmp_path) == ("ATCY", 0)
     with pytest.raises(UserError, match=r"chr:4 holds Y in the FASTA; .* says T"):
         strain(["chr 4 T C"], "ARNY", tmp_path)
+
+
+@pytest.mark.parametrize(("letter", "bases"), IUPAC.items())
+def test_ref_has_the_first_base_that_a_letter_stands_for(letter: str, bases: str) -> None:
+    for base in "ACGT":
+        variants = [Variant("chr", 1, base, "TGCA"["ACGT".index(base)], 1)]
+        if base == min(bases) and letter != "N":
+            assert len(to_mutations(variants, encode_bases(f"A{letter}"), "chr", "x.vcf").mutations) == 1
+        else:
+            with pytest.raises(UserError, match=f"chr:2 holds {letter} in the FASTA; x.vcf says {base}"):
+                to_mutations(variants, encode_bases(f"A{letter}"), "chr", "x.vcf")
 
 
 def test_alt_is_chosen_by_genotype_then_order(tmp_path: Path) -> None:
@@ -190,7 +216,7 @@ def test_what_names_no_bases_is_skipped_and_counted(tmp_path: Path) -> None:
         "no ALT": 1,
         "ALT equals REF": 1,
     }
-    assert variants.skipped == reasons
+    assert variants.skipped == reasons and variants.total == len(alternates)
 
 
 def test_line_ends_and_empty_files(tmp_path: Path) -> None:
@@ -235,15 +261,23 @@ def test_a_contig_shorter_than_the_vcf_was_read_for() -> None:
         ("missing.vcf", " does not exist"),
         ("folder.vcf", " is a folder; expected a VCF"),
         ("empty.vcf", " is not a VCF; expected a header from ##fileformat=VCF to #CHROM"),
+        ("latin_contig.vcf", ", record 1 holds the byte 0xe9, which is no text in UTF-8"),
+        ("latin_ref.vcf", ", record 1 holds the byte 0xe9, which is no text in UTF-8"),
+        ("unknown_gzip.vcf.gz", " is not a VCF; expected a header from ##fileformat=VCF to #CHROM"),
+        ("endless.vcf.gz", ", line 2: a header line of more than 16,777,216 characters"),
+        (
+            "long_name.vcf",
+            f", record 1 ({'n' * 79}…:1): the FASTA has no contig '{'n' * 79}…'; there are NC_007795.1, chr",
+        ),
         ("text.vcf", " is not a VCF; expected a header from ##fileformat=VCF to #CHROM"),
         ("headless.vcf", " is not a VCF; expected a header from ##fileformat=VCF to #CHROM"),
         ("cut.vcf", ": record 3 is malformed or cut short"),
-        ("cut_bgzip.vcf.gz", ": it cannot be opened: no BGZF EOF marker; file may be truncated"),
+        ("cut_bgzip.vcf.gz", " is a truncated gzip file: bgzip's last block is missing; fetch or copy it again"),
         (
             "cut_gzip.vcf.gz",
-            " is a truncated or damaged gzip file: Compressed file ended before the end-of-stream marker",
+            " is a truncated gzip file: it ends in the middle; fetch or copy it again",
         ),
-        ("damaged_gzip.vcf.gz", " is a truncated or damaged gzip file: Error -3 while decompressing data"),
+        ("damaged_gzip.vcf.gz", " is a damaged gzip file (Error -3 while decompressing data"),
         ("damaged_bgzip.vcf.gz", ": record "),
     ],
 )
@@ -252,6 +286,11 @@ def test_a_file_that_is_no_vcf(name: str, words: str, tmp_path: Path) -> None:
     packed = gzip.compress(gzip.decompress(whole))
     wrong = {
         "empty.vcf": b"",
+        "latin_contig.vcf": f"{CONTIG}{COLUMNS}\nchr\xe91\t1\t.\tA\tC\t.\t.\t.\n".encode("latin-1"),
+        "latin_ref.vcf": f"{CONTIG}{COLUMNS}\nchr\t1\t.\tA\xe9\tC\t.\t.\t.\n".encode("latin-1"),
+        "unknown_gzip.vcf.gz": gzip.compress(b"##fileformat=\xa8\x0c\xf7\n"),
+        "endless.vcf.gz": gzip.compress(b"##fileformat=VCFv4.2\n#" + bytes(1 << 24), 1),
+        "long_name.vcf": write(tmp_path / "whole.vcf", [f"{'n' * 9999} 1 A C"]).read_bytes(),
         "text.vcf": b">chr\nACGT\n",
         "headless.vcf": b"##fileformat=VCFv4.2\nchr\t1\t.\tA\tC\t.\t.\t.\n",
         "cut.vcf": write(tmp_path / "whole.vcf", ["chr 1 A C", "chr 2 A C", "chr 3 A C"]).read_bytes()[:-14],
@@ -266,3 +305,11 @@ def test_a_file_that_is_no_vcf(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read_variants(tmp_path / name, {"NC_007795.1": 2_821_361, "chr": 9})
     assert str(error.value).startswith(f"{tmp_path / name}{words}")
+
+
+def test_bgzip_that_only_gzip_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "odd.vcf.gz"
+    whole = (DATA / "RN4220.vcf.gz").read_bytes()
+    path.write_bytes(whole[:14] + b"\xff" + whole[15:])  # htslib takes it for bgzip and cannot go back in it
+    contigs = {"NC_007795.1": 2_821_361}
+    assert read_variants(path, contigs) == read_variants(DATA / "RN4220.vcf.gz", contigs)

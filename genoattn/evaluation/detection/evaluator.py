@@ -28,6 +28,7 @@ from genoattn.evaluation.detection.testsets import (
 )
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.settings import TestSettings
+from genoattn.genome.input_files import describe_counts
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
@@ -137,9 +138,10 @@ def _mutations(name: str, path: Path, genome: Genome) -> Mapping[int, Sequence[M
             usable = to_mutations(rows, genome.fetch(record, 0, lengths[contig]), contig, path)
             by_record[record] = usable.mutations
             skipped["overlapping"] = skipped.get("overlapping", 0) + usable.overlapping
-    left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items() if count)
+    left_out = describe_counts(skipped)
     if not by_record:
         raise UserError(f"{path} holds no mutation to test{f' ({left_out})' if left_out else ''}")
     total = sum(map(len, by_record.values()))
-    print(f"{shorten(name)}: {total} mutations{f', left out: {left_out}' if left_out else ''}")
+    ending = f"; left out: {left_out}" if left_out else ""
+    print(f"{shorten(name)}: {variants.total:,} records; {total:,} mutations{ending}")
     return by_record

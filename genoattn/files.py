@@ -7,8 +7,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ def replace_when_done(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{unfinished_name()}.part")
     try:
+        _remove(path.parent.glob(f".{escape(path.name)}.*.part"))  # of killed programs
         os.close(os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666))
         mode = temporary.stat().st_mode
         yield temporary
@@ -78,7 +80,11 @@ def flush_to_disk(path: Path) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the files that killed programs left unfinished in a folder and in the folders inside it."""
-    for file in folder.rglob(".*.part"):
+    _remove(folder.rglob(".*.part"))
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
         if is_abandoned(file, file.name.removesuffix(".part").rpartition(".")[2]):
             with suppress(OSError):
                 file.unlink()

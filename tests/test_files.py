@@ -107,6 +107,16 @@ def test_files_of_killed_writers_are_removed_and_those_of_others_stay(tmp_path: 
     )
 
 
+def test_the_next_writer_of_a_file_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    dead = os.fork()
+    if not dead:
+        os._exit(0)
+    os.waitpid(dead, 0)
+    (tmp_path / f".a[1].{files.HOST}-{dead}.part").touch()
+    files.write_text(tmp_path / "a[1]", "new")
+    assert names(tmp_path) == {"a[1]"}
+
+
 def test_json_without_infinity(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(tmp_path / "a", [float("inf")])

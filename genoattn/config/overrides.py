@@ -15,8 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genoattn.errors import QUOTED, did_you_mean, nearest, shorten
 
-# Raised by composing a wrong override: ValueError for `group=null`, TypeError for `group=[1]`, OSError for a choice whose
-# name is longer than that of a file may be, UserWarning for a missing search path.
+# Raised by composing a wrong override: ValueError for `group=null`, TypeError for `group=[1]`, OSError for a choice
+# whose name is longer than that of a file may be, UserWarning for a missing search path.
 COMPOSITION_ERRORS = (
     *(HydraException, OmegaConfBaseException, yaml.YAMLError),
     *(ValueError, TypeError, OSError, UserWarning),

@@ -188,9 +188,10 @@ def prepare_start(folder: Path) -> list[str]:
     assert planned is not None  # written by `prepare`
     inputs = planned.as_of_now()
     if inputs.digest != planned.digest:
-        inputs.write(folder)
         if (folder / CHECKPOINT).is_file():
-            set_aside((folder / CHECKPOINT).parent)
+            set_aside(folder)
+            folder.mkdir()
+        inputs.write(folder)
     resume = [f"trainer.resume={quote(folder / CHECKPOINT)}"] if (folder / CHECKPOINT).is_file() else []
     return [*inputs.overrides, *resume]
 

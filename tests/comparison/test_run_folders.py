@@ -4,14 +4,18 @@ import fcntl
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig
 
-from genoattn.comparison import run_folders
+from genoattn.comparison import launcher, run_folders
 from genoattn.comparison.inputs import InputReader, RunInputs
-from genoattn.comparison.launcher import prepare_start
+from genoattn.comparison.launcher import prepare_start, run_jobs
 from genoattn.comparison.run_folders import asks_again, check_again, find_state, locked, prepare
+from genoattn.config.compose import run_program
 from genoattn.errors import UserError
 from genoattn.files import write_json
 
@@ -174,7 +178,30 @@ def test_a_layer_that_is_edited_while_the_comparison_runs(tmp_path: Path, monkey
     assert prepare_start(folder) == ["optimizer.lr=0.01"]
     now = RunInputs.read(folder)
     assert now is not None and now.differences(before) == ["edited_layer was edited"]
-    assert (folder / "checkpoints~1" / "last.ckpt").is_file()
+    assert not (folder / "checkpoints").exists() and (tmp_path / "run~1" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_diverged_run_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both end with status 2; only the one without a result is made again by the next call."""
+
+    class Launcher:
+        def launch(self, jobs: Sequence[Sequence[str]], _: int) -> list[SimpleNamespace]:
+            finish(tmp_path, "diverged.json")
+            (tmp_path / PLACES[2] / "diverged.json").unlink()
+            return [SimpleNamespace(return_value=2) for _ in jobs]
+
+    def main(_: DictConfig) -> None:
+        assert run_jobs("train", JOBS, tmp_path, "metrics.json", launcher=False) == [PLACES[2]]
+
+    def plan(*_: object) -> dict[str, RunInputs]:
+        for place in PLACES:
+            (tmp_path / place).mkdir(parents=True)
+            inputs().write(tmp_path / place)
+        return dict.fromkeys(PLACES, inputs())
+
+    monkeypatch.setattr(launcher, "prepare", plan)
+    monkeypatch.setattr(Plugins, "instantiate_launcher", lambda *_, **__: Launcher())
+    assert run_program("check-layer", main, [f"hydra.run.dir={tmp_path / 'program'}"]) == 0
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", "[" * 100_000, '{"digest": 1}'])

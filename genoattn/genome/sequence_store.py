@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,19 +17,18 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genoattn.errors import UserError, did_you_mean
-from genoattn.files import write_json
+from genoattn.files import is_abandoned, remove_unfinished, unfinished_name
 from genoattn.genome.alphabet import DECODE, SOFT, UNKNOWN
-from genoattn.genome.fasta import Record, check_file, read_fasta
+from genoattn.genome.digests import DigestedFile, digest_of, fasta_digest, read_digests, save_digests, signature_of
+from genoattn.genome.fasta import Record, read_fasta
 
 FORMAT = 1  # part of the key: a store with another layout is never opened, a new one is built beside it
 
 BUILDING = ".building-"
 """The beginning of the name of an unfinished store."""
 
-_BASES, _INDEX, _DIGESTS = "bases.u8", "index.json", "genome-digests.json"
+_BASES, _INDEX = "bases.u8", "index.json"
 _CHUNK = 1 << 24
-_ABANDONED_SECONDS = 24 * 3600
-_FRESH_NS = 2_000_000_000
 _LETTERS = DECODE.tobytes().ljust(256, b"N")
 
 
@@ -113,10 +111,10 @@ class Genome:
 
 
 def _reopen(folder: Path, soft_mask: str) -> Genome:
-    genome = _load(folder, soft_mask)
-    if genome is None:
+    opened = _load(folder, soft_mask)
+    if opened is None:
         raise UserError(f"the store {folder} is missing or damaged; start the run again to build it")
-    return genome
+    return opened.genome
 
 
 def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str = "keep") -> Genome:
@@ -138,85 +136,63 @@ def open_genome(paths: Sequence[Path], cache: Path | None = None, soft_mask: str
     if not paths:
         raise UserError("data.fasta names no file; expected at least one")
     root = Path(os.path.expanduser(cache or os.environ.get("GENOATTN_CACHE") or "~/.cache/genoattn"))
-    digests = _read_digests(root)
-    files = [_fingerprint(Path(os.path.expanduser(path)), digests) for path in paths]
+    _remove_abandoned(root)
+    digests = read_digests(root)
+    files = [fasta_digest(Path(os.path.expanduser(path)), digests) for path in paths]
     key = hashlib.sha256(json.dumps([FORMAT, *(file.sha256 for file in files)]).encode()).hexdigest()
     folder = root / f"genome-{key[:32]}"
     # Another process may be replacing a damaged store at this moment, hence more than one attempt.
     for _ in range(3):
-        genome = _load(folder, soft_mask)
-        if genome is not None:
-            _save_digests(root, digests, files)
-            return genome
+        was_there = folder.exists()
+        opened = _load(folder, soft_mask)
+        if opened is not None and (bases := _verified(opened, digests)):
+            save_digests(root, digests, [*files, bases])
+            return opened.genome
+        if was_there:
+            print(f"the store {folder} is damaged or of an earlier version, and is built again")
         _build(files, root, folder)
     raise UserError(f"the store {folder} cannot be read after it was built; remove it, or set $GENOATTN_CACHE")
 
 
-class _SourceFile(NamedTuple):
-    path: Path
-    signature: list[int]
+class _Opened(NamedTuple):
+    genome: Genome
     sha256: str
+    """Of the file of bases, as it was written."""
 
 
-def _signature(path: Path) -> list[int]:
-    """Numbers that change when a file changes: size, times of its content and of its entry, inode."""
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _fingerprint(path: Path, digests: dict[str, dict]) -> _SourceFile:
-    """A file and the sha256 of its bytes, which is taken from `digests` if the signature there is still right."""
-    check_file(path)
-    signature = _signature(path)
-    entry = digests.get(os.path.abspath(path))
-    if entry is not None and entry["signature"] == signature:
-        return _SourceFile(path, signature, entry["sha256"])
-    try:
-        with open(path, "rb") as file:
-            return _SourceFile(path, signature, hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _read_digests(root: Path) -> dict[str, dict]:
-    """Signature and sha256 by path, of files opened before; empty if the file of digests is missing or damaged."""
-    try:
-        digests = json.loads((root / _DIGESTS).read_text("utf-8"))
-        return {
-            path: {"signature": list(entry["signature"]), "sha256": str(entry["sha256"])}
-            for path, entry in digests.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _save_digests(root: Path, digests: dict[str, dict], files: Sequence[_SourceFile]) -> None:
-    # A file written a moment ago could change again within a tick of the clock, with the same signature.
-    settled = [file for file in files if time.time_ns() - max(file.signature[1:3]) > _FRESH_NS]
-    new = {os.path.abspath(file.path): {"signature": file.signature, "sha256": file.sha256} for file in settled}
-    if any(digests.get(path) != entry for path, entry in new.items()):
-        with suppress(OSError):  # a cache that cannot be written still serves; the next start computes the digest again
-            write_json(root / _DIGESTS, _read_digests(root) | new)
-
-
-def _load(folder: Path, soft_mask: str) -> Genome | None:
-    """The store in a folder, None if there is none or it is not complete."""
+def _load(folder: Path, soft_mask: str) -> _Opened | None:
+    """The store in a folder, None if there is none or it is not complete; its bases are not read."""
     try:
         index = json.loads((folder / _INDEX).read_text("utf-8"))
+        content = index["records"], index["bases"]
         records = tuple(GenomeRecord(*row) for row in index["records"])
         stored = np.memmap(folder / _BASES, np.uint8, "r").view(np.ndarray)
-        complete = index["format"] == FORMAT and len(stored) == sum(record.length for record in records)
-    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = index["format"] == FORMAT and index["checksum"] == _checksum(*content)
+        complete = is_whole and len(stored) == sum(record.length for record in records)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Genome(folder, soft_mask, records, stored) if complete else None
+    return _Opened(Genome(folder, soft_mask, records, stored), index["bases"]) if complete else None
 
 
-def _build(files: Sequence[_SourceFile], root: Path, folder: Path) -> None:
+def _verified(opened: _Opened, digests: dict[str, dict]) -> DigestedFile | None:
+    """The file of bases of a store with its sha256, read once for each signature; None if it is not as written."""
+    try:
+        bases = digest_of(opened.genome.folder / _BASES, digests)
+    except OSError:  # another process replaces the store at this moment
+        return None
+    return bases if bases.sha256 == opened.sha256 else None
+
+
+def _checksum(records: Sequence[Sequence[object]], bases: str) -> str:
+    """The sha256 of the content of an index: its records, and the sha256 of the bases."""
+    return hashlib.sha256(json.dumps([records, bases]).encode()).hexdigest()
+
+
+def _build(files: Sequence[DigestedFile], root: Path, folder: Path) -> None:
     """Write a store beside its place and rename it; an interrupted build leaves nothing behind."""
-    work = root / f"{BUILDING}{os.getpid()}-{secrets.token_hex(4)}"
+    work = _work_folder(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(root)
         work.mkdir()
         _write(files, work)
         _install(work, folder)
@@ -229,9 +205,15 @@ def _build(files: Sequence[_SourceFile], root: Path, folder: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _write(files: Sequence[_SourceFile], work: Path) -> None:
+def _work_folder(root: Path) -> Path:
+    """A new name that holds this machine and process, so that a later start sees whether they still run."""
+    return root / f"{BUILDING}{unfinished_name()}-{secrets.token_hex(4)}"
+
+
+def _write(files: Sequence[DigestedFile], work: Path) -> None:
     paths: dict[str, Path] = {}
     records: list[GenomeRecord] = []
+    digest = hashlib.sha256()
     with open(work / _BASES, "wb") as bases:
         for file in files:
             for record in read_fasta(file.path):
@@ -240,19 +222,21 @@ def _write(files: Sequence[_SourceFile], work: Path) -> None:
                     where = f"in {first} and in {file.path}" if first != file.path else f"within {first}"
                     raise UserError(f"the record name {record.name} stands twice, {where}; names must differ")
                 paths[record.name] = file.path
-                records.append(_append(record, bases))
+                records.append(_append(record, bases, digest))
         _flush_to_disk(bases)
     for file in files:
-        if _signature(file.path) != file.signature:
+        if signature_of(file.path) != file.signature:
             raise UserError(f"{file.path} changed while it was being read")
     sources = [{"path": os.path.abspath(file.path), "sha256": file.sha256} for file in files]
     index = {"format": FORMAT, "sources": sources, "fields": GenomeRecord._fields, "records": records}
+    sha256 = digest.hexdigest()
+    index |= {"bases": sha256, "checksum": _checksum(records, sha256)}
     with open(work / _INDEX, "wb") as file:
         file.write(json.dumps(index).encode())
         _flush_to_disk(file)
 
 
-def _append(record: Record, bases: BinaryIO) -> GenomeRecord:
+def _append(record: Record, bases: BinaryIO, whole: "hashlib._Hash") -> GenomeRecord:
     offset, digest, masked, unknown = bases.tell(), hashlib.sha256(), 0, 0
     for start in range(0, len(record.codes), _CHUNK):
         chunk = record.codes[start : start + _CHUNK]
@@ -260,6 +244,7 @@ def _append(record: Record, bases: BinaryIO) -> GenomeRecord:
         masked += int(np.count_nonzero(chunk >= SOFT))
         unknown += int(np.count_nonzero(plain == UNKNOWN))
         digest.update(plain.tobytes().translate(_LETTERS))
+        whole.update(chunk.data)
         bases.write(chunk.data)
     return GenomeRecord(record.name, len(record.codes), offset, digest.hexdigest(), masked, unknown)
 
@@ -277,19 +262,20 @@ def _install(work: Path, folder: Path) -> None:
             os.rename(work, folder)
             return
         except OSError as error:
-            if _load(folder, "keep") is not None:
+            opened = _load(folder, "keep")
+            if opened is not None and _verified(opened, {}):
                 return
             if attempt == 9 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        damaged = work.with_name(f"{work.name}-damaged-{attempt}")
+        damaged = _work_folder(work.parent)
         with suppress(FileNotFoundError):
             os.rename(folder, damaged)
         shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _remove_abandoned(root: Path) -> None:
-    """Remove unfinished stores of builds that were killed long ago."""
+    """Remove what killed programs left in the cache: unfinished stores and files."""
+    remove_unfinished(root)
     for folder in root.glob(f"{BUILDING}*"):
-        with suppress(FileNotFoundError):
-            if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+        if is_abandoned(folder, folder.name.removeprefix(BUILDING).rpartition("-")[0]):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genoattn.errors import UserError
+from genoattn.files import HOST
+from genoattn.genome import digests
 from genoattn.genome import sequence_store as store
 from genoattn.genome.alphabet import LETTERS, UNKNOWN, decode_bases, encode_bases
 from genoattn.genome.fasta import Record
@@ -126,9 +128,9 @@ def test_names_must_differ(fasta: Path, cache: Path, tmp_path: Path):
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("fresh", [store._FRESH_NS, -1])
+@pytest.mark.parametrize("fresh", [digests.FRESH_NS, -1])
 def test_the_content_is_the_key(fasta: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: int):
-    monkeypatch.setattr(store, "_FRESH_NS", fresh)
+    monkeypatch.setattr(digests, "FRESH_NS", fresh)
     copy = tmp_path / "copy.fa"
     copy.write_text(TEXT)
     assert open_genome([fasta], cache).folder == open_genome([copy], cache).folder
@@ -142,15 +144,15 @@ def test_the_content_is_the_key(fasta: Path, cache: Path, tmp_path: Path, monkey
 def test_a_settled_file_is_hashed_once(fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     hashed: list[str] = []
     digest = hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(name) or digest(file, name))
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
+    bases = str(open_genome([fasta], cache).folder / "bases.u8")
+    open_genome([fasta], cache)
+    assert hashed == [str(fasta), bases] * 2, "a file written a moment ago might change within a tick of the clock"
+    monkeypatch.setattr(digests, "FRESH_NS", -1)
     open_genome([fasta], cache)
     open_genome([fasta], cache)
-    assert len(hashed) == 2, "a file written a moment ago might change within a tick of the clock"
-    monkeypatch.setattr(store, "_FRESH_NS", -1)
-    open_genome([fasta], cache)
-    open_genome([fasta], cache)
-    assert len(hashed) == 3
-    for rubbish in ("", "{", "[]", '{"a": 1}', f'{{"{fasta}": {{"signature": 3}}}}', "\0\xff"):
+    assert hashed == [str(fasta), bases] * 3
+    for rubbish in ("", "{", "[]", "[" * 100_000, '{"a": 1}', f'{{"{fasta}": {{"signature": 3}}}}', "\0\xff"):
         (cache / "genome-digests.json").write_text(rubbish, "latin-1")
         assert open_genome([fasta], cache).total == 13
         assert str(fasta) in json.loads((cache / "genome-digests.json").read_text())
@@ -180,14 +182,72 @@ def remove_bases(folder: Path):
     (folder / "bases.u8").unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_bases, damage_index, damage_format, remove_bases])
-def test_a_damaged_store_is_built_again(fasta: Path, cache: Path, damage):
+def flip_a_base(folder: Path):
+    bases = (folder / "bases.u8").read_bytes()
+    (folder / "bases.u8").write_bytes(bytes([bases[0] ^ 1]) + bases[1:])
+
+
+def fill_bases(folder: Path):
+    (folder / "bases.u8").write_bytes(b"\xff" * 13)
+
+
+def zero_bases(folder: Path):
+    (folder / "bases.u8").write_bytes(bytes(13))
+
+
+def unmask_a_base(folder: Path):
+    bases = (folder / "bases.u8").read_bytes()
+    (folder / "bases.u8").write_bytes(bytes(code & ~store.SOFT for code in bases))
+
+
+def rename_a_record(folder: Path):
+    (folder / "index.json").write_text((folder / "index.json").read_text().replace('"chr3"', '"chr4"'))
+
+
+def nest_index(folder: Path):
+    (folder / "index.json").write_text("[" * 100_000)
+
+
+def index_of_an_earlier_version(folder: Path):
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({key: index[key] for key in ("format", "fields", "records")}))
+
+
+DAMAGES = [
+    *(damage_bases, damage_index, damage_format, remove_bases, flip_a_base, fill_bases, zero_bases, unmask_a_base),
+    *(rename_a_record, nest_index, index_of_an_earlier_version),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_built_again(
+    fasta: Path, cache: Path, damage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(digests, "FRESH_NS", -1)
     folder = open_genome([fasta], cache).folder
+    assert open_genome([fasta], cache).folder == folder and capsys.readouterr().out == ""
     damage(folder)
     genome = open_genome([fasta], cache)
-    assert genome.folder == folder
+    assert capsys.readouterr().out == f"the store {folder} is damaged or of an earlier version, and is built again\n"
+    assert genome.folder == folder and genome.names == ("chr1", "chr2", "chr3")
     assert decode_bases(genome.fetch(0, 0, 12)) == "ACGTNNACGTNR" and decode_bases(genome.fetch(2, 0, 1)) == "T"
+    assert decode_bases(open_genome([fasta], cache, "mask").fetch(0, 0, 12)) == "ACGTNNNNNNNR"
     assert folders(cache) == [folder]
+    assert capsys.readouterr().out == ""
+
+
+def test_an_index_of_another_store_is_noticed(fasta: Path, cache: Path, tmp_path: Path):
+    other = tmp_path / "b.fa"
+    other.write_text(TEXT.replace("ACGTNN", "CCGTNN"))
+    first, second = (open_genome([path], cache).folder for path in (fasta, other))
+    (first / "index.json").write_bytes((second / "index.json").read_bytes())
+    assert open_genome([fasta], cache).records[0].sha256 == hashlib.sha256(b"ACGTNNACGTNR").hexdigest()
+
+
+def test_a_cache_whose_digests_cannot_be_written_serves(fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(digests, "FRESH_NS", -1)
+    (cache / "genome-digests.json").mkdir(parents=True)
+    assert open_genome([fasta], cache).total == open_genome([fasta], cache).total == 13
 
 
 @pytest.mark.parametrize("accident", [KeyboardInterrupt, UserError, MemoryError])
@@ -225,12 +285,17 @@ def test_a_file_that_changes_under_the_build_is_refused(fasta: Path, cache: Path
     assert list(cache.iterdir()) == []
 
 
-def test_leftovers_of_a_killed_build_are_removed_after_a_day(fasta: Path, cache: Path):
-    for name, age in ((".building-1-a", 90_000), (".building-2-b", 60)):
-        (cache / name).mkdir(parents=True)
-        os.utime(cache / name, (time.time() - age, time.time() - age))
+def test_what_killed_programs_left_is_removed_at_the_next_start(fasta: Path, cache: Path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
     open_genome([fasta], cache)
-    assert not (cache / ".building-1-a").exists() and (cache / ".building-2-b").exists()
+    left = [f".building-{HOST}-{ended.pid}-a", f".genome-digests.json.{HOST}-{ended.pid}.part", ".building-1-a"]
+    kept = [f".building-{HOST}-{os.getppid()}-b", ".building-elsewhere-1-c", ".building-2-d"]
+    for name in (*left, *kept):
+        (cache / name).touch() if name.endswith(".part") else (cache / name).mkdir()
+    os.utime(cache / ".building-1-a", (time.time() - 90_000, time.time() - 90_000))
+    open_genome([fasta], cache)
+    assert sorted(path.name for path in cache.iterdir() if path.name.startswith(".")) == sorted(kept)
 
 
 def test_a_cache_that_cannot_be_written(fasta: Path, monkeypatch: pytest.MonkeyPatch):
@@ -296,7 +361,7 @@ def test_processes_that_start_at_once_share_a_store(cache: Path, tmp_path: Path,
     ]
     results = [process.communicate(timeout=60) for process in started]
     assert [process.returncode for process in started] == [0] * 4, results
-    (line,) = {out for out, _ in results}
+    (line,) = {out.splitlines()[-1] for out, _ in results}  # the line before it may say that the store is damaged
     (folder,) = folders(cache)
     assert line.split() == [str(folder), "2000000", str(int(codes.sum()))]
     assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == []

@@ -1,5 +1,7 @@
 """The files of a training: checkpoints and metrics.csv are whole, in their folder, and a full disk is a sentence."""
 
+import errno
+import io
 import os
 import re
 from pathlib import Path
@@ -32,20 +34,28 @@ def test_a_checkpoint_is_written_in_its_folder(tmp_path: Path, monkeypatch: pyte
     assert not names(tmp_path / "new")
 
 
-@pytest.mark.parametrize("size", [10, 300_000])  # torch has an error of its own once it has begun to write
-def test_a_full_disk_is_a_sentence(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class FullDisk(io.BytesIO):
+    """A file on a disk with so much space."""
+
+    def __init__(self, space: int):
+        super().__init__()
+        self.space = space
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self.space:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+@pytest.mark.parametrize("space", [0, 2_000])  # torch has an error of its own once it has begun to write
+def test_a_full_disk_is_a_sentence(space: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "last.ckpt"
     file.write_text("old")
     save = torch.save
-
-    def save_on_full_disk(state: Any, _: object) -> None:
-        with open("/dev/full", "wb", buffering=0) as disk:
-            save(state, disk)
-
-    monkeypatch.setattr(torch, "save", save_on_full_disk)
+    monkeypatch.setattr(torch, "save", lambda state, _: save(state, FullDisk(space)))
     sentence = f"{file} cannot be written: No space left on device; free space on the disk of {tmp_path}"
     with pytest.raises(UserError, match=re.escape(sentence)):
-        CheckpointFiles().save_checkpoint({"weight": torch.zeros(size)}, file)
+        CheckpointFiles().save_checkpoint(STATE, file)
     assert names(tmp_path) == {"last.ckpt"} and file.read_text() == "old"
 
 

@@ -24,8 +24,6 @@ def test_a_run_that_diverges(
 ) -> None:
     leave_out_evaluation(monkeypatch)
     folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "diverged.json").touch()  # of a run before
     step = SequenceModule.training_step
 
     def training_step(self: SequenceModule, batch: Any, index: int) -> torch.Tensor:
@@ -100,3 +98,11 @@ def test_validation_loss_and_weights_are_looked_at_before_a_checkpoint_is_writte
         training.validate()
     with pytest.raises(UserError, match=r"the weight layer\.bias is not finite at step 5"):
         training.callback.on_train_end(training.trainer, training.module)
+
+
+def test_the_mark_of_a_run_before_is_removed(tmp_path: Path) -> None:
+    training = Training(tmp_path)
+    (tmp_path / "diverged.json").touch()
+    training.callback.on_fit_start(training.trainer, training.module)
+    training.callback.on_fit_start(training.trainer, training.module)
+    assert not list(tmp_path.iterdir())

@@ -25,6 +25,8 @@ from tests.training.quick import TRAINED, at_batch, leave_out_evaluation, quick_
 
 pytestmark = pytest.mark.usefixtures("alone", "quick")
 STEPS = ("trainer.max_steps=6", "trainer.validate_every=2", "optimizer.lr=1")
+NO_PROCESS = 2**22 + 1
+"""Above the highest number of a process."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_a_signal_leaves_a_run_that_goes_on_in_its_folder(
 ) -> None:
     if number == signal.SIGUSR1:  # Lightning would have Slurm queue the job again
         for name in ("JOB_ID", "NTASKS", "PROCID", "LOCALID", "NODEID"):
-            monkeypatch.setenv(f"SLURM_{name}", "1" if name in ("JOB_ID", "NTASKS") else "0")
+            monkeypatch.setenv(f"SLURM_{name}", "2" if name in ("JOB_ID", "NTASKS") else "0")
         monkeypatch.setenv("SLURM_JOB_NAME", "train")
     before = signal.getsignal(number)
     folder = tmp_path / "run"
@@ -130,8 +132,11 @@ def test_a_resumed_run_is_the_run_never_stopped(
         assert stopped in capsys.readouterr().out
         assert len([row for row in rows(half) if row["loss"]]) == done and not (half / TRAINED).exists()
     assert torch.load(last, weights_only=True)["global_step"] == done
+    unfinished = last.with_name(f".last.ckpt.{files.HOST}-{NO_PROCESS}.part")
+    unfinished.touch()
 
     assert quick_train(rest, *STEPS, *words, f"trainer.resume={last}") == 0
+    assert not unfinished.exists()
     assert rows(rest) == [row for row in rows(whole) if int(row["step"]) >= done] != []
     assert_same(trained(rest), trained(whole))
     for name in ("last.ckpt", "best.ckpt"):
@@ -158,7 +163,7 @@ def test_a_killed_run_goes_on_from_its_last_validation(whole: Path, tmp_path: Pa
     with pytest.raises(Killed):
         stop_at(folder, 4, die)
     assert [row["step"] for row in rows(folder)] == ["0", "1", "1", "2"]
-    left = folder / "checkpoints" / f".last.ckpt.{files.HOST}-4194305.part"  # above the highest number of a process
+    left = folder / "checkpoints" / f".last.ckpt.{files.HOST}-{NO_PROCESS}.part"
     left.touch()
     assert quick_train(folder, *STEPS, f"trainer.resume={folder / 'checkpoints' / 'last.ckpt'}") == 0
     assert_same_run(folder, whole)

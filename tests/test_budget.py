@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 1_300,
+    "genome": 1_400,
     "data": 1_500,
     "attention": 1_700,
     "attention/ops": 1_650,
@@ -25,7 +25,7 @@ BUDGET = {
     "models": 1_240,
     "training": 1_250,
     "evaluation": 2_400,
-    "comparison": 1_750,
+    "comparison": 2_150,
     "config, cli and single files": 1_900,
 }
 """Lines of code by folder: 16,560 in all. The line of attention leaves out its sub-folders listed here."""

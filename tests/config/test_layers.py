@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from genoattn import paths
 from genoattn.cli.compare import settings_of, window_counts
-from genoattn.comparison.grid import parse
 from genoattn.comparison.composition import compose_run
+from genoattn.comparison.grid import parse
 from genoattn.config.compose import available_layers, check, compose, config_of_run, run_program
 from genoattn.config.layers import layer_name
 from genoattn.errors import UserError

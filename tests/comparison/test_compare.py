@@ -329,9 +329,7 @@ def test_a_stopped_comparison_goes_on(home: Path, capsys: pytest.CaptureFixture[
     assert longer["files"]["data.fasta"][0][0] == "small.fa"
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["killed", "stopped", "terminated"]
-)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
 def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(
     home: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -359,6 +357,14 @@ def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(
         assert "stopped; the same command goes on where it stopped" in message
     assert len(list((tmp_path / "out" / "runs").rglob("train.log"))) == 2  # no other was begun
     assert not list((tmp_path / "out" / "costs").glob("*/*~1"))
+
+
+def test_sigterm_ends_a_comparison_as_ctrl_c_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(runner, "run_jobs", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    words = ("layers=[full]", *BUDGET, "budget.steps=9", "sweep.steps=3")
+    assert main(["compare", f"hydra.run.dir={tmp_path}", "experiment=smoke", *words]) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(

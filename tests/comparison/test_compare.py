@@ -16,10 +16,12 @@ import numpy as np
 import psutil
 import pytest
 import wandb
+from omegaconf import OmegaConf
 
 from genoattn.cli.main import main
 from genoattn.comparison import launcher, report, runner
-from genoattn.comparison.record import Comparison
+from genoattn.comparison.grid import ExperimentGrid, WindowCounts
+from genoattn.comparison.record import Comparison, Run
 from tests.toy_genomes import write_genome
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -137,7 +139,7 @@ def test_seconds_are_turned_into_steps_of_each_layer(
     assert steps["full", "final"] == 200 and steps["linear", "final"] == 1600
     assert steps["full", "sweep"] == 20
     longer = lab.jobs["longer/64/linear/8"]
-    assert "checkpoint=" in " ".join(longer) and "data.length=512" in longer
+    assert "checkpoint=" in " ".join(longer) and "data.length=512" in longer and "trust=[]" in longer
     assert [*comparison.results[0].layers[0].extrapolation] == [64, 512]
     # 12 runs of 10 s to start and 2 s or 20 s of training; the estimate is printed before the first run.
     estimate = "estimated time, one run after the other: 12 runs of the sweep 2 min, 12 final runs 6 min"
@@ -317,3 +319,14 @@ def wait_until(true: Callable[[], bool], seconds: float = 300.0) -> None:
     while not true():
         assert time.monotonic() < end, f"not so within {seconds:g} s"
         time.sleep(0.2)
+
+
+def test_runs_are_opened_again_with_the_packages_of_their_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = {"_target_": "genoattn.attention.none.NoAttention"}
+    layer = {"_target_": "my_layers.mine.Mine", "inner": {"_target_": "others.Inner", "more": inner}}
+    node = {"_target_": "genoattn.x.Y"}
+    config = OmegaConf.create({"attention": layer, "model": node, "task": node, "tokenizer": node, "data": {}})
+    monkeypatch.setattr(runner, "compose_run", lambda program, words: config)
+    run = Run("mine", 64, 0.001, 0, "final", 1, "folder")
+    grid = ExperimentGrid({"mine": ()}, (64,), (), WindowCounts(1, 1, 1, 1, 1))
+    assert runner._other_packages(grid, run) == ["my_layers", "others"]

@@ -163,6 +163,27 @@ def test_descriptions_that_cannot_be_read(saved: tuple[Path, nn.Module], text: s
         ModelCard.read(run / "model")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "\x1b[31mred"}, r"name: expected printable characters, got \\x1b\[31mred"),
+        ({"weights": None}, r"weights: expected the sha256 of weights\.safetensors, got null"),
+        ({"length": 0}, "length: expected at least 1, got 0"),
+        ({"seed": "1"}, "seed: expected an integer, got '1'"),
+        ({"genome": "aa"}, "genome: expected a list, got 'aa'"),
+        ({"reverse_complement": "averge"}, r"reverse_complement: expected .*; did you mean average\?"),
+        ({"calibration": {"thresholds": 0.5}}, r"calibration\.thresholds: expected a mapping, got 0\.5"),
+        ({"more": 1}, r"Key 'more' is not a setting of model\.json"),
+    ],
+)
+def test_a_damaged_description_is_a_sentence(saved: tuple[Path, nn.Module], change: dict[str, object], words: str):
+    run, _ = saved
+    file = run / "model" / DESCRIPTION
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=rf"model\.json: {words}"):
+        ModelCard.read(run / "model")
+
+
 def test_weights_that_cannot_be_read(saved: tuple[Path, nn.Module]):
     run, original = saved
     file = run / "model" / WEIGHTS

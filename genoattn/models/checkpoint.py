@@ -1,8 +1,6 @@
 """A model on disk: safetensors for the weights and json for its card, without a pickle."""
 
 import hashlib
-import os
-import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from genoattn.errors import UserError, shorten
@@ -28,11 +26,7 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replace_when_done(folder / WEIGHTS) as unfinished:
-        try:
-            save_file(tensors, unfinished)
-        except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(error)) from error
+        unfinished.write_bytes(save(tensors))  # save_file would write a file of another name, which a kill leaves
         card = replace(card, weights=_sha256(unfinished))
     card.write(folder)
     return card

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import wandb
+from omegaconf import OmegaConf
 
 from genoattn.cli.main import main
 from genoattn.comparison import launcher, report, runner
@@ -147,7 +148,7 @@ def test_seconds_are_turned_into_steps_of_each_layer(
     assert steps["full", "final"] == 200 and steps["linear", "final"] == 1600
     assert steps["full", "sweep"] == 20
     longer = lab.jobs["longer/64/linear/8"]
-    assert "checkpoint=" in " ".join(longer) and "data.length=512" in longer
+    assert "checkpoint=" in " ".join(longer) and "data.length=512" in longer and "trust=[]" in longer
     # On the genome, and under the test settings, of the training run, or the lengths could not be compared.
     assert f"data.fasta='{tmp_path / 'x.fa'}'" in longer and "test.rate=0.05" in longer
     assert f"data.fasta='{tmp_path / 'x.fa'}'" in lab.jobs["context/64/linear"]
@@ -394,3 +395,11 @@ def wait_until(true: Callable[[], bool], seconds: float = 300.0) -> None:
     while not true():
         assert time.monotonic() < end, f"not so within {seconds:g} s"
         time.sleep(0.2)
+
+
+def test_runs_are_opened_again_with_the_packages_of_their_layers() -> None:
+    inner = {"_target_": "genoattn.attention.none.NoAttention"}
+    layer = {"_target_": "my_layers.mine.Mine", "inner": {"_target_": "others.Inner", "more": inner}}
+    node = {"_target_": "genoattn.x.Y"}
+    config = OmegaConf.create({"attention": layer, "model": node, "task": node, "tokenizer": node, "data": {}})
+    assert runner._other_packages(config) == ["my_layers", "others"]

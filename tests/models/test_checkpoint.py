@@ -3,17 +3,16 @@
 import hashlib
 import json
 import math
+import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from genoattn.errors import UserError
-from genoattn.models import checkpoint
 from genoattn.models.card import DESCRIPTION, FORMAT, ModelCard
 from genoattn.models.checkpoint import WEIGHTS, check_archive, check_fit, find_model, load_weights, save_model
 
@@ -77,18 +76,10 @@ def test_a_model_that_cannot_be_written_leaves_the_old_one(
 ):
     run, original = saved
     card = ModelCard.read(run / "model")
-    message = "Error while serializing: I/O error: No space left on device (os error 28)"
-
-    def full(tensors: dict[str, torch.Tensor], file: Path) -> None:
-        file.write_bytes(b"half")
-        raise SafetensorError(message)
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(UserError, match=r"safetensors cannot be written: No space left on device; free space on the"):
-        save_model(run / "model", model(), CARD)
-    message = "Error while serializing: something else"
-    with pytest.raises(UserError, match=r"safetensors cannot be written: Error while serializing: something else"):
-        save_model(run / "model", model(), CARD)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(UserError, match=r"safetensors cannot be written: No space left on device; free space on "):
+            save_model(run / "model", model(), CARD)
     assert sorted(path.name for path in (run / "model").iterdir()) == [DESCRIPTION, WEIGHTS]
     assert ModelCard.read(run / "model") == card
     load(run, original)
@@ -160,6 +151,27 @@ def test_descriptions_that_cannot_be_read(saved: tuple[Path, nn.Module], text: s
     run, _ = saved
     (run / "model" / DESCRIPTION).write_text(text)
     with pytest.raises(UserError, match=words):
+        ModelCard.read(run / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "\x1b[31mred"}, r"name: expected printable characters, got \\x1b\[31mred"),
+        ({"weights": None}, r"weights: expected the sha256 of weights\.safetensors, got null"),
+        ({"length": 0}, "length: expected at least 1, got 0"),
+        ({"seed": "1"}, "seed: expected an integer, got '1'"),
+        ({"genome": "aa"}, "genome: expected a list, got 'aa'"),
+        ({"reverse_complement": "averge"}, r"reverse_complement: expected .*; did you mean average\?"),
+        ({"calibration": {"thresholds": 0.5}}, r"calibration\.thresholds: expected a mapping, got 0\.5"),
+        ({"more": 1}, r"Key 'more' is not a setting of model\.json"),
+    ],
+)
+def test_a_damaged_description_is_a_sentence(saved: tuple[Path, nn.Module], change: dict[str, object], words: str):
+    run, _ = saved
+    file = run / "model" / DESCRIPTION
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=rf"model\.json: {words}"):
         ModelCard.read(run / "model")
 
 

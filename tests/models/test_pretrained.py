@@ -1,5 +1,8 @@
 """A loaded model scores as its run did, on strings, sequence objects and codes, and refuses what it cannot use."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +127,15 @@ def test_of_equal_matches_in_a_repeat_the_nearest_is_taken(offset: int, shift: i
     reference = np.tile(encode_bases("ACGGTTAC"), 40)
     window = reference[100 : 100 + 64]
     assert _shift(reference, window, 100, offset) == shift
+
+
+def test_a_notebook_has_the_environment_of_the_programs() -> None:
+    program = "import os, genoattn; genoattn.open_genome; print(os.environ['GOMP_SPINCOUNT'], os.environ[{}])"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), "GOMP_SPINCOUNT": "7"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program.format("'ONEDNN_PRIMITIVE_CACHE_CAPACITY'")],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.stdout == "7 32\n", ended.stderr

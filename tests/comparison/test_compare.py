@@ -299,7 +299,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home") / "bob's data, x=1"
     folder.mkdir()
     write_genome(folder, "small", 0)
-    assert main(small(folder, folder / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[2]")) == 0
+    assert main(small(folder, folder / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[]")) == 0
     return folder
 
 
@@ -310,24 +310,25 @@ def small(home: Path, folder: Path, *words: str) -> list[str]:
 
 
 def test_a_stopped_comparison_goes_on(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Complete runs are not made again."""
+    """Complete runs are not made again; one that was stopped goes on from its checkpoint, in its folder."""
     runs = sorted((home / "out" / "runs").rglob("metrics.json"))
     assert len(runs) == 2
     made = [file.stat().st_mtime_ns for file in runs]
     runs[0].unlink()
-    shutil.rmtree(runs[0].parent / "checkpoints")
     capsys.readouterr()
-    assert main(small(home, home / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[2]")) == 0
+    assert main(small(home, home / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[]")) == 0
     lines = capsys.readouterr().out
     assert "plan: all 2 runs are complete already" in lines and "train: 1 of 2 runs are complete already" in lines
-    assert "evaluate: all 2 runs are complete already" in lines  # the model that is made again is the same
+    assert "context: all 2 runs are complete already" in lines  # the model that is made again is the same
     assert runs[0].is_file() and runs[1].stat().st_mtime_ns == made[1]
+    assert not list((home / "out" / "runs").rglob("*~1"))
+    assert "trainer:\n" in (config := (runs[0].parent / "config.yaml").read_text()) and "last.ckpt" in config
     comparison = Comparison.read(home / "out")
     assert {run.layer for run in comparison.runs} == {"none", "conv"}
     [result] = comparison.results
-    assert comparison.costs and all(layer.context and layer.extrapolation for layer in result.layers)
-    longer = json.loads((home / "out" / "longer" / "64" / "none" / "2" / "inputs.json").read_text())
-    assert longer["files"]["data.fasta"][0][0] == "small.fa"
+    assert comparison.costs and all(layer.context for layer in result.layers)
+    probe = json.loads((home / "out" / "context" / "64" / "none" / "inputs.json").read_text())
+    assert probe["files"]["data.fasta"][0][0] == "small.fa"
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])

@@ -244,3 +244,8 @@ def test_a_search_reads_the_metric_that_main_returns(tree: Path, tmp_path: Path)
     assert all(0.1 <= rate <= 1 for rate in rates)
     best = OmegaConf.load(tmp_path / "runs" / "sweep" / "optimization_results.yaml")
     assert best.best_value == min(rates)
+
+
+@pytest.mark.parametrize("override", ["attention={}", "{}=1", "seed={}", "seed=[{}", "+{}=1", "+attention.{}=1"])
+def test_a_long_override_is_cut(tree: Path, override: str) -> None:
+    assert len(complaint([override.format("x" * 3_000)])) < 600

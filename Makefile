@@ -6,6 +6,8 @@ ARGS ?= attention=linear
 COMPARE ?= experiment=paired name=quick layers=[full,window,linear] data.length=256 learning_rates=[0.001,0.004] \
   sweep.seconds=10 budget.seconds=30 extrapolate=[2] trainer.threads=1 hydra/launcher=joblib hydra.launcher.n_jobs=2
 TESTS ?=
+LOWEST ?= tests/genome/test_fasta.py tests/genome/test_vcf.py tests/config/test_compose.py tests/models/test_checkpoint.py \
+  tests/training/test_finetuning.py tests/training/test_train.py
 INPUTS ?= 100000
 SEED ?= 0
 # Resolving and unpacking the lock takes the pip of Python 3.11 twice as long as this one.
@@ -16,15 +18,16 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup train compare docs test fuzz clean
+.PHONY: setup train compare docs test test-lowest fuzz clean
 
 setup: $(READY)
 
-$(READY): requirements-dev.lock pyproject.toml
+$(READY): requirements-dev.lock requirements-torch.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genoattn needs Python 3.11 or newer; try make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(INSTALL) '$(PIP)'
-	$(INSTALL) --requirement requirements-dev.lock
+	$(INSTALL) --no-deps --require-hashes --requirement requirements-dev.lock
+	$(INSTALL) --requirement requirements-torch.lock
 	$(INSTALL) --no-build-isolation --no-deps --editable .
 	$(BIN)/python -c 'import genoattn.cli.train, genoattn.cli.evaluate'
 	touch $@
@@ -44,9 +47,16 @@ test: setup docs  # one thread a worker: two workers already fill two cores
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
 
+test-lowest: setup  # readers, configs, saved models and a resumed training under the lowest versions allowed
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check '$(PIP)'
+	$(BIN)/python tests/lowest_versions.py | .venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-compile --requirement /dev/stdin
+	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --override-ini filterwarnings=default $(LOWEST)
+
 fuzz: setup  # what is neither read right nor refused in a sentence lies in fuzz-faults/ afterwards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
 clean:
-	rm -rf .venv build fuzz-faults dist site runs wandb .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest build fuzz-faults dist site runs wandb .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

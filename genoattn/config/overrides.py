@@ -93,7 +93,8 @@ def explain(program: str, overrides: Sequence[str], error: Exception) -> list[st
 
 def _cut(sentence: str, overrides: Sequence[str]) -> str:
     """The sentence with long overrides, and long keys and values of them, cut."""
-    parts = {part for override in overrides for part in (override, *override.partition("=")) if len(part) > QUOTED}
+    words = [word for override in overrides for word in (override, *override.partition("="))]
+    parts = {part for word in words for part in (word, word.lstrip("+~")) if len(part) > QUOTED}
     for part in sorted(parts, key=len, reverse=True):
         for text in (part, repr(part)[1:-1], ascii(part)[1:-1]):
             sentence = sentence.replace(text, shorten(part))

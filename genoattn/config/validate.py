@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from genoattn.config.schema import Settings, Target
-from genoattn.errors import did_you_mean, nearest
+from genoattn.errors import did_you_mean, nearest, shorten
 
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
 SUPPLIED = ("dim", "causal")
@@ -195,7 +195,8 @@ def _sentence(key: str, problems: list[Any], owner: str, names: list[str]) -> st
     """One sentence about one wrong value; each member of a union has its own problem."""
     kind, value = problems[0]["type"], problems[0]["input"]
     if kind == "extra_forbidden":
-        return f"Key '{key}' is not a setting of {owner}{did_you_mean(key.rpartition('.')[2], names) if names else ''}"
+        near = did_you_mean(shorten(key.rpartition(".")[2]), names) if names else ""
+        return f"Key '{shorten(key)}' is not a setting of {owner}{near}"
     if kind == "missing":
         return f"Key '{key}' is missing: {owner} needs it"
     words = [

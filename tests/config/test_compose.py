@@ -257,3 +257,8 @@ def test_a_quoted_value_is_read_as_it_was(text: str) -> None:
 def test_overrides_of_every_kind_of_value() -> None:
     values = [None, True, 3, 1e-05, "x", []]
     assert [value_in(override("key", value)) for value in values] == values
+
+
+@pytest.mark.parametrize("word", ["attention={}", "{}=1", "seed={}", "seed=[{}", "+{}=1", "+attention.{}=1"])
+def test_a_long_override_is_cut(tree: Path, word: str) -> None:
+    assert len(complaint([word.format("x" * 3_000)])) < 600

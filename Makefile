@@ -9,6 +9,7 @@ TESTS ?=
 LOWEST ?= tests/genome/test_fasta.py tests/genome/test_vcf.py tests/config/test_compose.py tests/models/test_checkpoint.py \
   tests/training/test_finetuning.py tests/training/test_train.py
 INPUTS ?= 100000
+KILLS ?= 100
 SEED ?= 0
 # Resolving and unpacking the lock takes the pip of Python 3.11 twice as long as this one.
 PIP := pip==26.3
@@ -18,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup train compare docs test test-lowest fuzz clean
+.PHONY: setup train compare docs test test-lowest fuzz kill clean
 
 setup: $(READY)
 
@@ -56,6 +57,9 @@ test-lowest: setup  # readers, configs, saved models and a resumed training unde
 
 fuzz: setup  # what is neither read right nor refused in a sentence lies in fuzz-faults/ afterwards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+
+kill: setup  # of a store build, a save, a training and a comparison: each must end with the same bits as without a kill
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kill --kills $(KILLS) --seed $(SEED)
 
 clean:
 	rm -rf .venv .venv-lowest build fuzz-faults dist site runs wandb .pytest_cache .ruff_cache .hypothesis

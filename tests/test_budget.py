@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 1_300,
+    "genome": 1_350,
     "data": 1_500,
     "attention": 1_700,
     "attention/ops": 1_650,
@@ -28,7 +28,7 @@ BUDGET = {
     "comparison": 1_750,
     "config, cli and single files": 1_500,
 }
-"""Lines of code by folder: 16,250 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 16,300 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

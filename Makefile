@@ -6,8 +6,8 @@ ARGS ?= attention=linear
 COMPARE ?= experiment=paired name=quick layers=[full,window,linear] data.length=256 learning_rates=[0.001,0.004] \
   sweep.seconds=10 budget.seconds=30 extrapolate=[2] trainer.threads=1 hydra/launcher=joblib hydra.launcher.n_jobs=2
 TESTS ?=
-LOWEST ?= tests/genome/test_fasta.py tests/genome/test_vcf.py tests/config/test_compose.py tests/models/test_checkpoint.py \
-  tests/training/test_finetuning.py tests/training/test_train.py
+LOWEST ?= tests/genome tests/config tests/models tests/data tests/training \
+  -k "test_fasta or test_vcf or test_compose or test_checkpoint or test_kmer_and_bpe or resumed"
 INPUTS ?= 100000
 KILLS ?= 100
 SEED ?= 0

@@ -4,6 +4,7 @@ torch, and triton which torch determines, are those of requirements-torch.lock; 
 requirements-dev.lock.
 """
 
+import itertools
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ def lowest_versions(project: dict, lock: str) -> Iterator[str]:
     """
     locked = [line.partition("\\")[0].strip() for line in lock.splitlines() if "==" in line and line[0] not in " #"]
     yield from (line for line in locked if canonicalize_name(line.partition("==")[0]) in OF_THE_LOCK)
-    for text in [*project["dependencies"], *project["optional-dependencies"]["lora"]]:
+    extras = [project["optional-dependencies"][name] for name in ("lora", "joblib", "optuna")]
+    for text in [*project["dependencies"], *itertools.chain(*extras)]:
         requirement = Requirement(text)
         if requirement.name not in OF_THE_LOCK:
             (floor,) = (bound.version for bound in requirement.specifier if bound.operator == ">=")

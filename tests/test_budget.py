@@ -26,9 +26,9 @@ BUDGET = {
     "training": 1_250,
     "evaluation": 2_400,
     "comparison": 2_150,
-    "config, cli and single files": 1_900,
+    "config, cli and single files": 1_700,
 }
-"""Lines of code by folder: 16,560 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 17,490 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

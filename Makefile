@@ -46,7 +46,7 @@ test: setup docs  # one thread a worker: two workers already fill two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(TESTS)
 
 test-lowest: setup  # readers, configs, saved models and a resumed training under the lowest versions allowed
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest

@@ -60,11 +60,14 @@ def test_a_folder_is_locked_by_one_run_at_a_time(tmp_path: Path) -> None:
         ):
             pass
         end, start = os.pipe()
+        ready, forked = os.pipe()
         worker = os.fork()
         if worker == 0:  # a worker that ends later than the run
             os.close(start)
+            os.write(forked, b".")
             os.read(end, 1)
             os._exit(0)
+        os.read(ready, 1)
     with lock_folder(tmp_path, "hydra.run.dir"):
         pass
     os.close(start)

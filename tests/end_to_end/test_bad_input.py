@@ -23,7 +23,7 @@ GOOD = f">chr1 made up\n{BASES[:2000]}\n{BASES[2000:]}\n"
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr1,length=3000>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
 
-pytestmark = pytest.mark.usefixtures("alone", "undrawn")
+pytestmark = pytest.mark.usefixtures("alone", "quick")
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_a_checkpoint_to_evaluate(
     description.write_text(json.dumps({**about, "model": {**about["model"], "dim": 32}}))
     assert error_of(copy).startswith(f"{weights} does not fit this model: it holds ")
     description.write_text(json.dumps({**about, "format": 99}))
-    assert error_of(copy).startswith(f"{description} is not a model description of format 3")
+    assert error_of(copy).startswith(f"{description} is not a model description of format 4")
     description.write_text(json.dumps({key: value for key, value in about.items() if key != "calibration"}))
     assert error_of(copy) == f"{description} lacks calibration"
     description.write_text("{")

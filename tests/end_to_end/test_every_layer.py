@@ -10,14 +10,13 @@ from genoattn.cli.main import main
 from genoattn.genome.alphabet import decode_bases
 from genoattn.paths import conf_dir
 
-pytestmark = pytest.mark.usefixtures("alone", "undrawn")
+pytestmark = pytest.mark.usefixtures("alone", "quick")
 LAYERS = sorted(path.stem for path in (conf_dir() / "attention").glob("*.yaml"))
 SMALL = [
     "experiment=smoke",
     "trainer.threads=1",
     "trainer.max_steps=2",
     "control=null",
-    "trainer.memory_check=false",
     "model.block_conv=3",
     "model.depth=2",
 ]

@@ -15,7 +15,7 @@ from genoattn.genome.alphabet import decode_bases, encode_bases
 from genoattn.genome.mutations import Mutation
 from genoattn.paths import conf_dir
 
-pytestmark = pytest.mark.usefixtures("alone", "undrawn")
+pytestmark = pytest.mark.usefixtures("alone", "quick")
 TASKS = {path.stem: [f"task={path.stem}"] for path in sorted((conf_dir() / "task").glob("*.yaml"))}
 TASKS["causal"] = ["task=pretrain", "task.objective=causal", "model.causal=true"]
 RECALL = ["task.pairs=1", "task.key=6", "task.value=2"]  # what 64 bases can hold
@@ -24,7 +24,7 @@ TOKENIZERS = {path.stem: [f"tokenizer={path.stem}"] for path in sorted((conf_dir
 TOKENIZERS["overlapping"] = ["tokenizer=kmer", "tokenizer.overlapping=true"]
 SHORT = {"kmer": ["tokenizer.k=3"], "overlapping": ["tokenizer.k=3"], "bpe": ["tokenizer.vocabulary_size=40"]}
 TEST = ["test.windows=6", "test.threshold_windows=6", "test.resamples=2"]
-SMALL = ["trainer.threads=1", "trainer.max_steps=2", "trainer.memory_check=false", "control=null", *TEST]
+SMALL = ["trainer.threads=1", "trainer.max_steps=2", "control=null", *TEST]
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml") if path.stem != "smoke")
 
 

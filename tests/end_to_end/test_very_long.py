@@ -29,7 +29,7 @@ from genoattn.genome.splits import test_only as all_for_test
 from genoattn.genome.vcf import read_variants, to_mutations
 from genoattn.paths import genomes_dir
 
-pytestmark = pytest.mark.usefixtures("alone", "undrawn")
+pytestmark = pytest.mark.usefixtures("alone", "quick")
 MANY = Rates(0.1, snv=0.3, insertion=0.3, deletion=0.4, longest=3)
 
 

@@ -233,7 +233,7 @@ def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("alone", "quick")
 @pytest.mark.parametrize(
     "words",
     [
@@ -271,7 +271,7 @@ def test_a_run_is_evaluated_again_with_the_same_metrics(words: tuple[str, ...], 
     )
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("alone", "quick")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

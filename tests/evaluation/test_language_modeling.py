@@ -117,7 +117,7 @@ def run(folder: Path, *words: str) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("alone", "quick")
 @pytest.mark.parametrize(
     "words",
     [("task.objective=bert",), ("task.objective=span",), ("task.objective=causal", "model.causal=true")],
@@ -141,7 +141,7 @@ def test_a_run_is_evaluated_again_with_the_same_metrics(words: tuple[str, ...], 
     )
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("alone", "quick")
 def test_short_records_are_used_whole_and_sorted_by_length(fasta: Path, tmp_path: Path):
     short = fasta.parent / "short.fa"
     pieces = [f">s{n}\n{'ACGT' * (5 + n % 11)}\n" for n in range(300)]
@@ -153,7 +153,7 @@ def test_short_records_are_used_whole_and_sorted_by_length(fasta: Path, tmp_path
     assert 0 < sorted_["cost/padding"] < 0.7 * mixed["cost/padding"]
 
 
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("alone", "quick")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

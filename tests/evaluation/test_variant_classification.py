@@ -173,7 +173,7 @@ def run(folder: Path, inputs: Path, *words: str) -> int:
     return main(["train", *given.values(), f"hydra.run.dir={folder}"])
 
 
-@pytest.mark.usefixtures("alone", "undrawn")
+@pytest.mark.usefixtures("alone", "quick")
 def test_a_run_learns_the_rule_and_is_evaluated_again(inputs: Path, tmp_path: Path):
     words = ("trainer.max_steps=150", "optimizer.lr=0.01", "schedule.warmup=5", "data.batch=16", "control=null")
     assert run(tmp_path / "run", inputs, *words, "reverse_complement=average", "task.weights=balanced") == 0
@@ -198,7 +198,7 @@ def test_a_run_learns_the_rule_and_is_evaluated_again(inputs: Path, tmp_path: Pa
     )
 
 
-@pytest.mark.usefixtures("alone", "undrawn")
+@pytest.mark.usefixtures("alone", "quick")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

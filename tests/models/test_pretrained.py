@@ -21,7 +21,7 @@ from genoattn.models.sequence_model import SequenceModel
 
 BASES = decode_bases(np.random.default_rng(0).integers(0, 4, 5000, np.uint8))
 SMALL = ("experiment=smoke", "trainer.threads=1", "test.windows=2", "test.threshold_windows=2", "test.resamples=1")
-pytestmark = pytest.mark.usefixtures("alone", "undrawn")
+pytestmark = pytest.mark.usefixtures("alone", "quick")
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ STEPS = ("trainer.threads=1", "trainer.max_steps=4", "trainer.validate_every=2")
 SMALL = (*STEPS, "data.length=64", "data.batch=4", "data.validation_windows=8", "data.vcf=[]", *TEST)
 BASES = [decode_bases(np.random.default_rng(seed).integers(0, 4, 6000, np.uint8)) for seed in (0, 1)]
 HEADS = {"token_head.weight", "token_head.bias"}
-pytestmark = pytest.mark.usefixtures("alone", "undrawn")
+pytestmark = pytest.mark.usefixtures("alone", "quick")
 
 
 @pytest.fixture(autouse=True)

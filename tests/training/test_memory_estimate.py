@@ -24,7 +24,7 @@ from genoattn.training.module import SequenceModule
 from genoattn.training.trainer import build_training
 from tests.toy_genomes import write_genome
 
-pytestmark = pytest.mark.usefixtures("alone", "undrawn")
+pytestmark = pytest.mark.usefixtures("alone")
 GIB = 2**30
 
 

@@ -62,7 +62,6 @@ def configurations() -> Iterator[Configuration]:
 
 def tested() -> Iterator[Configuration]:
     """Configurations that every test run compiles: each kernel, each family of devices, the masks of most registers."""
-    yield Configuration("sm_80", "flash", "bfloat16", 128, "window")
     yield Configuration("sm_80", "flash", "bfloat16", 64, "padded")
     yield Configuration("sm_86", "linear", "float32", 32, "decay")
     yield Configuration("sm_90", "flash", "bfloat16", 64, "full")

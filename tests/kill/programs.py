@@ -159,7 +159,8 @@ class ComparisonRun(Program):
             "runs": str([str(file.relative_to(out)) for file in runs]),
             "metrics": digest(*map(metrics_of, runs)),
             "weights": digest(*weights),
-            "estimates": digest(*(repr(result["estimates"]).encode() for result in results)),
+            "estimates": digest(*(repr(result["statistics"]).encode() for result in results)),
+            "contexts": digest(*(repr(layer["context"]).encode() for result in results for layer in result["layers"])),
         }
 
     def check(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: shapes in signatures are checked at every call, programs run apart from the machine."""
+"""Fixtures of all tests: layers and models check the shapes in signatures; programs run apart from the machine."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tests.plots import save_nothing
 
-install_import_hook("genoattn", "beartype.beartype")
+install_import_hook(["genoattn.attention", "genoattn.models"], "beartype.beartype")
 collect_ignore = ["attention/kernels"]  # run by attention/test_kernels.py, in processes of their own
 
 

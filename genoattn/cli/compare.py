@@ -24,6 +24,7 @@ from genoattn.comparison.run_folders import check_again, locked
 from genoattn.comparison.runner import match_sizes, run_comparison
 from genoattn.comparison.settings import Budget, ComparisonSettings, Cost
 from genoattn.errors import UserError
+from genoattn.files import write_text
 from genoattn.training.loggers import build_loggers, log_report
 
 
@@ -67,7 +68,7 @@ def compare(config: DictConfig, folder: Path) -> Comparison:
     grid = parse(settings, overrides, window_counts, config.name if "wandb" in config.logger else None)
     if settings.match_size:
         grid = match_sizes(grid, settings.match_size)
-    OmegaConf.save(config, folder / "config.yaml")
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
     plural = report.text.plural
     print(f"{plural(len(grid.layers), 'layer')} × {plural(len(grid.lengths), 'length')}: {', '.join(grid.layers)}")
     trained = run_comparison(folder, grid, settings, again)

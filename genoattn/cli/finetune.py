@@ -13,7 +13,6 @@ from genoattn.data.tasks.base import Task
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import build_model, check_card
 from genoattn.models.card import ModelCard
-from genoattn.models.checkpoint import WEIGHTS
 from genoattn.training.finetuning import check_peft, load_matching, merge_adapters, same_task, select_trainable
 from genoattn.training.settings import FinetuneSettings
 
@@ -28,7 +27,7 @@ def main(config: DictConfig) -> float | None:
         recipe = recipe_of(config, pretrained.card.reverse_complement)
         task: Task = value_of(config.task) or pretrained.predictor.task
         source = open_source(recipe.data, task, recipe.seed)
-        identity = identify_run(config, folder, source, pretrained.folder / WEIGHTS)
+        identity = identify_run(config, folder, source, pretrained.card.weights)
         # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
         from lightning import seed_everything
 

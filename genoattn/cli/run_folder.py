@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,25 +45,21 @@ def begin_run(config: DictConfig) -> Path:
     return folder
 
 
-def identify_run(config: DictConfig, folder: Path, source: DataSource, pretrained: Path | None = None) -> RunIdentity:
+def identify_run(config: DictConfig, folder: Path, source: DataSource, pretrained: str | None = None) -> RunIdentity:
     """The identity of a run, checked against the checkpoint that it goes on from.
 
     Args:
         config: The composed config.
         folder: The run folder.
         source: The genome of the run.
-        pretrained: The weights that it begins with.
+        pretrained: sha256 of the weights that it begins with.
 
     Raises:
         UserError: The checkpoint is damaged or of another run.
     """
-    digest = None
-    if pretrained is not None:
-        with pretrained.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
     from genoattn.training.resume import check_resume  # late, as in `train`
 
-    identity = identify(plain(config), source, digest)
+    identity = identify(plain(config), source, pretrained)
     if config.trainer.resume:
         check_resume(Path(config.trainer.resume), identity)
         _write_config(folder, config)

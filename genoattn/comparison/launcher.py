@@ -25,8 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from genoattn.comparison.composition import search_path
 from genoattn.comparison.inputs import RunInputs, sentence
-from genoattn.comparison.run_folders import CHECKPOINT, DIVERGED, Again, prepare, set_aside
+from genoattn.comparison.run_folders import CHECKPOINT, Again, prepare, set_aside
 from genoattn.config.overrides import quote
+from genoattn.models.checkpoint import DIVERGED
 
 LOG = "log.txt"
 """The output of a run, in its folder."""

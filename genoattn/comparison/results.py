@@ -26,11 +26,11 @@ from genoattn.comparison.record import (
     SubgroupEstimate,
     TrainingRun,
 )
-from genoattn.comparison.run_folders import DIVERGED
 from genoattn.comparison.settings import ComparisonSettings, Cost, Number
 from genoattn.comparison.statistics import Estimate, SeedRun, compare_layers, estimate
 from genoattn.errors import UserError
 from genoattn.evaluation.metrics import METRICS_FILE, REPLICATES_FILE, MetricKey, Metrics, Replicates
+from genoattn.models.checkpoint import DIVERGED
 
 MODEL = "model"
 """The candidate of a run's own model in metric keys."""

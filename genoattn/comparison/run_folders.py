@@ -14,15 +14,13 @@ from typing import Literal, NamedTuple, TypeAlias
 from genoattn.comparison.inputs import INPUTS, InputReader, RunInputs, sentence
 from genoattn.comparison.record import FILE
 from genoattn.errors import UserError
+from genoattn.models.checkpoint import DIVERGED
 
 Again: TypeAlias = bool | Sequence[str]
 """Complete runs that are made again: all, or those of some stages or folders."""
 
 STAGES = ("costs", "sweep", "final", "context", "longer")
 """Parts of a comparison that `again` can name."""
-
-DIVERGED = "diverged.json"
-"""The file of a run whose loss became NaN or infinite, in place of its results."""
 
 CHECKPOINT = Path("checkpoints", "last.ckpt")
 """The state of a training run that was stopped, in its folder."""
@@ -39,7 +37,7 @@ class RunState(NamedTuple):
 
 
 def find_state(place: Path, inputs: RunInputs, result_file: str, again: bool) -> RunState:
-    """What has to be done for a run, from the files in its folder."""
+    """The action that a run needs, from the files in its folder."""
     complete = (place / result_file).is_file() or (place / DIVERGED).is_file()
     stopped = not complete and (place / CHECKPOINT).is_file()
     if not complete and not stopped:

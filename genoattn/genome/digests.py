@@ -71,7 +71,5 @@ def save_digests(root: Path, digests: dict[str, dict], files: Sequence[DigestedF
     settled = [file for file in files if time.time_ns() - max(file.signature[1:3]) > FRESH_NS]
     new = {os.path.abspath(file.path): {"signature": file.signature, "sha256": file.sha256} for file in settled}
     if any(digests.get(path) != entry for path, entry in new.items()):
-        with suppress(
-            UserError
-        ):  # a cache that cannot be written still serves; the next start computes the digest again
+        with suppress(UserError):  # a cache that cannot be written still serves; the next start computes them again
             write_json(root / DIGESTS, read_digests(root) | new)

@@ -16,6 +16,9 @@ from genoattn.errors import UserError, shorten
 from genoattn.files import replace_when_done
 from genoattn.models.card import DESCRIPTION, WEIGHTS, ModelCard
 
+DIVERGED = "diverged.json"
+"""Step, learning rate, clipping and loss of a training that diverged, in its folder, which then holds no model."""
+
 
 def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
     """Write the weights and the card, each file whole or not at all; returns the card with the sha256 of the weights.

@@ -10,9 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from genoattn.errors import UserError
 from genoattn.files import write_json
-
-DIVERGED = "diverged.json"
-"""Step, learning rate, clipping and loss of a training that diverged, in its folder."""
+from genoattn.models.checkpoint import DIVERGED
 
 
 @final

@@ -1,4 +1,4 @@
-"""The tests of kernels, each file in a process of its own: triton interprets or compiles, once for all of a process."""
+"""The tests of kernels, in two processes: triton interprets or compiles, once for all of a process."""
 
 import os
 import subprocess
@@ -38,9 +38,8 @@ def run(*files: str, **environment: str) -> None:
     assert not ("skipped" in ended.stdout and not torch.cuda.is_available()), ended.stdout[-2000:]
 
 
-@pytest.mark.parametrize("file", INTERPRETED)
-def test_interpreted(file: str) -> None:
-    run(file, TRITON_INTERPRET="1")
+def test_interpreted() -> None:
+    run(*INTERPRETED, TRITON_INTERPRET="1")
 
 
 def test_compiled_ahead_of_time() -> None:

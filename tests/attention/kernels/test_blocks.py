@@ -114,12 +114,12 @@ CASES = [
     Lists(64, 64, 32, 32, slots=2),
     Lists(70, 97, 32, 8, slots=5),
     Lists(70, 130, 16, 64, slots=2, dim=24),
-    Lists(48, 48, heads=4, kv_heads=2, batch=2, apart=True),
-    Lists(48, 48, heads=2, kv_heads=2, batch=2),
-    Lists(65, 65, key_block=8, slots=6, bias=True, batch=2, padded=True),
+    Lists(33, 48, heads=4, kv_heads=2, batch=2, apart=True),
+    Lists(33, 48, heads=2, kv_heads=2, batch=2),
+    Lists(40, 65, key_block=8, slots=6, bias=True, batch=2, padded=True),
     Lists(65, 65, causal=True, bias=True, slots=4),
     Lists(
-        97, 200, 32, 4, slots=20, dim=40, causal=True, bias=True, padded=True, heads=2, kv_heads=1, batch=2, apart=True
+        70, 90, 32, 4, slots=9, dim=40, causal=True, bias=True, padded=True, heads=2, kv_heads=1, batch=2, apart=True
     ),
 ]
 

@@ -22,6 +22,7 @@ from genoattn.cli.main import main
 from genoattn.errors import UserError
 from genoattn.models.sequence_model import SequenceModel
 from tests.attention.kernels.references import DEVICE
+from tests.training.quick import leave_out_evaluation
 
 TWO = HeadOptions(count=2)
 PLAIN, CROSS = replace(TWO, positions="none"), replace(TWO, cross_segment=0.5)
@@ -49,7 +50,8 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
     calls, inner = [], getattr(by_triton, function)
     monkeypatch.setattr(by_triton, function, lambda *given, **words: calls.append(1) or inner(*given, **words))
     torch.manual_seed(0)
-    batch, length = (1, 70) if name.startswith("sparse") else (2, 44)  # several blocks, the last one cut
+    # The last block is cut.
+    batch, length = {"sparse": (1, 70), "hierarchical": (1, 44)}.get(name.split(",")[0], (2, 44))
     x, padding_mask = torch.randn(batch, length, 32, device=DEVICE), torch.rand(batch, length, device=DEVICE) > 0.2
     layout = TokenLayout(padding_mask, segment_ids=(torch.arange(length, device=DEVICE) // 20).expand(batch, -1))
     up, found = torch.randn_like(x), []
@@ -122,15 +124,10 @@ def test_a_run_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setenv("GENOATTN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["genoattn"])
     (tmp_path / "small.fa").write_text(">one\n" + "ACGTTGCA" * 200 + "\n")
+    leave_out_evaluation(monkeypatch)
     words = ["attention=full", "heads.count=1", "attention.backend=triton", "experiment=smoke", "control=null"]
     words += [f"data.fasta={tmp_path / 'small.fa'}", "trainer.max_steps=1", "trainer.accelerator=cpu"]
-    words += [
-        "data.length=16",
-        "data.batch=1",
-        "data.validation_windows=1",
-        "test.windows=1",
-        "reverse_complement=none",
-    ]
-    words += ["test.threshold_windows=1", "test.resamples=1", f"hydra.run.dir={tmp_path / 'run'}"]
+    words += ["trainer.memory_check=false", "data.length=16", "data.batch=1", "data.validation_windows=1"]
+    words += ["model.dim=16", "model.depth=1", "reverse_complement=none", f"hydra.run.dir={tmp_path / 'run'}"]
     assert main(["train", *words]) == 0
     assert "FullAttention (triton, as requested) on cpu" in capsys.readouterr().out

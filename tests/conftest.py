@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
 from matplotlib.figure import Figure
 
 from tests.plots import save_nothing
+from tests.shapes import check_shapes
 
-install_import_hook(["genoattn.attention", "genoattn.models"], "beartype.beartype")
+check_shapes("genoattn.attention", "genoattn.models")
 collect_ignore = ["attention/kernels"]  # run by attention/test_kernels.py, in processes of their own
 
 

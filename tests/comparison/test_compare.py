@@ -340,7 +340,9 @@ def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(
     shutil.copytree(home / "out" / "costs", tmp_path / "out" / "costs")  # measured already
     words = small(home, tmp_path / "out", "budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000")
     command = [sys.executable, "-m", "genoattn", *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=in_foreground
+    ) as started:
         try:
             wait_until(lambda: trainings(started.pid) == 2)
             family = psutil.Process(started.pid).children(recursive=True)
@@ -359,6 +361,11 @@ def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(
         assert "stopped; the same command goes on where it stopped" in message
     assert len(list((tmp_path / "out" / "runs").rglob("log.txt"))) == 2  # no other was begun
     assert not list((tmp_path / "out" / "costs").glob("*/*~1"))
+
+
+def in_foreground() -> None:
+    """Have Ctrl-C arrive: a shell lets programs that it starts in the background ignore it, and all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def trainings(parent: int) -> int:

@@ -38,6 +38,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "window": ("attention.left=4", "attention.right=4"),
     "linear": (),
     "delta": (),
+    "hyena": (),
     "sparse": ("attention.block_size=4", "attention.blocks_per_query=4"),
     "topk": ("attention.k=6",),
     "hierarchical": ("attention.block_size=2",),
@@ -45,12 +46,13 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "gated": ("attention.kinds.window.left=4", "attention.kinds.window.right=4"),
     "hybrid": ("attention.layers=[window,full]", "attention.kinds.window.left=4", "attention.kinds.window.right=4"),
     "based": ("attention.kinds.window.left=4", "attention.kinds.window.right=4"),
+    "striped": (),
     "conv": ("attention.left=3", "attention.right=3"),
     "none": (),
 }
 """The layers that are drawn, with settings that are small enough for a drawing of 32 tokens."""
 
-HYBRIDS = ("hybrid", "based")
+HYBRIDS = ("hybrid", "based", "striped")
 """Lists of layers, taken in turn over the depth."""
 
 HEADS = ("heads.count=1", "heads.positions=none", "heads.qk_norm=false")

@@ -30,7 +30,7 @@ from genoattn.models.sequence_model import SequenceModel
 
 DIM = 32
 CONF = Path(__file__).parents[2] / "conf" / "attention"
-STACKS = ["based", "hybrid"]  # lists of layers, each of them checked by itself
+STACKS = ["based", "hybrid", "striped"]  # lists of layers, each of them checked by itself
 VARIANTS = sorted({path.stem for path in CONF.glob("*.yaml")} - set(STACKS))
 OTHER_SETTINGS = [
     ("full", {"positions": "none", "qk_norm": False}),
@@ -56,6 +56,7 @@ OTHER_SETTINGS = [
     ("topk", {"k": 5, "positions": "none"}),
     ("topk", {"k": None, "fraction": 0.1}),
     ("topk", {"k": 9, "cross_segment": 0.5, "logit_scale": 4.0}),
+    ("hyena", {"short": 1, "span": 4, "hidden": 3}),
     ("linear", {"positions": "none"}),
     ("linear", {"positions": "none", "features": "relu"}),
     ("linear", {"features": "exp"}),

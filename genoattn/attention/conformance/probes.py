@@ -1,5 +1,6 @@
 """Measurements of the checks: outputs with their gradients, counted costs, and a small model with a toy task."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from genoattn.attention.base import Attention, TokenLayout
+from genoattn.attention.ops.long_convolution import transform_flops
 
 
 def output_and_gradients(layer: Attention, x: Tensor, layout: TokenLayout, naive: bool = False) -> list[Tensor]:
@@ -63,6 +65,25 @@ def _cpu_sdpa_backward_flops(upstream, query, key, value, *_, attn_mask=None, sc
     return _cpu_sdpa_flops(query, key, value) * 5 // 2
 
 
+def _real_fft_flops(values, dims, *_, out_shape=None):
+    """One transform for each row of real numbers; torch's counter lacks all transforms."""
+    return _transforms(values, dims[0], values[dims[0]])
+
+
+def _inverse_fft_flops(values, dims, normalization, size, *, out_shape=None):
+    """One transform to `size` real numbers for each row of complex ones."""
+    return _transforms(values, dims[0], size)
+
+
+def _complex_fft_flops(values, dims, *_, out_shape=None):
+    """Transforms of complex numbers: twice the FLOPs of real ones."""
+    return 2 * _transforms(values, dims[0], values[dims[0]])
+
+
+def _transforms(values, dim, size):
+    return round(math.prod(values) // values[dim] * transform_flops(size))
+
+
 class Cost(NamedTuple):
     """FLOPs and bytes of the largest tensor of one sequence, forward and backward, and FLOPs forward by operator."""
 
@@ -77,6 +98,9 @@ def count_cost(layer: Attention, dim: int, length: int) -> Cost:
     kernels = {
         aten._scaled_dot_product_flash_attention_for_cpu: _cpu_sdpa_flops,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_sdpa_backward_flops,
+        aten._fft_r2c: _real_fft_flops,
+        aten._fft_c2r: _inverse_fft_flops,
+        aten._fft_c2c: _complex_fft_flops,
     }
     x = torch.randn(1, length, dim, requires_grad=True)
     layout = TokenLayout(padding_mask=torch.arange(length)[None] < length - 5)

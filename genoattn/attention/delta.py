@@ -1,6 +1,7 @@
 """The gated delta rule: a decaying memory in which each token replaces the value of its key."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.delta_rule import CHUNK, DeltaInputs, delta_rule
 
@@ -50,14 +52,17 @@ class DeltaAttention(Attention):
 
     A token reads a memory of all tokens before it and itself, in which each token replaces the value of its key. A
     bidirectional layer adds a second memory of all tokens after it. Time is linear in the length and the state has a
-    fixed size. Of the heads' options only `count` has an effect. Paper: Gated DeltaNet, arXiv:2412.06464.
+    fixed size. Positions, the logit scale and cross-segment heads have no effect. Paper: Gated DeltaNet,
+    arXiv:2412.06464.
     """
 
     complexity = "linear"
 
     def __init__(self, dim: int, causal: bool, heads: HeadOptions = HeadOptions()):
         super().__init__()
-        self.heads = QKVProjection(dim, HeadOptions(heads.count, positions="none", qk_norm=False))
+        self.heads = QKVProjection(
+            dim, replace(heads, positions="none", qk_norm=False, logit_scale=1.0, cross_segment=0.0)
+        )
         self.write = nn.Linear(dim, heads.count)
         self.kept = nn.Linear(dim, heads.count)
         nn.init.constant_(self.kept.bias, KEEP_BIAS)
@@ -69,7 +74,7 @@ class DeltaAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         empty = self._empty(len(x))
-        return self._outputs(self._split(x, layout), empty, None if self.causal else empty, layout)[0]
+        return self._outputs(x, layout, self._split(x, layout), empty, None if self.causal else empty)[0]
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -78,16 +83,20 @@ class DeltaAttention(Attention):
         y = naive_delta_rule(*pieces)
         if not self.causal:
             y = y + naive_delta_rule(*pieces, ahead=True)
-        return self.heads.combine(zero_padding(y, layout.padding_mask))
+        return self.heads.combine(zero_padding(y, layout.padding_mask), x, layout)
 
     def init_state(self, batch: int) -> State:
-        return (self._empty(batch),) if self.causal else super().init_state(batch)
+        if not self.causal:
+            return super().init_state(batch)
+        return self._empty(batch), torch.zeros((), dtype=torch.long)
 
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        y, memory = self._outputs(self._split(x, layout), state[0], None, layout)
-        return y, (memory,)
+        memory, count = state
+        layout = with_positions(layout, x, int(count))
+        y, memory = self._outputs(x, layout, self._split(x, layout), memory, None)
+        return y, (memory, count + x.shape[1])
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A bidirectional layer first scans from the right and keeps the memory after each chunk."""
@@ -99,7 +108,7 @@ class DeltaAttention(Attention):
         for start, stop in chunk_bounds(length, chunk):
             x, layout = read_chunk(start, stop)
             border = None if self.causal else borders.pop()
-            y, memory = self._outputs(self._split(x, layout), memory, border, layout)
+            y, memory = self._outputs(x, layout, self._split(x, layout), memory, border)
             yield start, stop, y
 
     def _empty(self, batch: int) -> Tensor:
@@ -108,17 +117,17 @@ class DeltaAttention(Attention):
         return torch.zeros(batch, self.heads.count, width, width, dtype=dtype, device=weight.device)
 
     def _outputs(
-        self, pieces: DeltaInputs, memory: Tensor, ahead: Tensor | None, layout: TokenLayout
+        self, x: Tensor, layout: TokenLayout, pieces: DeltaInputs, memory: Tensor, ahead: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Outputs of both directions (`ahead` None: of the left alone), and the memory after these tokens."""
         y, memory = delta_rule(*pieces, memory)
         if ahead is not None:
             y = y + delta_rule(*pieces, ahead, ahead=True)[0]
-        return self.heads.combine(zero_padding(y, layout.padding_mask).to(pieces[2].dtype)), memory
+        return self.heads.combine(zero_padding(y, layout.padding_mask).to(pieces[2].dtype), x, layout), memory
 
     def _split(self, x: Tensor, layout: TokenLayout) -> DeltaInputs:
+        q, k, v = self.heads.project(x, layout)
         x = zero_padding(x, layout.padding_mask)
-        q, k, v = self.heads.project(x)
         # Padding writes nothing, and nothing fades there. (eps keeps the gradient of a key of zeros finite.)
         write = zero_padding(self.write(x).sigmoid(), layout.padding_mask)
         log_kept = zero_padding(F.logsigmoid(self.kept(x)), layout.padding_mask)

@@ -16,7 +16,6 @@ from genoattn.attention.modules.cross_segment import (
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.softmax import full_attention
 from genoattn.errors import UserError
@@ -48,9 +47,9 @@ class FullAttention(Attention):
             )
         self.heads = QKVProjection(dim, heads, kv_heads)
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.engine = Backend(backend, "flash")
-        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -61,7 +60,7 @@ class FullAttention(Attention):
 
         q, k, v = self.heads.project_and_rotate(x, layout)
         return self.heads.combine(
-            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
+            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout), x, layout
         )
 
     def naive(
@@ -73,7 +72,7 @@ class FullAttention(Attention):
         y = reference_cross_segment_attention(
             q, k, v, visible=visible, cross_heads=self.heads.cross_heads, segments=layout.segment_ids
         )
-        return self.heads.combine(y)
+        return self.heads.combine(y, x, layout)
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
         return self.engine.description(device, dtype, head_widths(self.heads))

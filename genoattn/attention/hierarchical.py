@@ -12,7 +12,8 @@ from genoattn.attention.base import Attention, ChunkReader, TokenLayout, zero_pa
 from genoattn.attention.modules.cross_segment import HIDDEN
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
-from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
+from genoattn.attention.modules.rotary import position_ids_of, rotate
+from genoattn.attention.modules.streaming import slice_layout
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.hierarchical import (
     Schedule,
@@ -94,10 +95,10 @@ class HierarchicalAttention(Attention):
             raise UserError(f"attention.block_size must be an even number of tokens from 2, got {block_size}")
         self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.block_size = block_size
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
-        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -110,7 +111,7 @@ class HierarchicalAttention(Attention):
         return self._answers(naive_hierarchical_attention, x, layout)
 
     def _answers(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
-        q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
+        q, k, v = self.heads.project(x, layout)
         if attend is None:
             attend = by_triton.hierarchical_attention if self.engine.uses_triton(q) else hierarchical_attention
         position_ids = position_ids_of(x, layout.position_ids) if self.heads.rotary else None
@@ -122,7 +123,7 @@ class HierarchicalAttention(Attention):
         if self.heads.cross_heads:
             far_q, far_k, far_v = (t[:, :, own:] for t in (q, k, v))
             outputs.append(cross_segment_hierarchical_attention(attend, far_q, far_k, far_v, layout, self.causal))
-        return self.heads.combine(torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0])
+        return self.heads.combine(torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0], x, layout)
 
     @torch.no_grad()
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
@@ -139,21 +140,20 @@ class HierarchicalAttention(Attention):
         before, workspace = None, Workspace()
         for start, stop in segments:
             x, layout = read_chunk(start, schedule.neighbours(start, stop)[1])
-            q, pooled = (
-                self.heads.queries(zero_padding(x, layout.padding_mask)[:, : stop - start]),
-                self._keys_values_of(x, layout),
-            )
-            padding_mask = None if layout.padding_mask is None else layout.padding_mask[:, : stop - start]
-            position_ids = position_ids_of(x, layout.position_ids)[:, : stop - start] if self.heads.rotary else None
+            pooled = self._keys_values_of(x, layout)
+            ends_at = start + x.shape[1]
+            x, layout = x[:, : stop - start], slice_layout(layout, x, 0, stop - start)
+            q = self.heads.queries(zero_padding(x, layout.padding_mask))
+            position_ids = layout.position_ids if self.heads.rotary else None
             pooled = pooled if before is None else concatenate([before, pooled])
-            first = start + x.shape[1] - pooled.count.shape[1]
+            first = ends_at - pooled.count.shape[1]
             y = attend_chunk(schedule, start, q, position_ids, pooled, first, far_levels, workspace)
             before = pooled.slice_tokens(slice(max(0, stop - schedule.chunk_unit - first), stop - first))
-            yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), padding_mask))
+            yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), layout.padding_mask), x, layout)
 
     def _keys_values_of(self, x: Tensor, layout: TokenLayout) -> PooledTokens:
         """Keys and values of the tokens, each token a cell of its own."""
-        k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
+        k, v = self.heads.keys_values(x, layout)
         positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.heads.rotary else None
         return unpooled_tokens(k, v, positions, layout.padding_mask)
 

@@ -14,7 +14,7 @@ from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.feature_maps import FEATURES, feature_dim, feature_map
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
+from genoattn.attention.modules.rotary import position_ids_of, rotate
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
 from genoattn.attention.ops.chunked_scan import chunk_bounds, chunk_length
@@ -99,8 +99,8 @@ class LinearAttention(Attention):
             )
         self.causal = causal
         self.features = features
-        self.asymmetry = ROTARY if self.heads.rotary else None
-        self.weights_sum_to_one = not self.heads.rotary or features == "taylor"
+        self.asymmetry = self.heads.asymmetry
+        self.weights_sum_to_one = self.heads.averages and (not self.heads.rotary or features == "taylor")
         if decay:
             # Heads at first remember 8, 32, 128, … tokens; beyond 5 the last ones differ little from no decay.
             self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads.count) - math.log(8))
@@ -120,14 +120,14 @@ class LinearAttention(Attention):
 
     def _outputs(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
         features, padding_mask, positions, decay = self._options(x, layout)
-        q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
+        q, k, v = self.heads.project(x, layout)
         q, k = self._rotated_early(q, layout), self._rotated_early(k, layout)
         if attend is None:
             attend = by_triton.linear_attention if self.engine.uses_triton(q) else linear_attention
         y = attend(
             q, k, v, causal=self.causal, features=features, padding_mask=padding_mask, positions=positions, decay=decay
         )
-        return self.heads.combine(y)
+        return self.heads.combine(y, x, layout)
 
     def init_state(self, batch: int) -> State:
         if not self.causal:
@@ -143,7 +143,7 @@ class LinearAttention(Attention):
         layout = replace(layout, position_ids=positions)
         options, q, (k, v) = self._options(x, layout), self._queries(x, layout), self._keys_values(x, layout)
         y, seen = causal_scan(q, k, v, (memory, count), options)
-        return self.heads.combine(y), (*seen, positions[:, -1] + 1)
+        return self.heads.combine(y, x, layout), (*seen, positions[:, -1] + 1)
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A causal layer reads the tokens once, others twice: first for the sums, or for the state after each chunk."""
@@ -173,7 +173,7 @@ class LinearAttention(Attention):
                 y, memory = bidirectional_scan(q, *self._keys_values(x, layout), memory, ahead.pop(), options)
             else:
                 y = query_state(q, (memory, count), options)
-            yield start, stop, self.heads.combine(y)
+            yield start, stop, self.heads.combine(y, x, layout)
 
     def _empty_state(self, batch: int) -> LinearState:
         features = feature_dim(self.heads.dim_head, self.features)
@@ -183,7 +183,7 @@ class LinearAttention(Attention):
         return self._rotated_early(self.heads.queries(zero_padding(x, layout.padding_mask)), layout)
 
     def _keys_values(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
-        k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
+        k, v = self.heads.keys_values(x, layout)
         return self._rotated_early(k, layout), v
 
     def _rotated_early(self, x: Tensor, layout: TokenLayout) -> Tensor:

@@ -16,7 +16,6 @@ from genoattn.attention.modules.cross_segment import (
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.block_sparse import sparse_attention
 from genoattn.errors import UserError
@@ -57,10 +56,10 @@ class SparseAttention(Attention):
             )
         self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.block_size, self.blocks_per_query, self.max_length = block_size, blocks_per_query, max_length
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
-        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -86,7 +85,7 @@ class SparseAttention(Attention):
 
         q, k, v = self.heads.project_and_rotate(x, layout)
         return self.heads.combine(
-            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
+            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout), x, layout
         )
 
     def naive(
@@ -113,7 +112,7 @@ class SparseAttention(Attention):
             )
             seen = visible & chosen & ~same if crosses else visible & chosen
             outputs.append(reference_attention(q[:, :, only], k[:, :, only], v[:, :, only], visible=seen))
-        return self.heads.combine(torch.cat(outputs, dim=2))
+        return self.heads.combine(torch.cat(outputs, dim=2), x, layout)
 
     def _selected_pairs(self, pairs: Tensor, padding_mask: Tensor | None) -> Tensor:
         """The square of (query, key) pairs whose block is selected, from the scores of all pairs of one head."""

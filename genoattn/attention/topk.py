@@ -11,7 +11,6 @@ from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import cross_segment_attention, scored_channels
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops.topk import ROWS, topk_attention
 from genoattn.errors import UserError
 
@@ -45,9 +44,9 @@ class TopKAttention(Attention):
             raise UserError(f"attention.fraction must be above 0 and at most 1, got {fraction}")
         self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.k, self.fraction, self.max_length = k, fraction, max_length
-        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -66,7 +65,7 @@ class TopKAttention(Attention):
             )
 
         return self.heads.combine(
-            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
+            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout), x, layout
         )
 
     def naive(
@@ -85,7 +84,7 @@ class TopKAttention(Attention):
             chosen = visible & (rank < self._allowed(x, layout)[:, :, None])
             only = slice(head, head + 1)
             outputs.append(reference_attention(q[:, :, only], k[:, :, only], v[:, :, only], visible=chosen))
-        return self.heads.combine(torch.cat(outputs, dim=2))
+        return self.heads.combine(torch.cat(outputs, dim=2), x, layout)
 
     def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
         # Not in half precision, whose rounded scores would choose other keys.

@@ -18,7 +18,8 @@ from genoattn.attention.modules.cross_segment import (
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, slopes
+from genoattn.attention.modules.rotary import slopes
+from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
 from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
@@ -80,7 +81,7 @@ class WindowAttention(Attention):
             )
         self.heads = QKVProjection(dim, heads, kv_heads, ("rotary", "alibi", "none"))
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.left, self.right = left, 0 if causal else right
         self.global_tokens, self.stride = global_tokens, dilation
         if not global_tokens:
@@ -90,15 +91,14 @@ class WindowAttention(Attention):
         self.engine = Backend(
             backend, "flash", None if plain else "the kernel knows no dilation, no global tokens and no alibi"
         )
-        if self.heads.rotary:
-            self.asymmetry = ROTARY
-        elif left != right or global_tokens:
+        self.asymmetry = self.heads.asymmetry
+        if self.asymmetry is None and (left != right or global_tokens):
             self.asymmetry = "left and right are not as wide" if left != right else "global tokens are the first ones"
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout))
+        return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout), x, layout)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
         """Outputs of the queries, the first of which is token `before` of the keys; the layout is that of the keys."""
@@ -155,7 +155,7 @@ class WindowAttention(Attention):
         y = reference_cross_segment_attention(
             q, k, v, visible=visible, cross_heads=self.heads.cross_heads, segments=layout.segment_ids, bias=bias
         )
-        return self.heads.combine(y)
+        return self.heads.combine(y, x, layout)
 
     def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
         """Queries of the tokens, and their cache."""
@@ -182,7 +182,7 @@ class WindowAttention(Attention):
                 gain = (self.heads.log_logit_scale / 2).exp()
                 k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
         layout = TokenLayout(None if padding_mask.all() else padding_mask, segment_ids=segments)
-        return self.heads.combine(self._attend(q.to(k.dtype), k, v, layout, before))
+        return self._attend(q.to(k.dtype), k, v, layout, before)
 
     def init_state(self, batch: int) -> State:
         if not self.causal:
@@ -199,13 +199,11 @@ class WindowAttention(Attention):
         if not self.causal:
             return super().step(x, state, layout)
         *tensors, count = state
-        if layout.position_ids is None:
-            positions = (count + torch.arange(x.shape[1])).to(x.device).expand(len(x), -1)
-            layout = TokenLayout(layout.padding_mask, positions, layout.segment_ids)
+        layout = with_positions(layout, x, int(count))
         q, new = self._project(x, layout)
         before = tensors[0].shape[1]
         cache = KVCache(*tensors).append(new)
-        y = self._outputs(q, cache, before)
+        y = self.heads.combine(self._outputs(q, cache, before), x, layout)
         cache = cache.keep_from(cache.k.shape[1] - self.left * self.stride, self.global_tokens)
         return y, (*cache, count + x.shape[1])
 
@@ -224,7 +222,8 @@ class WindowAttention(Attention):
                 cache = new if cache is None else cache.append(new)
                 known += more.shape[1]
             assert q is not None and cache is not None
-            yield start, stop, self._outputs(q[:, : stop - start], cache, before)
+            y = self._outputs(q[:, : stop - start], cache, before)
+            yield start, stop, self.heads.combine(y, *read_chunk(start, stop))
             q, before = q[:, stop - start :], before + stop - start
             drop = before - behind - self.global_tokens
             if drop > 0:

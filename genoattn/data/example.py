@@ -49,8 +49,8 @@ class Example(NamedTuple):
         masking: VISIBLE, MASK, RANDOM or UNCHANGED for each base; None: all visible.
         block: The part of the genome that a bootstrap resamples together: record, and number of the part in the record.
         allele_spans: The allele that is classified: bases [start, stop) of `reference`, and of `bases`.
-        distance: Bases from each base back to its counterpart in `reference`, the separator counted; -1 without a
-            counterpart.
+        distance: Bases from each base back to its counterpart in `reference`, the separator counted; if the two are
+            interleaved, the bases by which they have drifted apart there. -1 without a counterpart.
         queries: The queries of associative recall, in order.
     """
 
@@ -72,10 +72,13 @@ class ContextFormat(NamedTuple):
 
     Attributes:
         restart_positions: True if the positions of the sample begin at 0 again after the reference.
+        interleaved: True if the tokens of reference and sample alternate, r0 s0 r1 s1 …, both of a pair at the same
+            position; False if the one follows the other.
         token_objective: The tokens that are labels: none, the masked ones, or the next one of each.
     """
 
     restart_positions: bool = False
+    interleaved: bool = False
     token_objective: Literal["", "hidden", "next"] = ""
 
 

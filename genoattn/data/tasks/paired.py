@@ -1,6 +1,7 @@
-"""Mutation detection with reference and sample in one context: the counterpart of a base is a window away."""
+"""Mutation detection with reference and sample in one context: the counterpart of a base has to be looked up."""
 
-from typing import final
+from math import inf
+from typing import Literal, final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,18 +18,42 @@ from genoattn.genome.structural_variants import StructuralRates, StructuralVaria
 
 @final
 class Paired(MutationDetection):
-    """The context is reference, separator, sample; the model has to find the counterpart of each sample base.
+    """Reference and sample are one context; the model has to find the counterpart of each sample base.
 
-    Sample bases whose counterpart is outside the reference window have no label. Masked bases are an auxiliary output
-    "restore", which teaches the model to look up the reference.
+    In the layout "concatenated" the context is reference, separator, sample, and the counterpart lies a window away. In
+    the layout "interleaved" the bases of both alternate, r0 s0 r1 s1 …, and the counterpart lies as far away as the
+    indels before it have moved the sample against the reference.
+
+    Sample bases whose counterpart is outside the reference window have no label. Two auxiliary outputs teach the model
+    to look up the reference: "restore", the masked bases, and "offset", how far away the counterpart is.
 
     Structural variants come on top of the small mutations, at the same rates in training and tests. Bases that a tandem
     duplication or an expansion adds are labelled as insertions, and those that a contraction removes as a deletion.
     With `inversion` above 0 inverted bases are the labels of an output "inversion".
+
+    The settings from `rate` to `duplication` are the fields of `Rates`, and `inversion`, `tandem`, `repeat`, `unit` and
+    `units` those of `StructuralRates`.
+
+    Args:
+        layout: Order of the tokens of reference and sample.
+        structure_shortest: Fewest bases of an inversion or a tandem duplication.
+        structure_longest: Most bases of them.
+        shift: The sample begins up to so many bases before or after the reference.
+        reverse_strand_fraction: Share of samples that are on the reverse strand.
+        restart_positions: The positions of the sample begin at 0 again, as an interleaved context needs it; False: they
+            continue.
+        mask_fraction: Share of sample bases that are masked and to be restored.
+        masked_weight: Weight of the output "restore" in the loss.
+        max_offset: Most bases of an offset with a label: sample base i is reference base i + offset.
+        offset_weight: Weight of the output "offset" in the loss; 0 leaves it out.
+
+    Raises:
+        UserError: A setting is out of range.
     """
 
     def __init__(
         self,
+        layout: Literal["concatenated", "interleaved"] = "concatenated",
         rate: float = 0.02,
         snv: float = 0.7,
         mnv: float = 0.0,
@@ -49,40 +74,37 @@ class Paired(MutationDetection):
         restart_positions: bool = True,
         mask_fraction: float = 0.0,
         masked_weight: float = 1.0,
+        max_offset: int = 8,
+        offset_weight: float = 0.0,
     ):
-        """Build the task.
-
-        The settings from `rate` to `duplication` are the fields of `Rates`, and `inversion`, `tandem`, `repeat`, `unit`
-        and `units` those of `StructuralRates`.
-
-        Args:
-            structure_shortest: Fewest bases of an inversion or a tandem duplication.
-            structure_longest: Most bases of them.
-            shift: The sample begins up to so many bases before or after the reference.
-            reverse_strand_fraction: Share of samples that are on the reverse strand.
-            restart_positions: The positions of the sample begin at 0 again; False: they continue.
-            mask_fraction: Share of sample bases that are masked and to be restored.
-            masked_weight: Weight of the output "restore" in the loss.
-
-        Raises:
-            UserError: A setting is out of range.
-        """
-        if shift < 0:
-            raise UserError(f"task.shift must be 0 or more bases, got {shift}")
-        for name, share in (("reverse_strand_fraction", reverse_strand_fraction), ("mask_fraction", mask_fraction)):
-            if not 0 <= share <= 1:
-                raise UserError(f"task.{name} must be a share between 0 and 1, got {share}")
-        if masked_weight < 0:
-            raise UserError(f"task.masked_weight must be at least 0, got {masked_weight}")
+        ranges = (
+            ("shift", shift, inf, "0 or more bases"),
+            ("reverse_strand_fraction", reverse_strand_fraction, 1, "a share between 0 and 1"),
+            ("mask_fraction", mask_fraction, 1, "a share between 0 and 1"),
+            ("masked_weight", masked_weight, inf, "at least 0"),
+            ("max_offset", max_offset, 63, "between 0 and 63 bases"),
+            ("offset_weight", offset_weight, inf, "at least 0"),
+        )
+        for name, value, most, words in ranges:
+            if not 0 <= value <= most:
+                raise UserError(f"task.{name} must be {words}, got {value}")
+        if layout == "interleaved" and not restart_positions:
+            raise UserError(
+                "task.layout=interleaved gives both bases of a pair the same position, so it needs"
+                " task.restart_positions=true, got false"
+            )
         self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication)
         self.structure = StructuralRates(inversion, tandem, repeat, structure_shortest, structure_longest, unit, units)
         self.shift, self.reverse_strand_fraction, self.mask_fraction = shift, reverse_strand_fraction, mask_fraction
         self.same_start = shift == 0 and reverse_strand_fraction == 0
-        self.segment_count, self.context_format = 2, ContextFormat(restart_positions=restart_positions)
+        self.segment_count, self.context_format = 2, ContextFormat(restart_positions, layout == "interleaved")
         self.outputs = {"substitution": TargetSpec(1, 1.0), "insertion": TargetSpec(1, 1.0)}
         self.outputs["deletion"] = TargetSpec(1, 1.0, strand_symmetry="between_bases")
         if inversion > 0:
             self.outputs["inversion"] = TargetSpec(1, 1.0)
+        self.max_offset = max_offset
+        if offset_weight > 0:
+            self.outputs["offset"] = TargetSpec(2 * max_offset + 1, offset_weight, strand_symmetry="none")
         if mask_fraction > 0:
             self.outputs["restore"] = TargetSpec(4, masked_weight, strand_symmetry="complement")
 
@@ -96,7 +118,7 @@ class Paired(MutationDetection):
     def example(
         self, reference: UInt8[np.ndarray, "reference_length"], length: int, rates: Rates, rng: np.random.Generator
     ) -> Example:
-        flank = self._flank(length)
+        flank, reference = self._flank(length), reference[: self.reference_length(length)]
         offset = int(rng.integers(-self.shift, self.shift + 1)) if self.shift else 0
         reference, variants = self.structure.simulate(reference, rng)
         window = reference[flank : flank + length]
@@ -127,20 +149,26 @@ class Paired(MutationDetection):
     def _label(self, reference: np.ndarray, sample: Sample, counterparts: np.ndarray) -> Example:
         """The example of a sample; `counterparts` are the positions of its bases in the reference window."""
         inside = (counterparts >= 0) & (counterparts < len(reference))
-        distance = np.where(inside, len(reference) + 1 + np.arange(len(counterparts)) - counterparts, -1)
+        ahead = counterparts - np.arange(len(counterparts))
+        distance = np.abs(ahead) if self.context_format.interleaved else len(reference) + 1 - ahead
         labels = mutation_labels(sample)
         if "inversion" in self.outputs:
             labels["inversion"] = inversion_labels(sample)
         targets = {name: np.where(inside, label, IGNORE_INDEX).astype(np.int8) for name, label in labels.items()}
+        if "offset" in self.outputs:
+            near = inside & (np.abs(ahead) <= self.max_offset)
+            targets["offset"] = np.where(near, ahead + self.max_offset, IGNORE_INDEX).astype(np.int8)
         if "restore" in self.outputs:
             targets["restore"] = np.full(len(inside), IGNORE_INDEX, np.int8)
+        distance = np.where(inside, distance, -1)
         return Example(sample.bases, None, targets, sample.events, reference, distance=distance)
 
     def _mask(self, example: Example, rng: np.random.Generator) -> Example:
-        """Mask some bases: their only label is "restore", and only if they are as in the reference."""
+        """Mask some bases: their labels are "offset" and, if they are as in the reference, "restore"."""
         masked = rng.random(len(example.bases)) < self.mask_fraction
         targets = {
-            name: np.where(masked, IGNORE_INDEX, target).astype(np.int8) for name, target in example.targets.items()
+            name: np.where(masked & (name != "offset"), IGNORE_INDEX, target).astype(np.int8)
+            for name, target in example.targets.items()
         }
         same = (example.targets["substitution"] == 0) & (example.targets["insertion"] == 0) & (example.bases < 4)
         targets["restore"] = np.where(masked & same, example.bases.astype(np.int8), IGNORE_INDEX).astype(np.int8)

@@ -57,7 +57,8 @@ class TestSet:
     blocks: Sequence[Hashable]
     """The genomic block of each window."""
     distance: Int[np.ndarray, "bases"] | None = None
-    """Distance from each base back to its counterpart in the context, -1 without a counterpart; None: not in it."""
+    """Distance of each base from its counterpart as in `Example.distance`, -1 without one; None: it is not in the
+    context."""
 
     @property
     def simulated(self) -> bool:

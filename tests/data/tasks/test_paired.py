@@ -11,6 +11,7 @@ from genoattn.data.batch import collate
 from genoattn.data.example import MASK, Example
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.paired import Paired
+from genoattn.data.tokenizers.kmer import KmerTokenizer
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import reverse_complement
@@ -114,6 +115,55 @@ def test_both_sequences_are_in_one_context():
     assert running.position_ids is None
 
 
+def test_bases_of_an_interleaved_context_alternate():
+    bases, pad = np.array([0, 1, 2, 3], np.uint8), NucleotideTokenizer.pad_id
+    same, short = Example(bases, None, {}, (), bases[::-1]), Example(bases[:3], None, {}, (), bases[::-1])
+    long = Example(bases, None, {}, (), bases[:2])
+    batch = collate([same, short, long], NucleotideTokenizer(), context_format=Paired("interleaved").context_format)
+    assert batch.ids.tolist() == [[3, 0, 2, 1, 1, 2, 0, 3], [3, 0, 2, 1, 1, 2, 0, pad], [0, 0, 1, 1, pad, 2, pad, 3]]
+    assert batch.position_ids is not None and batch.position_ids.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]] * 3
+    assert batch.segment_ids is not None and batch.segment_ids.tolist() == [[0, 1] * 4] * 3
+    assert batch.padding_mask.long().tolist() == [[1] * 8, [1] * 7 + [0], [1, 1, 1, 1, 0, 1, 0, 1]]
+    assert batch.base_to_answer is not None
+    assert batch.base_to_answer.tolist() == [[1, 3, 5, 7], [1, 3, 5, -1], [1, 3, 5, 7]]
+
+
+def test_hidden_bases_of_an_interleaved_sample_are_masked_there_alone():
+    task = Paired("interleaved", mask_fraction=0.3)
+    example, _ = make(task, 40, SNVS, 1)
+    assert example.masking is not None and example.reference is not None
+    batch = collate([example], NucleotideTokenizer(), context_format=task.context_format)
+    hidden = example.masking == MASK
+    assert batch.ids[0, 0::2].tolist() == example.reference.tolist()
+    assert ((batch.ids[0, 1::2].numpy() == NucleotideTokenizer.mask_id) == hidden).all() and hidden.any()
+
+
+@CASES
+@given(st.sampled_from(["concatenated", "interleaved"]), st.integers(0, 9), st.integers(0, 9), st.integers(0, 2**32))
+def test_the_offset_leads_to_the_counterpart(layout: Any, most: int, shift: int, seed: int):
+    """The indels before a base, counted one by one, move it; masked bases have an offset too."""
+    task = Paired(layout, shift=shift, mask_fraction=0.2, max_offset=most, offset_weight=1.0)
+    example, _ = make(task, 60, INDELS, seed)
+    assert example.distance is not None and task.outputs["offset"].classes == 2 * most + 1
+    start = None
+    for base, offset in enumerate((example.targets["offset"].astype(int) - most).tolist()):
+        gone = sum(event.size for event in example.events if event.kind == "deletion" and event.start <= base)
+        came = sum(min(max(base - event.start, 0), event.size) for event in example.events if event.kind == "insertion")
+        if example.targets["offset"][base] != IGNORE_INDEX:
+            start = offset - gone + came if start is None else start
+            assert offset == start + gone - came and abs(start) <= shift
+        if example.distance[base] != -1:
+            drift = example.distance[base] if layout == "interleaved" else 61 - example.distance[base]
+            assert (abs(drift) <= most) == (example.targets["offset"][base] != IGNORE_INDEX)
+            assert abs(drift) == abs(offset) or abs(drift) > most
+
+
+@pytest.mark.parametrize(("tokenizer", "fits"), [(KmerTokenizer(3, True), True), (KmerTokenizer(3), False)])
+def test_interleaved_tokens_own_one_base(tokenizer: KmerTokenizer, fits: bool):
+    reason = Paired("interleaved").refuse(tokenizer.max_token_length, causal=False)
+    assert (reason == "") == fits and (fits or "needs one token per base" in reason)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -121,6 +171,9 @@ def test_both_sequences_are_in_one_context():
         ({"reverse_strand_fraction": 1.5}, "task.reverse_strand_fraction must be a share between 0 and 1, got 1.5"),
         ({"mask_fraction": -0.1}, "task.mask_fraction must be a share between 0 and 1, got -0.1"),
         ({"masked_weight": -1.0}, "task.masked_weight must be at least 0, got -1.0"),
+        ({"offset_weight": -1.0}, "task.offset_weight must be at least 0, got -1.0"),
+        ({"max_offset": 64}, "task.max_offset must be between 0 and 63 bases, got 64"),
+        ({"layout": "interleaved", "restart_positions": False}, "needs task.restart_positions=true, got false"),
     ],
 )
 def test_mistakes_read_well(settings: dict[str, Any], words: str):

@@ -56,6 +56,7 @@ test-lowest: setup  # readers, configs, saved models and a resumed training unde
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check '$(PIP)'
 	$(BIN)/python tests/lowest_versions.py | .venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --no-compile --requirement /dev/stdin
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --editable .
 	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --override-ini filterwarnings=default $(LOWEST)
 
 fuzz: setup  # what is neither read right nor refused in a sentence lies in fuzz-faults/ afterwards

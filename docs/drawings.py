@@ -38,6 +38,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "window": ("attention.left=4", "attention.right=4"),
     "linear": (),
     "delta": (),
+    "ssd": (),
     "hyena": (),
     "sparse": ("attention.block_size=4", "attention.blocks_per_query=4"),
     "topk": ("attention.k=6",),

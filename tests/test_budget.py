@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 BUDGET = {
     "genome": 1_400,
     "data": 1_500,
-    "attention": 2_020,  # hyena and ssd
-    "attention/ops": 1_720,  # the scan of ssd, the convolution of hyena
+    "attention": 2_180,  # hyena, ssd and nsa
+    "attention/ops": 1_780,  # hyena, ssd and nsa
     "attention/kernels": 2_000,
     "attention/conformance": 500,
     "models": 1_240,
@@ -28,7 +28,7 @@ BUDGET = {
     "comparison": 2_150,
     "config, cli and single files": 1_700,
 }
-"""Lines of code by folder: 17,880 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 18,110 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

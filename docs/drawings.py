@@ -2,8 +2,8 @@
 
 The drawings come from the gradients of a layer's own reference, the costs from its `flops` and `state_bytes`. In a
 drawing a row is the token that is answered, a column a token that it may see. A dark square is a token that counts by
-itself, a pale bar a pooled cell, whose tokens all have the same gradient. Content decides what `sparse` and `topk`
-choose; here it is random.
+itself, a pale bar a pooled cell, whose tokens all have the same gradient. Content decides what `sparse`, `nsa` and
+`topk` choose; here it is random.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +38,15 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "window": ("attention.left=4", "attention.right=4"),
     "linear": (),
     "delta": (),
+    "ssd": (),
     "hyena": (),
     "sparse": ("attention.block_size=4", "attention.blocks_per_query=4"),
+    "nsa": (
+        "attention.cell_size=2",
+        "attention.block_size=4",
+        "attention.blocks_per_query=3",
+        "attention.window=2",
+    ),
     "topk": ("attention.k=6",),
     "hierarchical": ("attention.block_size=2",),
     "pyramid": ("attention.pool_sizes=[1,4,8]", "attention.left=2", "attention.right=2"),

@@ -78,35 +78,33 @@ class HyenaAttention(Attention):
             return x * self.skip
         q, kv = self._split(self._projected(x, layout), layout)
         with torch.autocast(x.device.type, enabled=False):
-            y = long_convolution(kv, self._taps(x.shape[1]), self._zero(x.shape[1]))
+            y = long_convolution(kv.transpose(1, 2), self._taps(x.shape[1]), self._zero(x.shape[1]))
         return self._combined(q, kv, y, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self.short.naive(self._projected(x, layout)).chunk(3, dim=1)
-        kv = zero_padding((k * v).transpose(1, 2), layout.padding_mask).transpose(1, 2)
+        q, k, v = self.short.naive(self._projected(x, layout)).chunk(3, dim=-1)
+        kv = zero_padding(k * v, layout.padding_mask)
         length, zero = x.shape[1], self._zero(x.shape[1])
         index = torch.arange(length, device=x.device)
         ahead = index[None, :] - index[:, None]
         square = self._taps(length)[:, (zero - ahead).clamp_min(0)]
         square = square.masked_fill(ahead > 0, 0) if self.causal else square
-        return self._combined(q, kv, torch.einsum("dij,bdj->bdi", square.to(kv.dtype), kv), layout)
+        return self._combined(q, kv, torch.einsum("dij,bjd->bdi", square.to(kv.dtype), kv), layout)
 
     def _projected(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        """Queries, keys and values, channels first, before the short convolution."""
-        return self.project(zero_padding(x, layout.padding_mask)).transpose(1, 2)
+        """Queries, keys and values before the short convolution."""
+        return self.project(zero_padding(x, layout.padding_mask))
 
     def _split(self, projected: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
-        """Queries, and products of keys and values that are 0 at padding: both [batch, channels, length]."""
-        q, k, v = self.short(projected).chunk(3, dim=1)
-        padding = None if layout.padding_mask is None else ~layout.padding_mask[:, None]
-        return q, k * v if padding is None else (k * v).masked_fill(padding, 0)
+        """Queries, and products of keys and values that are 0 at padding."""
+        q, k, v = self.short(projected).chunk(3, dim=-1)
+        return q, zero_padding(k * v, layout.padding_mask)
 
     def _combined(self, q: Tensor, kv: Tensor, y: Tensor, layout: TokenLayout) -> Tensor:
-        """Outputs of the tokens from the convolution `y` of `kv`."""
-        y = q * (y.to(kv.dtype) + self.skip[:, None] * kv)
-        return self.out(zero_padding(y.transpose(1, 2), layout.padding_mask))
+        """Outputs of the tokens from `y`, the convolution of `kv` with the channels first."""
+        return self.out(zero_padding(q * (y.transpose(1, 2).to(kv.dtype) + self.skip * kv), layout.padding_mask))
 
     def _zero(self, length: int) -> int:
         """Index of offset 0 in the filter of a sequence."""
@@ -145,8 +143,9 @@ class HyenaAttention(Attention):
         for part in overlapping_chunks(read_chunk, length, chunk, *reads):
             kv = self._of_chunk(part)[1]
             if held is None:
-                held = kv.new_empty(*kv.shape[:2], length, dtype=torch.promote_types(kv.dtype, torch.float32))
-            held[..., part.start : part.stop] = kv
+                wide = torch.promote_types(kv.dtype, torch.float32)
+                held = kv.new_empty(len(kv), kv.shape[2], length, dtype=wide)
+            held[..., part.start : part.stop] = kv.transpose(1, 2)
         assert held is not None
         self._convolve_in_place(held)
         for part in overlapping_chunks(read_chunk, length, chunk, *reads):
@@ -156,9 +155,8 @@ class HyenaAttention(Attention):
 
     def _of_chunk(self, part: Chunk) -> tuple[Tensor, Tensor]:
         """Queries, and products of keys and values, of the tokens of a chunk that are to be answered."""
-        tokens = slice(part.start - part.first, part.stop - part.first)
         q, kv = self._split(self._projected(part.x, part.layout), part.layout)
-        return q[..., tokens], kv[..., tokens]
+        return part.inner(q), part.inner(kv)
 
     def _convolve_in_place(self, kv: Tensor) -> None:
         """Convolve a few channels at a time; only the hidden layer of the filter's network is held at all offsets."""
@@ -172,10 +170,10 @@ class HyenaAttention(Attention):
             kv[:, channels] = long_convolution(kv[:, channels], torch.cat(taps, dim=1), zero)
 
     def flops(self, length: int) -> int:
-        """Projections, short convolutions, the filter's network and the transforms (2.5 n log2 n each)."""
+        """Projections, the filter's network and the transforms (2.5 n log2 n each)."""
         dim, offsets = self.out.in_features, self._zero(length) + length
         network = 2 * offsets * sum(layer.weight.numel() for layer in (*self.network, self.taps))  # type: ignore
-        return 8 * length * dim**2 + self.short.flops(length) + network + convolution_flops(length, dim)
+        return 8 * length * dim**2 + network + convolution_flops(length, dim)
 
     def state_bytes(self, length: int) -> int:
         """The product of key and value of every token, and the projections that the short convolution reads."""

@@ -13,7 +13,7 @@ from genoattn.comparison.record import BASELINE_LAYERS, Comparison
 from genoattn.comparison.settings import Number
 
 LAYERS = ("full", "window", "linear", "hierarchical", "sparse", "delta", "based", "topk", "gated", "hybrid", "pyramid")
-LAYERS += ("flash", "hyena", "striped")
+LAYERS += ("flash", "hyena", "striped", "ssd", "nsa")
 """Layers in the order of their colours; other layers take the colours after them."""
 
 

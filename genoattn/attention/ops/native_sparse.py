@@ -1,0 +1,105 @@
+"""The compressed and the selected branch of native sparse attention (arXiv 2502.11089)."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from genoattn.attention.ops.block_gather import GatheredAttention, chunks_that_fit
+from genoattn.attention.ops.chunked_scan import CACHE_ELEMENTS, Inputs, State, scan
+
+
+def compressed_attention(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch cells heads dim_head"],
+    v: Float[Tensor, "batch cells heads dim_head"],
+    real: Bool[Tensor, "batch cells"],
+    last: Int[Tensor, "cells"] | None,
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """Softmax attention of each token over the cells that are real; 0 for a token that sees none.
+
+    With `last`, the last token of each cell, a token sees the cells that end at itself or before. Only inputs are
+    saved for the backward pass.
+    """
+    index = torch.arange(q.shape[1], device=q.device)[None]
+    segment = max(1, CACHE_ELEMENTS // (q.shape[2] * k.shape[1]))
+    ends = None if last is None else last[None]
+    return scan(_compressed, (), (q, index), (k, v, real, ends), segment=segment)[0]
+
+
+def _compressed(state: State, pieces: Inputs, shared: Inputs) -> tuple[Tensor, State]:
+    (q, index), (k, v, real, last) = pieces, shared
+    weights = _weights(q, k, _visible(index[0], real, last))
+    return (weights @ v.transpose(1, 2)).transpose(1, 2), state
+
+
+def _visible(index: Tensor, real: Tensor, last: Tensor | None) -> Bool[Tensor, "batch queries cells"]:
+    """The real cells, and with `last` those alone that end at a query's index or before."""
+    visible = real[:, None].expand(-1, len(index), -1)
+    return visible if last is None else visible & (last.flatten() <= index[:, None])
+
+
+def _weights(q: Tensor, k: Tensor, visible: Tensor) -> Float[Tensor, "batch heads queries cells"]:
+    """Softmax over the visible cells; 0 for a query that sees none."""
+    scores = (q * q.shape[-1] ** -0.5).transpose(1, 2) @ k.permute(0, 2, 3, 1)
+    visible = visible[:, None]
+    return scores.masked_fill(~visible, -1e30).softmax(-1).masked_fill(~visible, 0)
+
+
+@torch.no_grad()
+def choose_blocks(
+    q: Float[Tensor, "batch count block heads dim_head"],
+    k: Float[Tensor, "batch cells heads dim_head"],
+    real: Bool[Tensor, "batch count block"],
+    real_cells: Bool[Tensor, "batch cells"],
+    *,
+    causal: bool,
+    blocks: int,
+) -> Int[Tensor, "batch count heads chosen"]:
+    """Choose the key blocks of each query block, in ascending order, after -1 for each missing block.
+
+    The block itself and its neighbours (in a causal layer the one before) are always chosen. The others have the
+    highest weight in compressed attention, summed over their cells and over the queries of the block; causal: over
+    those of the block before and the first of this block, because later queries must not choose for earlier ones. A
+    block without such queries takes the nearest blocks.
+    """
+    batch, count, size, heads, _ = q.shape
+    cells = k.shape[1] // count
+    last = torch.arange(1, k.shape[1] + 1, device=q.device) * (size // cells) - 1 if causal else None
+    sums, firsts = [], []
+    for rows in chunks_that_fit(count, batch * heads * size * k.shape[1], q.device):
+        index = torch.arange(count * size, device=q.device).view(count, size)[rows].flatten()
+        weights = _weights(q[:, rows].flatten(1, 2), k, _visible(index, real_cells, last))
+        weights = weights.unflatten(-1, (count, cells)).sum(-1) * real[:, rows].flatten(1)[:, None, :, None]
+        weights = weights.unflatten(2, (-1, size))
+        sums.append(weights.sum(3))
+        firsts.append(weights[:, :, :, 0])
+    weight, asking = torch.cat(sums, dim=2), real.any(-1)
+    if causal:
+        weight = F.pad(weight[:, :, :-1], (0, 0, 1, 0)) + torch.cat(firsts, dim=2)
+        asking = F.pad(asking[:, :-1], (1, 0)) | real[:, :, 0]
+    index = torch.arange(count, device=q.device)
+    ahead = index - index[:, None]
+    weight = torch.where(asking[:, None, :, None], weight, -ahead.abs().to(weight.dtype))
+    weight = weight.masked_fill(ahead.abs() <= 1, float("inf"))
+    weight = weight.masked_fill(~real.any(-1)[:, None, None], float("-inf"))
+    weight = weight.masked_fill(ahead > 0, float("-inf")) if causal else weight
+    best = weight.topk(min(blocks, count), dim=-1, sorted=False)
+    return best.indices.masked_fill(best.values == float("-inf"), -1).sort(-1).values.transpose(1, 2)
+
+
+def selected_attention(
+    q: Float[Tensor, "batch count block heads dim_head"],
+    k: Float[Tensor, "batch count block heads dim_head"],
+    v: Float[Tensor, "batch count block heads dim_head"],
+    chosen: Int[Tensor, "batch count heads few"],
+    real: Bool[Tensor, "batch count block"],
+    causal: bool,
+) -> Float[Tensor, "batch count block heads dim_head"]:
+    """Softmax attention of each query block over the tokens of its chosen key blocks; any finite value at padding."""
+    first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
+    table = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
+    q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
+    y = GatheredAttention.apply(q, k, v, table, real.flatten(0, 1), causal, q.shape[-1] ** -0.5)
+    assert isinstance(y, Tensor)
+    return y.transpose(1, 2).unflatten(0, real.shape[:2])

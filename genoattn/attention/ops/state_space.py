@@ -1,0 +1,83 @@
+"""State space recurrence with a scalar decay by head (SSD, arXiv 2405.21060): products inside chunks and between them.
+
+Chunked tensors are [batch, chunks, chunk, …]. Every decay factor is at most 1, because logarithms are subtracted first.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from genoattn.attention.base import State
+from genoattn.attention.ops.chunked_scan import Inputs, chunk_bounds, chunk_length, scan
+
+CHUNK = 64
+
+
+def state_space_scan(
+    c: Float[Tensor, "batch length state"],
+    b: Float[Tensor, "batch length state"],
+    v: Float[Tensor, "batch length heads channels"],
+    log_kept: Float[Tensor, "batch length heads"],
+    memory: Float[Tensor, "batch heads state channels"],
+) -> tuple[Float[Tensor, "batch length heads channels"], Float[Tensor, "batch heads state channels"]]:
+    """y_t = S_tᵀ c_t of S_t = a_t S_{t-1} + b_t v_tᵀ for each head, from left to right.
+
+    Args:
+        c: What reads the state, shared by the heads.
+        b: What writes it, shared by the heads.
+        v: Values.
+        log_kept: Logarithm of a_t, at most 0.
+        memory: The state before the first token.
+
+    Returns:
+        The outputs in the dtype of the state, and the last state.
+    """
+    if not v.numel():
+        return v.to(memory.dtype), memory
+    y, (memory,) = scan(_segment, (memory,), (c, b, v, log_kept), segment=_segment_length(v.shape[2]))
+    return y, memory
+
+
+def _segment_length(heads: int) -> int:
+    """Tokens of a segment of the scan, whose largest tensor is the weights inside its chunks."""
+    return chunk_length(heads * CHUNK, CHUNK)
+
+
+def _segment(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+    """Outputs of a segment from the state before it, and the state after it."""
+    (memory,), (c, b, v, log_a) = state, (t.to(state[0].dtype) for t in pieces)
+    length, (batch, heads, states, channels) = v.shape[1], memory.shape
+    size = min(CHUNK, length)
+    tail = -length % size
+    c, b, log_a = (F.pad(t, (0, 0, 0, tail)).unflatten(1, (-1, size)) for t in (c, b, log_a))
+    v = F.pad(v, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, size))
+    log_decay = log_a.cumsum(2)  # from the start of its chunk
+    last = log_decay[:, :, -1:]
+    rows = log_decay.transpose(2, 3)
+    ahead = torch.ones(size, size, dtype=torch.bool, device=v.device).triu(1)
+    between = (rows[..., :, None] - rows[..., None, :]).masked_fill_(ahead, float("-inf")).exp_()
+    weights = (c @ b.mT)[:, :, None] * between
+    near = (weights @ v.transpose(2, 3)).transpose(2, 3)
+    added = b.mT @ (v * (last - log_decay).exp()[..., None]).flatten(3)
+    added = added.unflatten(-1, (heads, channels)).permute(0, 3, 1, 2, 4)
+    sources = torch.cat([memory[:, :, None], added], dim=2)
+    log_total = F.pad(last[:, :, 0].cumsum(1), (0, 0, 1, 0)).transpose(1, 2)  # from the start of the segment
+    later = torch.ones(sources.shape[2], sources.shape[2], dtype=torch.bool, device=v.device).triu(1)
+    factor = (log_total[..., :, None] - log_total[..., None, :]).masked_fill_(later, float("-inf")).exp_()
+    memories = (factor @ sources.flatten(3)).view(batch, heads, -1, states, channels)
+    before = memories[:, :, :-1].permute(0, 2, 3, 1, 4).flatten(3)
+    far = (c @ before).unflatten(-1, (heads, channels)) * log_decay.exp()[..., None]
+    # A copy, so that a saved state does not keep all of them in memory.
+    return (near + far).flatten(1, 2)[:, :length], (memories[:, :, -1].clone(),)
+
+
+def state_space_flops(length: int, heads: int, states: int, channels: int) -> int:
+    """FLOPs of `state_space_scan` for one sequence."""
+    total = 0
+    for start, stop in chunk_bounds(length, _segment_length(heads)):
+        size = min(CHUNK, stop - start)
+        chunks = -(-(stop - start) // size)
+        inside = chunks * size * (size * (states + heads * channels) + 2 * states * heads * channels)
+        total += 2 * (inside + (chunks + 1) ** 2 * heads * states * channels)
+    return total

@@ -1,0 +1,83 @@
+"""The state space layer: the recurrence of its definition, memories spread over the heads, and its two directions."""
+
+import pytest
+import torch
+
+from genoattn.attention.modules.projections import HeadOptions
+from genoattn.attention.modules.short_convolution import ShortConvolution
+from genoattn.attention.ops.state_space import state_space_scan
+from genoattn.attention.ssd import StateSpaceAttention
+from genoattn.errors import UserError
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 150])
+def test_the_scan_is_the_recurrence(length, monkeypatch):
+    monkeypatch.setattr("genoattn.attention.ops.state_space._segment_length", lambda heads: 128)
+    torch.manual_seed(0)
+    c, b = torch.randn(2, 2, length, 5, dtype=torch.float64)
+    v, log_kept = torch.randn(2, length, 3, 4, dtype=torch.float64), -torch.rand(2, length, 3, dtype=torch.float64)
+    first = memory = torch.randn(2, 3, 5, 4, dtype=torch.float64)
+    outputs = []
+    for t in range(length):
+        written = torch.einsum("bn,bhp->bhnp", b[:, t], v[:, t])
+        memory = log_kept[:, t].exp()[..., None, None] * memory + written
+        outputs.append(torch.einsum("bhnp,bn->bhp", memory, c[:, t]))
+    y, last = state_space_scan(c, b, v, log_kept, first)
+    assert torch.allclose(y, torch.stack(outputs, dim=1), atol=1e-12)
+    assert torch.allclose(last, memory, atol=1e-12)
+
+
+def test_heads_begin_with_memories_of_different_lengths():
+    layer = StateSpaceAttention(32, False, HeadOptions(count=4))
+    spans = 1 / (torch.nn.functional.softplus(layer.step_bias) * layer.log_rate.exp())
+    assert torch.allclose(spans[0], spans[1])
+    assert torch.allclose(spans[0].log2(), torch.tensor([4.125, 6.375, 8.625, 10.875]), atol=1e-3)
+    (single,) = StateSpaceAttention(32, True, HeadOptions(count=1)).step_bias[0]
+    assert 100 < 1 / torch.nn.functional.softplus(single) < 300
+
+
+def test_both_directions_learn_what_is_their_own():
+    torch.manual_seed(0)
+    layer = StateSpaceAttention(8, False).double()
+    x = torch.randn(1, 9, 8, dtype=torch.float64)
+    both = layer(x)
+    for parameter in (layer.step_bias, layer.log_rate, layer.skip):
+        assert parameter.shape[0] == 2
+        saved = parameter.data.clone()
+        parameter.data[1] += 0.5
+        assert not torch.allclose(layer(x), both)
+        parameter.data.copy_(saved)
+    layer.convolutions[1].load_state_dict(layer.convolutions[0].state_dict())
+    assert torch.allclose(layer(x.flip(1)).flip(1), layer(x))  # equal directions are symmetric
+
+
+@pytest.mark.parametrize(("left", "right"), [(3, 0), (1, 1), (0, 0), (0, 2)])
+def test_short_convolution(left, right, monkeypatch):
+    monkeypatch.setattr("genoattn.attention.modules.short_convolution.CACHE_ELEMENTS", 40)  # several pieces
+    torch.manual_seed(0)
+    convolution = ShortConvolution(5, left, right).double()
+    for length in (1, 2, 9):
+        x = torch.randn(2, length, 5, dtype=torch.float64, requires_grad=True)
+        assert torch.allclose(convolution(x), convolution.naive(x))
+        inputs = (x, convolution.weight)
+        assert torch.autograd.gradcheck(lambda x, _: convolution(x), inputs)
+        assert torch.autograd.gradgradcheck(lambda x, _: convolution(x), inputs, fast_mode=True)
+        before = torch.randn(2, left, 5, dtype=torch.float64)
+        if left and not right:
+            joined = torch.cat([before, x], dim=1)
+            assert torch.allclose(convolution(x, before), convolution.naive(joined)[:, left:])
+            assert torch.equal(convolution.last(x, before), joined[:, -left:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"state": 0}, "attention.state must be 1 or more, got 0"),
+        ({"short": 0}, "attention.short must be 1 or more, got 0"),
+        ({"expand": 0}, "attention.expand must be 1 or more, got 0"),
+        ({"heads": HeadOptions(count=3)}, "heads.count must divide attention.expand times the model's dim, 16, got 3"),
+    ],
+)
+def test_mistakes_read_well(settings, words):
+    with pytest.raises(UserError, match=words):
+        StateSpaceAttention(8, True, **settings)

@@ -1,7 +1,6 @@
 """One softmax over a multi-resolution partition of the keys: exact nearby, pooled cells at doubling distance."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import final
 
 import torch
@@ -9,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, ChunkReader, TokenLayout, zero_padding
-from genoattn.attention.modules.cross_segment import HIDDEN
+from genoattn.attention.modules.cross_segment import View, cross_segment_attention
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.rotary import position_ids_of, rotate
@@ -18,11 +17,11 @@ from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.hierarchical import (
     Schedule,
     attend_chunk,
-    cross_segment_hierarchical_attention,
     hierarchical_attention,
 )
 from genoattn.attention.ops.hierarchical_partition import Workspace
 from genoattn.attention.ops.hierarchical_pooling import (
+    HIDDEN,
     PooledTokens,
     chunk_unit,
     concatenate,
@@ -112,18 +111,31 @@ class HierarchicalAttention(Attention):
 
     def _answers(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
         q, k, v = self.heads.project(x, layout)
-        if attend is None:
-            attend = by_triton.hierarchical_attention if self.engine.uses_triton(q) else hierarchical_attention
         position_ids = position_ids_of(x, layout.position_ids) if self.heads.rotary else None
-        attend = partial(
-            attend, causal=self.causal, block=self.block_size, positions=position_ids, padding_mask=layout.padding_mask
+        naive = attend is not None
+
+        def attend_view(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            fast = by_triton.hierarchical_attention if self.engine.uses_triton(q) else hierarchical_attention
+            return (attend or fast)(
+                q,
+                k,
+                v,
+                causal=view.causal,
+                block=self.block_size,
+                positions=None if position_ids is None else position_ids[:, view.queries],
+                padding_mask=view.padding_mask,
+                key_mask=view.key_mask,
+            )
+
+        def fits(view: View) -> bool:
+            # A token of a slice is a cell of the whole at level 1, where its blocks are as wide as those of the slice.
+            same = view.stride == 2 and view.counts[0] == view.counts[1] and not self.causal and not naive
+            return same and (position_ids is None or layout.positions_in_pairs)
+
+        y = cross_segment_attention(
+            attend_view, q, k, v, cross_heads=self.heads.cross_heads, layout=layout, causal=self.causal, fits=fits
         )
-        own = self.heads.count - self.heads.cross_heads
-        outputs = [attend(*(t[:, :, :own] for t in (q, k, v)))] if own else []
-        if self.heads.cross_heads:
-            far_q, far_k, far_v = (t[:, :, own:] for t in (q, k, v))
-            outputs.append(cross_segment_hierarchical_attention(attend, far_q, far_k, far_v, layout, self.causal))
-        return self.heads.combine(torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0], x, layout)
+        return self.heads.combine(y, x, layout)
 
     @torch.no_grad()
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
@@ -158,7 +170,7 @@ class HierarchicalAttention(Attention):
         return unpooled_tokens(k, v, positions, layout.padding_mask)
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-        return self.engine.description(device, dtype, [self.heads.dim_head])
+        return self.engine.description(device, dtype, self.heads.dim_head)
 
     def flops(self, length: int) -> int:
         """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.
@@ -171,10 +183,7 @@ class HierarchicalAttention(Attention):
             self.block_size if self.causal else 3 * self.block_size // 2
         )
         queries = -(-length // whole) * whole
-        return (
-            self.heads.flops(length)
-            + 4 * queries * keys * (self.heads.count - self.heads.cross_heads) * self.heads.dim_head
-        )
+        return self.heads.flops(length) + 4 * queries * keys * self.heads.own_heads * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:
         """The keys and values of two blocks of tokens, and of three blocks of cells at each level."""

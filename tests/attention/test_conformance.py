@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.conformance import CHECKS, check, cost
@@ -61,11 +63,12 @@ OTHER_SETTINGS = [
     ("nsa", {"cell_size": 4, "block_size": 8, "blocks_per_query": 4, "window": 3}),
     ("nsa", {"cell_size": 8, "block_size": 8, "blocks_per_query": 3, "positions": "none", "qk_norm": False}),
     ("ssd", {"state": 5, "expand": 1, "short": 1, "count": 1}),
+    ("delta", {"rotate_values": True, "gate": "head", "cross_segment": 0.5}),
     ("linear", {"positions": "none"}),
-    ("linear", {"positions": "none", "features": "relu"}),
+    ("linear", {"positions": "none", "features": "relu", "cross_segment": 1.0}),
     ("linear", {"features": "exp", "gate": "channel"}),
     ("linear", {"features": "taylor"}),
-    ("linear", {"decay": True, "rotate_values": True}),
+    ("linear", {"decay": True, "rotate_values": True, "cross_segment": 0.5}),
     ("linear", {"decay": True, "features": "taylor", "positions": "none", "count": 2}),
 ]
 SLOW_CHECKS = {"bfloat16_precision", "learns"}  # these do not depend on the settings varied above
@@ -314,7 +317,7 @@ def test_a_query_that_sees_nothing_answers_zero():
 
 
 @DIRECTIONS
-@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window"])
+@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear", "delta"])
 def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
     torch.manual_seed(0)
     reach = 7 if variant == "window" else 99
@@ -331,6 +334,34 @@ def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
         assert gradient[0, index != at].any(-1).tolist() == seen[index != at].tolist()
     alone = layer(x, TokenLayout(segment_ids=torch.zeros(1, 40, dtype=torch.long)))
     assert not alone.any() and not layer(x).any()
+
+
+def test_orders_of_segments():
+    def order(*ids, positions=None):
+        layout = TokenLayout(None, positions, torch.tensor(ids))
+        return layout.segments, layout.alternating, layout.boundary
+
+    assert order([3, 5, 3, 5], [3, 5, 3, 5]) == ((3, 5), True, None)
+    assert order([1, 0, 1]) == ((0, 1), True, None)
+    assert order([0, 0, 0, 1], [0, 0, 0, 1]) == ((0, 1), False, 3)
+    assert order([0, 1], [0, 1]) == ((0, 1), True, 1)
+    for mixed in ([[0, 1, 0, 1], [1, 0, 1, 0]], [[0, 0, 1, 1], [0, 1, 1, 1]], [[0, 1, 2, 1]], [[0, 0, 1, 0]], [[4, 4]]):
+        assert order(*mixed)[1:] == (False, None)
+    assert TokenLayout().segments == () and TokenLayout().boundary is None and not TokenLayout().alternating
+    pairs = TokenLayout(position_ids=torch.tensor([[7, 7, 9, 9]]))
+    assert pairs.positions_in_pairs and not TokenLayout(position_ids=torch.arange(4)[None]).positions_in_pairs
+
+
+@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear", "delta"])
+def test_heads_across_interleaved_segments_cost_less_than_heads_across_none(variant):
+    index = torch.arange(256)[None]
+    layout, flops = TokenLayout(None, index // 2, index % 2), []
+    for share in (0.0, 1.0):
+        layer = build(variant, cross_segment=share)(dim=DIM, causal=False)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            layer(torch.randn(1, 256, DIM), layout)
+        flops.append(counter.get_total_flops())
+    assert flops[1] <= 1.01 * flops[0]
 
 
 @pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear"])
@@ -382,7 +413,6 @@ def test_logit_scale_is_where_the_softmax_starts():
         ("full", {"logit_scale": 2.0, "qk_norm": False}, "heads.logit_scale needs heads.qk_norm=true"),
         ("full", {"count": 5}, "heads.count must divide the model's dim of 32, got 5"),
         ("linear", {"count": 0}, "heads.count must be 1 or more, got 0"),
-        ("full", {"cross_segment": 0.5, "qk_norm": False}, "give heads.qk_norm=true with it"),
         ("full", {"count": 32}, "needs an even number of them, got 1"),
         ("full", {"count": 32, "positions": "none", "rotate_values": True}, "heads.rotate_values=true turns pairs"),
         ("gated", {"gate": "head"}, "heads.gate of the wrapped layer must be none"),
@@ -425,7 +455,7 @@ def test_mistakes_read_well(variant, settings, words):
 def test_state_bytes():
     assert build("full")(dim=DIM, causal=True).state_bytes(1000) == 2 * 1000 * 32 * 4
     assert build("window")(dim=DIM, causal=True).state_bytes(1000) == 2 * 128 * 32 * 4
-    assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 8 * 8 + 4 * 8 + 1)
+    assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 8 * 8 + 4 * 8)
     assert build("none")(dim=DIM, causal=True).state_bytes(1000) == 0
 
 

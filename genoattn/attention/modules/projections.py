@@ -26,14 +26,14 @@ class HeadOptions:
         logit_scale: Scale of the scores of every head before training. Above 1 the softmax starts sharper.
         tie_qk_init: Start with equal projections of queries and keys, so that similar tokens attract each other.
         cross_segment: Share of the heads that see only the tokens of another segment of the context. Layers without
-            a softmax ignore it.
+            heads and "pyramid" ignore it.
         rotate_values: Rotate values by the positions of their tokens and outputs back by those of the queries. What a
             token receives then depends on its distance. Layers without heads and "pyramid" ignore it.
         gate: A sigmoid gate, computed from the token, of each head or channel of the outputs before their projection:
             "none", "head" or "channel" (arXiv:2505.06708).
 
     Raises:
-        UserError: A value is out of its range, or `logit_scale` or `cross_segment` is set without `qk_norm`.
+        UserError: A value is out of its range, or `logit_scale` is set without `qk_norm`.
     """
 
     count: int = 4
@@ -58,11 +58,6 @@ class HeadOptions:
             raise UserError(
                 f"heads.cross_segment of {self.cross_segment} of {self.count} heads is less than half a head; give 0 or"
                 " more heads"
-            )
-        if self.cross_segment and not self.qk_norm:
-            raise UserError(
-                "heads.cross_segment hides keys by a large negative score, so it needs scores that are bounded: give"
-                " heads.qk_norm=true with it"
             )
 
     @property
@@ -123,6 +118,11 @@ class QKVProjection(nn.Module):
         if self.qk_norm:
             self.log_logit_scale = nn.Parameter(torch.full((count,), math.log(heads.logit_scale)))
         self.gate = None if heads.gate == "none" else Gate(dim, dim if heads.gate == "channel" else count)
+
+    @property
+    def own_heads(self) -> int:
+        """Number of heads that see all segments: the first ones."""
+        return self.count - self.cross_heads
 
     @property
     def averages(self) -> bool:

@@ -16,8 +16,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 1_400,
-    "data": 1_545,  # the interleaved layout and mixed lengths
+    "genome": 1_410,  # large insertions and deletions
+    "data": 1_560,  # the interleaved layout, drift and mixed lengths
     "attention": 1_700,
     "attention/ops": 1_650,
     "attention/kernels": 2_000,
@@ -28,7 +28,7 @@ BUDGET = {
     "comparison": 2_150,
     "config, cli and single files": 1_700,
 }
-"""Lines of code by folder: 17,585 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 17,610 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

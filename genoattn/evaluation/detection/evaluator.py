@@ -78,7 +78,10 @@ class MutationDetectionEvaluator(Evaluator):
             results += evaluate_detector(quicker_sets, baseline, CALL_THRESHOLDS, self.test.resamples)
         return EvaluationResult(
             metrics=metrics_of(results) + Metrics(costs=detectors[0].cost._asdict()),
-            tables=[detection_table(results), *distance_tables(results)],
+            tables=[
+                detection_table(results),
+                *distance_tables(results, self.task.context_format.interleaved),
+            ],
             plots={"precision_recall": partial(plot_curves, results)},
             calibration=calibration,
             primary=self.primary,

@@ -158,6 +158,40 @@ def test_the_offset_leads_to_the_counterpart(layout: Any, most: int, shift: int,
             assert abs(drift) == abs(offset) or abs(drift) > most
 
 
+def test_a_drift_of_any_size_is_as_likely_as_its_half():
+    task, drifts = Paired("interleaved", drift=40), []
+    for seed in range(300):
+        example, _ = make(task, 50, Rates(0.0), seed)
+        assert example.distance is not None and example.reference is not None
+        inside = example.distance >= 0
+        (drift,) = {*example.distance[inside].tolist()}
+        ahead = inside[0] and (example.reference[drift:] == example.bases[: 50 - drift]).all()
+        behind = inside[-1] and (example.reference[: 50 - drift] == example.bases[drift:]).all()
+        assert inside.sum() == 50 - drift and ahead != (behind and drift > 0)
+        drifts.append(-drift if ahead else drift)
+    assert min(drifts) < -32 and max(drifts) > 32 and not task.same_start
+    bins = np.bincount([abs(drift).bit_length() for drift in drifts])
+    assert len(bins) == 7 and bins.min() > 25  # 300 / 7 = 43 of each
+
+
+@pytest.mark.parametrize("other", [0.0, 1.0])
+def test_large_indels_move_a_sample(other: float):
+    structure = {"large_insertion": 0.01, "large_deletion": 0.01, "structure_shortest": 15, "structure_longest": 30}
+    task = Paired("interleaved", rate=0.0, reverse_strand_fraction=other, **structure)
+    kinds: set[str] = set()
+    for seed in range(20):
+        example, reference = make(task, 100, Rates(0.0), seed)
+        source = (reverse_complement(reference) if other else reference).tobytes()
+        kinds |= {event.kind for event in example.events}
+        assert all(15 <= event.size <= 30 or event.kind == "insertion" for event in example.events)
+        begin = 0
+        for event in example.events:  # what lies between two events is as in the reference
+            assert example.bases[begin : event.start].tobytes() in source
+            begin = event.stop if event.kind == "insertion" else event.start
+        assert example.bases[begin:].tobytes() in source and len(example.bases) == 100
+    assert kinds == {"insertion", "deletion"}
+
+
 @pytest.mark.parametrize(("tokenizer", "fits"), [(KmerTokenizer(3, True), True), (KmerTokenizer(3), False)])
 def test_interleaved_tokens_own_one_base(tokenizer: KmerTokenizer, fits: bool):
     reason = Paired("interleaved").refuse(tokenizer.max_token_length, causal=False)
@@ -168,6 +202,8 @@ def test_interleaved_tokens_own_one_base(tokenizer: KmerTokenizer, fits: bool):
     ("settings", "words"),
     [
         ({"shift": -1}, "task.shift must be 0 or more bases, got -1"),
+        ({"drift": -1}, "task.drift must be 0 or more bases, got -1"),
+        ({"large_deletion": 1.5}, "task.large_deletion must be events per base between 0 and 1, got 1.5"),
         ({"reverse_strand_fraction": 1.5}, "task.reverse_strand_fraction must be a share between 0 and 1, got 1.5"),
         ({"mask_fraction": -0.1}, "task.mask_fraction must be a share between 0 and 1, got -0.1"),
         ({"masked_weight": -1.0}, "task.masked_weight must be at least 0, got -1.0"),

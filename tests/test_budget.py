@@ -16,19 +16,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 1_410,  # large insertions and deletions
+    "genome": 1_500,  # large insertions and deletions; anchors, which came from a baseline of evaluation
     "data": 1_560,  # the interleaved layout, drift and mixed lengths
     "attention": 1_700,
     "attention/ops": 1_650,
     "attention/kernels": 2_000,
     "attention/conformance": 500,
-    "models": 1_280,  # convolutions within each of two interleaved sequences, and of few kinds of tokens
+    "models": 1_270,  # convolutions within each of two interleaved sequences, and of few kinds of tokens
     "training": 1_250,
-    "evaluation": 2_410,  # positions of interleaved contexts
+    "evaluation": 2_400,
     "comparison": 2_150,
     "config, cli and single files": 1_700,
 }
-"""Lines of code by folder: 17,610 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 17,680 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

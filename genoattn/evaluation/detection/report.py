@@ -28,7 +28,7 @@ def detection_table(results: Sequence[DetectionResult]) -> Table:
     columns = {result.detector: f"{result.name}\n{_metric_name(result)}" for result in others}
     rows, numbers = [], []
     for result in own:
-        title = result.title if result.simulated else f"{result.title} *"
+        title = f"{result.title} *" if result.oracle else result.title
         for kind, kind_result in result.kinds.items():
             beside = [_beside(others_at.get((detector, result.test_set)), kind) for detector in columns]
             rows.append([title, kind, *_cells(kind_result.metrics), *beside])
@@ -40,7 +40,7 @@ def detection_table(results: Sequence[DetectionResult]) -> Table:
         rows,
         texts=2,
         numbers=(["detector", "test set", "kind", *DetectionMetrics._fields], numbers),
-        notes=[] if all(result.simulated for result in own) else [f"* Windows {PLACED_BY_VCF}."],
+        notes=[f"* Windows {PLACED_BY_VCF}."] if any(result.oracle for result in own) else [],
         optional=["AUROC", BASE, "per kb", *(columns[key] for key in columns if key == "untrained")],
         secondary=["precision", "recall"],
     )

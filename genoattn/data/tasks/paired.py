@@ -7,7 +7,7 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import UInt8
 
-from genoattn.data.example import MASK, VISIBLE, ContextFormat, Example
+from genoattn.data.example import MASK, VISIBLE, ContextFormat, Example, concatenate_examples
 from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tasks.base import MutationDetection, inversion_labels, mutation_labels
 from genoattn.errors import UserError
@@ -15,6 +15,7 @@ from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.mutations import Sample, slice_sample
 from genoattn.genome.simulate import Rates, simulate
 from genoattn.genome.structural_variants import StructuralRates, StructuralVariant, apply_structural, drop_overlapping
+from genoattn.genome.windows import slice_padded
 
 RANGES: Mapping[str, tuple[float, str]] = {
     "shift": (inf, "0 or more bases"),
@@ -61,6 +62,10 @@ class Paired(MutationDetection):
         masked_weight: Weight of the output "restore" in the loss.
         max_offset: Most bases of an offset with a label: sample base i is reference base i + offset.
         offset_weight: Weight of the output "offset" in the loss; 0 leaves it out.
+        realign_every: Sample bases of a piece of an interleaved context, in which the reference starts again at the
+            true counterpart of the first base, as the anchors of an aligner would place it, so that the drift of a long
+            window does not add up; None: no pieces. Between two pieces are `2 max_offset` N. `build_example` does not
+            realign.
 
     Raises:
         UserError: A setting is out of range.
@@ -94,6 +99,7 @@ class Paired(MutationDetection):
         masked_weight: float = 1.0,
         max_offset: int = 8,
         offset_weight: float = 0.0,
+        realign_every: int | None = None,
     ):
         checked = {"shift": shift, "drift": drift, "reverse_strand_fraction": reverse_strand_fraction}
         checked |= {"mask_fraction": mask_fraction, "masked_weight": masked_weight}
@@ -106,6 +112,8 @@ class Paired(MutationDetection):
                 "task.layout=interleaved gives both bases of a pair the same position, so it needs"
                 " task.restart_positions=true, got false"
             )
+        if realign_every is not None:
+            _check_realigned(realign_every, layout, reverse_strand_fraction, max_offset)
         self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication)
         sizes = structure_shortest, structure_longest, unit, units
         self.structure = StructuralRates(inversion, tandem, repeat, *sizes, large_insertion, large_deletion)
@@ -117,7 +125,7 @@ class Paired(MutationDetection):
         self.outputs["deletion"] = TargetSpec(1, 1.0, strand_symmetry="between_bases")
         if inversion > 0:
             self.outputs["inversion"] = TargetSpec(1, 1.0)
-        self.max_offset = max_offset
+        self.max_offset, self.realign_every = max_offset, realign_every
         if offset_weight > 0:
             self.outputs["offset"] = TargetSpec(2 * max_offset + 1, offset_weight, strand_symmetry="none")
         if mask_fraction > 0:
@@ -151,8 +159,23 @@ class Paired(MutationDetection):
             variants = [variant.shifted(-flank - offset) for variant in variants]
             sample = self._sample(source, variants, length, rates, rng)
             counterparts = sample.reference_position + offset
-        example = self._label(window, sample, counterparts)
+        if self.realign_every is None or length <= self.realign_every:
+            example = self._label(window, sample, counterparts)
+        else:
+            starts = range(0, len(sample.bases), self.realign_every)
+            pieces = [self._piece(reference, sample, counterparts, first, flank) for first in starts]
+            example = concatenate_examples(pieces, 2 * self.max_offset)
         return self._mask(example, rng) if self.mask_fraction else example
+
+    def _piece(
+        self, reference: np.ndarray, sample: Sample, counterparts: np.ndarray, first: int, flank: int
+    ) -> Example:
+        """The piece of a sample from base `first`, beside the reference after the counterpart of the base before."""
+        start = int(counterparts[first - 1]) + int(not sample.inserted[first - 1]) if first else 0
+        stop = first + (self.realign_every or 0)
+        piece = slice_sample(sample, first, stop)
+        beside = slice_padded(reference, flank + start, flank + start + len(piece.bases))
+        return self._label(beside, piece, counterparts[first:stop] - start)
 
     def _start(self, rng: np.random.Generator) -> int:
         """Bases from the first base of the reference window to that of the sample."""
@@ -201,3 +224,16 @@ class Paired(MutationDetection):
         same = (example.targets["substitution"] == 0) & (example.targets["insertion"] == 0) & (example.bases < 4)
         targets["restore"] = np.where(masked & same, example.bases.astype(np.int8), IGNORE_INDEX).astype(np.int8)
         return example._replace(targets=targets, masking=np.where(masked, MASK, VISIBLE).astype(np.uint8))
+
+
+def _check_realigned(every: int, layout: str, reverse_strand_fraction: float, max_offset: int) -> None:
+    """Raises UserError if a context cannot be cut into pieces of `every` bases."""
+    if layout != "interleaved" or reverse_strand_fraction:
+        raise UserError(
+            f"task.realign_every={every} cuts an interleaved context on one strand into pieces; it needs"
+            " task.layout=interleaved and task.reverse_strand_fraction=0"
+        )
+    if every <= 2 * max_offset:
+        raise UserError(
+            f"task.realign_every must be above {2 * max_offset} bases (twice task.max_offset), or null, got {every}"
+        )

@@ -192,6 +192,36 @@ def test_large_indels_move_a_sample(other: float):
     assert kinds == {"insertion", "deletion"}
 
 
+@CASES
+@given(st.integers(0, 6), st.integers(0, 2**32))
+def test_a_piece_starts_afresh_at_its_true_counterpart(drift: int, seed: int):
+    """Where a base is unchanged, the reference base that lies `offset` away in its own piece is the same."""
+    every, most = 30, 6
+    settings = {"max_offset": most, "offset_weight": 1.0, "realign_every": every, "drift": drift}
+    example, _ = make(Paired("interleaved", **settings), 100, INDELS, seed)
+    assert example.reference is not None and example.distance is not None
+    sizes = [30, 30, 30, 10]
+    assert len(example.reference) == len(example.bases) == 100 + 3 * 2 * most
+    begin, compared = 0, 0
+    changed = (example.targets["substitution"] == 1) | (example.targets["insertion"] == 1)
+    for number, size in enumerate(sizes):
+        piece, offsets = slice(begin, begin + size), example.targets["offset"][begin : begin + size].astype(int)
+        if number and not changed[begin] and example.targets["deletion"][begin] == 0:
+            assert offsets[0] == most
+        for base in np.flatnonzero((offsets != IGNORE_INDEX) & ~changed[piece]).tolist():
+            assert 0 <= base + offsets[base] - most < size
+            assert example.reference[begin + base + offsets[base] - most] == example.bases[begin + base]
+            compared += 1
+        between = slice(begin + size, begin + size + 2 * most)
+        assert (example.bases[between] == 14).all() and (example.reference[between] == 14).all()
+        assert all((target[between] == IGNORE_INDEX).all() for target in example.targets.values())
+        assert (example.distance[between] == -1).all()
+        begin += size + 2 * most
+    assert compared > 30
+    short, _ = make(Paired("interleaved", **settings), every, INDELS, seed)
+    assert len(short.bases) == every
+
+
 @pytest.mark.parametrize(("tokenizer", "fits"), [(KmerTokenizer(3, True), True), (KmerTokenizer(3), False)])
 def test_interleaved_tokens_own_one_base(tokenizer: KmerTokenizer, fits: bool):
     reason = Paired("interleaved").refuse(tokenizer.max_token_length, causal=False)
@@ -208,6 +238,11 @@ def test_interleaved_tokens_own_one_base(tokenizer: KmerTokenizer, fits: bool):
         ({"mask_fraction": -0.1}, "task.mask_fraction must be a share between 0 and 1, got -0.1"),
         ({"masked_weight": -1.0}, "task.masked_weight must be at least 0, got -1.0"),
         ({"offset_weight": -1.0}, "task.offset_weight must be at least 0, got -1.0"),
+        ({"realign_every": 100}, "task.realign_every=100 cuts .* needs task.layout=interleaved"),
+        (
+            {"layout": "interleaved", "realign_every": 16},
+            "must be above 16 bases .twice task.max_offset., .* got 16",
+        ),
         ({"max_offset": 64}, "task.max_offset must be between 0 and 63 bases, got 64"),
         ({"layout": "interleaved", "restart_positions": False}, "needs task.restart_positions=true, got false"),
     ],

@@ -16,15 +16,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 1_400,
-    "data": 1_545,  # the interleaved layout and mixed lengths
+    "genome": 1_500,  # large insertions and deletions; anchors, which came from a baseline of evaluation
+    "data": 1_590,  # the interleaved layout, drift, pieces and mixed lengths
     "attention": 2_700,  # options of the heads in every layer; hyena, ssd, nsa
     "attention/ops": 2_400,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,
     "attention/conformance": 500,
-    "models": 1_280,  # convolutions within each of two interleaved sequences, and of few kinds of tokens
+    "models": 1_270,  # convolutions within each of two interleaved sequences, and of few kinds of tokens
     "training": 1_250,
-    "evaluation": 2_410,  # positions of interleaved contexts
+    "evaluation": 2_400,
     "comparison": 2_150,
     "config, cli and single files": 1_700,
 }

@@ -59,7 +59,6 @@ OTHER_SETTINGS = [
     ("topk", {"k": None, "fraction": 0.1}),
     ("topk", {"k": 9, "cross_segment": 0.5, "logit_scale": 4.0}),
     ("hyena", {"short": 1, "span": 4, "hidden": 3}),
-    ("delta", {"rotate_values": True, "gate": "head"}),
     ("nsa", {"cell_size": 4, "block_size": 8, "blocks_per_query": 4, "window": 3}),
     ("nsa", {"cell_size": 8, "block_size": 8, "blocks_per_query": 3, "positions": "none", "qk_norm": False}),
     ("ssd", {"state": 5, "expand": 1, "short": 1, "count": 1}),

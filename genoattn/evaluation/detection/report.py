@@ -49,15 +49,15 @@ def detection_table(results: Sequence[DetectionResult]) -> Table:
 def distance_tables(results: Sequence[DetectionResult], interleaved: bool = False) -> list[Table]:
     """AUPRC on the simulated test set by the distance to the counterpart; no table for a single range.
 
-    In an interleaved context the distance is called drift: of two bases at the same place it is 0.
+    In an interleaved context the distance is called drift, 0 for two bases of a pair.
     """
     own, others = _own_and_others([result for result in results if result.simulated and result.by_distance])
     rows = [row for result in own for row in result.by_distance]
     if len({row.low for row in rows}) < 2:
         return []
     others_at = {(result.detector, row.subset): result.metric(row) for result in others for row in result.by_distance}
-    distance = "drift" if interleaved else "distance"
-    columns = [distance, "kind", "events", "AUPRC [95 %]"]
+    measure = "drift of sample against reference" if interleaved else "distance to the counterpart in the context"
+    columns = ["drift" if interleaved else "distance", "kind", "events", "AUPRC [95 %]"]
     columns += [f"{result.name}\n{_metric_name(result)}" for result in others]
     cells = []
     for row in rows:
@@ -66,7 +66,7 @@ def distance_tables(results: Sequence[DetectionResult], interleaved: bool = Fals
         auprc = with_interval(row.auprc, *interval(row.replicates))
         cells.append([row.name, row.kind or "mean", f"{row.events:,}", auprc, *beside])
     numbers = [[result.name, *row[:-1]] for result in [*own, *others] for row in result.by_distance]
-    title = f"AUPRC by {distance} to the counterpart in the context (bases), attention={own[0].name}"
+    title = f"AUPRC by {measure} (bases), attention={own[0].name}"
     return [Table(title, columns, cells, texts=2, numbers=(["detector", *DistanceBin._fields[:-1]], numbers))]
 
 

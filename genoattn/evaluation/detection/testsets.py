@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from genoattn.data.example import Example
 from genoattn.data.targets import COLUMNS, IGNORE_INDEX
@@ -16,7 +16,7 @@ from genoattn.errors import UserError
 from genoattn.evaluation.base import TEST
 from genoattn.evaluation.bootstrap import BLOCK, Resamples, resample
 from genoattn.evaluation.detection.scored_calls import LONG, LONG_KINDS, kind_of
-from genoattn.genome.anchors import Anchor, chained_anchors, place_by_anchors
+from genoattn.genome.anchors import Anchor, chained_anchors, place_by_anchors, turning_point
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, shifted, slice_sample
 from genoattn.genome.sequence_store import Genome
@@ -231,7 +231,7 @@ def _cut_record(
                 f"{genome.names[record]}: reference and sample share no k-mer that occurs once, so the windows cannot"
                 " be placed by anchors; give test.placement=vcf"
             )
-        spans = anchored_stretches(anchors, len(sample.bases))
+        spans = anchored_stretches(reference, sample.bases, anchors)
         place = partial(place_by_anchors, reference, sample.bases, anchors)
     for begin, end in spans:
         for start, low, high in tiles(begin, end, length):
@@ -263,10 +263,15 @@ def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
     return [(begin, end) for begin, end in bounds if begin < end]
 
 
-def anchored_stretches(anchors: Sequence[Anchor], length: int) -> list[tuple[int, int]]:
-    """The stretches [begin, end) of a sample of `length` bases by its anchors: a new one begins after a long indel."""
-    jumps = [right.start for left, right in pairwise(anchors) if abs(right.diagonal - left.diagonal) > LONG]
-    bounds = [0, *(jump for jump in jumps if jump > 0), length]
+def anchored_stretches(
+    reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"], anchors: Sequence[Anchor]
+) -> list[tuple[int, int]]:
+    """The stretches [begin, end) of a sample by its anchors: a new one begins after each long indel."""
+    bounds = [0]
+    for left, right in pairwise(anchors):
+        if abs(change := right.diagonal - left.diagonal) > LONG:
+            bounds.append(turning_point(reference, sample, left, right) + max(0, -change))
+    bounds.append(len(sample))
     return [(begin, end) for begin, end in pairwise(bounds) if begin < end]
 
 

@@ -21,14 +21,14 @@ BUDGET = {
     "attention": 2_180,  # hyena, ssd and nsa
     "attention/ops": 1_780,  # hyena, ssd and nsa
     "attention/kernels": 2_000,
-    "attention/conformance": 500,
+    "attention/conformance": 600,  # learning far away, capacity, float32, second derivatives
     "models": 1_240,
     "training": 1_250,
     "evaluation": 2_400,
     "comparison": 2_150,
     "config, cli and single files": 1_700,
 }
-"""Lines of code by folder: 18,110 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 18,210 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

@@ -168,7 +168,8 @@ def test_a_causal_model_knows_no_later_sample_base(layer: str):
         later = joined(model(other, beside))
         if causal:
             torch.testing.assert_close(answers[:, : at + 1], later[:, : at + 1])
-            assert (gradient[:, at + 1 :] == 0).all() and (gradient[:, at] != 0).any()
+            sizes = gradient.abs().amax((0, 2))
+            assert (sizes[at + 1 :] <= 1e-12 * sizes.max()).all() and sizes[at] > 0  # what an FFT rounds
         else:  # the convolution looks one base ahead, in each of two blocks, if nothing else does
             assert (answers[:, at] - later[:, at]).abs().max() > 1e-6 and (gradient[:, at + 2] != 0).any()
 

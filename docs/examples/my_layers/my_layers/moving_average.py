@@ -1,5 +1,7 @@
 """An exponential moving average in place of attention: a token counts less, the farther away it is."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ class MovingAverageAttention(Attention):
     complexity = "n log n"  # of a convolution by the fast Fourier transform
     weights_sum_to_one = False
 
-    def __init__(self, dim: int, causal: bool, longest_memory: float = 64.0):
+    def __init__(self, dim: int, causal: bool, longest_memory: float = 4096.0):
         super().__init__()
         self.causal = causal
         self.value = nn.Linear(dim, dim, bias=False)
@@ -47,8 +49,9 @@ class MovingAverageAttention(Attention):
         return weights.masked_fill(distance < 0, 0) if self.causal else weights
 
     def flops(self, length: int) -> int:
-        """FLOPs of the two projections; transforms are not matrix products and are not counted."""
-        return 4 * length * self.value.in_features**2
+        """FLOPs of the two projections and of three real transforms for each channel, 2.5 n log2 n each."""
+        dim, size = self.value.in_features, 2 * length
+        return round(4 * length * dim**2 + 3 * dim * 2.5 * size * math.log2(size))
 
     def state_bytes(self, length: int) -> int:
         """One float32 sum for each channel would be enough to go on."""

@@ -21,7 +21,7 @@ BUDGET = {
     "attention": 2_700,  # options of the heads in every layer; hyena, ssd, nsa
     "attention/ops": 2_400,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,
-    "attention/conformance": 500,
+    "attention/conformance": 600,  # learning far away, capacity, float32, second derivatives
     "models": 1_270,  # convolutions within each of two interleaved sequences, and of few kinds of tokens
     "training": 1_250,
     "evaluation": 2_400,

@@ -38,8 +38,9 @@ class StateSpaceAttention(Attention):
     projections are shared, and convolutions, decays and skips are separate, as in Caduceus. Time is linear in the
     length and the state has a fixed size.
 
-    Before training the memories of the heads are spread from 8 to 4,096 tokens. Of the heads' options only `count` has
-    an effect. Papers: Dao and Gu 2024, arXiv:2405.21060; Caduceus, arXiv:2403.03234.
+    Before training the memories of the heads are spread from 8 to 4,096 tokens and the skips d are 0. Each head is
+    normalised by itself, because long memories are written more weakly than short ones. Of the heads' options only
+    `count` has an effect. Papers: Dao and Gu 2024, arXiv:2405.21060; Caduceus, arXiv:2403.03234.
 
     Args:
         dim: Channels of a token.
@@ -82,11 +83,15 @@ class StateSpaceAttention(Attention):
         self.mixed = nn.Linear(dim, inner + 2 * state, bias=False)
         self.step_size = nn.Linear(dim, self.count, bias=False)
         self.convolutions = nn.ModuleList(ShortConvolution(inner + 2 * state, short - 1) for _ in self.directions)
+        # What writes and what reads begin with a part in common, so that an untrained memory is read as a fading mean.
+        biases = torch.cat([torch.zeros(inner), torch.full((2 * state,), 0.5)])
+        self.convolution_bias = nn.Parameter(biases.repeat(len(self.directions), 1))
         spans = 2 ** (3 + 9 * (torch.arange(self.count) + 0.5) / self.count)
         many = (len(self.directions), 1)
         self.step_bias = nn.Parameter(torch.expm1(1 / spans).log().repeat(many))  # dt is 1 / span
         self.log_rate = nn.Parameter(torch.zeros(self.count).repeat(many))
-        self.skip = nn.Parameter(torch.ones(self.count).repeat(many))
+        # A long memory is written weakly: beside a skip of 1, as published, what it holds of far tokens would drown.
+        self.skip = nn.Parameter(torch.zeros(self.count).repeat(many))
         self.norm = nn.Parameter(torch.ones(inner))
         self.out = nn.Linear(inner, dim, bias=False)
 
@@ -102,7 +107,7 @@ class StateSpaceAttention(Attention):
         ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         total = x.new_zeros(())
         for at in self.directions:
-            convolved = self._convolution(at).naive(_turned(mixed, at))
+            convolved = self._convolution(at).naive(_turned(mixed, at)) + self.convolution_bias[at]
             c, b, v, dt = self._inputs(convolved, _turned(step_size, at) + self.step_bias[at])
             c, b, v = (t.to(dt.dtype) for t in (c, b, v))
             faded = (-dt * self.log_rate[at].exp()).cumsum(1).transpose(1, 2)
@@ -133,9 +138,9 @@ class StateSpaceAttention(Attention):
     def _gated(self, y: Tensor, x: Tensor, layout: TokenLayout) -> Tensor:
         """Outputs of the heads, gated by the token itself, normalised and projected back."""
         x = zero_padding(x, layout.padding_mask)
-        y = y.flatten(2) * F.silu(self.gate(x)).to(y.dtype)
-        y = F.rms_norm(y, y.shape[-1:], self.norm.to(y.dtype), eps=1e-5)
-        return self.out(zero_padding(y, layout.padding_mask).to(x.dtype))
+        y = y * F.silu(self.gate(x)).to(y.dtype).unflatten(-1, (self.count, -1))
+        y = F.rms_norm(y, y.shape[-1:], eps=1e-8).flatten(2) * self.norm
+        return self.out(zero_padding(y.to(x.dtype), layout.padding_mask))
 
     def _scanned(self, x: Tensor, layout: TokenLayout, states: dict[int, State]) -> tuple[Tensor, dict[int, State]]:
         """Sum over directions of the heads' outputs, from the state before each, and the states after.
@@ -146,7 +151,7 @@ class StateSpaceAttention(Attention):
         convolved, biased, tails = [], [], []
         for at, (_, tail) in states.items():
             turned, convolution = _turned(mixed, at), self._convolution(at)
-            convolved.append(convolution(turned, tail))
+            convolved.append(convolution(turned, tail) + self.convolution_bias[at])
             tails.append(convolution.last(turned, tail))
             biased.append(_turned(step_size, at) + self.step_bias[at])
         c, b, v, dt = self._inputs(torch.cat(convolved), torch.cat(biased))

@@ -20,17 +20,18 @@ def main(config: DictConfig) -> None:
     """Apply every check to the layer in both directions and print the results; exit status 1 if one fails."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     built = instantiate(config.attention)
-    failed = 0
+    failed = warnings = 0
     for name, factory in _kinds(built, str(HydraConfig.get().runtime.choices["attention"])).items():
         _require_contract(factory, config.dim)
         with console.status(f"checking {name}"):
             results = check(factory, config.dim)
         console.print(table(name, results))
         failed += sum(not result.holds for result in results)
+        warnings += sum(bool(result.warning) for result in results)
     if failed:
         console.print(f"{failed} checks failed")
         raise SystemExit(1)
-    console.print("every check passed")
+    console.print(f"every check passed, {warnings} with a warning" if warnings else "every check passed")
 
 
 def _kinds(built: Factory | list[Factory], name: str) -> dict[str, Factory]:
@@ -52,10 +53,13 @@ def _require_contract(factory: Factory, dim: int) -> None:
 
 
 def table(name: str, results: list[CheckResult]) -> Table:
-    """A row for each check: the result, the measured numbers and, of a failed check, the faults that it finds."""
+    """A row for each check: the result, the measured numbers, the warning, and of a failed check what it catches."""
     drawn = Table("check", "", "measured", title=name, title_justify="left")
     drawn.columns[0].no_wrap = drawn.columns[1].no_wrap = True
     for result in results:
-        mark = "[green]passed[/]" if result.holds else "[bold red]FAILED[/]"
-        drawn.add_row(result.name, mark, result.detail if result.holds else f"{result.detail}; catches {result.why}")
+        mark = "[yellow]warning[/]" if result.warning else "[green]passed[/]"
+        parts = [result.detail, *([result.warning] if result.warning else [])]
+        if not result.holds:
+            mark, parts = "[bold red]FAILED[/]", [*parts, f"catches {result.why}"]
+        drawn.add_row(result.name, mark, "; ".join(parts))
     return drawn

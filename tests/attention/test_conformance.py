@@ -18,6 +18,7 @@ from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.conformance import CHECKS, check, cost
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hybrid import cycle
+from genoattn.attention.hyena import HyenaAttention
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.modules.reference import reference_attention
@@ -70,7 +71,7 @@ OTHER_SETTINGS = [
     ("linear", {"decay": True, "rotate_values": True, "cross_segment": 0.5}),
     ("linear", {"decay": True, "features": "taylor", "positions": "none", "count": 2}),
 ]
-SLOW_CHECKS = {"bfloat16_precision", "learns"}  # these do not depend on the settings varied above
+SLOW_CHECKS = {"bfloat16_precision", "learns", "learns_far", "capacity"}  # the settings varied above do not matter
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 
 
@@ -101,6 +102,8 @@ def result_of(check, factory, causal):
 @DIRECTIONS
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_check(variant, causal, check):
+    if (variant, check) == ("delta", "learns_far"):
+        pytest.xfail("every head of delta forgets 1.8 % a token from the start")
     result = result_of(check, build(variant), causal)
     # The control: a task that a layer without mixing learns would show nothing about those with it.
     expected = not (variant == "none" and check == "learns")
@@ -167,13 +170,27 @@ def shared_across_the_batch(layer, x, layout):
     return y + y.mean(0, keepdim=True)
 
 
-def halved_sums(y):
-    return y.half().cumsum(1).float()
+def wrong_where_all_global_tokens_are_padding(layer, x, layout):
+    y = layer(x, layout)
+    hidden = torch.zeros(len(x)) if layout.padding_mask is None else ~layout.padding_mask[:, :3].any(1)
+    return y * (1 - 0.1 * hidden.to(y.dtype))[:, None, None]
+
+
+class SquareWithHalfItsSecondDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return 2 * ctx.saved_tensors[0].detach() * dy
 
 
 FAULTS = {
     "length made even": ("any_length", window, lambda layer, x, _: layer(F.pad(x, (0, 0, 0, x.shape[1] % 2)))),
     "half the gradient": ("matches_naive", window, half_the_gradient),
+    "all global tokens hidden": ("matches_naive", window, wrong_where_all_global_tokens_are_padding),
     "padding not hidden": ("padding_invariance", window, lambda layer, x, _: layer(x)),
     "causality dropped": ("causality", lambda dim, _: WindowAttention(dim, False, left=5, right=5), plain),
     "shared across the batch": ("batch_invariance", window, shared_across_the_batch),
@@ -183,6 +200,11 @@ FAULTS = {
         NoAttention,
         lambda layer, x, _: layer(x).half().cumsum(1).float(),
     ),
+    "rounded inputs": (
+        "float32_precision",
+        window,
+        lambda layer, x, _: layer(x.half().float() if x.dtype == torch.float32 else x),
+    ),
     "a square": ("declared_cost", FullAttention, plain),
     "reach off by one": (
         "receptive_field",
@@ -190,6 +212,12 @@ FAULTS = {
         plain,
     ),
     "no mixing": ("learns", NoAttention, plain),
+    "memories of four tokens": ("learns_far", lambda dim, causal: HyenaAttention(dim, causal, span=4), plain),
+    "half the second derivative": (
+        "second_derivatives",
+        NoAttention,
+        lambda layer, x, _: SquareWithHalfItsSecondDerivative.apply(layer(x)),
+    ),
     "a side not declared": ("reversal_equivariance", window, plain),
     "half the gradient again": ("gradient_check", window, half_the_gradient),
     "a state forgotten": ("step_by_step", window, plain),
@@ -201,14 +229,23 @@ def faulty(fault):
     _, inner, answer = FAULTS[fault]
 
     def factory(dim, causal):
-        reach = None if fault == "sums in half precision" else (5, 0 if causal else 5)
+        unbounded = fault in ("sums in half precision", "memories of four tokens")
+        reach = None if unbounded else (5, 0 if causal else 5)
         return Faulty(inner(dim, causal), answer, causal, reach)
 
     return factory
 
 
 def test_every_check_has_a_fault_to_catch():
-    assert {check for check, _, _ in FAULTS.values()} == set(CHECKS)
+    assert {check for check, _, _ in FAULTS.values()} == set(CHECKS) - {"capacity"}  # which only warns
+
+
+def test_capacity_warns_of_a_layer_that_cannot_tell_its_keys_apart():
+    assert (
+        "of the letters stored under 64 random keys (guessing: 0.25)"
+        in CHECKS["capacity"](build("linear", features="elu"), DIM, True).warning
+    )
+    assert not CHECKS["capacity"](build("full"), DIM, True).warning
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -240,8 +277,8 @@ def test_a_reference_that_is_forward_itself_is_noted():
         return layer
 
     result = CHECKS["matches_naive"](factory, DIM, False)
-    assert result.holds and "is naive another computation?" in result.detail
-    assert "another computation" not in CHECKS["matches_naive"](build("full"), DIM, False).detail
+    assert result.holds and "is naive another computation?" in result.warning
+    assert not CHECKS["matches_naive"](build("full"), DIM, False).warning
 
 
 def test_declared_cost_lists_operators():

@@ -41,7 +41,7 @@ def test_both_directions_learn_what_is_their_own():
     layer = StateSpaceAttention(8, False).double()
     x = torch.randn(1, 9, 8, dtype=torch.float64)
     both = layer(x)
-    for parameter in (layer.step_bias, layer.log_rate, layer.skip):
+    for parameter in (layer.step_bias, layer.log_rate, layer.skip, layer.convolution_bias):
         assert parameter.shape[0] == 2
         saved = parameter.data.clone()
         parameter.data[1] += 0.5

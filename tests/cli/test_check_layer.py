@@ -6,7 +6,12 @@ import sys
 
 import pytest
 
+<<<<<<< HEAD
 from genoattn.attention.conformance import CHECKS
+=======
+from genoattn.attention.conformance import CheckResult
+from genoattn.cli.check_layer import table
+>>>>>>> 1c08376
 from genoattn.cli.main import main
 
 FAULTS = {
@@ -67,6 +72,16 @@ def test_a_fault_that_the_reference_shares_is_named(fault, tmp_path, monkeypatch
     failed = [line for line in output.splitlines() if "FAILED" in line]
     assert check is None or any(check in line for line in failed), output
     assert check == "any length" or all("matches naive" not in line for line in failed)
+
+
+def test_a_warning_is_no_failure():
+    results = [
+        CheckResult("matches naive", True, "0", "mistakes", "it compares nothing"),
+        CheckResult("learns", False, "1", "x"),
+    ]
+    marks, texts = ([str(cell) for cell in table("mine", results).columns[at].cells] for at in (1, 2))
+    assert ["warning" in marks[0], "FAILED" in marks[1]] == [True, True]
+    assert texts == ["0; it compares nothing", "1; catches x"]
 
 
 def test_each_kind_of_a_hybrid_is_checked_once(tmp_path, capsys):

@@ -1,22 +1,23 @@
-"""Checks of the cost of a layer, of low precision, and of learning."""
+"""Checks of the cost of a layer and of its precision."""
 
 import torch
-import torch.nn.functional as F
 
 from genoattn.attention.conformance.check import (
     BFLOAT16_TOLERANCE,
+    FLOAT32_TOLERANCE,
     FLOPS_TOLERANCE,
     GROWTH,
-    LEARNED,
     LONG,
     MILLION,
-    STEPS,
     Factory,
     Outcome,
     perturbed_layer,
     register,
 )
-from genoattn.attention.conformance.probes import Stack, bfloat16_error, count_cost, toy_task
+from genoattn.attention.conformance.probes import bfloat16_error, count_cost
+
+LONG_IN_FLOAT32 = 4096
+"""Tokens of the check of float32 for layers that cost less than a square."""
 
 
 @register("overflow, and sums accumulated in half precision")
@@ -34,6 +35,23 @@ def bfloat16_precision(factory: Factory, dim: int, causal: bool) -> Outcome:
     return all(error <= BFLOAT16_TOLERANCE for error in errors.values()), detail
 
 
+@register("transforms, sums and phases that float32 does not hold")
+def float32_precision(factory: Factory, dim: int, causal: bool) -> Outcome:
+    """Outputs in float32 are those of float64, although the first token is a thousand times as large as the others.
+
+    A layer whose cost is below a square is checked at 4,096 tokens too.
+    """
+    layer, errors = perturbed_layer(factory, dim, causal), {}
+    for length in (LONG, *([LONG_IN_FLOAT32] if layer.complexity != "quadratic" else [])):
+        x = torch.randn(1, length, dim)
+        x[:, 0] *= 1000
+        with torch.no_grad():
+            exact, rounded = layer.double()(x.double())[:, 1:], layer.float()(x)[:, 1:]
+        errors[length] = ((rounded - exact).square().mean() / exact.square().mean()).sqrt().item()
+    detail = ", ".join(f"off by {error:.1e} at {length} tokens" for length, error in errors.items())
+    return all(error <= FLOAT32_TOLERANCE for error in errors.values()), detail
+
+
 @register("a window that builds the square of scores, a cost that is not the layer's")
 def declared_cost(factory: Factory, dim: int, causal: bool) -> Outcome:
     """FLOPs and the largest tensor, with backward, grow as `complexity` says, and `flops` agrees with torch's count."""
@@ -48,26 +66,3 @@ def declared_cost(factory: Factory, dim: int, causal: bool) -> Outcome:
         f" is off by {off:.1%}: at 1,024 tokens it declares {declared:,} and torch counts {counted:,} ({operators})"
     )
     return max(flops, memory) <= GROWTH.get(layer.complexity, float("inf")) and off <= FLOPS_TOLERANCE, detail
-
-
-@register("a layer that is correct and useless")
-def learns(factory: Factory, dim: int, causal: bool) -> Outcome:
-    """Two blocks with the layer learn to copy the kind of a marked run to all tokens that can see it.
-
-    Sequences of 32 tokens of four letters hold one run of eight equal marks. The label of a token is the kind of the
-    marks, one of four, and does not depend on the token's own letter. A causal layer is scored after the run,
-    a bidirectional one at every token outside it.
-    """
-    accuracy, step = 0.0, 0
-    model = Stack(factory, dim, causal)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    while step < STEPS and accuracy < LEARNED:
-        tokens, labels, scored = toy_task(16, causal)
-        logits = model(tokens)[scored]
-        optimizer.zero_grad()
-        F.cross_entropy(logits, labels[scored]).backward()
-        optimizer.step()
-        right = (logits.argmax(-1) == labels[scored]).float().mean().item()
-        accuracy += 0.2 * (right - accuracy)
-        step += 1
-    return accuracy >= LEARNED, f"accuracy {accuracy:.2f} after {step} steps"

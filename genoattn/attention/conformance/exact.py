@@ -24,6 +24,10 @@ SLOPE = 1e-5
 """Largest relative difference of a directional derivative from the difference of outputs 2e-6 apart."""
 
 
+SECOND_SLOPE = 1e-4
+"""Largest relative difference of a second derivative from the difference of gradients 2e-5 apart."""
+
+
 EVEN = 256
 """Tokens, so that blocks of any power of two up to it begin at the same places from either end."""
 
@@ -51,8 +55,8 @@ def matches_naive(factory: Factory, dim: int, causal: bool) -> Outcome:
         fast, slow = output_and_gradients(layer, x, layout), output_and_gradients(layer, x, layout, naive=True)
         worst = max(worst, *(difference(a, b) for a, b in zip(fast, slow, strict=True)))
         identical = identical and torch.equal(fast[0], slow[0])
-    note = "; forward and naive are equal bit for bit: is naive another computation?" if identical else ""
-    return worst <= TOLERANCE, f"largest difference {worst:.1e}{note}"
+    warning = "forward and naive are equal bit for bit, so the check compares nothing: is naive another computation?"
+    return worst <= TOLERANCE, f"largest difference {worst:.1e}", warning if identical else ""
 
 
 def _layouts() -> Iterator[tuple[int, int, TokenLayout]]:
@@ -231,3 +235,30 @@ def _slope_error(output: Callable[..., Tensor], inputs: list[Tensor], directions
                 tensor -= step * direction
     quotient = (ends[0] - ends[1]) / 2e-6
     return abs(quotient - slope) / max(1.0, abs(quotient), abs(slope))
+
+
+@register("a second derivative with terms missing")
+def second_derivatives(factory: Factory, dim: int, causal: bool) -> Outcome:
+    """The derivative of |gradient|² along a direction agrees with differences, or is refused.
+
+    A layer refuses by an error that names a derivative, as `first_order_only` raises it.
+    """
+    layer = perturbed_layer(factory, dim, causal)
+    x = torch.randn(1, 40, dim, dtype=torch.float64)
+    direction, layout = torch.randn_like(x), TokenLayout(segment_ids=(torch.arange(40) // 20)[None])
+
+    def penalty(x: Tensor, create_graph: bool) -> Tensor:
+        (gradient,) = torch.autograd.grad(layer(x, layout).square().sum(), x, create_graph=create_graph)
+        return gradient.square().sum()
+
+    x.requires_grad_()
+    try:
+        (second,) = torch.autograd.grad(penalty(x, True), x)
+    except (NotImplementedError, RuntimeError) as refusal:
+        if "derivative" not in str(refusal):
+            raise
+        return True, f"the layer has first derivatives only: {refusal}"
+    ends = [penalty((x + step * direction).detach().requires_grad_(), False).item() for step in (1e-5, -1e-5)]
+    slope, quotient = (second * direction).sum().item(), (ends[0] - ends[1]) / 2e-5
+    off = abs(slope - quotient) / max(abs(quotient), 1e-9)
+    return off <= SECOND_SLOPE, f"off by {off:.1e} along a random direction"

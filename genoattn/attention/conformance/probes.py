@@ -115,17 +115,17 @@ def count_cost(layer: Attention, dim: int, length: int) -> Cost:
 
 
 class Stack(nn.Module):
-    """Embedding, two residual blocks of the layer and an MLP, and a head of four classes."""
+    """Embedding, residual blocks of the layer and an MLP, and a head of four classes."""
 
-    def __init__(self, factory: Callable[..., Attention], dim: int, causal: bool):
+    def __init__(self, factory: Callable[..., Attention], dim: int, causal: bool, depth: int = 2):
         super().__init__()
         self.embed = nn.Embedding(8, dim)
-        self.mixes = nn.ModuleList(factory(dim=dim, causal=causal) for _ in range(2))
+        self.mixes = nn.ModuleList(factory(dim=dim, causal=causal) for _ in range(depth))
         self.mlps = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
-            for _ in range(2)
+            for _ in range(depth)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(depth))
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -143,3 +143,21 @@ def toy_task(batch: int, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
     run = (index >= start) & (index < start + 8)
     tokens = torch.where(run, 4 + kind, torch.randint(4, (batch, 32)))
     return tokens, kind.expand(batch, 32), (index >= start + 8) if causal else ~run
+
+
+def far_task(batch: int, length: int) -> tuple[Tensor, Tensor]:
+    """Tokens as in `toy_task` with a run of 32 marks that begins among the first 32, and the kind of the marks."""
+    index = torch.arange(length)
+    start, kind = torch.randint(0, 32, (batch, 1)), torch.randint(4, (batch, 1))
+    run = (index >= start) & (index < start + 32)
+    return torch.where(run, 4 + kind, torch.randint(4, (batch, length))), kind[:, 0]
+
+
+def stored_letters(batch: int, keys: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Tokens of random keys with one of four letters each, then 16 of the keys alone, and the letters to be told."""
+    stored, letters = torch.randn(batch, keys, dim - 4), torch.randint(4, (batch, keys))
+    asked = torch.randint(keys, (batch, 16))
+    values = 4 * torch.nn.functional.one_hot(letters, 4).float()
+    questions = stored.gather(1, asked[..., None].expand(-1, -1, dim - 4))
+    x = torch.cat([torch.cat([stored, values], -1), torch.nn.functional.pad(questions, (0, 4))], dim=1)
+    return x, letters.gather(1, asked)

@@ -25,7 +25,8 @@ class ShortConvolution(nn.Module):
         super().__init__()
         self.left, self.right = left, right
         width = left + 1 + right
-        self.weight = nn.Parameter(torch.empty(width, channels).uniform_(-(width**-0.5), width**-0.5))
+        bound = (3 / width) ** 0.5  # independent neighbours keep their variance
+        self.weight = nn.Parameter(torch.empty(width, channels).uniform_(-bound, bound))
 
     def forward(
         self, x: Float[Tensor, "batch length channels"], before: Float[Tensor, "batch left channels"] | None = None

@@ -15,9 +15,10 @@ from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.feature_maps import FEATURES, feature_dim
 from genoattn.attention.modules.linear_parts import LinearPart
 from genoattn.attention.modules.linear_reference import naive_linear_attention
-from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection, rms_normed
 from genoattn.attention.modules.rotary import position_ids_of, rotate
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
+from genoattn.attention.modules.short_conv import Past, no_past
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
 from genoattn.attention.ops.chunked_scan import chunk_bounds, chunk_length
@@ -37,6 +38,13 @@ from genoattn.errors import UserError
 MAX_TAYLOR_CHANNELS = 32
 
 
+ROTATED_BEFORE = frozenset({"taylor", "signed"})
+"""Features that are made of rotated queries and keys; the others are rotated themselves."""
+
+
+KERNEL_FEATURES = frozenset({"elu", "relu", "exp"})
+
+
 @final
 class LinearAttention(Attention):
     """Linear attention: y_i = φ(q_i)ᵀ Σ_j φ(k_j) v_jᵀ / φ(q_i)ᵀ Σ_j φ(k_j).
@@ -45,8 +53,10 @@ class LinearAttention(Attention):
     weighs exp(-rate·d), with a learned rate for each head. Time is linear in the length and the state has a fixed size.
 
     Rotary positions rotate the features in the numerator alone, so weights do not sum to 1. Taylor features are
-    computed from rotated queries and keys and stay positive, so with them weights do. Papers: Katharopoulos et al.
-    2020, arXiv:2006.16236; Taylor features: Based, arXiv:2402.18668.
+    computed from rotated queries and keys and stay positive, so with them weights do. Signed features are the rotated
+    queries and keys themselves; their outputs are scaled to a mean square of 1 instead of divided. Papers:
+    Katharopoulos et al. 2020, arXiv:2006.16236; Taylor features: Based, arXiv:2402.18668; signed features with a norm
+    of the output: RetNet, arXiv:2307.08621.
     """
 
     complexity = "linear"
@@ -56,8 +66,10 @@ class LinearAttention(Attention):
         dim: int,
         causal: bool,
         heads: HeadOptions = HeadOptions(),
-        features: str = "elu",
-        decay: bool = False,
+        features: str = "signed",
+        key_dim: int | None = 64,
+        decay: bool = True,
+        short_conv: int = 0,
         backend: str = "auto",
     ):
         super().__init__()
@@ -65,22 +77,27 @@ class LinearAttention(Attention):
             raise UserError(f"attention.features must be one of {', '.join(FEATURES)}, got {features}")
         if features == "exp" and not heads.qk_norm:
             raise UserError("attention.features=exp overflows without heads.qk_norm=true, got qk_norm false")
-        self.heads = QKVProjection(dim, heads)
-        if features == "taylor" and self.heads.dim_head > MAX_TAYLOR_CHANNELS:
+        self.heads = QKVProjection(dim, heads, key_dim=key_dim, short_conv=short_conv)
+        if features == "taylor" and self.heads.key_dim > MAX_TAYLOR_CHANNELS:
             raise UserError(
                 f"attention.features=taylor squares the channels of a head, at most {MAX_TAYLOR_CHANNELS}, got "
-                f"{self.heads.dim_head}: give heads.count={-(-dim // MAX_TAYLOR_CHANNELS)} or more"
+                f"{self.heads.key_dim}: give heads.count={-(-dim // MAX_TAYLOR_CHANNELS)} or more, or a smaller "
+                "attention.key_dim"
             )
         self.causal = causal
         self.features = features
         self.asymmetry = self.heads.asymmetry
-        self.weights_sum_to_one = self.heads.averages and (not self.heads.rotary or features == "taylor")
+        self.features_rotate = self.heads.rotary and features not in ROTATED_BEFORE
+        self.weights_sum_to_one = self.heads.averages and features != "signed" and not self.features_rotate
         if decay:
-            # Heads at first remember 8, 32, 128, … tokens; beyond 5 the last ones differ little from no decay.
-            self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads.count) - math.log(8))
+            # Heads at first remember 8 to 64 tokens, evenly spread by their logarithms.
+            spread = torch.linspace(0, 1, heads.count) if heads.count > 1 else torch.ones(1)
+            self.log_rates = nn.Parameter(-math.log(8) * (1 + spread))
         self.decay = decay
-        plain = not decay and features != "taylor"
-        self.engine = Backend(backend, "linear", None if plain else "the kernel knows no learned decay and no taylor")
+        plain = not decay and features in KERNEL_FEATURES
+        self.engine = Backend(
+            backend, "linear", None if plain else "the kernel knows no learned decay, no taylor and no signed features"
+        )
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -107,7 +124,7 @@ class LinearAttention(Attention):
         y = cross_segment_attention(
             attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout, causal=self.causal, fits=self._fits
         )
-        return self.heads.combine(y, x, layout)
+        return self._combine([y], x, layout)
 
     def _fits(self, view: View) -> bool:
         """True if distances within slices give the decay between them."""
@@ -130,7 +147,7 @@ class LinearAttention(Attention):
                 hidden=hidden,
             )
             outputs.append(y)
-        return self.heads.combine(torch.cat(outputs, dim=2), x, layout)
+        return self._combine(outputs, x, layout)
 
     def _parts(self, segments: Sequence[int | None]) -> list[LinearPart]:
         """The heads that see all segments, and those that see another one, with a copy for each of `segments`."""
@@ -149,21 +166,22 @@ class LinearAttention(Attention):
         if not self.causal:
             return super().init_state(batch)
         states = [tensor for part in self._parts([None]) for tensor in self._empty_state(batch, part)]
-        device = self.heads.out.weight.device
-        segments = torch.zeros(0, dtype=torch.long)
-        return *states, segments, torch.zeros(batch, dtype=torch.long, device=device)
+        weight, segments = self.heads.out.weight, torch.zeros(0, dtype=torch.long)
+        past = no_past(batch, self.heads.out.in_features, weight)
+        return *states, *past, segments, torch.zeros(batch, dtype=torch.long, device=weight.device)
 
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        *states, segments, position = state
+        *states, past_x, past_segments, segments, position = state
+        past = Past(past_x, past_segments)
         on = position[:, None] + torch.arange(x.shape[1], device=x.device)
         positions = on if layout.position_ids is None else layout.position_ids
         layout = replace(layout, position_ids=positions)
         known = segments.tolist()
         new = [segment for segment in segments_of(layout) if segment not in known] if self.heads.cross_heads else []
         known += new
-        qkv, options, outputs, after = self._project(x, layout), self._options(x, layout), [], []
+        qkv, options, outputs, after = self._project(x, layout, past), self._options(x, layout), [], []
         for at, part in enumerate(self._parts([*known, None])):
             memory, count = states[2 * at : 2 * at + 2]
             if part.copies and new:  # a new segment has seen what no segment has seen
@@ -175,8 +193,9 @@ class LinearAttention(Attention):
             y, seen = causal_scan(*part.inputs(qkv), (memory, count), part.options(options, layout, x))
             outputs.append(part.outputs(y, layout, x))
             after += seen
-        y = self.heads.combine(torch.cat(outputs, dim=2), x, layout)
-        return y, (*after, torch.tensor(known, dtype=torch.long), positions[:, -1] + 1)
+        y = self._combine(outputs, x, layout)
+        past = self.heads.past_after(x, layout, past) or past
+        return y, (*after, *past, torch.tensor(known, dtype=torch.long), positions[:, -1] + 1)
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A causal layer reads the tokens once, others twice: first for the sums, or for the state after each chunk."""
@@ -198,7 +217,8 @@ class LinearAttention(Attention):
         for start, stop in reversed(forwards):
             x, layout = read_chunk(start, stop)
             ahead.append([memory for memory, _ in states])
-            qkv, whole = self._project(x, layout), self._options(x, layout)
+            past = self.heads.past_of(read_chunk, start)
+            qkv, whole = self._project(x, layout, past), self._options(x, layout)
             for at, part in enumerate(parts):
                 (_, k, v), options = part.inputs(qkv), part.options(whole, layout, x)
                 if self.decay:
@@ -207,9 +227,11 @@ class LinearAttention(Attention):
                     states[at] = accumulate_state(k, v, states[at], options)
         if self.decay:
             states = [self._empty_state(batch, part) for part in parts]
+        past = None
         for start, stop in forwards:
             x, layout = read_chunk(start, stop)
-            qkv, whole, outputs, border = self._project(x, layout), self._options(x, layout), [], ahead.pop()
+            qkv, whole, outputs, border = self._project(x, layout, past), self._options(x, layout), [], ahead.pop()
+            past = self.heads.past_after(x, layout, past)
             for at, part in enumerate(parts):
                 options = part.options(whole, layout, x)
                 if self.decay:
@@ -218,24 +240,28 @@ class LinearAttention(Attention):
                 else:
                     y = query_state(part.inputs(qkv)[0], states[at], options)
                 outputs.append(part.outputs(y, layout, x))
-            yield start, stop, self.heads.combine(torch.cat(outputs, dim=2), x, layout)
+            yield start, stop, self._combine(outputs, x, layout)
 
     def _empty_state(self, batch: int, part: LinearPart) -> LinearState:
-        features, copies = feature_dim(self.heads.dim_head, self.features), len(part.copies.ids) if part.copies else 1
+        features, copies = feature_dim(self.heads.key_dim, self.features), len(part.copies.ids) if part.copies else 1
         heads = len(range(*part.heads.indices(self.heads.count)))
         return empty_state(copies * batch, heads, features, self.heads.dim_head, self.heads.out.weight)
 
-    def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values; queries and keys are rotated here if features are made of them (Taylor)."""
-        q, k, v = self.heads.project(x, layout)
-        if not self.heads.rotary or self.features != "taylor":
+    def _project(self, x: Tensor, layout: TokenLayout, past: Past | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values; queries and keys are rotated here if features are made of them."""
+        q, k, v = self.heads.project(x, layout, past)
+        if not self.heads.rotary or self.features_rotate:
             return q, k, v
         positions = position_ids_of(x, layout.position_ids)
         return rotate(q, positions), rotate(k, positions), v
 
+    def _combine(self, outputs: list[Tensor], x: Tensor, layout: TokenLayout) -> Tensor:
+        """The outputs of all heads; those of signed features have a mean square of 1 in place of a denominator."""
+        y = torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
+        return self.heads.combine(rms_normed(y) if self.features == "signed" else y, x, layout)
+
     def _options(self, x: Tensor, layout: TokenLayout) -> LinearOptions:
-        late = self.heads.rotary and self.features != "taylor"
-        turns = position_ids_of(x, layout.position_ids) if late else None
+        turns = position_ids_of(x, layout.position_ids) if self.features_rotate else None
         return LinearOptions(self.features, layout.padding_mask, turns, self._decay() if self.decay else None)
 
     def _decay(self) -> Tensor:
@@ -243,7 +269,7 @@ class LinearAttention(Attention):
         return self.log_rates.to(torch.promote_types(self.log_rates.dtype, torch.float32)).exp()
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-        return self.engine.description(device, dtype, self.heads.dim_head)
+        return self.engine.description(device, dtype, self.heads.key_dim)
 
     def flops(self, length: int) -> int:
         """Projections and products with the sums; a causal or decaying layer adds the squares inside its chunks.
@@ -251,8 +277,8 @@ class LinearAttention(Attention):
         Heads that see another segment compute nothing in a sequence of one segment.
         """
         heads, width = self.heads.own_heads, self.heads.dim_head
-        features = feature_dim(width, self.features)
-        apart = self.heads.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
+        features = feature_dim(self.heads.key_dim, self.features)
+        apart = self.features_rotate  # numerator and denominator are sums of their own
         if not heads or (not self.causal and not self.decay):
             return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
         inside = sum(
@@ -263,9 +289,10 @@ class LinearAttention(Attention):
         return self.heads.flops(length) + heads * inside
 
     def state_bytes(self, length: int) -> int:
-        """Sums of φ(k) vᵀ and of φ(k); the same at any length.
+        """Sums of φ(k) vᵀ and of φ(k), and the tokens that a short convolution reads; the same at any length.
 
         Heads that see another segment have them twice in a sequence of one segment, and once more for each further one.
         """
-        features = feature_dim(self.heads.dim_head, self.features)
-        return 4 * (self.heads.own_heads + 2 * self.heads.cross_heads) * features * (self.heads.dim_head + 1)
+        features = feature_dim(self.heads.key_dim, self.features)
+        sums = (self.heads.own_heads + 2 * self.heads.cross_heads) * features * (self.heads.dim_head + 1)
+        return 4 * (sums + self.heads.past_tokens(length) * self.heads.out.in_features)

@@ -64,12 +64,13 @@ OTHER_SETTINGS = [
     ("nsa", {"cell_size": 8, "block_size": 8, "blocks_per_query": 3, "positions": "none", "qk_norm": False}),
     ("ssd", {"state": 5, "expand": 1, "short": 1, "count": 1}),
     ("delta", {"rotate_values": True, "gate": "head", "cross_segment": 0.5}),
-    ("linear", {"positions": "none"}),
-    ("linear", {"positions": "none", "features": "relu", "cross_segment": 1.0}),
-    ("linear", {"features": "exp", "gate": "channel"}),
-    ("linear", {"features": "taylor"}),
-    ("linear", {"decay": True, "rotate_values": True, "cross_segment": 0.5}),
-    ("linear", {"decay": True, "features": "taylor", "positions": "none", "count": 2}),
+    ("linear", {"features": "elu", "positions": "none", "decay": False, "key_dim": None}),
+    ("linear", {"features": "relu", "positions": "none", "cross_segment": 1.0, "decay": False, "key_dim": None}),
+    ("linear", {"features": "exp", "gate": "channel", "decay": False, "key_dim": 4}),
+    ("linear", {"features": "taylor", "decay": False, "key_dim": None}),
+    ("linear", {"features": "elu", "rotate_values": True, "cross_segment": 0.5, "key_dim": None}),
+    ("linear", {"key_dim": 16, "cross_segment": 0.5, "short_conv": 4}),
+    ("linear", {"features": "taylor", "positions": "none", "count": 2, "key_dim": 8}),
 ]
 SLOW_CHECKS = {"bfloat16_precision", "learns", "learns_far", "capacity"}  # the settings varied above do not matter
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
@@ -403,7 +404,8 @@ def test_heads_across_interleaved_segments_cost_less_than_heads_across_none(vari
 @pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear"])
 def test_rotated_values_tell_how_far_away_they_come_from(variant):
     torch.manual_seed(0)
-    options = {"positions": "none", "rotate_values": True}
+    averages = {"features": "elu", "decay": False} if variant == "linear" else {}
+    options = {"positions": "none", "rotate_values": True, **averages}
     layer = build(variant, **options)(dim=DIM, causal=False).double()
     x = torch.randn(1, 1, DIM, dtype=torch.float64).repeat(1, 3, 1)  # equal tokens, so equal weights
     positions = torch.tensor([[5, 7, 11]])
@@ -491,7 +493,7 @@ def test_mistakes_read_well(variant, settings, words):
 def test_state_bytes():
     assert build("full")(dim=DIM, causal=True).state_bytes(1000) == 2 * 1000 * 32 * 4
     assert build("window")(dim=DIM, causal=True).state_bytes(1000) == 2 * 128 * 32 * 4
-    assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 8 * 8 + 4 * 8)
+    assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 64 * 8 + 4 * 64)
     assert build("none")(dim=DIM, causal=True).state_bytes(1000) == 0
 
 

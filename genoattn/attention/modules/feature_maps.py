@@ -7,15 +7,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-FEATURES = ("elu", "relu", "exp", "taylor")
+FEATURES = ("elu", "relu", "exp", "taylor", "signed")
 
 
 def feature_map(x: Float[Tensor, "*shape channels"], name: str) -> Float[Tensor, "*shape features"]:
     """φ: elu(x) + 1, relu(x) + 0.01 or exp(x), channel by channel, or the features whose product is 1 + s + s²/2.
 
-    s is q·k / sqrt(channels), so that Taylor features follow the softmax. All products are positive, so that no
-    denominator can cross 0.
+    s is q·k / sqrt(channels), so that Taylor features follow the softmax. All these products are positive, so that no
+    denominator can cross 0. Signed features are the channels themselves: their products need another normalisation.
     """
+    if name == "signed":
+        return x
     if name == "elu":
         return _EluPlusOne.apply(x)  # pyright: ignore[reportReturnType]
     if name == "relu":

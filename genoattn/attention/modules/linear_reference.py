@@ -33,6 +33,8 @@ def naive_linear_attention(
     factors = None if decay is None else (-decay[:, None, None] * (index[:, None] - index).abs()).exp()
     if factors is not None:
         weights, least = weights * factors, least.clamp_max(EPSILON)
+    if features == "signed":
+        return torch.einsum("bhqk,bkhd->bqhd", weights.to(v.dtype), v)
     denominator = torch.maximum(weights.sum(-1, keepdim=True), least)
     if positions is not None:
         turned = torch.einsum("bqhm,bkhm->bhqk", rotate(phi_q, positions), rotate(phi_k, positions))

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import TokenLayout, zero_padding
+from genoattn.attention.base import ChunkReader, TokenLayout, zero_padding
 from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.modules.gate import Gate
 from genoattn.attention.modules.rotary import ROTARY, VALUE_BASE, VALUES_ROTARY, position_ids_of, rotate
+from genoattn.attention.modules.short_conv import SHORT_CONV, Past, ShortConvolution, no_past
 from genoattn.errors import UserError
 
 
@@ -75,6 +76,8 @@ class QKVProjection(nn.Module):
         heads: Options of the heads.
         kv_heads: Number of heads of keys and values, each shared by several heads of queries (None: `heads.count`).
         positions: The values of `heads.positions` that the layer knows.
+        key_dim: Channels of a query and a key of each head (None: those of a value).
+        short_conv: Tokens of a convolution of queries, keys and values over the token and those before it (0: none).
 
     Raises:
         UserError: The heads do not fit the channels or each other, or the layer does not know these positions.
@@ -86,6 +89,8 @@ class QKVProjection(nn.Module):
         heads: HeadOptions = HeadOptions(),
         kv_heads: int | None = None,
         positions: tuple[str, ...] = ("rotary", "none"),
+        key_dim: int | None = None,
+        short_conv: int = 0,
     ):
         super().__init__()
         count = heads.count
@@ -99,24 +104,31 @@ class QKVProjection(nn.Module):
         self.cross_heads = heads.cross_segment_count
         self.qk_norm, self.rotary = heads.qk_norm, heads.positions == "rotary"
         self.rotate_values = heads.rotate_values
-        if (self.rotary or self.rotate_values) and self.dim_head % 2:
+        self.key_dim = self.dim_head if key_dim is None else key_dim
+        if self.key_dim < 1:
+            raise UserError(f"attention.key_dim must be 1 or more channels, got {key_dim}")
+        if (self.rotary and self.key_dim % 2) or (self.rotate_values and self.dim_head % 2):
             raise UserError(
                 f"{'rotary positions' if self.rotary else 'heads.rotate_values=true'} turns pairs of channels, so a "
-                f"head needs an even number of them, got {self.dim_head}"
+                f"head needs an even number of them, got {self.key_dim if self.rotary else self.dim_head}"
             )
         # No biases: zeros at padding stay zeros through every projection.
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
+        self.query = nn.Linear(dim, count * self.key_dim, bias=False)
+        self.key = nn.Linear(dim, self.kv_count * self.key_dim, bias=False)
         self.value = nn.Linear(dim, self.kv_count * self.dim_head, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         if heads.tie_qk_init:
-            group = (self.kv_count, -1, self.dim_head, dim)  # the queries of one key begin equal too
+            group = (self.kv_count, -1, self.key_dim, dim)  # the queries of one key begin equal too
             self.key.weight.data.copy_(self.query.weight.data.view(group)[:, 0].flatten(0, 1))
             self.query.weight.data.copy_(
                 self.key.weight.data.view(group).expand(group[0], count // group[0], *group[2:]).flatten(0, 2)
             )
         if self.qk_norm:
             self.log_logit_scale = nn.Parameter(torch.full((count,), math.log(heads.logit_scale)))
+        if short_conv < 0:
+            raise UserError(f"attention.short_conv must be 0 or more tokens, got {short_conv}")
+        channels = (count + self.kv_count) * self.key_dim + self.kv_count * self.dim_head
+        self.conv = ShortConvolution(channels, short_conv) if short_conv else None
         self.gate = None if heads.gate == "none" else Gate(dim, dim if heads.gate == "channel" else count)
 
     @property
@@ -127,22 +139,26 @@ class QKVProjection(nn.Module):
     @property
     def averages(self) -> bool:
         """True if a layer whose weights sum to 1 gives back values of 1 that all tokens share."""
-        return not self.cross_heads and not self.rotate_values and self.gate is None
+        return not self.cross_heads and not self.rotate_values and self.gate is None and self.conv is None
 
     @property
     def asymmetry(self) -> str | None:
         """Reason why reversing a sequence changes more than the order of the outputs; None if there is none."""
-        return ROTARY if self.rotary else VALUES_ROTARY if self.rotate_values else None
+        if self.rotary or self.rotate_values:
+            return ROTARY if self.rotary else VALUES_ROTARY
+        return None if self.conv is None else SHORT_CONV
 
     def project(
-        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout(), past: Past | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of the real tokens, each `[batch, length, heads, dim_head]`.
 
         With `rotate_values` the values are rotated by their positions. With `qk_norm` queries and keys have a mean
         square of the head's learned logit scale, so that both sides share it equally: a softmax sees only their
-        product, a feature map sees each.
+        product, a feature map sees each. A short convolution comes first; `past` are the tokens before `x`.
         """
+        if self.conv is not None:
+            return self._convolved(self.conv, x, layout, past)
         return self.queries(zero_padding(x, layout.padding_mask)), *self.keys_values(x, layout)
 
     def project_and_rotate(
@@ -155,14 +171,47 @@ class QKVProjection(nn.Module):
             q, k = rotate(q, positions), rotate(k, positions)
         return q, k, v
 
+    def _convolved(
+        self, conv: ShortConvolution, x: Tensor, layout: TokenLayout, past: Past | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`project` with a short convolution of the projections."""
+        past = no_past(len(x), x.shape[2], x) if past is None else past
+        tokens = past.before(x, layout)
+        wide = torch.cat([project(tokens.x.to(x.dtype)) for project in (self.query, self.key, self.value)], dim=-1)
+        wide = conv(wide, None if layout.segment_ids is None else tokens.segments, past.x.shape[1])
+        q, k, v = wide.split([project.out_features for project in (self.query, self.key, self.value)], dim=-1)
+        return self._normed(q.unflatten(-1, (self.count, -1))), *self._shared(k, v, x, layout)
+
+    def past_of(self, read_chunk: ChunkReader, start: int) -> Past | None:
+        """The tokens before token `start` of a long sequence that its projections depend on; None if there are none."""
+        if self.conv is None or not start:
+            return None
+        x, layout = read_chunk(max(0, start - self.conv.reach), start)
+        return no_past(len(x), x.shape[2], x).before(x, layout)
+
+    def past_after(self, x: Tensor, layout: TokenLayout, past: Past | None) -> Past | None:
+        """The tokens up to the last of `x` that the projections of the next tokens depend on."""
+        if self.conv is None:
+            return None
+        past = no_past(len(x), x.shape[2], x) if past is None else past
+        return past.before(x, layout).last(self.conv.reach)
+
+    def past_tokens(self, length: int) -> int:
+        """Number of tokens before the next one that its projections depend on, after `length` tokens."""
+        return 0 if self.conv is None else min(length, self.conv.reach)
+
     def queries(self, x: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens heads dim_head"]:
         """The queries of `project`."""
-        return self._normed(self.query(x).unflatten(-1, (-1, self.dim_head)))
+        return self._normed(self.query(x).unflatten(-1, (self.count, -1)))
 
     def keys_values(self, x: Float[Tensor, "batch length dim"], layout: TokenLayout) -> tuple[Tensor, Tensor]:
         """The keys and values of `project`."""
-        x = zero_padding(x, layout.padding_mask)
-        k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.key, self.value))
+        tokens = zero_padding(x, layout.padding_mask)
+        return self._shared(self.key(tokens), self.value(tokens), x, layout)
+
+    def _shared(self, k: Tensor, v: Tensor, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+        """Keys and values by head from their projections, as many as heads."""
+        k, v = (t.unflatten(-1, (self.kv_count, -1)) for t in (k, v))
         if self.rotate_values:
             v = rotate(v, position_ids_of(x, layout.position_ids), VALUE_BASE)
         if self.kv_count < self.count:  # each key and value serves several queries
@@ -193,7 +242,14 @@ class QKVProjection(nn.Module):
     def flops(self, length: int) -> int:
         """FLOPs of the four projections and of the gate of one sequence."""
         gate = 0 if self.gate is None else self.gate.flops(length)
-        return 4 * length * self.count * (self.count + self.kv_count) * self.dim_head**2 + gate
+        widths = self.key_dim + self.dim_head  # of the queries and outputs of a head, and of its keys and values
+        return 2 * length * self.out.in_features * (self.count + self.kv_count) * widths + gate
+
+
+def rms_normed(x: Float[Tensor, "*shape channels"]) -> Float[Tensor, "*shape channels"]:
+    """`x` with a mean square of 1 over its channels; vectors of 0 stay 0."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt()).to(x.dtype)
 
 
 class _Normed(torch.autograd.Function):

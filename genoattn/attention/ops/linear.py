@@ -122,7 +122,7 @@ def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: str)
     else:
         numerator = (rotated.transpose(1, 2) @ memory[..., :-1]).transpose(1, 2)
         denominator = (phi * memory[..., -1][:, None]).sum(-1, keepdim=True)
-    return _normalise(numerator, denominator, count[:, None], padding_mask).to(q.dtype), state
+    return _normalise(numerator, denominator, count[:, None], padding_mask, features).to(q.dtype), state
 
 
 def _causal_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str, lead: float) -> tuple[Tensor, State]:
@@ -131,7 +131,7 @@ def _causal_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str,
     features_of = _both_features(q, k, positions, *keys, features=features)
     numerator, denominator, memory = _read_chunks(*features_of, v, memory, decay, lead=lead)
     count = count[:, None] + _ones(k, keys[0]).cumsum(1)
-    return _normalise(numerator, denominator, count if decay is None else None, padding_mask).to(v.dtype), (
+    return _normalise(numerator, denominator, count if decay is None else None, padding_mask, features).to(v.dtype), (
         memory,
         count[:, -1].clone(),
     )
@@ -162,7 +162,7 @@ def _bidirectional_scan(
     (memory,), (q, k, v, padding_mask, positions, *keys, ahead), (decay,) = state, pieces, shared
     features_of = _both_features(q, k, positions, *keys, features=features)
     numerator, denominator, memory = _read_chunks(*features_of, v, memory, decay, ahead[:, 0], lead=lead)
-    return _normalise(numerator, denominator, None, padding_mask).to(v.dtype), (memory,)
+    return _normalise(numerator, denominator, None, padding_mask, features).to(v.dtype), (memory,)
 
 
 def _both_features(
@@ -202,8 +202,15 @@ def _read_chunks(
     return numerator, denominator, torch.cat([numbers, count], dim=-1)
 
 
-def _normalise(numerator: Tensor, denominator: Tensor, count: Tensor | None, padding_mask: Tensor | None) -> Tensor:
-    """Numerator over denominator, 0 at padding; without a `count` the least denominator is that of one token."""
+def _normalise(
+    numerator: Tensor, denominator: Tensor, count: Tensor | None, padding_mask: Tensor | None, features: str
+) -> Tensor:
+    """Numerator over denominator, 0 at padding; without a `count` the least denominator is that of one token.
+
+    Signed features have no denominator.
+    """
+    if features == "signed":
+        return zero_padding(numerator, padding_mask)
     least = (
         denominator.new_tensor(EPSILON)
         if count is None

@@ -26,11 +26,12 @@ from tests.training.quick import leave_out_evaluation
 
 TWO = HeadOptions(count=2)
 PLAIN, CROSS = replace(TWO, positions="none"), replace(TWO, cross_segment=0.5)
+ELU = partial(LinearAttention, features="elu", key_dim=None, decay=False)
 LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
     "full": ("softmax_attention", partial(FullAttention, heads=CROSS)),
     "window": ("softmax_attention", partial(WindowAttention, left=20, right=9, heads=CROSS)),
-    "linear": ("linear_attention", partial(LinearAttention, heads=CROSS)),
-    "linear, not turned": ("linear_attention", partial(LinearAttention, heads=PLAIN, features="relu")),
+    "linear": ("linear_attention", partial(ELU, heads=CROSS)),
+    "linear, not turned": ("linear_attention", partial(ELU, heads=PLAIN, features="relu")),
     "sparse": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=3, heads=TWO)),
     "sparse, across": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=4, heads=CROSS)),
     "hierarchical": ("hierarchical_attention", partial(HierarchicalAttention, heads=TWO)),

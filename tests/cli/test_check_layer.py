@@ -6,12 +6,8 @@ import sys
 
 import pytest
 
-<<<<<<< HEAD
-from genoattn.attention.conformance import CHECKS
-=======
-from genoattn.attention.conformance import CheckResult
+from genoattn.attention.conformance import CHECKS, CheckResult
 from genoattn.cli.check_layer import table
->>>>>>> 1c08376
 from genoattn.cli.main import main
 
 FAULTS = {
@@ -22,7 +18,7 @@ FAULTS = {
     "a crash": ("any length", "raise ValueError('no such length')"),
     "sound": (None, "return self.inner(x, layout)"),
 }
-SLOW = ("learns", "declared_cost")
+SLOW = ("learns", "learns_far", "declared_cost")
 LAYER = """
 from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.window import WindowAttention

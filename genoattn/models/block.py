@@ -90,7 +90,9 @@ def _sides(kernel: int, causal: bool, step: int) -> tuple[int, int]:
 
 @final
 class Block(nn.Module):
-    """One block of the backbone: x + convolution(x) if there is one, x + attention(x), x + MLP(x), each after a norm.
+    """One block of the backbone: x + attention(x), x + convolution(x) if there is one, x + MLP(x), each after a norm.
+
+    The convolution follows the attention layer, so that a token compares what it looked up with what its neighbours did.
 
     Args:
         dim: Channels of the residual stream.
@@ -129,9 +131,9 @@ class Block(nn.Module):
         return self._forward(x, layout)
 
     def _forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), layout)
         if self.conv is not None and self.conv_norm is not None:
             x = x + self.conv(self.conv_norm(x), layout.padding_mask)
-        x = x + self.attention(self.attention_norm(x), layout)
         last = self.mlp[-1]
         # A LoRA adapter in place of the last layer is not linear in its own parameters.
         if self.activation_checkpointing == "mlp" and self.training and type(last) is nn.Linear:
@@ -142,16 +144,23 @@ class Block(nn.Module):
     def forward_chunked(self, x: Float[Tensor, "batch length dim"], layout: TokenLayout, chunk: int) -> None:
         """The same as `forward`, in place, `chunk` tokens at a time."""
         length = x.shape[1]
-        if self.conv is not None and self.conv_norm is not None:
-            norm = self.conv_norm
-            for piece in overlapping_chunks(
-                lambda a, b: (norm(x[:, a:b]), slice_layout(layout, x, a, b)), length, chunk, *self.conv.sides
-            ):
-                x[:, piece.start : piece.stop] += piece.inner(self.conv(piece.x, piece.layout.padding_mask))
         attended = self.attention.forward_chunked(
             lambda a, b: (self.attention_norm(x[:, a:b]), slice_layout(layout, x, a, b)), length, chunk
         )
         for start, stop, y in attended:
             x[:, start:stop] += y
-            for rows in x[:, start:stop].split(ROWS, dim=1):
-                rows += self.mlp(self.mlp_norm(rows))
+            if self.conv is None:
+                self._add_mlp(x[:, start:stop])
+        if self.conv is not None and self.conv_norm is not None:
+            norm = self.conv_norm
+            for piece in overlapping_chunks(
+                lambda a, b: (norm(x[:, a:b]), slice_layout(layout, x, a, b)), length, chunk, *self.conv.sides
+            ):
+                own = x[:, piece.start : piece.stop]
+                own += piece.inner(self.conv(piece.x, piece.layout.padding_mask))
+                self._add_mlp(own)
+
+    def _add_mlp(self, x: Tensor) -> None:
+        """Add the MLP of the tokens to them, in place, some rows at a time."""
+        for rows in x.split(ROWS, dim=1):
+            rows += self.mlp(self.mlp_norm(rows))

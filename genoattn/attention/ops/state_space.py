@@ -35,6 +35,10 @@ def state_space_scan(
     """
     if not v.numel():
         return v.to(memory.dtype), memory
+    if torch.compiler.is_compiling():  # one graph; the scan would break it to run its own backward
+        with torch.autocast(v.device.type, enabled=False):
+            y, (memory,) = _segment((memory,), (c, b, v, log_kept), ())
+        return y, memory
     y, (memory,) = scan(_segment, (memory,), (c, b, v, log_kept), segment=_segment_length(v.shape[2]))
     return y, memory
 

@@ -143,26 +143,18 @@ class StateSpaceAttention(Attention):
         return self.out(zero_padding(y.to(x.dtype), layout.padding_mask))
 
     def _scanned(self, x: Tensor, layout: TokenLayout, states: dict[int, State]) -> tuple[Tensor, dict[int, State]]:
-        """Sum over directions of the heads' outputs, from the state before each, and the states after.
-
-        All directions are one batch, in the order in which they scan.
-        """
+        """Sum over directions of the heads' outputs, from the state before each, and the states after."""
         mixed, step_size = self._projected(x, layout)
-        convolved, biased, tails = [], [], []
-        for at, (_, tail) in states.items():
+        outputs, after = [], {}
+        for at, (memory, tail) in states.items():
             turned, convolution = _turned(mixed, at), self._convolution(at)
-            convolved.append(convolution(turned, tail) + self.convolution_bias[at])
-            tails.append(convolution.last(turned, tail))
-            biased.append(_turned(step_size, at) + self.step_bias[at])
-        c, b, v, dt = self._inputs(torch.cat(convolved), torch.cat(biased))
-        each, wide = len(x), v.to(dt.dtype)
-        rate, skip = (torch.cat([t[at].expand(each, 1, -1) for at in states]) for t in (self.log_rate.exp(), self.skip))
-        memory = torch.cat([memory for memory, _ in states.values()])
-        y, memory = state_space_scan(c, b, wide * dt[..., None], -dt * rate, memory)
-        y = torch.addcmul(y, skip[..., None], wide)
-        lanes, memories = (t.unflatten(0, (len(states), each)) for t in (y, memory))
-        outputs = torch.stack([_turned(lane, at) for lane, at in zip(lanes, states, strict=True)]).sum(0)
-        return outputs, dict(zip(states, zip(memories, tails, strict=True), strict=True))
+            convolved = convolution(turned, tail) + self.convolution_bias[at]
+            c, b, v, dt = self._inputs(convolved, _turned(step_size, at) + self.step_bias[at])
+            v = v.to(dt.dtype)
+            y, memory = state_space_scan(c, b, v * dt[..., None], -dt * self.log_rate[at].exp(), memory)
+            outputs.append(_turned(torch.addcmul(y, self.skip[at][:, None], v), at))
+            after[at] = memory, convolution.last(turned, tail)
+        return sum(outputs[1:], outputs[0]), after
 
     def _outputs(self, x: Tensor, layout: TokenLayout, states: dict[int, State]) -> tuple[Tensor, dict[int, State]]:
         y, states = self._scanned(x, layout, states)

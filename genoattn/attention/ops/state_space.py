@@ -35,6 +35,10 @@ def state_space_scan(
     """
     if not v.numel():
         return v.to(memory.dtype), memory
+    if torch.compiler.is_compiling():  # one graph; the scan would break it to run its own backward
+        with torch.autocast(v.device.type, enabled=False):
+            y, (memory,) = _segment((memory,), (c, b, v, log_kept), ())
+        return y, memory
     y, (memory,) = scan(_segment, (memory,), (c, b, v, log_kept), segment=_segment_length(v.shape[2]))
     return y, memory
 
@@ -50,21 +54,21 @@ def _segment(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
     length, (batch, heads, states, channels) = v.shape[1], memory.shape
     size = min(CHUNK, length)
     tail = -length % size
-    c, b, log_a = (F.pad(t, (0, 0, 0, tail)).unflatten(1, (-1, size)) for t in (c, b, log_a))
-    v = F.pad(v, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, size))
+    if tail:
+        c, b, log_a = (F.pad(t, (0, 0, 0, tail)) for t in (c, b, log_a))
+        v = F.pad(v, (0, 0, 0, 0, 0, tail))
+    c, b, log_a, v = (t.unflatten(1, (-1, size)) for t in (c, b, log_a, v))
     log_decay = log_a.cumsum(2)  # from the start of its chunk
     last = log_decay[:, :, -1:]
     rows = log_decay.transpose(2, 3)
-    ahead = torch.ones(size, size, dtype=torch.bool, device=v.device).triu(1)
-    between = (rows[..., :, None] - rows[..., None, :]).masked_fill_(ahead, float("-inf")).exp_()
-    weights = (c @ b.mT)[:, :, None] * between
+    between = (rows[..., :, None] - rows[..., None, :]).clamp_max(0).exp_()  # ahead of a token clamped and not used
+    weights = (c @ b.mT).tril()[:, :, None] * between
     near = (weights @ v.transpose(2, 3)).transpose(2, 3)
     added = b.mT @ (v * (last - log_decay).exp()[..., None]).flatten(3)
     added = added.unflatten(-1, (heads, channels)).permute(0, 3, 1, 2, 4)
     sources = torch.cat([memory[:, :, None], added], dim=2)
     log_total = F.pad(last[:, :, 0].cumsum(1), (0, 0, 1, 0)).transpose(1, 2)  # from the start of the segment
-    later = torch.ones(sources.shape[2], sources.shape[2], dtype=torch.bool, device=v.device).triu(1)
-    factor = (log_total[..., :, None] - log_total[..., None, :]).masked_fill_(later, float("-inf")).exp_()
+    factor = (log_total[..., :, None] - log_total[..., None, :]).clamp_max(0).exp_().tril()
     memories = (factor @ sources.flatten(3)).view(batch, heads, -1, states, channels)
     before = memories[:, :, :-1].permute(0, 2, 3, 1, 4).flatten(3)
     far = (c @ before).unflatten(-1, (heads, channels)) * log_decay.exp()[..., None]

@@ -38,7 +38,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "window": ("attention.left=4", "attention.right=4"),
     "linear": (),
     "delta": (),
-    "sparse": ("attention.block_size=4", "attention.blocks_per_query=4"),
+    "sparse": ("attention.block_size=4", "attention.blocks_per_query=4", "attention.pool=4"),
     "topk": ("attention.k=6",),
     "hierarchical": ("attention.block_size=2",),
     "pyramid": ("attention.pool_sizes=[1,4,8]", "attention.left=2", "attention.right=2"),

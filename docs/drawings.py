@@ -40,7 +40,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "delta": (),
     "ssd": (),
     "hyena": (),
-    "sparse": ("attention.block_size=4", "attention.blocks_per_query=4"),
+    "sparse": ("attention.block_size=4", "attention.blocks_per_query=4", "attention.pool=4"),
     "nsa": (
         "attention.cell_size=2",
         "attention.block_size=4",

@@ -71,7 +71,7 @@ def sparse(heads: int, dim_head: int, length: int, causal: bool) -> Run:
     from genoattn.attention.ops.block_sparse import sparse_attention
 
     q, k, v = leaves = tokens_first(heads, dim_head, length)
-    return Run(lambda: sparse_attention(q, k, v, causal=causal, block=64, blocks=16), leaves)
+    return Run(lambda: sparse_attention(q, k, v, causal=causal, block=64, blocks=16, pool=8), leaves)
 
 
 def hierarchical(heads: int, dim_head: int, length: int, causal: bool) -> Run:

@@ -1,5 +1,6 @@
 """The gated delta rule: a decaying memory in which each token replaces the value of its key."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import final
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 from genoattn.attention.modules.cross_segment import slices
 from genoattn.attention.modules.delta_parts import DeltaPart
-from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.modules.gate import Gate
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection, rms_normed
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
+from genoattn.attention.modules.short_conv import Past, no_past
 from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
-from genoattn.attention.ops.delta_rule import CHUNK, DeltaInputs, delta_rule
+from genoattn.attention.ops.delta_rule import DeltaInputs, chunk_size, delta_rule, inverse_flops
 
-KEEP_BIAS = 4.0
-"""Bias of the decay before training: sigmoid(4) = 0.98 of the memory remains after a token."""
+MEMORIES = (16.0, 1024.0)
+"""Tokens that the memory of the first and of the last head fades in by a factor e, before training."""
 
 
 def naive_delta_rule(
@@ -51,22 +54,37 @@ def _from_the_left(q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Ten
 
 @final
 class DeltaAttention(Attention):
-    """Gated delta rule: S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ, y_t = S_tᵀ q_t.
+    """Gated delta rule: S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ, y_t = norm(S_tᵀ q_t) ∘ silu(W x_t).
 
-    A token reads a memory of all tokens before it and itself, in which each token replaces the value of its key. A
-    bidirectional layer adds a second memory of all tokens after it. Time is linear in the length and the state has a
-    fixed size. A head with `cross_segment` has a memory for each segment and reads those of the others. Positions and
-    the logit scale have no effect. Paper: Gated DeltaNet, arXiv:2412.06464.
+    A token reads a memory of all tokens before it and itself, in which each token replaces the value of its key. Its
+    decay a_t and its strength of writing b_t are computed from the token; the decays of the heads begin far apart.
+    Short convolutions with SiLU come first, and queries and keys have length 1. A bidirectional layer adds a second
+    memory of all tokens after it. Time is linear in the length and the state has a fixed size.
+
+    A head with `cross_segment` has a memory for each segment and reads those of the others. Positions and the logit
+    scale have no effect; `heads.gate` takes the place of the gate. Paper: Gated DeltaNet, arXiv:2412.06464.
     """
 
     complexity = "linear"
 
-    def __init__(self, dim: int, causal: bool, heads: HeadOptions = HeadOptions()):
+    def __init__(
+        self,
+        dim: int,
+        causal: bool,
+        heads: HeadOptions = HeadOptions(),
+        short_conv: int = 4,
+        output_gate: bool = True,
+    ):
         super().__init__()
-        self.heads = QKVProjection(dim, replace(heads, positions="none", qk_norm=False, logit_scale=1.0))
+        heads = replace(heads, positions="none", qk_norm=False, logit_scale=1.0)
+        self.heads = QKVProjection(dim, heads, short_conv=short_conv, activation=True)
+        if output_gate and self.heads.gate is None:
+            self.heads.gate = Gate(dim, dim, swish=True)
         self.write = nn.Linear(dim, heads.count)
         self.kept = nn.Linear(dim, heads.count)
-        nn.init.constant_(self.kept.bias, KEEP_BIAS)
+        nn.init.constant_(self.kept.bias, math.log(math.e - 1))  # softplus gives 1
+        shortest, longest = map(math.log, MEMORIES)
+        self.log_rates = nn.Parameter(-torch.linspace(shortest, longest, heads.count))
         self.causal = causal
         self.weights_sum_to_one = False
         self.asymmetry = "a token's own writing is read in the pass from the left alone"
@@ -130,7 +148,8 @@ class DeltaAttention(Attention):
 
     def _combine(self, outputs: list[Tensor], x: Tensor, layout: TokenLayout) -> Tensor:
         y = torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
-        return self.heads.combine(zero_padding(y, layout.padding_mask).to(self.heads.out.weight.dtype), x, layout)
+        y = rms_normed(zero_padding(y, layout.padding_mask)).to(self.heads.out.weight.dtype)
+        return self.heads.combine(y, x, layout)
 
     def init_state(self, batch: int) -> State:
         """The memory of each part, then the known segments and the number of tokens.
@@ -140,17 +159,19 @@ class DeltaAttention(Attention):
         if not self.causal:
             return super().init_state(batch)
         memories = [self._memory(batch * part.count, part.heads_of(self.heads.count)) for part in self._parts(())]
-        return *memories, torch.zeros(0, dtype=torch.long), torch.zeros((), dtype=torch.long)
+        past = no_past(batch, self.heads.out.in_features, self.heads.out.weight)
+        return *memories, *past, torch.zeros(0, dtype=torch.long), torch.zeros((), dtype=torch.long)
 
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        *memories, segments, count = state
+        *memories, past_x, past_segments, segments, count = state
+        past = Past(past_x, past_segments)
         layout = with_positions(layout, x, int(count))
         known = segments.tolist()
         new = [segment for segment in segments_of(layout) if segment not in known] if self.heads.cross_heads else []
         known += new
-        inputs, outputs, after = self._split(x, layout), [], []
+        inputs, outputs, after = self._split(x, layout, past), [], []
         for part, memory in zip(self._parts(known), memories, strict=True):
             if part.copies and new:
                 memory = torch.cat([memory, self._memory(len(new) * len(x), memory.shape[1])])
@@ -158,7 +179,8 @@ class DeltaAttention(Attention):
             outputs.append(part.outputs(y, x, layout))
             after.append(memory)
         segments = torch.tensor(known, dtype=torch.long)
-        return self._combine(outputs, x, layout), (*after, segments, count + x.shape[1])
+        past = self.heads.past_after(x, layout, past) or past
+        return self._combine(outputs, x, layout), (*after, *past, segments, count + x.shape[1])
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A bidirectional layer first scans from the right and keeps the memory after each chunk."""
@@ -172,12 +194,14 @@ class DeltaAttention(Attention):
         for start, stop in [] if self.causal else reversed(forwards):
             borders.append(list(ahead))
             x, layout = read_chunk(start, stop)
-            inputs = self._split(x, layout)
+            inputs = self._split(x, layout, self.heads.past_of(read_chunk, start))
             for at, part in enumerate(parts):
                 ahead[at] = delta_rule(*part.inputs(inputs, x, layout), ahead[at], ahead=True)[1]
+        past = None
         for start, stop in forwards:
             x, layout = read_chunk(start, stop)
-            inputs, outputs = self._split(x, layout), []
+            inputs, outputs = self._split(x, layout, past), []
+            past = self.heads.past_after(x, layout, past)
             border = None if self.causal else borders.pop()
             for at, part in enumerate(parts):
                 pieces = part.inputs(inputs, x, layout)
@@ -192,25 +216,29 @@ class DeltaAttention(Attention):
         dtype = torch.promote_types(weight.dtype, torch.float32)
         return torch.zeros(batch, heads, width, width, dtype=dtype, device=weight.device)
 
-    def _split(self, x: Tensor, layout: TokenLayout) -> DeltaInputs:
-        q, k, v = self.heads.project(x, layout)
+    def _split(self, x: Tensor, layout: TokenLayout, past: Past | None = None) -> DeltaInputs:
+        q, k, v = self.heads.project(x, layout, past)
         x = zero_padding(x, layout.padding_mask)
         # Padding writes nothing, and nothing fades there. (eps keeps the gradient of a key of zeros finite.)
         write = zero_padding(self.write(x).sigmoid(), layout.padding_mask)
-        log_kept = zero_padding(F.logsigmoid(self.kept(x)), layout.padding_mask)
+        log_kept = zero_padding(-self.log_rates.exp() * F.softplus(self.kept(x)), layout.padding_mask)
         return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v, write, log_kept
 
     def flops(self, length: int) -> int:
-        """FLOPs of the projections and of the products of every chunk, without its triangular system.
+        """FLOPs of the projections and of the products of every chunk.
 
         Heads that see another segment read nothing in a sequence of one segment, and this for each of several.
         """
-        heads, width, size = self.heads.own_heads, self.heads.dim_head, min(CHUNK, length)
+        heads, width, size = self.heads.own_heads, self.heads.dim_head, min(chunk_size(self.heads.dim_head), length)
         padded = -(-length // size) * size
         gates = 4 * length * self.heads.count**2 * width
-        inside = 2 * padded * heads * (3 * size * width + 4 * width * width) + 2 * padded // size * heads * width**3
+        inside = heads * (2 * padded * (5 * size * width + 3 * width**2) + padded // size * inverse_flops(size))
         return self.heads.flops(length) + gates + inside * (1 if self.causal else 2)
 
     def state_bytes(self, length: int) -> int:
-        """Size of the memory, the same at any length; of heads that see another segment, once for each segment."""
-        return 4 * self.heads.count * self.heads.dim_head**2
+        """The memory, and the tokens that the short convolutions read; the same at any length.
+
+        Heads that see another segment have a memory for each segment.
+        """
+        past = self.heads.past_tokens(length) * self.heads.out.in_features
+        return 4 * (self.heads.count * self.heads.dim_head**2 + past)

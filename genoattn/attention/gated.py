@@ -22,7 +22,7 @@ class GatedAttention(Attention):
     equal share of the channels. Paper: arXiv:2505.06708.
 
     Raises:
-        UserError: The wrapped layer has gates already, by `heads.gate`.
+        UserError: The wrapped layer has gates already.
     """
 
     def __init__(
@@ -41,7 +41,8 @@ class GatedAttention(Attention):
         for projection in projections:
             if projection.gate is not None:
                 raise UserError(
-                    "attention=gated adds the gates itself, so heads.gate of the wrapped layer must be none, got gates"
+                    "attention=gated adds the gates itself, so heads.gate of the wrapped layer must be none, and "
+                    "attention.kinds.delta.output_gate false, got gates"
                 )
             projection.gate = Gate(dim, dim if gate_per == "channel" else projection.count)
         self.gate = None if projections else Gate(dim, dim if gate_per == "channel" else heads.count)

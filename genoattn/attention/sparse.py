@@ -20,10 +20,11 @@ from genoattn.errors import UserError
 class SparseAttention(Attention):
     """Block-sparse softmax attention: y_i = Σ_j softmax_j(q_i·k_j / √d) v_j over the selected blocks of keys.
 
-    A block of queries sees its own block, the blocks beside it and, by head, the blocks with the highest product of
-    mean query and mean key. Attention itself is linear in the length. The scores of all pairs of blocks are quadratic
-    with a small constant: with 64 tokens a block, 1/8192 of full attention. Heads with `cross_segment` score a block by
-    its tokens of other segments, for the queries of one segment.
+    A block of queries sees its own block, the blocks beside it and, by head, the blocks of the highest score: the
+    largest product of the means of `pool` queries and `pool` keys, so that a match of a few tokens is not averaged
+    away. Attention itself is linear in the length. The scores of all pairs of pools are quadratic with a small
+    constant: with 8 tokens a pool, 1/128 of full attention. Heads with `cross_segment` score a block by its tokens of
+    other segments, for the queries of one segment.
 
     Blocks begin at multiples of their size from the left, so a reversed sequence has the same blocks only if its
     length is such a multiple. Papers: MoBA, arXiv:2502.13189; NSA, arXiv:2502.11089.
@@ -38,6 +39,7 @@ class SparseAttention(Attention):
         heads: HeadOptions = HeadOptions(),
         block_size: int = 64,
         blocks_per_query: int = 16,
+        pool: int = 8,
         max_length: int = 262144,
         backend: str = "auto",
     ):
@@ -49,6 +51,9 @@ class SparseAttention(Attention):
                 "attention.blocks_per_query must be 3 or more: a block's own and those beside it are always seen, got"
                 f" {blocks_per_query}"
             )
+        if pool < 1 or block_size % pool:
+            raise UserError(f"attention.pool must divide attention.block_size={block_size}, got {pool}")
+        self.pool = pool
         self.heads = QKVProjection(dim, heads)
         self.causal = causal
         self.weights_sum_to_one = self.heads.averages
@@ -66,28 +71,33 @@ class SparseAttention(Attention):
             )
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-            block = self.block_size // view.stride
+            block, pool = self.block_size // view.stride, self.pool // view.stride
             known = block in KERNEL_BLOCKS and self.engine.uses_triton(q)
             by = by_triton.sparse_attention if known else sparse_attention
             masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
-            return by(q, k, v, causal=view.causal, block=block, blocks=self.blocks_per_query, **masks)
+            return by(q, k, v, causal=view.causal, block=block, blocks=self.blocks_per_query, pool=pool, **masks)
 
-        q, k, v = self.heads.project_and_rotate(x, layout)
+        q, k, v = self._project(x, layout)
         cross_heads = self.heads.cross_heads
         y = cross_segment_attention(
             attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal, fits=self._fits
         )
         return self.heads.combine(y, x, layout)
 
+    def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
+        # Not in half precision, whose rounded scores would select other blocks.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.heads.project_and_rotate(x.to(self.heads.query.weight.dtype), layout)
+
     def _fits(self, view: View) -> bool:
         """True if the blocks of slices hold the tokens that blocks of the whole hold."""
-        same = view.stride == 2 and self.block_size % 2 == 0 and view.counts[0] == view.counts[1]
+        same = view.stride == 2 and self.pool % 2 == 0 and view.counts[0] == view.counts[1]
         return same and not self.causal
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self.heads.project_and_rotate(x, layout)
+        q, k, v = self._project(x, layout)
         length = x.shape[1]
         visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
         visible = visible.expand(len(x), -1, -1)
@@ -111,31 +121,38 @@ class SparseAttention(Attention):
         """The square of (query, key) pairs whose block is selected, from the scores of all pairs of one head."""
         length, size = len(pairs), self.block_size
         asks, answers = (
-            [[at for at in range(start, min(start + size, length)) if mask[at]] for start in range(0, length, size)]
-            for mask in (queries, keys)
+            [self._pools(mask, start) for start in range(0, length, size)] for mask in (queries.tolist(), keys.tolist())
         )
         chosen = torch.zeros(length, length, dtype=torch.bool)
         for own in range(len(asks)):
-            before = asks[own - 1] if own else []
-            asking = before + [own * size] * bool(queries[own * size]) if self.causal else asks[own]
-            others = [at for at, place in enumerate(answers) if place and not (self.causal and at > own)]
+            asking = asks[own]
+            if self.causal:
+                asking = (asks[own - 1] if own else []) + [[own * size]] * bool(queries[own * size])
+            others = [at for at, pools in enumerate(answers) if pools and not (self.causal and at > own)]
             forced = [at for at in others if abs(at - own) <= 1]
             free = [at for at in others if abs(at - own) > 1]
-            if asking:
-                # The mean of all pairs' scores is the score of the means.
-                means = pairs[asking].mean(0).tolist()
-                free.sort(key=lambda at: -sum(means[key] for key in answers[at]) / len(answers[at]))
-            else:
-                free.sort(key=lambda at: abs(at - own))
-            for other in (forced + free)[: self.blocks_per_query]:
+            # The mean of the scores of all pairs is the score of the means.
+            means = [pairs[pool].mean(0) for pool in asking]
+
+            def score(at: int, own: int = own, means: list[Tensor] = means) -> float:
+                found = [mean[pool].mean().item() for mean in means for pool in answers[at]]
+                return max(found) if found else -abs(at - own)
+
+            for other in (forced + sorted(free, key=score, reverse=True))[: self.blocks_per_query]:
                 chosen[own * size : (own + 1) * size, other * size : (other + 1) * size] = True
         return chosen
+
+    def _pools(self, mask: list[bool], start: int) -> list[list[int]]:
+        """The tokens in the mask of each pool of the block that begins at `start`, if there are any."""
+        end = min(start + self.block_size, len(mask))
+        pools = ([at for at in range(at, min(at + self.pool, end)) if mask[at]] for at in range(start, end, self.pool))
+        return [pool for pool in pools if pool]
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
         return self.engine.description(device, dtype, self.heads.dim_head)
 
     def flops(self, length: int) -> int:
-        """Projections, scores of all pairs of blocks, and every pair of tokens in selected blocks.
+        """Projections, scores of all pairs of pools, and every pair of tokens in selected blocks.
 
         Heads that see another segment compute nothing in a sequence of one segment.
         """
@@ -143,7 +160,9 @@ class SparseAttention(Attention):
         padded = count * self.block_size
         channels = self.heads.own_heads * self.heads.dim_head
         pairs = padded * min(self.blocks_per_query, count) * self.block_size
-        return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * count**2)
+        parts = self.block_size // self.pool
+        scores = count**2 * parts * (parts + self.causal)
+        return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * scores)
 
     def state_bytes(self, length: int) -> int:
         """Every key and value: any may be selected."""

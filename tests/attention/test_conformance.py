@@ -358,7 +358,7 @@ def test_a_query_that_sees_nothing_answers_zero():
 def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
     torch.manual_seed(0)
     reach = 7 if variant == "window" else 99
-    sides = {"left": reach, "right": reach} if variant == "window" else {}
+    sides = {"window": {"left": reach, "right": reach}, "delta": {"short_conv": 0}}.get(variant, {})
     layer = build(variant, cross_segment=1.0, **sides)(dim=DIM, causal=causal).double()
     x = torch.randn(1, 40, DIM, dtype=torch.float64, requires_grad=True)
     segments, mask = torch.randint(3, (1, 40)) * 5, torch.rand(1, 40) > 0.3
@@ -398,7 +398,7 @@ def test_heads_across_interleaved_segments_cost_less_than_heads_across_none(vari
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             layer(torch.randn(1, 256, DIM), layout)
         flops.append(counter.get_total_flops())
-    assert flops[1] <= 1.01 * flops[0]
+    assert flops[1] <= 1.05 * flops[0]
 
 
 @pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear"])
@@ -465,6 +465,7 @@ def test_logit_scale_is_where_the_softmax_starts():
         ("window", {"left": -1}, "attention.left must be 0 or more tokens, got -1"),
         ("window", {"right": -7}, "attention.right must be 0 or more tokens, got -7"),
         ("sparse", {"block_size": 0}, "attention.block_size must be 1 or more tokens, got 0"),
+        ("sparse", {"block_size": 60}, "attention.pool must divide attention.block_size=60, got 8"),
         (
             "sparse",
             {"blocks_per_query": 2},
@@ -477,7 +478,11 @@ def test_logit_scale_is_where_the_softmax_starts():
         ),
         ("pyramid", {"pool_sizes": "[1,16,16]"}, r"1 and then ever more, got \[1, 16, 16\]"),
         ("pyramid", {"pool_sizes": "[]"}, r"1 and then ever more, got \[\]"),
-        ("linear", {"features": "tailor"}, "attention.features must be one of elu, relu, exp, taylor, got tailor"),
+        (
+            "linear",
+            {"features": "tailor"},
+            "attention.features must be one of elu, relu, exp, taylor, signed, got tailor",
+        ),
         ("linear", {"features": "exp", "qk_norm": False}, "attention.features=exp overflows without"),
     ],
 )
@@ -559,7 +564,7 @@ def test_hierarchical_sees_a_sequence_turned_round_the_same():
         ("window", {"left": 90, "right": 90}),
         ("topk", {"k": 90}),
         ("topk", {"k": None, "fraction": 1.0}),
-        ("sparse", {"block_size": 8, "blocks_per_query": 12}),
+        ("sparse", {"block_size": 8, "blocks_per_query": 12, "pool": 1}),
     ],
 )
 def test_a_layer_that_leaves_nothing_out_is_full_attention(variant, settings, causal):

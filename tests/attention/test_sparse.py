@@ -24,7 +24,7 @@ def random(length, batch=2, heads=2, seed=0):
 
 def answer_and_gradients(q, k, v, blocks=4, **settings):
     q, k, v = (t.clone().requires_grad_() for t in (q, k, v))
-    y = sparse_attention(q, k, v, block=4, blocks=blocks, **settings)
+    y = sparse_attention(q, k, v, block=4, blocks=blocks, pool=2, **settings)
     upstream = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     return [y.detach(), *torch.autograd.grad(y, (q, k, v), upstream)]
 
@@ -35,7 +35,7 @@ def test_blocks_are_the_forced_ones_and_then_the_best(causal):
     mask[0, 8:20] = False  # three blocks without a real token
     mask[1, 60:] = False
     q, k, real = (t.unflatten(1, (20, 4)) for t in (q, k, mask))
-    chosen = select_blocks(q, k, real, real, causal=causal, blocks=5)
+    chosen = select_blocks(q, k, real, real, causal=causal, blocks=5, pool=2)
     assert chosen.shape == (2, 20, 2, 5)
     for row, own, head in torch.cartesian_prod(torch.arange(2), torch.arange(20), torch.arange(2)).tolist():
         found = [at for at in chosen[row, own, head].tolist() if at >= 0]
@@ -43,23 +43,42 @@ def test_blocks_are_the_forced_ones_and_then_the_best(causal):
         assert found == sorted(set(found)) and len(found) == min(5, len(seen)) and set(found) <= set(seen)
         forced = {at for at in seen if abs(at - own) <= 1}
         assert forced <= set(found)
-        asking = q[row, own][real[row, own]]
+        asking = pools(q[row, own, :, head], real[row, own])
         if causal:
-            before = q[row, own - 1][real[row, own - 1]] if own else asking[:0]
-            asking = torch.cat([before, q[row, own, :1][real[row, own, :1]]])
-        if len(asking):
-            score = {at: (asking[:, head].mean(0) @ k[row, at][real[row, at]][:, head].mean(0)) for at in seen}
+            asking = pools(q[row, own - 1, :, head], real[row, own - 1]) if own else []
+            asking += [q[row, own, 0, head]] * bool(real[row, own, 0])
+        if asking:
+            score = {
+                at: max(float(a @ b) for a in asking for b in pools(k[row, at, :, head], real[row, at])) for at in seen
+            }
             left_out = [score[at] for at in seen if at not in found]
             assert all(score[at] >= max(left_out) for at in found if at not in forced and left_out)
+
+
+def pools(x, real):
+    """The means of each two tokens of a block over the real ones."""
+    return [pair[some].mean(0) for pair, some in zip(x.split(2), real.split(2), strict=True) if some.any()]
+
+
+def test_a_needle_is_not_averaged_away():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 1, 64 * 64, 1, 64)
+    needle = 2.5 * torch.nn.functional.normalize(torch.randn(64), dim=-1)  # eight tokens of 4,096 match
+    q[0, 8:16, 0] = k[0, 40 * 64 + 24 : 40 * 64 + 32, 0] = needle
+    q, k = (t.unflatten(1, (64, 64)) for t in (q, k))
+    real = torch.ones(1, 64, 64, dtype=torch.bool)
+    for pool, found in ((8, True), (64, False)):
+        chosen = select_blocks(q, k, real, real, causal=False, blocks=4, pool=pool)
+        assert (40 in chosen[0, 0, 0]) == found
 
 
 @DIRECTIONS
 def test_a_token_sees_the_blocks_chosen_for_it_and_no_more(causal):
     q, k, v, mask = random(78, batch=1, heads=1)
     v.requires_grad_()
-    y = sparse_attention(q, k, v, causal=causal, block=4, blocks=5, padding_mask=mask)
+    y = sparse_attention(q, k, v, causal=causal, block=4, blocks=5, pool=2, padding_mask=mask)
     padded = [torch.nn.functional.pad(t, (0, 0) * (t.dim() - 2) + (0, 2)).unflatten(1, (20, 4)) for t in (q, k, mask)]
-    chosen = select_blocks(*padded, padded[-1], causal=causal, blocks=5)
+    chosen = select_blocks(*padded, padded[-1], causal=causal, blocks=5, pool=2)
     for at in mask[0].nonzero().flatten().tolist():
         (gradient,) = torch.autograd.grad(y[0, at].sum(), v, retain_graph=True)
         blocks = chosen[0, at // 4, 0].tolist()
@@ -69,7 +88,7 @@ def test_a_token_sees_the_blocks_chosen_for_it_and_no_more(causal):
 
 def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
     layer = SparseAttention(
-        32, causal=True, block_size=4, blocks_per_query=3, heads=HeadOptions(positions="none")
+        32, causal=True, block_size=4, blocks_per_query=3, pool=2, heads=HeadOptions(positions="none")
     ).double()
     x = torch.randn(1, 100, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = layer(x)
@@ -81,7 +100,7 @@ def test_later_tokens_have_no_say_in_what_a_causal_layer_chooses():
 
 def test_crossing_heads_choose_blocks_of_the_other_segment():
     heads = HeadOptions(count=1, cross_segment=1.0)
-    layer = SparseAttention(32, causal=False, heads=heads, block_size=4, blocks_per_query=5).double()
+    layer = SparseAttention(32, causal=False, heads=heads, block_size=4, blocks_per_query=5, pool=4).double()
     x = torch.randn(1, 96, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     y = layer(x, TokenLayout(segment_ids=(torch.arange(96) >= 48)[None].long()))
     for at in (20, 70):
@@ -142,10 +161,10 @@ def test_a_training_step_grows_with_the_length_alone(causal, monkeypatch):
     def step(length):
         q, k, v = torch.randn(3, 1, length, 2, 8, requires_grad=True)
         with NewBytes() as made:
-            sparse_attention(q, k, v, causal=causal, block=32, blocks=4).sum().backward()
+            sparse_attention(q, k, v, causal=causal, block=32, blocks=4, pool=32).sum().backward()
         return made.total
 
     assert step(4096) < 2.2 * step(2048)
-    layer = SparseAttention(16, causal, HeadOptions(count=2), block_size=32, blocks_per_query=4)
+    layer = SparseAttention(16, causal, HeadOptions(count=2), block_size=32, blocks_per_query=4, pool=32)
     once, twice = (count_cost(layer, 16, length) for length in (2048, 4096))
     assert twice.flops < 2.2 * once.flops and twice.largest_tensor < 2.1 * once.largest_tensor

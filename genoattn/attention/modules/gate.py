@@ -1,7 +1,8 @@
-"""A sigmoid gate of the outputs of a layer, computed from the token itself."""
+"""A gate of the outputs of a layer, computed from the token itself."""
 
 from typing import final
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,21 +14,23 @@ OPEN_BIAS = 2.0
 class Gate(nn.Module):
     """y ∘ sigmoid(x W + b), with `gates` gates for `dim` channels: each gates an equal share of neighbouring channels.
 
-    Paper: arXiv:2505.06708.
+    With `swish` y ∘ silu(x W). Papers: arXiv:2505.06708; swish: RetNet, arXiv:2307.08621.
     """
 
-    def __init__(self, dim: int, gates: int):
+    def __init__(self, dim: int, gates: int, swish: bool = False):
         super().__init__()
-        self.open = nn.Linear(dim, gates)
-        nn.init.zeros_(self.open.weight)
-        nn.init.constant_(self.open.bias, OPEN_BIAS)
+        self.open, self.swish = nn.Linear(dim, gates, bias=not swish), swish
+        if not swish:
+            nn.init.zeros_(self.open.weight)
+            nn.init.constant_(self.open.bias, OPEN_BIAS)
 
     def forward(
         self, y: Float[Tensor, "batch length dim"], x: Float[Tensor, "batch length dim"]
     ) -> Float[Tensor, "batch length dim"]:
         """`y` gated by the tokens `x`."""
-        gates = self.open.out_features
-        return (y.unflatten(-1, (gates, -1)) * self.open(x).sigmoid()[..., None]).flatten(-2)
+        opened = self.open(x)
+        opened = F.silu(opened) if self.swish else opened.sigmoid()
+        return (y.unflatten(-1, (opened.shape[-1], -1)) * opened[..., None]).flatten(-2)
 
     def flops(self, length: int) -> int:
         """FLOPs of the projection to the gates."""

@@ -78,6 +78,7 @@ class QKVProjection(nn.Module):
         positions: The values of `heads.positions` that the layer knows.
         key_dim: Channels of a query and a key of each head (None: those of a value).
         short_conv: Tokens of a convolution of queries, keys and values over the token and those before it (0: none).
+        activation: Apply SiLU after the short convolution.
 
     Raises:
         UserError: The heads do not fit the channels or each other, or the layer does not know these positions.
@@ -91,6 +92,7 @@ class QKVProjection(nn.Module):
         positions: tuple[str, ...] = ("rotary", "none"),
         key_dim: int | None = None,
         short_conv: int = 0,
+        activation: bool = False,
     ):
         super().__init__()
         count = heads.count
@@ -128,7 +130,7 @@ class QKVProjection(nn.Module):
         if short_conv < 0:
             raise UserError(f"attention.short_conv must be 0 or more tokens, got {short_conv}")
         channels = (count + self.kv_count) * self.key_dim + self.kv_count * self.dim_head
-        self.conv = ShortConvolution(channels, short_conv) if short_conv else None
+        self.conv = ShortConvolution(channels, short_conv, activation) if short_conv else None
         self.gate = None if heads.gate == "none" else Gate(dim, dim if heads.gate == "channel" else count)
 
     @property

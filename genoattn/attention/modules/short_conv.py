@@ -3,6 +3,7 @@
 from typing import NamedTuple, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -43,11 +44,12 @@ class ShortConvolution(nn.Module):
     """Each channel is a learned sum of a token and the `width - 1` tokens before it, at first the token alone.
 
     Tokens of another segment count as 0. In sequences whose two segments take turns, the tokens before it are those of
-    its own segment.
+    its own segment. With `activation` SiLU follows.
     """
 
-    def __init__(self, channels: int, width: int):
+    def __init__(self, channels: int, width: int, activation: bool = False):
         super().__init__()
+        self.activation = activation
         self.weight = nn.Parameter(torch.zeros(width, channels))
         nn.init.normal_(self.weight, std=0.02)
         with torch.no_grad():
@@ -76,4 +78,4 @@ class ShortConvolution(nn.Module):
                 earlier = earlier.masked_fill(other[..., None], 0)
             more = earlier * self.weight[tap]
             y = torch.cat([y[:, :skipped], y[:, skipped:] + more], dim=1) if skipped else y + more
-        return y
+        return F.silu(y) if self.activation else y

@@ -17,41 +17,51 @@ def select_blocks(
     *,
     causal: bool,
     blocks: int,
+    pool: int,
 ) -> Int[Tensor, "batch count heads chosen"]:
     """Select the key blocks of each query block, in ascending order, after -1 for each missing block.
 
     The block itself and its neighbours (in a causal layer the one before) are always selected. The others have the
-    highest scores: the product of the mean query and the mean key. Only real tokens count; a block without a real key
-    is never selected. In a causal layer the selection must not depend on later queries: the mean query is that of the
-    previous block and of the first query of this block. A block without such queries takes the nearest blocks.
+    highest scores: the largest product of the means of `pool` queries and of `pool` keys that follow one another. Only
+    real tokens count; a block without a real key is never selected. In a causal layer the selection must not depend on
+    later queries: the queries are those of the previous block and the first one of this block. A block without such
+    queries takes the nearest blocks.
     """
-    batch, count, _, heads, _ = q.shape
-    sums, reals = _sums(q, real_q), real_q.sum(-1)
-    if causal:
-        first = real_q[:, :, 0]
-        sums = F.pad(sums[:, :-1], (0, 0, 0, 0, 1, 0)) + q[:, :, 0] * first[..., None, None]
-        reals = F.pad(reals[:, :-1], (1, 0)) + first
-    mean_q = (sums / reals.clamp_min(1)[..., None, None]).transpose(1, 2)
-    without_query = (reals == 0)[:, None, :, None]  # blocks without a query to score with
-    means = _sums(k, real_k) / real_k.sum(-1).clamp_min(1)[..., None, None]
+    batch, count, block, heads, _ = q.shape
+    parts = block // pool
+    asking, asked = _means(q, real_q, pool)
+    if causal:  # [batch, count, parts + 1, heads, channels]
+        asking = torch.cat([F.pad(asking[:, :-1], (0, 0) * 3 + (1, 0)), q[:, :, :1].to(asking.dtype)], dim=2)
+        asked = torch.cat([F.pad(asked[:, :-1], (0, 0, 1, 0)), real_q[:, :, :1]], dim=2)
+    means, some = _means(k, real_k, pool)
+    keys = means.flatten(1, 2).permute(0, 2, 3, 1)  # [batch, heads, channels, count * parts]
+    hidden = ~some.flatten(1)[:, None, None]
     index = torch.arange(count, device=q.device)
+    without_query = ~asked.any(-1)[:, None, :, None]  # blocks without a query to score with
     empty = ~real_k.any(-1)[:, None, None, :]
-    parts = []
-    for rows in chunks_that_fit(count, batch * heads * count, q.device):
-        scores = mean_q[:, :, rows] @ means.permute(0, 2, 3, 1)
+    chosen = []
+    for rows in chunks_that_fit(count, batch * heads * count * parts * asking.shape[2], q.device):
+        scores = asking[:, rows].flatten(1, 2).transpose(1, 2) @ keys
+        scores = scores.masked_fill(hidden | ~asked[:, rows].flatten(1)[:, None, :, None], float("-inf"))
+        scores = scores.unflatten(2, (-1, asking.shape[2])).unflatten(-1, (count, parts)).amax((3, 5))
         ahead = index[None, :] - index[rows, None]
         scores = torch.where(without_query[:, :, rows], -ahead.abs().to(scores.dtype), scores)
         scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
         if causal:
             scores = scores.masked_fill(ahead > 0, float("-inf"))
         best = scores.topk(min(blocks, count), dim=-1, sorted=False)
-        parts.append(best.indices.masked_fill(best.values == float("-inf"), -1).sort(-1).values.transpose(1, 2))
-    return torch.cat(parts, dim=1)
+        chosen.append(best.indices.masked_fill(best.values == float("-inf"), -1).sort(-1).values.transpose(1, 2))
+    return torch.cat(chosen, dim=1)
 
 
-def _sums(x: Tensor, real: Tensor) -> Tensor:
-    """Sum of each block over its real tokens, in at least float32: [batch, count, heads, channels]."""
-    return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(at_least_float32(x))
+def _means(x: Tensor, real: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    """Means of each `pool` tokens over the real ones [batch, count, parts, heads, channels], and true if there are any.
+
+    They are at least float32, or rounding would select other blocks.
+    """
+    x, real = x.to(at_least_float32(x)).unflatten(2, (-1, pool)), real.unflatten(2, (-1, pool))
+    sums = (real.to(x.dtype)[..., None, :] @ x.flatten(4)).squeeze(-2).unflatten(-1, x.shape[4:])
+    return sums / real.sum(-1).clamp_min(1)[..., None, None], real.any(-1)
 
 
 def masks_by_block(
@@ -77,6 +87,7 @@ def sparse_attention(
     causal: bool,
     block: int,
     blocks: int,
+    pool: int,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     key_mask: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
@@ -91,6 +102,7 @@ def sparse_attention(
         causal: Hide later tokens.
         block: Tokens of a block.
         blocks: Key blocks of each query block.
+        pool: Tokens that are scored together, a divisor of `block`.
         padding_mask: True for real tokens; the output is 0 at padding.
         key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
     """
@@ -99,17 +111,17 @@ def sparse_attention(
     length, kind = q.shape[1], v.dtype
     tail = -length % block
     real_q, real_k = masks_by_block(q, block, padding_mask, key_mask)
+    computed = torch.get_autocast_dtype(q.device.type) if torch.is_autocast_enabled(q.device.type) else kind
+    computed = at_least_float32(v) if q.device.type in FUSED else computed  # a CPU is slow in half precision
     with torch.autocast(q.device.type, enabled=False):
-        taken = at_least_float32(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
-        q, k, v = (t.to(taken) for t in (q, k, v))
         if tail:
             q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
         q, k, v = (t.unflatten(1, (-1, block)) for t in (q, k, v))
-        chosen = select_blocks(q.detach(), k.detach(), real_q, real_k, causal=causal, blocks=blocks)
+        chosen = select_blocks(q.detach(), k.detach(), real_q, real_k, causal=causal, blocks=blocks, pool=pool)
         # Block c of sequence b becomes block b * count + c of all, so that groups need not end where a sequence does.
         first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
         chosen = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
-        q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
+        q, k, v = (t.to(computed).flatten(0, 1).transpose(1, 2) for t in (q, k, v))
         y = GatheredAttention.apply(q, k, v, chosen, real_k.flatten(0, 1), causal, q.shape[-1] ** -0.5)
     assert isinstance(y, Tensor)
     y = y.transpose(1, 2).unflatten(0, real_k.shape[:2]).flatten(1, 2)[:, :length]

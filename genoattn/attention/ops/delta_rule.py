@@ -1,7 +1,7 @@
 """The gated delta rule (arXiv 2412.06464): chunks of tokens update a state and read it."""
 
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoattn.attention.base import State
+from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.ops.chunked_scan import Inputs, chunk_length, scan
 
 DeltaInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -16,6 +17,12 @@ DeltaInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 CHUNK = 64
+"""Largest number of tokens of a chunk."""
+
+
+def chunk_size(channels: int) -> int:
+    """Tokens of a chunk for keys of so many channels: the squares of a chunk should not outweigh its states."""
+    return CHUNK if channels > 32 else CHUNK // 2
 
 
 def delta_rule(
@@ -70,29 +77,114 @@ def _chunks(
     q: Tensor, k: Tensor, v: Tensor, write: Tensor, log_kept: Tensor, memory: Tensor, *, own: bool
 ) -> tuple[Tensor, Tensor]:
     """Outputs of a segment of the sequence from the state before it, and the state after it."""
-    length, size = q.shape[1], min(CHUNK, q.shape[1])
-    tail = -length % size
-    q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3).contiguous() for t in (q, k, v))
-    b, log_a = (F.pad(t, (0, 0, 0, tail)).unflatten(1, (-1, size)).transpose(2, 3) for t in (write, log_kept))
-    log_decay = log_a.cumsum(-1)
+    length, size = q.shape[1], min(chunk_size(k.shape[-1]), q.shape[1])
+    q, k, v, b, log_a = (_to_chunks(t, size) for t in (q, k, v, write[..., None], log_kept[..., None]))
+    log_decay = log_a.cumsum(-2)
     # Differences of logarithms before the exponential, and only of later tokens less earlier ones: never above 1.
-    between = (log_decay[..., :, None] - log_decay[..., None, :]).clamp_max(0).exp()
-    system = ((k @ k.transpose(-1, -2)) * between * b[..., None]).tril(-1)
-    targets = torch.cat([v, k * log_decay.exp()[..., None]], dim=-1) * b[..., None]
-    solved = torch.linalg.solve_triangular(system, targets, upper=False, unitriangular=True)
-    new_values, old_keys = solved.split(v.shape[-1], dim=-1)
-    last = log_decay[..., -1:]
-    # A chunk updates a state S to `transition` S + `added`.
-    added, transition = ((k * (last - log_decay).exp()[..., None]).transpose(-1, -2) @ solved).split(
-        v.shape[-1], dim=-1
+    between = (log_decay - log_decay.mT).clamp_max(0).exp_().tril()
+    written, decay, last = k * b, log_decay.exp(), log_decay[:, -1:]
+    inverse = UnitLowerInverse.apply(torch.bmm(written, k.mT) * between)
+    solved = torch.bmm(inverse, torch.cat([v * b, written * decay], dim=-1))  # pyright: ignore
+    new_values, old_keys = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
+    chunks = len(q) // (memory.shape[0] * memory.shape[1])
+    states, values = Recurrence.apply(  # pyright: ignore
+        *(t.unflatten(0, (-1, chunks)) for t in (last.exp(), k * (last - log_decay).exp(), old_keys, new_values)),
+        memory.flatten(0, 1),
     )
-    transition = torch.diag_embed(last.exp().expand(*last.shape[:-1], k.shape[-1])) - transition
-    states = [memory]
-    for more, turn in zip(added.unbind(1), transition.unbind(1), strict=True):
-        states.append(more + turn @ states[-1])
-    before = torch.stack(states[:-1], dim=1)
-    query_decay = log_decay if own else log_decay - log_a
-    weights = (q @ k.transpose(-1, -2)) * (query_decay[..., :, None] - log_decay[..., None, :]).clamp_max(0).exp()
-    weights = weights.tril(0 if own else -1)
-    y = (q * query_decay.exp()[..., None]) @ before + weights @ (new_values - old_keys @ before)
-    return y.transpose(2, 3).flatten(1, 2)[:, :length], states[-1]
+    before = states[:, :-1].flatten(0, 1)
+    if not own:  # a token reads the state before its own update: the decay up to the token before it
+        between, decay = F.pad(between[:, :-1], (0, 0, 1, 0)), (log_decay - log_a).exp()
+    weights = torch.bmm(q, k.mT) * between
+    y = torch.baddbmm(torch.bmm(q * decay, before), weights, values.flatten(0, 1))
+    y = y.view(*memory.shape[:2], chunks * size, -1)[:, :, :length].transpose(1, 2)
+    return y, states[:, -1].view_as(memory)
+
+
+def _to_chunks(x: Tensor, size: int) -> Tensor:
+    """Chunks of every sequence and head [batch * heads * chunks, chunk, channels], the last filled up with zeros."""
+    x, tail = x.transpose(1, 2), -x.shape[1] % size
+    return (F.pad(x, (0, 0, 0, tail)) if tail else x).reshape(-1, size, x.shape[-1])
+
+
+class UnitLowerInverse(torch.autograd.Function):
+    """(I + A)⁻¹ of the parts A below the diagonals of matrices [count, size, size]."""
+
+    @staticmethod
+    def forward(ctx: Any, system: Tensor) -> Tensor:
+        inverse = _inverse(system)
+        ctx.save_for_backward(inverse)
+        return inverse
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        (inverse,) = ctx.saved_tensors
+        product = torch.bmm(inverse.mT, upstream[0])
+        return torch.baddbmm(product, product, inverse.mT, beta=0, alpha=-1).tril_(-1)
+
+
+def _inverse(system: Tensor) -> Tensor:
+    """By powers in blocks of 8, where no power is large, and then by merging blocks in pairs: products only."""
+    count, size, _ = system.shape
+    if size not in (32, 64):  # a sequence shorter than a chunk
+        eye = torch.eye(size, dtype=system.dtype, device=system.device).expand_as(system)
+        return torch.linalg.solve_triangular(system, eye, upper=False, unitriangular=True)
+    block = 8
+    blocks = system.view(count, size // block, block, size // block, block).diagonal(dim1=1, dim2=3)
+    negative = blocks.movedim(-1, 1).tril(-1).neg_().view(-1, block, block)
+    inverse = negative + torch.eye(block, dtype=system.dtype, device=system.device)
+    for _ in range(2):
+        negative = torch.bmm(negative, negative)
+        inverse = torch.baddbmm(inverse, inverse, negative)
+    while block < size:
+        pairs = size // (2 * block)
+        below = system.view(count, pairs, 2, block, pairs, 2, block)[:, :, 1, :, :, 0].diagonal(dim1=1, dim2=3)
+        first, second = inverse.view(-1, 2, block, block).unbind(1)
+        merged = system.new_zeros(count * pairs, 2 * block, 2 * block)
+        merged[:, :block, :block], merged[:, block:, block:] = first, second
+        lower = below.movedim(-1, 1).reshape(-1, block, block)
+        merged[:, block:, :block] = torch.bmm(torch.bmm(second, lower), first).neg_()
+        inverse, block = merged, 2 * block
+    return inverse
+
+
+def inverse_flops(size: int) -> int:
+    """FLOPs of the products of `UnitLowerInverse` for one chunk."""
+    if size not in (32, 64):
+        return 0
+    merges = sum(4 * block**3 * (size // (2 * block)) for block in (8, 16, 32) if block < size)
+    return size // 8 * 4 * 2 * 8**3 + merges
+
+
+class Recurrence(torch.autograd.Function):
+    """The states of S ← kept S + keysᵀ (new - old_keys S), one step for each chunk, and the values new - old_keys S.
+
+    Inputs are [count, chunks, …] and the first state [count, n, m]; the states are [count, chunks + 1, n, m].
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, kept: Tensor, keys: Tensor, old_keys: Tensor, new: Tensor, first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        count, chunks = new.shape[:2]
+        states, values = new.new_empty(count, chunks + 1, *first.shape[1:]), torch.empty_like(new)
+        states[:, 0] = state = first
+        for at in range(chunks):
+            value = torch.baddbmm(new[:, at], old_keys[:, at], state, alpha=-1)
+            state = torch.baddbmm(state * kept[:, at], keys[:, at].mT, value)
+            values[:, at], states[:, at + 1] = value, state
+        ctx.save_for_backward(kept, keys, old_keys, states, values)
+        return states, values
+
+    @staticmethod
+    @first_order_only
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, ...]:
+        kept, keys, old_keys, states, values = ctx.saved_tensors
+        by_states, by_values = torch.empty_like(states), torch.empty_like(values)
+        by_states[:, -1] = slope = upstream[0][:, -1]
+        for at in reversed(range(values.shape[1])):
+            by_values[:, at] = value = torch.baddbmm(upstream[1][:, at], keys[:, at], slope)
+            slope = torch.baddbmm(upstream[0][:, at], old_keys[:, at].mT, value, alpha=-1).addcmul_(slope, kept[:, at])
+            by_states[:, at] = slope
+        later, before = by_states[:, 1:], states[:, :-1]
+        by_kept = (later * before).sum((-1, -2), keepdim=True)
+        return by_kept, values @ later.mT, -(by_values @ before.mT), by_values, slope

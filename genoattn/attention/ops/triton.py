@@ -77,6 +77,7 @@ def sparse_attention(
     causal: bool,
     block: int,
     blocks: int,
+    pool: int,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     key_mask: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
@@ -89,7 +90,7 @@ def sparse_attention(
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         q_blocks, k_blocks = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, block)) for t in (q, k))
         masks = masks_by_block(q, block, padding_mask, key_mask)
-        table = select_blocks(q_blocks, k_blocks, *masks, causal=causal, blocks=blocks).transpose(1, 2)
+        table = select_blocks(q_blocks, k_blocks, *masks, causal=causal, blocks=blocks, pool=pool).transpose(1, 2)
     read = padding_mask if key_mask is None else key_mask
     bias = None if read is None else torch.zeros(q.shape[:2], device=q.device).masked_fill(~read, float("-inf"))
     ends = torch.arange(length, device=q.device) if causal else None

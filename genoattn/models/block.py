@@ -92,7 +92,7 @@ def _sides(kernel: int, causal: bool, step: int) -> tuple[int, int]:
 class Block(nn.Module):
     """One block of the backbone: x + attention(x), x + convolution(x) if there is one, x + MLP(x), each after a norm.
 
-    The convolution follows the attention layer, so that a token compares what it looked up with what its neighbours did.
+    The convolution follows the attention layer: a token compares what it looked up with what its neighbours looked up.
 
     Args:
         dim: Channels of the residual stream.

@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup train compare docs test test-lowest fuzz kill clean
+.PHONY: setup train compare docs lint test test-lowest fuzz kill clean
 
 setup: $(READY)
 
@@ -42,10 +42,13 @@ compare: setup
 docs: setup  # into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-test: setup docs  # one thread a worker: two workers already fill two cores
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+test: setup  # one thread a worker: two workers already fill two cores, as the documentation and the checks of the code do
+	$(MAKE) --no-print-directory --jobs 2 docs lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(TESTS)
 
 test-lowest: setup  # readers, configs, saved models and a resumed training under the lowest versions allowed
@@ -53,6 +56,7 @@ test-lowest: setup  # readers, configs, saved models and a resumed training unde
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check '$(PIP)'
 	$(BIN)/python tests/lowest_versions.py | .venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --no-compile --requirement /dev/stdin
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --editable .
 	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --override-ini filterwarnings=default $(LOWEST)
 
 fuzz: setup  # what is neither read right nor refused in a sentence lies in fuzz-faults/ afterwards

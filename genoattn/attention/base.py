@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import torch
@@ -22,6 +23,46 @@ class TokenLayout:
     """Positions for rotary embeddings (None: 0, 1, 2, …). The bounds of a window count indices, not positions."""
     segment_ids: Int[Tensor, "batch length"] | None = None
     """The sequence of the context that a token belongs to: reference 0, sample 1 (None: one sequence)."""
+
+    @cached_property
+    def segments(self) -> tuple[int, ...]:
+        """The segments of the batch; empty without `segment_ids`. Read on the host, once for all layers."""
+        return () if self._host_segments is None else tuple(self._host_segments.unique().tolist())
+
+    @cached_property
+    def alternating(self) -> bool:
+        """True if every sequence has two segments that take turns token by token, the same one first."""
+        return self._are_two(lambda ids: (ids[:, ::2], ids[:, 1::2]))
+
+    @cached_property
+    def boundary(self) -> int | None:
+        """Index of the first token of the second segment, if every sequence has two, one after the other."""
+        ids = self._host_segments
+        if ids is None or not ids.numel():
+            return None
+        index = int((ids[0] == ids[0, 0]).sum())
+        return index if self._are_two(lambda ids: (ids[:, :index], ids[:, index:])) else None
+
+    @cached_property
+    def positions_in_pairs(self) -> bool:
+        """True if tokens 0 and 1 share a position, and so do 2 and 3, and so on, as in interleaved sequences."""
+        if self.position_ids is None or self.position_ids.shape[1] % 2:
+            return False
+        return torch.equal(self.position_ids[:, ::2], self.position_ids[:, 1::2])
+
+    @cached_property
+    def _host_segments(self) -> Tensor | None:
+        return None if self.segment_ids is None else self.segment_ids.cpu()
+
+    def _are_two(self, split: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:
+        """True if the two parts of the segment ids hold one id each, and not the same."""
+        if self._host_segments is None or len(self.segments) != 2:
+            return False
+        first, second = split(self._host_segments)
+        if not first.numel() or not second.numel():
+            return False
+        a, b = first[0, 0], second[0, 0]
+        return bool(a != b and (first == a).all() and (second == b).all())
 
 
 State: TypeAlias = tuple[Tensor, ...]

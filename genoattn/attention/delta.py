@@ -1,6 +1,7 @@
 """The gated delta rule: a decaying memory in which each token replaces the value of its key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -9,7 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
+from genoattn.attention.modules.cross_segment import slices
+from genoattn.attention.modules.delta_parts import DeltaPart
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
+from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.delta_rule import CHUNK, DeltaInputs, delta_rule
 
@@ -50,14 +55,15 @@ class DeltaAttention(Attention):
 
     A token reads a memory of all tokens before it and itself, in which each token replaces the value of its key. A
     bidirectional layer adds a second memory of all tokens after it. Time is linear in the length and the state has a
-    fixed size. Of the heads' options only `count` has an effect. Paper: Gated DeltaNet, arXiv:2412.06464.
+    fixed size. A head with `cross_segment` has a memory for each segment and reads those of the others. Positions and
+    the logit scale have no effect. Paper: Gated DeltaNet, arXiv:2412.06464.
     """
 
     complexity = "linear"
 
     def __init__(self, dim: int, causal: bool, heads: HeadOptions = HeadOptions()):
         super().__init__()
-        self.heads = QKVProjection(dim, HeadOptions(heads.count, positions="none", qk_norm=False))
+        self.heads = QKVProjection(dim, replace(heads, positions="none", qk_norm=False, logit_scale=1.0))
         self.write = nn.Linear(dim, heads.count)
         self.kept = nn.Linear(dim, heads.count)
         nn.init.constant_(self.kept.bias, KEEP_BIAS)
@@ -68,70 +74,143 @@ class DeltaAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        empty = self._empty(len(x))
-        return self._outputs(self._split(x, layout), empty, None if self.causal else empty, layout)[0]
+        inputs, own = self._split(x, layout), self.heads.own_heads
+        outputs = [self._read(DeltaPart(slice(own), None), inputs, x, layout)] if own else []
+        if self.heads.cross_heads:
+            outputs.append(self._across(inputs, x, layout))
+        return self._combine(outputs, x, layout)
+
+    def _across(self, inputs: DeltaInputs, x: Tensor, layout: TokenLayout) -> Tensor:
+        """Outputs of the heads that see another segment."""
+        q, k, v, write, log_kept = (t[:, :, self.heads.own_heads :] for t in inputs)
+        y = torch.zeros_like(q)
+        if len(layout.segments) < 2:
+            return y
+        views = slices(layout, x.shape[1], self.causal, shift=False)
+        if not views or any(view.stride != 2 or view.counts[0] != view.counts[1] for view in views):
+            return self._read(self._parts(layout.segments)[-1], inputs, x, layout)
+        memory = self._memory(len(x), q.shape[2])
+        for view in views:  # a query reads what is written before it in one pass, and after it in the other
+            at, by = view.keys, view.queries
+            pieces = q[:, by], k[:, at], v[:, at], write[:, at], log_kept[:, at]
+            some, _ = delta_rule(*pieces, memory, own=view.lead > 0)
+            if not self.causal:
+                some = some + delta_rule(*pieces, memory, ahead=True, own=view.lead < 0)[0]
+            y[:, by] = some.to(y.dtype)
+        return y
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        pieces = self._split(x, layout)
-        y = naive_delta_rule(*pieces)
+        inputs, outputs = self._split(x, layout), []
+        for part in self._parts(segments_of(layout)):
+            pieces = part.inputs(inputs, x, layout)
+            y = naive_delta_rule(*pieces)
+            if not self.causal:
+                y = y + naive_delta_rule(*pieces, ahead=True)
+            outputs.append(part.outputs(y, x, layout))
+        return self._combine(outputs, x, layout)
+
+    def _parts(self, segments: Sequence[int]) -> list[DeltaPart]:
+        """The heads that see all segments, and those that see another one, with a copy for each of `segments`."""
+        own = self.heads.own_heads
+        parts = [DeltaPart(slice(own), None)] if own else []
+        if self.heads.cross_heads:
+            parts.append(DeltaPart(slice(own, None), SegmentCopies(tuple(segments))))
+        return parts
+
+    def _read(self, part: DeltaPart, inputs: DeltaInputs, x: Tensor, layout: TokenLayout) -> Tensor:
+        """Outputs of the heads of a part for a whole sequence."""
+        pieces = part.inputs(inputs, x, layout)
+        memory = self._memory(len(pieces[0]), pieces[0].shape[2])
+        y, _ = delta_rule(*pieces, memory)
         if not self.causal:
-            y = y + naive_delta_rule(*pieces, ahead=True)
-        return self.heads.combine(zero_padding(y, layout.padding_mask))
+            y = y + delta_rule(*pieces, memory, ahead=True)[0]
+        return part.outputs(y, x, layout)
+
+    def _combine(self, outputs: list[Tensor], x: Tensor, layout: TokenLayout) -> Tensor:
+        y = torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
+        return self.heads.combine(zero_padding(y, layout.padding_mask).to(self.heads.out.weight.dtype), x, layout)
 
     def init_state(self, batch: int) -> State:
-        return (self._empty(batch),) if self.causal else super().init_state(batch)
+        """The memory of each part, then the known segments and the number of tokens.
+
+        The heads that see another segment have a memory for each known segment, of the tokens in it.
+        """
+        if not self.causal:
+            return super().init_state(batch)
+        memories = [self._memory(batch * part.count, part.heads_of(self.heads.count)) for part in self._parts(())]
+        return *memories, torch.zeros(0, dtype=torch.long), torch.zeros((), dtype=torch.long)
 
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        y, memory = self._outputs(self._split(x, layout), state[0], None, layout)
-        return y, (memory,)
+        *memories, segments, count = state
+        layout = with_positions(layout, x, int(count))
+        known = segments.tolist()
+        new = [segment for segment in segments_of(layout) if segment not in known] if self.heads.cross_heads else []
+        known += new
+        inputs, outputs, after = self._split(x, layout), [], []
+        for part, memory in zip(self._parts(known), memories, strict=True):
+            if part.copies and new:
+                memory = torch.cat([memory, self._memory(len(new) * len(x), memory.shape[1])])
+            y, memory = delta_rule(*part.inputs(inputs, x, layout), memory)
+            outputs.append(part.outputs(y, x, layout))
+            after.append(memory)
+        segments = torch.tensor(known, dtype=torch.long)
+        return self._combine(outputs, x, layout), (*after, segments, count + x.shape[1])
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A bidirectional layer first scans from the right and keeps the memory after each chunk."""
-        memory = ahead = self._empty(len(read_chunk(0, 1)[0]))
-        borders = []
-        for start, stop in [] if self.causal else chunk_bounds(length, chunk, backwards=True):
-            borders.append(ahead)
-            ahead = delta_rule(*self._split(*read_chunk(start, stop)), ahead, ahead=True)[1]
-        for start, stop in chunk_bounds(length, chunk):
+        forwards = chunk_bounds(length, chunk)
+        segments: set[int] = set()
+        if self.heads.cross_heads:
+            segments = {segment for at in forwards for segment in segments_of(read_chunk(*at)[1])}
+        parts, batch = self._parts(sorted(segments)), len(read_chunk(0, 1)[0])
+        memories = [self._memory(batch * part.count, part.heads_of(self.heads.count)) for part in parts]
+        ahead, borders = list(memories), []
+        for start, stop in [] if self.causal else reversed(forwards):
+            borders.append(list(ahead))
             x, layout = read_chunk(start, stop)
+            inputs = self._split(x, layout)
+            for at, part in enumerate(parts):
+                ahead[at] = delta_rule(*part.inputs(inputs, x, layout), ahead[at], ahead=True)[1]
+        for start, stop in forwards:
+            x, layout = read_chunk(start, stop)
+            inputs, outputs = self._split(x, layout), []
             border = None if self.causal else borders.pop()
-            y, memory = self._outputs(self._split(x, layout), memory, border, layout)
-            yield start, stop, y
+            for at, part in enumerate(parts):
+                pieces = part.inputs(inputs, x, layout)
+                y, memories[at] = delta_rule(*pieces, memories[at])
+                if border is not None:
+                    y = y + delta_rule(*pieces, border[at], ahead=True)[0]
+                outputs.append(part.outputs(y, x, layout))
+            yield start, stop, self._combine(outputs, x, layout)
 
-    def _empty(self, batch: int) -> Tensor:
+    def _memory(self, batch: int, heads: int) -> Tensor:
         weight, width = self.heads.out.weight, self.heads.dim_head
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        return torch.zeros(batch, self.heads.count, width, width, dtype=dtype, device=weight.device)
-
-    def _outputs(
-        self, pieces: DeltaInputs, memory: Tensor, ahead: Tensor | None, layout: TokenLayout
-    ) -> tuple[Tensor, Tensor]:
-        """Outputs of both directions (`ahead` None: of the left alone), and the memory after these tokens."""
-        y, memory = delta_rule(*pieces, memory)
-        if ahead is not None:
-            y = y + delta_rule(*pieces, ahead, ahead=True)[0]
-        return self.heads.combine(zero_padding(y, layout.padding_mask).to(pieces[2].dtype)), memory
+        return torch.zeros(batch, heads, width, width, dtype=dtype, device=weight.device)
 
     def _split(self, x: Tensor, layout: TokenLayout) -> DeltaInputs:
+        q, k, v = self.heads.project(x, layout)
         x = zero_padding(x, layout.padding_mask)
-        q, k, v = self.heads.project(x)
         # Padding writes nothing, and nothing fades there. (eps keeps the gradient of a key of zeros finite.)
         write = zero_padding(self.write(x).sigmoid(), layout.padding_mask)
         log_kept = zero_padding(F.logsigmoid(self.kept(x)), layout.padding_mask)
         return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v, write, log_kept
 
     def flops(self, length: int) -> int:
-        """FLOPs of the projections and of the products of every chunk, without its triangular system."""
-        heads, width, size = self.heads.count, self.heads.dim_head, min(CHUNK, length)
+        """FLOPs of the projections and of the products of every chunk, without its triangular system.
+
+        Heads that see another segment read nothing in a sequence of one segment, and this for each of several.
+        """
+        heads, width, size = self.heads.own_heads, self.heads.dim_head, min(CHUNK, length)
         padded = -(-length // size) * size
-        gates = 4 * length * heads * width * heads
+        gates = 4 * length * self.heads.count**2 * width
         inside = 2 * padded * heads * (3 * size * width + 4 * width * width) + 2 * padded // size * heads * width**3
         return self.heads.flops(length) + gates + inside * (1 if self.causal else 2)
 
     def state_bytes(self, length: int) -> int:
-        """Size of the memory, the same at any length."""
+        """Size of the memory, the same at any length; of heads that see another segment, once for each segment."""
         return 4 * self.heads.count * self.heads.dim_head**2

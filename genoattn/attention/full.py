@@ -8,15 +8,13 @@ from torch import Tensor
 
 from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import (
+    View,
     cross_segment_attention,
-    head_widths,
     reference_cross_segment_attention,
-    scored_channels,
 )
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.softmax import full_attention
 from genoattn.errors import UserError
@@ -48,21 +46,22 @@ class FullAttention(Attention):
             )
         self.heads = QKVProjection(dim, heads, kv_heads)
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.engine = Backend(backend, "flash")
-        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            by = by_triton.softmax_attention if self.engine.uses_triton(q) else full_attention
-            return by(q, k, v, causal=self.causal, padding_mask=layout.padding_mask, scale=scale)
+        def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)
+            by = by_triton.softmax_attention if fused else full_attention
+            return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask)
 
         q, k, v = self.heads.project_and_rotate(x, layout)
-        return self.heads.combine(
-            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
-        )
+        cross_heads = self.heads.cross_heads
+        y = cross_segment_attention(attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal)
+        return self.heads.combine(y, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -73,14 +72,17 @@ class FullAttention(Attention):
         y = reference_cross_segment_attention(
             q, k, v, visible=visible, cross_heads=self.heads.cross_heads, segments=layout.segment_ids
         )
-        return self.heads.combine(y)
+        return self.heads.combine(y, x, layout)
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-        return self.engine.description(device, dtype, head_widths(self.heads))
+        return self.engine.description(device, dtype, self.heads.dim_head)
 
     def flops(self, length: int) -> int:
-        """FLOPs of the projections and the whole square of scores; a causal kernel may skip up to half of it."""
-        return self.heads.flops(length) + 4 * length**2 * scored_channels(self.heads)
+        """FLOPs of the projections and the whole square of scores; a causal kernel may skip up to half of it.
+
+        Heads that see another segment compute nothing in a sequence of one segment.
+        """
+        return self.heads.flops(length) + 4 * length**2 * self.heads.own_heads * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:
         """Every key and value up to `length`."""

@@ -1,26 +1,28 @@
-"""A sigmoid gate on the outputs of any other layer, computed from the token itself."""
+"""A sigmoid gate in any other layer, computed from the token itself."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
-from genoattn.attention.modules.projections import HeadOptions
+from genoattn.attention.modules.gate import Gate
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.errors import UserError
-
-OPEN_BIAS = 2.0
-"""Bias of a gate before training: sigmoid(2) = 0.88."""
 
 
 @final
 class GatedAttention(Attention):
-    """Gated attention: y = wrapped(x) ∘ sigmoid(x W + b), with a gate for each channel or each head's share of them.
+    """Gated attention: the heads' outputs of the wrapped layer times sigmoid(x W + b), before their projection.
 
-    A token sees what it sees in the wrapped layer, at the same cost and one projection more. The gate follows the
-    wrapped layer's output projection, so that it fits layers without heads. Paper: after arXiv:2505.06708.
+    There is a gate for each channel or for each head. A token sees what it sees in the wrapped layer, at the same cost
+    and one projection more. A layer without `QKVProjection` is gated at its output, each gate of `gate_per=head` for an
+    equal share of the channels. Paper: arXiv:2505.06708.
+
+    Raises:
+        UserError: The wrapped layer has gates already, by `heads.gate`.
     """
 
     def __init__(
@@ -35,10 +37,14 @@ class GatedAttention(Attention):
         if dim % heads.count:
             raise UserError(f"heads.count must divide the model's dim of {dim}, got {heads.count}")
         self.wrapped = wrapped(dim=dim, causal=causal)
-        self.gate = nn.Linear(dim, dim if gate_per == "channel" else heads.count)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.constant_(self.gate.bias, OPEN_BIAS)
-        self.share = dim // self.gate.out_features
+        projections = [module for module in self.wrapped.modules() if isinstance(module, QKVProjection)]
+        for projection in projections:
+            if projection.gate is not None:
+                raise UserError(
+                    "attention=gated adds the gates itself, so heads.gate of the wrapped layer must be none, got gates"
+                )
+            projection.gate = Gate(dim, dim if gate_per == "channel" else projection.count)
+        self.gate = None if projections else Gate(dim, dim if gate_per == "channel" else heads.count)
         self.causal = causal
         self.complexity, self.receptive_field, self.stride = (
             self.wrapped.complexity,
@@ -54,15 +60,12 @@ class GatedAttention(Attention):
         return self._gated(x, layout, self.wrapped(x, layout))
 
     def _gated(self, x: Tensor, layout: TokenLayout, y: Tensor) -> Tensor:
-        opened = self.gate(zero_padding(x, layout.padding_mask)).sigmoid()
-        return (y.unflatten(-1, (-1, self.share)) * opened[..., None]).flatten(-2)
+        return y if self.gate is None else self.gate(y, zero_padding(x, layout.padding_mask))
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        x = zero_padding(x, layout.padding_mask)
-        opened = 1 / (1 + torch.exp(-(x @ self.gate.weight.T + self.gate.bias)))
-        return self.wrapped.naive(x, layout) * opened.repeat_interleave(self.share, dim=-1)
+        return self._gated(x, layout, self.wrapped.naive(x, layout))
 
     def init_state(self, batch: int) -> State:
         return self.wrapped.init_state(batch)
@@ -75,14 +78,14 @@ class GatedAttention(Attention):
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         for start, stop, y in self.wrapped.forward_chunked(read_chunk, length, chunk):
-            yield start, stop, self._gated(*read_chunk(start, stop), y)
+            yield start, stop, y if self.gate is None else self._gated(*read_chunk(start, stop), y)
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
         return self.wrapped.describe_backend(device, dtype)
 
     def flops(self, length: int) -> int:
         """FLOPs of the wrapped layer and of the gate."""
-        return self.wrapped.flops(length) + 2 * length * self.gate.in_features * self.gate.out_features
+        return self.wrapped.flops(length) + (0 if self.gate is None else self.gate.flops(length))
 
     def state_bytes(self, length: int) -> int:
         """State of the wrapped layer: a gate reads only its own token."""

@@ -1,7 +1,6 @@
 """One softmax over a multi-resolution partition of the keys: exact nearby, pooled cells at doubling distance."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import final
 
 import torch
@@ -9,19 +8,20 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, ChunkReader, TokenLayout, zero_padding
-from genoattn.attention.modules.cross_segment import HIDDEN
+from genoattn.attention.modules.cross_segment import View, cross_segment_attention
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
-from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
+from genoattn.attention.modules.rotary import position_ids_of, rotate
+from genoattn.attention.modules.streaming import slice_layout
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.hierarchical import (
     Schedule,
     attend_chunk,
-    cross_segment_hierarchical_attention,
     hierarchical_attention,
 )
 from genoattn.attention.ops.hierarchical_partition import Workspace
 from genoattn.attention.ops.hierarchical_pooling import (
+    HIDDEN,
     PooledTokens,
     chunk_unit,
     concatenate,
@@ -94,10 +94,10 @@ class HierarchicalAttention(Attention):
             raise UserError(f"attention.block_size must be an even number of tokens from 2, got {block_size}")
         self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.block_size = block_size
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
-        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -110,19 +110,32 @@ class HierarchicalAttention(Attention):
         return self._answers(naive_hierarchical_attention, x, layout)
 
     def _answers(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
-        q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
-        if attend is None:
-            attend = by_triton.hierarchical_attention if self.engine.uses_triton(q) else hierarchical_attention
+        q, k, v = self.heads.project(x, layout)
         position_ids = position_ids_of(x, layout.position_ids) if self.heads.rotary else None
-        attend = partial(
-            attend, causal=self.causal, block=self.block_size, positions=position_ids, padding_mask=layout.padding_mask
+        naive = attend is not None
+
+        def attend_view(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            fast = by_triton.hierarchical_attention if self.engine.uses_triton(q) else hierarchical_attention
+            return (attend or fast)(
+                q,
+                k,
+                v,
+                causal=view.causal,
+                block=self.block_size,
+                positions=None if position_ids is None else position_ids[:, view.queries],
+                padding_mask=view.padding_mask,
+                key_mask=view.key_mask,
+            )
+
+        def fits(view: View) -> bool:
+            # A token of a slice is a cell of the whole at level 1, where its blocks are as wide as those of the slice.
+            same = view.stride == 2 and view.counts[0] == view.counts[1] and not self.causal and not naive
+            return same and (position_ids is None or layout.positions_in_pairs)
+
+        y = cross_segment_attention(
+            attend_view, q, k, v, cross_heads=self.heads.cross_heads, layout=layout, causal=self.causal, fits=fits
         )
-        own = self.heads.count - self.heads.cross_heads
-        outputs = [attend(*(t[:, :, :own] for t in (q, k, v)))] if own else []
-        if self.heads.cross_heads:
-            far_q, far_k, far_v = (t[:, :, own:] for t in (q, k, v))
-            outputs.append(cross_segment_hierarchical_attention(attend, far_q, far_k, far_v, layout, self.causal))
-        return self.heads.combine(torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0])
+        return self.heads.combine(y, x, layout)
 
     @torch.no_grad()
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
@@ -139,26 +152,25 @@ class HierarchicalAttention(Attention):
         before, workspace = None, Workspace()
         for start, stop in segments:
             x, layout = read_chunk(start, schedule.neighbours(start, stop)[1])
-            q, pooled = (
-                self.heads.queries(zero_padding(x, layout.padding_mask)[:, : stop - start]),
-                self._keys_values_of(x, layout),
-            )
-            padding_mask = None if layout.padding_mask is None else layout.padding_mask[:, : stop - start]
-            position_ids = position_ids_of(x, layout.position_ids)[:, : stop - start] if self.heads.rotary else None
+            pooled = self._keys_values_of(x, layout)
+            ends_at = start + x.shape[1]
+            x, layout = x[:, : stop - start], slice_layout(layout, x, 0, stop - start)
+            q = self.heads.queries(zero_padding(x, layout.padding_mask))
+            position_ids = layout.position_ids if self.heads.rotary else None
             pooled = pooled if before is None else concatenate([before, pooled])
-            first = start + x.shape[1] - pooled.count.shape[1]
+            first = ends_at - pooled.count.shape[1]
             y = attend_chunk(schedule, start, q, position_ids, pooled, first, far_levels, workspace)
             before = pooled.slice_tokens(slice(max(0, stop - schedule.chunk_unit - first), stop - first))
-            yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), padding_mask))
+            yield start, stop, self.heads.combine(zero_padding(y.to(q.dtype), layout.padding_mask), x, layout)
 
     def _keys_values_of(self, x: Tensor, layout: TokenLayout) -> PooledTokens:
         """Keys and values of the tokens, each token a cell of its own."""
-        k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
+        k, v = self.heads.keys_values(x, layout)
         positions = position_ids_of(x, layout.position_ids).expand(x.shape[:2]) if self.heads.rotary else None
         return unpooled_tokens(k, v, positions, layout.padding_mask)
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-        return self.engine.description(device, dtype, [self.heads.dim_head])
+        return self.engine.description(device, dtype, self.heads.dim_head)
 
     def flops(self, length: int) -> int:
         """Projections, and what queries read, in whole units: three blocks of tokens, and 3/2 of cells a level.
@@ -171,10 +183,7 @@ class HierarchicalAttention(Attention):
             self.block_size if self.causal else 3 * self.block_size // 2
         )
         queries = -(-length // whole) * whole
-        return (
-            self.heads.flops(length)
-            + 4 * queries * keys * (self.heads.count - self.heads.cross_heads) * self.heads.dim_head
-        )
+        return self.heads.flops(length) + 4 * queries * keys * self.heads.own_heads * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:
         """The keys and values of two blocks of tokens, and of three blocks of cells at each level."""

@@ -1,25 +1,27 @@
 """Linear attention: positive features in place of the exponential, so that sums replace the square of scores."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
+from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
+from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
 from genoattn.attention.modules.dispatch import Backend
-from genoattn.attention.modules.feature_maps import FEATURES, feature_dim, feature_map
+from genoattn.attention.modules.feature_maps import FEATURES, feature_dim
+from genoattn.attention.modules.linear_parts import LinearPart
+from genoattn.attention.modules.linear_reference import naive_linear_attention
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
-from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, position_ids_of, rotate
+from genoattn.attention.modules.rotary import position_ids_of, rotate
+from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
 from genoattn.attention.ops.chunked_scan import chunk_bounds, chunk_length
 from genoattn.attention.ops.linear import (
-    EPSILON,
     LinearOptions,
     LinearState,
     accumulate_state,
@@ -35,34 +37,6 @@ from genoattn.errors import UserError
 MAX_TAYLOR_CHANNELS = 32
 
 
-def naive_linear_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_value"],
-    *,
-    causal: bool,
-    features: str = "elu",
-    padding_mask: Bool[Tensor, "batch length"] | None = None,
-    positions: Int[Tensor, "#batch length"] | None = None,
-    decay: Float[Tensor, "heads"] | None = None,
-) -> Float[Tensor, "batch length heads dim_value"]:
-    """`linear_attention` from the whole square of weights."""
-    length = q.shape[1]
-    visible = visibility_mask(length, length, 0 if causal else length, padding_mask, q.device)[:, None]
-    phi_q, phi_k = feature_map(q, features), feature_map(k, features)
-    weights = torch.einsum("bqhm,bkhm->bhqk", phi_q, phi_k).masked_fill(~visible, 0)
-    least = EPSILON * visible.sum(-1, keepdim=True).clamp_min(1)
-    index = torch.arange(length, device=q.device)
-    factors = None if decay is None else (-decay[:, None, None] * (index[:, None] - index).abs()).exp()
-    if factors is not None:
-        weights, least = weights * factors, least.clamp_max(EPSILON)
-    denominator = torch.maximum(weights.sum(-1, keepdim=True), least)
-    if positions is not None:
-        turned = torch.einsum("bqhm,bkhm->bhqk", rotate(phi_q, positions), rotate(phi_k, positions))
-        weights = turned.masked_fill(~visible, 0) * (1 if factors is None else factors)
-    return torch.einsum("bhqk,bkhd->bqhd", (weights / denominator).to(v.dtype), v)
-
-
 @final
 class LinearAttention(Attention):
     """Linear attention: y_i = φ(q_i)ᵀ Σ_j φ(k_j) v_jᵀ / φ(q_i)ᵀ Σ_j φ(k_j).
@@ -71,8 +45,8 @@ class LinearAttention(Attention):
     weighs exp(-rate·d), with a learned rate for each head. Time is linear in the length and the state has a fixed size.
 
     Rotary positions rotate the features in the numerator alone, so weights do not sum to 1. Taylor features are
-    computed from rotated queries and keys and stay positive, so with them weights do. `heads.cross_segment` has no
-    effect. Papers: Katharopoulos et al. 2020, arXiv:2006.16236; Taylor features: Based, arXiv:2402.18668.
+    computed from rotated queries and keys and stay positive, so with them weights do. Papers: Katharopoulos et al.
+    2020, arXiv:2006.16236; Taylor features: Based, arXiv:2402.18668.
     """
 
     complexity = "linear"
@@ -99,8 +73,8 @@ class LinearAttention(Attention):
             )
         self.causal = causal
         self.features = features
-        self.asymmetry = ROTARY if self.heads.rotary else None
-        self.weights_sum_to_one = not self.heads.rotary or features == "taylor"
+        self.asymmetry = self.heads.asymmetry
+        self.weights_sum_to_one = self.heads.averages and (not self.heads.rotary or features == "taylor")
         if decay:
             # Heads at first remember 8, 32, 128, … tokens; beyond 5 the last ones differ little from no decay.
             self.log_rates = nn.Parameter(-math.log(4) * torch.arange(heads.count) - math.log(8))
@@ -111,39 +85,98 @@ class LinearAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self._outputs(None, x, layout)
+        q, k, v = self._project(x, layout)
+        whole = self._options(x, layout)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)
+            return (by_triton.linear_attention if fused else linear_attention)(
+                q,
+                k,
+                v,
+                causal=view.causal,
+                features=self.features,
+                padding_mask=view.padding_mask,
+                key_mask=view.key_mask,
+                positions=None if whole.positions is None else whole.positions[:, view.queries],
+                key_positions=None if whole.positions is None else whole.positions[:, view.keys],
+                decay=None if whole.decay is None else view.stride * whole.decay[view.heads],
+                lead=view.lead / 2 if view.stride == 2 else 0.0,
+            )
+
+        y = cross_segment_attention(
+            attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout, causal=self.causal, fits=self._fits
+        )
+        return self.heads.combine(y, x, layout)
+
+    def _fits(self, view: View) -> bool:
+        """True if distances within slices give the decay between them."""
+        return not self.decay or (view.stride == 2 and view.counts[0] == view.counts[1])
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self._outputs(naive_linear_attention, x, layout)
+        q, k, v = self._project(x, layout)
+        options, outputs = self._options(x, layout), []
+        for part in self._parts((0,)):
+            hidden = ~other_segment(layout.segment_ids, x) if part.copies else None
+            y = naive_linear_attention(
+                *(t[:, :, part.heads] for t in (q, k, v)),
+                causal=self.causal,
+                features=self.features,
+                padding_mask=options.padding_mask,
+                positions=options.positions,
+                decay=None if options.decay is None else options.decay[part.heads],
+                hidden=hidden,
+            )
+            outputs.append(y)
+        return self.heads.combine(torch.cat(outputs, dim=2), x, layout)
 
-    def _outputs(self, attend: Callable[..., Tensor] | None, x: Tensor, layout: TokenLayout) -> Tensor:
-        features, padding_mask, positions, decay = self._options(x, layout)
-        q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
-        q, k = self._rotated_early(q, layout), self._rotated_early(k, layout)
-        if attend is None:
-            attend = by_triton.linear_attention if self.engine.uses_triton(q) else linear_attention
-        y = attend(
-            q, k, v, causal=self.causal, features=features, padding_mask=padding_mask, positions=positions, decay=decay
+    def _parts(self, segments: Sequence[int | None]) -> list[LinearPart]:
+        """The heads that see all segments, and those that see another one, with a copy for each of `segments`."""
+        own = self.heads.own_heads
+        parts = [LinearPart(slice(own), None)] if own else []
+        return (
+            [*parts, LinearPart(slice(own, None), SegmentCopies(tuple(segments)))] if self.heads.cross_heads else parts
         )
-        return self.heads.combine(y)
 
     def init_state(self, batch: int) -> State:
+        """For the heads of each part the sums and the count of tokens, then the known segments and the next positions.
+
+        The heads that see another segment have sums for each known segment, of the tokens outside it, and the sums for
+        a segment that is not known yet, of all tokens.
+        """
         if not self.causal:
             return super().init_state(batch)
-        return *self._empty_state(batch), torch.zeros(batch, dtype=torch.long, device=self.heads.out.weight.device)
+        states = [tensor for part in self._parts([None]) for tensor in self._empty_state(batch, part)]
+        device = self.heads.out.weight.device
+        segments = torch.zeros(0, dtype=torch.long)
+        return *states, segments, torch.zeros(batch, dtype=torch.long, device=device)
 
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        memory, count, position = state
+        *states, segments, position = state
         on = position[:, None] + torch.arange(x.shape[1], device=x.device)
         positions = on if layout.position_ids is None else layout.position_ids
         layout = replace(layout, position_ids=positions)
-        options, q, (k, v) = self._options(x, layout), self._queries(x, layout), self._keys_values(x, layout)
-        y, seen = causal_scan(q, k, v, (memory, count), options)
-        return self.heads.combine(y), (*seen, positions[:, -1] + 1)
+        known = segments.tolist()
+        new = [segment for segment in segments_of(layout) if segment not in known] if self.heads.cross_heads else []
+        known += new
+        qkv, options, outputs, after = self._project(x, layout), self._options(x, layout), [], []
+        for at, part in enumerate(self._parts([*known, None])):
+            memory, count = states[2 * at : 2 * at + 2]
+            if part.copies and new:  # a new segment has seen what no segment has seen
+                unseen = memory[-len(x) :].repeat(len(new), 1, 1, 1), count[-len(x) :].repeat(len(new))
+                memory, count = (
+                    torch.cat([memory[: -len(x)], unseen[0], memory[-len(x) :]]),
+                    torch.cat([count, unseen[1]]),
+                )
+            y, seen = causal_scan(*part.inputs(qkv), (memory, count), part.options(options, layout, x))
+            outputs.append(part.outputs(y, layout, x))
+            after += seen
+        y = self.heads.combine(torch.cat(outputs, dim=2), x, layout)
+        return y, (*after, torch.tensor(known, dtype=torch.long), positions[:, -1] + 1)
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A causal layer reads the tokens once, others twice: first for the sums, or for the state after each chunk."""
@@ -156,40 +189,49 @@ class LinearAttention(Attention):
                 y, state = self.step(x, state, layout)
                 yield start, stop, y
             return
-        (memory, count), ahead = self._empty_state(batch), []
+        segments: set[int] = set()
+        if self.heads.cross_heads:
+            segments = {segment for at in forwards for segment in segments_of(read_chunk(*at)[1])}
+        parts = self._parts(sorted(segments))
+        states = [self._empty_state(batch, part) for part in parts]
+        ahead: list[list[Tensor]] = []
         for start, stop in reversed(forwards):
             x, layout = read_chunk(start, stop)
-            (k, v), options = self._keys_values(x, layout), self._options(x, layout)
-            if self.decay:
-                ahead.append(memory)
-                memory = reverse_states(k, v, memory, options)
-            else:
-                memory, count = accumulate_state(k, v, (memory, count), options)
-        memory = torch.zeros_like(memory) if self.decay else memory
+            ahead.append([memory for memory, _ in states])
+            qkv, whole = self._project(x, layout), self._options(x, layout)
+            for at, part in enumerate(parts):
+                (_, k, v), options = part.inputs(qkv), part.options(whole, layout, x)
+                if self.decay:
+                    states[at] = reverse_states(k, v, states[at][0], options), states[at][1]
+                else:
+                    states[at] = accumulate_state(k, v, states[at], options)
+        if self.decay:
+            states = [self._empty_state(batch, part) for part in parts]
         for start, stop in forwards:
             x, layout = read_chunk(start, stop)
-            q, options = self._queries(x, layout), self._options(x, layout)
-            if self.decay:
-                y, memory = bidirectional_scan(q, *self._keys_values(x, layout), memory, ahead.pop(), options)
-            else:
-                y = query_state(q, (memory, count), options)
-            yield start, stop, self.heads.combine(y)
+            qkv, whole, outputs, border = self._project(x, layout), self._options(x, layout), [], ahead.pop()
+            for at, part in enumerate(parts):
+                options = part.options(whole, layout, x)
+                if self.decay:
+                    y, memory = bidirectional_scan(*part.inputs(qkv), states[at][0], border[at], options)
+                    states[at] = memory, states[at][1]
+                else:
+                    y = query_state(part.inputs(qkv)[0], states[at], options)
+                outputs.append(part.outputs(y, layout, x))
+            yield start, stop, self.heads.combine(torch.cat(outputs, dim=2), x, layout)
 
-    def _empty_state(self, batch: int) -> LinearState:
-        features = feature_dim(self.heads.dim_head, self.features)
-        return empty_state(batch, self.heads.count, features, self.heads.dim_head, self.heads.out.weight)
+    def _empty_state(self, batch: int, part: LinearPart) -> LinearState:
+        features, copies = feature_dim(self.heads.dim_head, self.features), len(part.copies.ids) if part.copies else 1
+        heads = len(range(*part.heads.indices(self.heads.count)))
+        return empty_state(copies * batch, heads, features, self.heads.dim_head, self.heads.out.weight)
 
-    def _queries(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        return self._rotated_early(self.heads.queries(zero_padding(x, layout.padding_mask)), layout)
-
-    def _keys_values(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
-        k, v = self.heads.keys_values(zero_padding(x, layout.padding_mask))
-        return self._rotated_early(k, layout), v
-
-    def _rotated_early(self, x: Tensor, layout: TokenLayout) -> Tensor:
-        """`x`, rotated if the features are made of rotated channels (Taylor); others are rotated themselves."""
-        turned = self.heads.rotary and self.features == "taylor"
-        return rotate(x, position_ids_of(x, layout.position_ids)) if turned else x
+    def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values; queries and keys are rotated here if features are made of them (Taylor)."""
+        q, k, v = self.heads.project(x, layout)
+        if not self.heads.rotary or self.features != "taylor":
+            return q, k, v
+        positions = position_ids_of(x, layout.position_ids)
+        return rotate(q, positions), rotate(k, positions), v
 
     def _options(self, x: Tensor, layout: TokenLayout) -> LinearOptions:
         late = self.heads.rotary and self.features != "taylor"
@@ -201,14 +243,17 @@ class LinearAttention(Attention):
         return self.log_rates.to(torch.promote_types(self.log_rates.dtype, torch.float32)).exp()
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-        return self.engine.description(device, dtype, [self.heads.dim_head])
+        return self.engine.description(device, dtype, self.heads.dim_head)
 
     def flops(self, length: int) -> int:
-        """Projections and products with the sums; a causal or decaying layer adds the squares inside its chunks."""
-        heads, width = self.heads.count, self.heads.dim_head
+        """Projections and products with the sums; a causal or decaying layer adds the squares inside its chunks.
+
+        Heads that see another segment compute nothing in a sequence of one segment.
+        """
+        heads, width = self.heads.own_heads, self.heads.dim_head
         features = feature_dim(width, self.features)
         apart = self.heads.rotary and self.features != "taylor"  # numerator and denominator are sums of their own
-        if not self.causal and not self.decay:
+        if not heads or (not self.causal and not self.decay):
             return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
         inside = sum(
             chunk_flops(stop - start, features, channels, 1 if self.causal else 2)
@@ -218,6 +263,9 @@ class LinearAttention(Attention):
         return self.heads.flops(length) + heads * inside
 
     def state_bytes(self, length: int) -> int:
-        """Sums of φ(k) vᵀ and of φ(k), and the count; the same at any length."""
+        """Sums of φ(k) vᵀ and of φ(k); the same at any length.
+
+        Heads that see another segment have them twice in a sequence of one segment, and once more for each further one.
+        """
         features = feature_dim(self.heads.dim_head, self.features)
-        return 4 * (self.heads.count * features * (self.heads.dim_head + 1) + 1)
+        return 4 * (self.heads.own_heads + 2 * self.heads.cross_heads) * features * (self.heads.dim_head + 1)

@@ -88,9 +88,9 @@ class NativeSparseAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
+        q, k, v = self.heads.project(x, layout)
         if not x.numel():
-            return self.heads.combine(v)
+            return self.heads.combine(v, x, layout)
         real, length = self._real_blocks(x, layout), x.shape[1]
         cells = self._cells(k, v, real)
         with torch.autocast(x.device.type, enabled=False):  # a choice by rounded weights would be another choice
@@ -110,7 +110,7 @@ class NativeSparseAttention(Attention):
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self.heads.project(zero_padding(x, layout.padding_mask))
+        q, k, v = self.heads.project(x, layout)
         near_q, near_k = self._rotated(q, x, layout), self._rotated(k, x, layout)
         real, length = self._real_blocks(x, layout), x.shape[1]
         cell_k, cell_v, real_cells = self._cells(k, v, real)
@@ -176,7 +176,7 @@ class NativeSparseAttention(Attention):
     def _gated(self, x: Tensor, layout: TokenLayout, *branches: Tensor) -> Tensor:
         gates = self.gates(zero_padding(x, layout.padding_mask)).sigmoid().unflatten(-1, (-1, BRANCHES, 1)).unbind(-2)
         y = torch.stack([gate * branch for gate, branch in zip(gates, branches, strict=True)]).sum(0)
-        return self.heads.combine(zero_padding(y, layout.padding_mask).to(x.dtype))
+        return self.heads.combine(zero_padding(y, layout.padding_mask).to(x.dtype), x, layout)
 
     def flops(self, length: int) -> int:
         """Projections, gates, compression, pairs of tokens, and scores of cells: to answer and to select."""

@@ -51,7 +51,8 @@ class PyramidAttention(Attention):
 
     A token gets the output of its cell at every level; a causal token that of the last complete cell. A cell is the
     mean of its tokens. All levels but the last use a sliding window; the last sees everything, which is quadratic
-    with a small constant: at 256 tokens a cell, 1/65536 of full attention. `heads.cross_segment` has no effect.
+    with a small constant: at 256 tokens a cell, 1/65536 of full attention. `heads.cross_segment` and
+    `heads.rotate_values` have no effect.
 
     Cells begin at multiples of their size from the left, so a reversed sequence has the same cells only if its length
     is a multiple of the largest.
@@ -75,7 +76,8 @@ class PyramidAttention(Attention):
                 "attention.pool_sizes must list the tokens of a cell at each level, 1 and then ever more, got"
                 f" {list(pool_sizes)}"
             )
-        heads = replace(heads, cross_segment=0.0)  # a pooled cell may hold tokens of several segments
+        # A pooled cell may hold tokens of several segments, and its position says little about theirs.
+        heads = replace(heads, cross_segment=0.0, rotate_values=False)
         self.causal = causal
         self.pool_sizes = tuple(pool_sizes)
         self.levels = nn.ModuleList(WindowAttention(dim, causal, heads, left, right) for _ in pool_sizes[:-1])

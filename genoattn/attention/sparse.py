@@ -7,16 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoattn.attention.base import Attention, TokenLayout
-from genoattn.attention.modules.cross_segment import (
-    HIDDEN,
-    cross_segment_attention,
-    head_widths,
-    scored_channels,
-)
+from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.block_sparse import sparse_attention
 from genoattn.errors import UserError
@@ -28,8 +22,8 @@ class SparseAttention(Attention):
 
     A block of queries sees its own block, the blocks beside it and, by head, the blocks with the highest product of
     mean query and mean key. Attention itself is linear in the length. The scores of all pairs of blocks are quadratic
-    with a small constant: with 64 tokens a block, 1/8192 of full attention. Heads with `cross_segment` select first
-    the blocks that hold tokens of another segment.
+    with a small constant: with 64 tokens a block, 1/8192 of full attention. Heads with `cross_segment` score a block by
+    its tokens of other segments, for the queries of one segment.
 
     Blocks begin at multiples of their size from the left, so a reversed sequence has the same blocks only if its
     length is such a multiple. Papers: MoBA, arXiv:2502.13189; NSA, arXiv:2502.11089.
@@ -57,10 +51,10 @@ class SparseAttention(Attention):
             )
         self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.block_size, self.blocks_per_query, self.max_length = block_size, blocks_per_query, max_length
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
-        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -71,23 +65,24 @@ class SparseAttention(Attention):
                 f"{self.max_length} tokens, got {x.shape[1]}"
             )
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            by = by_triton.sparse_attention if self.engine.uses_triton(q) else sparse_attention
-            return by(
-                q,
-                k,
-                v,
-                causal=self.causal,
-                block=self.block_size,
-                blocks=self.blocks_per_query,
-                padding_mask=layout.padding_mask,
-                scale=scale,
-            )
+        def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            block = self.block_size // view.stride
+            known = block in KERNEL_BLOCKS and self.engine.uses_triton(q)
+            by = by_triton.sparse_attention if known else sparse_attention
+            masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
+            return by(q, k, v, causal=view.causal, block=block, blocks=self.blocks_per_query, **masks)
 
         q, k, v = self.heads.project_and_rotate(x, layout)
-        return self.heads.combine(
-            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
+        cross_heads = self.heads.cross_heads
+        y = cross_segment_attention(
+            attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal, fits=self._fits
         )
+        return self.heads.combine(y, x, layout)
+
+    def _fits(self, view: View) -> bool:
+        """True if the blocks of slices hold the tokens that blocks of the whole hold."""
+        same = view.stride == 2 and self.block_size % 2 == 0 and view.counts[0] == view.counts[1]
+        return same and not self.causal
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -95,44 +90,41 @@ class SparseAttention(Attention):
         q, k, v = self.heads.project_and_rotate(x, layout)
         length = x.shape[1]
         visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
-        segments = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
-        same = segments[:, :, None] == segments[:, None, :]
+        visible = visible.expand(len(x), -1, -1)
+        real = torch.ones(x.shape[:2], dtype=torch.bool) if layout.padding_mask is None else layout.padding_mask
+        everything = [(real, real)]
+        ids = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
+        across = [(real & (ids == segment), real & (ids != segment)) for segment in ids.unique()]
         outputs = []
         for head in range(self.heads.count):
-            crosses = head >= self.heads.count - self.heads.cross_heads
-            only = slice(head, head + 1)
-            pairs = q[:, :, head] @ k[:, :, head].transpose(1, 2) * self.heads.dim_head**-0.5
-            pairs = pairs + HIDDEN * same if crosses else pairs
-            chosen = torch.stack(
-                [
-                    self._selected_pairs(
-                        pairs[row].detach(), None if layout.padding_mask is None else layout.padding_mask[row]
-                    )
-                    for row in range(len(x))
-                ]
-            )
-            seen = visible & chosen & ~same if crosses else visible & chosen
+            crosses, only = head >= self.heads.own_heads, slice(head, head + 1)
+            pairs = (q[:, :, head] @ k[:, :, head].transpose(1, 2)).detach()
+            seen = torch.zeros_like(visible)
+            for queries, keys in across if crosses else everything:
+                chosen = [self._selected_pairs(pairs[row], queries[row], keys[row]) for row in range(len(x))]
+                seen |= visible & torch.stack(chosen) & queries[:, :, None]
+            seen = seen & other_segment(layout.segment_ids, x) if crosses else seen
             outputs.append(reference_attention(q[:, :, only], k[:, :, only], v[:, :, only], visible=seen))
-        return self.heads.combine(torch.cat(outputs, dim=2))
+        return self.heads.combine(torch.cat(outputs, dim=2), x, layout)
 
-    def _selected_pairs(self, pairs: Tensor, padding_mask: Tensor | None) -> Tensor:
+    def _selected_pairs(self, pairs: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
         """The square of (query, key) pairs whose block is selected, from the scores of all pairs of one head."""
         length, size = len(pairs), self.block_size
-        real = [True] * length if padding_mask is None else padding_mask.tolist()
-        places = [
-            [at for at in range(start, min(start + size, length)) if real[at]] for start in range(0, length, size)
-        ]
+        asks, answers = (
+            [[at for at in range(start, min(start + size, length)) if mask[at]] for start in range(0, length, size)]
+            for mask in (queries, keys)
+        )
         chosen = torch.zeros(length, length, dtype=torch.bool)
-        for own in range(len(places)):
-            before = places[own - 1] if own else []
-            asking = before + [own * size] * real[own * size] if self.causal else places[own]
-            others = [at for at, place in enumerate(places) if place and not (self.causal and at > own)]
+        for own in range(len(asks)):
+            before = asks[own - 1] if own else []
+            asking = before + [own * size] * bool(queries[own * size]) if self.causal else asks[own]
+            others = [at for at, place in enumerate(answers) if place and not (self.causal and at > own)]
             forced = [at for at in others if abs(at - own) <= 1]
             free = [at for at in others if abs(at - own) > 1]
             if asking:
                 # The mean of all pairs' scores is the score of the means.
                 means = pairs[asking].mean(0).tolist()
-                free.sort(key=lambda at: -sum(means[key] for key in places[at]) / len(places[at]))
+                free.sort(key=lambda at: -sum(means[key] for key in answers[at]) / len(answers[at]))
             else:
                 free.sort(key=lambda at: abs(at - own))
             for other in (forced + free)[: self.blocks_per_query]:
@@ -140,13 +132,16 @@ class SparseAttention(Attention):
         return chosen
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-        return self.engine.description(device, dtype, head_widths(self.heads))
+        return self.engine.description(device, dtype, self.heads.dim_head)
 
     def flops(self, length: int) -> int:
-        """Projections, scores of all pairs of blocks, and every pair of tokens in selected blocks."""
+        """Projections, scores of all pairs of blocks, and every pair of tokens in selected blocks.
+
+        Heads that see another segment compute nothing in a sequence of one segment.
+        """
         count = -(-length // self.block_size)
         padded = count * self.block_size
-        channels = scored_channels(self.heads)
+        channels = self.heads.own_heads * self.heads.dim_head
         pairs = padded * min(self.blocks_per_query, count) * self.block_size
         return self.heads.flops(length) + channels * (4 * pairs + 4 * padded + 2 * count**2)
 

@@ -8,10 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, TokenLayout
-from genoattn.attention.modules.cross_segment import cross_segment_attention, scored_channels
+from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import ROTARY
 from genoattn.attention.ops.topk import ROWS, topk_attention
 from genoattn.errors import UserError
 
@@ -45,9 +44,9 @@ class TopKAttention(Attention):
             raise UserError(f"attention.fraction must be above 0 and at most 1, got {fraction}")
         self.heads = QKVProjection(dim, heads)
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.k, self.fraction, self.max_length = k, fraction, max_length
-        self.asymmetry = ROTARY if self.heads.rotary else None
+        self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -60,14 +59,13 @@ class TopKAttention(Attention):
         q, k, v = self._project(x, layout)
         allowed = self._allowed(x, layout)
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            return topk_attention(
-                q, k, v, causal=self.causal, allowed=allowed, padding_mask=layout.padding_mask, scale=scale
-            )
+        def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
+            return topk_attention(q, k, v, causal=view.causal, allowed=allowed[:, view.queries], **masks)
 
-        return self.heads.combine(
-            cross_segment_attention(attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)
-        )
+        cross_heads = self.heads.cross_heads
+        y = cross_segment_attention(attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal)
+        return self.heads.combine(y, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -75,17 +73,16 @@ class TopKAttention(Attention):
         q, k, v = self._project(x, layout)
         length = x.shape[1]
         plain = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
-        segments = torch.zeros_like(x[..., 0]) if layout.segment_ids is None else layout.segment_ids
-        another = plain & (segments[:, :, None] != segments[:, None, :])
+        another = plain & other_segment(layout.segment_ids, x)
         outputs = []
         for head in range(self.heads.count):
-            visible = plain if head < self.heads.count - self.heads.cross_heads else another
+            visible = plain if head < self.heads.own_heads else another
             score = (q[:, :, head] @ k[:, :, head].transpose(1, 2)).masked_fill(~visible, float("-inf"))
             rank = score.argsort(-1, descending=True).argsort(-1)
             chosen = visible & (rank < self._allowed(x, layout)[:, :, None])
             only = slice(head, head + 1)
             outputs.append(reference_attention(q[:, :, only], k[:, :, only], v[:, :, only], visible=chosen))
-        return self.heads.combine(torch.cat(outputs, dim=2))
+        return self.heads.combine(torch.cat(outputs, dim=2), x, layout)
 
     def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
         # Not in half precision, whose rounded scores would choose other keys.
@@ -106,12 +103,15 @@ class TopKAttention(Attention):
         return (seen * self.fraction).ceil().long().clamp_min(1)
 
     def flops(self, length: int) -> int:
-        """Projections, and scores and sums over every key; a causal layer leaves out blocks of the future."""
+        """Projections, and scores and sums over every key; a causal layer leaves out blocks of the future.
+
+        Heads that see another segment compute nothing in a sequence of one segment.
+        """
         pairs = length**2
         if self.causal:
             blocks = math.ceil(length / ROWS)
             pairs = sum(min(ROWS, length - at * ROWS) * min(length, (at + 1) * ROWS) for at in range(blocks))
-        return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
+        return self.heads.flops(length) + 4 * pairs * self.heads.own_heads * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:
         """Every key and value: any may be selected."""

@@ -4,21 +4,20 @@ from collections.abc import Iterator
 from typing import NamedTuple, final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
 from genoattn.attention.modules.cross_segment import (
+    View,
     cross_segment_attention,
-    head_widths,
     reference_cross_segment_attention,
-    scored_channels,
 )
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import ROTARY, slopes
+from genoattn.attention.modules.rotary import slopes
+from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
 from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
@@ -80,7 +79,7 @@ class WindowAttention(Attention):
             )
         self.heads = QKVProjection(dim, heads, kv_heads, ("rotary", "alibi", "none"))
         self.causal = causal
-        self.weights_sum_to_one = not self.heads.cross_heads
+        self.weights_sum_to_one = self.heads.averages
         self.left, self.right = left, 0 if causal else right
         self.global_tokens, self.stride = global_tokens, dilation
         if not global_tokens:
@@ -90,51 +89,63 @@ class WindowAttention(Attention):
         self.engine = Backend(
             backend, "flash", None if plain else "the kernel knows no dilation, no global tokens and no alibi"
         )
-        if self.heads.rotary:
-            self.asymmetry = ROTARY
-        elif left != right or global_tokens:
+        self.asymmetry = self.heads.asymmetry
+        if self.asymmetry is None and (left != right or global_tokens):
             self.asymmetry = "left and right are not as wide" if left != right else "global tokens are the first ones"
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout))
+        return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout), x, layout)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
         """Outputs of the queries, the first of which is token `before` of the keys; the layout is that of the keys."""
         costs = slopes(self.heads.count, k.device, torch.promote_types(k.dtype, torch.float32)) if self.alibi else None
-        part, keys = slice(before, before + q.shape[1]), k.shape[1]
 
-        def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            if q.shape[1] == keys and self.engine.uses_triton(q):
-                reach = self.left, self.right
-                return by_triton.softmax_attention(
-                    q, k, v, causal=self.causal, window=reach, padding_mask=layout.padding_mask, scale=scale
-                )
+        def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            first, left, right = self._sides(view, before)
+            masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
+            if not first and q.shape[1] == k.shape[1] and self.engine.uses_triton(q):
+                return by_triton.softmax_attention(q, k, v, causal=self.causal, window=(left, right), **masks)
             return window_attention(
                 q,
                 k,
                 v,
-                left=self.left,
-                right=self.right,
+                left=left,
+                right=right,
                 causal=self.causal,
                 dilation=self.stride,
                 global_tokens=self.global_tokens,
-                before=before,
-                padding_mask=layout.padding_mask,
-                scale=scale,
+                before=first,
                 slopes=costs,
+                **masks,
             )
 
-        def attend_in_place(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> Tensor:
-            return _in_place(attend(q[:, part], k, v, scale), before, keys)
+        return cross_segment_attention(
+            attend,
+            q,
+            k,
+            v,
+            cross_heads=self.heads.cross_heads,
+            layout=layout,
+            causal=self.causal,
+            fits=self._fits,
+            before=before,
+        )
 
-        if not self.heads.cross_heads:
-            return attend(q, k, v, None)
-        q = _in_place(q, before, keys)
-        return cross_segment_attention(attend_in_place, q, k, v, cross_heads=self.heads.cross_heads, layout=layout)[
-            :, part
-        ]
+    def _fits(self, view: View) -> bool:
+        """True if the windows of slices are windows too."""
+        plain = self.stride == 1 and not self.global_tokens and view.stride == 2
+        return plain and min(self._sides(view, 0)) >= 0
+
+    def _sides(self, view: View, before: int) -> tuple[int, int, int]:
+        """Keys before the first query, and the sides of the window, counted in the slices of a view."""
+        if view.stride == 1:
+            return before, self.left, self.right
+        # Query i stands 2 (i - j) + lead tokens after key j. The first key of slot -1 moves to slot 0.
+        first = max(0, (view.lead - 1) // 2)
+        ahead = view.lead - 2 * first
+        return first, (self.left - ahead) // 2, (self.right + ahead) // 2
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -155,7 +166,7 @@ class WindowAttention(Attention):
         y = reference_cross_segment_attention(
             q, k, v, visible=visible, cross_heads=self.heads.cross_heads, segments=layout.segment_ids, bias=bias
         )
-        return self.heads.combine(y)
+        return self.heads.combine(y, x, layout)
 
     def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
         """Queries of the tokens, and their cache."""
@@ -182,7 +193,7 @@ class WindowAttention(Attention):
                 gain = (self.heads.log_logit_scale / 2).exp()
                 k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
         layout = TokenLayout(None if padding_mask.all() else padding_mask, segment_ids=segments)
-        return self.heads.combine(self._attend(q.to(k.dtype), k, v, layout, before))
+        return self._attend(q.to(k.dtype), k, v, layout, before)
 
     def init_state(self, batch: int) -> State:
         if not self.causal:
@@ -199,13 +210,11 @@ class WindowAttention(Attention):
         if not self.causal:
             return super().step(x, state, layout)
         *tensors, count = state
-        if layout.position_ids is None:
-            positions = (count + torch.arange(x.shape[1])).to(x.device).expand(len(x), -1)
-            layout = TokenLayout(layout.padding_mask, positions, layout.segment_ids)
+        layout = with_positions(layout, x, int(count))
         q, new = self._project(x, layout)
         before = tensors[0].shape[1]
         cache = KVCache(*tensors).append(new)
-        y = self._outputs(q, cache, before)
+        y = self.heads.combine(self._outputs(q, cache, before), x, layout)
         cache = cache.keep_from(cache.k.shape[1] - self.left * self.stride, self.global_tokens)
         return y, (*cache, count + x.shape[1])
 
@@ -224,32 +233,30 @@ class WindowAttention(Attention):
                 cache = new if cache is None else cache.append(new)
                 known += more.shape[1]
             assert q is not None and cache is not None
-            yield start, stop, self._outputs(q[:, : stop - start], cache, before)
+            y = self._outputs(q[:, : stop - start], cache, before)
+            yield start, stop, self.heads.combine(y, *read_chunk(start, stop))
             q, before = q[:, stop - start :], before + stop - start
             drop = before - behind - self.global_tokens
             if drop > 0:
                 cache, before = cache.keep_from(self.global_tokens + drop, self.global_tokens), before - drop
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-        return self.engine.description(device, dtype, head_widths(self.heads))
+        return self.engine.description(device, dtype, self.heads.dim_head)
 
     def flops(self, length: int) -> int:
-        """Projections, and the pairs scored: a block of queries with all keys of its windows, and the global tokens."""
+        """Projections, and the pairs scored: a block of queries with all keys of its windows, and the global tokens.
+
+        Heads that see another segment compute nothing in a sequence of one segment.
+        """
         first = min(self.global_tokens, length)
         near = length - first
         pairs = near * first
         pairs += scored_pairs(near, near, Window(self.left, self.right, self.stride)) if near else 0
         if first:
             pairs += scored_pairs(first, first, Window(first, 0)) if self.causal else first * length
-        return self.heads.flops(length) + 4 * pairs * scored_channels(self.heads)
+        return self.heads.flops(length) + 4 * pairs * self.heads.own_heads * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:
         """Keys and values inside the window to the left and of the global tokens."""
         tokens = min(length, self.left * self.stride + self.global_tokens)
         return 4 * 2 * tokens * self.heads.kv_count * self.heads.dim_head
-
-
-def _in_place(x: Tensor, before: int, length: int) -> Tensor:
-    """A part of a sequence at its place in the whole, with zeros elsewhere."""
-    after = length - before - x.shape[1]
-    return F.pad(x, (0, 0, 0, 0, before, after)) if before or after else x

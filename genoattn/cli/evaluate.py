@@ -33,7 +33,8 @@ def main(config: DictConfig) -> None:
     candidates.append(Candidate("untrained", "untrained", untrained, card.untrained_calibration))
     result = evaluator.evaluate(candidates)
 
-    metrics = result.metrics + Metrics(costs=cost.predicted_cost(predictor.model, data.length)._asdict())
+    tokens = predictor.task.context_tokens(data.length)
+    metrics = result.metrics + Metrics(costs=cost.predicted_cost(predictor.model, tokens)._asdict())
     if result.replicates:
         result.replicates.write(folder)
     write_report(folder, result.tables, metrics, result.plots)

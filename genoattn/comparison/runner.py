@@ -39,7 +39,7 @@ def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> Exp
     """The same grid, with every model as large, or as expensive, as that of the first layer."""
     length = min(grid.lengths)
     configs = {name: compose_run("train", grid.layer_overrides(name, length)) for name in grid.layers}
-    segments = instantiate(next(iter(configs.values())).task).segment_count
+    task = instantiate(next(iter(configs.values())).task)
     models = {
         name: build_model(
             *(instantiate(config[key]) for key in ("model", "attention", "task", "tokenizer")),
@@ -47,7 +47,7 @@ def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> Exp
         ).model
         for name, config in configs.items()
     }
-    matches = match_size(models, by, segments * (length + 1) - 1)
+    matches = match_size(models, by, task.context_tokens(length))
     for name, match in matches.items():
         print(f"{name}: {' '.join(match.overrides) or 'unchanged'}, {match.count:,} {by} ({match.relative_error:+.1%})")
     layers = {name: (*words, *matches[name].overrides) for name, words in grid.layers.items()}

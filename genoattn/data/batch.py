@@ -80,6 +80,7 @@ class _Row(NamedTuple):
     token_targets: Int[np.ndarray, "tokens"]
     base_to_answer: Int[np.ndarray, "bases"]
     pooling_weights: Float[np.ndarray, "2 tokens"]
+    padding_mask: Bool[np.ndarray, "tokens"]
 
 
 def collate(
@@ -119,7 +120,7 @@ def collate(
     return Batch(
         ids=_stack([row.ids for row in rows], tokenizer.pad_id),
         reference_window=_stack(windows, tokenizer.pad_id) if windows else None,
-        padding_mask=_stack([np.ones(len(row.ids), np.bool_) for row in rows], False),
+        padding_mask=_stack([row.padding_mask for row in rows], False),
         targets=targets,
         events=tuple(example.events for example in examples),
         stage=stage,
@@ -138,9 +139,14 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
     starts, length = encoded.token_starts, len(example.bases)
     owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=length))
     base_to_answer = owner * tokenizer.max_token_length + np.arange(length) - starts[owner]
+    no_pooling, real = np.zeros((2, 0)), np.ones(len(ids), np.bool_)
     if example.reference is None:
-        return _Row(ids, starts, np.zeros_like(starts), token_targets, base_to_answer, np.zeros((2, 0)))
+        return _Row(ids, starts, np.zeros_like(starts), token_targets, base_to_answer, no_pooling, real)
     reference = tokenizer.encode(example.reference, frame)
+    if context_format.interleaved:
+        ids, segments, real = _interleave(reference.ids, ids, tokenizer.pad_id)
+        positions = np.repeat(np.arange(len(ids) // 2), 2)
+        return _Row(ids, positions, segments, np.full(len(ids), IGNORE_INDEX), 2 * owner + 1, no_pooling, real)
     offset = 0 if example.sample_first else len(reference.ids) + 1  # the first token of the sample
     # Ids, positions, segments and token targets of the three pieces.
     sample = ids, starts, np.ones_like(starts), token_targets
@@ -152,7 +158,18 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
     ids = ids.astype(id_dtype(tokenizer.vocabulary_size + 1))
     base_to_answer += offset * tokenizer.max_token_length
     weights = _pooling_weights(example, reference.token_starts, starts, offset)
-    return _Row(ids, positions, segments, token_targets, base_to_answer, weights)
+    return _Row(ids, positions, segments, token_targets, base_to_answer, weights, np.ones(len(ids), np.bool_))
+
+
+def _interleave(
+    reference: Integer[np.ndarray, "reference"], sample: Integer[np.ndarray, "sample"], pad_id: int
+) -> tuple[Integer[np.ndarray, "tokens"], Int[np.ndarray, "tokens"], Bool[np.ndarray, "tokens"]]:
+    """Ids of both in turn, the shorter one padded; 0 at the reference and 1 at the sample; False at padding."""
+    pairs = max(len(reference), len(sample))
+    ids = np.full((pairs, 2), pad_id, sample.dtype)
+    ids[: len(reference), 0], ids[: len(sample), 1] = reference, sample
+    real = np.arange(pairs)[:, None] < (len(reference), len(sample))
+    return ids.ravel(), np.tile([0, 1], pairs), real.ravel()
 
 
 def _pooling_weights(

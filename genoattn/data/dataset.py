@@ -107,7 +107,8 @@ class ExampleDataset:
 
     def stage(self, number: int) -> CurriculumStage:
         """The rates and the length at example `number`."""
-        return self.curriculum.at(number / self.total, self.task.rates, self.length)
+        chance = np.random.default_rng((self.seed, number, 0, 1)).random()  # no example has these numbers
+        return self.curriculum.at(number / self.total, self.task.rates, self.length, chance)
 
     def example(self, number: int, stage: CurriculumStage, more: int = 0) -> Example:
         """Example `number`; a batch of shorter windows has more examples, and `more` numbers the added ones from 1."""

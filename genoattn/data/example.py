@@ -1,12 +1,14 @@
 """An example: the bases of a window and their labels, before any token."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Int8, UInt8
 
-from genoattn.genome.alphabet import reverse_complement
-from genoattn.genome.mutations import Event
+from genoattn.data.targets import IGNORE_INDEX
+from genoattn.genome.alphabet import UNKNOWN, reverse_complement
+from genoattn.genome.mutations import Event, shifted
 
 VISIBLE, MASK, RANDOM, UNCHANGED = range(4)
 """Masking of a base: VISIBLE has no label; of the others the model reads a mask, a random token or the base itself."""
@@ -49,8 +51,8 @@ class Example(NamedTuple):
         masking: VISIBLE, MASK, RANDOM or UNCHANGED for each base; None: all visible.
         block: The part of the genome that a bootstrap resamples together: record, and number of the part in the record.
         allele_spans: The allele that is classified: bases [start, stop) of `reference`, and of `bases`.
-        distance: Bases from each base back to its counterpart in `reference`, the separator counted; -1 without a
-            counterpart.
+        distance: Bases from each base back to its counterpart in `reference`, the separator counted; if the two are
+            interleaved, the bases by which they have drifted apart there. -1 without a counterpart.
         queries: The queries of associative recall, in order.
     """
 
@@ -72,10 +74,13 @@ class ContextFormat(NamedTuple):
 
     Attributes:
         restart_positions: True if the positions of the sample begin at 0 again after the reference.
+        interleaved: True if the tokens of reference and sample alternate, r0 s0 r1 s1 …, both of a pair at the same
+            position; False if the one follows the other.
         token_objective: The tokens that are labels: none, the masked ones, or the next one of each.
     """
 
     restart_positions: bool = False
+    interleaved: bool = False
     token_objective: Literal["", "hidden", "next"] = ""
 
 
@@ -101,4 +106,28 @@ def reverse_complement_example(example: Example) -> Example:
         reference=reverse(example.reference),
         masking=None if example.masking is None else example.masking[::-1],
         allele_spans=spans,
+    )
+
+
+def concatenate_examples(pieces: Sequence[Example], gap: int) -> Example:
+    """One example of several, with `gap` N without labels between the bases, and between the references, of any two.
+
+    References beside the bases are joined as they are: each is `gap` bases longer than its bases.
+    """
+    offsets = np.cumsum([0, *(len(piece.bases) + gap for piece in pieces[:-1])]).tolist()
+
+    def join(rows: Sequence[np.ndarray], filler: int) -> np.ndarray:
+        between = np.full(gap, filler, rows[0].dtype)
+        return np.concatenate([column for row in rows for column in (between, row)][1:])
+
+    beside = [piece.reference_window for piece in pieces if piece.reference_window is not None]
+    references = [piece.reference for piece in pieces if piece.reference is not None]
+    distances = [piece.distance for piece in pieces if piece.distance is not None]
+    return Example(
+        bases=join([piece.bases for piece in pieces], UNKNOWN),
+        reference_window=np.concatenate(beside) if beside else None,
+        targets={name: join([piece.targets[name] for piece in pieces], IGNORE_INDEX) for name in pieces[0].targets},
+        events=tuple(shifted(event, by) for piece, by in zip(pieces, offsets, strict=True) for event in piece.events),
+        reference=join(references, UNKNOWN) if references else None,
+        distance=join(distances, -1) if distances else None,
     )

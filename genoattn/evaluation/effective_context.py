@@ -13,7 +13,7 @@ from genoattn.data.example import Example
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.evaluation.bootstrap import interval, resample, resampled_ratio
 from genoattn.models.block import Block
-from genoattn.models.predictor import Predictor, context_length
+from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
 
 NEARBY = 8
@@ -50,6 +50,18 @@ class EffectCurve(NamedTuple):
     high: Float[np.ndarray, "steps"]
 
 
+class ContextPositions(NamedTuple):
+    """The positions of both sequences in the context of an example, base by base."""
+
+    sample: Int[np.ndarray, "length"]
+    reference: Int[np.ndarray, "reference"]
+
+    @property
+    def size(self) -> int:
+        """Positions of the context, the separator among them."""
+        return max(int(positions[-1]) for positions in self if len(positions)) + 1
+
+
 class ReceptiveField(NamedTuple):
     """The farthest bases to the left and to the right that can change an output; None: no bound."""
 
@@ -84,10 +96,11 @@ def theoretical_receptive_field(
             left, right = (left + field[0], right + field[1]) if field else (left, right)
         if block.attention.receptive_field is None:
             bounded = [False, bounded[1] and model.causal]
+    step = 1 + model.interleaved  # of an interleaved context, every second base is of the same sequence
     # In bases: the output may be the last base of its token, and the farthest token counts with all of its bases.
-    sides = [side * token_length + token_length - 1 + more for side, more in ((left, 0), (right, overlap))]
-    if both_strands:  # the other strand is read from its other end
-        sides, bounded = [max(sides)] * 2, [all(bounded)] * 2
+    sides = [side * token_length + token_length - 1 + more for side, more in ((left, 0), (right, step * overlap))]
+    if both_strands:  # the other strand is read from its other end, and there the reference still comes first in a pair
+        sides, bounded = [max(sides) + 2 * model.interleaved] * 2, [all(bounded)] * 2
     first, second = (side if bound else None for side, bound in zip(sides, bounded, strict=True))
     return ReceptiveField(first, second)
 
@@ -116,14 +129,16 @@ def perturbation_effect(
         seed: Decides the new bases.
         both_strands: Average the outputs of both strands.
     """
-    distances = steps(max(map(_size, examples)) - 1)
+    interleaved = predictor.task.context_format.interleaved
+    distances = steps(max(context_positions(example, interleaved).size for example in examples) - 1)
     rows: list[list[np.ndarray]] = []
     noise = 0.0
     for number, masked in enumerate(examples):
         example = masked._replace(masking=None)
         rng = np.random.default_rng([seed, number])
-        replaced = _positions(example, positions, distances)
-        copies = [example, *(_changed(example, position, rng) for position in replaced), example]
+        places = context_positions(example, interleaved)
+        replaced = _positions(example, places, positions, distances)
+        copies = [example, *(_changed(example, places, position, rng) for position in replaced), example]
         outputs = _outputs(predictor, copies, both_strands)
         at, before = next(outputs)
         sides = []
@@ -164,36 +179,38 @@ def effective_context(curve: EffectCurve, nearby: float, threshold: float, noise
     return int(curve.distances[above].max(initial=0))
 
 
-def _size(example: Example) -> int:
-    """Positions of the context: its bases, and the separator between two sequences."""
-    return context_length(example) + (example.reference is not None)
+def context_positions(example: Example, interleaved: bool) -> ContextPositions:
+    """Where the bases of an example stand in its context, which counts bases and the separator."""
+    sample = np.arange(len(example.bases))
+    reference = np.arange(0 if example.reference is None else len(example.reference))
+    if interleaved:
+        return ContextPositions(2 * sample + 1, 2 * reference)
+    if example.reference is None:
+        return ContextPositions(sample, reference)
+    if example.sample_first:
+        return ContextPositions(sample, len(sample) + 1 + reference)
+    return ContextPositions(len(reference) + 1 + sample, reference)
 
 
-def _first(example: Example) -> int:
-    """The position of the first sample base in the context."""
-    return 0 if example.reference is None or example.sample_first else len(example.reference) + 1
-
-
-def _positions(example: Example, count: int, distances: Int[np.ndarray, "steps"]) -> list[int]:
+def _positions(
+    example: Example, places: ContextPositions, count: int, distances: Int[np.ndarray, "steps"]
+) -> list[int]:
     """The positions of the bases to replace; the separator is none of them."""
-    size, first = _size(example), _first(example)
-    separator = len(example.bases) if example.sample_first else first - 1
     if example.allele_spans is None:
-        chosen = np.linspace(0, size - 1, min(count, size)).round().astype(int)
+        chosen = np.linspace(0, places.size - 1, min(count, places.size)).round().astype(int)
     else:
-        site = first + example.allele_spans[1][0]
+        site = int(places.sample[example.allele_spans[1][0]])
         chosen = np.concatenate([site - distances[::-1], site + distances])
-    return [position for position in chosen.tolist() if 0 <= position < size and position != separator]
+    return chosen[np.isin(chosen, np.concatenate(places))].tolist()
 
 
-def _changed(example: Example, position: int, rng: np.random.Generator) -> Example:
+def _changed(example: Example, places: ContextPositions, position: int, rng: np.random.Generator) -> Example:
     """The example with another base at a position of the context."""
-    at, flip = position - _first(example), int(rng.integers(1, 4))
-    if 0 <= at < len(example.bases):
-        return example._replace(bases=_flipped(example.bases, at, flip))
+    flip = int(rng.integers(1, 4))
+    for base in np.flatnonzero(places.sample == position).tolist():
+        return example._replace(bases=_flipped(example.bases, base, flip))
     assert example.reference is not None
-    start = len(example.bases) + 1 if example.sample_first else 0
-    return example._replace(reference=_flipped(example.reference, position - start, flip))
+    return example._replace(reference=_flipped(example.reference, places.reference.tolist().index(position), flip))
 
 
 def _flipped(bases: UInt8[np.ndarray, "length"], at: int, flip: int) -> UInt8[np.ndarray, "length"]:
@@ -210,8 +227,7 @@ def _outputs(
     for _, logits_of in predictor.logits(copies, both_strands):
         for row in range(len(next(iter(logits_of.values())))):
             example = copies[done]
-            first, length = _first(example), len(example.bases)
-            at, columns = first + np.arange(length), []
+            at, columns = context_positions(example, predictor.task.context_format.interleaved).sample, []
             for name, output in predictor.task.outputs.items():
                 logits = logits_of[name][row].double()
                 if logits.shape[-1] > 1:
@@ -222,7 +238,7 @@ def _outputs(
                     logits = logits[_owners(predictor.tokenizer, example)]
                 elif output.level == "window":
                     assert example.allele_spans is not None
-                    at = np.array([first + example.allele_spans[1][0]])
+                    at = at[[example.allele_spans[1][0]]]
                 columns.append(logits[: len(at)].cpu().numpy())
             yield at, np.concatenate(columns, 1)
             done += 1

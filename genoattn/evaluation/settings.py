@@ -1,7 +1,7 @@
 """Settings of an evaluation: the config group `test`, and `data` of the programs that open a saved model."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -27,6 +27,7 @@ class TestSettings:
     threshold_windows: Annotated[int, Ge(1)] = 200
     resamples: Annotated[int, Ge(1)] = 200
     average_frames: bool = False
+    placement: Literal["vcf", "anchors", "both"] = "vcf"
 
 
 @dataclass(frozen=True)

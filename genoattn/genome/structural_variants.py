@@ -1,4 +1,4 @@
-"""Structural variants: inversions, tandem duplications, and tandem repeats that gain or lose units."""
+"""Structural variants: inversions, tandem duplications, repeats that gain or lose units, large indels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,24 +12,28 @@ from genoattn.errors import UserError
 from genoattn.genome.alphabet import COMPLEMENT, reverse_complement
 from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, shifted
 
-_INVERSION, _TANDEM, _REPEAT = range(3)
+_INVERSION, _TANDEM, _REPEAT, _INSERTION, _DELETION = range(5)
+_NAMES = ("inversion", "duplication", "", "insertion", "deletion")
 
 
 class StructuralVariant(NamedTuple):
     """A structural variant of reference bases [start, stop), 0-based and half-open.
 
-    All of the bases are inverted, or copied directly behind themselves (duplication); or they are a short tandem repeat
-    that gains (expansion) or loses (contraction) `size` bases.
+    All of the bases are inverted, copied directly behind themselves (duplication) or deleted; or they are a short
+    tandem repeat that gains (expansion) or loses (contraction) `size` bases. An insertion puts the codes in `inserted`
+    before base `start`, which is `stop` too.
     """
 
-    kind: Literal["inversion", "duplication", "expansion", "contraction"]
+    kind: Literal["inversion", "duplication", "expansion", "contraction", "insertion", "deletion"]
     start: int
     stop: int
     size: int
+    inserted: bytes = b""
 
     def on_reverse_strand(self, length: int) -> "StructuralVariant":
         """The same variant in the coordinates of the opposite strand of a reference of `length` bases."""
-        return self._replace(start=length - self.stop, stop=length - self.start)
+        inserted = reverse_complement(np.frombuffer(self.inserted, np.uint8)).tobytes()
+        return self._replace(start=length - self.stop, stop=length - self.start, inserted=inserted)
 
     def shifted(self, by: int) -> "StructuralVariant":
         """The same variant `by` bases further right."""
@@ -39,8 +43,10 @@ class StructuralVariant(NamedTuple):
         """The same change as a mutation."""
         if self.kind == "inversion":
             return Mutation(self.start, self.stop, reverse_complement(reference[self.start : self.stop]).tobytes())
+        if self.kind == "insertion":
+            return Mutation(self.start, self.stop, self.inserted)
         begin = self.stop - self.size
-        if self.kind == "contraction":
+        if self.kind in ("contraction", "deletion"):
             return Mutation(begin, self.stop, b"")
         return Mutation(self.stop, self.stop, reference[begin : self.stop].tobytes())
 
@@ -53,10 +59,12 @@ class StructuralRates:
         inversion: Inversions per base of the reference.
         tandem: Tandem duplications per base.
         repeat: Changes of a short tandem repeat per base.
-        shortest: Fewest bases of an inversion or a tandem duplication.
+        shortest: Fewest bases of every kind but the changes of repeats.
         longest: Most bases of them; every size between is equally likely.
         unit: Most bases of a unit of a repeat.
         units: Most units that are gained or lost; two or more are left.
+        large_insertion: Large insertions of random bases per base.
+        large_deletion: Large deletions per base.
     """
 
     inversion: float = 0.0
@@ -66,14 +74,18 @@ class StructuralRates:
     longest: int = 200
     unit: int = 6
     units: int = 5
+    large_insertion: float = 0.0
+    large_deletion: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, rate in (("inversion", self.inversion), ("tandem", self.tandem), ("repeat", self.repeat)):
+        for name in ("inversion", "tandem", "repeat", "large_insertion", "large_deletion"):
+            rate = getattr(self, name)
             if not (isfinite(rate) and 0 <= rate <= 1):
                 raise UserError(f"task.{name} must be events per base between 0 and 1, got {rate}")
         if self.rate > 1:
             raise UserError(
-                f"task.inversion, tandem and repeat must be 1 event per base together at most, got {self.rate}"
+                "task.inversion, tandem, repeat, large_insertion and large_deletion must be 1 event per base together"
+                f" at most, got {self.rate}"
             )
         if not 2 <= self.shortest <= self.longest:
             raise UserError(
@@ -87,7 +99,7 @@ class StructuralRates:
     @property
     def rate(self) -> float:
         """Events per base of all kinds."""
-        return self.inversion + self.tandem + self.repeat
+        return self.inversion + self.tandem + self.repeat + self.large_insertion + self.large_deletion
 
     def simulate(
         self, reference: UInt8[np.ndarray, "reference"], rng: np.random.Generator
@@ -102,17 +114,26 @@ class StructuralRates:
             return reference, []
         starts = np.flatnonzero(rng.random(len(reference)) < self.rate)
         rates = {_INVERSION: self.inversion, _TANDEM: self.tandem, _REPEAT: self.repeat}
+        rates |= {_INSERTION: self.large_insertion, _DELETION: self.large_deletion}
         kinds = rng.choice(list(rates), len(starts), p=np.array(list(rates.values())) / self.rate)
         sizes = rng.integers(self.shortest, self.longest + 1, len(starts))
         reference = reference.copy()
         variants: list[StructuralVariant] = []
         free = 1  # the first base that a next event may begin at
         for start, kind, size in zip(starts.tolist(), kinds.tolist(), sizes.tolist(), strict=True):
-            variant = StructuralVariant("inversion" if kind == _INVERSION else "duplication", start, start + size, size)
             letters = b""
             if kind == _REPEAT:
                 variant, letters = self._repeat(start, rng)
-            if start < free or variant.stop >= len(reference) or reference[start : variant.stop].max() > 3:
+            elif kind == _INSERTION:
+                random_bases = rng.integers(0, 4, size, dtype=np.uint8).tobytes()
+                variant = StructuralVariant("insertion", start, start, size, random_bases)
+            else:
+                variant = StructuralVariant(_NAMES[kind], start, start + size, size)
+            if (
+                start < free
+                or variant.stop >= len(reference)
+                or reference[start : max(variant.stop, start + 1)].max() > 3
+            ):
                 continue
             if letters:
                 reference[start : variant.stop] = np.frombuffer(letters, np.uint8)

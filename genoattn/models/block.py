@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, TypeAlias, final
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -24,14 +25,17 @@ ROWS = 1024
 
 @final
 class Convolution(nn.Module):
-    """A depthwise convolution over `kernel` real tokens, centred on each token, or ending at it if causal."""
+    """A depthwise convolution over `kernel` real tokens, centred on each token, or ending at it if causal.
 
-    def __init__(self, dim: int, kernel: int, causal: bool):
+    It takes every `step`-th token: with 2, those of the same sequence of an interleaved context.
+    """
+
+    def __init__(self, dim: int, kernel: int, causal: bool, step: int = 1):
         super().__init__()
         if kernel % 2 == 0:
             raise UserError(f"model.block_conv must be odd, so that it has a centre, or 0 for none, got {kernel}")
-        self.weight = nn.Conv1d(dim, dim, kernel, groups=dim)
-        self.sides = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
+        self.weight = nn.Conv1d(dim, dim, kernel, groups=dim, dilation=step)
+        self.sides = _sides(kernel, causal, step)
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], padding_mask: Bool[Tensor, "batch length"] | None
@@ -44,15 +48,16 @@ class ConvStem(nn.Module):
     """A convolution over `width` real tokens, centred on each token or (`causal`) ending at it, a GELU and a norm.
 
     Its scale starts at 2, twice that of the embedding: the bases around a position identify it better than its own.
+    `step` is that of `Convolution`.
     """
 
-    def __init__(self, dim: int, width: int, causal: bool):
+    def __init__(self, dim: int, width: int, causal: bool, step: int = 1):
         super().__init__()
         if width % 2 == 0:
             raise UserError(f"model.stem_conv must be odd, so that it has a centre, or 0 for none, got {width}")
-        self.weight, self.norm = nn.Conv1d(dim, dim, width), nn.RMSNorm(dim)
+        self.weight, self.norm = nn.Conv1d(dim, dim, width, dilation=step), nn.RMSNorm(dim)
         nn.init.constant_(self.norm.weight, 2)
-        self.sides = (width - 1, 0) if causal else (width // 2, width // 2)
+        self.sides, self.step = _sides(width, causal, step), step
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], padding_mask: Bool[Tensor, "batch length"] | None
@@ -60,6 +65,27 @@ class ConvStem(nn.Module):
         return self.norm(
             F.gelu(self.weight(F.pad(zero_padding(x, padding_mask).transpose(1, 2), self.sides)).transpose(1, 2))
         )
+
+    def from_indicators(
+        self,
+        indicators: Float[Tensor, "batch length kinds"],
+        vectors: Float[Tensor, "kinds dim"],
+        padding_mask: Bool[Tensor, "batch length"] | None,
+    ) -> Float[Tensor, "batch length dim"]:
+        """`forward` of x = indicators @ vectors: the vectors are convolved once instead of every token.
+
+        With fewer kinds than channels it is several times quicker, and no gradient goes to the tokens.
+        """
+        length, kernel = indicators.shape[1], self.weight.weight
+        taps = torch.einsum("kd,edw->ewk", vectors, kernel).flatten(1)
+        wide = F.pad(zero_padding(indicators, padding_mask), (0, 0, *self.sides))
+        read = [wide[:, tap * self.step : tap * self.step + length] for tap in range(kernel.shape[-1])]
+        return self.norm(F.gelu(F.linear(torch.cat(read, -1), taps, self.weight.bias)))
+
+
+def _sides(kernel: int, causal: bool, step: int) -> tuple[int, int]:
+    """Tokens to the left and to the right that a convolution reads."""
+    return ((kernel - 1) * step, 0) if causal else (kernel // 2 * step, kernel // 2 * step)
 
 
 @final
@@ -74,6 +100,7 @@ class Block(nn.Module):
         attention: Builds the attention layer.
         activation_checkpointing: Activations that the backward pass recomputes to save memory: "none", "mlp" (those
             of the MLP) or "block" (all except the input of the block).
+        conv_step: Tokens from one to the next that the convolution takes.
     """
 
     def __init__(
@@ -84,9 +111,10 @@ class Block(nn.Module):
         causal: bool,
         attention: AttentionFactory,
         activation_checkpointing: ActivationCheckpointing = "none",
+        conv_step: int = 1,
     ):
         super().__init__()
-        self.conv = Convolution(dim, conv, causal) if conv else None
+        self.conv = Convolution(dim, conv, causal, conv_step) if conv else None
         self.conv_norm = nn.RMSNorm(dim) if conv else None
         self.attention_norm, self.attention = nn.RMSNorm(dim), attention(dim=dim, causal=causal)
         if error := contract_error(self.attention):

@@ -63,7 +63,7 @@ def build_model(
     Args:
         model_factory: SequenceModel, or a `functools.partial` of it with its sizes.
         attention: Called as `attention(dim=…, causal=…)` for every block; a list is cycled over the blocks.
-        task: Determines the heads, the stem and the number of sequences in a context.
+        task: Determines the heads, the stem, and the number of sequences in a context and their order.
         tokenizer: A trained tokenizer; determines the vocabulary.
         seed: Seed of the weights, which leaves the global generator alone; None draws from the global generator.
 
@@ -85,6 +85,7 @@ def build_model(
             sequence_heads={name: size for name, size in sizes.items() if task.outputs[name].level == "window"},
             max_shift=task.max_shift if task.side_by_side else None,
             segment_count=task.segment_count,
+            interleaved=task.context_format.interleaved,
             attention=attention,
         )
     if reason := task.refuse(tokenizer.max_token_length, model.causal, tokenizer.overlap):

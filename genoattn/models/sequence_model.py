@@ -1,5 +1,6 @@
 """The backbone: embedding, blocks, heads. It is plain, so that two runs differ in the attention layer only."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -30,11 +31,12 @@ class SequenceModel(nn.Module):
         attention: Called as `attention(dim=…, causal=…)` for each block; a list is cycled over the depth.
         sequence_heads: Outputs of a whole sequence: numbers by name.
         segment_count: Sequences in a context.
+        interleaved: True if the tokens of two sequences alternate; each sequence is then convolved by itself.
         dim: Channels of the residual stream.
         depth: Number of blocks.
         mlp_ratio: Channels of an MLP in multiples of `dim`, rounded to whole channels.
-        block_conv: Tokens of a convolution in every block; 0 leaves it out.
-        stem_conv: Tokens of a convolution of the embedding; 0 leaves it out.
+        block_conv: Tokens of a sequence that a convolution in every block spans; 0 leaves it out.
+        stem_conv: Tokens of a sequence that a convolution of the embedding spans; 0 leaves it out.
         stem_conv_causal: True if that convolution ends at its token; always so in a causal model.
         alignment_filters: Filters of the alignment stem; 0 shows it the bare matches.
         alignment_kernel: Bases that such a filter spans.
@@ -50,6 +52,7 @@ class SequenceModel(nn.Module):
         attention: AttentionFactory | Sequence[AttentionFactory],
         sequence_heads: Mapping[str, int] = MappingProxyType({}),
         segment_count: int = 1,
+        interleaved: bool = False,
         dim: int = 64,
         depth: int = 2,
         mlp_ratio: int | float = 4,
@@ -71,12 +74,13 @@ class SequenceModel(nn.Module):
                 f"model.mlp_ratio must be at least 1 / model.dim, so that the MLP has a channel, got {mlp_ratio}"
             )
         width = round(mlp_ratio * dim)
-        self.token_heads, self.sequence_heads, self.causal = dict(token_heads), dict(sequence_heads), causal
+        self.token_heads, self.sequence_heads = dict(token_heads), dict(sequence_heads)
+        self.causal, self.interleaved, step = causal, interleaved, 1 + interleaved
         self.embed = nn.Embedding(vocabulary_size, dim)
         self.segment_embedding = nn.Embedding(segment_count, dim) if segment_count > 1 else None
         if self.segment_embedding is not None:  # small, so that equal bases of two sequences begin as similar vectors
             nn.init.normal_(self.segment_embedding.weight, std=0.2)
-        self.stem_conv = ConvStem(dim, stem_conv, causal or stem_conv_causal) if stem_conv else None
+        self.stem_conv = ConvStem(dim, stem_conv, causal or stem_conv_causal, step) if stem_conv else None
         self.alignment_stem = None
         if max_shift is not None:
             stem = AlignmentStem(dim, vocabulary_size, max_shift, alignment_filters, alignment_kernel, causal)
@@ -88,7 +92,7 @@ class SequenceModel(nn.Module):
                 f" a kind of layer would be missing; give model.depth={len(layers)} or a shorter attention.layers"
             )
         self.blocks = nn.ModuleList(
-            Block(dim, width, block_conv, causal, layers[number % len(layers)], activation_checkpointing)
+            Block(dim, width, block_conv, causal, layers[number % len(layers)], activation_checkpointing, step)
             for number in range(depth)
         )
         self.norm = nn.RMSNorm(dim)
@@ -160,10 +164,18 @@ class SequenceModel(nn.Module):
         return self._heads(x, layout.padding_mask, pooling_weights)
 
     def _embedded(self, ids: Tensor, reference_window: Tensor | None, layout: TokenLayout) -> Tensor:
-        x = self.embed(ids.int())
+        kinds = [(ids, self.embed)]
         if self.segment_embedding is not None and layout.segment_ids is not None:
-            x = x + self.segment_embedding(layout.segment_ids)
-        if self.stem_conv is not None:
+            kinds.append((layout.segment_ids, self.segment_embedding))
+        x = functools.reduce(torch.add, (table(numbers.int()) for numbers, table in kinds))
+        if self.stem_conv is not None and sum(table.num_embeddings for _, table in kinds) < x.shape[-1]:
+            indicators = [
+                numbers[..., None] == torch.arange(table.num_embeddings, dtype=numbers.dtype, device=numbers.device)
+                for numbers, table in kinds
+            ]
+            vectors = torch.cat([table.weight for _, table in kinds])
+            x = x + self.stem_conv.from_indicators(torch.cat(indicators, -1).to(x.dtype), vectors, layout.padding_mask)
+        elif self.stem_conv is not None:
             x = x + self.stem_conv(x, layout.padding_mask)
         if self.alignment_stem is not None:
             assert reference_window is not None, "this model was built for a task that shows a reference"

@@ -21,7 +21,8 @@ TASK_SPECIFIC = (*HEADS, "segment_embedding", "alignment_stem")
 def same_task(task: Task, other: Task) -> bool:
     """True if a model that was trained for one task gives the outputs of the other."""
     return type(task) is type(other) and all(
-        getattr(task, name) == getattr(other, name) for name in ("outputs", "max_shift", "segment_count")
+        getattr(task, name) == getattr(other, name)
+        for name in ("outputs", "max_shift", "segment_count", "context_format")
     )
 
 

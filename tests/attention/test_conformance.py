@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.conformance import CHECKS, check, cost
@@ -20,7 +22,7 @@ from genoattn.attention.hyena import HyenaAttention
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.modules.reference import reference_attention
-from genoattn.attention.modules.rotary import rotate
+from genoattn.attention.modules.rotary import VALUE_BASE, rotate
 from genoattn.attention.none import NoAttention
 from genoattn.attention.ops.hierarchical import hierarchical_attention
 from genoattn.attention.window import WindowAttention
@@ -36,8 +38,8 @@ VARIANTS = sorted({path.stem for path in CONF.glob("*.yaml")} - set(STACKS))
 OTHER_SETTINGS = [
     ("full", {"positions": "none", "qk_norm": False}),
     ("full", {"cross_segment": 0.5, "logit_scale": 4.0}),
-    ("full", {"kv_heads": 2}),
-    ("window", {"left": 5, "right": 3, "count": 2}),
+    ("full", {"kv_heads": 2, "rotate_values": True, "gate": "head"}),
+    ("window", {"left": 5, "right": 3, "count": 2, "rotate_values": True, "gate": "channel"}),
     ("window", {"left": 9, "right": 4, "positions": "alibi", "kv_heads": 1}),
     ("window", {"left": 5, "right": 3, "dilation": 3}),
     ("window", {"left": 5, "right": 3, "dilation": 2, "positions": "alibi"}),
@@ -48,24 +50,25 @@ OTHER_SETTINGS = [
     ("window", {"left": 0, "right": 70, "positions": "none"}),
     ("gated", {"wrapped": "linear", "gate_per": "head"}),
     ("gated", {"wrapped": "none"}),
-    ("hierarchical", {"block_size": 4, "positions": "none"}),
+    ("hierarchical", {"block_size": 4, "positions": "none", "rotate_values": True}),
     ("hierarchical", {"block_size": 8, "cross_segment": 0.5, "logit_scale": 4.0}),
-    ("sparse", {"block_size": 8, "blocks_per_query": 3}),
+    ("sparse", {"block_size": 8, "blocks_per_query": 3, "rotate_values": True, "gate": "head"}),
     ("sparse", {"block_size": 16, "blocks_per_query": 4, "positions": "none", "qk_norm": False}),
     ("sparse", {"block_size": 8, "blocks_per_query": 6, "cross_segment": 0.5}),
-    ("pyramid", {"pool_sizes": "[1,4,16]", "left": 5, "right": 3, "positions": "none"}),
-    ("topk", {"k": 5, "positions": "none"}),
+    ("pyramid", {"pool_sizes": "[1,4,16]", "left": 5, "right": 3, "positions": "none", "gate": "head"}),
+    ("topk", {"k": 5, "positions": "none", "rotate_values": True}),
     ("topk", {"k": None, "fraction": 0.1}),
     ("topk", {"k": 9, "cross_segment": 0.5, "logit_scale": 4.0}),
     ("hyena", {"short": 1, "span": 4, "hidden": 3}),
     ("nsa", {"cell_size": 4, "block_size": 8, "blocks_per_query": 4, "window": 3}),
     ("nsa", {"cell_size": 8, "block_size": 8, "blocks_per_query": 3, "positions": "none", "qk_norm": False}),
     ("ssd", {"state": 5, "expand": 1, "short": 1, "count": 1}),
+    ("delta", {"rotate_values": True, "gate": "head", "cross_segment": 0.5}),
     ("linear", {"positions": "none"}),
-    ("linear", {"positions": "none", "features": "relu"}),
-    ("linear", {"features": "exp"}),
+    ("linear", {"positions": "none", "features": "relu", "cross_segment": 1.0}),
+    ("linear", {"features": "exp", "gate": "channel"}),
     ("linear", {"features": "taylor"}),
-    ("linear", {"decay": True}),
+    ("linear", {"decay": True, "rotate_values": True, "cross_segment": 0.5}),
     ("linear", {"decay": True, "features": "taylor", "positions": "none", "count": 2}),
 ]
 SLOW_CHECKS = {"bfloat16_precision", "learns", "learns_far", "capacity"}  # the settings varied above do not matter
@@ -350,7 +353,7 @@ def test_a_query_that_sees_nothing_answers_zero():
 
 
 @DIRECTIONS
-@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window"])
+@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear", "delta"])
 def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
     torch.manual_seed(0)
     reach = 7 if variant == "window" else 99
@@ -367,6 +370,62 @@ def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
         assert gradient[0, index != at].any(-1).tolist() == seen[index != at].tolist()
     alone = layer(x, TokenLayout(segment_ids=torch.zeros(1, 40, dtype=torch.long)))
     assert not alone.any() and not layer(x).any()
+
+
+def test_orders_of_segments():
+    def order(*ids, positions=None):
+        layout = TokenLayout(None, positions, torch.tensor(ids))
+        return layout.segments, layout.alternating, layout.boundary
+
+    assert order([3, 5, 3, 5], [3, 5, 3, 5]) == ((3, 5), True, None)
+    assert order([1, 0, 1]) == ((0, 1), True, None)
+    assert order([0, 0, 0, 1], [0, 0, 0, 1]) == ((0, 1), False, 3)
+    assert order([0, 1], [0, 1]) == ((0, 1), True, 1)
+    for mixed in ([[0, 1, 0, 1], [1, 0, 1, 0]], [[0, 0, 1, 1], [0, 1, 1, 1]], [[0, 1, 2, 1]], [[0, 0, 1, 0]], [[4, 4]]):
+        assert order(*mixed)[1:] == (False, None)
+    assert TokenLayout().segments == () and TokenLayout().boundary is None and not TokenLayout().alternating
+    pairs = TokenLayout(position_ids=torch.tensor([[7, 7, 9, 9]]))
+    assert pairs.positions_in_pairs and not TokenLayout(position_ids=torch.arange(4)[None]).positions_in_pairs
+
+
+@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear", "delta"])
+def test_heads_across_interleaved_segments_cost_less_than_heads_across_none(variant):
+    index = torch.arange(256)[None]
+    layout, flops = TokenLayout(None, index // 2, index % 2), []
+    for share in (0.0, 1.0):
+        layer = build(variant, cross_segment=share)(dim=DIM, causal=False)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            layer(torch.randn(1, 256, DIM), layout)
+        flops.append(counter.get_total_flops())
+    assert flops[1] <= 1.01 * flops[0]
+
+
+@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear"])
+def test_rotated_values_tell_how_far_away_they_come_from(variant):
+    torch.manual_seed(0)
+    options = {"positions": "none", "rotate_values": True}
+    layer = build(variant, **options)(dim=DIM, causal=False).double()
+    x = torch.randn(1, 1, DIM, dtype=torch.float64).repeat(1, 3, 1)  # equal tokens, so equal weights
+    positions = torch.tensor([[5, 7, 11]])
+    values = rotate(layer.heads.value(x).unflatten(-1, (4, -1)), positions, VALUE_BASE).mean(1, keepdim=True)
+    expected = layer.heads.out(rotate(values.expand(-1, 3, -1, -1), -positions, VALUE_BASE).flatten(2))
+    assert torch.allclose(layer(x, TokenLayout(position_ids=positions)), expected)
+    assert torch.allclose(layer(x, TokenLayout(position_ids=positions + 1000)), expected)
+    assert not torch.allclose(layer(x, TokenLayout(position_ids=2 * positions)), expected, atol=1e-3)
+
+
+def test_a_gate_stands_between_mixing_and_projection():
+    torch.manual_seed(0)
+    gated, x = build("gated", wrapped="window")(dim=DIM, causal=False), torch.randn(1, 9, DIM)
+    layer = build("window", gate="channel")(dim=DIM, causal=False)
+    gate = gated.wrapped.heads.gate
+    torch.nn.init.normal_(gate.open.weight)
+    layer.load_state_dict(gated.wrapped.state_dict())
+    assert torch.equal(gated(x), layer(x))
+    layer.heads.gate = None
+    with torch.no_grad():
+        mixed = torch.linalg.solve(layer.heads.out.weight, layer(x).mT).mT
+    assert torch.allclose(gated(x), layer.heads.out(mixed * gate.open(x).sigmoid()), atol=1e-4)
 
 
 def test_logit_scale_is_where_the_softmax_starts():
@@ -390,8 +449,9 @@ def test_logit_scale_is_where_the_softmax_starts():
         ("full", {"logit_scale": 2.0, "qk_norm": False}, "heads.logit_scale needs heads.qk_norm=true"),
         ("full", {"count": 5}, "heads.count must divide the model's dim of 32, got 5"),
         ("linear", {"count": 0}, "heads.count must be 1 or more, got 0"),
-        ("full", {"cross_segment": 0.5, "qk_norm": False}, "give heads.qk_norm=true with it"),
         ("full", {"count": 32}, "needs an even number of them, got 1"),
+        ("full", {"count": 32, "positions": "none", "rotate_values": True}, "heads.rotate_values=true turns pairs"),
+        ("gated", {"gate": "head"}, "heads.gate of the wrapped layer must be none"),
         ("full", {"positions": "alibi"}, "attention=window takes it"),
         ("full", {"kv_heads": 3}, "attention.kv_heads must divide the 4 heads, got 3"),
         ("window", {"dilation": 0}, "attention.dilation must be 1 or more tokens, got 0"),
@@ -431,7 +491,7 @@ def test_mistakes_read_well(variant, settings, words):
 def test_state_bytes():
     assert build("full")(dim=DIM, causal=True).state_bytes(1000) == 2 * 1000 * 32 * 4
     assert build("window")(dim=DIM, causal=True).state_bytes(1000) == 2 * 128 * 32 * 4
-    assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 8 * 8 + 4 * 8 + 1)
+    assert build("linear")(dim=DIM, causal=True).state_bytes(1000) == 4 * (4 * 8 * 8 + 4 * 8)
     assert build("none")(dim=DIM, causal=True).state_bytes(1000) == 0
 
 

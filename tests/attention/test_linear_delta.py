@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genoattn.attention.delta import naive_delta_rule
-from genoattn.attention.linear import naive_linear_attention
 from genoattn.attention.modules.feature_maps import feature_map
+from genoattn.attention.modules.linear_reference import naive_linear_attention
 from genoattn.attention.ops.chunked_scan import scan
 from genoattn.attention.ops.delta_rule import delta_rule
 from genoattn.attention.ops.linear import LinearOptions, causal_scan, empty_state, linear_attention

@@ -89,6 +89,18 @@ def test_the_first_example_of_a_batch_decides_its_stage(windows: Windows):
     assert batches[0].ids.shape == (16, 10) and batches[11].ids.shape == (4, LENGTH)
 
 
+def test_a_mixed_length_depends_on_seed_and_number_alone(windows: Windows):
+    mixed = Curriculum(length=10, lengths="mixed")
+    first, same, other = (examples(windows, seed, mixed) for seed in (1, 1, 2))
+    lengths = [first.stage(number).length for number in range(TOTAL)]
+    assert lengths == [same.stage(number).length for number in reversed(range(TOTAL))][::-1]
+    assert set(lengths) == {10, 20, LENGTH} and lengths != [other.stage(number).length for number in range(TOTAL)]
+    batch = first.batch(2, 4, TOKENIZER)
+    assert batch.ids.shape == (4 * LENGTH // lengths[8], lengths[8]) and rows(batch) == rows(
+        same.batch(2, 4, TOKENIZER)
+    )
+
+
 def test_the_added_examples_of_a_short_batch_are_no_copies(windows: Windows):
     made = rows(examples(windows, curriculum=MOVING).batch(0, 4, TOKENIZER))
     assert len(made) == 16 and len(set(map(str, made))) == 16

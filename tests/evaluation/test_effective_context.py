@@ -34,6 +34,7 @@ from genoattn.evaluation.effective_context import (
     Effects,
     _changed,
     _positions,
+    context_positions,
     effect_curve,
     effective_context,
     nearby_effect,
@@ -74,6 +75,7 @@ def build_predictor(
         task.max_shift if task.side_by_side else None,
         attention,
         segment_count=task.segment_count,
+        interleaved=task.context_format.interleaved,
         dim=8,
         **settings,  # type: ignore[arg-type]
     )
@@ -120,12 +122,13 @@ def test_one_token_changes_at_the_replaced_position(queries: Any) -> None:
     (example,) = windows(task, count=1)
     size = 96 + (queries != "among") * (1 + 12)
     separator = {"among": -1, "after": 96, "before": 12}[queries]
-    positions = _positions(example, size, steps(size))
+    places = context_positions(example, interleaved=False)
+    positions = _positions(example, places, size, steps(size))
     assert positions == [position for position in range(size) if position != separator]
     plain = example._replace(masking=None)
     ids = collate([plain], NucleotideTokenizer()).ids[0]
     for position in positions:
-        changed = collate([_changed(plain, position, np.random.default_rng(0))], NucleotideTokenizer()).ids[0]
+        changed = collate([_changed(plain, places, position, np.random.default_rng(0))], NucleotideTokenizer()).ids[0]
         assert (ids != changed).nonzero().tolist() == [[position]]
 
 
@@ -223,6 +226,23 @@ def test_distances_of_a_pair_run_over_reference_and_separator() -> None:
     assert reached(effects)[0] == 64  # two blocks of 40 hold the whole context
     short = build_predictor(partial(WindowAttention, left=10, right=0, heads=HEADS), Paired())
     assert reached(effects_of(short, length=32)) == (16, 0)  # 20, of which 16 is the last step
+
+
+def test_distances_of_an_interleaved_pair_run_over_both_sequences() -> None:
+    layer, task = partial(WindowAttention, left=6, right=4, heads=HEADS), Paired("interleaved")
+    predictor = build_predictor(layer, task, block_conv=3, stem_conv=5)
+    bounds = (2 * 2 + 2 * (2 + 6), 2 * 2 + 2 * (2 + 4))
+    assert theoretical_receptive_field(predictor.model, 1, 0, both_strands=False) == bounds
+    (example,) = (one._replace(masking=None) for one in windows(task, 40, 1))
+    places, rng = context_positions(example, interleaved=True), np.random.default_rng(0)
+    copies = [example, *(_changed(example, places, position, rng) for position in range(places.size))]
+    assert theoretical_receptive_field(predictor.model, 1, 0, both_strands=True) == (22, 22)
+    for strands, (left, right) in ((False, bounds), (True, (bounds[0], bounds[0]))):
+        answers = [torch.cat([*logits.values()], -1) for _, logits in predictor.logits(copies, strands)]
+        original, *others = torch.cat(answers)[:, 20]
+        changed = [at for at, other in enumerate(others) if not torch.allclose(other, original, rtol=0, atol=1e-12)]
+        assert (41 - min(changed), max(changed) - 41) == (left, right)
+    assert reached(effects_of(predictor, length=40)) == (16, 16)
 
 
 def test_effective_context_is_above_the_threshold_and_above_rounding() -> None:

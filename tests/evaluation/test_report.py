@@ -31,7 +31,7 @@ def kind(auprc: float, f1: float = 0.5, curve: PrecisionRecall | None = CURVE) -
 def result(detector: str, name: str, test_set: str, **kinds: KindResult) -> DetectionResult:
     title = {"test": "simulated", "N315_held_out": "N315, held out"}.get(test_set, test_set)
     by_kind = {key.replace("_", " "): kinds[key] for key in kinds}
-    return DetectionResult(detector, name, test_set, title, test_set == "test", by_kind)
+    return DetectionResult(detector, name, test_set, title, test_set == "test", by_kind, (), test_set != "test")
 
 
 CONTROL = ("control", "none (control)")

@@ -25,7 +25,7 @@ from genoattn.genome.simulate import Rates, simulate
 from genoattn.genome.structural_variants import StructuralRates, StructuralVariant, apply_structural, drop_overlapping
 
 CASES = settings(deadline=None, max_examples=60)
-BUSY = StructuralRates(0.02, 0.02, 0.02, shortest=2, longest=12, unit=3, units=3)
+BUSY = StructuralRates(0.02, 0.02, 0.02, 2, 12, unit=3, units=3, large_insertion=0.02, large_deletion=0.02)
 SMALL = Rates(0.08, 1.0, 0.5, 1.0, 1.0, longest=4)
 
 
@@ -95,7 +95,7 @@ def test_the_other_strand_shows_the_same_changes(seed: int, letters: int):
     for change in changes:  # one at a time: the placements of variants that may touch depend on their order
         forward = apply_structural(reference, [], [change])
         other = apply_structural(reverse_complement(reference), [], [change.on_reverse_strand(length)])
-        gap = int(change.kind == "contraction")  # labelled at the base behind it
+        gap = int(change.kind in ("contraction", "deletion"))  # labelled at the base behind it
         total = len(forward.bases) + gap
         spans = [(event.kind, event.size, event.earliest, event.latest) for event in forward.events]
         turned = [(event.kind, event.size, total - event.latest, total - event.earliest) for event in other.events]
@@ -167,7 +167,7 @@ def test_simulated_changes_lie_apart_on_plain_bases(
     seed: int, rate: float, shortest: int, more: int, unit: int, units: int
 ):
     rng = np.random.default_rng(seed)
-    structure = StructuralRates(rate, rate / 2, rate, shortest, shortest + more, unit, units)
+    structure = StructuralRates(rate, rate / 2, rate, shortest, shortest + more, unit, units, rate, rate)
     letters = rng.choice([0, 1, 2, 3, 3, 3, 14], 300).astype(np.uint8)
     reference, changes = structure.simulate(letters, np.random.default_rng(seed))
     again, same = structure.simulate(letters, np.random.default_rng(seed))
@@ -175,9 +175,12 @@ def test_simulated_changes_lie_apart_on_plain_bases(
     written = np.zeros(300, np.bool_)
     for before, after in pairwise(changes):
         assert after.start > before.stop
-    for kind, start, stop, size in changes:
-        assert 0 < start < stop < 300 and (letters[start:stop] < 4).all()
-        if kind in ("inversion", "duplication"):
+    for kind, start, stop, size, inserted in changes:
+        assert 0 < start < stop + (kind == "insertion") and stop < 300 and (letters[start:stop] < 4).all()
+        if kind == "insertion":
+            assert start == stop and shortest <= len(inserted) == size <= shortest + more
+            continue
+        if kind in ("inversion", "duplication", "deletion"):
             assert shortest <= stop - start == size <= shortest + more
             continue
         written[start:stop] = True
@@ -283,7 +286,7 @@ def test_outputs_follow_what_is_planted():
         ({"repeat": 2.0}, "task.repeat must be events per base between 0 and 1, got 2.0"),
         (
             {"inversion": 0.5, "tandem": 0.6},
-            "task.inversion, tandem and repeat must be 1 event per base together at most",
+            "task.inversion, tandem, repeat, .* must be 1 event per base together at most, got 1.1",
         ),
         ({"structure_shortest": 1}, "task.structure_shortest must lie between 2 bases and task.structure_longest"),
         ({"structure_longest": 3}, "task.structure_shortest must lie between 2 bases and task.structure_longest=3"),
@@ -302,4 +305,4 @@ def test_an_event_of_a_sample_is_where_the_sample_shows_it():
     for event in sample.events:
         assert 0 <= event.earliest <= event.start < event.stop <= event.latest <= len(sample.bases)
         assert event.earliest == event.start or event.kind == "inversion"
-    assert replace(BUSY, repeat=0.0).rate == pytest.approx(0.04)
+    assert replace(BUSY, repeat=0.0).rate == pytest.approx(0.08)

@@ -143,8 +143,8 @@ def test_no_model_there(saved: tuple[Path, nn.Module], tmp_path: Path):
         ("[" * 100_000, r"model\.json is not a model description: its lists are nested too deeply"),
         ('{"format": 1' + "0" * 5_000 + "}", r"model\.json is not json: Exceeds the limit"),
         ('{"format": 1}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
-        ('{"format": 3}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
-        ('{"format": 4, "name": "window"}', r"model\.json lacks tokenizer, task, "),
+        ('{"format": 4}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
+        ('{"format": 5, "name": "window"}', r"model\.json lacks tokenizer, task, "),
     ],
 )
 def test_descriptions_that_cannot_be_read(saved: tuple[Path, nn.Module], text: str, words: str):

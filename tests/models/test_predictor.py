@@ -22,11 +22,12 @@ from genoattn.models.predictor import Predictor, predict, to_forward_strand
 from genoattn.models.sequence_model import SequenceModel
 
 TASKS = {"aligned": SideBySide(max_shift=3, shift_weight=0.2), "paired": Paired(mask_fraction=0.2, shift=2)}
+TASKS["interleaved"] = Paired("interleaved", mask_fraction=0.2, shift=2)
 OUTPUTS = ("substitution", "insertion", "deletion")
 
 
 def build(task: MutationDetection, attention: str = "window") -> Predictor:
-    factory = partial(SequenceModel, dim=16, depth=2, alignment_kernel=5)
+    factory = partial(SequenceModel, dim=16, depth=2, alignment_kernel=5, stem_conv=3, block_conv=3)
     return build_model(
         factory, instantiate(compose("train", [f"attention={attention}"]).attention), task, NucleotideTokenizer(), 0
     )
@@ -82,9 +83,10 @@ def test_averaged_scores_do_not_depend_on_the_strand(name: str, attention: str):
         assert np.abs(one - single).max() > 1e-4  # one strand alone says something else
 
 
-def test_the_equivariant_wrapper_is_equivariant_in_its_gradients_too():
+@pytest.mark.parametrize("name", ["paired", "interleaved"])
+def test_the_equivariant_wrapper_is_equivariant_in_its_gradients_too(name: str):
     """Both strands go through the same weights: turned windows with turned targets pull the weights the same way."""
-    task = TASKS["paired"]
+    task = TASKS[name]
     made, examples = build(task), drawn(task)
     pulls = []
     for shown in (examples, [reverse_complement_example(one) for one in examples]):
@@ -97,6 +99,17 @@ def test_the_equivariant_wrapper_is_equivariant_in_its_gradients_too():
     assert len(pulls[0]) > 10
     for one, other in zip(*pulls, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_without_attention_an_interleaved_sample_is_read_alone():
+    task = Paired("interleaved")
+    made, examples = build(task, "none"), drawn(task)
+    others = [one._replace(reference=one.bases[::-1].copy()) for one in examples]
+    for one, other in zip(*(made.probabilities_per_base(shown, OUTPUTS) for shown in (examples, others)), strict=True):
+        assert np.array_equal(one, other)
+    seen = build(task).probabilities_per_base(others, OUTPUTS)
+    for one, other in zip(build(task).probabilities_per_base(examples, OUTPUTS), seen, strict=True):
+        assert np.abs(one - other).max() > 1e-4
 
 
 def test_the_other_strand_of_the_other_strand():

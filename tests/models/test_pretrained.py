@@ -1,5 +1,6 @@
 """A loaded model scores as its run did, on strings, sequence objects and codes, and refuses what it cannot use."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,25 @@ def test_answers(run: Path) -> None:
     assert [call.start for call in calls if call.kind == "substitution"] == list(range(300))
     assert [(call.start, call.stop) for call in calls if call.kind == "insertion"] == [(0, 300)]
     assert all(call.start == call.stop for call in calls if call.kind == "deletion")
+
+
+def test_an_interleaved_model_answers_and_is_evaluated(run: Path, tmp_path: Path) -> None:
+    words = ("model=interleaved", "model.dim=16", "model.depth=1", "heads=interleaved", "curriculum=interleaved")
+    words = (*words, "task=interleaved", "control=null", "trainer.max_steps=1", "reverse_complement=average")
+    fasta = f"data.fasta={run.parent / 'one.fa'}"
+    assert main(["train", *SMALL, *words, fasta, f"hydra.run.dir={tmp_path}/run"]) == 0
+    model = genoattn.load(tmp_path / "run")
+    sample = BASES[:30] + BASES[31:60]
+    scores = model.score(BASES[:64], sample)
+    assert scores.shape == (59, 3) and np.ptp(scores[:, 0]) > 0
+    assert [row.shape for row in model.embed([sample, BASES[:20]])] == [(59, 16), (20, 16)]
+    model.thresholds = dict.fromkeys(model.thresholds, 0.0)
+    assert {call.start for call in model.detect(BASES[:150], BASES[:150])} == set(range(150))
+    again = ["evaluate", *SMALL[2:], fasta, "data.length=64", f"checkpoint={tmp_path / 'run'}"]
+    assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
+    first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again"))
+    assert second["model/test/all/auprc"] == pytest.approx(first["model/test/all/auprc"], abs=1e-5)
+    assert second["cost/attention_flops"] == first["cost/attention_flops"] and first["cost/tokens"] == 128
 
 
 def test_mistakes(run: Path, tmp_path: Path) -> None:

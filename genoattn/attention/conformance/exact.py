@@ -60,7 +60,7 @@ def matches_naive(factory: Factory, dim: int, causal: bool) -> Outcome:
 
 
 def _layouts() -> Iterator[tuple[int, int, TokenLayout]]:
-    """Batch, length and layout: all real, random padding, positions with gaps, segments, and padding on the left."""
+    """Batch, length and layout: all real, random padding, positions with gaps, segments in several orders."""
     for length in (1, 7, 100, LONG):
         mask = torch.rand(2, length) > 0.3
         positions = torch.randint(1000, (2, 1)) + 3 * torch.arange(length)
@@ -72,6 +72,10 @@ def _layouts() -> Iterator[tuple[int, int, TokenLayout]]:
         yield 2, length, TokenLayout(segment_ids=halves)
         yield 2, length, TokenLayout(padding_mask=mask, segment_ids=thirds)
     yield 9, 40, TokenLayout(padding_mask=torch.arange(40) >= torch.arange(9)[:, None])
+    pairs, turns = torch.arange(100).div(2, rounding_mode="floor").expand(2, -1), (torch.arange(100) % 2).expand(2, -1)
+    yield 2, 100, TokenLayout(position_ids=pairs, segment_ids=turns)
+    yield 2, 99, TokenLayout(torch.rand(2, 99) > 0.3, segment_ids=1 - turns[:, :99])
+    yield 2, 96, TokenLayout(torch.rand(2, 96) > 0.3, pairs[:, :96], turns[:, :96])
 
 
 @register("an ignored padding mask, a row of padding that is NaN")

@@ -35,12 +35,12 @@ def step_by_step(factory: Factory, dim: int, causal: bool) -> Outcome:
         return True, str(refusal)
     worst, size = 0.0, 0
     x, mask = torch.randn(2, LONG, dim, dtype=torch.float64), torch.rand(2, LONG) > 0.3
-    for padding_mask in (None, mask):
-        whole = layer(x, TokenLayout(padding_mask))
+    thirds = torch.randint(3, (2, LONG))
+    for padding_mask, segments in ((mask, thirds), (None, None)):
+        whole = layer(x, TokenLayout(padding_mask, segment_ids=segments))
         for step, length in STEP_SIZES.items():
-            stepped, size = in_steps(
-                layer, x[:, :length], None if padding_mask is None else padding_mask[:, :length], step
-            )
+            some, ids = (None if t is None else t[:, :length] for t in (padding_mask, segments))
+            stepped, size = in_steps(layer, x[:, :length], some, ids, step)
             worst = max(worst, difference(stepped, whole[:, :length]))
     declared = 2 * layer.state_bytes(LONG)
     off = abs(size - declared) / max(declared, 1)
@@ -54,12 +54,15 @@ def step_by_step(factory: Factory, dim: int, causal: bool) -> Outcome:
     return worst <= TOLERANCE and off <= STATE_TOLERANCE and not narrow, detail
 
 
-def in_steps(layer: Attention, x: Tensor, padding_mask: Tensor | None, size: int) -> tuple[Tensor, int]:
+def in_steps(
+    layer: Attention, x: Tensor, padding_mask: Tensor | None, segments: Tensor | None, size: int
+) -> tuple[Tensor, int]:
     """The outputs computed in steps of `size` tokens, and the bytes of the last state at 4 a number."""
     state, outputs = layer.init_state(len(x)), []
     for start in range(0, x.shape[1], size):
         tokens = slice(start, start + size)
-        layout = TokenLayout(padding_mask=None if padding_mask is None else padding_mask[:, tokens])
+        mask, ids = (None if t is None else t[:, tokens] for t in (padding_mask, segments))
+        layout = TokenLayout(mask, segment_ids=ids)
         y, state = layer.step(x[:, tokens], state, layout)
         outputs.append(y)
     return torch.cat(outputs, dim=1), sum(4 * tensor.numel() for tensor in state if tensor.is_floating_point())
@@ -78,11 +81,11 @@ def chunk_by_chunk(factory: Factory, dim: int, causal: bool) -> Outcome:
     """`forward_chunked` has the outputs of `forward`, although tokens are overwritten as soon as they are answered."""
     layer, worst = perturbed_layer(factory, dim, causal), 0.0
     x, mask = torch.randn(2, LONG, dim, dtype=torch.float64), torch.rand(2, LONG) > 0.3
-    thirds = torch.randint(3, (2, LONG))
+    thirds, turns = torch.randint(3, (2, LONG)), (torch.arange(LONG) % 2).expand(2, -1)
     for layout in (
         TokenLayout(),
         TokenLayout(mask, segment_ids=thirds),
-        TokenLayout(position_ids=3 * torch.arange(LONG).flip(0).expand(2, -1)),
+        TokenLayout(position_ids=3 * torch.arange(LONG).flip(0).expand(2, -1), segment_ids=turns),
     ):
         whole = layer(x, layout)
         for size in (37, 64, 128, LONG):

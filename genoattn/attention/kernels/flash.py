@@ -12,12 +12,17 @@ from genoattn.attention.kernels import launch
 from genoattn.attention.kernels.configurations import INTERPRETED, Tiles, flash_tiles, power_of_two
 from genoattn.attention.kernels.flash_backward import delta_kernel, dkv_kernel, dq_kernel
 from genoattn.attention.kernels.flash_forward import FlashConstants, forward_kernel
+from genoattn.attention.kernels.tiles import IS_KEY as KEY_BIT
+from genoattn.attention.kernels.tiles import IS_QUERY as QUERY_BIT
 from genoattn.errors import UserError
 
 LOG2E = 1.4426950408889634
 
 
 WIDTHS = (1, 128)
+
+
+IS_KEY, IS_QUERY = KEY_BIT.value, QUERY_BIT.value
 
 
 def flash_attention(
@@ -28,6 +33,7 @@ def flash_attention(
     causal: bool = False,
     window: tuple[int | None, int | None] | None = None,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
+    key_mask: Bool[Tensor, "batch length"] | None = None,
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -40,6 +46,7 @@ def flash_attention(
         causal: Hide the tokens to the right of i.
         window: (left, right) in tokens, both included; None for no bound.
         padding_mask: True for real tokens. Padding is not read (it may hold NaN), gives 0 and has no gradient.
+        key_mask: True for the keys to read, if not all real tokens.
         scale: Factor of the scores q·k, 1 / sqrt(dim_head) by default.
         return_lse: Also return the log-sum-exp of the scores of each query, with its gradient.
 
@@ -50,12 +57,13 @@ def flash_attention(
     Raises:
         UserError: Shapes, dtypes, device or settings that the kernel does not support.
     """
-    _check(q, k, v, padding_mask)
+    for mask in (padding_mask, key_mask):
+        _check(q, k, v, mask)
     left, right = _sides(q.shape[1], causal, window)
     factor = float(q.shape[-1] ** -0.5 if scale is None else scale)
     if not factor > 0:
         raise UserError(f"scale must be above 0, got {scale}")
-    out, lse = flash_forward(q, k, v, padding_mask, left, right, factor)
+    out, lse = flash_forward(q, k, v, _marks(padding_mask, key_mask), left, right, factor)
     return (out, lse) if return_lse else out
 
 
@@ -74,6 +82,14 @@ def _check(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None) -> None
         raise UserError(f"length must be from 1 to {launch.LONGEST}, got {length}")
     if padding_mask is not None and padding_mask.shape != (batch, length):
         raise UserError(f"padding_mask must be [{batch}, {length}] as q is, got {list(padding_mask.shape)}")
+
+
+def _marks(padding_mask: Tensor | None, key_mask: Tensor | None) -> Tensor | None:
+    """A byte for each token, the sum of IS_KEY and IS_QUERY, as the kernels read it; None if all are both."""
+    if key_mask is None:
+        return None if padding_mask is None else padding_mask.byte() * (IS_KEY + IS_QUERY)
+    queries = torch.ones_like(key_mask) if padding_mask is None else padding_mask
+    return key_mask.byte() * IS_KEY + queries.byte() * IS_QUERY
 
 
 def _sides(length: int, causal: bool, window: tuple[int | None, int | None] | None) -> tuple[int, int]:

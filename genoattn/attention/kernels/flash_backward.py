@@ -4,8 +4,9 @@ Method: FlashAttention-2 (arXiv 2307.08691), its one backward pass split in two.
 the output and delta = rowsum(dO ∘ O) - dlse: dV = Pᵀ dO, dS = P ∘ (dO Vᵀ - delta), dQ = scale dS K, dK = scale dSᵀ Q.
 
 Legend: q, k, v, out, dout, dq, dk, dv [batch, length, heads, WIDTH]; lse, dlse, delta [batch, heads, length];
-padding_mask [batch, length] of bytes; `strides` in the order of the tensors, then of padding_mask; `sizes` (length,
-heads, group). `scale` is that of the scores times log2(e); `group` query heads share a key head.
+padding_mask [batch, length] of bytes with the bits IS_KEY and IS_QUERY; `strides` in the order of the tensors, then of
+padding_mask; `sizes` (length, heads, group). `scale` is that of the scores times log2(e); `group` query heads share a
+key head.
 """
 
 # pyright does not know that a tl.constexpr has the attributes of its value.
@@ -15,7 +16,16 @@ import triton
 import triton.language as tl
 
 from genoattn.attention.kernels.flash_forward import visible_pairs
-from genoattn.attention.kernels.tiles import load_padding_mask, load_tile, score_gradient, store_tile, visible_range
+from genoattn.attention.kernels.tiles import (
+    IS_KEY,
+    IS_QUERY,
+    load_marks,
+    load_padding_mask,
+    load_tile,
+    score_gradient,
+    store_tile,
+    visible_range,
+)
 
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 
@@ -97,7 +107,7 @@ def dq_range(dq_tile, query, keys, window, start, stop, MASKED: tl.constexpr, C:
         if MASKED:
             queries = first + tl.arange(0, C.BLOCK_Q)[:, None]
             positions = at + tl.arange(0, C.BLOCK_K)[None, :]
-            k_real = load_padding_mask(padding_mask, at, length, C.BLOCK_K)[None, :] if C.PADDED else positions
+            k_real = load_marks(padding_mask, at, length, C.BLOCK_K, IS_KEY)[None, :] if C.PADDED else positions
             visible = visible_pairs(queries, positions, left, right, length, q_real, k_real, C.PADDED)
         _, ds = score_gradient(scores, products, lse_rows[:, None], delta_rows[:, None], visible, scale, MASKED)
         dq_tile = tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision=C.PRECISION)
@@ -138,7 +148,7 @@ def dq_kernel(q, k, v, padding_mask, dout, lse, delta, dq, strides, sizes, left,
     at = (batch * heads + head).to(tl.int64) * length + rows.to(tl.int64)
     lse_rows = tl.load(lse + at, mask=rows < length, other=0.0)
     delta_rows = tl.load(delta + at, mask=rows < length, other=0.0)
-    q_real = load_padding_mask(padding_mask, first, length, C.BLOCK_Q)[:, None] if C.PADDED else first
+    q_real = load_marks(padding_mask, first, length, C.BLOCK_Q, IS_QUERY)[:, None] if C.PADDED else first
     dq_tile = tl.full([C.BLOCK_Q, C.DIM], 0.0, tl.float32)
     query = (q_tile, dout_tile, lse_rows, delta_rows, q_real, first)
     keys = (k, v, k_strides, v_strides, padding_mask, batch, head // group)
@@ -205,7 +215,7 @@ def dkv_range(dk_tile, dv_tile, key, queries, window, start, stop, MASKED: tl.co
         visible = True
         if MASKED:
             keys = first + tl.arange(0, C.BLOCK_K)[:, None]
-            q_real = load_padding_mask(padding_mask, at, length, C.BLOCK_Q)[None, :] if C.PADDED else rows[None, :]
+            q_real = load_marks(padding_mask, at, length, C.BLOCK_Q, IS_QUERY)[None, :] if C.PADDED else rows[None, :]
             visible = visible_pairs(rows[None, :], keys, left, right, length, q_real, k_real, C.PADDED)
         weights, ds = score_gradient(scores, products, lse_rows[None, :], delta_rows[None, :], visible, scale, MASKED)
         dv_tile = tl.dot(weights.to(dout_tile.dtype), dout_tile, dv_tile, input_precision=C.PRECISION)
@@ -231,7 +241,7 @@ def dkv_kernel(q, k, v, padding_mask, dout, lse, delta, dk, dv, strides, sizes, 
     v_tile = load_tile(
         v, batch, first, head, v_strides, length, padding_mask, C.BLOCK_K, C.DIM, C.WIDTH, True, C.PADDED, C.DESCRIPTORS
     )
-    k_real = load_padding_mask(padding_mask, first, length, C.BLOCK_K)[:, None] if C.PADDED else first
+    k_real = load_marks(padding_mask, first, length, C.BLOCK_K, IS_KEY)[:, None] if C.PADDED else first
     dk_tile = tl.full([C.BLOCK_K, C.DIM], 0.0, tl.float32)
     dv_tile = tl.full([C.BLOCK_K, C.DIM], 0.0, tl.float32)
     key = (k_tile, v_tile, k_real, first)

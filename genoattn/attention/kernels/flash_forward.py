@@ -3,8 +3,9 @@
 Method: FlashAttention-2 (arXiv 2307.08691). One kernel for full, causal and windowed attention: query i attends to
 keys i - left to i + right; tiles outside this range are not visited, full tiles carry no mask.
 
-Legend: q, k, v, out [batch, length, heads, WIDTH]; lse [batch, heads, length]; padding_mask [batch, length] of bytes;
-`strides` of q, k, v, out and of padding_mask; `sizes` (length, heads, group). A program computes one block of queries
+Legend: q, k, v, out [batch, length, heads, WIDTH]; lse [batch, heads, length]; padding_mask [batch, length] of bytes
+with the bits IS_KEY and IS_QUERY; `strides` of q, k, v, out and of padding_mask; `sizes` (length, heads, group). A
+program computes one block of queries
 of one head of one sequence; `group` query heads share a key head. `scale` holds log2(e) wherever it meets exp2.
 """
 
@@ -17,8 +18,10 @@ import triton
 import triton.language as tl
 
 from genoattn.attention.kernels.tiles import (
+    IS_KEY,
+    IS_QUERY,
     finish_softmax,
-    load_padding_mask,
+    load_marks,
     load_tile,
     softmax_step,
     store_tile,
@@ -74,7 +77,7 @@ def forward_range(mixed, total, peak, query, keys, window, start, stop, MASKED: 
         if MASKED:
             queries = first + tl.arange(0, C.BLOCK_Q)[:, None]
             positions = at + tl.arange(0, C.BLOCK_K)[None, :]
-            k_real = load_padding_mask(padding_mask, at, length, C.BLOCK_K)[None, :] if C.PADDED else positions
+            k_real = load_marks(padding_mask, at, length, C.BLOCK_K, IS_KEY)[None, :] if C.PADDED else positions
             visible = visible_pairs(queries, positions, left, right, length, q_real, k_real, C.PADDED)
             scores = tl.where(visible, scores, float("-inf"))
         v_tile = load_tile(
@@ -112,7 +115,7 @@ def forward_kernel(q, k, v, padding_mask, out, lse, strides, sizes, left, right,
     q_tile = load_tile(
         q, batch, first, head, q_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED, C.DESCRIPTORS
     )
-    q_real = load_padding_mask(padding_mask, first, length, C.BLOCK_Q)[:, None] if C.PADDED else first
+    q_real = load_marks(padding_mask, first, length, C.BLOCK_Q, IS_QUERY)[:, None] if C.PADDED else first
     mixed = tl.full([C.BLOCK_Q, C.DIM], 0.0, tl.float32)
     total = tl.full([C.BLOCK_Q], 0.0, tl.float32)
     peak = tl.full([C.BLOCK_Q], float("-inf"), tl.float32)

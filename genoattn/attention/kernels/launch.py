@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 from triton import knobs
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -143,7 +143,9 @@ def strides_of(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.stride()[:-1])
 
 
-def flags(padding_mask: Bool[Tensor, "batch length"] | None, stand_in: Tensor) -> tuple[Tensor, int]:
+def flags(
+    padding_mask: Bool[Tensor, "batch length"] | UInt8[Tensor, "batch length"] | None, stand_in: Tensor
+) -> tuple[Tensor, int]:
     """`padding_mask` as bytes and its stride, or without a mask `stand_in`, which no kernel reads."""
     if padding_mask is None:
         return stand_in, 0

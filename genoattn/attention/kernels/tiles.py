@@ -10,6 +10,14 @@ import triton.language as tl
 NO_DESCRIPTORS: tl.constexpr = tl.constexpr(False)
 
 
+IS_KEY: tl.constexpr = tl.constexpr(1)
+"""Bit of the byte of a token in the mask of flash attention: the token is read as a key."""
+
+
+IS_QUERY: tl.constexpr = tl.constexpr(2)
+"""Bit of the byte of a token in the mask of flash attention: the token is answered."""
+
+
 @triton.jit
 def load_tile(
     source,
@@ -55,6 +63,13 @@ def load_padding_mask(padding_mask, first, length, ROWS: tl.constexpr):
     """Read the padding mask [ROWS] from row `first` on: true for real tokens, false past the end."""
     rows = first + tl.arange(0, ROWS)
     return tl.load(padding_mask + rows.to(tl.int64), mask=rows < length, other=0) != 0
+
+
+@triton.jit
+def load_marks(marks, first, length, ROWS: tl.constexpr, BIT: tl.constexpr):
+    """True for the tokens [ROWS] from row `first` on whose byte has this bit, false past the end."""
+    rows = first + tl.arange(0, ROWS)
+    return (tl.load(marks + rows.to(tl.int64), mask=rows < length, other=0) & BIT) != 0
 
 
 @triton.jit

@@ -1,105 +1,166 @@
-"""Heads that see only the tokens of another segment, without a stored mask.
+"""Heads that see only the tokens of another segment, by slices of the sequence or by a mask of the keys.
 
-A context of two segments, A (reference) and B (sample), has tokens a1 a2 b1 b2. These heads must see
+A context of two segments, A (reference) and B (sample), has tokens a1 a2 b1 b2, or a1 b1 a2 b2 if it is interleaved.
+These heads must see
 
-             a1   a2   b1   b2                  A = a1 a2, B = b1 b2
-        a1    .    .    x    x                  x: seen
-        a2    .    .    x    x                  .: hidden
-        b1    x    x    .    .
-        b2    x    x    .    .
+             a1   a2   b1   b2                       a1   b1   a2   b2
+        a1    .    .    x    x                  a1    .    x    .    x
+        a2    .    .    x    x                  b1    x    .    x    .     x: seen
+        b1    x    x    .    .                  a2    .    x    .    x     .: hidden
+        b2    x    x    .    .                  b2    x    .    x    .
 
-A fused kernel multiplies queries and keys and takes no such mask, so the mask becomes part of the product:
-
-1. Every token gets one more channel for each segment: 1 in the channel of its own segment, 0 in the others.
-2. The channels of the keys are multiplied by HIDDEN, a large negative number.
-3. The product of a query and a key therefore has HIDDEN added if both are of one segment, and 0 if not.
-4. The softmax gives a key of the own segment a weight of exactly 0 in floating point, if another key is left.
-5. Without another key all weights stay in the own segment, and the output must be 0.
-6. To detect this, the values get the same channels: their outputs hold the weight that went to each segment.
-7. If less than half of the weight went to other segments, the output is set to 0.
-8. The trick needs scores far below 30,000, which `heads.qk_norm` guarantees.
+The queries of one segment with the keys of the other are two slices of the sequence, at a quarter of the cost of the
+square each. A layer's operator computes them like any other queries and keys. Where segments lie in another order, or
+where the operator has no equivalent on slices, it computes each segment's queries over all tokens with a mask of the
+keys. A query without another segment to see has the output 0.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout
-from genoattn.attention.modules.projections import QKVProjection
 from genoattn.attention.modules.reference import reference_attention
 
-HIDDEN = -30000.0
-"""Added to the score of a hidden key: its weight underflows to exactly 0, and the number fits into float16."""
+
+class View(NamedTuple):
+    """The tokens of one call of a layer's operator: some queries of a sequence and the keys that they may see."""
+
+    causal: bool
+    """True if query s sees the keys up to s only, both counted in their slices."""
+    padding_mask: Tensor | None = None
+    """True for the queries to answer (None: all); the output is 0 elsewhere."""
+    key_mask: Tensor | None = None
+    """True for the keys to read (None: those of `padding_mask`)."""
+    queries: slice = slice(None)
+    keys: slice = slice(None)
+    lead: int = 0
+    """Index in the sequence of the first query, less that of the first key."""
+    stride: int = 1
+    """Distance in the sequence of neighbours in a slice."""
+    counts: tuple[int, int] = (0, 0)
+    """Number of queries and of keys, if they are slices."""
+    heads: slice = slice(None)
+    """The heads of the layer that are computed."""
 
 
-Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
-"""Softmax attention of q, k, v `[batch, length, heads, channels]` and the factor of the scores (None: the usual)."""
+Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, View], Tensor]
+"""A layer's operator: outputs of queries q over keys k and values v `[batch, tokens, heads, channels]` of a view."""
 
 
 def cross_segment_attention(
     attend: Attend,
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys heads dim_head"],
+    v: Float[Tensor, "batch keys heads dim_value"],
     *,
     cross_heads: int,
     layout: TokenLayout,
-) -> Float[Tensor, "batch length heads dim_head"]:
+    causal: bool,
+    fits: Callable[[View], bool] = lambda _: True,
+    before: int = 0,
+) -> Float[Tensor, "batch queries heads dim_value"]:
     """Apply `attend`, with the last `cross_heads` heads limited to keys of other segments.
 
-    Their output is 0 if there is no other segment to see.
+    Args:
+        attend: The layer's operator.
+        q: Queries.
+        k: Keys.
+        v: Values.
+        cross_heads: Number of heads that see other segments only.
+        layout: Layout of the keys.
+        causal: Hide later tokens.
+        fits: True for the slices that `attend` can compute; else it gets all tokens, with a mask of the keys.
+        before: Tokens before the first query.
     """
+    mask, own = layout.padding_mask, q.shape[2] - cross_heads
+    plain = View(causal, _queries_of(mask, before, q), None if q.shape[1] == k.shape[1] else mask, heads=slice(own))
     if not cross_heads:
-        return attend(q, k, v, None)
-    own, dim_head = q.shape[2] - cross_heads, q.shape[3]
-    member = segment_one_hot(layout.segment_ids, q)
-    extra = segment_channels(dim_head, member.shape[2])
-    marks = _channels(member, q, extra, cross_heads)
-    wide_q = torch.cat([q[:, :, own:], marks * dim_head**0.5], dim=-1)
-    wide_k = torch.cat([k[:, :, own:], marks * HIDDEN], dim=-1)
-    real = member if layout.padding_mask is None else member & layout.padding_mask[:, :, None]
-    wide_v = torch.cat([v[:, :, own:], _channels(real, v, extra, cross_heads)], dim=-1)
-    y = attend(wide_q, wide_k, wide_v, dim_head**-0.5)
-    elsewhere = y[..., dim_head : dim_head + member.shape[2]].masked_fill(member[:, :, None], 0).sum(-1, keepdim=True)
-    y = y[..., :dim_head].masked_fill(elsewhere < 0.5, 0)
-    return torch.cat([attend(q[:, :, :own], k[:, :, :own], v[:, :, :own], None), y], dim=2) if own else y
+        return attend(q, k, v, plain)
+    y = _across(attend, q[:, :, own:], k[:, :, own:], v[:, :, own:], layout, causal, fits, before)
+    if not own:
+        return y
+    return torch.cat([attend(q[:, :, :own], k[:, :, :own], v[:, :, :own], plain), y], dim=2)
 
 
-def _channels(member: Tensor, like: Tensor, channels: int, heads: int) -> Tensor:
-    return F.pad(member.to(like.dtype), (0, channels - member.shape[2]))[:, :, None].expand(-1, -1, heads, -1)
+def _across(
+    attend: Attend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: TokenLayout,
+    causal: bool,
+    fits: Callable[[View], bool],
+    before: int,
+) -> Tensor:
+    """Attention of all heads to other segments only."""
+    y, heads = v.new_zeros(*q.shape[:3], v.shape[3]), slice(-q.shape[2], None)
+    if len(layout.segments) < 2:
+        return y
+    views = slices(layout, q.shape[1], causal, before)
+    if views and all(fits(view) for view in views):
+        for view in views:
+            some, view = view.queries, view._replace(heads=heads)
+            y[:, some] = attend(q[:, some], k[:, view.keys], v[:, view.keys], view)
+        return y
+    assert layout.segment_ids is not None
+    for segment in layout.segments:
+        own = layout.segment_ids == segment
+        others = ~own
+        if layout.padding_mask is not None:
+            own, others = own & layout.padding_mask, others & layout.padding_mask
+        y = y + attend(q, k, v, View(causal, _queries_of(own, before, q), others, heads=heads))
+    return y
 
 
-def segment_channels(dim_head: int, needed: int) -> int:
-    """Number of added channels: those needed, rounded up so that a head is a multiple of 8 as GPU kernels ask for."""
-    return needed + -(dim_head + needed) % 8
+def slices(layout: TokenLayout, queries: int, causal: bool, before: int = 0, shift: bool = True) -> list[View]:
+    """The queries of each segment with the keys of the other, if the layout has two segments in such an order.
+
+    With `shift`, a causal query s sees the keys up to s of its slice: if the first token of a slice of queries stands
+    before the first key, it sees nothing and is left out.
+    """
+    length = 0 if layout.segment_ids is None else layout.segment_ids.shape[1]
+    views = []
+    if layout.alternating:
+        for parity in (0, 1):
+            start, first = (parity - before) % 2, 1 - parity
+            if causal and shift and before + start < first:
+                start += 2
+            count, lead = len(range(start, queries, 2)), before + start - first
+            # Causal queries and keys are as many, but for the keys before the first query.
+            stop = min(length, first + 2 * ((lead - 1) // 2 + count)) if causal and shift else length
+            views.append(_view(layout, slice(start, queries, 2), slice(first, stop, 2), causal, lead, before))
+    elif layout.boundary is not None and not before:
+        first, second = slice(0, layout.boundary), slice(layout.boundary, length)
+        views.append(_view(layout, second, first, False, layout.boundary, 0))
+        if not causal:
+            views.append(_view(layout, first, second, False, -layout.boundary, 0))
+    return [view for view in views if all(view.counts)]
 
 
-def scored_channels(heads: QKVProjection) -> int:
-    """Channels of all heads together in the product of queries and keys, for sequences of one segment."""
-    return sum(_widths(heads, 1))
+def _view(layout: TokenLayout, queries: slice, keys: slice, causal: bool, lead: int, before: int) -> View:
+    mask = layout.padding_mask
+    counts = (
+        len(range(queries.start, queries.stop, queries.step or 1)),
+        len(range(keys.start, keys.stop, keys.step or 1)),
+    )
+    return View(
+        causal,
+        None if mask is None else mask[:, before:][:, queries],
+        None if mask is None else mask[:, keys],
+        queries,
+        keys,
+        lead,
+        queries.step or 1,
+        counts,
+    )
 
 
-def head_widths(heads: QKVProjection) -> set[int]:
-    """The widths of heads that a backend computes, for contexts of two segments."""
-    return set(_widths(heads, 2))
-
-
-def _widths(heads: QKVProjection, segments: int) -> list[int]:
-    own, cross, dim_head = heads.count - heads.cross_heads, heads.cross_heads, heads.dim_head
-    return [dim_head] * own + [dim_head + segment_channels(dim_head, segments)] * cross
-
-
-def segment_one_hot(
-    segments: Int[Tensor, "batch length"] | None, x: Float[Tensor, "batch length ..."]
-) -> Bool[Tensor, "batch length segments"]:
-    """True in the column of a token's segment; one column for each segment of the batch (None: one segment)."""
-    if segments is None:
-        return torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
-    return segments[..., None] == segments.unique()
+def _queries_of(mask: Tensor | None, before: int, q: Tensor) -> Tensor | None:
+    return None if mask is None else mask[:, before : before + q.shape[1]]
 
 
 def reference_cross_segment_attention(
@@ -116,6 +177,15 @@ def reference_cross_segment_attention(
     if not cross_heads:
         return reference_attention(q, k, v, visible=visible, bias=bias)
     own = q.shape[2] - cross_heads
-    another = visible & False if segments is None else visible & (segments[:, :, None] != segments[:, None, :])
+    another = visible & other_segment(segments, q)
     plain = reference_attention(q[:, :, :own], k[:, :, :own], v[:, :, :own], visible=visible)
     return torch.cat([plain, reference_attention(q[:, :, own:], k[:, :, own:], v[:, :, own:], visible=another)], dim=2)
+
+
+def other_segment(
+    segments: Int[Tensor, "batch length"] | None, x: Float[Tensor, "batch length ..."]
+) -> Bool[Tensor, "batch length length"]:
+    """True for the pairs [batch, query, key] of different segments."""
+    if segments is None:
+        return torch.zeros(len(x), x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
+    return segments[:, :, None] != segments[:, None, :]

@@ -1,6 +1,5 @@
 """The choice between torch's operators and this package's Triton kernels."""
 
-from collections.abc import Iterable
 from typing import Literal, final
 
 import torch
@@ -45,17 +44,13 @@ class Backend:
         """True if the kernels compute these queries."""
         return q.numel() > 0 and self._refusal(q.device, q.dtype, q.shape[-1]) is None
 
-    def description(self, device: torch.device, dtype: torch.dtype, widths: Iterable[int]) -> str:
-        """The backend and its reason, for heads of these widths: `uses_triton` in words."""
+    def description(self, device: torch.device, dtype: torch.dtype, width: int) -> str:
+        """The backend and its reason, for heads of this width: `uses_triton` in words."""
         if self.requested == "torch":
             return "torch"
-        refused = {width: reason for width in widths if (reason := self._refusal(device, dtype, width))}
-        if not refused:
-            return "triton, as requested" if self.requested == "triton" else f"triton: {kernels.available(device)[1]}"
-        reasons = "; ".join(dict.fromkeys(refused.values()))
-        if len(refused) < len(set(widths)):
-            return f"triton: {kernels.available(device)[1]}, but torch for a part of the heads: {reasons}"
-        return f"torch, which computes the same: {reasons}"
+        if refusal := self._refusal(device, dtype, width):
+            return f"torch, which computes the same: {refusal}"
+        return "triton, as requested" if self.requested == "triton" else f"triton: {kernels.available(device)[1]}"
 
     def _refusal(self, device: torch.device, dtype: torch.dtype, width: int) -> str | None:
         """The reason why torch computes heads of this width; None if the kernels do."""

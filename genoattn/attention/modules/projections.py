@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from genoattn.attention.base import TokenLayout, zero_padding
 from genoattn.attention.modules.autograd import first_order_only
-from genoattn.attention.modules.rotary import position_ids_of, rotate
+from genoattn.attention.modules.gate import Gate
+from genoattn.attention.modules.rotary import ROTARY, VALUE_BASE, VALUES_ROTARY, position_ids_of, rotate
 from genoattn.errors import UserError
 
 
@@ -25,10 +26,14 @@ class HeadOptions:
         logit_scale: Scale of the scores of every head before training. Above 1 the softmax starts sharper.
         tie_qk_init: Start with equal projections of queries and keys, so that similar tokens attract each other.
         cross_segment: Share of the heads that see only the tokens of another segment of the context. Layers without
-            a softmax ignore it.
+            heads and "pyramid" ignore it.
+        rotate_values: Rotate values by the positions of their tokens and outputs back by those of the queries. What a
+            token receives then depends on its distance. Layers without heads and "pyramid" ignore it.
+        gate: A sigmoid gate, computed from the token, of each head or channel of the outputs before their projection:
+            "none", "head" or "channel" (arXiv:2505.06708).
 
     Raises:
-        UserError: A value is out of its range, or `logit_scale` or `cross_segment` is set without `qk_norm`.
+        UserError: A value is out of its range, or `logit_scale` is set without `qk_norm`.
     """
 
     count: int = 4
@@ -37,6 +42,8 @@ class HeadOptions:
     logit_scale: float = 1.0
     tie_qk_init: bool = False
     cross_segment: float = 0.0
+    rotate_values: bool = False
+    gate: Literal["none", "head", "channel"] = "none"
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -51,11 +58,6 @@ class HeadOptions:
             raise UserError(
                 f"heads.cross_segment of {self.cross_segment} of {self.count} heads is less than half a head; give 0 or"
                 " more heads"
-            )
-        if self.cross_segment and not self.qk_norm:
-            raise UserError(
-                "heads.cross_segment hides keys by a large negative score, so it needs scores that are bounded: give"
-                " heads.qk_norm=true with it"
             )
 
     @property
@@ -96,9 +98,11 @@ class QKVProjection(nn.Module):
         self.count, self.kv_count, self.dim_head = count, kv_heads or count, dim // count
         self.cross_heads = heads.cross_segment_count
         self.qk_norm, self.rotary = heads.qk_norm, heads.positions == "rotary"
-        if self.rotary and self.dim_head % 2:
+        self.rotate_values = heads.rotate_values
+        if (self.rotary or self.rotate_values) and self.dim_head % 2:
             raise UserError(
-                f"rotary positions turn pairs of channels, so a head needs an even number of them, got {self.dim_head}"
+                f"{'rotary positions' if self.rotary else 'heads.rotate_values=true'} turns pairs of channels, so a "
+                f"head needs an even number of them, got {self.dim_head}"
             )
         # No biases: zeros at padding stay zeros through every projection.
         self.query = nn.Linear(dim, dim, bias=False)
@@ -113,20 +117,39 @@ class QKVProjection(nn.Module):
             )
         if self.qk_norm:
             self.log_logit_scale = nn.Parameter(torch.full((count,), math.log(heads.logit_scale)))
+        self.gate = None if heads.gate == "none" else Gate(dim, dim if heads.gate == "channel" else count)
 
-    def project(self, x: Float[Tensor, "batch length dim"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[batch, length, heads, dim_head]`.
+    @property
+    def own_heads(self) -> int:
+        """Number of heads that see all segments: the first ones."""
+        return self.count - self.cross_heads
 
-        With `qk_norm` queries and keys have a mean square of the head's learned logit scale, so that both sides share
-        it equally: a softmax sees only their product, a feature map sees each.
+    @property
+    def averages(self) -> bool:
+        """True if a layer whose weights sum to 1 gives back values of 1 that all tokens share."""
+        return not self.cross_heads and not self.rotate_values and self.gate is None
+
+    @property
+    def asymmetry(self) -> str | None:
+        """Reason why reversing a sequence changes more than the order of the outputs; None if there is none."""
+        return ROTARY if self.rotary else VALUES_ROTARY if self.rotate_values else None
+
+    def project(
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the real tokens, each `[batch, length, heads, dim_head]`.
+
+        With `rotate_values` the values are rotated by their positions. With `qk_norm` queries and keys have a mean
+        square of the head's learned logit scale, so that both sides share it equally: a softmax sees only their
+        product, a feature map sees each.
         """
-        return self.queries(x), *self.keys_values(x)
+        return self.queries(zero_padding(x, layout.padding_mask)), *self.keys_values(x, layout)
 
     def project_and_rotate(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`project` of the real tokens; queries and keys are rotated by their positions if positions are rotary."""
-        q, k, v = self.project(zero_padding(x, layout.padding_mask))
+        """`project`, with queries and keys rotated by their positions if positions are rotary."""
+        q, k, v = self.project(x, layout)
         if self.rotary:
             positions = position_ids_of(x, layout.position_ids)
             q, k = rotate(q, positions), rotate(k, positions)
@@ -136,9 +159,12 @@ class QKVProjection(nn.Module):
         """The queries of `project`."""
         return self._normed(self.query(x).unflatten(-1, (-1, self.dim_head)))
 
-    def keys_values(self, x: Float[Tensor, "*tokens dim"]) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Float[Tensor, "batch length dim"], layout: TokenLayout) -> tuple[Tensor, Tensor]:
         """The keys and values of `project`."""
+        x = zero_padding(x, layout.padding_mask)
         k, v = (project(x).unflatten(-1, (-1, self.dim_head)) for project in (self.key, self.value))
+        if self.rotate_values:
+            v = rotate(v, position_ids_of(x, layout.position_ids), VALUE_BASE)
         if self.kv_count < self.count:  # each key and value serves several queries
             k, v = (t.repeat_interleave(self.count // self.kv_count, dim=-2) for t in (k, v))
         return self._normed(k), v
@@ -146,13 +172,28 @@ class QKVProjection(nn.Module):
     def _normed(self, x: Tensor) -> Tensor:
         return _Normed.apply(x, self.log_logit_scale) if self.qk_norm else x  # type: ignore[return-value]
 
-    def combine(self, y: Float[Tensor, "batch length heads dim_head"]) -> Float[Tensor, "batch length dim"]:
-        """The heads' outputs side by side, projected back to the channels of a token."""
-        return self.out(y.flatten(2))
+    def combine(
+        self,
+        y: Float[Tensor, "batch length heads dim_head"],
+        x: Float[Tensor, "batch length dim"],
+        layout: TokenLayout,
+    ) -> Float[Tensor, "batch length dim"]:
+        """The heads' outputs, rotated back and gated if so set, projected back to the channels of a token.
+
+        Args:
+            y: Outputs of the heads at the tokens of `x`, 0 at padding.
+            x: Tokens that the layer was given.
+            layout: Their layout.
+        """
+        if self.rotate_values:
+            y = rotate(y, -position_ids_of(x, layout.position_ids), VALUE_BASE)
+        y = y.flatten(2)
+        return self.out(y if self.gate is None else self.gate(y, zero_padding(x, layout.padding_mask)))
 
     def flops(self, length: int) -> int:
-        """FLOPs of the four projections of one sequence."""
-        return 4 * length * self.count * (self.count + self.kv_count) * self.dim_head**2
+        """FLOPs of the four projections and of the gate of one sequence."""
+        gate = 0 if self.gate is None else self.gate.flops(length)
+        return 4 * length * self.count * (self.count + self.kv_count) * self.dim_head**2 + gate
 
 
 class _Normed(torch.autograd.Function):

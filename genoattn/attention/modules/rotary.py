@@ -11,6 +11,15 @@ ROTARY = "rotary positions turn queries and keys by what lies before them"
 """Reason of the asymmetry of a layer with rotated features."""
 
 
+VALUES_ROTARY = "rotated values tell a token before from a token after"
+"""Reason of the asymmetry of a layer with rotated values."""
+
+
+VALUE_BASE = 256.0
+"""Base of the rotation of values: half of the channels turn by a sixteenth of a radian or more for each token, so that
+neighbouring distances differ."""
+
+
 def position_ids_of(
     x: Float[Tensor, "batch length ..."], positions: Int[Tensor, "batch length"] | None
 ) -> Int[Tensor, "#batch length"]:

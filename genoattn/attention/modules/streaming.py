@@ -1,6 +1,7 @@
 """Segments of a long sequence with their neighbours, for what sees no farther than these."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -38,13 +39,17 @@ def overlapping_chunks(read_chunk: ChunkReader, length: int, size: int, before: 
         yield Chunk(start, stop, first, x, layout)
 
 
+def with_positions(layout: TokenLayout, x: Tensor, start: int) -> TokenLayout:
+    """The layout of the tokens x [batch, length, …] with explicit positions: its own, or those from `start` on."""
+    if layout.position_ids is not None:
+        return layout
+    positions = torch.arange(start, start + x.shape[1], device=x.device).expand(len(x), -1)
+    return replace(layout, position_ids=positions)
+
+
 def slice_layout(layout: TokenLayout, x: Tensor, start: int, stop: int) -> TokenLayout:
     """Layout of the tokens [start, stop) of x [batch, length, …], with explicit positions."""
-    part = _between(layout, start, stop)
-    if part.position_ids is not None:
-        return part
-    positions = torch.arange(start, stop, device=x.device).expand(len(x), -1)
-    return TokenLayout(part.padding_mask, positions, part.segment_ids)
+    return with_positions(_between(layout, start, stop), x[:, start:stop], start)
 
 
 def _between(layout: TokenLayout, start: int, stop: int) -> TokenLayout:

@@ -10,7 +10,7 @@ from torch import Tensor
 from genoattn.attention.modules.autograd import first_order_only
 
 MASKED_SCORE = -1e30
-"""Added to the score of an invisible key: below that of a hidden segment, and finite, so that no row becomes NaN."""
+"""Added to the score of an invisible key: below any score, and finite, so that no row becomes NaN."""
 
 
 SCRATCH = {"cpu": 2**20, "cuda": 2**26}
@@ -45,6 +45,9 @@ class GatheredAttention(torch.autograd.Function):
             index, mask = _index_and_mask(chosen, real, rows, causal, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
             part, part_lse = _attend(q[rows].flatten(0, 1), few_k, few_v, mask, scale)
+            if mask is not None:  # queries that see no key: the weights of exp(score - infinity) are 0 in backward
+                nothing = part_lse < MASKED_SCORE / 2
+                part, part_lse = part.masked_fill(nothing[..., None], 0), part_lse.masked_fill(nothing, float("inf"))
             y[rows], lse[rows] = part.view_as(y[rows]), part_lse.view_as(lse[rows])
         ctx.save_for_backward(q, k, v, chosen, real, y, lse)
         ctx.causal, ctx.scale = causal, scale
@@ -91,10 +94,12 @@ def _index_and_mask(
     mask = None
     if not visible.all():
         mask = torch.where(visible, 0.0, MASKED_SCORE).to(dtype).flatten(2).flatten(0, 1)[:, None]
-    if causal:  # a block's own is the last of its blocks
+    if causal:  # a block's own, if it has a key to read, is the last of its blocks
         block = real.shape[1]
         ahead = torch.ones(block, block, dtype=torch.bool, device=real.device).triu(1)
         own = F.pad(torch.where(ahead, MASKED_SCORE, 0.0).to(dtype), (visible.shape[2] * block - block, 0))[None]
+        last = blocks[..., -1] == torch.arange(len(chosen), device=chosen.device)[rows, None]
+        own = own if last.all() else own * last.flatten()[:, None, None]
         mask = own if mask is None else mask + own
     return index, mask
 

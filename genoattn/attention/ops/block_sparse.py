@@ -12,7 +12,8 @@ from genoattn.attention.ops.block_gather import FUSED, GatheredAttention, at_lea
 def select_blocks(
     q: Float[Tensor, "batch count block heads dim_head"],
     k: Float[Tensor, "batch count block heads dim_head"],
-    real: Bool[Tensor, "batch count block"],
+    real_q: Bool[Tensor, "batch count block"],
+    real_k: Bool[Tensor, "batch count block"],
     *,
     causal: bool,
     blocks: int,
@@ -20,21 +21,21 @@ def select_blocks(
     """Select the key blocks of each query block, in ascending order, after -1 for each missing block.
 
     The block itself and its neighbours (in a causal layer the one before) are always selected. The others have the
-    highest scores: the product of the mean query and the mean key. Only real tokens count; a block of padding is never
-    selected. In a causal layer the selection must not depend on later queries: the mean query is that of the previous
-    block and of the first query of this block. A block without such queries takes the nearest blocks.
+    highest scores: the product of the mean query and the mean key. Only real tokens count; a block without a real key
+    is never selected. In a causal layer the selection must not depend on later queries: the mean query is that of the
+    previous block and of the first query of this block. A block without such queries takes the nearest blocks.
     """
     batch, count, _, heads, _ = q.shape
-    sums, reals = _sums(q, real), real.sum(-1)
+    sums, reals = _sums(q, real_q), real_q.sum(-1)
     if causal:
-        first = real[:, :, 0]
+        first = real_q[:, :, 0]
         sums = F.pad(sums[:, :-1], (0, 0, 0, 0, 1, 0)) + q[:, :, 0] * first[..., None, None]
         reals = F.pad(reals[:, :-1], (1, 0)) + first
     mean_q = (sums / reals.clamp_min(1)[..., None, None]).transpose(1, 2)
     without_query = (reals == 0)[:, None, :, None]  # blocks without a query to score with
-    means = _sums(k, real) / real.sum(-1).clamp_min(1)[..., None, None]
+    means = _sums(k, real_k) / real_k.sum(-1).clamp_min(1)[..., None, None]
     index = torch.arange(count, device=q.device)
-    empty = ~real.any(-1)[:, None, None, :]
+    empty = ~real_k.any(-1)[:, None, None, :]
     parts = []
     for rows in chunks_that_fit(count, batch * heads * count, q.device):
         scores = mean_q[:, :, rows] @ means.permute(0, 2, 3, 1)
@@ -53,6 +54,21 @@ def _sums(x: Tensor, real: Tensor) -> Tensor:
     return (real.to(x.dtype)[:, :, None, :] @ x.flatten(3)).view(*x.shape[:2], *x.shape[3:]).to(at_least_float32(x))
 
 
+def masks_by_block(
+    x: Float[Tensor, "batch length ..."],
+    block: int,
+    padding_mask: Bool[Tensor, "batch length"] | None,
+    key_mask: Bool[Tensor, "batch length"] | None,
+) -> tuple[Bool[Tensor, "batch count block"], Bool[Tensor, "batch count block"]]:
+    """Masks of the real queries and of the keys to read, both by block."""
+    real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if padding_mask is None else padding_mask
+    queries, keys = (
+        F.pad(mask, (0, -mask.shape[1] % block)).unflatten(1, (-1, block))
+        for mask in (real, real if key_mask is None else key_mask)
+    )
+    return queries, keys
+
+
 def sparse_attention(
     q: Float[Tensor, "batch length heads dim_head"],
     k: Float[Tensor, "batch length heads dim_head"],
@@ -62,7 +78,7 @@ def sparse_attention(
     block: int,
     blocks: int,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
-    scale: float | None = None,
+    key_mask: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention of each block of queries over the key blocks of `select_blocks`.
 
@@ -76,27 +92,25 @@ def sparse_attention(
         block: Tokens of a block.
         blocks: Key blocks of each query block.
         padding_mask: True for real tokens; the output is 0 at padding.
-        scale: Factor of the scores, 1 / sqrt(dim_head) by default.
+        key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
     """
     if not q.numel():
         return v
     length, kind = q.shape[1], v.dtype
     tail = -length % block
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if padding_mask is None else padding_mask
-    real = F.pad(real, (0, tail)).unflatten(1, (-1, block))
+    real_q, real_k = masks_by_block(q, block, padding_mask, key_mask)
     with torch.autocast(q.device.type, enabled=False):
         taken = at_least_float32(v) if q.device.type in FUSED else kind  # a CPU is slow in half precision
         q, k, v = (t.to(taken) for t in (q, k, v))
         if tail:
             q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
         q, k, v = (t.unflatten(1, (-1, block)) for t in (q, k, v))
-        chosen = select_blocks(q.detach(), k.detach(), real, causal=causal, blocks=blocks)
+        chosen = select_blocks(q.detach(), k.detach(), real_q, real_k, causal=causal, blocks=blocks)
         # Block c of sequence b becomes block b * count + c of all, so that groups need not end where a sequence does.
         first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
         chosen = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
-        factor = q.shape[-1] ** -0.5 if scale is None else scale
         q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
-        y = GatheredAttention.apply(q, k, v, chosen, real.flatten(0, 1), causal, factor)
+        y = GatheredAttention.apply(q, k, v, chosen, real_k.flatten(0, 1), causal, q.shape[-1] ** -0.5)
     assert isinstance(y, Tensor)
-    y = y.transpose(1, 2).unflatten(0, real.shape[:2]).flatten(1, 2)[:, :length]
+    y = y.transpose(1, 2).unflatten(0, real_k.shape[:2]).flatten(1, 2)[:, :length]
     return zero_padding(y, padding_mask).to(kind)

@@ -75,26 +75,28 @@ def read_chunks(
     before: Float[Tensor, "batch heads features channels"],
     decay: Float[Tensor, "heads"] | None = None,
     ahead: Float[Tensor, "batch heads features channels"] | None = None,
+    lead: float = 0.0,
 ) -> tuple[Float[Tensor, "batch length heads channels"], Float[Tensor, "batch heads features channels"]]:
     """Sum of exp(-decay |i - j|) (q_i·k_j) v_j over the state `before` a segment and j ≤ i in it; the state after it.
 
-    With the state `ahead` of the segment, the sum also covers that state and all j in the segment.
+    Query i stands `lead` tokens after key i, so that its distances are |i - j + lead|. With the state `ahead` of the
+    segment, the sum also covers that state and all j in the segment.
     """
     length = q.shape[1]
     bounds = bounds_of(length, q.device)
     q, k, v = to_chunks(q), to_chunks(k), to_chunks(v)
     inside = torch.arange(q.shape[3], device=q.device)
     weights = q @ k.transpose(-1, -2)
-    near = decay_factor(decay, (inside[:, None] - inside).abs())
+    near = decay_factor(decay, (inside[:, None] - inside + lead).abs())
     if near is not None:
         weights = weights * near[:, None]
     if ahead is None:
         weights = weights.tril()
     previous = chunk_states(k, v, before, decay, bounds)
-    sums = weights @ v + apply_decay(q, decay, inside[None] + 1) @ previous[:, :, :-1]
+    sums = weights @ v + apply_decay(q, decay, inside[None] + 1 + lead) @ previous[:, :, :-1]
     if ahead is not None:
         future = chunk_states(k, v, ahead, decay, bounds, ahead=True)
-        sums = sums + apply_decay(q, decay, (bounds.diff()[:, None] - inside).clamp_min(0)) @ future[:, :, 1:]
+        sums = sums + apply_decay(q, decay, (bounds.diff()[:, None] - inside - lead).clamp_min(0)) @ future[:, :, 1:]
     # A copy, so that a saved state does not keep all states in memory.
     return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), previous[:, :, -1].clone()
 

@@ -1,5 +1,6 @@
 """The gated delta rule (arXiv 2412.06464): chunks of tokens update a state and read it."""
 
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -25,6 +26,7 @@ def delta_rule(
     log_kept: Float[Tensor, "batch length heads"],
     memory: Float[Tensor, "batch heads dim_head dim_head"],
     ahead: bool = False,
+    own: bool | None = None,
 ) -> tuple[Float[Tensor, "batch length heads dim_head"], Float[Tensor, "batch heads dim_head dim_head"]]:
     """Delta rule: y_t = S_tᵀ q_t with S_t = a_t (I - b_t k_t k_tᵀ) S_{t-1} + b_t k_t v_tᵀ.
 
@@ -38,27 +40,29 @@ def delta_rule(
         write: b_t, the write strength of each token.
         log_kept: Logarithm of a_t, the decay of each token.
         memory: The state before the first token, or with `ahead` after the last.
-        ahead: Update from right to left; a token then does not read its own update.
+        ahead: Update from right to left.
+        own: A token reads the state after its own update; by default only from left to right.
 
     Returns:
         The output of each token and the last state.
     """
     if not q.numel():
         return v.to(memory.dtype), memory
-    step, pieces = _backward_step if ahead else _forward_step, (q, k, v, write, log_kept)
+    step = partial(_backward_step if ahead else _forward_step, own=not ahead if own is None else own)
+    pieces = q, k, v, write, log_kept
     y, (memory,) = scan(step, (memory,), pieces, segment=chunk_length(q[0, 0].numel(), CHUNK), backwards=ahead)
     return y, memory
 
 
-def _forward_step(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+def _forward_step(state: State, pieces: Inputs, _: Inputs, *, own: bool) -> tuple[Tensor, State]:
     (memory,), (q, k, v, write, log_kept) = state, (t.to(state[0].dtype) for t in pieces)
-    y, memory = _chunks(q, k, v, write, log_kept, memory, own=True)
+    y, memory = _chunks(q, k, v, write, log_kept, memory, own=own)
     return y, (memory,)
 
 
-def _backward_step(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
+def _backward_step(state: State, pieces: Inputs, _: Inputs, *, own: bool) -> tuple[Tensor, State]:
     (memory,), (q, k, v, write, log_kept) = state, (t.to(state[0].dtype).flip(1) for t in pieces)
-    y, memory = _chunks(q, k, v, write, log_kept, memory, own=False)
+    y, memory = _chunks(q, k, v, write, log_kept, memory, own=own)
     return y.flip(1), (memory,)
 
 

@@ -1,6 +1,6 @@
 """Hierarchical attention by segments of queries, and its gradient; no scores are saved for the backward pass."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import TokenLayout, zero_padding
+from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.modules.rotary import rotate
 from genoattn.attention.ops.hierarchical_partition import KeySet, Workspace, key_sets
@@ -235,25 +235,21 @@ def hierarchical_attention(
         block: Cells of a block.
         positions: Queries and mean keys are rotated by them.
         padding_mask: True for real tokens; the output is 0 at padding.
-        key_mask: True for the tokens to read, if not all real tokens; a query without any has a finite output.
+        key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
     """
     if not q.numel():
         return v
     position_ids = None if positions is None else positions.expand(q.shape[:2])
     visible = padding_mask if key_mask is None else key_mask
-    return zero_padding(HierarchicalFunction.apply(q, k, v, position_ids, visible, causal, block), padding_mask)
+    y = HierarchicalFunction.apply(q, k, v, position_ids, visible, causal, block)
+    return zero_padding(y, answerable(padding_mask, key_mask, causal))
 
 
-def cross_segment_hierarchical_attention(
-    attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, causal: bool
-) -> Tensor:
-    """Attention to other segments only: every cell leaves out tokens of the own segment; 0 if there is no other."""
-    y = torch.zeros_like(q)
-    if layout.segment_ids is None:
-        return y
-    for segment in layout.segment_ids.unique():
-        own = layout.segment_ids == segment
-        others = ~own if layout.padding_mask is None else ~own & layout.padding_mask
-        readable = others.cummax(1).values if causal else others.any(1, keepdim=True)
-        y = torch.where((own & readable)[:, :, None, None], attend(q, k, v, key_mask=others), y)
-    return y
+def answerable(
+    padding_mask: Bool[Tensor, "batch length"] | None, key_mask: Bool[Tensor, "batch length"] | None, causal: bool
+) -> Bool[Tensor, "#batch length"] | None:
+    """True for the real queries that have a key to read (None: all)."""
+    if key_mask is None:
+        return padding_mask
+    some = key_mask.cummax(1).values if causal else key_mask.any(1, keepdim=True).expand_as(key_mask)
+    return some if padding_mask is None else some & padding_mask

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from genoattn.attention.modules.cross_segment import HIDDEN
-from genoattn.attention.ops.hierarchical_pooling import NEAR_LEVELS, LevelBuffer, chunk_unit
+from genoattn.attention.ops.hierarchical_pooling import HIDDEN, NEAR_LEVELS, LevelBuffer, chunk_unit
 
 NOWHERE = -(2**40)  # number of a run that is far to the left of the sequence
 

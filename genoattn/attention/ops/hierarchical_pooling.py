@@ -9,8 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
-from genoattn.attention.modules.cross_segment import HIDDEN
 from genoattn.attention.modules.rotary import rotate
+
+HIDDEN = -30000.0
+"""Added to the score of a hidden cell: its weight underflows to exactly 0, and the number fits into float16."""
+
 
 NEAR_LEVELS = 4
 """Levels that are pooled again for each segment of queries; higher levels are stored for the whole sequence."""

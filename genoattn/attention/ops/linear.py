@@ -27,12 +27,26 @@ LinearState: TypeAlias = tuple[Tensor, Tensor]
 
 
 class LinearOptions(NamedTuple):
-    """Name of the feature map, padding mask, positions, and decay rate of each head, as in `linear_attention`."""
+    """Name of the feature map, masks, positions and decay rates, as in `linear_attention`."""
 
     features: str
     padding_mask: Tensor | None
     positions: Tensor | None
     decay: Tensor | None
+    key_mask: Tensor | None = None
+    key_positions: Tensor | None = None
+    lead: float = 0.0
+
+    @property
+    def of_queries(self) -> tuple[Tensor | None, Tensor | None]:
+        """Mask and positions of the queries."""
+        return self.padding_mask, self.positions
+
+    @property
+    def of_keys(self) -> tuple[Tensor | None, Tensor | None]:
+        """Mask and positions of the keys."""
+        mask = self.padding_mask if self.key_mask is None else self.key_mask
+        return mask, self.positions if self.key_positions is None else self.key_positions
 
 
 def empty_state(batch: int, heads: int, features: int, channels: int, like: Tensor) -> LinearState:
@@ -44,30 +58,28 @@ def empty_state(batch: int, heads: int, features: int, channels: int, like: Tens
 
 def accumulate_state(k: Tensor, v: Tensor, state: LinearState, options: LinearOptions) -> LinearState:
     """Add these tokens to the state."""
-    _, (memory, count) = _scan_tokens(
-        _accumulate_state, options, state, (k, v, options.padding_mask, options.positions)
-    )
+    _, (memory, count) = _scan_tokens(_accumulate_state, options, state, (k, v, *options.of_keys))
     return memory, count
 
 
 def query_state(q: Tensor, state: LinearState, options: LinearOptions) -> Tensor:
     """Outputs of these queries from the state alone."""
-    return _scan_tokens(_query_state, options, (), (q, options.padding_mask, options.positions), state)[0]
+    return _scan_tokens(_query_state, options, (), (q, *options.of_queries), state)[0]
 
 
 def causal_scan(
     q: Tensor, k: Tensor, v: Tensor, state: LinearState, options: LinearOptions
 ) -> tuple[Tensor, LinearState]:
     """Causal attention: the output of each token from the state and the tokens up to it, and the new state."""
-    y, (memory, count) = _scan_tokens(
-        _causal_scan, options, state, (q, k, v, options.padding_mask, options.positions), (options.decay,)
-    )
+    pieces = (q, k, v, *options.of_queries, *options.of_keys)
+    step = partial(_causal_scan, lead=options.lead)
+    y, (memory, count) = _scan_tokens(step, options, state, pieces, (options.decay,))
     return y, (memory, count)
 
 
 def reverse_states(k: Tensor, v: Tensor, ahead: Tensor, options: LinearOptions) -> Tensor:
     """Decayed state, at the first of these tokens, of these tokens and of those ahead of them."""
-    pieces = (k, v, options.padding_mask, options.positions)
+    pieces = (k, v, *options.of_keys)
     return _scan_tokens(_reverse_states, options, (ahead,), pieces, (options.decay,), ahead=True)[1][0]
 
 
@@ -75,9 +87,10 @@ def bidirectional_scan(
     q: Tensor, k: Tensor, v: Tensor, memory: Tensor, ahead: Tensor, options: LinearOptions
 ) -> tuple[Tensor, Tensor]:
     """Outputs from these tokens and the decayed states at both ends, and the state after the last of them."""
-    pieces, decay = (k, v, options.padding_mask, options.positions), (options.decay,)
-    borders, _ = _scan_tokens(_reverse_states, options, (ahead,), pieces, decay, ahead=True)
-    y, (memory,) = _scan_tokens(_bidirectional_scan, options, (memory,), (q, *pieces, borders), decay)
+    decay, step = (options.decay,), partial(_bidirectional_scan, lead=options.lead)
+    borders, _ = _scan_tokens(_reverse_states, options, (ahead,), (k, v, *options.of_keys), decay, ahead=True)
+    pieces = (q, k, v, *options.of_queries, *options.of_keys, borders)
+    y, (memory,) = _scan_tokens(step, options, (memory,), pieces, decay)
     return y, memory
 
 
@@ -112,11 +125,12 @@ def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: str)
     return _normalise(numerator, denominator, count[:, None], padding_mask).to(q.dtype), state
 
 
-def _causal_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:
+def _causal_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str, lead: float) -> tuple[Tensor, State]:
     """Outputs from a segment and the state before it, and the state after it."""
-    (memory, count), (q, k, v, padding_mask, positions), (decay,) = state, pieces, shared
-    numerator, denominator, memory = _read_chunks(q, k, v, padding_mask, positions, memory, decay, features=features)
-    count = count[:, None] + _ones(k, padding_mask).cumsum(1)
+    (memory, count), (q, k, v, padding_mask, positions, *keys), (decay,) = state, pieces, shared
+    features_of = _both_features(q, k, positions, *keys, features=features)
+    numerator, denominator, memory = _read_chunks(*features_of, v, memory, decay, lead=lead)
+    count = count[:, None] + _ones(k, keys[0]).cumsum(1)
     return _normalise(numerator, denominator, count if decay is None else None, padding_mask).to(v.dtype), (
         memory,
         count[:, -1].clone(),
@@ -141,41 +155,50 @@ def _reverse_states(state: State, pieces: Inputs, shared: Inputs, *, features: s
     return memory[:, None], (after,)
 
 
-def _bidirectional_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:
+def _bidirectional_scan(
+    state: State, pieces: Inputs, shared: Inputs, *, features: str, lead: float
+) -> tuple[Tensor, State]:
     """Outputs from a segment and the decayed states before and ahead of it."""
-    (memory,), (q, k, v, padding_mask, positions, ahead), (decay,) = state, pieces, shared
-    numerator, denominator, memory = _read_chunks(
-        q, k, v, padding_mask, positions, memory, decay, ahead[:, 0], features=features
-    )
+    (memory,), (q, k, v, padding_mask, positions, *keys, ahead), (decay,) = state, pieces, shared
+    features_of = _both_features(q, k, positions, *keys, features=features)
+    numerator, denominator, memory = _read_chunks(*features_of, v, memory, decay, ahead[:, 0], lead=lead)
     return _normalise(numerator, denominator, None, padding_mask).to(v.dtype), (memory,)
 
 
-def _read_chunks(
+def _both_features(
     q: Tensor,
     k: Tensor,
-    v: Tensor,
-    padding_mask: Tensor | None,
     positions: Tensor | None,
+    key_mask: Tensor | None,
+    key_positions: Tensor | None,
+    *,
+    features: str,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """`_features_of` queries and keys."""
+    return _features_of(q, None, positions, features), _features_of(k, key_mask, key_positions, features)
+
+
+def _read_chunks(
+    of_q: tuple[Tensor, Tensor],
+    of_k: tuple[Tensor, Tensor],
+    v: Tensor,
     memory: Tensor,
     decay: Tensor | None,
     ahead: Tensor | None = None,
     *,
-    features: str,
+    lead: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Numerator, denominator and the state after a segment."""
-    (phi_q, rotated_q), (phi_k, rotated_k) = (
-        _features_of(q, None, positions, features),
-        _features_of(k, padding_mask, positions, features),
-    )
+    (phi_q, rotated_q), (phi_k, rotated_k) = of_q, of_k
     v = v.to(phi_k.dtype)
     if rotated_q is phi_q:
-        sums, memory = read_chunks(phi_q, phi_k, F.pad(v, (0, 1), value=1.0), memory, decay, ahead)
+        sums, memory = read_chunks(phi_q, phi_k, F.pad(v, (0, 1), value=1.0), memory, decay, ahead, lead)
         numerator, denominator = sums.split([v.shape[-1], 1], dim=-1)
         return numerator, denominator, memory
     ones = torch.ones_like(v[..., :1])
     far, total = (None, None) if ahead is None else (ahead[..., :-1], ahead[..., -1:])
-    numerator, numbers = read_chunks(rotated_q, rotated_k, v, memory[..., :-1], decay, far)
-    denominator, count = read_chunks(phi_q, phi_k, ones, memory[..., -1:], decay, total)
+    numerator, numbers = read_chunks(rotated_q, rotated_k, v, memory[..., :-1], decay, far, lead)
+    denominator, count = read_chunks(phi_q, phi_k, ones, memory[..., -1:], decay, total, lead)
     return numerator, denominator, torch.cat([numbers, count], dim=-1)
 
 
@@ -202,16 +225,19 @@ def _ones(x: Tensor, padding_mask: Tensor | None) -> Tensor:
 
 
 def linear_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_value"],
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys heads dim_head"],
+    v: Float[Tensor, "batch keys heads dim_value"],
     *,
     causal: bool,
     features: str = "elu",
-    padding_mask: Bool[Tensor, "batch length"] | None = None,
-    positions: Int[Tensor, "#batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch queries"] | None = None,
+    positions: Int[Tensor, "#batch queries"] | None = None,
     decay: Float[Tensor, "heads"] | None = None,
-) -> Float[Tensor, "batch length heads dim_value"]:
+    key_mask: Bool[Tensor, "batch keys"] | None = None,
+    key_positions: Int[Tensor, "#batch keys"] | None = None,
+    lead: float = 0.0,
+) -> Float[Tensor, "batch queries heads dim_value"]:
     """Linear attention: y_i = sum_j φ(q_i)·φ(k_j) v_j / sum_j φ(q_i)·φ(k_j), by sums of φ(k) vᵀ and φ(k).
 
     The sums are at least float32 under any autocast: bfloat16 is too coarse for a million tokens. Padding may hold any
@@ -226,11 +252,14 @@ def linear_attention(
         padding_mask: True for real tokens; the output is 0 at padding.
         positions: The features are rotated by them in the numerator only, so that the denominator stays positive.
         decay: Rate of each head: a token at distance d counts exp(-decay d) times, on both sides.
+        key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
+        key_positions: Positions of the keys, if they are not those of the queries.
+        lead: Tokens that query i stands after key i, above -1; a causal layer needs 0 or more.
     """
-    if not q.numel():
-        return v
+    if not q.numel() or not k.numel():
+        return v.new_zeros(*q.shape[:3], v.shape[3])
     state = empty_state(len(q), q.shape[2], feature_dim(q.shape[3], features), v.shape[3], v)
-    options = LinearOptions(features, padding_mask, positions, decay)
+    options = LinearOptions(features, padding_mask, positions, decay, key_mask, key_positions, lead)
     if causal:
         return causal_scan(q, k, v, state, options)[0]
     if decay is not None:

@@ -15,7 +15,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
-from genoattn.attention.ops.sliding_window_blocks import GlobalKeys, Window, _rows_of_channels, _WindowAttention
+from genoattn.attention.ops.sliding_window_blocks import (
+    GlobalKeys,
+    Window,
+    _rows_of_channels,
+    _WindowAttention,
+    keys_in_window,
+)
 
 
 def windowed_attention(
@@ -26,23 +32,27 @@ def windowed_attention(
     *,
     padding_mask: Bool[Tensor, "batch keys"] | None = None,
     real: Bool[Tensor, "batch queries"] | None = None,
-    scale: float | None = None,
     slopes: Float[Tensor, "heads"] | None = None,
     global_keys: GlobalKeys | None = None,
+    blind: bool = False,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention of each query over its window and the global keys, of which one must be real.
 
-    Scores are multiplied by `scale` (1 / sqrt(dim_head) by default), minus the slope of the head times the distance in
-    tokens. The output of queries that are not `real` is 0. Inputs in half precision are computed in float32.
+    With `blind` none need be real, and the output then is 0. Scores are multiplied by 1 / sqrt(dim_head), minus the
+    slope of the head times the distance in tokens. The output of queries that are not `real` is 0. Inputs in half
+    precision are computed in float32.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     global_k, global_v, global_mask = (
         (None, None, None) if global_keys is None or not global_keys.k.shape[1] else global_keys
     )
     tensors = (None if t is None else _rows_of_channels(t.to(wide)) for t in (q, k, v, global_k, global_v))
-    factor: float = q.shape[-1] ** -0.5 if scale is None else scale
+    near = None if padding_mask is None or not blind else keys_in_window(padding_mask, window, q.shape[1])
+    if near is not None:
+        seen = near if global_mask is None else near | global_mask.any(1, keepdim=True)
+        real = seen if real is None else real & seen
     with torch.autocast(q.device.type, enabled=False):  # backward runs without it too
-        y: Tensor = _WindowAttention.apply(*tensors, window, padding_mask, real, global_mask, slopes, factor)  # pyright: ignore
+        y: Tensor = _WindowAttention.apply(*tensors, window, padding_mask, real, near, global_mask, slopes)  # pyright: ignore
     return y.to(q.dtype)
 
 
@@ -57,35 +67,36 @@ def window_attention(
     dilation: int = 1,
     global_tokens: int = 0,
     before: int = 0,
-    padding_mask: Bool[Tensor, "batch keys"] | None = None,
-    scale: float | None = None,
+    padding_mask: Bool[Tensor, "batch queries"] | None = None,
+    key_mask: Bool[Tensor, "batch keys"] | None = None,
     slopes: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention of each token over `left` tokens before it, itself and `right` after it; 0 at padding.
 
-    With `dilation` only every dilation-th token of the window counts. The first `global_tokens` are visible to all
-    tokens and attend to all (if causal, to earlier ones). `before` keys precede the key of the first query. Scores are
-    multiplied by `scale` (1 / sqrt(dim_head) by default), minus the head's slope for each token of distance.
+    `key_mask` is true for the keys to read, if not all real tokens; a query without any has the output 0. With
+    `dilation` only every dilation-th token of the window counts. The first `global_tokens` are visible to all tokens
+    and attend to all (if causal, to earlier ones). `before` keys precede the key of the first query. Scores are
+    multiplied by 1 / sqrt(dim_head), minus the head's slope for each token of distance.
     """
-    real = None if padding_mask is None else padding_mask[:, before : before + q.shape[1]]
-    first = min(global_tokens, k.shape[1])
+    real, first = padding_mask, min(global_tokens, k.shape[1])
+    key_mask, blind = (padding_mask, False) if key_mask is None else (key_mask, True)
     if not first:
         window = Window(left, right, dilation, before)
-        return windowed_attention(q, k, v, window, padding_mask=padding_mask, real=real, scale=scale, slopes=slopes)
+        return windowed_attention(q, k, v, window, padding_mask=key_mask, real=real, slopes=slopes, blind=blind)
     own = min(max(first - before, 0), q.shape[1])  # queries that are global
     global_k, global_v, k_near, v_near = k[:, :first], v[:, :first], k[:, first:], v[:, first:]
-    global_mask, near = (None, None) if padding_mask is None else (padding_mask[:, :first], padding_mask[:, first:])
+    global_mask, near = (None, None) if key_mask is None else (key_mask[:, :first], key_mask[:, first:])
     outputs = []
     if own and causal:
         real_queries = None if real is None else real[:, :own]
         window = Window(first, 0, before=before)
         outputs.append(
             windowed_attention(
-                q[:, :own], global_k, global_v, window, padding_mask=global_mask, real=real_queries, scale=scale
+                q[:, :own], global_k, global_v, window, padding_mask=global_mask, real=real_queries, blind=blind
             )
         )
     elif own:
-        outputs.append(_attend_to_all(q[:, :own], k, v, padding_mask, None if real is None else real[:, :own], scale))
+        outputs.append(_attend_to_all(q[:, :own], k, v, key_mask, None if real is None else real[:, :own]))
     if own < q.shape[1]:
         real_queries = None if real is None else real[:, own:]
         if global_mask is None:
@@ -100,20 +111,18 @@ def window_attention(
                 window,
                 padding_mask=near,
                 real=real_queries,
-                scale=scale,
                 global_keys=global_keys,
+                blind=blind,
             )
         )
     return torch.cat(outputs, dim=1)
 
 
-def _attend_to_all(
-    q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, real: Tensor | None, scale: float | None
-) -> Tensor:
-    visible = None if padding_mask is None else (padding_mask | ~padding_mask.any(1, keepdim=True))[:, None, None, :]
+def _attend_to_all(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, real: Tensor | None) -> Tensor:
+    some = None if key_mask is None else key_mask.any(1, keepdim=True)
+    visible = None if key_mask is None or some is None else (key_mask | ~some)[:, None, None, :]
     wide = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        y = F.scaled_dot_product_attention(
-            *(t.to(wide).transpose(1, 2) for t in (q, k, v)), attn_mask=visible, scale=scale
-        )
-    return zero_padding(y.transpose(1, 2), real).to(q.dtype)
+        y = F.scaled_dot_product_attention(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), attn_mask=visible)
+    y = zero_padding(y.transpose(1, 2), None if some is None else some.expand(q.shape[:2]))
+    return zero_padding(y, real).to(q.dtype)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -99,6 +100,19 @@ def schedule(
         yield phase, own, near, block_batches(count, key_count, near, min(block, count), batch, segment)
 
 
+def keys_in_window(key_mask: Bool[Tensor, "batch keys"], window: Window, queries: int) -> Bool[Tensor, "batch queries"]:
+    """True for the queries that see one of the keys in the mask or more."""
+    step, keys = window.dilation, key_mask.shape[1]
+    counts = F.pad(key_mask.int(), (step, -keys % step)).unflatten(1, (-1, step)).cumsum(1).flatten(1)
+    # counts[j + step] is the number of keys in the mask at j, j - step, j - 2 step, …
+    at = window.before + torch.arange(queries, device=key_mask.device)
+    last = torch.minimum(
+        at + window.right * step, (keys - 1 - at % step).div(step, rounding_mode="floor") * step + at % step
+    )
+    first = torch.maximum(at - (window.left + 1) * step, at % step - step)
+    return counts[:, last + step] > counts[:, first + step]
+
+
 def scored_pairs(queries: int, keys: int, window: Window) -> int:
     """Number of (query, key) pairs that are scored in one sequence, including those outside the window."""
     phases = schedule(queries, keys, window, 1, BLOCK, CHUNK_QUERIES)
@@ -108,11 +122,11 @@ def scored_pairs(queries: int, keys: int, window: Window) -> int:
 @final
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, global_k, global_v, window, padding_mask, real, global_mask, slopes, scale):
+    def forward(ctx, q, k, v, global_k, global_v, window, padding_mask, real, near_mask, global_mask, slopes):
         batch, queries, heads, _ = q.shape
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         total = torch.empty(batch, queries, heads, 1, dtype=q.dtype, device=q.device)
-        attend = _fused if q.device.type == "cpu" else _unfused
+        attend, scale = _fused if q.device.type == "cpu" else _unfused, q.shape[-1] ** -0.5
         step, segment = window.dilation, _chunk_queries(padding_mask, slopes)
         for phase, own, near, calls in schedule(queries, k.shape[1], window, batch, BLOCK, segment):
             x, o, t = q[:, phase::step], out[:, phase::step], total[:, phase::step]
@@ -134,8 +148,12 @@ class _WindowAttention(torch.autograd.Function):
                         _global_view(global_v, run),
                         _global_bias(global_mask, run, q),
                     )
+                    if near_mask is not None:
+                        # A softmax over no key is NaN, or counts a key of score 0: its result is removed.
+                        no_keys = ~_queries(near_mask[:, phase::step, None, None], whole)
+                        _queries(o, whole).masked_fill_(no_keys, 0)
+                        _queries(t, whole).masked_fill_(no_keys, float("-inf"))
                     y, lse = attend(_queries(x, whole), *global_keys, scale)
-                    # A softmax over no key is NaN, or counts a key of score 0: its result is removed.
                     no_keys = ~_global_rows(global_mask, run).any(1)[:, None, None, None]
                     lse = lse[..., None].masked_fill(no_keys, float("-inf"))
                     _merge_softmax(_queries(o, whole), _queries(t, whole), y.masked_fill(no_keys, 0), lse)
@@ -145,14 +163,15 @@ class _WindowAttention(torch.autograd.Function):
                     _queries(o, whole).masked_fill_(padding, 0)
                     _queries(t, whole).masked_fill_(padding, float("inf"))
         ctx.save_for_backward(q, k, v, global_k, global_v, out, total)
-        ctx.others = window, padding_mask, global_mask, slopes, scale
+        ctx.others = window, padding_mask, global_mask, slopes
         return out
 
     @staticmethod
     @first_order_only
     def backward(ctx, g):  # pyright: ignore
         q, k, v, global_k, global_v, out, total = ctx.saved_tensors
-        window, padding_mask, global_mask, slopes, scale = ctx.others
+        window, padding_mask, global_mask, slopes = ctx.others
+        scale = q.shape[-1] ** -0.5
         g = _rows_of_channels(g)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         more = () if global_mask is None else (torch.zeros_like(global_k), torch.zeros_like(global_v))

@@ -7,16 +7,19 @@ from torch import Tensor
 
 from genoattn.attention.base import zero_padding
 
+ROWS = 1024
+"""Queries that are computed at a time if each of them has a mask of its own."""
+
 
 def full_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys heads dim_head"],
+    v: Float[Tensor, "batch keys heads dim_head"],
     *,
     causal: bool,
-    padding_mask: Bool[Tensor, "batch length"] | None = None,
-    scale: float | None = None,
-) -> Float[Tensor, "batch length heads dim_head"]:
+    padding_mask: Bool[Tensor, "batch queries"] | None = None,
+    key_mask: Bool[Tensor, "batch keys"] | None = None,
+) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention without a stored score matrix.
 
     Args:
@@ -25,24 +28,39 @@ def full_attention(
         v: Values.
         causal: Hide later tokens.
         padding_mask: True for real tokens; the output is 0 at padding.
-        scale: Factor of the scores, 1 / sqrt(dim_head) by default.
+        key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
     """
+    if key_mask is not None:
+        return zero_padding(_attend_to_some(q, k, v, key_mask, causal), padding_mask)
     if padding_mask is None:
-        return _attend(q, k, v, scale, causal=causal)
+        return _attend(q, k, v, causal=causal)
     if not causal:
         # A sequence of padding alone attends to all of it, so that no kernel gets a row without keys.
         visible = padding_mask | ~padding_mask.any(1, keepdim=True)
-        return zero_padding(_attend(q, k, v, scale, visible=visible[:, None, None, :]), padding_mask)
+        return zero_padding(_attend(q, k, v, visible=visible[:, None, None, :]), padding_mask)
     # Fused kernels take causality or a mask, not both. With the real tokens moved to the front in their order, the
     # causal rule alone hides all padding from them.
     order = (~padding_mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None, None].expand_as(q)
-    y = _attend(q.gather(1, order), k.gather(1, order), v.gather(1, order), scale, causal=True)
+    y = _attend(q.gather(1, order), k.gather(1, order), v.gather(1, order), causal=True)
     return zero_padding(torch.zeros_like(y).scatter(1, order, y), padding_mask)
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, scale: float | None, visible: Tensor | None = None, causal: bool = False
-) -> Tensor:
+def _attend_to_some(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor, causal: bool) -> Tensor:
+    """Attention to the keys of a mask that is not that of the queries; 0 for a query without a key."""
+    if not causal:
+        some = key_mask.any(1, keepdim=True)
+        return zero_padding(_attend(q, k, v, visible=(key_mask | ~some)[:, None, None, :]), some.expand(q.shape[:2]))
+    some, outputs = key_mask.cummax(1).values, []
+    for start in range(0, q.shape[1], ROWS):  # a mask of some rows at a time, so that memory stays linear
+        rows = slice(start, min(start + ROWS, q.shape[1]))
+        stop = rows.stop
+        index = torch.arange(stop, device=q.device)
+        visible = (key_mask[:, None, :stop] & (index <= index[rows, None])) | ~some[:, rows, None]
+        outputs.append(_attend(q[:, rows], k[:, :stop], v[:, :stop], visible=visible[:, None]))
+    return zero_padding(torch.cat(outputs, dim=1), some) if outputs else q
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None, causal: bool = False) -> Tensor:
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, scale=scale)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
     return y.transpose(1, 2)

@@ -13,15 +13,15 @@ ROWS = 128
 
 
 def topk_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys heads dim_head"],
+    v: Float[Tensor, "batch keys heads dim_head"],
     *,
     causal: bool,
-    allowed: Int[Tensor, "batch length"],
-    padding_mask: Bool[Tensor, "batch length"] | None = None,
-    scale: float | None = None,
-) -> Float[Tensor, "batch length heads dim_head"]:
+    allowed: Int[Tensor, "batch queries"],
+    padding_mask: Bool[Tensor, "batch queries"] | None = None,
+    key_mask: Bool[Tensor, "batch keys"] | None = None,
+) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention of each query over its `allowed` visible keys of highest score, or all if they are fewer.
 
     The scores of `ROWS` queries are in memory at a time, in the backward pass too. The selection has no gradient.
@@ -33,25 +33,23 @@ def topk_attention(
         causal: Hide later tokens.
         allowed: Number of keys of each query.
         padding_mask: True for real tokens; the output is 0 at padding.
-        scale: Factor of the scores, 1 / sqrt(dim_head) by default.
+        key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
     """
     if not q.numel():
         return v
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
-        real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if padding_mask is None else padding_mask
-        factor = q.shape[-1] ** -0.5 if scale is None else scale
-        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, causal, factor)
+        real = padding_mask if key_mask is None else key_mask
+        real = torch.ones(k.shape[:2], dtype=torch.bool, device=q.device) if real is None else real
+        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, causal, q.shape[-1] ** -0.5)
     assert isinstance(y, Tensor)
     return zero_padding(y.transpose(1, 2), padding_mask).to(v.dtype)
 
 
-def _weights(
-    q: Tensor, k: Tensor, allowed: Tensor, padding_mask: Tensor, causal: bool, start: int, scale: float
-) -> Tensor:
+def _weights(q: Tensor, k: Tensor, allowed: Tensor, key_mask: Tensor, causal: bool, start: int, scale: float) -> Tensor:
     """Weights of a block of queries over the keys: [batch, heads, rows, keys]."""
     scores = q @ k.transpose(-1, -2) * scale
-    hidden = ~padding_mask[:, None, None, : k.shape[2]]
+    hidden = ~key_mask[:, None, None, : k.shape[2]]
     if causal:
         index = torch.arange(k.shape[2], device=q.device)
         hidden = hidden | (index > index[start : start + q.shape[2], None])
@@ -66,30 +64,28 @@ def _weights(
 class _TopK(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, padding_mask: Tensor, causal: bool, scale: float
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, key_mask: Tensor, causal: bool, scale: float
     ) -> Tensor:
         y = torch.empty_like(q, memory_format=torch.contiguous_format)
         for start in range(0, q.shape[2], ROWS):
             rows = slice(start, start + ROWS)
-            end = min(start + ROWS, q.shape[2]) if causal else q.shape[2]
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], padding_mask, causal, start, scale)
+            end = min(start + ROWS, k.shape[2]) if causal else k.shape[2]
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], key_mask, causal, start, scale)
             y[:, :, rows] = weights @ v[:, :, :end]
-        ctx.save_for_backward(q, k, v, allowed, padding_mask, y)
+        ctx.save_for_backward(q, k, v, allowed, key_mask, y)
         ctx.causal, ctx.scale = causal, scale
         return y
 
     @staticmethod
     @first_order_only
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, allowed, padding_mask, y = ctx.saved_tensors
+        q, k, v, allowed, key_mask, y = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         shared = (upstream[0] * y).sum(-1, keepdim=True)
         for start in range(0, q.shape[2], ROWS):
             rows = slice(start, start + ROWS)
-            end = min(start + ROWS, q.shape[2]) if ctx.causal else q.shape[2]
-            weights = _weights(
-                q[:, :, rows], k[:, :, :end], allowed[:, rows], padding_mask, ctx.causal, start, ctx.scale
-            )
+            end = min(start + ROWS, k.shape[2]) if ctx.causal else k.shape[2]
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], key_mask, ctx.causal, start, ctx.scale)
             dy = upstream[0][:, :, rows]
             dv[:, :, :end] += weights.transpose(-1, -2) @ dy
             dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * ctx.scale

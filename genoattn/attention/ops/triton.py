@@ -11,7 +11,7 @@ from torch import Tensor
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.rotary import rotate
-from genoattn.attention.ops.block_sparse import select_blocks
+from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
 from genoattn.attention.ops.hierarchical_pooling import levels
 from genoattn.attention.ops.linear import EPSILON
 
@@ -24,13 +24,13 @@ def softmax_attention(
     causal: bool,
     window: tuple[int, int] | None = None,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
-    scale: float | None = None,
+    key_mask: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`full_attention`, or `window_attention` with the `left` and `right` of `window`."""
     from genoattn.attention.kernels.flash import flash_attention
 
     q, k, v = _as_computed(q, k, v)
-    y = flash_attention(q, k, v, causal=causal, window=window, padding_mask=padding_mask, scale=scale)
+    y = flash_attention(q, k, v, causal=causal, window=window, padding_mask=padding_mask, key_mask=key_mask)
     assert isinstance(y, Tensor)
     return y
 
@@ -45,17 +45,24 @@ def linear_attention(
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     positions: Int[Tensor, "#batch length"] | None = None,
     decay: Float[Tensor, "heads"] | None = None,
+    key_mask: Bool[Tensor, "batch length"] | None = None,
+    key_positions: Int[Tensor, "#batch length"] | None = None,
+    lead: float = 0.0,
 ) -> Float[Tensor, "batch length heads dim_value"]:
-    """`linear_attention` without a decay; rotated features need a second pass."""
+    """`linear_attention` without a decay, so without need of `lead`; rotated features need a second pass."""
     from genoattn.attention.kernels.linear import linear_sums
 
     assert decay is None, "the kernel gives a decay no gradient"
     phi_q, phi_k, v = _as_computed(feature_map(q, features), feature_map(k, features), v)
-    numerators, denominators = linear_sums(phi_q, phi_k, v, causal=causal, padding_mask=padding_mask)
+    if key_mask is not None:  # features of 0 in place of a second mask
+        phi_k = zero_padding(phi_k, key_mask)
+    mask, read = (padding_mask, padding_mask) if key_mask is None else (None, key_mask)
+    numerators, denominators = linear_sums(phi_q, phi_k, v, causal=causal, padding_mask=mask)
     if positions is not None:
-        rotated_q, rotated_k = rotate(phi_q, positions), rotate(phi_k, positions)
-        numerators, _ = linear_sums(rotated_q, rotated_k, v, causal=causal, padding_mask=padding_mask)
-    real = torch.ones(q.shape[:2], device=q.device) if padding_mask is None else padding_mask.float()
+        keys_at = positions if key_positions is None else key_positions
+        rotated_q, rotated_k = rotate(phi_q, positions), rotate(phi_k, keys_at)
+        numerators, _ = linear_sums(rotated_q, rotated_k, v, causal=causal, padding_mask=mask)
+    real = torch.ones(q.shape[:2], device=q.device) if read is None else read.float()
     count = (real.cumsum(1) if causal else real.sum(1, keepdim=True)).clamp_min(1)[..., None]
     return zero_padding(
         (numerators / torch.maximum(denominators, EPSILON * count)[..., None]).to(v.dtype), padding_mask
@@ -71,28 +78,24 @@ def sparse_attention(
     block: int,
     blocks: int,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
-    scale: float | None = None,
+    key_mask: Bool[Tensor, "batch length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`sparse_attention`, with the selected blocks as lists."""
     from genoattn.attention.kernels.blocks import block_attention
 
     length = q.shape[1]
     tail = -length % block
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if padding_mask is None else padding_mask
     # In the dtypes of torch's operator, or rounded scores would select other blocks.
     with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
         q_blocks, k_blocks = (F.pad(t, (0, 0, 0, 0, 0, tail)).unflatten(1, (-1, block)) for t in (q, k))
-        whole = F.pad(real, (0, tail)).unflatten(1, (-1, block))
-        table = select_blocks(q_blocks, k_blocks, whole, causal=causal, blocks=blocks).transpose(1, 2)
-    bias = (
-        None
-        if padding_mask is None
-        else torch.zeros(q.shape[:2], device=q.device).masked_fill(~padding_mask, float("-inf"))
-    )
+        masks = masks_by_block(q, block, padding_mask, key_mask)
+        table = select_blocks(q_blocks, k_blocks, *masks, causal=causal, blocks=blocks).transpose(1, 2)
+    read = padding_mask if key_mask is None else key_mask
+    bias = None if read is None else torch.zeros(q.shape[:2], device=q.device).masked_fill(~read, float("-inf"))
     ends = torch.arange(length, device=q.device) if causal else None
     q, k, v = _as_computed(q, k, v)
     y = block_attention(
-        q, k, v, table, query_block=block, key_block=block, bias=bias, ends=ends, padding_mask=padding_mask, scale=scale
+        q, k, v, table, query_block=block, key_block=block, bias=bias, ends=ends, padding_mask=padding_mask
     )
     assert isinstance(y, Tensor)
     return y

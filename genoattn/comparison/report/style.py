@@ -22,7 +22,8 @@ COLOURS += ("#44AA99", "#332288", "#6A3D9A", "#AA4499", "#117733", "#661100", "#
 """Okabe and Ito (2008) and Tol's muted scheme: readers with a colour vision deficiency can tell them apart."""
 
 
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "d", "H", "8", "p", "h")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "d", "H", "8")
+MARKS += ((4, 1, 0), (4, 1, 45), (6, 1, 0), (8, 1, 0), "p", "h")  # stars of four, six and eight rays
 
 
 LINES = ("-", "--", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2, 1, 2)))

@@ -55,6 +55,12 @@ class Task(ABC):
             The sample and its labels.
         """
 
+    def context_tokens(self, length: int) -> int:
+        """Tokens of a context for a window of `length` sample bases, if every token owns one base."""
+        if self.context_format.interleaved:
+            return 2 * length
+        return self.segment_count * (length + 1) - 1  # with the separators
+
     def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
         """The reason why this task does not fit a model, "" if it fits.
 
@@ -63,7 +69,7 @@ class Task(ABC):
             causal: True if the model is causal.
             reads_on: Bases that a token reads beyond its own.
         """
-        if self.side_by_side and tokens_own > 1:
+        if (self.side_by_side or self.context_format.interleaved) and tokens_own > 1:
             return (
                 "reference and sample lie side by side, which needs one token per base, and a token of this tokenizer"
                 f" owns up to {tokens_own}; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=true, or"

@@ -1,17 +1,15 @@
 """Mutation detection with the reference beside the sample, base by base."""
 
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 from jaxtyping import UInt8
 
-from genoattn.data.example import Example
+from genoattn.data.example import Example, concatenate_examples
 from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tasks.base import MutationDetection, mutation_labels
 from genoattn.errors import UserError
-from genoattn.genome.alphabet import UNKNOWN
-from genoattn.genome.mutations import Sample, apply_mutations, shifted, slice_sample
+from genoattn.genome.mutations import Sample, apply_mutations, slice_sample
 from genoattn.genome.simulate import Rates, simulate
 from genoattn.genome.windows import slice_padded
 
@@ -81,7 +79,7 @@ class SideBySide(MutationDetection):
             return self.build_example(reference[: length + 2 * self.max_shift], sample, 0)
         firsts = range(0, length, self.realign_every)
         pieces = [self._piece(reference, sample, first, self.realign_every) for first in firsts]
-        return _concatenate(pieces, 2 * self.max_shift)
+        return concatenate_examples(pieces, 2 * self.max_shift)
 
     def _piece(
         self, reference: UInt8[np.ndarray, "reference_length"], sample: Sample, first: int, length: int
@@ -99,17 +97,3 @@ class SideBySide(MutationDetection):
             in_range = np.abs(shift) <= self.max_shift
             targets["shift"] = np.where(in_range, shift + self.max_shift, IGNORE_INDEX).astype(np.int8)
         return Example(sample.bases, beside, targets, sample.events)
-
-
-def _concatenate(pieces: Sequence[Example], gap: int) -> Example:
-    """One example of several, with `gap` N without labels between the bases of any two."""
-    offsets = np.cumsum([0, *(len(piece.bases) + gap for piece in pieces[:-1])]).tolist()
-
-    def join(rows: Sequence[np.ndarray], filler: int) -> np.ndarray:
-        between = np.full(gap, filler, rows[0].dtype)
-        return np.concatenate([column for row in rows for column in (between, row)][1:])
-
-    beside = [piece.reference_window for piece in pieces if piece.reference_window is not None]
-    targets = {name: join([piece.targets[name] for piece in pieces], IGNORE_INDEX) for name in pieces[0].targets}
-    events = (shifted(event, by) for piece, by in zip(pieces, offsets, strict=True) for event in piece.events)
-    return Example(join([piece.bases for piece in pieces], UNKNOWN), np.concatenate(beside), targets, tuple(events))

@@ -1,13 +1,13 @@
 """Seed and chain with unique k-mers (as in minimap2, Li 2018) as a mutation caller: a baseline without training."""
 
 from itertools import pairwise
-from math import ceil, log
 from typing import NamedTuple, final
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, UInt8
 
-from genoattn.genome.alphabet import COMPLEMENT, kmer_codes, reverse_complement
+from genoattn.genome.alphabet import COMPLEMENT, reverse_complement
+from genoattn.genome.anchors import Anchor, anchor_length, chain, find_anchors, join_runs, turning_point
 from genoattn.genome.mutations import Mutation, apply_mutations
 
 MISMATCH = -4
@@ -21,14 +21,6 @@ class KmerCalls(NamedTuple):
     inserted: Bool[np.ndarray, "sample"]
     deleted_before: Bool[np.ndarray, "sample"]
     inverted: Bool[np.ndarray, "sample"]
-
-
-class Anchor(NamedTuple):
-    """Sample bases [start, stop) that match the reference: base i matches reference base i + diagonal."""
-
-    start: int
-    stop: int
-    diagonal: int
 
 
 @final
@@ -47,12 +39,12 @@ class KmerCaller:
     def __call__(self, reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"]) -> KmerCalls:
         """Calls for a sample of either strand that overlaps the reference anywhere; no call without an anchor."""
         calls = KmerCalls(*(np.zeros(len(sample), np.bool_) for _ in range(4)))
-        k = 3 + ceil(log(max(4, 2 * len(reference)), 4))
+        k = anchor_length(len(reference))
         other = reverse_complement(reference)
         places = find_anchors(reference, other, sample, k)
         if (places[1] >= 0).sum() > (places[0] >= 0).sum():
             reference, other, places = other, reference, places[::-1]
-        chained = chain(_runs(places[0], k))
+        chained = chain(join_runs(places[0], k))
         if not chained:
             return calls
         begin, end, mutations = _read(reference, sample, chained)
@@ -61,73 +53,12 @@ class KmerCaller:
         masks = called.substituted, called.inserted, called.deleted_before
         for mask, called_mask in zip(calls[:3], masks, strict=True):
             mask[begin:end] = called_mask
-        reverse_anchors = _runs(places[1], k)
+        reverse_anchors = join_runs(places[1], k)
         for left, right in pairwise(chained):
             start, stop = _inversion(reference, sample, left, right, reverse_anchors)
             calls.inverted[start:stop] = True
         calls.substituted[calls.inverted] = False
         return calls
-
-
-def find_anchors(
-    reference: UInt8[np.ndarray, "reference"],
-    other: UInt8[np.ndarray, "reference"],
-    sample: UInt8[np.ndarray, "sample"],
-    k: int,
-) -> Int[np.ndarray, "2 kmers"]:
-    """The position of each k-mer of the sample in the reference and in its other strand; -1 unless it occurs once."""
-    codes = np.concatenate([kmer_codes(reference, k), kmer_codes(other, k)])
-    codes_of_sample = kmer_codes(sample, k)
-    known, first, counts = np.unique(codes, return_index=True, return_counts=True)
-    single = (counts == 1) & (known >= 0)
-    known, first = known[single], first[single]
-    positions = np.full((2, len(codes_of_sample)), -1)
-    if len(known):
-        at = np.minimum(np.searchsorted(known, codes_of_sample), len(known) - 1)
-        hits = np.flatnonzero(known[at] == codes_of_sample)
-        strand, place = np.divmod(first[at[hits]], len(codes) // 2)
-        positions[strand, hits] = place
-    return positions
-
-
-def chain(anchors: list[Anchor]) -> list[Anchor]:
-    """The chain of anchors with the highest score; anchors come in order of their starts, and chains are colinear.
-
-    The score is the number of anchored bases, minus log2(1 + change) for every change of diagonal.
-    """
-    if not anchors:
-        return []
-    start, stop, diagonal = np.array(anchors).T
-    weight = (stop - start).astype(np.float64)
-    before = np.full(len(anchors), -1)
-    for n in range(1, len(anchors)):
-        change = diagonal[n] - diagonal[:n]
-        fits = (start[:n] < start[n]) & (stop[:n] < stop[n])
-        fits &= (start[:n] < start[n] + change) & (stop[:n] < stop[n] + change)
-        overlap = np.maximum(0, stop[:n] - start[n] - np.minimum(change, 0))
-        total = np.where(fits, weight[:n] - np.log2(1 + np.abs(change)) - overlap, -np.inf)
-        best = int(total.argmax())
-        if total[best] > 0:
-            weight[n] += total[best]
-            before[n] = best
-    at = int(weight.argmax())
-    chained = []
-    while at >= 0:
-        chained.append(anchors[at])
-        at = int(before[at])
-    return chained[::-1]
-
-
-def _runs(places: np.ndarray, k: int) -> list[Anchor]:
-    """Anchors: k-mers that follow one another on one diagonal are joined."""
-    hits = np.flatnonzero(places >= 0)
-    if len(hits) == 0:
-        return []
-    diagonals = places[hits] - hits
-    new = np.flatnonzero((np.diff(diagonals) != 0) | (np.diff(hits) > k)) + 1  # within k they overlap or touch
-    begins, ends = np.concatenate([[0], new]), np.concatenate([new, [len(hits)]]) - 1
-    rows = zip(hits[begins].tolist(), (hits[ends] + k).tolist(), diagonals[begins].tolist(), strict=True)
-    return [Anchor(*row) for row in rows]
 
 
 def _read(reference: np.ndarray, sample: np.ndarray, chained: list[Anchor]) -> tuple[int, int, list[Mutation]]:
@@ -140,26 +71,13 @@ def _read(reference: np.ndarray, sample: np.ndarray, chained: list[Anchor]) -> t
     for left, right in pairwise(chained):
         change = right.diagonal - left.diagonal
         inserted = max(0, -change)
-        turn = max(at, _turn(reference, sample, left, right))
+        turn = max(at, turning_point(reference, sample, left, right))
         mutations += _substitutions(reference, sample, at, turn, left.diagonal)
         if change:
             place = turn + left.diagonal
             mutations.append(Mutation(place, place + max(0, change), sample[turn : turn + inserted].tobytes()))
         at = turn + inserted
     return begin, end, mutations + _substitutions(reference, sample, at, end, tail.diagonal)
-
-
-def _turn(reference: np.ndarray, sample: np.ndarray, left: Anchor, right: Anchor) -> int:
-    """The sample base at which the diagonal changes, so that the fewest bases differ between the two anchors."""
-    inserted = max(0, left.diagonal - right.diagonal)
-    low, high = left.stop, right.start - inserted
-    if high <= low:
-        return high
-    before = sample[low:high] != reference[low + left.diagonal : high + left.diagonal]
-    start, stop = low + inserted, right.start
-    after = sample[start:stop] != reference[start + right.diagonal : stop + right.diagonal]
-    differing = np.concatenate([[0], np.cumsum(before)]) + np.concatenate([np.cumsum(after[::-1])[::-1], [0]])
-    return low + int(differing.argmin())
 
 
 def _inversion(

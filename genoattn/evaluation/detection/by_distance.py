@@ -44,7 +44,9 @@ class DistanceBin(NamedTuple):
 def metrics_by_distance(
     test_set: TestSet, scores: Float[np.ndarray, "bases columns"], thresholds: Mapping[str, float], count: int
 ) -> list[DistanceBin]:
-    """Metrics in ranges between powers of two, in `count` resamples; none for real strains or unknown distances.
+    """Metrics at distance 0 and in ranges between powers of two, in `count` resamples.
+
+    None for real strains or unknown distances.
 
     Each range has its own untouched bases beside its events, so that mutations are about equally rare in every range.
     A kind with fewer than `MIN_EVENTS` events in a range is left out there, and the mean that needs it too.
@@ -53,10 +55,10 @@ def metrics_by_distance(
         return []
     resamples = test_set.resamples(count)
     kinds = {kind_of(event) for event in test_set.events if test_set.tested[event.start]} & set(HEADLINE_KINDS)
-    distances = test_set.distance[test_set.tested & (test_set.distance > 0)]
+    distances = test_set.distance[test_set.tested & (test_set.distance >= 0)]
     bins: list[DistanceBin] = []
     for power in np.unique(np.frexp(distances)[1] - 1).tolist():
-        low, high = 2**power, 2 ** (power + 1)
+        low, high = (2**power, 2 ** (power + 1)) if power >= 0 else (0, 1)
         inside = test_set.tested & (test_set.distance >= low) & (test_set.distance < high)
         rows = []
         for kind, scored in collect_scored_calls(scores, test_set.events, resamples.units, inside).items():

@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import MutationDetection, Task
@@ -21,6 +23,7 @@ from genoattn.evaluation.detection.results import (
 )
 from genoattn.evaluation.detection.testsets import (
     HELD_OUT,
+    ORACLE,
     TestSet,
     simulated_test_set,
     variant_test_set,
@@ -36,6 +39,12 @@ from genoattn.genome.vcf import read_variants, to_mutations
 
 RESERVED = (TEST, "simulated", "train", "validation")
 """Names of test sets that no VCF gets: those of simulated mutations and of the splits."""
+
+ENDINGS = (HELD_OUT, ORACLE, f"{ORACLE}{HELD_OUT}")
+"""The ends of the names of test sets beside that of a VCF."""
+
+NEAR = 2
+"""Bases by which a window may be displaced and counts as placed where it belongs."""
 
 LONGEST_ALIGNED = 8192
 """Bases of the longest windows for the aligner: its time and memory grow with the square of the length."""
@@ -55,7 +64,12 @@ class MutationDetectionEvaluator(Evaluator):
         held_out = source.splits.test if source.trained_on else ()
         for name, path in name_test_sets(source.vcfs).items():
             mutations = _mutations(name, path, source.genome)
-            self.test_sets += variant_test_set(name, source.genome, task, mutations, data.length, held_out)
+            for key, oracle in placements(name, test.placement).items():
+                sets = variant_test_set(key, source.genome, task, mutations, data.length, held_out, oracle)
+                if not oracle:
+                    near = np.mean([bases <= NEAR for bases in sets[0].displaced])
+                    print(f"{key}: anchors place {near:.2%} of the windows within {NEAR} bases of the VCF's place")
+                self.test_sets += sets
         if not source.vcfs:
             print("no data.vcf: only simulated mutations are tested")
         self._validation_set = partial(simulate, "validation", test.threshold_windows)
@@ -78,7 +92,10 @@ class MutationDetectionEvaluator(Evaluator):
             results += evaluate_detector(quicker_sets, baseline, CALL_THRESHOLDS, self.test.resamples)
         return EvaluationResult(
             metrics=metrics_of(results) + Metrics(costs=detectors[0].cost._asdict()),
-            tables=[detection_table(results), *distance_tables(results)],
+            tables=[
+                detection_table(results),
+                *distance_tables(results, self.task.context_format.interleaved),
+            ],
             plots={"precision_recall": partial(plot_curves, results)},
             calibration=calibration,
             primary=self.primary,
@@ -103,6 +120,13 @@ def simulated_windows(
     return simulated_test_set([example._replace(masking=None) for example in examples], split)
 
 
+def placements(name: str, placement: str) -> dict[str, bool]:
+    """The test sets of a VCF by `test.placement`, and whether the VCF places their windows."""
+    if placement == "both":
+        return {name: False, f"{name}{ORACLE}": True}
+    return {name: placement == "vcf"}
+
+
 def name_test_sets(vcfs: Sequence[Path]) -> dict[str, Path]:
     """Each VCF by the name of its test set: its base name, after that of its folder where the base name is taken.
 
@@ -113,9 +137,10 @@ def name_test_sets(vcfs: Sequence[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     used: dict[str, Path] = {}
     for path, base in zip(vcfs, bases, strict=True):
-        is_taken = base in RESERVED or bases.count(base) > 1 or base.removesuffix(HELD_OUT) in {*bases} - {base}
+        parts_of = {base.removesuffix(ending) for ending in ENDINGS} - {base}
+        is_taken = base in RESERVED or bases.count(base) > 1 or bool(parts_of & {*bases})
         name = f"{path.absolute().parent.name}-{base}" if is_taken else base
-        for key in (name, f"{name}{HELD_OUT}"):
+        for key in (name, *(f"{name}{ending}" for ending in ENDINGS)):
             if key in used:
                 raise UserError(
                     f"data.vcf: {shorten(used[key])} and {shorten(path)} would both be reported as {shorten(key)};"

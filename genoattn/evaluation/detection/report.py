@@ -28,7 +28,7 @@ def detection_table(results: Sequence[DetectionResult]) -> Table:
     columns = {result.detector: f"{result.name}\n{_metric_name(result)}" for result in others}
     rows, numbers = [], []
     for result in own:
-        title = result.title if result.simulated else f"{result.title} *"
+        title = f"{result.title} *" if result.oracle else result.title
         for kind, kind_result in result.kinds.items():
             beside = [_beside(others_at.get((detector, result.test_set)), kind) for detector in columns]
             rows.append([title, kind, *_cells(kind_result.metrics), *beside])
@@ -40,20 +40,24 @@ def detection_table(results: Sequence[DetectionResult]) -> Table:
         rows,
         texts=2,
         numbers=(["detector", "test set", "kind", *DetectionMetrics._fields], numbers),
-        notes=[] if all(result.simulated for result in own) else [f"* Windows {PLACED_BY_VCF}."],
+        notes=[f"* Windows {PLACED_BY_VCF}."] if any(result.oracle for result in own) else [],
         optional=["AUROC", BASE, "per kb", *(columns[key] for key in columns if key == "untrained")],
         secondary=["precision", "recall"],
     )
 
 
-def distance_tables(results: Sequence[DetectionResult]) -> list[Table]:
-    """AUPRC on the simulated test set by the distance to the counterpart; no table for a single range."""
+def distance_tables(results: Sequence[DetectionResult], interleaved: bool = False) -> list[Table]:
+    """AUPRC on the simulated test set by the distance to the counterpart; no table for a single range.
+
+    In an interleaved context the distance is called drift: of two bases at the same place it is 0.
+    """
     own, others = _own_and_others([result for result in results if result.simulated and result.by_distance])
     rows = [row for result in own for row in result.by_distance]
     if len({row.low for row in rows}) < 2:
         return []
     others_at = {(result.detector, row.subset): result.metric(row) for result in others for row in result.by_distance}
-    columns = ["distance", "kind", "events", "AUPRC [95 %]"]
+    distance = "drift" if interleaved else "distance"
+    columns = [distance, "kind", "events", "AUPRC [95 %]"]
     columns += [f"{result.name}\n{_metric_name(result)}" for result in others]
     cells = []
     for row in rows:
@@ -62,7 +66,7 @@ def distance_tables(results: Sequence[DetectionResult]) -> list[Table]:
         auprc = with_interval(row.auprc, *interval(row.replicates))
         cells.append([row.name, row.kind or "mean", f"{row.events:,}", auprc, *beside])
     numbers = [[result.name, *row[:-1]] for result in [*own, *others] for row in result.by_distance]
-    title = f"AUPRC by distance to the counterpart in the context (bases), attention={own[0].name}"
+    title = f"AUPRC by {distance} to the counterpart in the context (bases), attention={own[0].name}"
     return [Table(title, columns, cells, texts=2, numbers=(["detector", *DistanceBin._fields[:-1]], numbers))]
 
 

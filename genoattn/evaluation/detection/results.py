@@ -45,9 +45,11 @@ class DetectionResult:
     """The test set's key."""
     title: str
     simulated: bool
-    """False for the mutations of a VCF, which also places the windows."""
+    """False for the mutations of a VCF."""
     kinds: Mapping[str, KindResult]
     by_distance: Sequence[DistanceBin] = ()
+    oracle: bool = False
+    """True if that VCF has placed the windows."""
 
     @property
     def calls_only(self) -> bool:
@@ -85,7 +87,7 @@ def evaluate_detector(
         names = detector.key, detector.name, test_set.key, test_set.title, test_set.simulated
         kinds = evaluate_scores(test_set, scores, thresholds, count)
         by_distance = metrics_by_distance(test_set, scores, thresholds, count)
-        results.append(DetectionResult(*names, kinds, by_distance))
+        results.append(DetectionResult(*names, kinds, by_distance, test_set.oracle))
     return results
 
 

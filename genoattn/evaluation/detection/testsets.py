@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -10,16 +12,21 @@ from jaxtyping import Bool, Float, Int
 from genoattn.data.example import Example
 from genoattn.data.targets import COLUMNS, IGNORE_INDEX
 from genoattn.data.tasks.base import MutationDetection
+from genoattn.errors import UserError
 from genoattn.evaluation.base import TEST
 from genoattn.evaluation.bootstrap import BLOCK, Resamples, resample
-from genoattn.evaluation.detection.scored_calls import LONG_KINDS, kind_of
+from genoattn.evaluation.detection.scored_calls import LONG, LONG_KINDS, kind_of
+from genoattn.genome.anchors import Anchor, chained_anchors, place_by_anchors
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, shifted, slice_sample
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.windows import slice_padded, tiles
 
 PLACED_BY_VCF = "placed by the VCF: an upper bound under a perfect aligner"
-"""The caution beside every metric of a real strain."""
+"""The caution beside every metric of a real strain whose windows are placed so."""
+
+ORACLE = "_oracle"
+"""The end of the name of a test set that is placed by the VCF beside one that is not."""
 
 HELD_OUT = "_held_out"
 """The end of the name of the part of a test set that lies in held-out blocks."""
@@ -57,11 +64,16 @@ class TestSet:
     blocks: Sequence[Hashable]
     """The genomic block of each window."""
     distance: Int[np.ndarray, "bases"] | None = None
-    """Distance from each base back to its counterpart in the context, -1 without a counterpart; None: not in it."""
+    """Distance of each base from its counterpart as in `Example.distance`, -1 without one; None: it is not in the
+    context."""
+    oracle: bool = False
+    """True if the VCF that holds the truth has placed the windows."""
+    displaced: Sequence[int] = ()
+    """Bases between the place of a window and its true one, of all windows that do not begin in an insertion."""
 
     @property
     def simulated(self) -> bool:
-        """False for the mutations of a VCF, whose windows are placed by that VCF."""
+        """False for the mutations of a VCF."""
         return self.key == TEST
 
     @property
@@ -118,12 +130,14 @@ def variant_test_set(
     mutations: Mapping[int, Sequence[Mutation]],
     length: int,
     held_out: Sequence[Interval],
+    oracle: bool = True,
 ) -> list[TestSet]:
     """A whole genome with the mutations of a VCF and, if it holds any, the part of it in `held_out` blocks.
 
-    The genome is cut into overlapping windows of which the middle is tested. Every window begins at a sample base that
-    is in the reference too, at its true counterpart: the VCF places the windows, as a perfect aligner would. After a
-    long indel the next window begins, because one window cannot show how long the indel is.
+    The genome is cut into overlapping windows of which the middle is tested. With `oracle` the VCF places the windows,
+    as a perfect aligner would: each begins at a sample base that is in the reference too, at its true counterpart.
+    Otherwise the k-mers that the two sequences share do, as is possible without the VCF. After a long indel the next
+    window begins, because one window cannot show how long the indel is.
 
     Args:
         name: The name of the VCF.
@@ -132,8 +146,9 @@ def variant_test_set(
         mutations: By record; records without mutations are not tested.
         length: Sample bases of a window.
         held_out: Blocks of the reference that were not used for training.
+        oracle: True to let the VCF place the windows.
     """
-    records = [_cut_record(genome, task, record, changes, length) for record, changes in mutations.items()]
+    records = [_cut_record(genome, task, record, changes, length, oracle) for record, changes in mutations.items()]
     offsets = np.cumsum([0, *(len(record.sample.bases) for record in records)]).tolist()
     targets: dict[str, list[np.ndarray]] = {output: [] for output in COLUMNS if output in task.outputs}
     inside: list[np.ndarray] = []
@@ -162,6 +177,8 @@ def variant_test_set(
         np.concatenate([record.tested for record in records]),
         (np.arange(windows[-1] + 1) * length // max(BLOCK, length)).tolist(),
         _distances(examples, placements, offsets[-1]),
+        oracle,
+        [bases for record in records for bases in record.displaced],
     )
     chosen = np.concatenate(inside) & whole.tested
     return [whole, part_of(whole, f"{name}{HELD_OUT}", f"{name}, held out", chosen)] if chosen.any() else [whole]
@@ -192,28 +209,43 @@ class _Record(NamedTuple):
     examples: list[Example]
     placements: list[Placement]
     tested: Bool[np.ndarray, "bases"]
+    displaced: list[int]
 
 
 def _cut_record(
-    genome: Genome, task: MutationDetection, record: int, changes: Sequence[Mutation], length: int
+    genome: Genome, task: MutationDetection, record: int, changes: Sequence[Mutation], length: int, oracle: bool
 ) -> _Record:
     reference = genome.fetch(record, 0, genome.lengths[record])
     flank = task.max_shift
     sample = apply_mutations(reference, changes)
-    examples, placements = [], []
+    examples, placements, displaced = [], [], []
     tested = np.zeros(len(sample.bases), np.bool_)
-    for begin, end in stretches(sample, length):
+    spans = stretches(sample, length)
+    for begin, end in spans:
         tested[begin:end] = True
+    place: Callable[[int], int] = sample.reference_position.item
+    if not oracle:
+        anchors = chained_anchors(reference, sample.bases)
+        if not anchors:
+            raise UserError(
+                f"{genome.names[record]}: reference and sample share no k-mer that occurs once, so the windows cannot"
+                " be placed by anchors; give test.placement=vcf"
+            )
+        spans = anchored_stretches(anchors, len(sample.bases))
+        place = partial(place_by_anchors, reference, sample.bases, anchors)
+    for begin, end in spans:
         for start, low, high in tiles(begin, end, length):
             first = start
-            while first > begin and sample.inserted[first]:
+            while oracle and first > begin and sample.inserted[first]:
                 first -= 1
             window = slice_sample(sample, first, start + length)
-            position = int(sample.reference_position[first])
+            position = place(first)
             beside = slice_padded(reference, position - flank, position + len(window.bases) + flank)
             examples.append(task.build_example(beside, window, position))
             placements.append(Placement(first, low + start - first, high + start - first))
-    return _Record(sample, examples, placements, tested)
+            if not sample.inserted[first]:
+                displaced.append(abs(position - int(sample.reference_position[first])))
+    return _Record(sample, examples, placements, tested, displaced)
 
 
 def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
@@ -229,6 +261,13 @@ def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
             begin = event.stop
     bounds.append((begin, len(sample.bases)))
     return [(begin, end) for begin, end in bounds if begin < end]
+
+
+def anchored_stretches(anchors: Sequence[Anchor], length: int) -> list[tuple[int, int]]:
+    """The stretches [begin, end) of a sample of `length` bases by its anchors: a new one begins after a long indel."""
+    jumps = [right.start for left, right in pairwise(anchors) if abs(right.diagonal - left.diagonal) > LONG]
+    bounds = [0, *(jump for jump in jumps if jump > 0), length]
+    return [(begin, end) for begin, end in pairwise(bounds) if begin < end]
 
 
 def _distances(

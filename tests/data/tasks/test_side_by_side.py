@@ -184,6 +184,15 @@ def test_values_that_a_curriculum_does_not_name_stay():
     assert Curriculum(length=500).at(0.0, TRUE, 100).length == 100  # never longer than the task's own
 
 
+def test_mixed_lengths_are_doublings_until_the_end():
+    curriculum = Curriculum(until=0.5, rate=0.1, length=64, lengths="mixed")
+    drawn = [curriculum.at(0.7, TRUE, 500, chance).length for chance in (0.0, 0.24, 0.25, 0.5, 0.76, 0.999)]
+    assert drawn == [64, 64, 128, 256, 500, 500]
+    assert curriculum.at(0.0, TRUE, 512, 0.3) == (curriculum.at(0.0, TRUE, 512, 0.9).rates, 128)
+    assert curriculum.at(1.0, TRUE, 512, 0.0) == (TRUE, 512)
+    assert {curriculum.at(0.1, TRUE, 40, chance).length for chance in (0.0, 0.99)} == {40}
+
+
 @CASES
 @given(st.floats(0.01, 1), st.floats(0, 1), st.integers(1, 300), st.integers(1, 300))
 def test_a_curriculum_moves_one_way(until: float, rate: float, shorter: int, length: int):
@@ -206,6 +215,7 @@ def test_a_curriculum_moves_one_way(until: float, rate: float, shorter: int, len
         ({"insertion": -0.1}, r"curriculum\.insertion must be a number of at least 0, got -0\.1"),
         ({"mnv": float("inf")}, r"curriculum\.mnv must be a number of at least 0, got inf"),
         ({"length": 0}, r"curriculum\.length must be at least 1 base, got 0"),
+        ({"lengths": "mixed"}, r"curriculum\.lengths=mixed needs curriculum\.length, .* got null"),
     ],
 )
 def test_curricula_that_make_no_sense(wrong: dict[str, Any], words: str):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from genoattn.data.tasks.paired import Paired
-from genoattn.evaluation.baselines.kmer_chaining import Anchor, KmerCaller, chain, find_anchors
+from genoattn.evaluation.baselines.kmer_chaining import KmerCaller
 from genoattn.evaluation.detection.detectors import kmer_lookup
 from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.anchors import Anchor, chain, find_anchors
 from genoattn.genome.mutations import Mutation, apply_mutations
 from genoattn.genome.simulate import Rates
 from genoattn.genome.structural_variants import StructuralVariant, apply_structural

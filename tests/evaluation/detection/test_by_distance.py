@@ -53,6 +53,19 @@ def test_distances_by_hand():
         assert example.distance is not None and example.distance.tolist() == expected
 
 
+def test_bases_that_have_not_drifted_are_a_range_of_their_own():
+    examples = [make(Paired("interleaved", shift=2), 60, seed)._replace(block=(0, seed)) for seed in range(160)]
+    test_set = simulated_test_set(examples)
+    assert test_set.distance is not None
+    drifts = [abs(example.distance.astype(int)) for example in examples if example.distance is not None]
+    assert (np.concatenate(drifts) == np.abs(test_set.distance)).all()
+    bins = metrics_by_distance(test_set, np.random.default_rng(1).random((test_set.bases, 3)), CALL_THRESHOLDS, 3)
+    snvs = [(row.low, row.high, row.events) for row in bins if row.kind == "snv"]
+    assert [row[:2] for row in snvs] == [(0, 1), (1, 2), (2, 4), (4, 8), (8, 16)][: len(snvs)] and len(snvs) >= 4
+    still = [event for event in test_set.events if event.kind == "snv" and test_set.distance[event.start] == 0]
+    assert snvs[0][2] == len(still) > 10
+
+
 def make_test_set(count: int = 90) -> TestSet:
     task = Paired(shift=30, reverse_strand_fraction=0.5)
     return simulated_test_set([make(task, 100, seed)._replace(block=(0, seed // 3)) for seed in range(count)])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from genoattn.errors import UserError
-from genoattn.evaluation.detection.evaluator import name_test_sets
+from genoattn.evaluation.detection.evaluator import name_test_sets, placements
 
 
 @pytest.mark.parametrize(
@@ -16,11 +16,17 @@ from genoattn.evaluation.detection.evaluator import name_test_sets
         (["a/test.vcf", "a/simulated.vcf", "a/validation.vcf"], ["a-test", "a-simulated", "a-validation"]),
         (["a/x.vcf", "a/x_held_out.vcf"], ["x", "a-x_held_out"]),
         (["a/x_held_out.vcf"], ["x_held_out"]),
+        (["a/x_oracle.vcf", "a/x.vcf"], ["a-x_oracle", "x"]),
     ],
 )
 def test_each_vcf_has_a_name_of_its_own(files: list[str], names: list[str]) -> None:
     named = name_test_sets([Path(file) for file in files])
     assert list(named) == names and list(named.values()) == [Path(file) for file in files]
+
+
+def test_what_the_vcf_has_placed_is_named_so_beside_what_it_has_not() -> None:
+    assert placements("x", "vcf") == {"x": True} and placements("x", "anchors") == {"x": False}
+    assert placements("x", "both") == {"x": False, "x_oracle": True}
 
 
 def test_a_name_without_a_folder_is_that_of_the_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS
 from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.errors import UserError
 from genoattn.evaluation.detection.detectors import CallingDetector, aligner
 from genoattn.evaluation.detection.metrics import DetectionMetrics
 from genoattn.evaluation.detection.results import choose_thresholds, evaluate_detector, evaluate_scores
@@ -195,6 +196,44 @@ def test_a_new_window_begins_after_a_long_indel(tmp_path: Path, length: int):
         assert example.bases[:plain].tolist() == bases[reference : reference + plain].tolist()
         assert example.reference_window[TASK.max_shift :][:plain].tolist() == example.bases[:plain].tolist()
         assert (example.targets["shift"][:plain] == TASK.max_shift).all()  # no drift
+
+
+def test_anchors_place_windows_as_the_vcf_would(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "a.fa").write_text(">r\n" + "".join(rng.choice(list("ACGT"), 6000)) + "\n")
+    genome = open_genome([tmp_path / "a.fa"], tmp_path / "cache")
+    planned = [
+        Mutation(800, 803, b""),
+        Mutation(1000, 1000, rng.integers(0, 4, 500, dtype=np.uint8).tobytes()),
+        *[Mutation(at, at + 1, bytes([genome.fetch(0, at, at + 1)[0] ^ 2])) for at in range(1500, 2400, 90)],
+        Mutation(2500, 3500, b""),
+    ]
+    by_vcf, by_anchors = (
+        variant_test_set("x", genome, TASK, {0: planned}, 100, [], oracle=oracle)[0] for oracle in (True, False)
+    )
+    assert by_vcf.oracle and not by_anchors.oracle and not any(by_vcf.displaced) and not any(by_anchors.displaced)
+    assert np.array_equal(by_vcf.tested, by_anchors.tested) and by_vcf.targets.keys() == by_anchors.targets.keys()
+    covered = np.zeros(by_anchors.bases, int)
+    for example, offset, low, high in windows_of(by_anchors):
+        assert len(example.bases) <= 100
+        covered[offset + low : offset + high] += 1
+    assert (covered == 1).all()  # anchors do not say which bases have no counterpart
+    bases = genome.fetch(0, 0, 6000)
+    _, insertion, *_, deletion = by_anchors.events
+    begins = [offset for _, offset, _, _ in windows_of(by_anchors)]
+    for stop, reference in ((insertion.stop, insertion.reference), (deletion.stop - 1, deletion.reference + 1000)):
+        (begin,) = (begin for begin in begins if stop <= begin < stop + 12)  # the anchors' k-mers may match by chance
+        example = by_anchors.examples[begins.index(begin)]
+        assert example.reference_window is not None
+        place = reference + begin - stop
+        assert example.reference_window[TASK.max_shift :][:50].tolist() == bases[place : place + 50].tolist()
+
+
+def test_what_anchors_cannot_place_is_refused(tmp_path: Path):
+    (tmp_path / "a.fa").write_text(">r\n" + "AC" * 200 + "\n")
+    genome = open_genome([tmp_path / "a.fa"], tmp_path / "cache")
+    with pytest.raises(UserError, match=r"r: reference and sample share no k-mer .* give test\.placement=vcf"):
+        variant_test_set("x", genome, TASK, {0: [Mutation(9, 10, b"\3")]}, 50, [], oracle=False)
 
 
 @SEEDS

@@ -1,11 +1,10 @@
 """An exponential moving average in place of attention: a token counts less, the farther away it is."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
+from genoattn.attention.ops.long_convolution import transform_flops
 
 
 class MovingAverageAttention(Attention):
@@ -49,9 +48,9 @@ class MovingAverageAttention(Attention):
         return weights.masked_fill(distance < 0, 0) if self.causal else weights
 
     def flops(self, length: int) -> int:
-        """FLOPs of the two projections and of three real transforms for each channel, 2.5 n log2 n each."""
-        dim, size = self.value.in_features, 2 * length
-        return round(4 * length * dim**2 + 3 * dim * 2.5 * size * math.log2(size))
+        """FLOPs of the two projections, and of the transforms of values and kernel and of their product back."""
+        transforms = 3 * self.value.in_features * transform_flops(2 * length)
+        return 4 * length * self.value.in_features**2 + round(transforms)
 
     def state_bytes(self, length: int) -> int:
         """One float32 sum for each channel would be enough to go on."""

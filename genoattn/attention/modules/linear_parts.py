@@ -1,0 +1,42 @@
+"""The heads of linear attention that are scanned together."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from genoattn.attention.base import TokenLayout
+from genoattn.attention.modules.segment_copies import SegmentCopies
+from genoattn.attention.ops.linear import LinearOptions
+
+
+class LinearPart(NamedTuple):
+    """Heads that are scanned together: with a copy of the batch for each segment, or without (None)."""
+
+    heads: slice
+    copies: SegmentCopies | None
+
+    def inputs(self, qkv: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of these heads and all copies."""
+        q, k, v = (t[:, :, self.heads] for t in qkv)
+        if self.copies is None:
+            return q, k, v
+        return self.copies.repeat(q), self.copies.repeat(k), self.copies.repeat(v)
+
+    def options(self, whole: LinearOptions, layout: TokenLayout, x: Tensor) -> LinearOptions:
+        """Options of these heads: the keys of a copy are the tokens outside its segment."""
+        whole = whole._replace(decay=None if whole.decay is None else whole.decay[self.heads])
+        if self.copies is None:
+            return whole
+        others = ~self.copies.members(layout, x)
+        if layout.padding_mask is not None:
+            others = others & layout.padding_mask
+        positions = None if whole.positions is None else whole.positions.expand(x.shape[:2])
+        return whole._replace(
+            padding_mask=None if layout.padding_mask is None else self.copies.repeat(layout.padding_mask),
+            positions=None if positions is None else self.copies.repeat(positions),
+            key_mask=others.flatten(0, 1),
+        )
+
+    def outputs(self, y: Tensor, layout: TokenLayout, x: Tensor) -> Tensor:
+        """Each token's outputs from the copy for its segment."""
+        return y if self.copies is None else self.copies.select(y, self.copies.members(layout, x))

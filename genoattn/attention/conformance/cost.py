@@ -2,6 +2,7 @@
 
 import torch
 
+from genoattn.attention.base import TokenLayout
 from genoattn.attention.conformance.check import (
     BFLOAT16_TOLERANCE,
     FLOAT32_TOLERANCE,
@@ -45,8 +46,9 @@ def float32_precision(factory: Factory, dim: int, causal: bool) -> Outcome:
     for length in (LONG, *([LONG_IN_FLOAT32] if layer.complexity != "quadratic" else [])):
         x = torch.randn(1, length, dim)
         x[:, 0] *= 1000
+        layout = TokenLayout(segment_ids=(torch.arange(length) % 2)[None])
         with torch.no_grad():
-            exact, rounded = layer.double()(x.double())[:, 1:], layer.float()(x)[:, 1:]
+            exact, rounded = layer.double()(x.double(), layout)[:, 1:], layer.float()(x, layout)[:, 1:]
         errors[length] = ((rounded - exact).square().mean() / exact.square().mean()).sqrt().item()
     detail = ", ".join(f"off by {error:.1e} at {length} tokens" for length, error in errors.items())
     return all(error <= FLOAT32_TOLERANCE for error in errors.values()), detail

@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 BUDGET = {
     "genome": 1_400,
     "data": 1_500,
-    "attention": 2_170,
-    "attention/ops": 1_750,
+    "attention": 2_240,
+    "attention/ops": 1_765,
     "attention/kernels": 2_000,
     "attention/conformance": 500,
     "models": 1_240,
@@ -28,7 +28,7 @@ BUDGET = {
     "comparison": 2_150,
     "config, cli and single files": 1_700,
 }
-"""Lines of code by folder: 18,060 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: 18,145 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

@@ -266,7 +266,7 @@ def test_recomputing_changes_no_key_no_answer_and_no_gradient(layer: str, monkey
 def test_what_is_made_again_is_not_kept(made: int):
     kept = []
     model = build(
-        "linear", dim=32, block_conv=0, max_shift=None, activation_checkpointing=("none", "mlp", "block")[made]
+        "window", dim=32, block_conv=0, max_shift=None, activation_checkpointing=("none", "mlp", "block")[made]
     ).train()
     with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.nbytes), lambda one: one):
         model(draw(1, 1000))

@@ -81,9 +81,8 @@ class LinearAttention(Attention):
         self.heads = QKVProjection(dim, heads, key_dim=key_dim, short_conv=short_conv)
         if features == "taylor" and self.heads.key_dim > MAX_TAYLOR_CHANNELS:
             raise UserError(
-                f"attention.features=taylor squares the channels of a head, at most {MAX_TAYLOR_CHANNELS}, got "
-                f"{self.heads.key_dim}: give heads.count={-(-dim // MAX_TAYLOR_CHANNELS)} or more, or a smaller "
-                "attention.key_dim"
+                f"attention.features=taylor squares the channels of a key, at most {MAX_TAYLOR_CHANNELS}, got "
+                f"{self.heads.key_dim}: give attention.key_dim={MAX_TAYLOR_CHANNELS} or less"
             )
         self.causal = causal
         self.features = features

@@ -14,7 +14,8 @@ from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, 
 from genoattn.attention.modules.cross_segment import slices
 from genoattn.attention.modules.delta_parts import DeltaPart
 from genoattn.attention.modules.gate import Gate
-from genoattn.attention.modules.projections import HeadOptions, QKVProjection, rms_normed
+from genoattn.attention.modules.norms import rms_normed
+from genoattn.attention.modules.projections import WITHOUT_POSITIONS, HeadOptions, QKVProjection
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
 from genoattn.attention.modules.short_conv import Past, no_past
 from genoattn.attention.modules.streaming import with_positions
@@ -76,7 +77,7 @@ class DeltaAttention(Attention):
         output_gate: bool = True,
     ):
         super().__init__()
-        heads = replace(heads, positions="none", qk_norm=False, logit_scale=1.0)
+        heads = replace(heads, qk_norm=False, logit_scale=1.0, **WITHOUT_POSITIONS)
         self.heads = QKVProjection(dim, heads, short_conv=short_conv, activation=True)
         if output_gate and self.heads.gate is None:
             self.heads.gate = Gate(dim, dim, swish=True)

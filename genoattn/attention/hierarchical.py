@@ -11,7 +11,7 @@ from genoattn.attention.base import Attention, ChunkReader, TokenLayout, zero_pa
 from genoattn.attention.modules.cross_segment import View, cross_segment_attention
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
-from genoattn.attention.modules.rotary import position_ids_of, rotate
+from genoattn.attention.modules.rotary import Rope, position_ids_of, rotate
 from genoattn.attention.modules.streaming import slice_layout
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.hierarchical import (
@@ -42,6 +42,7 @@ def naive_hierarchical_attention(
     positions: Int[Tensor, "#batch length"] | None = None,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     key_mask: Bool[Tensor, "batch length"] | None = None,
+    rope: Rope = Rope(),
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`hierarchical_attention` from the whole square, each far key replaced by the mean of its cell."""
     length = q.shape[1]
@@ -50,14 +51,14 @@ def naive_hierarchical_attention(
     real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if shown is None else shown
     position_ids = torch.zeros_like(real).long() if positions is None else positions.expand_as(real)
     scores = q.new_zeros(q.shape[0], q.shape[2], length, length)
-    turned_q = q if positions is None else rotate(q, positions)
+    turned_q = q if positions is None else rotate(q, positions, rope)
     unread = torch.ones(length, length, dtype=torch.bool, device=q.device)
     for level in range(levels(length, block)):
         same = ((index[:, None] >> level) == (index[None, :] >> level)) & real[:, None, :]
         count = same.sum(-1).clamp_min(1)
         mean = torch.einsum("bij,bjhd->bihd", same.to(k.dtype), k) / count[..., None, None]
         if positions is not None:
-            mean = rotate(mean, (same * position_ids[:, None, :]).sum(-1) // count)
+            mean = rotate(mean, (same * position_ids[:, None, :]).sum(-1) // count, rope)
         own = index // (block << level)
         neighbours = (own[:, None] - own[None, :]).abs() <= 1
         score = torch.einsum("bqhd,bkhd->bhqk", turned_q, mean) * q.shape[-1] ** -0.5
@@ -125,6 +126,7 @@ class HierarchicalAttention(Attention):
                 positions=None if position_ids is None else position_ids[:, view.queries],
                 padding_mask=view.padding_mask,
                 key_mask=view.key_mask,
+                rope=self.heads.rope,
             )
 
         def fits(view: View) -> bool:
@@ -146,7 +148,7 @@ class HierarchicalAttention(Attention):
         if self.heads.cross_heads:  # a cell would need its sums by segment
             yield from super().forward_chunked(read_chunk, length, chunk)
             return
-        schedule = Schedule(length, self.block_size, self.causal)
+        schedule = Schedule(length, self.block_size, self.causal, self.heads.rope)
         segments = schedule.segments(chunk + schedule.chunk_unit - 1)
         far_levels = schedule.far_levels(pool_to_level(self._keys_values_of(*read_chunk(*at))) for at in segments)
         before, workspace = None, Workspace()

@@ -15,8 +15,9 @@ from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.feature_maps import FEATURES, feature_dim
 from genoattn.attention.modules.linear_parts import LinearPart
 from genoattn.attention.modules.linear_reference import naive_linear_attention
-from genoattn.attention.modules.projections import HeadOptions, QKVProjection, rms_normed
-from genoattn.attention.modules.rotary import position_ids_of, rotate
+from genoattn.attention.modules.norms import rms_normed
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.modules.rotary import position_ids_of
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
 from genoattn.attention.modules.short_conv import Past, no_past
 from genoattn.attention.ops import triton as by_triton
@@ -80,9 +81,8 @@ class LinearAttention(Attention):
         self.heads = QKVProjection(dim, heads, key_dim=key_dim, short_conv=short_conv)
         if features == "taylor" and self.heads.key_dim > MAX_TAYLOR_CHANNELS:
             raise UserError(
-                f"attention.features=taylor squares the channels of a head, at most {MAX_TAYLOR_CHANNELS}, got "
-                f"{self.heads.key_dim}: give heads.count={-(-dim // MAX_TAYLOR_CHANNELS)} or more, or a smaller "
-                "attention.key_dim"
+                f"attention.features=taylor squares the channels of a key, at most {MAX_TAYLOR_CHANNELS}, got "
+                f"{self.heads.key_dim}: give attention.key_dim={MAX_TAYLOR_CHANNELS} or less"
             )
         self.causal = causal
         self.features = features
@@ -119,6 +119,7 @@ class LinearAttention(Attention):
                 key_positions=None if whole.positions is None else whole.positions[:, view.keys],
                 decay=None if whole.decay is None else view.stride * whole.decay[view.heads],
                 lead=view.lead / 2 if view.stride == 2 else 0.0,
+                rope=self.heads.rope,
             )
 
         y = cross_segment_attention(
@@ -144,6 +145,7 @@ class LinearAttention(Attention):
                 padding_mask=options.padding_mask,
                 positions=options.positions,
                 decay=None if options.decay is None else options.decay[part.heads],
+                rope=self.heads.rope,
                 hidden=hidden,
             )
             outputs.append(y)
@@ -249,11 +251,8 @@ class LinearAttention(Attention):
 
     def _project(self, x: Tensor, layout: TokenLayout, past: Past | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values; queries and keys are rotated here if features are made of them."""
-        q, k, v = self.heads.project(x, layout, past)
-        if not self.heads.rotary or self.features_rotate:
-            return q, k, v
-        positions = position_ids_of(x, layout.position_ids)
-        return rotate(q, positions), rotate(k, positions), v
+        project = self.heads.project if self.features_rotate else self.heads.project_and_rotate
+        return project(x, layout, past)
 
     def _combine(self, outputs: list[Tensor], x: Tensor, layout: TokenLayout) -> Tensor:
         """The outputs of all heads; those of signed features have a mean square of 1 in place of a denominator."""
@@ -262,7 +261,8 @@ class LinearAttention(Attention):
 
     def _options(self, x: Tensor, layout: TokenLayout) -> LinearOptions:
         turns = position_ids_of(x, layout.position_ids) if self.features_rotate else None
-        return LinearOptions(self.features, layout.padding_mask, turns, self._decay() if self.decay else None)
+        decay = self._decay() if self.decay else None
+        return LinearOptions(self.features, layout.padding_mask, turns, decay, rope=self.heads.rope)
 
     def _decay(self) -> Tensor:
         """Decay rates of the heads in at least float32: half precision rounds distances of more than 256 tokens."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.reference import visibility_mask
-from genoattn.attention.modules.rotary import rotate
+from genoattn.attention.modules.rotary import Rope, rotate
 from genoattn.attention.ops.linear import EPSILON
 
 
@@ -20,6 +20,7 @@ def naive_linear_attention(
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     positions: Int[Tensor, "#batch length"] | None = None,
     decay: Float[Tensor, "heads"] | None = None,
+    rope: Rope = Rope(),
     hidden: Bool[Tensor, "batch length length"] | None = None,
 ) -> Float[Tensor, "batch length heads dim_value"]:
     """`linear_attention` from the whole square of weights, without the pairs of queries and keys that are `hidden`."""
@@ -37,6 +38,6 @@ def naive_linear_attention(
         return torch.einsum("bhqk,bkhd->bqhd", weights.to(v.dtype), v)
     denominator = torch.maximum(weights.sum(-1, keepdim=True), least)
     if positions is not None:
-        turned = torch.einsum("bqhm,bkhm->bhqk", rotate(phi_q, positions), rotate(phi_k, positions))
+        turned = torch.einsum("bqhm,bkhm->bhqk", rotate(phi_q, positions, rope), rotate(phi_k, positions, rope))
         weights = turned.masked_fill(~visible, 0) * (1 if factors is None else factors)
     return torch.einsum("bhqk,bkhd->bqhd", (weights / denominator).to(v.dtype), v)

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import ChunkReader, TokenLayout, zero_padding
-from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.modules.gate import Gate
-from genoattn.attention.modules.rotary import ROTARY, VALUE_BASE, VALUES_ROTARY, position_ids_of, rotate
+from genoattn.attention.modules.norms import NormedHeads
+from genoattn.attention.modules.rotary import ROTARY, VALUE_ROPE, VALUES_ROTARY, Rope, position_ids_of, rotate
 from genoattn.attention.modules.short_conv import SHORT_CONV, Past, ShortConvolution, no_past
 from genoattn.errors import UserError
 
@@ -32,9 +32,14 @@ class HeadOptions:
             token receives then depends on its distance. Layers without heads and "pyramid" ignore it.
         gate: A sigmoid gate, computed from the token, of each head or channel of the outputs before their projection:
             "none", "head" or "channel" (arXiv:2505.06708).
+        rope_base: Base of the wavelengths of rotary positions, 2π to 2π · rope_base tokens.
+        rope_scaling: Stretch of the wavelengths for sequences longer than those of the training: "none", "linear"
+            (position interpolation), "ntk" or "yarn".
+        rope_factor: How many times longer the sequences are.
+        rope_trained_length: Tokens of a sequence of the training; "yarn" needs it.
 
     Raises:
-        UserError: A value is out of its range, or `logit_scale` is set without `qk_norm`.
+        UserError: A value is out of its range, or a setting has no effect without another.
     """
 
     count: int = 4
@@ -45,6 +50,10 @@ class HeadOptions:
     cross_segment: float = 0.0
     rotate_values: bool = False
     gate: Literal["none", "head", "channel"] = "none"
+    rope_base: float = 10000.0
+    rope_scaling: Literal["none", "linear", "ntk", "yarn"] = "none"
+    rope_factor: float = 1.0
+    rope_trained_length: int | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -61,10 +70,51 @@ class HeadOptions:
                 " more heads"
             )
 
+        self._check_rope()
+
+    def _check_rope(self) -> None:
+        """Raises UserError if a setting of rotary positions is out of its range or has no effect."""
+        scaling = self.rope_scaling
+        if not self.rope_base > 1:
+            raise UserError(f"heads.rope_base must be more than 1, got {self.rope_base}")
+        if self.positions != "rotary" and (self.rope_base != HeadOptions.rope_base or scaling != "none"):
+            raise UserError(
+                f"heads.rope_base and heads.rope_scaling need heads.positions=rotary, got positions {self.positions}"
+            )
+        if scaling == "none" and self.rope_factor != 1:
+            raise UserError(
+                f"heads.rope_factor needs heads.rope_scaling=linear, ntk or yarn, got {self.rope_factor} with none"
+            )
+        if scaling != "none" and not self.rope_factor > 1:
+            raise UserError(f"heads.rope_scaling={scaling} needs heads.rope_factor above 1, got {self.rope_factor}")
+        if scaling == "yarn" and (self.rope_trained_length is None or self.rope_trained_length < 1):
+            raise UserError(
+                "heads.rope_scaling=yarn needs heads.rope_trained_length of 1 or more tokens, got "
+                f"{self.rope_trained_length}"
+            )
+        if scaling != "yarn" and self.rope_trained_length is not None:
+            given = f"{self.rope_trained_length} with {scaling}"
+            raise UserError(f"heads.rope_trained_length belongs to heads.rope_scaling=yarn, got {given}")
+
+    @property
+    def rope(self) -> Rope:
+        """The frequencies of rotary positions."""
+        return Rope(self.rope_base, self.rope_scaling, self.rope_factor, self.rope_trained_length or 0)
+
     @property
     def cross_segment_count(self) -> int:
         """Number of heads that see only another segment: the last ones."""
         return round(self.cross_segment * self.count)
+
+
+WITHOUT_POSITIONS = {
+    "positions": "none",
+    "rope_base": HeadOptions.rope_base,
+    "rope_scaling": "none",
+    "rope_factor": 1.0,
+    "rope_trained_length": None,
+}
+"""Settings of heads without positions, for layers whose order is in their state."""
 
 
 @final
@@ -105,7 +155,7 @@ class QKVProjection(nn.Module):
         self.count, self.kv_count, self.dim_head = count, kv_heads or count, dim // count
         self.cross_heads = heads.cross_segment_count
         self.qk_norm, self.rotary = heads.qk_norm, heads.positions == "rotary"
-        self.rotate_values = heads.rotate_values
+        self.rotate_values, self.rope = heads.rotate_values, heads.rope
         self.key_dim = self.dim_head if key_dim is None else key_dim
         if self.key_dim < 1:
             raise UserError(f"attention.key_dim must be 1 or more channels, got {key_dim}")
@@ -164,13 +214,13 @@ class QKVProjection(nn.Module):
         return self.queries(zero_padding(x, layout.padding_mask)), *self.keys_values(x, layout)
 
     def project_and_rotate(
-        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout
+        self, x: Float[Tensor, "batch length dim"], layout: TokenLayout, past: Past | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`project`, with queries and keys rotated by their positions if positions are rotary."""
-        q, k, v = self.project(x, layout)
+        q, k, v = self.project(x, layout, past)
         if self.rotary:
             positions = position_ids_of(x, layout.position_ids)
-            q, k = rotate(q, positions), rotate(k, positions)
+            q, k = rotate(q, positions, self.rope), rotate(k, positions, self.rope)
         return q, k, v
 
     def _convolved(
@@ -215,13 +265,14 @@ class QKVProjection(nn.Module):
         """Keys and values by head from their projections, as many as heads."""
         k, v = (t.unflatten(-1, (self.kv_count, -1)) for t in (k, v))
         if self.rotate_values:
-            v = rotate(v, position_ids_of(x, layout.position_ids), VALUE_BASE)
+            v = rotate(v, position_ids_of(x, layout.position_ids), VALUE_ROPE)
         if self.kv_count < self.count:  # each key and value serves several queries
             k, v = (t.repeat_interleave(self.count // self.kv_count, dim=-2) for t in (k, v))
         return self._normed(k), v
 
     def _normed(self, x: Tensor) -> Tensor:
-        return _Normed.apply(x, self.log_logit_scale) if self.qk_norm else x  # type: ignore[return-value]
+        x = NormedHeads.apply(x, self.log_logit_scale) if self.qk_norm else x  # pyright: ignore
+        return x if self.rope.temperature == 1 else x * self.rope.temperature
 
     def combine(
         self,
@@ -237,7 +288,7 @@ class QKVProjection(nn.Module):
             layout: Their layout.
         """
         if self.rotate_values:
-            y = rotate(y, -position_ids_of(x, layout.position_ids), VALUE_BASE)
+            y = rotate(y, -position_ids_of(x, layout.position_ids), VALUE_ROPE)
         y = y.flatten(2)
         return self.out(y if self.gate is None else self.gate(y, zero_padding(x, layout.padding_mask)))
 
@@ -246,37 +297,3 @@ class QKVProjection(nn.Module):
         gate = 0 if self.gate is None else self.gate.flops(length)
         widths = self.key_dim + self.dim_head  # of the queries and outputs of a head, and of its keys and values
         return 2 * length * self.out.in_features * (self.count + self.kv_count) * widths + gate
-
-
-def rms_normed(x: Float[Tensor, "*shape channels"]) -> Float[Tensor, "*shape channels"]:
-    """`x` with a mean square of 1 over its channels; vectors of 0 stay 0."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return (wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt()).to(x.dtype)
-
-
-class _Normed(torch.autograd.Function):
-    """`x / rms(x) * exp(log_scale / 2)` by head, for x `[*tokens, heads, dim_head]`.
-
-    It saves its output, which attention saves as well, and one number for each token and head. Torch's own norm saves
-    its input and the values before the gain too: four times as much.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, log_scale: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        # The epsilon is fixed because torch's default follows the dtype: bfloat16's would shrink ordinary queries.
-        mean_square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_() / x.shape[-1] + 1e-6
-        gain = mean_square.rsqrt_() * (log_scale / 2).exp()[:, None].to(wide.dtype)
-        y = (wide * gain).to(x.dtype)
-        ctx.save_for_backward(y, gain, log_scale)
-        return y
-
-    @staticmethod
-    @first_order_only
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore
-        y, gain, log_scale = ctx.saved_tensors
-        wide, y = dy.to(gain.dtype), y.to(gain.dtype)
-        along = (wide * y).sum(-1, keepdim=True)
-        square = log_scale.exp()[:, None].to(gain.dtype)  # mean square of the output
-        dx = (wide * gain).addcmul_(y, along * gain / (-y.shape[-1] * square))
-        return dx.to(dy.dtype), along.flatten(0, -3).sum((0, 2)).to(log_scale.dtype) / 2

@@ -1,7 +1,7 @@
 """Rotary positions of queries and keys, and the slopes of ALiBi."""
 
 import math
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,9 +15,47 @@ VALUES_ROTARY = "rotated values tell a token before from a token after"
 """Reason of the asymmetry of a layer with rotated values."""
 
 
-VALUE_BASE = 256.0
-"""Base of the rotation of values: half of the channels turn by a sixteenth of a radian or more for each token, so that
-neighbouring distances differ."""
+class Rope(NamedTuple):
+    """Frequencies of rotary positions, stretched for sequences longer than those of the training.
+
+    Papers: RoPE, arXiv:2104.09864; "linear" interpolation, arXiv:2306.15595; "yarn", and "ntk" as described there,
+    arXiv:2309.00071.
+    """
+
+    base: float = 10000.0
+    scaling: Literal["none", "linear", "ntk", "yarn"] = "none"
+    factor: float = 1.0
+    """How many times longer than in training sequences may be."""
+    trained_length: int = 0
+    """Positions of the training; "yarn" keeps the channels that turned often within them."""
+
+    def frequencies(self, half: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "half"]:
+        """Radians for each position of `half` channel pairs: base^(-c / half), stretched."""
+        base = self.base
+        if self.scaling == "ntk" and half > 1:
+            base = base * self.factor ** (half / (half - 1))  # the slowest pair is stretched whole, the fastest not
+        turn = base ** (-torch.arange(half, device=device, dtype=dtype) / half)
+        if self.scaling == "linear" or (self.scaling == "ntk" and half == 1):
+            return turn / self.factor
+        if self.scaling == "yarn":
+            rounds = self.trained_length * turn / (2 * math.pi)
+            kept = ((rounds - FEWEST_ROUNDS) / (MOST_ROUNDS - FEWEST_ROUNDS)).clamp(0, 1)
+            return turn * (kept + (1 - kept) / self.factor)
+        return turn
+
+    @property
+    def temperature(self) -> float:
+        """Factor of queries and of keys by which "yarn" sharpens the scores."""
+        return 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" else 1.0
+
+
+FEWEST_ROUNDS, MOST_ROUNDS = 1, 32
+"""Rounds within the trained length up to which "yarn" stretches a channel pair whole, and from which not at all."""
+
+
+VALUE_ROPE = Rope(256.0)
+"""Rotation of values: half of the channels turn by a sixteenth of a radian or more for each token, so that neighbouring
+distances differ."""
 
 
 def position_ids_of(
@@ -28,16 +66,16 @@ def position_ids_of(
 
 
 def rotate(
-    x: Float[Tensor, "batch length heads dim_head"], positions: Int[Tensor, "#batch length"], base: float = 10000.0
+    x: Float[Tensor, "batch length heads dim_head"], positions: Int[Tensor, "#batch length"], rope: Rope = Rope()
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """`x` with channel pairs (c, c + dim_head / 2) turned by position / base^(2c / dim_head) radians.
+    """`x` with channel pairs (c, c + dim_head / 2) turned by position · frequency c radians.
 
     The dot product of two turned vectors depends on their positions by the difference alone.
     """
     half = x.shape[-1] // 2
     # A million radians leave bfloat16 no digit of the angle and float32 two; only MPS lacks float64.
     wide = torch.float32 if x.device.type == "mps" else torch.float64
-    turn = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)
+    turn = rope.frequencies(half, x.device, wide)
     exact = torch.promote_types(x.dtype, torch.float32)
     angle = (positions[..., None, None].to(wide) * turn).remainder(2 * math.pi).to(exact)
     y: Tensor = _Rotate.apply(x.to(exact), angle.cos(), angle.sin())  # pyright: ignore[reportAssignmentType]

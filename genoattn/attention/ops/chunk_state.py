@@ -36,7 +36,7 @@ def decay_factor(decay: Float[Tensor, "heads"] | None, distance: Tensor) -> Tens
 
 
 def apply_decay(x: Tensor, decay: Tensor | None, distance: Tensor) -> Tensor:
-    """Chunked queries or keys, times the decay factors at the distances [chunks, chunk]."""
+    """Chunked values or outputs, times the decay factors at the distances [chunks, chunk]."""
     left = decay_factor(decay, distance)
     return x if left is None else x * left[..., None]
 
@@ -55,7 +55,7 @@ def chunk_states(
     """
     inside = torch.arange(k.shape[3], device=k.device)
     distance = inside[None] if ahead else (bounds.diff()[:, None] - 1 - inside).clamp_min(0)
-    written = apply_decay(k, decay, distance).transpose(-1, -2) @ v
+    written = k.transpose(-1, -2) @ apply_decay(v, decay, distance)  # values are narrower than features
     states, border = [], border[:, :, None]
     for start in range(0, len(bounds) - 1, CHUNKS_PER_PRODUCT)[:: -1 if ahead else 1]:
         near, group = bounds[start : start + CHUNKS_PER_PRODUCT + 1], written[:, :, start : start + CHUNKS_PER_PRODUCT]
@@ -93,10 +93,11 @@ def read_chunks(
     if ahead is None:
         weights = weights.tril()
     previous = chunk_states(k, v, before, decay, bounds)
-    sums = weights @ v + apply_decay(q, decay, inside[None] + 1 + lead) @ previous[:, :, :-1]
+    sums = weights @ v + apply_decay(q @ previous[:, :, :-1], decay, inside[None] + 1 + lead)
     if ahead is not None:
         future = chunk_states(k, v, ahead, decay, bounds, ahead=True)
-        sums = sums + apply_decay(q, decay, (bounds.diff()[:, None] - inside - lead).clamp_min(0)) @ future[:, :, 1:]
+        distance = (bounds.diff()[:, None] - inside - lead).clamp_min(0)
+        sums = sums + apply_decay(q @ future[:, :, 1:], decay, distance)
     # A copy, so that a saved state does not keep all states in memory.
     return sums.flatten(2, 3)[:, :, :length].transpose(1, 2), previous[:, :, -1].clone()
 

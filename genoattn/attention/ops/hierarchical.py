@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.autograd import first_order_only
-from genoattn.attention.modules.rotary import rotate
+from genoattn.attention.modules.rotary import Rope, rotate
 from genoattn.attention.ops.hierarchical_partition import KeySet, Workspace, key_sets
 from genoattn.attention.ops.hierarchical_pooling import (
     NEAR_LEVELS,
@@ -36,6 +36,7 @@ class Schedule(NamedTuple):
     length: int
     block: int
     causal: bool
+    rope: Rope = Rope()
 
     @property
     def chunk_unit(self) -> int:
@@ -61,13 +62,14 @@ class Schedule(NamedTuple):
             self.block,
             first - start + self.chunk_unit,
             after,
+            rope=self.rope,
         )
 
     def far_levels(self, pooled: Iterable[PooledTokens]) -> LevelBuffer | None:
         """Levels above the near ones, from cells of the lowest of them; None if there are none."""
         high = levels(self.length, self.block) - NEAR_LEVELS
         return (
-            pool_levels(concatenate_into(pooled, -(-self.length >> NEAR_LEVELS)), high, self.block)
+            pool_levels(concatenate_into(pooled, -(-self.length >> NEAR_LEVELS)), high, self.block, rope=self.rope)
             if high > 0
             else None
         )
@@ -106,18 +108,18 @@ def attend_chunk(
     """Outputs of the queries from token `start` on; the cells of their keys begin at token `first`."""
     batch, count, heads, dim_head = q.shape
     near_levels = schedule.near_levels(pooled, first, start, start + count)
-    rows = schedule.rows(_rotated(q, positions)).mul(dim_head**-0.5)
+    rows = schedule.rows(_rotated(q, positions, schedule.rope)).mul(dim_head**-0.5)
     y = softmax_over_sets(rows, schedule.sets(near_levels, far_levels, start, start + count), workspace)
     return y.view(batch, heads, -1, dim_head)[:, :, :count].transpose(1, 2)
 
 
 class HierarchicalFunction(torch.autograd.Function):
-    """`apply(q, k, v, positions, padding_mask, causal, block)`; only these are saved for the backward pass."""
+    """`apply(q, k, v, positions, padding_mask, causal, block, rope)`; only these are saved for the backward pass."""
 
     @staticmethod
-    def forward(ctx, q, k, v, positions, padding_mask, causal: bool, block: int):
+    def forward(ctx, q, k, v, positions, padding_mask, causal: bool, block: int, rope: Rope):
         ctx.save_for_backward(q, k, v, positions, padding_mask)
-        ctx.schedule = schedule = Schedule(q.shape[1], block, causal)
+        ctx.schedule = schedule = Schedule(q.shape[1], block, causal, rope)
         segments = schedule.segments(ROWS // (q.shape[0] * q.shape[2]))
         far_levels = _far_levels(schedule, segments, k, v, positions, padding_mask)
         y, workspace = torch.empty(q.shape, dtype=q.dtype, device=q.device), Workspace()
@@ -152,7 +154,7 @@ class HierarchicalFunction(torch.autograd.Function):
             )
             near_levels = near_levels._replace(totals=tuple(totals))
             position_ids = None if positions is None else positions[:, start:stop]
-            rows = schedule.rows(_rotated(q[:, start:stop], position_ids)).mul(dim_head**-0.5)
+            rows = schedule.rows(_rotated(q[:, start:stop], position_ids, schedule.rope)).mul(dim_head**-0.5)
             d_rows = softmax_over_sets_backward(
                 rows,
                 schedule.rows(upstream[:, start:stop]),
@@ -160,7 +162,8 @@ class HierarchicalFunction(torch.autograd.Function):
                 workspace,
             ).mul_(dim_head**-0.5)
             d_rotated = d_rows.view(batch, heads, -1, dim_head)[:, :, : stop - start].transpose(1, 2)
-            dq[:, start:stop] = _rotated(d_rotated, None if position_ids is None else -position_ids)
+            back = None if position_ids is None else -position_ids
+            dq[:, start:stop] = _rotated(d_rotated, back, schedule.rope)
             for total, gradient in zip((dk, dv), unpool_gradients(near_levels), strict=True):
                 total[:, first:done] += gradient[:, : done - first]
                 total[:, done:last] = gradient[:, done - first :]
@@ -168,11 +171,11 @@ class HierarchicalFunction(torch.autograd.Function):
         if far_levels is not None:
             for total, gradient in zip((dk, dv), unpool_gradients(far_levels), strict=True):
                 _spread(gradient, total, padding_mask, segments)
-        return dq, dk, dv, None, None, None, None
+        return dq, dk, dv, None, None, None, None, None
 
 
-def _rotated(x: Tensor, positions: Tensor | None) -> Tensor:
-    return x if positions is None else rotate(x, positions)
+def _rotated(x: Tensor, positions: Tensor | None, rope: Rope) -> Tensor:
+    return x if positions is None else rotate(x, positions, rope)
 
 
 def _unpooled(
@@ -220,6 +223,7 @@ def hierarchical_attention(
     positions: Int[Tensor, "#batch length"] | None = None,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     key_mask: Bool[Tensor, "batch length"] | None = None,
+    rope: Rope = Rope(),
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention over tokens nearby and cells of 2^l tokens farther away.
 
@@ -236,12 +240,13 @@ def hierarchical_attention(
         positions: Queries and mean keys are rotated by them.
         padding_mask: True for real tokens; the output is 0 at padding.
         key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
+        rope: Frequencies of the rotation.
     """
     if not q.numel():
         return v
     position_ids = None if positions is None else positions.expand(q.shape[:2])
     visible = padding_mask if key_mask is None else key_mask
-    y = HierarchicalFunction.apply(q, k, v, position_ids, visible, causal, block)
+    y = HierarchicalFunction.apply(q, k, v, position_ids, visible, causal, block, rope)
     return zero_padding(y, answerable(padding_mask, key_mask, causal))
 
 

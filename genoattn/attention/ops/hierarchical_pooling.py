@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
-from genoattn.attention.modules.rotary import rotate
+from genoattn.attention.modules.rotary import Rope, rotate
 
 HIDDEN = -30000.0
 """Added to the score of a hidden cell: its weight underflows to exactly 0, and the number fits into float16."""
@@ -91,6 +91,8 @@ class LevelBuffer(NamedTuple):
     """Mean positions of each level [batch, cells]; empty if keys are not rotated."""
     taken: slice
     """Slice of the given cells among those of the lowest level."""
+    rope: Rope = Rope()
+    """Frequencies of the rotation of keys."""
     totals: tuple[Tensor, ...] = ()
     """Sums of the gradients of k and of v."""
 
@@ -125,7 +127,9 @@ def pool_to_level(pooled: PooledTokens) -> PooledTokens:
     return PooledTokens(k, v, count, positions)
 
 
-def pool_levels(pooled: PooledTokens, count: int, block: int, before: int = 0, after: int = 0) -> LevelBuffer:
+def pool_levels(
+    pooled: PooledTokens, count: int, block: int, before: int = 0, after: int = 0, rope: Rope = Rope()
+) -> LevelBuffer:
     """Pool `count` levels from the cells, with empty cells before and after them to whole blocks."""
     batch, given, heads, dim_head = pooled.k.shape
     half, exact = block // 2, torch.promote_types(pooled.k.dtype, torch.float32)
@@ -158,8 +162,8 @@ def pool_levels(pooled: PooledTokens, count: int, block: int, before: int = 0, a
         if position is not None:
             mean_positions.append(position // number.clamp_min(1))
     for k, turn in zip(ks, mean_positions, strict=bool(mean_positions)):
-        k.copy_(rotate(k.transpose(1, 2), turn).transpose(1, 2))
-    return LevelBuffer(buffers[0], buffers[1], torch.cat(biases, dim=1), begin, shares, mean_positions, taken)
+        k.copy_(rotate(k.transpose(1, 2), turn, rope).transpose(1, 2))
+    return LevelBuffer(buffers[0], buffers[1], torch.cat(biases, dim=1), begin, shares, mean_positions, taken, rope)
 
 
 def unpool_gradients(runs: LevelBuffer) -> tuple[Tensor, Tensor]:
@@ -172,7 +176,7 @@ def unpool_gradients(runs: LevelBuffer) -> tuple[Tensor, Tensor]:
     count, dim_head = len(runs.begin) - 1, k.shape[2] // half
     ks, vs = ([_level(t, runs.begin, level, batch, dim_head) for level in range(count)] for t in (k, v))
     for gradient, turn in zip(ks, runs.mean_positions, strict=bool(runs.mean_positions)):
-        gradient.copy_(rotate(gradient.transpose(1, 2), -turn).transpose(1, 2))
+        gradient.copy_(rotate(gradient.transpose(1, 2), -turn, runs.rope).transpose(1, 2))
     for level in reversed(range(1, count)):
         share = runs.shares[level - 1][:, None, ..., None]
         for gradients in (ks, vs):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.feature_maps import feature_dim, feature_map
-from genoattn.attention.modules.rotary import rotate
+from genoattn.attention.modules.rotary import Rope, rotate
 from genoattn.attention.ops.chunk_state import CHUNK, bounds_of, chunk_states, read_chunks, to_chunks
 from genoattn.attention.ops.chunked_scan import Inputs, State, chunk_length, scan
 
@@ -24,6 +24,10 @@ EPSILON = 1e-6
 
 LinearState: TypeAlias = tuple[Tensor, Tensor]
 """The state matrix, and the number of tokens in it for each sequence of the batch."""
+
+
+Features: TypeAlias = tuple[str, Rope]
+"""Name of the feature map, and the frequencies by which features are rotated."""
 
 
 class LinearOptions(NamedTuple):
@@ -36,6 +40,7 @@ class LinearOptions(NamedTuple):
     key_mask: Tensor | None = None
     key_positions: Tensor | None = None
     lead: float = 0.0
+    rope: Rope = Rope()
 
     @property
     def of_queries(self) -> tuple[Tensor | None, Tensor | None]:
@@ -100,11 +105,11 @@ def _scan_tokens(
     """Scan from the left, or with `ahead` from the right with one output for each segment."""
     x = pieces[0]
     numbers = len(x) * x.shape[2] * feature_dim(x.shape[3], options.features)
-    step = partial(step, features=options.features)
+    step = partial(step, features=(options.features, options.rope))
     return scan(step, state, pieces, shared, segment=chunk_length(numbers, CHUNK), backwards=ahead, sparse=ahead)
 
 
-def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: str) -> tuple[None, State]:
+def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: Features) -> tuple[None, State]:
     """Add a segment to the state and to the count of its tokens."""
     (memory, count), (k, v, padding_mask, positions) = state, pieces
     phi, rotated = _features_of(k, padding_mask, positions, features)
@@ -113,7 +118,7 @@ def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: str)
     return None, (memory, count + _ones(k, padding_mask).sum(1))
 
 
-def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:
+def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: Features) -> tuple[Tensor, State]:
     """Outputs from the state of all tokens."""
     (q, padding_mask, positions), (memory, count) = pieces, shared
     phi, rotated = _features_of(q, None, positions, features)
@@ -122,22 +127,23 @@ def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: str)
     else:
         numerator = (rotated.transpose(1, 2) @ memory[..., :-1]).transpose(1, 2)
         denominator = (phi * memory[..., -1][:, None]).sum(-1, keepdim=True)
-    return _normalise(numerator, denominator, count[:, None], padding_mask, features).to(q.dtype), state
+    return _normalise(numerator, denominator, count[:, None], padding_mask, features[0]).to(q.dtype), state
 
 
-def _causal_scan(state: State, pieces: Inputs, shared: Inputs, *, features: str, lead: float) -> tuple[Tensor, State]:
+def _causal_scan(
+    state: State, pieces: Inputs, shared: Inputs, *, features: Features, lead: float
+) -> tuple[Tensor, State]:
     """Outputs from a segment and the state before it, and the state after it."""
     (memory, count), (q, k, v, padding_mask, positions, *keys), (decay,) = state, pieces, shared
     features_of = _both_features(q, k, positions, *keys, features=features)
     numerator, denominator, memory = _read_chunks(*features_of, v, memory, decay, lead=lead)
     count = count[:, None] + _ones(k, keys[0]).cumsum(1)
-    return _normalise(numerator, denominator, count if decay is None else None, padding_mask, features).to(v.dtype), (
-        memory,
-        count[:, -1].clone(),
-    )
+    visible = count if decay is None else None
+    y = _normalise(numerator, denominator, visible, padding_mask, features[0]).to(v.dtype)
+    return y, (memory, count[:, -1].clone())
 
 
-def _reverse_states(state: State, pieces: Inputs, shared: Inputs, *, features: str) -> tuple[Tensor, State]:
+def _reverse_states(state: State, pieces: Inputs, shared: Inputs, *, features: Features) -> tuple[Tensor, State]:
     """Decayed state ahead of a segment, as its output, and the state at its first token."""
     (memory,), (k, v, padding_mask, positions), (decay,) = state, pieces, shared
     phi, rotated = _features_of(k, padding_mask, positions, features)
@@ -156,13 +162,13 @@ def _reverse_states(state: State, pieces: Inputs, shared: Inputs, *, features: s
 
 
 def _bidirectional_scan(
-    state: State, pieces: Inputs, shared: Inputs, *, features: str, lead: float
+    state: State, pieces: Inputs, shared: Inputs, *, features: Features, lead: float
 ) -> tuple[Tensor, State]:
     """Outputs from a segment and the decayed states before and ahead of it."""
     (memory,), (q, k, v, padding_mask, positions, *keys, ahead), (decay,) = state, pieces, shared
     features_of = _both_features(q, k, positions, *keys, features=features)
     numerator, denominator, memory = _read_chunks(*features_of, v, memory, decay, ahead[:, 0], lead=lead)
-    return _normalise(numerator, denominator, None, padding_mask, features).to(v.dtype), (memory,)
+    return _normalise(numerator, denominator, None, padding_mask, features[0]).to(v.dtype), (memory,)
 
 
 def _both_features(
@@ -172,7 +178,7 @@ def _both_features(
     key_mask: Tensor | None,
     key_positions: Tensor | None,
     *,
-    features: str,
+    features: Features,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """`_features_of` queries and keys."""
     return _features_of(q, None, positions, features), _features_of(k, key_mask, key_positions, features)
@@ -220,11 +226,11 @@ def _normalise(
 
 
 def _features_of(
-    x: Tensor, padding_mask: Tensor | None, positions: Tensor | None, features: str
+    x: Tensor, padding_mask: Tensor | None, positions: Tensor | None, features: Features
 ) -> tuple[Tensor, Tensor]:
     """Features φ(x) in at least float32, 0 at padding, and the same rotated by the positions."""
-    phi = zero_padding(feature_map(x.to(torch.promote_types(x.dtype, torch.float32)), features), padding_mask)
-    return phi, phi if positions is None else rotate(phi, positions)
+    phi = zero_padding(feature_map(x.to(torch.promote_types(x.dtype, torch.float32)), features[0]), padding_mask)
+    return phi, phi if positions is None else rotate(phi, positions, features[1])
 
 
 def _ones(x: Tensor, padding_mask: Tensor | None) -> Tensor:
@@ -244,6 +250,7 @@ def linear_attention(
     key_mask: Bool[Tensor, "batch keys"] | None = None,
     key_positions: Int[Tensor, "#batch keys"] | None = None,
     lead: float = 0.0,
+    rope: Rope = Rope(),
 ) -> Float[Tensor, "batch queries heads dim_value"]:
     """Linear attention: y_i = sum_j φ(q_i)·φ(k_j) v_j / sum_j φ(q_i)·φ(k_j), by sums of φ(k) vᵀ and φ(k).
 
@@ -262,11 +269,12 @@ def linear_attention(
         key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
         key_positions: Positions of the keys, if they are not those of the queries.
         lead: Tokens that query i stands after key i, above -1; a causal layer needs 0 or more.
+        rope: Frequencies of the rotation.
     """
     if not q.numel() or not k.numel():
         return v.new_zeros(*q.shape[:3], v.shape[3])
     state = empty_state(len(q), q.shape[2], feature_dim(q.shape[3], features), v.shape[3], v)
-    options = LinearOptions(features, padding_mask, positions, decay, key_mask, key_positions, lead)
+    options = LinearOptions(features, padding_mask, positions, decay, key_mask, key_positions, lead, rope)
     if causal:
         return causal_scan(q, k, v, state, options)[0]
     if decay is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.feature_maps import feature_map
-from genoattn.attention.modules.rotary import rotate
+from genoattn.attention.modules.rotary import Rope, rotate
 from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
 from genoattn.attention.ops.hierarchical_pooling import levels
 from genoattn.attention.ops.linear import EPSILON
@@ -48,6 +48,7 @@ def linear_attention(
     key_mask: Bool[Tensor, "batch length"] | None = None,
     key_positions: Int[Tensor, "#batch length"] | None = None,
     lead: float = 0.0,
+    rope: Rope = Rope(),
 ) -> Float[Tensor, "batch length heads dim_value"]:
     """`linear_attention` without a decay, so without need of `lead`; rotated features need a second pass."""
     from genoattn.attention.kernels.linear import linear_sums
@@ -60,7 +61,7 @@ def linear_attention(
     numerators, denominators = linear_sums(phi_q, phi_k, v, causal=causal, padding_mask=mask)
     if positions is not None:
         keys_at = positions if key_positions is None else key_positions
-        rotated_q, rotated_k = rotate(phi_q, positions), rotate(phi_k, keys_at)
+        rotated_q, rotated_k = rotate(phi_q, positions, rope), rotate(phi_k, keys_at, rope)
         numerators, _ = linear_sums(rotated_q, rotated_k, v, causal=causal, padding_mask=mask)
     real = torch.ones(q.shape[:2], device=q.device) if read is None else read.float()
     count = (real.cumsum(1) if causal else real.sum(1, keepdim=True)).clamp_min(1)[..., None]
@@ -112,6 +113,7 @@ def hierarchical_attention(
     positions: Int[Tensor, "#batch length"] | None = None,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     key_mask: Bool[Tensor, "batch length"] | None = None,
+    rope: Rope = Rope(),
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`hierarchical_attention`, with the cells of all levels one after another and read by lists."""
     from genoattn.attention.kernels.blocks import block_attention
@@ -133,13 +135,13 @@ def hierarchical_attention(
             place = None if place is None else F.pad(place.unflatten(1, (-1, 2)).sum(2), (0, rest))
         tokens = number.clamp_min(1)
         mean_k, mean_v = (t / tokens[..., None, None] for t in sums)
-        keys.append(mean_k if place is None else rotate(mean_k, place // tokens))
+        keys.append(mean_k if place is None else rotate(mean_k, place // tokens, rope))
         values.append(mean_v)
         biases.append(torch.where(number > 0, tokens.float().log(), float("-inf")))
         ends.append((torch.arange(1, number.shape[1] + 1, device=q.device) << level) - 1)
     table = _runs(length, block, [len(level_ends) // half for level_ends in ends], causal, q.device)[None, None]
     q, all_k, all_v = _as_computed(
-        q if position_ids is None else rotate(q, position_ids),
+        q if position_ids is None else rotate(q, position_ids, rope),
         torch.cat(keys, 1).to(q.dtype),
         torch.cat(values, 1).to(q.dtype),
     )

@@ -513,7 +513,6 @@ def test_logit_scale_is_where_the_softmax_starts():
         (
             "linear",
             {"features": "tailor"},
-            "attention.features must be one of elu, relu, exp, taylor, signed, got tailor",
             "attention.features must be one of elu, relu, exp, taylor, signed, got",
         ),
         ("linear", {"features": "exp", "qk_norm": False}, "attention.features=exp overflows without"),

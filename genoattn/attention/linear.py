@@ -13,7 +13,7 @@ from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
 from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.feature_maps import FEATURES, feature_dim
-from genoattn.attention.modules.linear_parts import LinearPart
+from genoattn.attention.modules.linear_parts import LinearPart, log_memories
 from genoattn.attention.modules.linear_reference import naive_linear_attention
 from genoattn.attention.modules.norms import rms_normed
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
@@ -90,9 +90,7 @@ class LinearAttention(Attention):
         self.features_rotate = self.heads.rotary and features not in ROTATED_BEFORE
         self.weights_sum_to_one = self.heads.averages and features != "signed" and not self.features_rotate
         if decay:
-            # Heads at first remember 8 to 64 tokens, evenly spread by their logarithms.
-            spread = torch.linspace(0, 1, heads.count) if heads.count > 1 else torch.ones(1)
-            self.log_rates = nn.Parameter(-math.log(8) * (1 + spread))
+            self.log_rates = nn.Parameter(-log_memories(self.heads.own_heads, self.heads.cross_heads))
         self.decay = decay
         plain = not decay and features in KERNEL_FEATURES
         self.engine = Backend(

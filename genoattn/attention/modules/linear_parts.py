@@ -1,12 +1,27 @@
-"""The heads of linear attention that are scanned together."""
+"""The heads of linear attention: those that are scanned together, and their memories before training."""
 
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.modules.segment_copies import SegmentCopies
 from genoattn.attention.ops.linear import LinearOptions
+
+OWN, CROSS = (8, 2048), (8, 64)
+"""Shortest and longest memory in tokens before training, of heads that see all segments and of those that see another.
+
+A far token needs a long memory, and a near one is drowned by it, so heads begin with different ones. A counterpart in
+another segment is near where segments are interleaved.
+"""
+
+
+def log_memories(own: int, cross: int) -> Tensor:
+    """Logarithms of the memories [own + cross] of heads, evenly spread within each kind; one has the longest."""
+    kinds = ((own, OWN), (cross, CROSS))
+    return torch.cat([torch.linspace(math.log(long), math.log(short), n).flip(0) for n, (short, long) in kinds])
 
 
 class LinearPart(NamedTuple):

@@ -1,6 +1,5 @@
 """Linear attention: positive features in place of the exponential, so that sums replace the square of scores."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import final

@@ -12,7 +12,7 @@ from genoattn.attention.base import ChunkReader, TokenLayout, zero_padding
 from genoattn.attention.modules.gate import Gate
 from genoattn.attention.modules.norms import NormedHeads
 from genoattn.attention.modules.rotary import ROTARY, VALUE_ROPE, VALUES_ROTARY, Rope, position_ids_of, rotate
-from genoattn.attention.modules.short_conv import SHORT_CONV, Past, ShortConvolution, no_past
+from genoattn.attention.modules.segment_convolution import SHORT_CONV, Past, SegmentConvolution, no_past
 from genoattn.errors import UserError
 
 
@@ -180,7 +180,7 @@ class QKVProjection(nn.Module):
         if short_conv < 0:
             raise UserError(f"attention.short_conv must be 0 or more tokens, got {short_conv}")
         channels = (count + self.kv_count) * self.key_dim + self.kv_count * self.dim_head
-        self.conv = ShortConvolution(channels, short_conv, activation) if short_conv else None
+        self.conv = SegmentConvolution(channels, short_conv, activation) if short_conv else None
         self.gate = None if heads.gate == "none" else Gate(dim, dim if heads.gate == "channel" else count)
 
     @property
@@ -224,7 +224,7 @@ class QKVProjection(nn.Module):
         return q, k, v
 
     def _convolved(
-        self, conv: ShortConvolution, x: Tensor, layout: TokenLayout, past: Past | None
+        self, conv: SegmentConvolution, x: Tensor, layout: TokenLayout, past: Past | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`project` with a short convolution of the projections."""
         past = no_past(len(x), x.shape[2], x) if past is None else past

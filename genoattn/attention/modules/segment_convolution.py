@@ -40,7 +40,7 @@ def no_past(batch: int, dim: int, like: Tensor) -> Past:
 
 
 @final
-class ShortConvolution(nn.Module):
+class SegmentConvolution(nn.Module):
     """Each channel is a learned sum of a token and the `width - 1` tokens before it, at first the token alone.
 
     Tokens of another segment count as 0. In sequences whose two segments take turns, the tokens before it are those of

@@ -78,7 +78,7 @@ def test_inputs_of_a_run(tmp_path: Path) -> None:
 
     def use(reader: InputReader) -> None:
         first = reader.read("train", words("a/x.fa", "attention=linear", "seed=1", "trainer.max_steps=5"))
-        assert first.settings["trainer.max_steps"] == 5 and first.settings["attention.features"] == "elu"
+        assert first.settings["trainer.max_steps"] == 5 and first.settings["attention.features"] == "signed"
         assert first.files["data.fasta"][0][0] == "x.fa" and first.files["data.vcf"] == []
         assert {"genoattn.attention.linear", "genoattn.data.tasks.side_by_side"} <= set(first.code)
         same = ["attention=linear", "trainer.max_steps=5", "seed=1", "trainer.threads=2", "data.workers=1", "logger=[]"]
@@ -91,7 +91,7 @@ def test_inputs_of_a_run(tmp_path: Path) -> None:
         assert reader.read("train", words("a/x.fa", *base)).differences(first) == ["seed was 1 and is 2"]
         other = reader.read("train", words("x.fa", "attention.features=relu", *base, "seed=1"))
         assert other.differences(first) == [
-            "attention.features was elu and is relu",
+            "attention.features was signed and is relu",
             "the content of data.fasta changed",
         ]
         hybrid = reader.read("train", words("a/x.fa", "attention=hybrid", "attention.layers=[window,conv]"))

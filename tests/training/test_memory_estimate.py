@@ -100,7 +100,7 @@ def test_a_run_that_cannot_fit_is_refused(
     words += ["trainer.threads=1", "model.dim=64"]
     used = GIB // 4  # the memory of this process depends on the tests before
     monkeypatch.setattr(memory_estimate.cost, "current_bytes", lambda _: used)
-    monkeypatch.setattr(memory_estimate, "available_bytes", lambda _: used + 0.1 * GIB)
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda _: used + 0.3 * GIB)
     assert main([*words, f"hydra.run.dir={tmp_path / 'out'}"]) == 2
     errors = capsys.readouterr().err
     assert "data.length=512 with data.batch=512 is estimated to need" in errors and "would fit" in errors

@@ -34,7 +34,8 @@ class NativeSparseAttention(Attention):
     The selection learns through the compressed branch. Compression is quadratic with a constant of 1 / `cell_size`.
     Differences from the paper: a block of queries selects together, and each head for itself; cells do not overlap; the
     branches share keys and values. Rotary positions have no effect on the compressed branch, which goes by content.
-    `heads.cross_segment` has no effect. Paper: Yuan et al. 2025, arXiv:2502.11089.
+    `heads.cross_segment` and `heads.rotate_values` have no effect: a cell compresses values by a network, which is not
+    linear in them. Paper: Yuan et al. 2025, arXiv:2502.11089.
 
     Args:
         dim: Channels of a token.
@@ -75,7 +76,7 @@ class NativeSparseAttention(Attention):
             )
         if window < 0:
             raise UserError(f"attention.window must be 0 or more tokens, got {window}")
-        self.heads = QKVProjection(dim, replace(heads, cross_segment=0.0))
+        self.heads = QKVProjection(dim, replace(heads, cross_segment=0.0, rotate_values=False))
         self.compress_keys = _Compression(cell_size, self.heads.dim_head)
         self.compress_values = _Compression(cell_size, self.heads.dim_head)
         self.gates = nn.Linear(dim, BRANCHES * self.heads.count)
@@ -171,7 +172,7 @@ class NativeSparseAttention(Attention):
         return torch.arange(1, cells + 1, device=real_cells.device) * self.cell_size - 1 if self.causal else None
 
     def _rotated(self, t: Tensor, x: Tensor, layout: TokenLayout) -> Tensor:
-        return rotate(t, position_ids_of(x, layout.position_ids)) if self.heads.rotary else t
+        return rotate(t, position_ids_of(x, layout.position_ids), self.heads.rope) if self.heads.rotary else t
 
     def _gated(self, x: Tensor, layout: TokenLayout, *branches: Tensor) -> Tensor:
         gates = self.gates(zero_padding(x, layout.padding_mask)).sigmoid().unflatten(-1, (-1, BRANCHES, 1)).unbind(-2)

@@ -180,7 +180,7 @@ def effective_context(curve: EffectCurve, nearby: float, threshold: float, noise
 
 
 def context_positions(example: Example, interleaved: bool) -> ContextPositions:
-    """Where the bases of an example stand in its context, which counts bases and the separator."""
+    """The positions of the bases of an example in its context, which counts bases and the separator."""
     sample = np.arange(len(example.bases))
     reference = np.arange(0 if example.reference is None else len(example.reference))
     if interleaved:
@@ -207,8 +207,8 @@ def _positions(
 def _changed(example: Example, places: ContextPositions, position: int, rng: np.random.Generator) -> Example:
     """The example with another base at a position of the context."""
     flip = int(rng.integers(1, 4))
-    for base in np.flatnonzero(places.sample == position).tolist():
-        return example._replace(bases=_flipped(example.bases, base, flip))
+    if position in places.sample:
+        return example._replace(bases=_flipped(example.bases, places.sample.tolist().index(position), flip))
     assert example.reference is not None
     return example._replace(reference=_flipped(example.reference, places.reference.tolist().index(position), flip))
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.conformance import CHECKS, check, cost
+from genoattn.attention.conformance.check import perturbed_layer
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hybrid import cycle
 from genoattn.attention.hyena import HyenaAttention
@@ -363,6 +364,24 @@ def test_stretched_rotations():
     twin.load_state_dict(layer.state_dict())
     x, positions = torch.randn(1, 9, DIM), torch.arange(9)[None]
     assert torch.allclose(layer(x, TokenLayout(position_ids=4 * positions)), twin(x), atol=1e-5)
+
+
+def outputs_at(layer, positions):
+    """Outputs of a layer with new weights for the same tokens at other positions."""
+    torch.manual_seed(0)
+    layer, x = perturbed_layer(layer, DIM, False), torch.randn(1, 40, DIM, dtype=torch.float64)
+    return layer(x, TokenLayout(position_ids=positions[None])).detach()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_positions_count_by_their_differences_and_turn_as_set(variant):
+    """Rotated values too; and a layer with rotary positions heeds their base."""
+    positions = torch.arange(40)
+    turned = build(variant, rotate_values=True)
+    torch.testing.assert_close(outputs_at(turned, positions + 7), outputs_at(turned, positions))
+    plain, slow = outputs_at(build(variant), positions), outputs_at(build(variant, rope_base=50.0), positions)
+    has_rotary = not torch.equal(plain, outputs_at(build(variant), 3 * positions))
+    assert torch.equal(plain, slow) != has_rotary
 
 
 def test_a_query_that_sees_nothing_answers_zero():

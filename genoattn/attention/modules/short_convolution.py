@@ -46,7 +46,7 @@ class ShortConvolution(nn.Module):
     def last(
         self, x: Float[Tensor, "batch length channels"], before: Float[Tensor, "batch left channels"]
     ) -> Float[Tensor, "batch left channels"]:
-        """What the tokens after `x` see of it, in the dtype of `before`."""
+        """The last `left` tokens, which those after `x` see, in the dtype of `before`."""
         start = x.shape[1] - self.left
         return x[:, start:].to(before.dtype, copy=True) if start >= 0 else torch.cat([before, x], 1)[:, x.shape[1] :]
 

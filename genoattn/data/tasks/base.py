@@ -70,8 +70,9 @@ class Task(ABC):
             reads_on: Bases that a token reads beyond its own.
         """
         if (self.side_by_side or self.context_format.interleaved) and tokens_own > 1:
+            order = "lie side by side" if self.side_by_side else "take turns"
             return (
-                "reference and sample lie side by side, which needs one token per base, and a token of this tokenizer"
+                f"reference and sample {order}, which needs one token per base, and a token of this tokenizer"
                 f" owns up to {tokens_own}; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=true, or"
                 " another task"
             )

@@ -27,7 +27,7 @@ class TestSettings:
     threshold_windows: Annotated[int, Ge(1)] = 200
     resamples: Annotated[int, Ge(1)] = 200
     average_frames: bool = False
-    placement: Literal["vcf", "anchors", "both"] = "vcf"
+    placement: Literal["vcf", "anchors", "both"] = "anchors"
 
 
 @dataclass(frozen=True)

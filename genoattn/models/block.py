@@ -62,9 +62,8 @@ class ConvStem(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch length dim"], padding_mask: Bool[Tensor, "batch length"] | None
     ) -> Float[Tensor, "batch length dim"]:
-        return self.norm(
-            F.gelu(self.weight(F.pad(zero_padding(x, padding_mask).transpose(1, 2), self.sides)).transpose(1, 2))
-        )
+        mixed = self.weight(F.pad(zero_padding(x, padding_mask).transpose(1, 2), self.sides)).transpose(1, 2)
+        return self.norm(F.gelu(mixed).to(self.norm.weight.dtype))  # autocast makes a convolution narrow, not a norm
 
     def from_indicators(
         self,

@@ -80,7 +80,7 @@ def test_inputs_of_a_run(tmp_path: Path) -> None:
         first = reader.read("train", words("a/x.fa", "attention=linear", "seed=1", "trainer.max_steps=5"))
         assert first.settings["trainer.max_steps"] == 5 and first.settings["attention.features"] == "signed"
         assert first.files["data.fasta"][0][0] == "x.fa" and first.files["data.vcf"] == []
-        assert {"genoattn.attention.linear", "genoattn.data.tasks.side_by_side"} <= set(first.code)
+        assert {"genoattn.attention.linear", "genoattn.data.tasks.paired"} <= set(first.code)
         same = ["attention=linear", "trainer.max_steps=5", "seed=1", "trainer.threads=2", "data.workers=1", "logger=[]"]
         other_words = reader.read("train", words("b/x.fa", *same, "trainer.memory_check=false"))
         assert other_words.digest == first.digest and first.differences(other_words) == []

@@ -73,16 +73,16 @@ def packed(text: str, keep: int | None = None) -> bytes:
         (">chr1\n>chr2\n", "{file} holds headers but no bases"),
         (
             ">chr1\nACGTACGT\n>longer\nACGTACGTACGT\n",
-            "the FASTA is shorter than a window: its longest record, longer, has 12 bases, and a window takes 136"
+            "the FASTA is shorter than a window: its longest record, longer, has 12 bases, and a window takes 112"
             " (data.length and the flanks of the task); choose a shorter data.length",
         ),
         (
             f">chr1\n{BASES[:500]}\n",
             "no record can be split: the longest, chr1, has 500 bases, and three blocks of a window with gaps of a"
-            " window need 680, a window taking 136 (data.length and the flanks of the task); choose a shorter"
+            " window need 560, a window taking 112 (data.length and the flanks of the task); choose a shorter"
             " data.length",
         ),
-        (f">chr1\n{'N' * 3000}\n", "1000 windows of 136 bases were drawn and each is more than 50% N"),
+        (f">chr1\n{'N' * 3000}\n", "1000 windows of 112 bases were drawn and each is more than 50% N"),
     ],
 )
 def test_a_fasta(
@@ -132,7 +132,7 @@ def test_a_vcf(
 def test_too_few_records(fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     message = complaint(capfd, tmp_path / "run", "train", *TINY, f"data.fasta={fasta}", "data.split=record")
     assert message == (
-        "data.split=record needs at least three records of a window or more (136 bases: data.length and the flanks of"
+        "data.split=record needs at least three records of a window or more (112 bases: data.length and the flanks of"
         " the task), found 1; use data.split=block"
     )
 
@@ -171,8 +171,8 @@ def test_a_setting(words: Sequence[str], sentence: str, tmp_path: Path, capfd: p
     assert not (tmp_path / "run").exists()
 
 
-SIDE_BY_SIDE = (
-    "this task cannot be set to this model: reference and sample lie side by side, which needs one token per"
+TURNS = (
+    "this task cannot be set to this model: reference and sample take turns, which needs one token per"
     " base, and a token of this tokenizer"
 )
 
@@ -182,13 +182,13 @@ SIDE_BY_SIDE = (
     [
         ("trainer.accelerator=gpu", "trainer.accelerator=gpu cannot run here: "),
         ("heads.count=3", "heads.count must divide the model's dim of 16, got 3"),
-        ("model.alignment_kernel=4", "model.alignment_kernel must be odd"),
+        ("task=side_by_side model.alignment_kernel=4", "model.alignment_kernel must be odd"),
         ("tokenizer=kmer tokenizer.k=9", "tokenizer.k must lie within 1 and 8 bases, got 9"),
         (
             "tokenizer=kmer",
-            f"{SIDE_BY_SIDE} owns up to 6; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=",
+            f"{TURNS} owns up to 6; use tokenizer=nucleotide, tokenizer=kmer tokenizer.overlapping=",
         ),
-        ("tokenizer=bpe", f"{SIDE_BY_SIDE} owns up to "),
+        ("tokenizer=bpe", f"{TURNS} owns up to "),
         (
             "tokenizer=bpe tokenizer.vocabulary_size=17",
             "tokenizer.vocabulary_size must be at least 18 ids (15 letters, ",

@@ -261,7 +261,8 @@ def test_the_program_writes_context_json_and_metrics(tmp_path: Path, capsys: pyt
     letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 12_000))
     fasta.write_text(f">a\n{letters}\n")
     run, folder = tmp_path / "run", tmp_path / "context"
-    config = compose("train", ["experiment=smoke", "attention=window", "attention.left=4", "attention.right=4"])
+    words = ["task=side_by_side", "model=small", "heads=default", "attention=window"]
+    config = compose("train", ["experiment=smoke", *words, "attention.left=4", "attention.right=4"])
     settings = plain(config)
     keys = ("tokenizer", "task", "model", "attention", "reverse_complement", "seed")
     nodes = {key: settings[key] for key in keys}

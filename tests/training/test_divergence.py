@@ -36,10 +36,10 @@ def test_a_run_that_diverges(
     last = folder / "checkpoints" / "last.ckpt"
     error = capsys.readouterr().err
     assert error == (
-        "model diverged: the loss is inf at step 4, at a learning rate of 0.004 and trainer.gradient_clip=2; choose a"
+        "model diverged: the loss is inf at step 4, at a learning rate of 0.003 and trainer.gradient_clip=2; choose a"
         f" lower optimizer.lr; the last finite checkpoint is {last}\n"
     )
-    about = {"step": 4, "learning_rate": 0.004, "gradient_clip": 2, "loss": "inf"}
+    about = {"step": 4, "learning_rate": 0.003, "gradient_clip": 2, "loss": "inf"}
     assert json.loads((folder / "diverged.json").read_text()) == about
     assert torch.load(last, weights_only=True)["global_step"] == 2
     assert not (folder / "trained.pt").exists()

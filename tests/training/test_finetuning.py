@@ -28,6 +28,7 @@ TEST = ("test.windows=4", "test.threshold_windows=4", "test.resamples=1")
 STEPS = ("trainer.threads=1", "trainer.max_steps=4", "trainer.validate_every=2")
 SMALL = (*STEPS, "data.length=64", "data.batch=4", "data.validation_windows=8", "data.vcf=[]", *TEST)
 BASES = [decode_bases(np.random.default_rng(seed).integers(0, 4, 6000, np.uint8)) for seed in (0, 1)]
+ALIGNED = ("task=side_by_side", "heads=default", "model=small", "curriculum=anneal")
 HEADS = {"token_head.weight", "token_head.bias"}
 pytestmark = pytest.mark.usefixtures("alone", "quick")
 
@@ -48,7 +49,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("pretrained")
     for name, bases in zip(("one", "other"), BASES, strict=True):
         (folder / f"{name}.fa").write_text(f">{name}\n{bases}\n")
-    words = ["train", "experiment=smoke", "attention=full", "heads.count=2", "control=null", *SMALL]
+    words = ["train", "experiment=smoke", "attention=full", "heads.count=2", "control=null", *ALIGNED, *SMALL]
     assert main([*words, f"data.fasta={folder / 'one.fa'}", f"hydra.run.dir={folder / 'run'}"]) == 0
     return folder / "run", folder / "other.fa"
 

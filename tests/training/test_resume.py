@@ -24,7 +24,7 @@ from genoattn.training.resume import check_resume
 from tests.training.quick import TRAINED, at_batch, leave_out_evaluation, quick_train, rows, trained
 
 pytestmark = pytest.mark.usefixtures("alone", "quick")
-STEPS = ("trainer.max_steps=6", "trainer.validate_every=2", "optimizer.lr=1")
+STEPS = ("trainer.max_steps=6", "trainer.validate_every=2", "optimizer.lr=2", "data.length=96")
 NO_PROCESS = 2**22 + 1
 """Above the highest number of a process."""
 
@@ -200,13 +200,13 @@ def test_another_run_is_refused_line_by_line(whole: Path, tmp_path: Path, capsys
     config = (whole / "config.yaml").read_bytes()
     capsys.readouterr()
     free = ("trainer.max_steps=9", "data.workers=1", "trainer.threads=2", "test.windows=3")
-    words = ("attention=none", "optimizer.lr=0.5", "seed=7", *free)
+    words = ("attention=none", "optimizer.lr=0.5", "seed=7", *STEPS[3:], *free)
     assert quick_train(whole, *words, f"trainer.resume={last}") == 2
     first, *lines = capsys.readouterr().err.splitlines()
     assert first == (
         f"trainer.resume={last} is of another run; only budget, logging, workers and evaluation may differ:"
     )
-    assert "  optimizer.lr: 1 → 0.5" in lines and "  seed: 0 → 7" in lines
+    assert "  optimizer.lr: 2 → 0.5" in lines and "  seed: 0 → 7" in lines
     linear, none = (f'"genoattn.attention.{module}Attention"' for module in ("linear.Linear", "none.No"))
     assert f"  attention._target_: {linear} → {none}" in lines
     assert {line.split(":")[0].split(".")[0].strip() for line in lines} == {"attention", "optimizer", "seed"}

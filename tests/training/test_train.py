@@ -103,7 +103,7 @@ def test_what_a_run_leaves_behind(finished: Path, genome: tuple[Path, Path]) -> 
 
     steps = [row for row in rows(finished) if row["loss"]]
     assert [int(row["step"]) for row in steps] == [0, 1, 2, 3]
-    assert [float(row["bases_seen"]) for row in steps] == [256, 512, 768, 1024]
+    assert [float(row["bases_seen"]) for row in steps] == [512, 1024, 1536, 2048]
     rates = [float(row["curriculum/rate"]) for row in steps]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < rates[0]
@@ -158,7 +158,7 @@ def test_evaluate_keeps_to_the_blocks_that_were_held_out(
     finished: Path, genome: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (f"checkpoint={finished}", f"data.fasta={genome[0]}")
-    split = "train 12,582, validation 1,573, test 1,573"
+    split = "train 12,620, validation 1,578, test 1,578"
     assert evaluate(tmp_path / "same", *words) == 0
     assert split in capsys.readouterr().out
     assert main(["evaluate", *SMALL[2:], *words, "data.length=32", f"hydra.run.dir={tmp_path / 'shorter'}"]) == 0

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 from genoattn.data.example import Example
 from genoattn.data.targets import COLUMNS, IGNORE_INDEX
 from genoattn.data.tasks.base import MutationDetection
-from genoattn.errors import UserError
 from genoattn.evaluation.base import TEST
 from genoattn.evaluation.bootstrap import BLOCK, Resamples, resample
 from genoattn.evaluation.detection.scored_calls import LONG, LONG_KINDS, kind_of
@@ -225,12 +224,7 @@ def _cut_record(
         tested[begin:end] = True
     place: Callable[[int], int] = sample.reference_position.item
     if not oracle:
-        anchors = chained_anchors(reference, sample.bases)
-        if not anchors:
-            raise UserError(
-                f"{genome.names[record]}: reference and sample share no k-mer that occurs once, so the windows cannot"
-                " be placed by anchors; give test.placement=vcf"
-            )
+        anchors = chained_anchors(reference, sample.bases) or [Anchor(0, 0, 0)]  # else the same position
         spans = anchored_stretches(reference, sample.bases, anchors)
         place = partial(place_by_anchors, reference, sample.bases, anchors)
     for begin, end in spans:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from genoattn.data.example import Example
 from genoattn.data.targets import IGNORE_INDEX, MUTATION_OUTPUTS
 from genoattn.data.tasks.side_by_side import SideBySide
-from genoattn.errors import UserError
 from genoattn.evaluation.detection.detectors import CallingDetector, aligner
 from genoattn.evaluation.detection.metrics import DetectionMetrics
 from genoattn.evaluation.detection.results import choose_thresholds, evaluate_detector, evaluate_scores
@@ -229,11 +228,11 @@ def test_anchors_place_windows_as_the_vcf_would(tmp_path: Path):
         assert example.reference_window[TASK.max_shift :][:50].tolist() == bases[place : place + 50].tolist()
 
 
-def test_what_anchors_cannot_place_is_refused(tmp_path: Path):
+def test_without_anchors_a_window_lies_at_the_same_position_of_the_reference(tmp_path: Path):
     (tmp_path / "a.fa").write_text(">r\n" + "AC" * 200 + "\n")
     genome = open_genome([tmp_path / "a.fa"], tmp_path / "cache")
-    with pytest.raises(UserError, match=r"r: reference and sample share no k-mer .* give test\.placement=vcf"):
-        variant_test_set("x", genome, TASK, {0: [Mutation(9, 10, b"\3")]}, 50, [], oracle=False)
+    (test_set,) = variant_test_set("x", genome, TASK, {0: [Mutation(9, 10, b"\3")]}, 50, [], oracle=False)
+    assert test_set.tested.all() and not any(test_set.displaced)
 
 
 @SEEDS

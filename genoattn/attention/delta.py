@@ -14,8 +14,9 @@ from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, 
 from genoattn.attention.modules.cross_segment import slices
 from genoattn.attention.modules.delta_parts import DeltaPart
 from genoattn.attention.modules.gate import Gate
+from genoattn.attention.modules.head_options import WITHOUT_POSITIONS, HeadOptions
 from genoattn.attention.modules.norms import rms_normed
-from genoattn.attention.modules.projections import WITHOUT_POSITIONS, HeadOptions, QKVProjection
+from genoattn.attention.modules.projections import QKVProjection
 from genoattn.attention.modules.segment_convolution import Past, no_past
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
 from genoattn.attention.modules.streaming import with_positions

@@ -278,11 +278,15 @@ class LinearAttention(Attention):
         apart = self.features_rotate  # numerator and denominator are sums of their own
         if not heads or (not self.causal and not self.decay):
             return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
+        segments = chunk_bounds(length, chunk_length(features, CHUNK))
+        widths = (width, 1) if apart else (width + (self.features != "signed"),)
         inside = sum(
             chunk_flops(stop - start, features, channels, 1 if self.causal else 2)
-            for start, stop in chunk_bounds(length, chunk_length(heads * features, CHUNK))
-            for channels in ((width, 1) if apart else (width + 1,))
+            for start, stop in segments
+            for channels in widths
         )
+        if not self.causal and len(segments) > 1:  # states ahead of the segments
+            inside += 2 * length * features * (width + 1)
         return self.heads.flops(length) + heads * inside
 
     def state_bytes(self, length: int) -> int:

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout
+from genoattn.attention.modules.pieces import join, split
 from genoattn.attention.modules.reference import reference_attention
 
 
@@ -80,31 +81,23 @@ def cross_segment_attention(
     plain = View(causal, _queries_of(mask, before, q), None if q.shape[1] == k.shape[1] else mask, heads=slice(own))
     if not cross_heads:
         return attend(q, k, v, plain)
-    y = _across(attend, q[:, :, own:], k[:, :, own:], v[:, :, own:], layout, causal, fits, before)
-    if not own:
-        return y
-    return torch.cat([attend(q[:, :, :own], k[:, :, :own], v[:, :, :own], plain), y], dim=2)
+    heads = slice(-cross_heads, None)
+    views = slices(layout, q.shape[1], causal, before) if len(layout.segments) > 1 else []
+    if not views or not all(fits(view) for view in views):
+        y = _masked(attend, q[:, :, own:], k[:, :, own:], v[:, :, own:], layout, causal, before)
+        if not own:
+            return y
+        return torch.cat([attend(q[:, :, :own], k[:, :, :own], v[:, :, :own], plain), y], dim=2)
+    views = [*([plain] if own else []), *(view._replace(heads=heads) for view in views)]
+    asked, shown = [(view.queries, view.heads) for view in views], [(view.keys, view.heads) for view in views]
+    parts = [attend(*qkv) for qkv in zip(split(q, asked), split(k, shown), split(v, shown), views, strict=True)]
+    return join(parts, asked, v.shape[:1] + q.shape[1:3] + v.shape[3:])
 
 
-def _across(
-    attend: Attend,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: TokenLayout,
-    causal: bool,
-    fits: Callable[[View], bool],
-    before: int,
-) -> Tensor:
-    """Attention of all heads to other segments only."""
+def _masked(attend: Attend, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, causal: bool, before: int) -> Tensor:
+    """Attention of all heads to other segments only, by a mask of the keys for the queries of each segment."""
     y, heads = v.new_zeros(*q.shape[:3], v.shape[3]), slice(-q.shape[2], None)
     if len(layout.segments) < 2:
-        return y
-    views = slices(layout, q.shape[1], causal, before)
-    if views and all(fits(view) for view in views):
-        for view in views:
-            some, view = view.queries, view._replace(heads=heads)
-            y[:, some] = attend(q[:, some], k[:, view.keys], v[:, view.keys], view)
         return y
     assert layout.segment_ids is not None
     for segment in layout.segments:

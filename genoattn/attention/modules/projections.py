@@ -1,8 +1,7 @@
-"""Projections to queries, keys and values by head, and the options that all layers with heads share."""
+"""Projections to queries, keys and values by head, and of the outputs of heads."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, final
+from typing import TypeAlias, final
 
 import torch
 from jaxtyping import Float
@@ -10,110 +9,22 @@ from torch import Tensor, nn
 
 from genoattn.attention.base import ChunkReader, TokenLayout, zero_padding
 from genoattn.attention.modules.gate import Gate
-from genoattn.attention.modules.norms import NormedHeads
-from genoattn.attention.modules.rotary import ROTARY, VALUE_ROPE, VALUES_ROTARY, Rope, position_ids_of, rotate
+from genoattn.attention.modules.head_options import HeadOptions
+from genoattn.attention.modules.norms import normed_heads
+from genoattn.attention.modules.rotary import (
+    ROTARY,
+    VALUE_ROPE,
+    VALUES_ROTARY,
+    position_ids_of,
+    rotate,
+    rotated,
+    turns,
+)
 from genoattn.attention.modules.segment_convolution import SHORT_CONV, Past, SegmentConvolution, no_past
 from genoattn.errors import UserError
 
-
-@dataclass(frozen=True)
-class HeadOptions:
-    """Options of the heads of an attention layer; the config group `heads`, one choice for all layers of a run.
-
-    Args:
-        count: Number of heads; it must divide the model's dim.
-        positions: "rotary", "none" or, in a sliding window, "alibi".
-        qk_norm: Normalise queries and keys to a mean square of `logit_scale`, which each head then learns.
-        logit_scale: Scale of the scores of every head before training. Above 1 the softmax starts sharper.
-        tie_qk_init: Start with equal projections of queries and keys, so that similar tokens attract each other.
-        cross_segment: Share of the heads that see only the tokens of another segment of the context. Layers without
-            heads, "pyramid" and "nsa" ignore it.
-        rotate_values: Rotate values by the positions of their tokens and outputs back by those of the queries. What a
-            token receives then depends on its distance. Layers without heads, "pyramid" and "nsa" ignore it.
-        gate: A sigmoid gate, computed from the token, of each head or channel of the outputs before their projection:
-            "none", "head" or "channel" (arXiv:2505.06708).
-        rope_base: Base of the wavelengths of rotary positions, 2π to 2π · rope_base tokens.
-        rope_scaling: Stretch of the wavelengths for sequences longer than those of the training: "none", "linear"
-            (position interpolation), "ntk" or "yarn".
-        rope_factor: How many times longer the sequences are.
-        rope_trained_length: Tokens of a sequence of the training; "yarn" needs it.
-
-    Raises:
-        UserError: A value is out of its range, or a setting has no effect without another.
-    """
-
-    count: int = 4
-    positions: Literal["rotary", "none", "alibi"] = "rotary"
-    qk_norm: bool = True
-    logit_scale: float = 1.0
-    tie_qk_init: bool = False
-    cross_segment: float = 0.0
-    rotate_values: bool = False
-    gate: Literal["none", "head", "channel"] = "none"
-    rope_base: float = 10000.0
-    rope_scaling: Literal["none", "linear", "ntk", "yarn"] = "none"
-    rope_factor: float = 1.0
-    rope_trained_length: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise UserError(f"heads.count must be 1 or more, got {self.count}")
-        if not self.logit_scale > 0:
-            raise UserError(f"heads.logit_scale must be more than 0, got {self.logit_scale}")
-        if self.logit_scale != 1 and not self.qk_norm:
-            raise UserError(f"heads.logit_scale needs heads.qk_norm=true, which it belongs to, got {self.logit_scale}")
-        if not 0 <= self.cross_segment <= 1:
-            raise UserError(f"heads.cross_segment is a share of the heads, from 0 to 1, got {self.cross_segment}")
-        if self.cross_segment and not self.cross_segment_count:
-            raise UserError(
-                f"heads.cross_segment of {self.cross_segment} of {self.count} heads is less than half a head; give 0 or"
-                " more heads"
-            )
-        self._check_rope()
-
-    def _check_rope(self) -> None:
-        """Raises UserError if a setting of rotary positions is out of its range or has no effect."""
-        scaling = self.rope_scaling
-        if not self.rope_base > 1:
-            raise UserError(f"heads.rope_base must be more than 1, got {self.rope_base}")
-        if self.positions != "rotary" and (self.rope_base != HeadOptions.rope_base or scaling != "none"):
-            raise UserError(
-                f"heads.rope_base and heads.rope_scaling need heads.positions=rotary, got positions {self.positions}"
-            )
-        if scaling == "none" and self.rope_factor != 1:
-            raise UserError(
-                f"heads.rope_factor needs heads.rope_scaling=linear, ntk or yarn, got {self.rope_factor} with none"
-            )
-        if scaling != "none" and not self.rope_factor > 1:
-            raise UserError(f"heads.rope_scaling={scaling} needs heads.rope_factor above 1, got {self.rope_factor}")
-        if scaling == "yarn" and (self.rope_trained_length is None or self.rope_trained_length < 1):
-            raise UserError(
-                "heads.rope_scaling=yarn needs heads.rope_trained_length of 1 or more tokens, got "
-                f"{self.rope_trained_length}"
-            )
-        if scaling != "yarn" and self.rope_trained_length is not None:
-            given = f"{self.rope_trained_length} with {scaling}"
-            raise UserError(f"heads.rope_trained_length belongs to heads.rope_scaling=yarn, got {given}")
-
-    @property
-    def rope(self) -> Rope:
-        """The frequencies of rotary positions."""
-        return Rope(self.rope_base, self.rope_scaling, self.rope_factor, self.rope_trained_length or 0)
-
-    @property
-    def cross_segment_count(self) -> int:
-        """Number of heads that see only another segment: the last ones."""
-        return round(self.cross_segment * self.count)
-
-
-WITHOUT_POSITIONS = {
-    "positions": "none",
-    "rope_base": HeadOptions.rope_base,
-    "rope_scaling": "none",
-    "rope_factor": 1.0,
-    "rope_trained_length": None,
-}
-"""Settings of heads without positions, for layers whose order is in their state."""
+Turns: TypeAlias = tuple[Tensor, Tensor]
+"""What `turns` gives."""
 
 
 @final
@@ -208,22 +119,28 @@ class QKVProjection(nn.Module):
         square of the head's learned logit scale, so that both sides share it equally: a softmax sees only their
         product, a feature map sees each. A short convolution comes first; `past` are the tokens before `x`.
         """
-        if self.conv is not None:
-            return self._convolved(self.conv, x, layout, past)
-        return self.queries(zero_padding(x, layout.padding_mask)), *self.keys_values(x, layout)
+        return self._project(x, layout, past, None)
 
     def project_and_rotate(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout, past: Past | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`project`, with queries and keys rotated by their positions if positions are rotary."""
-        q, k, v = self.project(x, layout, past)
+        turned = None
         if self.rotary:
-            positions = position_ids_of(x, layout.position_ids)
-            q, k = rotate(q, positions, self.rope), rotate(k, positions, self.rope)
-        return q, k, v
+            exact = torch.promote_types(x.dtype, torch.float32)
+            turned = turns(position_ids_of(x, layout.position_ids), self.key_dim, self.rope, exact)
+        return self._project(x, layout, past, turned)
+
+    def _project(
+        self, x: Tensor, layout: TokenLayout, past: Past | None, turned: Turns | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if self.conv is not None:
+            return self._convolved(self.conv, x, layout, past, turned)
+        tokens = zero_padding(x, layout.padding_mask)
+        return self.queries(tokens, turned), *self._shared(self.key(tokens), self.value(tokens), x, layout, turned)
 
     def _convolved(
-        self, conv: SegmentConvolution, x: Tensor, layout: TokenLayout, past: Past | None
+        self, conv: SegmentConvolution, x: Tensor, layout: TokenLayout, past: Past | None, turned: Turns | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`project` with a short convolution of the projections."""
         past = no_past(len(x), x.shape[2], x) if past is None else past
@@ -231,7 +148,7 @@ class QKVProjection(nn.Module):
         wide = torch.cat([project(tokens.x.to(x.dtype)) for project in (self.query, self.key, self.value)], dim=-1)
         wide = conv(wide, None if layout.segment_ids is None else tokens.segments, past.x.shape[1])
         q, k, v = wide.split([project.out_features for project in (self.query, self.key, self.value)], dim=-1)
-        return self._normed(q.unflatten(-1, (self.count, -1))), *self._shared(k, v, x, layout)
+        return self._normed(q.unflatten(-1, (self.count, -1)), turned), *self._shared(k, v, x, layout, turned)
 
     def past_of(self, read_chunk: ChunkReader, start: int) -> Past | None:
         """The tokens before token `start` of a long sequence that its projections depend on; None if there are none."""
@@ -251,26 +168,34 @@ class QKVProjection(nn.Module):
         """Number of tokens before the next one that its projections depend on, after `length` tokens."""
         return 0 if self.conv is None else min(length, self.conv.reach)
 
-    def queries(self, x: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens heads dim_head"]:
+    def queries(
+        self, x: Float[Tensor, "batch length dim"], turned: Turns | None = None
+    ) -> Float[Tensor, "batch length heads dim_head"]:
         """The queries of `project`."""
-        return self._normed(self.query(x).unflatten(-1, (self.count, -1)))
+        return self._normed(self.query(x).unflatten(-1, (self.count, -1)), turned)
 
     def keys_values(self, x: Float[Tensor, "batch length dim"], layout: TokenLayout) -> tuple[Tensor, Tensor]:
         """The keys and values of `project`."""
         tokens = zero_padding(x, layout.padding_mask)
         return self._shared(self.key(tokens), self.value(tokens), x, layout)
 
-    def _shared(self, k: Tensor, v: Tensor, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+    def _shared(
+        self, k: Tensor, v: Tensor, x: Tensor, layout: TokenLayout, turned: Turns | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Keys and values by head from their projections, as many as heads."""
         k, v = (t.unflatten(-1, (self.kv_count, -1)) for t in (k, v))
         if self.rotate_values:
             v = rotate(v, position_ids_of(x, layout.position_ids), VALUE_ROPE)
         if self.kv_count < self.count:  # each key and value serves several queries
             k, v = (t.repeat_interleave(self.count // self.kv_count, dim=-2) for t in (k, v))
-        return self._normed(k), v
+        return self._normed(k, turned), v
 
-    def _normed(self, x: Tensor) -> Tensor:
-        x = NormedHeads.apply(x, self.log_logit_scale) if self.qk_norm else x  # pyright: ignore
+    def _normed(self, x: Tensor, turned: Turns | None) -> Tensor:
+        """Queries or keys, normalised if so set and rotated by `turned`."""
+        if self.qk_norm:
+            x = normed_heads(x, self.log_logit_scale, turned)
+        elif turned is not None:
+            x = rotated(x, turned)
         return x if self.rope.temperature == 1 else x * self.rope.temperature
 
     def combine(

@@ -72,14 +72,26 @@ def rotate(
 
     The dot product of two turned vectors depends on their positions by the difference alone.
     """
-    half = x.shape[-1] // 2
-    # A million radians leave bfloat16 no digit of the angle and float32 two; only MPS lacks float64.
-    wide = torch.float32 if x.device.type == "mps" else torch.float64
-    turn = rope.frequencies(half, x.device, wide)
-    exact = torch.promote_types(x.dtype, torch.float32)
-    angle = (positions[..., None, None].to(wide) * turn).remainder(2 * math.pi).to(exact)
-    y: Tensor = _Rotate.apply(x.to(exact), angle.cos(), angle.sin())  # pyright: ignore[reportAssignmentType]
+    return rotated(x, turns(positions, x.shape[-1], rope, torch.promote_types(x.dtype, torch.float32)))
+
+
+def rotated(
+    x: Float[Tensor, "batch length heads dim_head"], turned: tuple[Tensor, Tensor]
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """`rotate` by the cosine and sine that `turns` gives."""
+    y: Tensor = _Rotate.apply(x.to(turned[0].dtype), *turned)  # pyright: ignore[reportAssignmentType]
     return y.to(x.dtype)
+
+
+def turns(
+    positions: Int[Tensor, "#batch length"], channels: int, rope: Rope, dtype: torch.dtype
+) -> tuple[Float[Tensor, "#batch length 1 half"], Float[Tensor, "#batch length 1 half"]]:
+    """Cosine and sine of the angle by which `rotate` turns each channel pair."""
+    # A million radians leave bfloat16 no digit of the angle and float32 two; only MPS lacks float64.
+    wide = torch.float32 if positions.device.type == "mps" else torch.float64
+    turn = rope.frequencies(channels // 2, positions.device, wide)
+    angle = (positions[..., None, None].to(wide) * turn).remainder(2 * math.pi).to(dtype)
+    return angle.cos(), angle.sin()
 
 
 class _Rotate(torch.autograd.Function):
@@ -88,7 +100,10 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _rotated(x, cos, sin)
+        y = torch.empty_like(x)
+        for heads in head_groups(x):
+            turn_into(y[:, :, heads], x[:, :, heads], cos, sin)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, None, None]:
@@ -96,12 +111,16 @@ class _Rotate(torch.autograd.Function):
         return _Rotate.apply(upstream[0], cos, -sin), None, None  # itself a rotation, so it has all derivatives
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    y, (first, second) = torch.empty_like(x), x.chunk(2, dim=-1)
-    turned_first, turned_second = y.chunk(2, dim=-1)
+def head_groups(x: Float[Tensor, "batch length heads channels"]) -> list[slice]:
+    """Heads that are computed together: one on a CPU, which so has long rows and its numbers in the cache, else all."""
+    return [slice(at, at + 1) for at in range(x.shape[2])] if x.device.type == "cpu" else [slice(None)]
+
+
+def turn_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Write `x` to `y`, turned."""
+    (first, second), (turned_first, turned_second) = x.chunk(2, dim=-1), y.chunk(2, dim=-1)
     torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-1)
     torch.mul(first, sin, out=turned_second).addcmul_(second, cos)
-    return y
 
 
 def slopes(heads: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "heads"]:

@@ -58,6 +58,9 @@ def scan(
     Returns:
         The outputs joined along dimension 1 (None if steps give none), and the state after the last segment.
     """
+    if _length(inputs) <= segment:  # nothing to save
+        with torch.autocast(_device(inputs), enabled=False):
+            return step(state, inputs, shared)
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *inputs, *shared) if t is not None)
     settings = _Settings(step, segment, backwards, sparse, learns, len(state), len(inputs))
     with torch.autocast(_device(inputs), enabled=False):

@@ -15,7 +15,7 @@ from torch import Tensor
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.feature_maps import feature_dim, feature_map
 from genoattn.attention.modules.rotary import Rope, rotate
-from genoattn.attention.ops.chunk_state import CHUNK, bounds_of, chunk_states, read_chunks, to_chunks
+from genoattn.attention.ops.chunk_state import CHUNK, decay_factor, read_chunks
 from genoattn.attention.ops.chunked_scan import Inputs, State, chunk_length, scan
 
 EPSILON = 1e-6
@@ -93,7 +93,10 @@ def bidirectional_scan(
 ) -> tuple[Tensor, Tensor]:
     """Outputs from these tokens and the decayed states at both ends, and the state after the last of them."""
     decay, step = (options.decay,), partial(_bidirectional_scan, lead=options.lead)
-    borders, _ = _scan_tokens(_reverse_states, options, (ahead,), (k, v, *options.of_keys), decay, ahead=True)
+    if q.shape[1] <= _segment(q, options):
+        borders = ahead[:, None]
+    else:
+        borders, _ = _scan_tokens(_reverse_states, options, (ahead,), (k, v, *options.of_keys), decay, ahead=True)
     pieces = (q, k, v, *options.of_queries, *options.of_keys, borders)
     y, (memory,) = _scan_tokens(step, options, (memory,), pieces, decay)
     return y, memory
@@ -103,10 +106,13 @@ def _scan_tokens(
     step: Any, options: LinearOptions, state: State, pieces: Inputs, shared: Inputs = (), *, ahead: bool = False
 ) -> tuple[Any, State]:
     """Scan from the left, or with `ahead` from the right with one output for each segment."""
-    x = pieces[0]
-    numbers = len(x) * x.shape[2] * feature_dim(x.shape[3], options.features)
-    step = partial(step, features=(options.features, options.rope))
-    return scan(step, state, pieces, shared, segment=chunk_length(numbers, CHUNK), backwards=ahead, sparse=ahead)
+    step, segment = partial(step, features=(options.features, options.rope)), _segment(pieces[0], options)
+    return scan(step, state, pieces, shared, segment=segment, backwards=ahead, sparse=ahead)
+
+
+def _segment(x: Tensor, options: LinearOptions) -> int:
+    """Tokens of a segment, of which one head is computed at a time."""
+    return chunk_length(len(x) * feature_dim(x.shape[3], options.features), CHUNK)
 
 
 def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: Features) -> tuple[None, State]:
@@ -127,19 +133,21 @@ def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: Feat
     else:
         numerator = (rotated.transpose(1, 2) @ memory[..., :-1]).transpose(1, 2)
         denominator = (phi * memory[..., -1][:, None]).sum(-1, keepdim=True)
-    return _normalise(numerator, denominator, count[:, None], padding_mask, features[0]).to(q.dtype), state
+    signed = features[0] == "signed"
+    return _normalise(numerator, None if signed else denominator, count[:, None], padding_mask).to(q.dtype), state
 
 
 def _causal_scan(
     state: State, pieces: Inputs, shared: Inputs, *, features: Features, lead: float
 ) -> tuple[Tensor, State]:
     """Outputs from a segment and the state before it, and the state after it."""
-    (memory, count), (q, k, v, padding_mask, positions, *keys), (decay,) = state, pieces, shared
-    features_of = _both_features(q, k, positions, *keys, features=features)
-    numerator, denominator, memory = _read_chunks(*features_of, v, memory, decay, lead=lead)
-    count = count[:, None] + _ones(k, keys[0]).cumsum(1)
+    (memory, count), (q, k, v, padding_mask, positions, key_mask, key_positions), (decay,) = state, pieces, shared
+    numerator, denominator, memory = _read(
+        q, k, v, positions, (key_mask, key_positions), memory, decay, features=features, lead=lead
+    )
+    count = count[:, None] + _ones(k, key_mask).cumsum(1)
     visible = count if decay is None else None
-    y = _normalise(numerator, denominator, visible, padding_mask, features[0]).to(v.dtype)
+    y = _normalise(numerator, denominator, visible, padding_mask).to(v.dtype)
     return y, (memory, count[:, -1].clone())
 
 
@@ -147,17 +155,11 @@ def _reverse_states(state: State, pieces: Inputs, shared: Inputs, *, features: F
     """Decayed state ahead of a segment, as its output, and the state at its first token."""
     (memory,), (k, v, padding_mask, positions), (decay,) = state, pieces, shared
     phi, rotated = _features_of(k, padding_mask, positions, features)
-    bounds, v = bounds_of(k.shape[1], k.device), v.to(phi.dtype)
-    if rotated is phi:
-        after = chunk_states(to_chunks(phi), to_chunks(F.pad(v, (0, 1), value=1.0)), memory, decay, bounds, ahead=True)[
-            :, :, 0
-        ].clone()
-    else:
-        numerator = chunk_states(to_chunks(rotated), to_chunks(v), memory[..., :-1], decay, bounds, ahead=True)[:, :, 0]
-        denominator = chunk_states(
-            to_chunks(phi), to_chunks(torch.ones_like(v[..., :1])), memory[..., -1:], decay, bounds, ahead=True
-        )
-        after = torch.cat([numerator, denominator[:, :, 0]], dim=-1)
+    left = decay_factor(decay, torch.arange(k.shape[1] + 1, device=k.device))
+    faded = v.to(phi.dtype).transpose(1, 2) * left[:, :-1, None]
+    written = rotated.permute(0, 2, 3, 1) @ faded
+    count = phi.permute(0, 2, 3, 1) @ left[:, :-1, None]
+    after = memory * left[:, -1:, None] + torch.cat([written, count], dim=-1)
     return memory[:, None], (after,)
 
 
@@ -165,57 +167,54 @@ def _bidirectional_scan(
     state: State, pieces: Inputs, shared: Inputs, *, features: Features, lead: float
 ) -> tuple[Tensor, State]:
     """Outputs from a segment and the decayed states before and ahead of it."""
-    (memory,), (q, k, v, padding_mask, positions, *keys, ahead), (decay,) = state, pieces, shared
-    features_of = _both_features(q, k, positions, *keys, features=features)
-    numerator, denominator, memory = _read_chunks(*features_of, v, memory, decay, ahead[:, 0], lead=lead)
-    return _normalise(numerator, denominator, None, padding_mask, features[0]).to(v.dtype), (memory,)
+    (memory,), (q, k, v, padding_mask, positions, key_mask, key_positions, ahead), (decay,) = state, pieces, shared
+    sums = _read(
+        q, k, v, positions, (key_mask, key_positions), memory, decay, ahead[:, 0], features=features, lead=lead
+    )
+    numerator, denominator, memory = sums
+    return _normalise(numerator, denominator, None, padding_mask).to(v.dtype), (memory,)
 
 
-def _both_features(
+def _read(
     q: Tensor,
     k: Tensor,
-    positions: Tensor | None,
-    key_mask: Tensor | None,
-    key_positions: Tensor | None,
-    *,
-    features: Features,
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """`_features_of` queries and keys."""
-    return _features_of(q, None, positions, features), _features_of(k, key_mask, key_positions, features)
-
-
-def _read_chunks(
-    of_q: tuple[Tensor, Tensor],
-    of_k: tuple[Tensor, Tensor],
     v: Tensor,
+    positions: Tensor | None,
+    of_keys: Inputs,
     memory: Tensor,
     decay: Tensor | None,
     ahead: Tensor | None = None,
     *,
+    features: Features,
     lead: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Numerator, denominator and the state after a segment."""
-    (phi_q, rotated_q), (phi_k, rotated_k) = of_q, of_k
-    v = v.to(phi_k.dtype)
-    if rotated_q is phi_q:
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Numerator, denominator and the state after a segment; signed features have no denominator."""
+    signed = features[0] == "signed"
+    # Values are narrower than features, and a key without a value writes nothing: but only a key of 0 counts as none.
+    phi_q, rotated_q = _features_of(q, None, positions, features)
+    phi_k, rotated_k = _features_of(k, None if signed else of_keys[0], of_keys[1], features)
+    v = zero_padding(v.to(phi_k.dtype), of_keys[0] if signed else None)
+    far, total = (None, None) if ahead is None else (ahead[..., :-1], ahead[..., -1:])
+    if rotated_q is phi_q and not signed:
         sums, memory = read_chunks(phi_q, phi_k, F.pad(v, (0, 1), value=1.0), memory, decay, ahead, lead)
         numerator, denominator = sums.split([v.shape[-1], 1], dim=-1)
         return numerator, denominator, memory
+    numerator, sums = read_chunks(rotated_q, rotated_k, v, memory[..., :-1], decay, far, lead)
+    if signed:
+        return numerator, None, torch.cat([sums, memory[..., -1:]], dim=-1)
     ones = torch.ones_like(v[..., :1])
-    far, total = (None, None) if ahead is None else (ahead[..., :-1], ahead[..., -1:])
-    numerator, numbers = read_chunks(rotated_q, rotated_k, v, memory[..., :-1], decay, far, lead)
     denominator, count = read_chunks(phi_q, phi_k, ones, memory[..., -1:], decay, total, lead)
-    return numerator, denominator, torch.cat([numbers, count], dim=-1)
+    return numerator, denominator, torch.cat([sums, count], dim=-1)
 
 
 def _normalise(
-    numerator: Tensor, denominator: Tensor, count: Tensor | None, padding_mask: Tensor | None, features: str
+    numerator: Tensor, denominator: Tensor | None, count: Tensor | None, padding_mask: Tensor | None
 ) -> Tensor:
-    """Numerator over denominator, 0 at padding; without a `count` the least denominator is that of one token.
+    """Numerator over denominator if there is one, 0 at padding.
 
-    Signed features have no denominator.
+    Without a `count` the least denominator is that of one token.
     """
-    if features == "signed":
+    if denominator is None:
         return zero_padding(numerator, padding_mask)
     least = (
         denominator.new_tensor(EPSILON)

@@ -119,8 +119,12 @@ def head_groups(x: Float[Tensor, "batch length heads channels"]) -> list[slice]:
 def turn_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Write `x` to `y`, turned."""
     (first, second), (turned_first, turned_second) = x.chunk(2, dim=-1), y.chunk(2, dim=-1)
-    torch.mul(first, cos, out=turned_first).addcmul_(second, sin, value=-1)
-    torch.mul(first, sin, out=turned_second).addcmul_(second, cos)
+    for turned, one, other, sign in ((turned_first, cos, sin, -1), (turned_second, sin, cos, 1)):
+        if torch.compiler.is_compiling():  # which does not trace `out=` a part of a tensor
+            turned.copy_(first * one)
+        else:
+            torch.mul(first, one, out=turned)
+        turned.addcmul_(second, other, value=sign)
 
 
 def slopes(heads: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "heads"]:

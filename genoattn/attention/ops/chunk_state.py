@@ -197,10 +197,12 @@ def _running(
                 met[:, :, at] = here
             left = None if kept is None else kept[:, :, at if kept.shape[2] > 1 else 0]
             out = torch.empty_like(here) if following is None else met[:, :, following]
-            if left is None:
-                torch.add(adds[:, :, at], met[:, :, at], out=out)
+            terms, add = (adds[:, :, at], met[:, :, at]), torch.add if left is None else torch.addcmul
+            terms = terms if left is None else (*terms, left)
+            if torch.compiler.is_compiling():  # which does not trace `out=` a part of a tensor
+                out.copy_(add(*terms))
             else:
-                torch.addcmul(adds[:, :, at], met[:, :, at], left, out=out)
+                add(*terms, out=out)
         last.append(out)
     return states, torch.stack(last, dim=2)
 

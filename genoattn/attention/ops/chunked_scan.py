@@ -64,6 +64,9 @@ def scan(
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in (*state, *inputs, *shared) if t is not None)
     settings = _Settings(step, segment, backwards, sparse, learns, len(state), len(inputs))
     with torch.autocast(_device(inputs), enabled=False):
+        if torch.compiler.is_compiling():  # which traces no gradient inside a backward pass, and plans its own memory
+            y, after, _ = _walk(settings, state, inputs, shared)
+            return y, after
         y, *after = _Scan.apply(settings, *state, *inputs, *shared)  # pyright: ignore
     return y, tuple(after)
 
@@ -87,7 +90,7 @@ class _Settings(NamedTuple):
     def pieces(self, length: int) -> list[tuple[slice, slice]]:
         """Tokens of each segment and its number among the segments, in the order of the scan."""
         walk = chunk_bounds(length, self.segment, self.backwards)
-        return [(slice(start, stop), slice(at := start // self.segment, at + 1)) for start, stop in walk]
+        return [(slice(start, stop), slice(start // self.segment, start // self.segment + 1)) for start, stop in walk]
 
 
 def _length(inputs: Inputs) -> int:
@@ -110,24 +113,30 @@ def _leaves(tensors: Inputs, wanted: tuple[bool, ...]) -> Inputs:
     )
 
 
+def _walk(settings: _Settings, state: State, inputs: Inputs, shared: Inputs) -> tuple[Tensor | None, State, Inputs]:
+    """The outputs of all segments, the state after the last, and the states before each if a backward pass follows."""
+    length, borders, y = _length(inputs), [], None
+    pieces = settings.pieces(length)
+    for piece in pieces:
+        if settings.learns:
+            borders.extend(state)
+        output, state = settings.step(state, _parts(inputs, piece, length), shared)
+        if output is None or len(pieces) == 1:
+            y = output
+            continue
+        if y is None:
+            y = output.new_empty(len(output), len(pieces) if settings.sparse else length, *output.shape[2:])
+        y[:, piece[settings.sparse]] = output
+    return y, state, tuple(borders)
+
+
 class _Scan(torch.autograd.Function):
     """The backward pass scans in the other direction and repeats the step of each segment for its gradients."""
 
     @staticmethod
     def forward(ctx: Any, settings: _Settings, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         state, inputs, shared = settings.split(tensors)
-        length, borders, y = _length(inputs), [], None
-        pieces = settings.pieces(length)
-        for piece in pieces:
-            if settings.learns:
-                borders.extend(state)
-            output, state = settings.step(state, _parts(inputs, piece, length), shared)
-            if output is None or len(pieces) == 1:
-                y = output
-                continue
-            if y is None:
-                y = output.new_empty(len(output), len(pieces) if settings.sparse else length, *output.shape[2:])
-            y[:, piece[settings.sparse]] = output
+        y, state, borders = _walk(settings, state, inputs, shared)
         ctx.settings = settings
         if settings.learns:
             ctx.save_for_backward(*inputs, *shared, *borders)

@@ -15,6 +15,7 @@ from genoattn.attention.modules.cross_segment import (
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
+from genoattn.attention.modules.registers import Registers
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.softmax import full_attention
 from genoattn.errors import UserError
@@ -36,6 +37,7 @@ class FullAttention(Attention):
         causal: bool,
         heads: HeadOptions = HeadOptions(),
         kv_heads: int | None = None,
+        sink: bool = False,
         backend: str = "torch",
     ):
         super().__init__()
@@ -45,20 +47,24 @@ class FullAttention(Attention):
                 "products of queries and keys alone; attention=window takes it"
             )
         self.heads = QKVProjection(dim, heads, kv_heads)
+        self.registers = Registers(heads.count) if sink else None
         self.causal = causal
-        self.weights_sum_to_one = self.heads.averages
+        self.weights_sum_to_one = self.heads.averages and self.registers is None
         self.engine = Backend(backend, "flash")
         self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
+        q, k, v = self.heads.project_and_rotate(x, layout)
+        beside = None if self.registers is None else self.registers(q)
+
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)
             by = by_triton.softmax_attention if fused else full_attention
-            return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask)
+            more = None if beside is None else beside.part(view.queries, view.heads)
+            return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask, beside=more)
 
-        q, k, v = self.heads.project_and_rotate(x, layout)
         cross_heads = self.heads.cross_heads
         y = cross_segment_attention(attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal)
         return self.heads.combine(y, x, layout)
@@ -70,7 +76,13 @@ class FullAttention(Attention):
         length = x.shape[1]
         visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
         y = reference_cross_segment_attention(
-            q, k, v, visible=visible, cross_heads=self.heads.cross_heads, segments=layout.segment_ids
+            q,
+            k,
+            v,
+            visible=visible,
+            cross_heads=self.heads.cross_heads,
+            segments=layout.segment_ids,
+            beside=None if self.registers is None else self.registers.columns(q),
         )
         return self.heads.combine(y, x, layout)
 
@@ -80,9 +92,12 @@ class FullAttention(Attention):
     def flops(self, length: int) -> int:
         """FLOPs of the projections and the whole square of scores; a causal kernel may skip up to half of it.
 
-        Heads that see another segment compute nothing in a sequence of one segment.
+        Heads that see another segment compute nothing in a sequence of one segment. A sink costs one more token and
+        channel.
         """
-        return self.heads.flops(length) + 4 * length**2 * self.heads.own_heads * self.heads.dim_head
+        more = 0 if self.registers is None else 1
+        square = 4 * (length + more) ** 2 * (self.heads.dim_head + more)
+        return self.heads.flops(length) + self.heads.own_heads * square
 
     def state_bytes(self, length: int) -> int:
         """Every key and value up to `length`."""

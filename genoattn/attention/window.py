@@ -16,6 +16,7 @@ from genoattn.attention.modules.cross_segment import (
 from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
+from genoattn.attention.modules.registers import Registers
 from genoattn.attention.modules.rotary import slopes
 from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops import triton as by_triton
@@ -64,6 +65,7 @@ class WindowAttention(Attention):
         dilation: int = 1,
         global_tokens: int = 0,
         kv_heads: int | None = None,
+        sink: bool = False,
         backend: str = "auto",
     ):
         super().__init__()
@@ -78,8 +80,9 @@ class WindowAttention(Attention):
                 "segment or of global tokens: with heads.cross_segment or attention.global_tokens take rotary or none"
             )
         self.heads = QKVProjection(dim, heads, kv_heads, ("rotary", "alibi", "none"))
+        self.registers = Registers(heads.count) if sink else None
         self.causal = causal
-        self.weights_sum_to_one = self.heads.averages
+        self.weights_sum_to_one = self.heads.averages and self.registers is None
         self.left, self.right = left, 0 if causal else right
         self.global_tokens, self.stride = global_tokens, dilation
         if not global_tokens:
@@ -102,11 +105,16 @@ class WindowAttention(Attention):
         """Outputs of the queries, the first of which is token `before` of the keys; the layout is that of the keys."""
         costs = slopes(self.heads.count, k.device, torch.promote_types(k.dtype, torch.float32)) if self.alibi else None
 
+        beside = None if self.registers is None else self.registers(q)
+
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             first, left, right = self._sides(view, before)
             masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
+            more = None if beside is None else beside.part(view.queries, view.heads)
             if not first and q.shape[1] == k.shape[1] and self.engine.uses_triton(q):
-                return by_triton.softmax_attention(q, k, v, causal=self.causal, window=(left, right), **masks)
+                return by_triton.softmax_attention(
+                    q, k, v, causal=self.causal, window=(left, right), beside=more, **masks
+                )
             return window_attention(
                 q,
                 k,
@@ -118,6 +126,7 @@ class WindowAttention(Attention):
                 global_tokens=self.global_tokens,
                 before=first,
                 slopes=costs,
+                beside=more,
                 **masks,
             )
 
@@ -164,7 +173,14 @@ class WindowAttention(Attention):
         costs = slopes(self.heads.count, x.device, x.dtype)[:, None, None] * ahead.abs() if self.alibi else None
         bias = None if costs is None else -costs
         y = reference_cross_segment_attention(
-            q, k, v, visible=visible, cross_heads=self.heads.cross_heads, segments=layout.segment_ids, bias=bias
+            q,
+            k,
+            v,
+            visible=visible,
+            cross_heads=self.heads.cross_heads,
+            segments=layout.segment_ids,
+            bias=bias,
+            beside=None if self.registers is None else self.registers.columns(q),
         )
         return self.heads.combine(y, x, layout)
 

@@ -74,8 +74,8 @@ def test_no_cut_into_blocks_shows(left, right, dilation, first, sloped, block, s
     monkeypatch.setattr(sliding_window_blocks, "CHUNK_QUERIES", segment)
     monkeypatch.setattr(sliding_window_blocks, "backward_block", lambda window: block)
     if plain:  # what other devices than the CPU run
-        monkeypatch.setattr(sliding_window_blocks, "_fused", sliding_window_blocks._unfused)
-        monkeypatch.setattr(sliding_window_blocks, "_fused_backward", sliding_window_blocks._unfused_backward)
+        monkeypatch.setattr(sliding_window_blocks, "fused", sliding_window_blocks.unfused)
+        monkeypatch.setattr(sliding_window_blocks, "fused_backward", sliding_window_blocks.unfused_backward)
     torch.manual_seed(0)
     length = 150
     q, k, v = torch.randn(3, batch, length, 2, 4, dtype=torch.float64, requires_grad=True)
@@ -132,8 +132,8 @@ def test_pairs_that_are_scored():
 @pytest.mark.parametrize("padding", [1, 2, 3, 5])
 def test_global_tokens_that_are_all_padding_have_no_weight(padding, causal, plain, monkeypatch):
     if plain:
-        monkeypatch.setattr(sliding_window_blocks, "_fused", sliding_window_blocks._unfused)
-        monkeypatch.setattr(sliding_window_blocks, "_fused_backward", sliding_window_blocks._unfused_backward)
+        monkeypatch.setattr(sliding_window_blocks, "fused", sliding_window_blocks.unfused)
+        monkeypatch.setattr(sliding_window_blocks, "fused_backward", sliding_window_blocks.unfused_backward)
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 13, 2, 4, dtype=torch.float64, requires_grad=True)
     mask = torch.ones(2, 13, dtype=torch.bool)

@@ -25,6 +25,7 @@ from torch import Tensor
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.modules.pieces import join, split
 from genoattn.attention.modules.reference import reference_attention
+from genoattn.attention.modules.registers import Columns
 
 
 class View(NamedTuple):
@@ -165,14 +166,17 @@ def reference_cross_segment_attention(
     cross_heads: int,
     segments: Int[Tensor, "batch length"] | None,
     bias: Float[Tensor, "heads length length"] | None = None,
+    beside: Columns | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`cross_segment_attention` over the full score matrix, for `naive`."""
     if not cross_heads:
-        return reference_attention(q, k, v, visible=visible, bias=bias)
+        return reference_attention(q, k, v, visible=visible, bias=bias, beside=beside)
     own = q.shape[2] - cross_heads
-    another = visible & other_segment(segments, q)
-    plain = reference_attention(q[:, :, :own], k[:, :, :own], v[:, :, :own], visible=visible)
-    return torch.cat([plain, reference_attention(q[:, :, own:], k[:, :, own:], v[:, :, own:], visible=another)], dim=2)
+    parts = []
+    for heads, seen in ((slice(own), visible), (slice(own, None), visible & other_segment(segments, q))):
+        some = (t[:, :, heads] for t in (q, k, v))
+        parts.append(reference_attention(*some, visible=seen, beside=None if beside is None else beside.of(heads)))
+    return torch.cat(parts, dim=2)
 
 
 def other_segment(

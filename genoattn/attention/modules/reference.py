@@ -1,8 +1,11 @@
 """Reference softmax attention over the full score matrix, to which tests compare the fast operators."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from genoattn.attention.modules.registers import Columns
 
 
 def reference_attention(
@@ -12,11 +15,18 @@ def reference_attention(
     *,
     visible: Bool[Tensor, "#batch length length"],
     bias: Float[Tensor, "heads length length"] | None = None,
+    beside: Columns | None = None,
 ) -> Float[Tensor, "batch length heads dim_value"]:
-    """Softmax attention over the full score matrix, scores / sqrt(dim_head); 0 for a query without a visible key."""
+    """Softmax attention over the full score matrix, scores / sqrt(dim_head); 0 for a query without a visible key.
+
+    The columns `beside` the matrix are visible to all.
+    """
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
     scores = scores if bias is None else scores + bias
     visible = visible[:, None]
+    if beside is not None:
+        scores, few = torch.cat([scores, beside.scores], dim=-1), len(beside.values)
+        visible, v = F.pad(visible, (0, few), value=True), torch.cat([v, beside.values.expand(len(v), -1, -1, -1)], 1)
     empty = ~visible.any(-1, keepdim=True)
     # A row of nothing but -inf would be NaN, backward too: it becomes a softmax of zeros, and its weights are dropped.
     weights = scores.masked_fill(~visible, float("-inf")).masked_fill(empty, 0).softmax(-1).masked_fill(~visible, 0)

@@ -9,6 +9,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from genoattn.attention.modules.autograd import first_order_only
+from genoattn.attention.ops.block_softmax import (
+    beside_gradients,
+    fused,
+    fused_backward,
+    merge_softmax,
+    unfused,
+    unfused_backward,
+)
 
 BLOCK = 32
 """Queries of a block in the forward pass: with few queries few scores outside the window are computed."""
@@ -122,11 +130,13 @@ def scored_pairs(queries: int, keys: int, window: Window) -> int:
 @final
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, global_k, global_v, window, padding_mask, real, near_mask, global_mask, slopes):
+    def forward(
+        ctx, q, k, v, global_k, global_v, score, value, window, padding_mask, real, near_mask, global_mask, slopes
+    ):
         batch, queries, heads, _ = q.shape
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         total = torch.empty(batch, queries, heads, 1, dtype=q.dtype, device=q.device)
-        attend, scale = _fused if q.device.type == "cpu" else _unfused, q.shape[-1] ** -0.5
+        attend, scale = fused if q.device.type == "cpu" else unfused, q.shape[-1] ** -0.5
         step, segment = window.dilation, _chunk_queries(padding_mask, slopes)
         for phase, own, near, calls in schedule(queries, k.shape[1], window, batch, BLOCK, segment):
             x, o, t = q[:, phase::step], out[:, phase::step], total[:, phase::step]
@@ -142,40 +152,43 @@ class _WindowAttention(torch.autograd.Function):
                 _queries(o, run).copy_(y)
                 _queries(t, run).copy_(lse[..., None])
                 whole = run._replace(blocks=1, rows=run.blocks * run.rows)
+                if near_mask is not None and (global_mask is not None or score is not None):
+                    # A softmax over no key is NaN, or counts a key of score 0: its result is removed.
+                    no_keys = ~_queries(near_mask[:, phase::step, None, None], whole)
+                    _queries(o, whole).masked_fill_(no_keys, 0)
+                    _queries(t, whole).masked_fill_(no_keys, float("-inf"))
+                if score is not None:  # first, so that every sum is finite
+                    read = None if value is None else _queries(value[:, phase::step], whole)
+                    merge_softmax(_queries(o, whole), _queries(t, whole), read, _queries(score[:, phase::step], whole))
                 if global_mask is not None:
                     global_keys = (
                         _global_view(global_k, run),
                         _global_view(global_v, run),
                         _global_bias(global_mask, run, q),
                     )
-                    if near_mask is not None:
-                        # A softmax over no key is NaN, or counts a key of score 0: its result is removed.
-                        no_keys = ~_queries(near_mask[:, phase::step, None, None], whole)
-                        _queries(o, whole).masked_fill_(no_keys, 0)
-                        _queries(t, whole).masked_fill_(no_keys, float("-inf"))
                     y, lse = attend(_queries(x, whole), *global_keys, scale)
                     no_keys = ~_global_rows(global_mask, run).any(1)[:, None, None, None]
                     lse = lse[..., None].masked_fill(no_keys, float("-inf"))
-                    _merge_softmax(_queries(o, whole), _queries(t, whole), y.masked_fill(no_keys, 0), lse)
+                    merge_softmax(_queries(o, whole), _queries(t, whole), y.masked_fill(no_keys, 0), lse)
                 if real is not None:
                     # Weights of exp(score - infinity) are 0, and so are their gradients.
                     padding = ~_queries(real[:, phase::step, None, None], whole)
                     _queries(o, whole).masked_fill_(padding, 0)
                     _queries(t, whole).masked_fill_(padding, float("inf"))
-        ctx.save_for_backward(q, k, v, global_k, global_v, out, total)
+        ctx.save_for_backward(q, k, v, global_k, global_v, score, value, out, total)
         ctx.others = window, padding_mask, global_mask, slopes
         return out
 
     @staticmethod
     @first_order_only
     def backward(ctx, g):  # pyright: ignore
-        q, k, v, global_k, global_v, out, total = ctx.saved_tensors
+        q, k, v, global_k, global_v, score, value, out, total = ctx.saved_tensors
         window, padding_mask, global_mask, slopes = ctx.others
         scale = q.shape[-1] ** -0.5
         g = _rows_of_channels(g)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         more = () if global_mask is None else (torch.zeros_like(global_k), torch.zeros_like(global_v))
-        attend = _fused_backward if q.device.type == "cpu" else _unfused_backward
+        attend = fused_backward if q.device.type == "cpu" else unfused_backward
         step, segment, block = window.dilation, _chunk_queries(padding_mask, slopes), backward_block(window)
         for phase, own, near, calls in schedule(q.shape[1], k.shape[1], window, len(q), block, segment):
             mine = [t[:, phase::step] for t in (g, q, out, total, dq)]
@@ -197,7 +210,8 @@ class _WindowAttention(torch.autograd.Function):
                     into.add_(to_q)
                     for gradient, part in zip(more, both, strict=True):
                         _global_view(gradient, run).add_(part)
-        return dq, dk, dv, *(more or (None, None)), None, None, None, None, None, None
+        beside = (None, None) if score is None else beside_gradients(g, out, total, score, value)
+        return dq, dk, dv, *(more or (None, None)), *beside, None, None, None, None, None, None
 
 
 def _chunk_queries(padding_mask: Tensor | None, slopes: Tensor | None) -> int:
@@ -263,38 +277,3 @@ def _block_bias(mask: Tensor, padding_mask: Tensor | None, run: BlockBatch) -> T
         return mask
     visible = _keys(padding_mask[..., None, None], run)[..., 0]  # [blocks, 1, keys]
     return mask if visible.all() else mask.masked_fill(~visible[:, :, None], float("-inf"))
-
-
-def _merge_softmax(out: Tensor, total: Tensor, y: Tensor, lse: Tensor) -> None:
-    """Merge the outputs over two sets of keys, in place, into those of one softmax over both."""
-    both = torch.logaddexp(total, lse)
-    out.mul_((total - both).exp_()).addcmul_(y, (lse - both).exp_())
-    total.copy_(both)
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Outputs [blocks, heads, rows, channels] and the log-sum-exp of their scores [blocks, heads, rows]."""
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=scale)
-
-
-def _fused_backward(
-    g: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        g, q, k, v, y, lse, 0.0, False, attn_mask=mask, scale=scale
-    )
-
-
-def _unfused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The same as `_fused` in separate operations, for devices whose fused kernels do not return the log-sum-exp."""
-    scores = (q * scale) @ k.transpose(-1, -2) + mask
-    lse = scores.logsumexp(-1)
-    return (scores - lse[..., None]).exp() @ v, lse
-
-
-def _unfused_backward(
-    g: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, mask: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    weights = ((q * scale) @ k.transpose(-1, -2) + mask - lse[..., None]).exp()
-    scores = weights * (g @ v.transpose(-1, -2) - (g * y).sum(-1, keepdim=True)) * scale
-    return scores @ k, scores.transpose(-1, -2) @ q, weights.transpose(-1, -2) @ g

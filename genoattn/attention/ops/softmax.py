@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
+from genoattn.attention.ops.beside import Beside, read, with_key
 
 ROWS = 1024
 """Queries that are computed at a time if each of them has a mask of its own."""
@@ -19,6 +20,7 @@ def full_attention(
     causal: bool,
     padding_mask: Bool[Tensor, "batch queries"] | None = None,
     key_mask: Bool[Tensor, "batch keys"] | None = None,
+    beside: Beside | None = None,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention without a stored score matrix.
 
@@ -29,7 +31,14 @@ def full_attention(
         causal: Hide later tokens.
         padding_mask: True for real tokens; the output is 0 at padding.
         key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
+        beside: A key of each query that belongs to no token.
     """
+    if beside is not None:  # a first token that answers nothing: with it key i still is the last of causal query i
+        q, k, v = with_key(q, k, v, beside)
+        masks = (None if mask is None else F.pad(mask, (1, 0), value=True) for mask in (padding_mask, key_mask))
+        q = F.pad(q, (0, 0, 0, 0, 1, 0))
+        y = full_attention(q, k, v, causal=causal, **dict(zip(("padding_mask", "key_mask"), masks, strict=True)))
+        return read(y[:, 1:], beside)
     if key_mask is not None:
         return zero_padding(_attend_to_some(q, k, v, key_mask, causal), padding_mask)
     if padding_mask is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.rotary import Rope, rotate
+from genoattn.attention.ops.beside import Beside, merge
 from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
 from genoattn.attention.ops.hierarchical_pooling import levels
 from genoattn.attention.ops.linear import EPSILON
@@ -25,14 +26,16 @@ def softmax_attention(
     window: tuple[int, int] | None = None,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
     key_mask: Bool[Tensor, "batch length"] | None = None,
+    beside: Beside | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`full_attention`, or `window_attention` with the `left` and `right` of `window`."""
     from genoattn.attention.kernels.flash import flash_attention
 
     q, k, v = _as_computed(q, k, v)
-    y = flash_attention(q, k, v, causal=causal, window=window, padding_mask=padding_mask, key_mask=key_mask)
-    assert isinstance(y, Tensor)
-    return y
+    y, lse = flash_attention(
+        q, k, v, causal=causal, window=window, padding_mask=padding_mask, key_mask=key_mask, return_lse=True
+    )
+    return y if beside is None else zero_padding(merge(y, lse, beside), padding_mask)
 
 
 def linear_attention(

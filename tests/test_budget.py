@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 BUDGET = {
     "genome": 1_500,  # large insertions and deletions; anchors, which came from a baseline of evaluation
     "data": 1_590,  # the interleaved layout, drift, pieces and mixed lengths
-    "attention": 2_900,  # options of the heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; a sink
+    "attention": 2_950,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,
     "attention/conformance": 610,  # learning far away, capacity, float32, second derivatives

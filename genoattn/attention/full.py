@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genoattn.attention.base import Attention, TokenLayout
+from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.modules.cross_segment import (
     View,
     cross_segment_attention,
@@ -16,6 +16,7 @@ from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
 from genoattn.attention.modules.registers import Registers
+from genoattn.attention.modules.rotary import position_ids_of
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.softmax import full_attention
 from genoattn.errors import UserError
@@ -38,6 +39,7 @@ class FullAttention(Attention):
         heads: HeadOptions = HeadOptions(),
         kv_heads: int | None = None,
         sink: bool = False,
+        registers: int = 0,
         backend: str = "torch",
     ):
         super().__init__()
@@ -47,9 +49,9 @@ class FullAttention(Attention):
                 "products of queries and keys alone; attention=window takes it"
             )
         self.heads = QKVProjection(dim, heads, kv_heads)
-        self.registers = Registers(heads.count) if sink else None
+        self.registers = Registers(self.heads, registers, sink)
         self.causal = causal
-        self.weights_sum_to_one = self.heads.averages and self.registers is None
+        self.weights_sum_to_one = self.heads.averages and not self.registers.any
         self.engine = Backend(backend, "flash")
         self.asymmetry = self.heads.asymmetry
 
@@ -57,7 +59,7 @@ class FullAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         q, k, v = self.heads.project_and_rotate(x, layout)
-        beside = None if self.registers is None else self.registers(q)
+        beside = self.registers(q, position_ids_of(x, layout.position_ids), self.heads)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)
@@ -66,7 +68,10 @@ class FullAttention(Attention):
             return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask, beside=more)
 
         cross_heads = self.heads.cross_heads
-        y = cross_segment_attention(attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal)
+        alone = None if beside is None else beside.value
+        y = cross_segment_attention(
+            attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal, alone=alone
+        )
         return self.heads.combine(y, x, layout)
 
     def naive(
@@ -82,9 +87,11 @@ class FullAttention(Attention):
             visible=visible,
             cross_heads=self.heads.cross_heads,
             segments=layout.segment_ids,
-            beside=None if self.registers is None else self.registers.columns(q),
+            beside=self.registers.columns(
+                self.heads.project(x, layout)[0], position_ids_of(x, layout.position_ids), self.heads
+            ),
         )
-        return self.heads.combine(y, x, layout)
+        return self.heads.combine(zero_padding(y, layout.padding_mask), x, layout)
 
     def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
         return self.engine.description(device, dtype, self.heads.dim_head)
@@ -92,12 +99,12 @@ class FullAttention(Attention):
     def flops(self, length: int) -> int:
         """FLOPs of the projections and the whole square of scores; a causal kernel may skip up to half of it.
 
-        Heads that see another segment compute nothing in a sequence of one segment. A sink costs one more token and
-        channel.
+        Heads that see another segment compute nothing in a sequence of one segment. A sink and registers cost
+        one more token and channel.
         """
-        more = 0 if self.registers is None else 1
+        more = int(self.registers.any)
         square = 4 * (length + more) ** 2 * (self.heads.dim_head + more)
-        return self.heads.flops(length) + self.heads.own_heads * square
+        return self.heads.flops(length) + self.registers.flops(length) + self.heads.own_heads * square
 
     def state_bytes(self, length: int) -> int:
         """Every key and value up to `length`."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
+from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 from genoattn.attention.modules.cross_segment import (
     View,
     cross_segment_attention,
@@ -17,7 +17,7 @@ from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
 from genoattn.attention.modules.registers import Registers
-from genoattn.attention.modules.rotary import slopes
+from genoattn.attention.modules.rotary import position_ids_of, slopes
 from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
@@ -66,6 +66,7 @@ class WindowAttention(Attention):
         global_tokens: int = 0,
         kv_heads: int | None = None,
         sink: bool = False,
+        registers: int = 0,
         backend: str = "auto",
     ):
         super().__init__()
@@ -80,9 +81,9 @@ class WindowAttention(Attention):
                 "segment or of global tokens: with heads.cross_segment or attention.global_tokens take rotary or none"
             )
         self.heads = QKVProjection(dim, heads, kv_heads, ("rotary", "alibi", "none"))
-        self.registers = Registers(heads.count) if sink else None
+        self.registers = Registers(self.heads, registers, sink)
         self.causal = causal
-        self.weights_sum_to_one = self.heads.averages and self.registers is None
+        self.weights_sum_to_one = self.heads.averages and not self.registers.any
         self.left, self.right = left, 0 if causal else right
         self.global_tokens, self.stride = global_tokens, dilation
         if not global_tokens:
@@ -99,13 +100,19 @@ class WindowAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout), x, layout)
+        positions = position_ids_of(x, layout.position_ids)
+        return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout, positions), x, layout)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
-        """Outputs of the queries, the first of which is token `before` of the keys; the layout is that of the keys."""
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, positions: Tensor, before: int = 0
+    ) -> Tensor:
+        """Outputs of the queries at these positions, the first of which is token `before` of the keys.
+
+        The layout is that of the keys.
+        """
         costs = slopes(self.heads.count, k.device, torch.promote_types(k.dtype, torch.float32)) if self.alibi else None
 
-        beside = None if self.registers is None else self.registers(q)
+        beside = self.registers(q, positions, self.heads)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             first, left, right = self._sides(view, before)
@@ -140,6 +147,7 @@ class WindowAttention(Attention):
             causal=self.causal,
             fits=self._fits,
             before=before,
+            alone=None if beside is None else beside.value,
         )
 
     def _fits(self, view: View) -> bool:
@@ -180,9 +188,11 @@ class WindowAttention(Attention):
             cross_heads=self.heads.cross_heads,
             segments=layout.segment_ids,
             bias=bias,
-            beside=None if self.registers is None else self.registers.columns(q),
+            beside=self.registers.columns(
+                self.heads.project(x, layout)[0], position_ids_of(x, layout.position_ids), self.heads
+            ),
         )
-        return self.heads.combine(y, x, layout)
+        return self.heads.combine(zero_padding(y, layout.padding_mask), x, layout)
 
     def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
         """Queries of the tokens, and their cache."""
@@ -199,8 +209,8 @@ class WindowAttention(Attention):
         )
         return q, KVCache(k, v, padding_mask, segments)
 
-    def _outputs(self, q: Tensor, cache: KVCache, before: int) -> Tensor:
-        """Outputs of the queries, the first of which is token `before` of the cache."""
+    def _outputs(self, q: Tensor, cache: KVCache, before: int, positions: Tensor | None) -> Tensor:
+        """Outputs of the queries at these positions, the first of which is token `before` of the cache."""
         k, v, padding_mask, segments = cache
         each = self.heads.count // self.heads.kv_count
         if each > 1:
@@ -209,7 +219,7 @@ class WindowAttention(Attention):
                 gain = (self.heads.log_logit_scale / 2).exp()
                 k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
         layout = TokenLayout(None if padding_mask.all() else padding_mask, segment_ids=segments)
-        return self._attend(q.to(k.dtype), k, v, layout, before)
+        return self._attend(q.to(k.dtype), k, v, layout, position_ids_of(q, positions), before)
 
     def init_state(self, batch: int) -> State:
         if not self.causal:
@@ -230,7 +240,7 @@ class WindowAttention(Attention):
         q, new = self._project(x, layout)
         before = tensors[0].shape[1]
         cache = KVCache(*tensors).append(new)
-        y = self.heads.combine(self._outputs(q, cache, before), x, layout)
+        y = self.heads.combine(self._outputs(q, cache, before, layout.position_ids), x, layout)
         cache = cache.keep_from(cache.k.shape[1] - self.left * self.stride, self.global_tokens)
         return y, (*cache, count + x.shape[1])
 
@@ -249,8 +259,9 @@ class WindowAttention(Attention):
                 cache = new if cache is None else cache.append(new)
                 known += more.shape[1]
             assert q is not None and cache is not None
-            y = self._outputs(q[:, : stop - start], cache, before)
-            yield start, stop, self.heads.combine(y, *read_chunk(start, stop))
+            x, layout = read_chunk(start, stop)
+            y = self._outputs(q[:, : stop - start], cache, before, layout.position_ids)
+            yield start, stop, self.heads.combine(y, x, layout)
             q, before = q[:, stop - start :], before + stop - start
             drop = before - behind - self.global_tokens
             if drop > 0:
@@ -270,7 +281,8 @@ class WindowAttention(Attention):
         pairs += scored_pairs(near, near, Window(self.left, self.right, self.stride)) if near else 0
         if first:
             pairs += scored_pairs(first, first, Window(first, 0)) if self.causal else first * length
-        return self.heads.flops(length) + 4 * pairs * self.heads.own_heads * self.heads.dim_head
+        products = 4 * pairs * self.heads.own_heads * self.heads.dim_head
+        return self.heads.flops(length) + self.registers.flops(length) + products
 
     def state_bytes(self, length: int) -> int:
         """Keys and values inside the window to the left and of the global tokens."""

@@ -41,6 +41,8 @@ OTHER_SETTINGS = [
     ("full", {"cross_segment": 0.5, "logit_scale": 4.0}),
     ("full", {"kv_heads": 2, "rotate_values": True, "gate": "head", "rope_scaling": "ntk", "rope_factor": 4.0}),
     ("full", {"sink": True, "cross_segment": 0.5, "rotate_values": True}),
+    ("full", {"registers": 3, "cross_segment": 0.5, "rotate_values": True}),
+    ("full", {"registers": 2, "sink": True, "kv_heads": 2, "qk_norm": False}),
     ("window", {"left": 5, "right": 3, "count": 2, "rotate_values": True, "gate": "channel"}),
     ("window", {"left": 9, "right": 4, "positions": "alibi", "kv_heads": 1}),
     ("window", {"left": 5, "right": 3, "dilation": 3}),
@@ -52,6 +54,8 @@ OTHER_SETTINGS = [
     ("window", {"left": 0, "right": 70, "positions": "none"}),
     ("window", {"sink": True, "left": 7, "right": 4, "dilation": 2, "positions": "alibi", "kv_heads": 2}),
     ("window", {"sink": True, "left": 7, "right": 4, "global_tokens": 3, "cross_segment": 0.5}),
+    ("window", {"registers": 3, "sink": True, "left": 5, "right": 3, "cross_segment": 0.5, "rotate_values": True}),
+    ("window", {"registers": 2, "left": 7, "right": 4, "global_tokens": 3, "kv_heads": 2, "positions": "none"}),
     ("gated", {"wrapped": "linear", "gate_per": "head"}),
     ("gated", {"wrapped": "none"}),
     ("hierarchical", {"block_size": 4, "positions": "none", "rotate_values": True}),
@@ -92,7 +96,7 @@ def build(variant, **settings):
 
 @cache
 def composed(variant, *overrides):
-    return instantiate(compose("train", [f"attention={variant}", *overrides]).attention)
+    return instantiate(compose("train", ["heads=default", f"attention={variant}", *overrides]).attention)
 
 
 def result_of(check, factory, causal):
@@ -510,6 +514,7 @@ def test_logit_scale_is_where_the_softmax_starts():
             "heads.rope_trained_length belongs to heads.rope_scaling=yarn, got 9 with linear",
         ),
         ("full", {"kv_heads": 3}, "attention.kv_heads must divide the 4 heads, got 3"),
+        ("full", {"registers": -1}, "attention.registers must be 0 or more, got -1"),
         ("window", {"dilation": 0}, "attention.dilation must be 1 or more tokens, got 0"),
         (
             "window",

@@ -1,4 +1,4 @@
-"""What heads see beside tokens: a sink, by hand and against the softmax written out."""
+"""What heads see beside tokens: a sink and registers, by hand and against what they must equal."""
 
 import pytest
 import torch
@@ -56,3 +56,42 @@ def test_a_sink_learns_in_half_precision(kind):
         assert (y - wanted).square().mean() < 1e-3 * wanted.square().mean()
         y.square().sum().backward()
     assert layer.registers.sink.grad.isfinite().all() and layer.registers.sink.grad.any()
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("kind", [FullAttention, WindowAttention])
+def test_registers_have_no_position(kind, causal):
+    torch.manual_seed(0)
+    layer = kind(DIM, causal, HeadOptions(rotate_values=True, cross_segment=0.5), sink=True, registers=3).double()
+    torch.nn.init.normal_(layer.registers.values)
+    x, segments = torch.randn(2, 30, DIM, dtype=torch.float64), (torch.arange(30) % 2).expand(2, -1)
+    here, there = (
+        layer(x, TokenLayout(position_ids=torch.arange(start, start + 30).expand(2, -1), segment_ids=segments))
+        for start in (0, 7000)
+    )
+    assert torch.allclose(here, there, atol=1e-9)
+
+
+@DIRECTIONS
+@pytest.mark.parametrize("kind", [FullAttention, WindowAttention])
+def test_an_empty_register_is_a_sink(kind, causal):
+    torch.manual_seed(0)
+    heads = HeadOptions(qk_norm=False)
+    sink, register = kind(DIM, causal, heads, sink=True).double(), kind(DIM, causal, heads, registers=1).double()
+    register.load_state_dict({k: v for k, v in sink.state_dict().items() if "sink" not in k}, strict=False)
+    torch.nn.init.zeros_(register.registers.keys)
+    x = torch.randn(2, 50, DIM, dtype=torch.float64)
+    assert torch.allclose(register(x), sink(x), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [FullAttention, WindowAttention])
+def test_a_head_that_sees_no_token_answers_its_registers(kind):
+    layer = kind(DIM, False, HeadOptions(cross_segment=1.0), registers=2)
+    torch.nn.init.ones_(layer.registers.values)
+    layer.heads.out.weight.data.copy_(torch.eye(DIM))
+    mask = torch.arange(9).expand(2, -1) < 6
+    assert torch.allclose(layer(torch.randn(2, 9, DIM), TokenLayout(mask)), mask[..., None].expand(-1, -1, DIM).float())
+
+
+def test_without_registers_a_layer_has_the_weights_that_it_had():
+    assert not [name for name in FullAttention(DIM, False).state_dict() if "registers" in name]

@@ -22,10 +22,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.base import TokenLayout
+from genoattn.attention.base import TokenLayout, zero_padding
 from genoattn.attention.modules.pieces import join, split
-from genoattn.attention.modules.reference import reference_attention
-from genoattn.attention.modules.registers import Columns
+from genoattn.attention.modules.reference import Columns, reference_attention
 
 
 class View(NamedTuple):
@@ -64,6 +63,7 @@ def cross_segment_attention(
     causal: bool,
     fits: Callable[[View], bool] = lambda _: True,
     before: int = 0,
+    alone: Float[Tensor, "batch queries heads dim_value"] | None = None,
 ) -> Float[Tensor, "batch queries heads dim_value"]:
     """Apply `attend`, with the last `cross_heads` heads limited to keys of other segments.
 
@@ -77,6 +77,7 @@ def cross_segment_attention(
         causal: Hide later tokens.
         fits: True for the slices that `attend` can compute; else it gets all tokens, with a mask of the keys.
         before: Tokens before the first query.
+        alone: Outputs of queries that see no token (None: 0).
     """
     mask, own = layout.padding_mask, q.shape[2] - cross_heads
     plain = View(causal, _queries_of(mask, before, q), None if q.shape[1] == k.shape[1] else mask, heads=slice(own))
@@ -85,14 +86,25 @@ def cross_segment_attention(
     heads = slice(-cross_heads, None)
     views = slices(layout, q.shape[1], causal, before) if len(layout.segments) > 1 else []
     if not views or not all(fits(view) for view in views):
-        y = _masked(attend, q[:, :, own:], k[:, :, own:], v[:, :, own:], layout, causal, before)
+        if len(layout.segments) > 1 or alone is None:
+            y = _masked(attend, q[:, :, own:], k[:, :, own:], v[:, :, own:], layout, causal, before)
+        else:
+            y = zero_padding(alone[:, :, own:], _queries_of(mask, before, q))
         if not own:
             return y
         return torch.cat([attend(q[:, :, :own], k[:, :, :own], v[:, :, :own], plain), y], dim=2)
     views = [*([plain] if own else []), *(view._replace(heads=heads) for view in views)]
     asked, shown = [(view.queries, view.heads) for view in views], [(view.keys, view.heads) for view in views]
     parts = [attend(*qkv) for qkv in zip(split(q, asked), split(k, shown), split(v, shown), views, strict=True)]
-    return join(parts, asked, v.shape[:1] + q.shape[1:3] + v.shape[3:])
+    y = join(parts, asked, v.shape[:1] + q.shape[1:3] + v.shape[3:])
+    answered = torch.zeros(q.shape[1], dtype=torch.bool)
+    for queries, _ in asked[own > 0 :]:
+        answered[queries] = True
+    if alone is None or answered.all():
+        return y
+    some = zero_padding(alone[:, :, own:], _queries_of(mask, before, q))
+    crossing = torch.where(answered.to(q.device)[:, None, None], y[:, :, own:], some.to(y.dtype))
+    return torch.cat([y[:, :, :own], crossing], dim=2)
 
 
 def _masked(attend: Attend, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, causal: bool, before: int) -> Tensor:

@@ -198,6 +198,10 @@ class QKVProjection(nn.Module):
             x = rotated(x, turned)
         return x if self.rope.temperature == 1 else x * self.rope.temperature
 
+    def normed(self, keys: Float[Tensor, "few heads dim_head"]) -> Float[Tensor, "few heads dim_head"]:
+        """Keys that belong to no token, normalised as those of tokens are."""
+        return self._normed(keys[None], None)[0]
+
     def combine(
         self,
         y: Float[Tensor, "batch length heads dim_head"],

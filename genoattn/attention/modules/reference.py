@@ -1,11 +1,22 @@
 """Reference softmax attention over the full score matrix, to which tests compare the fast operators."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from genoattn.attention.modules.registers import Columns
+
+class Columns(NamedTuple):
+    """Keys that belong to no token, one by one: the score of each query, and the value that it reads there."""
+
+    scores: Float[Tensor, "batch heads queries few"]
+    values: Float[Tensor, "batch queries few heads dim_head"]
+
+    def of(self, heads: slice) -> "Columns":
+        """The columns of some heads."""
+        return Columns(self.scores[:, heads], self.values[:, :, :, heads])
 
 
 def reference_attention(
@@ -25,12 +36,13 @@ def reference_attention(
     scores = scores if bias is None else scores + bias
     visible = visible[:, None]
     if beside is not None:
-        scores, few = torch.cat([scores, beside.scores], dim=-1), len(beside.values)
-        visible, v = F.pad(visible, (0, few), value=True), torch.cat([v, beside.values.expand(len(v), -1, -1, -1)], 1)
+        scores = torch.cat([scores, beside.scores], dim=-1)
+        visible = F.pad(visible, (0, beside.scores.shape[-1]), value=True)
     empty = ~visible.any(-1, keepdim=True)
     # A row of nothing but -inf would be NaN, backward too: it becomes a softmax of zeros, and its weights are dropped.
     weights = scores.masked_fill(~visible, float("-inf")).masked_fill(empty, 0).softmax(-1).masked_fill(~visible, 0)
-    return torch.einsum("bhqk,bkhd->bqhd", weights, v)
+    y = torch.einsum("bhqk,bkhd->bqhd", weights[..., : k.shape[1]], v)
+    return y if beside is None else y + torch.einsum("bhqr,bqrhd->bqhd", weights[..., k.shape[1] :], beside.values)
 
 
 def visibility_mask(

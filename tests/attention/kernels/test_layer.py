@@ -31,7 +31,10 @@ LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
     "full": ("softmax_attention", partial(FullAttention, heads=CROSS)),
     "window": ("softmax_attention", partial(WindowAttention, left=20, right=9, heads=CROSS)),
     "full, sink": ("softmax_attention", partial(FullAttention, heads=CROSS, sink=True)),
-    "window, sink": ("softmax_attention", partial(WindowAttention, left=20, right=9, heads=CROSS, sink=True)),
+    "window, registers": (
+        "softmax_attention",
+        partial(WindowAttention, left=20, right=9, heads=CROSS, sink=True, registers=2),
+    ),
     "linear": ("linear_attention", partial(ELU, heads=CROSS)),
     "linear, not turned": ("linear_attention", partial(ELU, heads=PLAIN, features="relu")),
     "sparse": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=3, heads=TWO)),

@@ -116,6 +116,11 @@ def head_groups(x: Float[Tensor, "batch length heads channels"]) -> list[slice]:
     return [slice(at, at + 1) for at in range(x.shape[2])] if x.device.type == "cpu" else [slice(None)]
 
 
+def heads_first(x: Float[Tensor, "batch length heads channels"]) -> Float[Tensor, "batch length heads channels"]:
+    """`x` with all tokens of a head next to each other in memory."""
+    return x.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)
+
+
 def turn_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Write `x` to `y`, turned."""
     (first, second), (turned_first, turned_second) = x.chunk(2, dim=-1), y.chunk(2, dim=-1)

@@ -105,6 +105,37 @@ def test_linear_is_the_same_in_any_chunks_and_segments(causal, fades, monkeypatc
             assert torch.allclose(got, expected, atol=1e-10)
 
 
+@DIRECTIONS
+@pytest.mark.parametrize("features", ["signed", "elu"])
+@pytest.mark.parametrize("length", [64, 150])
+def test_gradients_of_decay_rates_are_those_of_the_square(causal, features, length, monkeypatch):
+    """Of one segment and of several, the last chunk whole or not."""
+    q, k, v = drawn(length=length, grad=True)
+    rates = torch.tensor([0.5, 0.01], dtype=torch.float64, requires_grad=True)
+
+    def found(attend):
+        y = attend(q, k, v, causal=causal, decay=rates, features=features)
+        return [y, *torch.autograd.grad(y.square().sum(), (q, k, v, rates))]
+
+    square = found(naive_linear_attention)
+    for numbers in (2**20, 1):
+        monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", numbers)
+        for got, expected in zip(found(linear_attention), square, strict=True):
+            assert torch.allclose(got, expected, atol=1e-9)
+
+
+@DIRECTIONS
+def test_memory_of_either_order_and_queries_of_another_length_than_keys(causal, monkeypatch):
+    q, k, v = drawn(length=150, grad=True)
+    q_, k_, v_ = (t.detach().repeat(1, 1, 2, 1)[:, :, ::2].requires_grad_() for t in (q, k, v))  # not contiguous
+    few = slice(None) if causal else slice(100)
+    monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", 1)
+    y = linear_attention(q_[:, few], k_, v_, causal=causal)
+    expected = naive_linear_attention(*(t.detach().repeat(1, 1, 2, 1)[:, :, ::2] for t in (q, k, v)), causal=causal)
+    assert torch.allclose(y, expected[:, few], atol=1e-10)
+    assert all(torch.isfinite(t).all() for t in torch.autograd.grad(y.sum(), (q_, k_, v_)))
+
+
 @FADES
 def test_linear_is_its_recurrence(fades):
     q, k, v = drawn()

@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradgradcheck
 
 from genoattn.attention.modules.feature_maps import feature_map
+from genoattn.attention.modules.pieces import join, split
 from genoattn.attention.modules.rotary import rotate
 from genoattn.models.recompute import checkpointed_mlp
 
@@ -43,3 +44,16 @@ def test_rotations_and_features_have_second_derivatives():
     x = torch.randn(1, 3, 2, 4, dtype=torch.float64, requires_grad=True)
     assert gradgradcheck(lambda x: rotate(x, torch.arange(3)[None]).pow(3), x)
     assert gradgradcheck(lambda x: feature_map(x, "elu").pow(3), x)
+
+
+def test_pieces_are_put_together_again_with_all_their_derivatives():
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
+    pieces = [(slice(None), slice(2)), (slice(0, None, 2), slice(2, None)), (slice(1, None, 2), slice(2, None))]
+    assert torch.equal(join(split(x, pieces), pieces, x.shape), x)
+    assert not join(split(x, pieces[:1]), pieces[:1], x.shape)[:, :, 2:].any()
+
+    def squares(x):
+        return join([part.pow(number) for number, part in enumerate(split(x, pieces), 2)], pieces, x.shape)
+
+    assert torch.autograd.gradcheck(squares, x) and gradgradcheck(squares, x)

@@ -84,9 +84,12 @@ def rotated(
 
 
 def turns(
-    positions: Int[Tensor, "#batch length"], channels: int, rope: Rope, dtype: torch.dtype
-) -> tuple[Float[Tensor, "#batch length 1 half"], Float[Tensor, "#batch length 1 half"]]:
-    """Cosine and sine of the angle by which `rotate` turns each channel pair."""
+    positions: Int[Tensor, "batch length"], channels: int, rope: Rope, dtype: torch.dtype
+) -> tuple[Float[Tensor, "sequences length 1 half"], Float[Tensor, "sequences length 1 half"]]:
+    """Cosine and sine of the angle by which `rotate` turns each channel pair; of one sequence if all are alike."""
+    on_host = positions.device.type == "cpu" and not torch.compiler.is_compiling()
+    if on_host and len(positions) > 1 and torch.equal(positions[:-1], positions[1:]):
+        positions = positions[:1]
     # A million radians leave bfloat16 no digit of the angle and float32 two; only MPS lacks float64.
     wide = torch.float32 if positions.device.type == "mps" else torch.float64
     turn = rope.frequencies(channels // 2, positions.device, wide)
@@ -114,6 +117,11 @@ class _Rotate(torch.autograd.Function):
 def head_groups(x: Float[Tensor, "batch length heads channels"]) -> list[slice]:
     """Heads that are computed together: one on a CPU, which so has long rows and its numbers in the cache, else all."""
     return [slice(at, at + 1) for at in range(x.shape[2])] if x.device.type == "cpu" else [slice(None)]
+
+
+def heads_first(x: Float[Tensor, "batch length heads channels"]) -> Float[Tensor, "batch length heads channels"]:
+    """`x` with all tokens of a head next to each other in memory."""
+    return x.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)
 
 
 def turn_into(y: Tensor, x: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoattn.attention.modules.autograd import first_order_only
-from genoattn.attention.modules.rotary import head_groups
+from genoattn.attention.modules.rotary import head_groups, heads_first
 
 CHUNK = 64
 
@@ -58,6 +58,60 @@ def read_chunks(
         kept = decay_factor(decay, kept)
     y, after = _ReadChunks.apply(size, q, k, v, borders, near, write, read, kept)  # pyright: ignore
     return y[:, :length], after
+
+
+def read_totals(
+    q: Float[Tensor, "batch length heads features"],
+    k: Float[Tensor, "batch length heads features"],
+    v: Float[Tensor, "batch length heads channels"],
+    before: Float[Tensor, "batch heads features wide"],
+) -> tuple[
+    Float[Tensor, "batch length heads channels"],
+    Float[Tensor, "batch length heads 1"],
+    Float[Tensor, "batch heads features wide"],
+]:
+    """`read_chunks` without a decay, and the sum of its weights, as if of a further channel of values of 1.
+
+    That channel is the last one of the states. It is not computed as such: products of 65 columns are far slower than
+    those of 64.
+    """
+    length, size = q.shape[1], min(CHUNK, q.shape[1])
+    if tail := -length % size:
+        q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
+    y, total, after = _ReadTotals.apply(size, q, k, v, before)  # pyright: ignore
+    return y[:, :length], total[:, :length], after
+
+
+class _ReadTotals(torch.autograd.Function):
+    """`_ReadChunks` of values with a channel of 1."""
+
+    @staticmethod
+    def forward(ctx: Any, size: int, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.size = size
+        ctx.save_for_backward(*tensors)
+        q, k, v = (_chunks(heads_first(t), slice(None), size) for t in tensors[:3])
+        borders = tensors[3].transpose(0, 1)[:, :, None]
+        weights = (q @ k.mT).tril_()
+        sums, total = weights @ v, weights.sum(-1, keepdim=True)
+        states, last = _running(k.mT @ v, borders[..., :-1], None)
+        counts = torch.cat([borders[..., -1], k.sum(-2)], dim=2).cumsum(2)
+        total += torch.linalg.vecdot(q, counts[:, :, :-1, None])[..., None]
+        _add_product(sums, q, states)
+        after = torch.cat([last[:, :, 0], counts[:, :, -1, :, None]], dim=-1).transpose(0, 1)
+        sums, total = (t.flatten(2, 3).permute(1, 2, 0, 3) for t in (sums, total))
+        return sums, total, after
+
+    @staticmethod
+    @first_order_only
+    def backward(ctx: Any, dy: Tensor, dtotal: Tensor, dafter: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        *qkv, before = ctx.saved_tensors
+        q, k, v = (_chunks(heads_first(t), slice(None), ctx.size) for t in (*qkv[:2], F.pad(qkv[2], (0, 1), value=1)))
+        dy = _chunks(heads_first(torch.cat([dy, dtotal], dim=-1)), slice(None), ctx.size)
+        borders, dlast = (t.transpose(0, 1)[:, :, None] for t in (before, dafter))
+        near = q.new_ones(ctx.size, ctx.size).tril()
+        found = _gradients(Group(q, k, v, borders, near, None, None, None), dy, dlast)
+        dq, dk, dv = (t.flatten(2, 3).permute(1, 2, 0, 3) for t in found[:3])
+        return None, dq, dk, dv[..., :-1], found[3][:, :, 0].transpose(0, 1)
 
 
 class Group(NamedTuple):
@@ -108,7 +162,7 @@ class _ReadChunks(torch.autograd.Function):
             group = _group(tensors, heads, size)
             dlast = torch.zeros_like(group.borders)
             dlast[:, :, 0] = dafter[:, heads].transpose(0, 1)
-            parts = _group(wholes, heads, size)[:learned]
+            parts: Any = _group(wholes, heads, size)[:learned]
             for part, d in zip(parts, _gradients(group, _chunks(dy, heads, size), dlast), strict=True):
                 part.copy_(d.sum_to_size(part.shape))
         return None, *wholes[:learned], *[None] * (len(wholes) - learned)

@@ -15,8 +15,9 @@ from torch import Tensor
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.feature_maps import feature_dim, feature_map
 from genoattn.attention.modules.rotary import Rope, rotate
-from genoattn.attention.ops.chunk_state import CHUNK, decay_factor, read_chunks
+from genoattn.attention.ops.chunk_state import CHUNK, decay_factor, read_chunks, read_totals
 from genoattn.attention.ops.chunked_scan import Inputs, State, chunk_length, scan
+from genoattn.attention.ops.whole_sums import Plan, whole_sums
 
 EPSILON = 1e-6
 """Least denominator for each visible token, so that it has the same effect at any length."""
@@ -111,8 +112,9 @@ def _scan_tokens(
 
 
 def _segment(x: Tensor, options: LinearOptions) -> int:
-    """Tokens of a segment, of which one head is computed at a time."""
-    return chunk_length(len(x) * feature_dim(x.shape[3], options.features), CHUNK)
+    """Tokens of a segment: of one head if one is computed at a time, else of all heads."""
+    wide = len(x) * feature_dim(x.shape[3], options.features)
+    return chunk_length(wide if options.features == "signed" else x.shape[2] * wide, CHUNK)
 
 
 def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: Features) -> tuple[None, State]:
@@ -128,13 +130,10 @@ def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: Feat
     """Outputs from the state of all tokens."""
     (q, padding_mask, positions), (memory, count) = pieces, shared
     phi, rotated = _features_of(q, None, positions, features)
-    if rotated is phi:
-        numerator, denominator = (phi.transpose(1, 2) @ memory).transpose(1, 2).split([memory.shape[-1] - 1, 1], dim=-1)
-    else:
-        numerator = (rotated.transpose(1, 2) @ memory[..., :-1]).transpose(1, 2)
-        denominator = (phi * memory[..., -1][:, None]).sum(-1, keepdim=True)
+    numerator = (rotated.transpose(1, 2) @ memory[..., :-1]).transpose(1, 2)
     signed = features[0] == "signed"
-    return _normalise(numerator, None if signed else denominator, count[:, None], padding_mask).to(q.dtype), state
+    denominator = None if signed else (phi.transpose(1, 2) @ memory[..., -1:]).transpose(1, 2)
+    return _normalise(numerator, denominator, count[:, None], padding_mask).to(q.dtype), state
 
 
 def _causal_scan(
@@ -191,10 +190,13 @@ def _read(
     """Numerator, denominator and the state after a segment; signed features have no denominator."""
     signed = features[0] == "signed"
     # Values are narrower than features, and a key without a value writes nothing: but only a key of 0 counts as none.
-    phi_q, rotated_q = _features_of(q, None, positions, features)
-    phi_k, rotated_k = _features_of(k, None if signed else of_keys[0], of_keys[1], features)
+    by_head = decay is None and positions is None
+    phi_q, rotated_q = _features_of(q, None, positions, features, by_head)
+    phi_k, rotated_k = _features_of(k, None if signed else of_keys[0], of_keys[1], features, by_head)
     v = zero_padding(v.to(phi_k.dtype), of_keys[0] if signed else None)
     far, total = (None, None) if ahead is None else (ahead[..., :-1], ahead[..., -1:])
+    if rotated_q is phi_q and not signed and decay is None:
+        return read_totals(phi_q, phi_k, v, memory)
     if rotated_q is phi_q and not signed:
         sums, memory = read_chunks(phi_q, phi_k, F.pad(v, (0, 1), value=1.0), memory, decay, ahead, lead)
         numerator, denominator = sums.split([v.shape[-1], 1], dim=-1)
@@ -221,14 +223,17 @@ def _normalise(
         if count is None
         else EPSILON * count.clamp_min(1)[..., None, None].to(denominator.dtype)
     )
-    return zero_padding(numerator * torch.maximum(denominator, least).reciprocal(), padding_mask)
+    share = torch.maximum(denominator, least).reciprocal()
+    y = numerator * share if torch.is_grad_enabled() else numerator.mul_(share)
+    return zero_padding(y, padding_mask)
 
 
 def _features_of(
-    x: Tensor, padding_mask: Tensor | None, positions: Tensor | None, features: Features
+    x: Tensor, padding_mask: Tensor | None, positions: Tensor | None, features: Features, by_head: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Features φ(x) in at least float32, 0 at padding, and the same rotated by the positions."""
-    phi = zero_padding(feature_map(x.to(torch.promote_types(x.dtype, torch.float32)), features[0]), padding_mask)
+    phi = feature_map(x.to(torch.promote_types(x.dtype, torch.float32)), features[0], by_head)
+    phi = zero_padding(phi, padding_mask)
     return phi, phi if positions is None else rotate(phi, positions, features[1])
 
 
@@ -278,4 +283,17 @@ def linear_attention(
         return causal_scan(q, k, v, state, options)[0]
     if decay is not None:
         return bidirectional_scan(q, k, v, state[0], state[0], options)[0]
-    return query_state(q, accumulate_state(k, v, state, options), options)
+    if torch.compiler.is_compiling():  # which traces no gradient inside a backward pass
+        return query_state(q, accumulate_state(k, v, state, options), options)
+    mask, _ = options.of_keys
+    keys = torch.full((len(k),), k.shape[1], device=k.device) if mask is None else mask.sum(1)
+    features_of = partial(_features_of, features=(features, rope))
+    plan = Plan(
+        features_of,
+        options.of_queries,
+        options.of_keys,
+        features != "signed",
+        EPSILON * keys.clamp_min(1),
+        _segment(k, options) // 2,
+    )
+    return whole_sums(q, k, v, plan)

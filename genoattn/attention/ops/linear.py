@@ -294,6 +294,6 @@ def linear_attention(
         options.of_keys,
         features != "signed",
         EPSILON * keys.clamp_min(1),
-        _segment(k, options) // 2,
+        _segment(k, options),
     )
     return whole_sums(q, k, v, plan)

@@ -197,8 +197,7 @@ class WindowAttention(Attention):
     def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, KVCache]:
         """Queries of the tokens, and their cache."""
         q, k, v = self.heads.project_and_rotate(x, layout)
-        each = self.heads.count // self.heads.kv_count
-        k, v = (t[:, :, ::each].to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
+        k, v = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (k, v))
         padding_mask = (
             torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
             if layout.padding_mask is None
@@ -212,12 +211,6 @@ class WindowAttention(Attention):
     def _outputs(self, q: Tensor, cache: KVCache, before: int, positions: Tensor | None) -> Tensor:
         """Outputs of the queries at these positions, the first of which is token `before` of the cache."""
         k, v, padding_mask, segments = cache
-        each = self.heads.count // self.heads.kv_count
-        if each > 1:
-            k, v = (t.repeat_interleave(each, dim=2) for t in (k, v))
-            if self.heads.qk_norm:  # shared keys are cached at the logit scale of their first query head
-                gain = (self.heads.log_logit_scale / 2).exp()
-                k = k * (gain / gain[::each].repeat_interleave(each))[:, None].to(k.dtype)
         layout = TokenLayout(None if padding_mask.all() else padding_mask, segment_ids=segments)
         return self._attend(q.to(k.dtype), k, v, layout, position_ids_of(q, positions), before)
 

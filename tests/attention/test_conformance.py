@@ -43,6 +43,8 @@ OTHER_SETTINGS = [
     ("full", {"sink": True, "cross_segment": 0.5, "rotate_values": True}),
     ("full", {"registers": 3, "cross_segment": 0.5, "rotate_values": True}),
     ("full", {"registers": 2, "sink": True, "kv_heads": 2, "qk_norm": False}),
+    ("full", {"kv_heads": 2, "cross_segment": 0.25, "logit_scale": 4.0}),
+    ("window", {"left": 5, "right": 3, "kv_heads": 2, "cross_segment": 0.5}),
     ("window", {"left": 5, "right": 3, "count": 2, "rotate_values": True, "gate": "channel"}),
     ("window", {"left": 9, "right": 4, "positions": "alibi", "kv_heads": 1}),
     ("window", {"left": 5, "right": 3, "dilation": 3}),

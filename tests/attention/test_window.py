@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genoattn.attention.modules.reference import reference_attention
-from genoattn.attention.ops import sliding_window_blocks
+from genoattn.attention.ops import block_softmax, sliding_window_blocks
 from genoattn.attention.ops.sliding_window import window_attention, windowed_attention
 from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
 
@@ -74,8 +74,8 @@ def test_no_cut_into_blocks_shows(left, right, dilation, first, sloped, block, s
     monkeypatch.setattr(sliding_window_blocks, "CHUNK_QUERIES", segment)
     monkeypatch.setattr(sliding_window_blocks, "backward_block", lambda window: block)
     if plain:  # what other devices than the CPU run
-        monkeypatch.setattr(sliding_window_blocks, "fused", sliding_window_blocks.unfused)
-        monkeypatch.setattr(sliding_window_blocks, "fused_backward", sliding_window_blocks.unfused_backward)
+        monkeypatch.setattr(block_softmax, "fused", block_softmax.unfused)
+        monkeypatch.setattr(block_softmax, "fused_backward", block_softmax.unfused_backward)
     torch.manual_seed(0)
     length = 150
     q, k, v = torch.randn(3, batch, length, 2, 4, dtype=torch.float64, requires_grad=True)
@@ -132,8 +132,8 @@ def test_pairs_that_are_scored():
 @pytest.mark.parametrize("padding", [1, 2, 3, 5])
 def test_global_tokens_that_are_all_padding_have_no_weight(padding, causal, plain, monkeypatch):
     if plain:
-        monkeypatch.setattr(sliding_window_blocks, "fused", sliding_window_blocks.unfused)
-        monkeypatch.setattr(sliding_window_blocks, "fused_backward", sliding_window_blocks.unfused_backward)
+        monkeypatch.setattr(block_softmax, "fused", block_softmax.unfused)
+        monkeypatch.setattr(block_softmax, "fused_backward", block_softmax.unfused_backward)
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 13, 2, 4, dtype=torch.float64, requires_grad=True)
     mask = torch.ones(2, 13, dtype=torch.bool)

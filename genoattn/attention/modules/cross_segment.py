@@ -55,8 +55,8 @@ Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, View], Tensor]
 def cross_segment_attention(
     attend: Attend,
     q: Float[Tensor, "batch queries heads dim_head"],
-    k: Float[Tensor, "batch keys heads dim_head"],
-    v: Float[Tensor, "batch keys heads dim_value"],
+    k: Float[Tensor, "batch keys kv_heads dim_head"],
+    v: Float[Tensor, "batch keys kv_heads dim_value"],
     *,
     cross_heads: int,
     layout: TokenLayout,
@@ -83,18 +83,21 @@ def cross_segment_attention(
     plain = View(causal, _queries_of(mask, before, q), None if q.shape[1] == k.shape[1] else mask, heads=slice(own))
     if not cross_heads:
         return attend(q, k, v, plain)
-    heads = slice(-cross_heads, None)
+    if own % (each := q.shape[2] // k.shape[2]):  # heads of both kinds share a key
+        k, v, each = k.repeat_interleave(each, dim=2), v.repeat_interleave(each, dim=2), 1
+    heads, own_keys = slice(-cross_heads, None), own // each
     views = slices(layout, q.shape[1], causal, before) if len(layout.segments) > 1 else []
     if not views or not all(fits(view) for view in views):
         if len(layout.segments) > 1 or alone is None:
-            y = _masked(attend, q[:, :, own:], k[:, :, own:], v[:, :, own:], layout, causal, before)
+            y = _masked(attend, q[:, :, own:], k[:, :, own_keys:], v[:, :, own_keys:], layout, causal, before)
         else:
             y = zero_padding(alone[:, :, own:], _queries_of(mask, before, q))
         if not own:
             return y
-        return torch.cat([attend(q[:, :, :own], k[:, :, :own], v[:, :, :own], plain), y], dim=2)
+        return torch.cat([attend(q[:, :, :own], k[:, :, :own_keys], v[:, :, :own_keys], plain), y], dim=2)
     views = [*([plain] if own else []), *(view._replace(heads=heads) for view in views)]
-    asked, shown = [(view.queries, view.heads) for view in views], [(view.keys, view.heads) for view in views]
+    asked = [(view.queries, view.heads) for view in views]
+    shown = [(view.keys, slice(own_keys) if view is plain else slice(own_keys, None)) for view in views]
     parts = [attend(*qkv) for qkv in zip(split(q, asked), split(k, shown), split(v, shown), views, strict=True)]
     y = join(parts, asked, v.shape[:1] + q.shape[1:3] + v.shape[3:])
     answered = torch.zeros(q.shape[1], dtype=torch.bool)
@@ -171,8 +174,8 @@ def _queries_of(mask: Tensor | None, before: int, q: Tensor) -> Tensor | None:
 
 def reference_cross_segment_attention(
     q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length kv_heads dim_head"],
+    v: Float[Tensor, "batch length kv_heads dim_head"],
     *,
     visible: Bool[Tensor, "#batch length length"],
     cross_heads: int,
@@ -181,6 +184,7 @@ def reference_cross_segment_attention(
     beside: Columns | None = None,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """`cross_segment_attention` over the full score matrix, for `naive`."""
+    k, v = (t.repeat_interleave(q.shape[2] // t.shape[2], dim=2) for t in (k, v))
     if not cross_heads:
         return reference_attention(q, k, v, visible=visible, bias=bias, beside=beside)
     own = q.shape[2] - cross_heads

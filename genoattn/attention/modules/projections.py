@@ -113,11 +113,12 @@ class QKVProjection(nn.Module):
     def project(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout(), past: Past | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the real tokens, each `[batch, length, heads, dim_head]`.
+        """Queries, keys and values of the real tokens, each `[batch, length, heads or kv_heads, dim_head]`.
 
         With `rotate_values` the values are rotated by their positions. With `qk_norm` queries and keys have a mean
         square of the head's learned logit scale, so that both sides share it equally: a softmax sees only their
-        product, a feature map sees each. A short convolution comes first; `past` are the tokens before `x`.
+        product, a feature map sees each. Shared keys have a mean square of 1, and their
+        queries all of it. A short convolution comes first; `past` are the tokens before `x`.
         """
         return self._project(x, layout, past, None)
 
@@ -182,25 +183,26 @@ class QKVProjection(nn.Module):
     def _shared(
         self, k: Tensor, v: Tensor, x: Tensor, layout: TokenLayout, turned: Turns | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Keys and values by head from their projections, as many as heads."""
+        """Keys and values by head from their projections."""
         k, v = (t.unflatten(-1, (self.kv_count, -1)) for t in (k, v))
         if self.rotate_values:
             v = rotate(v, position_ids_of(x, layout.position_ids), VALUE_ROPE)
-        if self.kv_count < self.count:  # each key and value serves several queries
-            k, v = (t.repeat_interleave(self.count // self.kv_count, dim=-2) for t in (k, v))
-        return self._normed(k, turned), v
+        return self._normed(k, turned, keys=True), v
 
-    def _normed(self, x: Tensor, turned: Turns | None) -> Tensor:
+    def _normed(self, x: Tensor, turned: Turns | None, keys: bool = False) -> Tensor:
         """Queries or keys, normalised if so set and rotated by `turned`."""
         if self.qk_norm:
-            x = normed_heads(x, self.log_logit_scale, turned)
+            scale = self.log_logit_scale
+            if self.kv_count < self.count:  # a shared key has no scale of its own: that of each query is its square
+                scale = scale.new_zeros(x.shape[2]) if keys else 2 * scale
+            x = normed_heads(x, scale, turned)
         elif turned is not None:
             x = rotated(x, turned)
         return x if self.rope.temperature == 1 else x * self.rope.temperature
 
     def normed(self, keys: Float[Tensor, "few heads dim_head"]) -> Float[Tensor, "few heads dim_head"]:
         """Keys that belong to no token, normalised as those of tokens are."""
-        return self._normed(keys[None], None)[0]
+        return self._normed(keys[None], None, keys=True)[0]
 
     def combine(
         self,

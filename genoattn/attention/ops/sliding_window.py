@@ -28,8 +28,8 @@ from genoattn.attention.ops.softmax import full_attention
 
 def windowed_attention(
     q: Float[Tensor, "batch queries heads dim_head"],
-    k: Float[Tensor, "batch keys heads dim_head"],
-    v: Float[Tensor, "batch keys heads dim_head"],
+    k: Float[Tensor, "batch keys kv_heads dim_head"],
+    v: Float[Tensor, "batch keys kv_heads dim_head"],
     window: Window,
     *,
     padding_mask: Bool[Tensor, "batch keys"] | None = None,
@@ -42,9 +42,9 @@ def windowed_attention(
     """Softmax attention of each query over its window and the global keys, of which one must be real.
 
     With `blind` none need be real, and the output then is 0. `beside` is a key of each query that belongs to no token.
-    Scores are multiplied by 1 / sqrt(dim_head), minus the
-    slope of the head times the distance in tokens. The output of queries that are not `real` is 0. Inputs in half
-    precision are computed in float32.
+    Scores are multiplied by 1 / sqrt(dim_head), minus the slope of the head times the distance in tokens. The output of
+    queries that are not `real` is 0. Inputs in half precision are computed in float32. Query head h reads key head
+    h // (heads / kv_heads).
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     global_k, global_v, global_mask = (
@@ -64,8 +64,8 @@ def windowed_attention(
 
 def window_attention(
     q: Float[Tensor, "batch queries heads dim_head"],
-    k: Float[Tensor, "batch keys heads dim_head"],
-    v: Float[Tensor, "batch keys heads dim_head"],
+    k: Float[Tensor, "batch keys kv_heads dim_head"],
+    v: Float[Tensor, "batch keys kv_heads dim_head"],
     *,
     left: int,
     right: int,

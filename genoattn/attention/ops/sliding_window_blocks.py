@@ -10,12 +10,10 @@ from torch import Tensor
 
 from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.ops.block_softmax import (
+    attend,
+    attend_backward,
     beside_gradients,
-    fused,
-    fused_backward,
     merge_softmax,
-    unfused,
-    unfused_backward,
 )
 
 BLOCK = 32
@@ -29,8 +27,8 @@ CHUNK_QUERIES = 2048
 class GlobalKeys(NamedTuple):
     """Keys that every query attends to beside its window, and their values."""
 
-    k: Float[Tensor, "batch few heads dim_head"]
-    v: Float[Tensor, "batch few heads dim_head"]
+    k: Float[Tensor, "batch few kv_heads dim_head"]
+    v: Float[Tensor, "batch few kv_heads dim_head"]
     padding_mask: Bool[Tensor, "batch few"]
 
 
@@ -136,7 +134,7 @@ class _WindowAttention(torch.autograd.Function):
         batch, queries, heads, _ = q.shape
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         total = torch.empty(batch, queries, heads, 1, dtype=q.dtype, device=q.device)
-        attend, scale = fused if q.device.type == "cpu" else unfused, q.shape[-1] ** -0.5
+        scale = q.shape[-1] ** -0.5
         step, segment = window.dilation, _chunk_queries(padding_mask, slopes)
         for phase, own, near, calls in schedule(queries, k.shape[1], window, batch, BLOCK, segment):
             x, o, t = q[:, phase::step], out[:, phase::step], total[:, phase::step]
@@ -188,7 +186,6 @@ class _WindowAttention(torch.autograd.Function):
         g = _rows_of_channels(g)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         more = () if global_mask is None else (torch.zeros_like(global_k), torch.zeros_like(global_v))
-        attend = fused_backward if q.device.type == "cpu" else unfused_backward
         step, segment, block = window.dilation, _chunk_queries(padding_mask, slopes), backward_block(window)
         for phase, own, near, calls in schedule(q.shape[1], k.shape[1], window, len(q), block, segment):
             mine = [t[:, phase::step] for t in (g, q, out, total, dq)]
@@ -198,7 +195,7 @@ class _WindowAttention(torch.autograd.Function):
             for run in calls:
                 up, x, y, lse, into = (_queries(t, run) for t in mine)
                 bias = _block_bias(mask, key_mask, run)
-                to_q, *both = attend(up, x, _keys(keys, run), _keys(values, run), y, lse[..., 0], bias, scale)
+                to_q, *both = attend_backward(up, x, _keys(keys, run), _keys(values, run), y, lse[..., 0], bias, scale)
                 into.copy_(to_q)
                 for gradient, part in zip((to_k, to_v), both, strict=True):
                     _add(gradient, part, run)
@@ -206,7 +203,9 @@ class _WindowAttention(torch.autograd.Function):
                     whole = run._replace(blocks=1, rows=run.blocks * run.rows)
                     up, x, y, lse, into = (_queries(t, whole) for t in mine)
                     global_keys = _global_view(global_k, run), _global_view(global_v, run)
-                    to_q, *both = attend(up, x, *global_keys, y, lse[..., 0], _global_bias(global_mask, run, q), scale)
+                    to_q, *both = attend_backward(
+                        up, x, *global_keys, y, lse[..., 0], _global_bias(global_mask, run, q), scale
+                    )
                     into.add_(to_q)
                     for gradient, part in zip(more, both, strict=True):
                         _global_view(gradient, run).add_(part)

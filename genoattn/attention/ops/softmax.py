@@ -14,8 +14,8 @@ ROWS = 1024
 
 def full_attention(
     q: Float[Tensor, "batch queries heads dim_head"],
-    k: Float[Tensor, "batch keys heads dim_head"],
-    v: Float[Tensor, "batch keys heads dim_head"],
+    k: Float[Tensor, "batch keys kv_heads dim_head"],
+    v: Float[Tensor, "batch keys kv_heads dim_head"],
     *,
     causal: bool,
     padding_mask: Bool[Tensor, "batch queries"] | None = None,
@@ -25,7 +25,7 @@ def full_attention(
     """Softmax attention without a stored score matrix.
 
     Args:
-        q: Queries; padding may hold any finite values.
+        q: Queries; padding may hold any finite values. Query head h reads key head h // (heads / kv_heads).
         k: Keys.
         v: Values.
         causal: Hide later tokens.
@@ -49,9 +49,9 @@ def full_attention(
         return zero_padding(_attend(q, k, v, visible=visible[:, None, None, :]), padding_mask)
     # Fused kernels take causality or a mask, not both. With the real tokens moved to the front in their order, the
     # causal rule alone hides all padding from them.
-    order = (~padding_mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None, None].expand_as(q)
-    y = _attend(q.gather(1, order), k.gather(1, order), v.gather(1, order), causal=True)
-    return zero_padding(torch.zeros_like(y).scatter(1, order, y), padding_mask)
+    order = (~padding_mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :, None, None]
+    y = _attend(*(t.gather(1, order.expand_as(t)) for t in (q, k, v)), causal=True)
+    return zero_padding(torch.zeros_like(y).scatter(1, order.expand_as(y), y), padding_mask)
 
 
 def _attend_to_some(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor, causal: bool) -> Tensor:
@@ -70,6 +70,15 @@ def _attend_to_some(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor, causal: b
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None, causal: bool = False) -> Tensor:
+    shared = k.shape[2] < q.shape[2]
+    if shared and not _knows_groups(q):
+        k, v = (t.repeat_interleave(q.shape[2] // t.shape[2], dim=2) for t in (k, v))
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, is_causal=causal, enable_gqa=shared)
     return y.transpose(1, 2)
+
+
+def _knows_groups(q: Tensor) -> bool:
+    """True if a fused kernel of torch knows keys that heads share: on a GPU it does in half precision alone."""
+    device = q.device.type
+    return device == "cpu" or q.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled(device)

@@ -19,8 +19,8 @@ from genoattn.attention.ops.linear import EPSILON
 
 def softmax_attention(
     q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length heads dim_head"],
-    v: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length kv_heads dim_head"],
+    v: Float[Tensor, "batch length kv_heads dim_head"],
     *,
     causal: bool,
     window: tuple[int, int] | None = None,

@@ -30,7 +30,7 @@ ELU = partial(LinearAttention, features="elu", key_dim=None, decay=False)
 LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
     "full": ("softmax_attention", partial(FullAttention, heads=CROSS)),
     "window": ("softmax_attention", partial(WindowAttention, left=20, right=9, heads=CROSS)),
-    "full, sink": ("softmax_attention", partial(FullAttention, heads=CROSS, sink=True)),
+    "full, sink": ("softmax_attention", partial(FullAttention, heads=TWO, kv_heads=1, sink=True)),
     "window, registers": (
         "softmax_attention",
         partial(WindowAttention, left=20, right=9, heads=CROSS, sink=True, registers=2),

@@ -6,7 +6,7 @@ import torch
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.projections import HeadOptions
-from genoattn.attention.ops import sliding_window_blocks
+from genoattn.attention.ops import block_softmax
 from genoattn.attention.window import WindowAttention
 from tests.attention.test_conformance import DIM, DIRECTIONS, VARIANTS, build
 
@@ -44,8 +44,8 @@ def test_a_layer_whose_weights_are_bfloat16(variant, settings, causal):
 @pytest.mark.parametrize("settings", [{"dilation": 3}, {"global_tokens": 4}, {"positions": "alibi"}], ids=str)
 def test_windows_compute_in_float32_under_autocast_both_ways(settings, monkeypatch):
     """The operators that devices without a fused kernel run, forward inside autocast and backward outside."""
-    monkeypatch.setattr(sliding_window_blocks, "_fused", sliding_window_blocks._unfused)
-    monkeypatch.setattr(sliding_window_blocks, "_fused_backward", sliding_window_blocks._unfused_backward)
+    monkeypatch.setattr(block_softmax, "fused", block_softmax.unfused)
+    monkeypatch.setattr(block_softmax, "fused_backward", block_softmax.unfused_backward)
     torch.manual_seed(0)
     heads = HeadOptions(count=2, positions=settings.pop("positions", "none"), logit_scale=16.0)
     layer = WindowAttention(32, False, heads, left=20, right=20, **settings)

@@ -55,7 +55,7 @@ def test_windows_compute_in_float32_under_autocast_both_ways(settings, monkeypat
     def gradients():
         q_wide, k_wide = 4 * q, 4 * k
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            y = layer._attend(q_wide, k_wide, v, TokenLayout())
+            y = layer._attend(q_wide, k_wide, v, TokenLayout(), torch.arange(90)[None])
         return [y, *torch.autograd.grad(y, (q, k, v), upstream)]
 
     autocast = False

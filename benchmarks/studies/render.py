@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.models import memory_estimate, streaming, training_step
 from benchmarks.operators import run as operators
-from benchmarks.studies import recall, very_long_windows
+from benchmarks.studies import capacity, recall, very_long_windows
 from genoattn.comparison.record import Comparison, LayerResult, LengthResult
 from genoattn.comparison.report import draw, text
 from genoattn.comparison.report.tables import MEBI, interval, number
@@ -29,6 +29,7 @@ SUBSETS = ("snv", "insertion", "deletion")
 PLOTS = ("quality", "tradeoff")
 """Plots of a comparison that are committed; `genoattn compare report=results/STUDY` makes all of them."""
 TABLES = {
+    "capacity": capacity.table,
     "memory": memory_estimate.table,
     "recall": recall.table,
     "streaming": streaming.table,

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.studies import render
+from benchmarks.studies import capacity, render
 from genoattn.comparison.record import Comparison
 
 LIMIT = 1.5e6
@@ -60,3 +60,10 @@ def test_a_comparison_agrees_with_the_metrics_of_every_run(name: str) -> None:
 def test_a_struck_row(rendered: dict[str, render.Study]) -> None:
     assert "| ~~`based`~~ | ~~741,640~~ |" in rendered["recall"].page
     assert rendered["memory"].page.count("~~`hybrid`~~") == 2
+
+
+def test_keys_count_as_told_apart_if_all_fewer_are() -> None:
+    shares = dict.fromkeys(map(str, capacity.KEYS), 0.7)
+    assert capacity.told_apart(shares) == "1,024 or more"
+    assert capacity.told_apart(shares | {"64": 0.6}) == "32"
+    assert capacity.told_apart(shares | {"8": 0.3}) == "fewer than 8"

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genoattn.attention.base import TokenLayout
+from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.conformance.check import (
     FAR,
     LEARNED,
@@ -66,23 +66,29 @@ def learns_far(factory: Factory, dim: int, causal: bool) -> Outcome:
 
 @register("nothing: it warns of a memory that cannot tell its keys apart")
 def capacity(factory: Factory, dim: int, causal: bool) -> Outcome:
-    """A warning if the untrained layer cannot tell the letters that are stored under 64 random keys.
+    """A warning if the untrained layer cannot tell the letters that are stored under 64 random keys."""
+    layer = factory(dim=dim, causal=causal)
+    if layer.receptive_field is not None:
+        return True, "the layer declares a receptive field"
+    share = letters_told(layer, KEYS, dim)
+    warning = f"untrained, it tells {share:.2f} of the letters stored under {KEYS} random keys (guessing: 0.25)"
+    return True, f"tells {share:.2f} of the letters stored under {KEYS} random keys", warning if share < TOLD else ""
+
+
+def letters_told(layer: Attention, keys: int, dim: int) -> float:
+    """Share of the letters stored under so many random keys that an untrained layer tells; guessing gives 0.25.
 
     Sixteen tokens repeat one of the keys each, at the same position and with the projection of queries equal to that of
     keys. The letters are read by the best linear map of the layer's outputs.
     """
-    layer = factory(dim=dim, causal=causal)
-    if layer.receptive_field is not None:
-        return True, "the layer declares a receptive field"
     for heads in layer.modules():
-        if isinstance(heads, QKVProjection) and heads.query.weight.shape == heads.key.weight.shape:
-            heads.query.weight.data.copy_(heads.key.weight.data)
-    x, letters = stored_letters(96, KEYS, dim)
+        if isinstance(heads, QKVProjection):
+            shared = heads.key.weight.unflatten(0, (heads.kv_count, 1, -1))
+            heads.query.weight.data.copy_(shared.expand(-1, heads.count // heads.kv_count, -1, -1).flatten(0, 2))
+    x, letters = stored_letters(96, keys, dim)
     with torch.no_grad():
-        y = layer(x, TokenLayout(position_ids=torch.zeros(x.shape[:2], dtype=torch.long)))[:, KEYS:]
-    share = _told(y, letters)
-    warning = f"untrained, it tells {share:.2f} of the letters stored under {KEYS} random keys (guessing: 0.25)"
-    return True, f"tells {share:.2f} of the letters stored under {KEYS} random keys", warning if share < TOLD else ""
+        y = layer(x, TokenLayout(position_ids=torch.zeros(x.shape[:2], dtype=torch.long)))[:, keys:]
+    return _told(y, letters)
 
 
 def _told(y: Tensor, letters: Tensor) -> float:

@@ -25,6 +25,7 @@ EXAMPLES = {
     "train": ["attention=window attention.left=64", "data.fasta=mine.fa data.vcf=mine.vcf.gz", "experiment=paired"],
     "finetune": ["checkpoint=runs/train/RUN data.fasta=mine.fa"],
     "evaluate": ["checkpoint=runs/train/RUN", "checkpoint=runs/train/RUN data.fasta=other.fa data.vcf=other.vcf.gz"],
+    "detect": ["checkpoint=runs/train/RUN reference=a.fa.gz sample=b.fa.gz out=calls.vcf.gz"],
     "compare": ["layers=[full,window,linear] budget.seconds=60", "experiment=paired 'data.length=[512,2048]'"],
     "plan": ["attention=hierarchical data.length=32768 data.batch=4"],
     "context": ["checkpoint=runs/train/RUN"],

@@ -125,6 +125,19 @@ class Context(SavedModel):
     relative_threshold: Annotated[float, Gt(0), Le(1)]
 
 
+class Detect(Settings):
+    checkpoint: str
+    reference: str | list[str]
+    sample: str | list[str]
+    out: str
+    truth: str | None
+    all: bool
+    threshold: Annotated[float, Ge(0), Le(1)] | None
+    min_placed: Annotated[float, Ge(0), Le(1)]
+    reverse_complement: ReverseComplement | None
+    trust: list[str]
+
+
 class TokenizerReport(Settings):
     seed: Seed
     checkpoint: str | None
@@ -154,6 +167,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "plan": Plan,
     "evaluate": Evaluate,
     "context": Context,
+    "detect": Detect,
     "tokenizer-report": TokenizerReport,
     "check-layer": CheckLayer,
     "kernels": Kernels,

@@ -6,7 +6,7 @@ from math import ceil, log
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from genoattn.genome.alphabet import kmer_codes, reverse_complement
 
@@ -56,6 +56,39 @@ def chain(anchors: list[Anchor]) -> list[Anchor]:
     """
     if not anchors:
         return []
+    weight, before = _weights(anchors)
+    at = int(weight.argmax())
+    chained = []
+    while at >= 0:
+        chained.append(anchors[at])
+        at = int(before[at])
+    return chained[::-1]
+
+
+def chains(anchors: list[Anchor], least: float) -> list[tuple[float, list[Anchor]]]:
+    """Score and anchors of every chain with a score of at least `least`, the best first; no anchor is in two of them.
+
+    Anchors come in order of their starts. A chain ends where it meets a better one, and scores what it adds to it.
+    """
+    if not anchors:
+        return []
+    weight, before = _weights(anchors)
+    used = np.zeros(len(anchors), np.bool_)
+    found = []
+    for end in np.argsort(-weight, kind="stable").tolist():
+        at, chained = end, []
+        while at >= 0 and not used[at]:
+            used[at] = True
+            chained.append(anchors[at])
+            at = int(before[at])
+        score = float(weight[end] - (weight[at] if at >= 0 else 0))
+        if chained and score >= least:
+            found.append((score, chained[::-1]))
+    return sorted(found, key=lambda chain: -chain[0])
+
+
+def _weights(anchors: list[Anchor]) -> tuple[Float[np.ndarray, "anchors"], Int[np.ndarray, "anchors"]]:
+    """For each anchor the score of the best chain that ends there, and the anchor before it in that chain, or -1."""
     start, stop, diagonal = np.array(anchors).T
     weight = (stop - start).astype(np.float64)
     before = np.full(len(anchors), -1)
@@ -70,20 +103,20 @@ def chain(anchors: list[Anchor]) -> list[Anchor]:
         if total[best] > 0:
             weight[n] += total[best]
             before[n] = near.start + best
-    at = int(weight.argmax())
-    chained = []
-    while at >= 0:
-        chained.append(anchors[at])
-        at = int(before[at])
-    return chained[::-1]
+    return weight, before
 
 
 def join_runs(places: Int[np.ndarray, "kmers"], k: int) -> list[Anchor]:
     """Anchors of the positions of k-mers in a reference: those that follow one another on one diagonal are joined."""
     hits = np.flatnonzero(places >= 0)
+    return join_hits(hits, places[hits], k)
+
+
+def join_hits(hits: Int[np.ndarray, "hits"], places: Int[np.ndarray, "hits"], k: int) -> list[Anchor]:
+    """The same for k-mers that begin at the sample bases `hits`, in order, and at the reference bases `places`."""
     if len(hits) == 0:
         return []
-    diagonals = places[hits] - hits
+    diagonals = places - hits
     new = np.flatnonzero((np.diff(diagonals) != 0) | (np.diff(hits) > k)) + 1  # within k they overlap or touch
     begins, ends = np.concatenate([[0], new]), np.concatenate([new, [len(hits)]]) - 1
     rows = zip(hits[begins].tolist(), (hits[ends] + k).tolist(), diagonals[begins].tolist(), strict=True)

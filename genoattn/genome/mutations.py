@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
+LONG = 10
+"""An indel of more bases is a long one."""
+
 
 class Mutation(NamedTuple):
     """The codes in `inserted` replace reference bases [start, stop), 0-based and half-open.

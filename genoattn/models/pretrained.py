@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, SupportsBytes, TypeAlias, final
+from typing import SupportsBytes, TypeAlias, final
 
 import numpy as np
 import torch
@@ -15,23 +15,23 @@ from genoattn.data.tasks.base import MutationDetection
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import LETTERS, encode_bases
+from genoattn.genome.assembly_placement import place_assembly
+from genoattn.genome.calls import MutationCall
 from genoattn.genome.mutations import Sample
-from genoattn.genome.windows import slice_padded, tiles
+from genoattn.genome.windows import slice_padded
 from genoattn.models.build import LoadedModel, load_predictor
-from genoattn.models.placement import place_windows
+from genoattn.models.detection import (
+    calls_of,
+    detection_task,
+    related,
+    score_block,
+    thresholds_by_kind,
+    window_scorer,
+)
 from genoattn.models.predictor import token_layout
 
 Bases: TypeAlias = str | bytes | SupportsBytes | np.ndarray
 """IUPAC letters in either case (a string, bytes, or a Bio.Seq or SeqRecord), or codes 0..14 as uint8."""
-
-
-class MutationCall(NamedTuple):
-    """A detected mutation at sample bases [start, stop), 0-based; start == stop for a deletion before base `start`."""
-
-    kind: Literal["substitution", "insertion", "deletion"]
-    start: int
-    stop: int
-    score: float
 
 
 def load(path: str | Path, device: torch.device | str | None = None, trust: Sequence[str] = ()) -> "PretrainedModel":
@@ -181,52 +181,33 @@ class PretrainedModel:
         return dict(zip(task.classes, probabilities, strict=True))
 
     def detect(self, reference: Bases, sample: Bases) -> list[MutationCall]:
-        """The mutations of a sample, called at the thresholds of the model.
+        """The mutations of a sample, called at the thresholds of the model, with their alleles.
 
-        The sample is cut into windows as long as those of training. Each is placed where its first bases match best,
-        within 32 bases of the place that the window before it implies. Whole genomes are not placed yet.
+        The sample is placed by the k-mers that occur once in the reference, piece by piece and on either strand, as
+        `genoattn detect` does. Parts without a place are left out. The two sequences say what differs, and the model
+        how probable each difference is a mutation.
 
         Args:
             reference: The reference.
-            sample: A sample of any length, which begins where the reference begins.
+            sample: A sample of any length.
+
+        Returns:
+            Calls in the order of the reference.
 
         Raises:
-            UserError: A window cannot be placed: after a larger insertion or deletion, or because the two sequences
-                are unrelated or begin at different places.
+            UserError: The two sequences seem to be unrelated, or the model has no thresholds.
         """
         known, bases = _codes(reference, "the reference"), _codes(sample, "the sample")
-        windows = tiles(0, len(bases), self.card.length)
-        places = list(place_windows(known, bases, [start for start, _, _ in windows], self.card.length))
-        table = np.zeros((len(bases), len(MUTATION_OUTPUTS)))
-        for (start, low, high), place in zip(windows, places, strict=True):
-            example = self._example(known, bases[start : start + self.card.length], place)
-            scores = next(
-                self.predictor.probabilities_per_base([example], MUTATION_OUTPUTS, self.card.scores_both_strands)
-            )
-            table[start + low : start + high] = scores[low:high]
-        return sorted(self._calls(table), key=lambda call: (call.start, call.stop))
-
-    def _calls(self, table: Float[np.ndarray, "length 3"]) -> list[MutationCall]:
-        calls = []
-        for output, scores in zip(MUTATION_OUTPUTS, table.T, strict=True):
-            if output not in self.thresholds:
-                raise UserError(
-                    f"this model has no threshold for {output}, as after a run that ended before its test; set"
-                    f" model.thresholds[{output!r}] to a probability"
-                )
-            above = np.flatnonzero(scores >= self.thresholds[output])
-            # Adjacent inserted bases are one event; adjacent bases of the other kinds are separate events.
-            ends = np.flatnonzero(np.diff(above) > 1) + 1 if output == "insertion" else range(1, len(above))
-            for run in np.split(above, ends):
-                if len(run):
-                    stop = int(run[-1]) + (output != "deletion")
-                    calls.append(MutationCall(output, int(run[0]), stop, float(scores[run].max())))  # type: ignore[arg-type]
-        return calls
+        task = detection_task(self.predictor.task)
+        thresholds = thresholds_by_kind(self.thresholds, "set model.thresholds[…] to a probability")
+        scorer = window_scorer(self.predictor, self.card)
+        calls: list[MutationCall] = []
+        for block in related(place_assembly([known], [bases])).blocks:
+            calls += calls_of(score_block(block, known, bases, task, self.card.length, scorer), known)
+        return [call for call in calls if call.score >= thresholds[call.kind]]
 
     def _example(self, reference: np.ndarray, sample: np.ndarray, start: int = 0) -> Example:
-        task = self.predictor.task
-        if not isinstance(task, MutationDetection):
-            raise UserError(f"this model was trained for {type(task).__name__}; it does not detect mutations")
+        task = detection_task(self.predictor.task)
         window = slice_padded(reference, start - task.max_shift, start + len(sample) + task.max_shift)
         none = np.zeros(len(sample), np.bool_)
         unmutated = Sample(sample, start + np.arange(len(sample)), none, none, none, none, none, ())

@@ -181,6 +181,7 @@ def test_configs_and_genomes_are_found_in_a_checkout_and_in_a_wheel(
 PROGRAMS = sorted(file.stem for file in (CHECKOUT / "conf").glob("*.yaml"))
 CHOICES = sorted((file.parent.name, file.stem) for file in (CHECKOUT / "conf").glob("*/*.yaml"))
 REQUIRED = {name: ["checkpoint=a.ckpt"] for name in ("evaluate", "context", "finetune")}
+REQUIRED["detect"] = ["checkpoint=a.ckpt", "reference=a.fa", "sample=b.fa", "out=c.vcf"]
 
 
 @cache

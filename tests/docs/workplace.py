@@ -166,6 +166,8 @@ def cheaper(name: str, words: list[str]) -> list[str]:
         given["attention"] = "full"  # other tests check every layer
     if name in ("check-layer", "kernels", "compare"):
         return [f"{key}={value}" for key, value in given.items()]
+    if name == "detect":
+        return [f"{key}={value}" for key, value in (given | {"reference": "small.fa", "sample": "small.fa"}).items()]
     given["data.fasta"] = "small.fa"
     if given.get("data.vcf", "[]") != "[]":
         given["data.vcf"] = "small.vcf"

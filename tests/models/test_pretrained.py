@@ -17,7 +17,6 @@ from genoattn.cli.main import main
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import decode_bases, encode_bases
 from genoattn.models.build import default_device
-from genoattn.models.placement import _shift
 from genoattn.models.sequence_model import SequenceModel
 
 BASES = decode_bases(np.random.default_rng(0).integers(0, 4, 5000, np.uint8))
@@ -44,10 +43,7 @@ def test_answers(run: Path) -> None:
     assert (one.shape, two.shape, one.dtype) == ((59, 16), (20, 16), np.float32)
     assert np.array_equal(scores, model.score(Seq(BASES[:64]), SeqRecord(Seq(sample))))
     model.thresholds = dict.fromkeys(model.thresholds, 0.0)
-    calls = model.detect(BASES[:300], BASES[:300])
-    assert [call.start for call in calls if call.kind == "substitution"] == list(range(300))
-    assert [(call.start, call.stop) for call in calls if call.kind == "insertion"] == [(0, 300)]
-    assert all(call.start == call.stop for call in calls if call.kind == "deletion")
+    assert model.detect(BASES[:300], BASES[:300]) == []
 
 
 def test_an_interleaved_model_answers_and_is_evaluated(run: Path, tmp_path: Path) -> None:
@@ -61,7 +57,8 @@ def test_an_interleaved_model_answers_and_is_evaluated(run: Path, tmp_path: Path
     assert scores.shape == (59, 3) and np.ptp(scores[:, 0]) > 0
     assert [row.shape for row in model.embed([sample, BASES[:20]])] == [(59, 16), (20, 16)]
     model.thresholds = dict.fromkeys(model.thresholds, 0.0)
-    assert {call.start for call in model.detect(BASES[:150], BASES[:150])} == set(range(150))
+    (call,) = model.detect(BASES[:150], BASES[:70] + BASES[71:150])
+    assert (call.kind, len(call.reference)) == ("deletion", 2)
     again = ["evaluate", *SMALL[2:], fasta, "data.length=64", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again"))
@@ -81,15 +78,21 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
         genoattn.load(tmp_path)
 
 
-def test_detect_refuses_sequences_that_cannot_be_placed(run: Path) -> None:
+def test_detect_places_a_sample_by_itself(run: Path) -> None:
     model = genoattn.load(run, "cpu")
     unrelated = decode_bases(np.random.default_rng(1).integers(0, 4, 600, np.uint8))
-    with pytest.raises(UserError, match=r"cannot be placed on the reference from sample base 0 \(0-based\) on"):
+    with pytest.raises(UserError, match=r"only 0\.0% of the sample's bases have a place on the reference"):
         model.detect(BASES[:600], unrelated)
-    with pytest.raises(UserError, match=r"from sample base [\d,]+ \(0-based\) on: .*does not place whole genomes yet"):
-        model.detect(BASES, BASES[:1000] + BASES[2000:])
-    assert isinstance(model.detect(BASES[:1000], BASES[:400] + BASES[420:700] + "ACGTACGT" + BASES[700:1000]), list)
-    assert isinstance(model.detect("N" * 300 + BASES[300:600], "N" * 300 + BASES[300:600]), list)
+    model.thresholds = dict.fromkeys(model.thresholds, 0.0)
+    other = "ACGT"["ACGT".index(BASES[3000]) - 1]
+    sample = f"{BASES[400:1000]}{BASES[2000:3000]}{other}{BASES[3001:]}"
+    calls = model.detect(BASES, str(Seq(sample).reverse_complement()))
+    deletion, snv = calls
+    assert (deletion.kind, len(deletion.reference) - len(deletion.alternate)) == ("deletion", 1000)
+    assert deletion.start == deletion.stop and abs(len(sample) - deletion.start - 600) < 5
+    assert snv[:5] == (0, 3000, BASES[3000], other, "snv") and snv.reverse
+    assert (snv.start, snv.stop) == (len(sample) - 1601, len(sample) - 1600)
+    assert model.detect("N" * 300 + BASES[300:600], "N" * 300 + BASES[300:600]) == []
 
 
 def test_a_model_is_put_on_the_gpu_if_there_is_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,14 +142,6 @@ def test_a_model_without_thresholds_detects_nothing_in_silence(run: Path) -> Non
     del model.thresholds["deletion"]
     with pytest.raises(UserError, match="no threshold for deletion, as after a run that ended before its test; set"):
         model.detect(BASES[:64], BASES[:64])
-
-
-@pytest.mark.parametrize(("offset", "shift"), [(0, 0), (8, 8), (-8, -8), (4, 0), (12, 8), (-4, -8)])
-def test_of_equal_matches_in_a_repeat_the_nearest_is_taken(offset: int, shift: int) -> None:
-    """A repeat of 8 bases matches at every eighth offset; between two of them the one to the left is taken."""
-    reference = np.tile(encode_bases("ACGGTTAC"), 40)
-    window = reference[100 : 100 + 64]
-    assert _shift(reference, window, 100, offset) == shift
 
 
 def test_a_notebook_has_the_environment_of_the_programs() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from genoattn.evaluation.bootstrap import ScoredCalls
-from genoattn.genome.mutations import Event
+from genoattn.genome.mutations import LONG, Event
 
 KINDS = {
     "snv": 0,
@@ -32,9 +32,6 @@ EVENT_KINDS = (*LONG_KINDS, "duplication", "expansion", "contraction")
 
 MEAN_SCORED_KINDS = ("inversion", "duplication", "expansion")
 """The kinds whose events score the mean of a stretch: the maximum of so many bases would be high by chance."""
-
-LONG = 10
-"""An indel of more bases is a long one."""
 
 
 def kind_of(event: Event) -> str:

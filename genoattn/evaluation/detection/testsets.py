@@ -14,12 +14,11 @@ from genoattn.data.targets import COLUMNS, IGNORE_INDEX
 from genoattn.data.tasks.base import MutationDetection
 from genoattn.evaluation.base import TEST
 from genoattn.evaluation.bootstrap import BLOCK, Resamples, resample
-from genoattn.evaluation.detection.scored_calls import LONG, LONG_KINDS, kind_of
 from genoattn.genome.anchors import Anchor, chained_anchors, place_by_anchors, turning_point
 from genoattn.genome.intervals import Interval
-from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, shifted, slice_sample
+from genoattn.genome.mutations import LONG, Event, Mutation, Sample, apply_mutations, shifted
 from genoattn.genome.sequence_store import Genome
-from genoattn.genome.windows import slice_padded, tiles
+from genoattn.models.detection import placed_windows, stretches
 
 PLACED_BY_VCF = "placed by the VCF: an upper bound under a perfect aligner"
 """The caution beside every metric of a real strain whose windows are placed so."""
@@ -215,7 +214,6 @@ def _cut_record(
     genome: Genome, task: MutationDetection, record: int, changes: Sequence[Mutation], length: int, oracle: bool
 ) -> _Record:
     reference = genome.fetch(record, 0, genome.lengths[record])
-    flank = task.max_shift
     sample = apply_mutations(reference, changes)
     examples, placements, displaced = [], [], []
     tested = np.zeros(len(sample.bases), np.bool_)
@@ -227,34 +225,12 @@ def _cut_record(
         anchors = chained_anchors(reference, sample.bases) or [Anchor(0, 0, 0)]  # else the same position
         spans = anchored_stretches(reference, sample.bases, anchors)
         place = partial(place_by_anchors, reference, sample.bases, anchors)
-    for begin, end in spans:
-        for start, low, high in tiles(begin, end, length):
-            first = start
-            while oracle and first > begin and sample.inserted[first]:
-                first -= 1
-            window = slice_sample(sample, first, start + length)
-            position = place(first)
-            beside = slice_padded(reference, position - flank, position + len(window.bases) + flank)
-            examples.append(task.build_example(beside, window, position))
-            placements.append(Placement(first, low + start - first, high + start - first))
-            if not sample.inserted[first]:
-                displaced.append(abs(position - int(sample.reference_position[first])))
+    for window in placed_windows(reference, task, sample, spans, length, place, oracle):
+        examples.append(window.example())
+        placements.append(Placement(window.first, window.low, window.high))
+        if not sample.inserted[window.first]:
+            displaced.append(abs(window.position - int(sample.reference_position[window.first])))
     return _Record(sample, examples, placements, tested, displaced)
-
-
-def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
-    """The stretches [begin, end) of a sample that can be tested: a new one begins after each long indel.
-
-    A stretch includes the first base after a long deletion, and the first eighth of a window of a long insertion: the
-    rest of the insertion has no reference beside it.
-    """
-    bounds, begin = [], 0
-    for event in sample.events:
-        if kind_of(event) in LONG_KINDS:
-            bounds.append((begin, min(event.stop, event.start + max(1, length // 8))))
-            begin = event.stop
-    bounds.append((begin, len(sample.bases)))
-    return [(begin, end) for begin, end in bounds if begin < end]
 
 
 def anchored_stretches(

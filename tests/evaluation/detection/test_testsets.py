@@ -20,7 +20,6 @@ from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS, KINDS, LO
 from genoattn.evaluation.detection.testsets import (
     TestSet,
     simulated_test_set,
-    stretches,
     variant_test_set,
     without_supersets,
 )
@@ -29,6 +28,7 @@ from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.simulate import Rates, simulate
 from genoattn.genome.windows import tiles
+from genoattn.models.detection import stretches
 
 RECORDS = [("ACGT", 900), ("AC", 120), ("AC", 400)]
 LENGTHS = [length for _, length in RECORDS]

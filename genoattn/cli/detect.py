@@ -1,0 +1,189 @@
+"""The mutations between two assemblies: from two FASTA files and a saved model to a VCF."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+
+from genoattn.cli.values import output_folder, saved_model
+from genoattn.data.example import Example
+from genoattn.data.targets import COLUMNS
+from genoattn.data.tasks.base import MutationDetection
+from genoattn.errors import UserError
+from genoattn.evaluation.detection.called import (
+    alleles_of,
+    calls_metrics,
+    calls_table,
+    read_truth,
+    truth_table,
+)
+from genoattn.evaluation.metrics import Metrics
+from genoattn.evaluation.report import write_report
+from genoattn.files import replace_when_done
+from genoattn.genome.assembly_placement import Placement, place_assembly
+from genoattn.genome.calls import MutationCall, untested_parts
+from genoattn.genome.sequence_store import Genome, open_genome
+from genoattn.genome.vcf_writer import (
+    Names,
+    Origin,
+    bedgraph_rows,
+    check_names,
+    write_blocks,
+    write_parts,
+    write_vcf,
+)
+from genoattn.genome.windows import tiles
+from genoattn.models.card import ModelCard, uses_both_strands
+from genoattn.models.detection import (
+    WindowScorer,
+    calls_of,
+    detection_task,
+    related,
+    score_block,
+    thresholds_by_kind,
+    window_scorer,
+)
+
+ENDINGS = (".vcf.gz", ".vcf")
+
+
+class Assemblies(NamedTuple):
+    """Both assemblies in memory, with the names of their records."""
+
+    names: Names
+    records: list[np.ndarray]
+    contigs: list[np.ndarray]
+
+
+def main(config: DictConfig) -> None:
+    """Place the sample on the reference, score every window, and write calls, tracks and a report."""
+    folder, out = output_folder(), Path(config.out).expanduser()
+    stem = check_output(out)
+    references, samples = paths_of(config.reference), paths_of(config.sample)
+    assemblies = open_assemblies(open_genome(references), open_genome(samples))
+    names, records, contigs = assemblies
+    loaded = saved_model(config)
+    thresholds = thresholds_of(loaded.card, config.threshold)
+    both = config.reverse_complement and uses_both_strands(config.reverse_complement)
+    scorer = window_scorer(loaded.predictor, loaded.card, both)
+    task, length = detection_task(loaded.predictor.task), loaded.card.length
+
+    print(f"placing {len(contigs):,} contigs of the sample on {len(records):,} records of the reference")
+    placement = related(place_assembly(records, contigs), config.min_placed)
+    untested, unplaced = untested_parts(records, contigs, placement.blocks)
+    print(describe(placement, sum(part.stop - part.start for part in untested)))
+    truth = read_truth(Path(config.truth).expanduser(), names, records, placement.blocks) if config.truth else None
+    with progress(placement, length, scorer) as counted:
+        calls = score(assemblies, placement, task, length, counted, Path(f"{stem}.bedgraph"))
+    passed = [call.score >= thresholds[call.kind] for call in calls]
+    write_parts(Path(f"{stem}.untested.bed"), untested, names.records)
+    write_parts(Path(f"{stem}.unplaced.bed"), unplaced, names.contigs)
+    write_blocks(Path(f"{stem}.blocks.bed"), placement.blocks, names)
+    pairs = [pair for pair in zip(calls, passed, strict=True) if pair[1] or config.all]
+    write_vcf(out, pairs, names, origin(references, samples))
+
+    differences, called = alleles_of(calls), alleles_of(itertools.compress(calls, passed))
+    tables = [calls_table(differences, called)]
+    if truth is not None:
+        tables.append(truth_table(truth, {"model": called, "every difference": differences}))
+    costs = Metrics(costs={"placed_share": placement.share, "blocks": len(placement.blocks)})
+    write_report(folder, tables, calls_metrics(differences, called, truth) + costs, {})
+    print(f"{sum(passed):,} mutations in {out}; what was not tested: {stem}.untested.bed and {stem}.unplaced.bed")
+    print(f"run folder: {folder}")
+
+
+def score(
+    assemblies: Assemblies,
+    placement: Placement,
+    task: MutationDetection,
+    length: int,
+    scorer: WindowScorer,
+    track: Path,
+) -> list[MutationCall]:
+    """Every difference with its probability; writes the probability of each reference base as a bedGraph."""
+    calls: list[MutationCall] = []
+    with replace_when_done(track) as file, file.open("w", encoding="utf-8") as rows:
+        for block in placement.blocks:
+            record = assemblies.records[block.record]
+            scored = score_block(block, record, assemblies.contigs[block.contig], task, length, scorer)
+            name = assemblies.names.records[block.record]
+            rows.writelines(bedgraph_rows(name, block.start, scored.per_reference_base()))
+            calls += calls_of(scored, record)
+    return calls
+
+
+def thresholds_of(card: ModelCard, threshold: float | None) -> dict[str, float]:
+    """The threshold of each kind of event: that of the user, or those that the model was calibrated to."""
+    given: Mapping[str, float] = card.calibration.get("thresholds", {})
+    if threshold is not None:
+        given = dict.fromkeys(map(str, COLUMNS), threshold)
+    return thresholds_by_kind(given, "give threshold=0.5 or another probability")
+
+
+def check_output(out: Path) -> str:
+    """The path of the output without its ending; raises UserError if nothing can be written there."""
+    ending = next((ending for ending in ENDINGS if out.name.endswith(ending) and out.name != ending), None)
+    if ending is None:
+        raise UserError(f"out={out} must end in .vcf or .vcf.gz")
+    if not out.parent.is_dir():
+        raise UserError(f"out={out} cannot be written: there is no folder {out.parent}")
+    if out.is_dir():
+        raise UserError(f"out={out} is a folder; expected the name of a file")
+    return str(out).removesuffix(ending)
+
+
+def paths_of(files: str | Sequence[str]) -> list[Path]:
+    """One file or a list of them as paths."""
+    return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
+
+
+def open_assemblies(reference: Genome, sample: Genome) -> Assemblies:
+    """All bases of both assemblies; raises UserError at a name that no VCF may hold."""
+    check_names(reference.names)
+    bases = [
+        [genome.fetch(number, 0, length) for number, length in enumerate(genome.lengths)]
+        for genome in (reference, sample)
+    ]
+    return Assemblies(Names(reference.names, reference.lengths, sample.names), *bases)
+
+
+def origin(references: Sequence[Path], samples: Sequence[Path]) -> Origin:
+    """What the header of the VCF says about this run."""
+    command = " ".join(["genoattn detect", *HydraConfig.get().overrides.task])
+    name = samples[0].name.removesuffix(".gz").rpartition(".")[0] or samples[0].name
+    files = ",".join(str(path) for path in references)
+    return Origin(f"genoattn {version('genoattn')}", command, files, "_".join(name.split()))
+
+
+def describe(placement: Placement, untested: int) -> str:
+    """One sentence on how much has a place, and where it does not lie in order."""
+    blocks = placement.blocks
+    reverse = sum(block.reverse for block in blocks)
+    return (
+        f"{placement.share:.2%} of the sample lies in {len(blocks):,} blocks of the reference, {reverse:,} of them on"
+        f" the reverse strand; {untested:,} bases of the reference have no aligned sample"
+    )
+
+
+@contextmanager
+def progress(placement: Placement, length: int, scorer: WindowScorer) -> Iterator[WindowScorer]:
+    """The scorer behind a progress bar with the time that is left; the bar disappears at the end."""
+    console = Console()
+    total = sum(len(tiles(block.start, block.stop, length)) for block in placement.blocks)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("  the model scores", total=total)
+
+        def counted(examples: Sequence[Example]) -> Iterator[np.ndarray]:
+            for scores in scorer(examples):
+                bar.advance(task)
+                yield scores
+
+        yield counted

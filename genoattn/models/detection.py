@@ -1,0 +1,206 @@
+"""A detector on two assemblies: windows of their aligned blocks, probabilities per base, and calls with alleles."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from genoattn.data.example import Example
+from genoattn.data.targets import MUTATION_OUTPUTS
+from genoattn.data.tasks.base import MutationDetection, Task
+from genoattn.errors import UserError
+from genoattn.genome.assembly_placement import LEAST_PLACED, Block, Placement
+from genoattn.genome.calls import MutationCall, call_of
+from genoattn.genome.mutations import LONG, Event, Sample, apply_mutations, slice_sample
+from genoattn.genome.windows import slice_padded, tiles
+from genoattn.models.card import ModelCard
+from genoattn.models.predictor import Predictor
+
+COLUMN = {"snv": 0, "mnv": 0, "insertion": 1, "deletion": 2}
+"""The output that detects each kind of event, by its number in MUTATION_OUTPUTS."""
+
+DIGITS = 4
+"""Decimals of a probability before it is compared and written: the last bits depend on how windows are batched."""
+
+CHUNK = 256
+"""Windows that are in memory at a time."""
+
+WindowScorer = Callable[[Sequence[Example]], Iterable[Float[np.ndarray, "length columns"]]]
+"""Gives each base of each example a probability for every output of MUTATION_OUTPUTS."""
+
+
+class PlacedWindow(NamedTuple):
+    """A window of a sample beside the reference; bases [low, high) of it, counted from `first`, are scored."""
+
+    task: MutationDetection
+    reference: UInt8[np.ndarray, "record"]
+    sample: Sample
+    first: int
+    stop: int
+    low: int
+    high: int
+    position: int
+    """The reference base beside the first base."""
+
+    def example(self) -> Example:
+        """The window as an example of its task."""
+        piece, flank = slice_sample(self.sample, self.first, self.stop), self.task.max_shift
+        beside = slice_padded(self.reference, self.position - flank, self.position + len(piece.bases) + flank)
+        return self.task.build_example(beside, piece, self.position)._replace(masking=None)
+
+
+class ScoredBlock(NamedTuple):
+    """A block with the probabilities of its sample bases, in the direction of the reference."""
+
+    block: Block
+    sample: Sample
+    table: Float[np.ndarray, "bases 3"]
+    """Substitution, insertion, and deletion before the base."""
+    tested: Bool[np.ndarray, "bases"]
+    """False in the rest of a long insertion, which has no reference beside it."""
+
+    def probability(self, event: Event) -> float:
+        """The highest probability of the event's kind among its equivalent placements."""
+        return round(float(self.table[event.earliest : event.latest, COLUMN[event.kind]].max()), DIGITS)
+
+    def per_reference_base(self) -> Float[np.ndarray, "reference"]:
+        """The highest probability of a mutation at each reference base of the block; NaN where nothing was tested."""
+        size = self.block.stop - self.block.start
+        highest = np.full(size + 1, -1.0)
+        tested = np.flatnonzero(self.tested)
+        np.maximum.at(highest, self.sample.reference_position[tested], self.table[tested].max(1))
+        for event in self.sample.events:
+            if event.kind == "deletion":
+                highest[event.reference : event.reference + event.size] = self.probability(event)
+        return np.where(highest < 0, np.nan, highest)[:size]
+
+
+def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
+    """The stretches [begin, end) of a sample that can be tested: a new one begins after each long indel.
+
+    A stretch includes the first base after a long deletion, and the first eighth of a window of a long insertion: the
+    rest of the insertion has no reference beside it.
+    """
+    bounds, begin = [], 0
+    for event in sample.events:
+        if event.kind in ("insertion", "deletion") and event.size > LONG:
+            bounds.append((begin, min(event.stop, event.start + max(1, length // 8))))
+            begin = event.stop
+    bounds.append((begin, len(sample.bases)))
+    return [(begin, end) for begin, end in bounds if begin < end]
+
+
+def placed_windows(
+    reference: UInt8[np.ndarray, "record"],
+    task: MutationDetection,
+    sample: Sample,
+    spans: Iterable[tuple[int, int]],
+    length: int,
+    place: Callable[[int], int],
+    step_back: bool = True,
+) -> Iterator[PlacedWindow]:
+    """Overlapping windows of the spans of a sample, each beside the reference base that `place` gives for its first.
+
+    Args:
+        reference: The reference.
+        task: The task that makes the examples.
+        sample: The sample with its alignment.
+        spans: Bases [begin, end) of the sample that are scored.
+        length: Bases of a window.
+        place: Gives the reference position of a sample base.
+        step_back: True: a window does not begin within an insertion.
+    """
+    for begin, end in spans:
+        for start, low, high in tiles(begin, end, length):
+            first = start
+            while step_back and first > begin and sample.inserted[first]:
+                first -= 1
+            moved = start - first
+            yield PlacedWindow(task, reference, sample, first, start + length, low + moved, high + moved, place(first))
+
+
+def score_block(
+    block: Block,
+    reference: UInt8[np.ndarray, "record"],
+    contig: UInt8[np.ndarray, "contig"],
+    task: MutationDetection,
+    length: int,
+    scorer: WindowScorer,
+) -> ScoredBlock:
+    """Put all windows of a block through a detector; they are overlapping, and the middle of each counts.
+
+    Args:
+        block: The block.
+        reference: The record of the reference that holds it.
+        contig: The contig of the sample that holds it.
+        task: The detector's task.
+        length: Bases of a window.
+        scorer: The detector.
+    """
+    sample = apply_mutations(reference[block.start : block.stop], block.mutations)
+    assert np.array_equal(sample.bases, block.oriented(contig))
+    spans = stretches(sample, length)
+    tested = np.zeros(len(sample.bases), np.bool_)
+    for begin, end in spans:
+        tested[begin:end] = True
+    table = np.zeros((len(sample.bases), len(MUTATION_OUTPUTS)), np.float32)
+    # Beyond the block the reference goes on, as it does within a genome.
+    shifted = sample._replace(reference_position=sample.reference_position + block.start)
+    place: Callable[[int], int] = shifted.reference_position.item
+    windows = placed_windows(reference, task, shifted, spans, length, place)
+    while chunk := list(islice(windows, CHUNK)):
+        for window, scores in zip(chunk, scorer([window.example() for window in chunk]), strict=True):
+            table[window.first + window.low : window.first + window.high] = scores[window.low : window.high]
+    return ScoredBlock(block, sample, table, tested)
+
+
+def calls_of(scored: ScoredBlock, reference: UInt8[np.ndarray, "record"]) -> Iterator[MutationCall]:
+    """Every difference of a block as a call with its probability, whatever that is, in the order of the reference.
+
+    Differences with an ambiguous letter are left out: nothing is known of them.
+    """
+    for event in scored.sample.events:
+        removed = event.size if event.kind != "insertion" else 0
+        start = scored.block.start + event.reference
+        inserted = scored.sample.bases[event.start : event.stop if event.kind != "deletion" else event.start]
+        if (reference[start : start + removed] < 4).all() and (inserted < 4).all():
+            yield call_of(scored.block, event, reference, inserted, scored.probability(event))
+
+
+def related(placement: Placement, least: float = LEAST_PLACED) -> Placement:
+    """The placement; raises UserError if it holds a smaller share of the sample's bases than two relatives have."""
+    if placement.share < least:
+        raise UserError(
+            f"only {placement.share:.1%} of the sample's bases have a place on the reference, and at least {least:.0%}"
+            " are needed: the two seem to be unrelated"
+        )
+    return placement
+
+
+def detection_task(task: Task) -> MutationDetection:
+    """The task of a detector; raises UserError for the task of another model."""
+    if not isinstance(task, MutationDetection):
+        raise UserError(f"this model was trained for {type(task).__name__}; it does not detect mutations")
+    return task
+
+
+def thresholds_by_kind(thresholds: Mapping[str, float], remedy: str) -> dict[str, float]:
+    """The threshold of each kind of event, from those of the outputs.
+
+    Raises:
+        UserError: One is lacking; the message ends in `remedy`.
+    """
+    for output in MUTATION_OUTPUTS:
+        if output not in thresholds:
+            raise UserError(
+                f"this model has no threshold for {output}, as after a run that ended before its test; {remedy}"
+            )
+    return {kind: float(thresholds[MUTATION_OUTPUTS[column]]) for kind, column in COLUMN.items()}
+
+
+def window_scorer(predictor: Predictor, card: ModelCard, both_strands: bool | None = None) -> WindowScorer:
+    """The probabilities of a model, over both strands as it was trained unless said otherwise."""
+    both = card.scores_both_strands if both_strands is None else both_strands
+    return lambda examples: predictor.probabilities_per_base(examples, MUTATION_OUTPUTS, both)

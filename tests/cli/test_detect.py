@@ -1,0 +1,207 @@
+"""Two assemblies in, a VCF out: planted mutations come back, whatever the order and strand of the contigs."""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pysam import bcftools
+
+from genoattn.cli import detect
+from genoattn.cli.main import main
+from genoattn.data.example import Example
+from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.genome.alphabet import UNKNOWN, decode_bases, encode_bases, reverse_complement
+from genoattn.genome.mutations import Mutation, mutated_sequence
+from genoattn.genome.simulate import Rates, simulate
+from genoattn.genome.vcf import read_variants, to_mutations
+from genoattn.models import predictor
+from tests.toy_genomes import write_genome
+
+pytestmark = pytest.mark.usefixtures("alone", "quick")
+RATES = Rates(rate=0.01, snv=0.7, mnv=0.1, insertion=0.1, deletion=0.1, longest=8)
+OUTPUTS = ("substitution", "insertion", "deletion")
+
+
+def perfect(examples: Sequence[Example]) -> Iterator[np.ndarray]:
+    """A model that is always right, because it looks at the labels."""
+    for example in examples:
+        yield np.stack([(example.targets[output] == 1).astype(float) for output in OUTPUTS], 1)
+
+
+@pytest.fixture
+def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program with a model that is always right."""
+    card = SimpleNamespace(length=128, calibration={"thresholds": dict.fromkeys(OUTPUTS, 0.5)})
+    loaded = SimpleNamespace(card=card, predictor=SimpleNamespace(task=SideBySide()))
+    monkeypatch.setattr(detect, "saved_model", lambda config: loaded)
+    monkeypatch.setattr(detect, "window_scorer", lambda *_: perfect)
+
+
+def write_fasta(file: Path, records: dict[str, np.ndarray], lower: bool = False) -> None:
+    letters = {name: decode_bases(codes) for name, codes in records.items()}
+    letters = {name: text.lower() if lower else text for name, text in letters.items()}
+    file.write_text("".join(f">{name} made up\n{text}\n" for name, text in letters.items()))
+
+
+def run(tmp_path: Path, *words: str, out: str = "calls.vcf.gz", name: str = "run") -> int:
+    files = [f"reference={tmp_path}/reference.fa", f"sample={tmp_path}/sample.fa", f"out={tmp_path}/{out}"]
+    return main(["detect", "checkpoint=x", *files, f"hydra.run.dir={tmp_path}/{name}", *words])
+
+
+def planted(seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A reference of two records, and a sample of it with mutations of every size, rearranged and turned."""
+    rng = np.random.default_rng(seed)
+    reference = {"one": rng.integers(0, 4, 30_000, np.uint8), "two": rng.integers(0, 4, 9_000, np.uint8)}
+    one = mutated_sequence(reference["one"], simulate(reference["one"], RATES, rng))
+    one = np.insert(one, 3_000, rng.integers(0, 4, 300, np.uint8))
+    one = np.delete(one, slice(6_000, 11_000))
+    one[15_000:15_600] = reverse_complement(one[15_000:15_600])
+    one[18_000:18_200] = UNKNOWN
+    two = mutated_sequence(reference["two"], simulate(reference["two"], RATES, rng))
+    sample = {"b": reverse_complement(two), "a2": one[21_000:], "new": rng.integers(0, 4, 500, np.uint8)}
+    return reference, sample | {"a1": reverse_complement(one[:21_000])}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_vcf_makes_the_sample_of_the_reference(seed: int, oracle: None, tmp_path: Path) -> None:
+    reference, sample = planted(seed)
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample, lower=True)
+    assert run(tmp_path) == 0
+    variants = read_variants(tmp_path / "calls.vcf.gz", {name: len(codes) for name, codes in reference.items()})
+    mutations = {
+        name: to_mutations(variants.by_contig[name], codes, name, "calls").mutations
+        for name, codes in reference.items()
+    }
+    assert sum(map(len, mutations.values())) == variants.total
+    held = 0
+    for row in (tmp_path / "calls.blocks.bed").read_text().splitlines():
+        name, *place, contig, _, strand = row.split("\t")
+        start, stop = map(int, place)
+        at, to = map(int, contig.rpartition(":")[2].split("-"))
+        piece = sample[contig.rpartition(":")[0]][at - 1 : to]
+        piece = reverse_complement(piece) if strand == "-" else piece
+        within = [
+            Mutation(first - start, last - start, letters)
+            for first, last, letters in mutations[name]
+            if start <= first < stop
+        ]
+        made = mutated_sequence(reference[name][start:stop], within)
+        assert np.array_equal(made[piece < 4], piece[piece < 4]) and len(made) == len(piece)
+        held += len(piece)
+    assert held > 0.95 * (sum(map(len, sample.values())) - 700)
+    sizes = {len(alternate) - len(removed) for _, _, removed, alternate, _ in variants.by_contig["one"]}
+    assert max(sizes) == 300 and -5_100 < min(sizes) < -4_900
+
+
+def test_what_was_not_tested_is_written(oracle: None, tmp_path: Path) -> None:
+    reference, sample = planted(0)
+    del sample["b"]
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    assert run(tmp_path) == 0
+    rows = [row.split("\t") for row in (tmp_path / "calls.untested.bed").read_text().splitlines()]
+    assert ["two", "0", "9000", "absent"] in rows
+    rows = [row.split("\t") for row in (tmp_path / "calls.unplaced.bed").read_text().splitlines()]
+    assert ["new", "0", "500", "absent"] in rows and "unknown" in {row[3] for row in rows}
+    track = [row.split("\t") for row in (tmp_path / "calls.bedgraph").read_text().splitlines()]
+    assert {row[0] for row in track} == {"one"} and {row[3] for row in track} == {"0", "1"}
+    assert all(int(left[2]) <= int(right[1]) for left, right in pairwise(track))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bcftools_accepts_the_vcf_and_changes_nothing(oracle: None, tmp_path: Path) -> None:
+    reference, sample = planted(1)
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    assert run(tmp_path) == 0
+    file, fasta = str(tmp_path / "calls.vcf.gz"), str(tmp_path / "reference.fa")
+    normed = str(bcftools.norm("--check-ref", "e", "--fasta-ref", fasta, file))
+    before = str(bcftools.view(file))
+    rows = [{line for line in text.splitlines() if line[0] != "#"} for text in (before, normed)]
+    assert len(rows[0]) > 200 and len(rows[0] - rows[1]) <= 0.01 * len(rows[0])  # indels stop at another mutation
+
+
+def test_precision_and_recall_against_a_vcf(oracle: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fasta, vcf = write_genome(tmp_path, "reference", 0)
+    codes = encode_bases("".join(fasta.read_text().splitlines()[1:]))
+    variants = read_variants(vcf, {"reference0": len(codes)}).by_contig["reference0"]
+    sample = mutated_sequence(codes, to_mutations(variants, codes, "reference0", vcf).mutations)
+    write_fasta(tmp_path / "sample.fa", {"s": sample})
+    assert run(tmp_path, f"truth={vcf}") == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for kind in ("snv", "insertion", "deletion"):
+        assert metrics[f"model/reference/{kind}/precision"] == metrics[f"aligner/reference/{kind}/recall"] == 1
+    assert metrics["model/sample/snv/calls"] == 13 and metrics["model/reference/long_deletion/recall"] is None
+    assert metrics["cost/blocks"] == 1 and "Against reference" in capsys.readouterr().out
+
+
+def test_all_differences_or_those_that_the_model_calls(
+    oracle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, sample = planted(2)
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    assert run(tmp_path, out="some.vcf") == 0
+    monkeypatch.setattr(detect, "window_scorer", lambda *_: lambda examples: (0.1 * row for row in perfect(examples)))
+    assert run(tmp_path, "all=true", out="all.vcf", name="again") == 0
+    assert run(tmp_path, "threshold=0.05", out="low.vcf", name="third") == 0
+    rows = {
+        name: [line.split("\t") for line in (tmp_path / f"{name}.vcf").read_text().splitlines() if line[0] != "#"]
+        for name in ("some", "all", "low")
+    }
+    assert [row[:5] for row in rows["some"]] == [row[:5] for row in rows["all"]] == [row[:5] for row in rows["low"]]
+    assert {row[6] for row in rows["all"]} == {"LowScore"} and {row[6] for row in rows["low"]} == {"PASS"}
+
+
+def test_the_same_rows_at_any_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fasta, _ = write_genome(tmp_path, "reference", 1)
+    codes = encode_bases("".join(fasta.read_text().splitlines()[1:]))
+    sample = mutated_sequence(codes, simulate(codes, RATES, np.random.default_rng(0)))
+    write_fasta(tmp_path / "sample.fa", {"s": sample})
+    words = ("experiment=smoke", "trainer.threads=1", "test.windows=2", "test.threshold_windows=2", "test.resamples=1")
+    words = (*words, "control=null", "trainer.max_steps=1", f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}/model")
+    assert main(["train", *words]) == 0
+    written = []
+    for size in (1, 1 << 20):
+        monkeypatch.setattr(predictor, "BATCH_BASES", size)
+        assert run(tmp_path, f"checkpoint={tmp_path}/model", "all=true", out="x.vcf", name=f"run{size}") == 0
+        rows = [row for row in (tmp_path / "x.vcf").read_text().splitlines() if row[0] != "#"]
+        written.append((rows, (tmp_path / "x.bedgraph").read_bytes()))
+    assert written[0] == written[1] and len(written[0][0]) > 100
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sample={}/none.fa"], "{}/none.fa does not exist; did you mean {}/one.fa?"),
+        (["out={}/no/x.vcf"], "out={}/no/x.vcf cannot be written: there is no folder {}/no"),
+        (["out={}/x.bcf"], "out={}/x.bcf must end in .vcf or .vcf.gz"),
+        (["out={}/dir.vcf"], "out={}/dir.vcf is a folder; expected the name of a file"),
+        (["reference={}/comma.fa"], "the reference's record 'a,b' has a sign that no VCF may hold; rename it"),
+        (["truth={}/none.vcf"], "{}/none.vcf does not exist"),
+        (
+            ["reference={}/other.fa"],
+            "only 0.0% of the sample's bases have a place on the reference, and at least 10% are needed: the two seem"
+            " to be unrelated",
+        ),
+    ],
+)
+def test_mistakes(
+    words: list[str], sentence: str, oracle: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, sample = planted(0)
+    (tmp_path / "dir.vcf").mkdir()
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    write_fasta(tmp_path / "one.fa", sample)
+    write_fasta(tmp_path / "comma.fa", {"a,b": reference["one"]})
+    write_fasta(tmp_path / "other.fa", {"x": np.random.default_rng(9).integers(0, 4, 30_000, np.uint8)})
+    before = {file.name for file in tmp_path.iterdir()}
+    assert run(tmp_path, *(word.format(tmp_path) for word in words)) == 2
+    assert capsys.readouterr().err == sentence.replace("{}", str(tmp_path)) + "\n"
+    assert {file.name for file in tmp_path.iterdir()} - before <= {"run"}

@@ -1,6 +1,7 @@
 """The mutations between two assemblies: from two FASTA files and a saved model to a VCF."""
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -135,6 +136,8 @@ def check_output(out: Path) -> str:
         raise UserError(f"out={out} must end in .vcf or .vcf.gz")
     if not out.parent.is_dir():
         raise UserError(f"out={out} cannot be written: there is no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"out={out} cannot be written: you may not write into {out.parent.absolute()}")
     if out.is_dir():
         raise UserError(f"out={out} is a folder; expected the name of a file")
     return str(out).removesuffix(ending)

@@ -180,6 +180,7 @@ def test_the_same_rows_at_any_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         (["sample={}/none.fa"], "{}/none.fa does not exist; did you mean {}/one.fa?"),
         (["out={}/no/x.vcf"], "out={}/no/x.vcf cannot be written: there is no folder {}/no"),
+        (["out={}/locked/x.vcf"], "out={}/locked/x.vcf cannot be written: you may not write into {}/locked"),
         (["out={}/x.bcf"], "out={}/x.bcf must end in .vcf or .vcf.gz"),
         (["out={}/dir.vcf"], "out={}/dir.vcf is a folder; expected the name of a file"),
         (["reference={}/comma.fa"], "the reference's record 'a,b' has a sign that no VCF may hold; rename it"),
@@ -192,15 +193,22 @@ def test_the_same_rows_at_any_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_mistakes(
-    words: list[str], sentence: str, oracle: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    sentence: str,
+    oracle: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reference, sample = planted(0)
     (tmp_path / "dir.vcf").mkdir()
+    (tmp_path / "locked").mkdir()
     write_fasta(tmp_path / "reference.fa", reference)
     write_fasta(tmp_path / "sample.fa", sample)
     write_fasta(tmp_path / "one.fa", sample)
     write_fasta(tmp_path / "comma.fa", {"a,b": reference["one"]})
     write_fasta(tmp_path / "other.fa", {"x": np.random.default_rng(9).integers(0, 4, 30_000, np.uint8)})
+    monkeypatch.setattr(detect.os, "access", lambda folder, _: not str(folder).endswith("locked"))
     before = {file.name for file in tmp_path.iterdir()}
     assert run(tmp_path, *(word.format(tmp_path) for word in words)) == 2
     assert capsys.readouterr().err == sentence.replace("{}", str(tmp_path)) + "\n"

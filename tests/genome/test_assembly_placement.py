@@ -159,6 +159,24 @@ def test_chains_share_no_anchor() -> None:
     assert chains(anchors, 100)[1:] == [] and chains([], 1) == []
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_any_assemblies_give_blocks_that_hold(seed: int) -> None:
+    """Few letters, tandem repeats, palindromes, copies, N and contigs of any size, on both strands."""
+    rng = np.random.default_rng(seed)
+    first, second = (rng.integers(0, rng.integers(2, 5), rng.integers(1, 1500), np.uint8) for _ in range(2))
+    records = [np.concatenate([first, np.tile(first[:7], 20), first[::-1]]), second]
+    contigs = []
+    for _ in range(4):
+        start, stop = np.sort(rng.integers(0, len(records[0]), 2))
+        contig = mutated_sequence(records[0][start : stop + 1], simulate(records[0][start : stop + 1], RATES, rng))
+        contig[rng.integers(len(contig)) :][:20] = UNKNOWN
+        contigs.append(reverse_complement(contig) if rng.random() < 0.5 else contig)
+    blocks = check_blocks(records, contigs, 0)
+    held = sum(block.stop - block.start for block in blocks)
+    untested = sum(part.stop - part.start for part in untested_parts(records, contigs, blocks)[0])
+    assert held + untested == sum(map(len, records))
+
+
 def spelled(letters: str) -> np.ndarray:
     return np.array(["ACGTRYSWKMBDHVN".index(letter) for letter in letters], np.uint8)
 

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 
 from genoattn.attention.base import Attention
-from genoattn.attention.modules.projections import HeadOptions
 from genoattn.models.block import ActivationCheckpointing
 from genoattn.models.sequence_model import SequenceModel
 
 DIM, VOCABULARY = 128, 12
-HEADS = HeadOptions().count
 REACH = 256
 """Tokens of the window on either side."""
 PLAIN, RECOMPUTED = "none", "mlp"
@@ -19,7 +17,9 @@ def layer(name: str) -> Callable[..., Attention]:
     """Factory of an attention layer with the defaults of its config."""
     from genoattn.attention.delta import DeltaAttention
     from genoattn.attention.hierarchical import HierarchicalAttention
+    from genoattn.attention.hyena import HyenaAttention
     from genoattn.attention.linear import LinearAttention
+    from genoattn.attention.ssd import StateSpaceAttention
     from genoattn.attention.window import WindowAttention
 
     def window(dim: int, causal: bool) -> Attention:
@@ -30,6 +30,8 @@ def layer(name: str) -> Callable[..., Attention]:
         "window": window,
         "hierarchical": HierarchicalAttention,
         "delta": DeltaAttention,
+        "ssd": StateSpaceAttention,
+        "hyena": HyenaAttention,
     }[name]
 
 
@@ -49,13 +51,10 @@ def model(attention: str, depth: int, recompute: ActivationCheckpointing = PLAIN
 def useful_flops(attention: str, depth: int, length: int) -> int:
     """FLOPs of the matrix products that one forward pass needs by its formula; a multiply-add counts as 2.
 
-    Hierarchical and delta layers count their own.
+    Layers but window count their own.
     """
-    width = DIM // HEADS
     projections, mlp, head = 8 * DIM**2, 16 * DIM**2, 2 * DIM * VOCABULARY
-    if attention == "linear":
-        mixing = 4 * width**2 * HEADS * length
-    elif attention == "window":
+    if attention == "window":
         mixing = 4 * (2 * REACH + 1) * DIM * length
     else:
         mixing = layer(attention)(dim=DIM, causal=False).flops(length) - projections * length

@@ -27,7 +27,7 @@ LONGEST = 400.0
 """Seconds after which a process is ended."""
 
 
-SHARES = {"linear": 0.40, "window": 0.36, "hierarchical": None, "delta": None}
+SHARES = {"linear": 0.40, "window": 0.36, "hierarchical": None, "delta": None, "ssd": None, "hyena": None}
 """Goal for the share of the matrix peak by layer (None: no goal)."""
 
 

@@ -277,9 +277,10 @@ class LinearAttention(Attention):
         features = feature_dim(self.heads.key_dim, self.features)
         apart = self.features_rotate  # numerator and denominator are sums of their own
         if not heads or (not self.causal and not self.decay):
-            return self.heads.flops(length) + 2 * length * heads * features * (2 * width + (0 if apart else 1))
+            return self.heads.flops(length) + 4 * length * heads * features * width
         segments = chunk_bounds(length, chunk_length(features, CHUNK))
-        widths = (width, 1) if apart else (width + (self.features != "signed"),)
+        summed = self.features == "signed" or not self.decay  # no products make a denominator
+        widths = (width, 1) if apart else (width if summed else width + 1,)
         inside = sum(
             chunk_flops(stop - start, features, channels, 1 if self.causal else 2)
             for start, stop in segments

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from genoattn.cli.main import main
 from genoattn.comparison import runner
 from genoattn.config.compose import check, compose
+from genoattn.genome.alphabet import decode_bases
 from tests.comparison.test_compare import Lab
 from tests.plots import save_nothing
 
@@ -89,7 +91,7 @@ def workplace(folder: Path) -> Iterator[pytest.MonkeyPatch]:
     """Work in a folder with a small genome, variants of it and labels, and with a comparison's processes replaced."""
     (folder / "data").symlink_to(CHECKOUT / "data")
     (folder / "docs").symlink_to(CHECKOUT / "docs")
-    bases = "".join("ACGT"[(i * i // 7 + i // 3) % 4] for i in range(3000))
+    bases = decode_bases(np.random.default_rng(0).integers(0, 4, 3000, np.uint8))
     (folder / "small.fa").write_text(f">small\n{bases}\n")
     other = "CGTA"["ACGT".index(bases[1499])]
     head = "##fileformat=VCFv4.2\n##contig=<ID=small,length=3000>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"

@@ -96,7 +96,7 @@ class _ReadTotals(torch.autograd.Function):
         states, last = _running(k.mT @ v, borders[..., :-1], None)
         counts = torch.cat([borders[..., -1], k.sum(-2)], dim=2).cumsum(2)
         total += torch.linalg.vecdot(q, counts[:, :, :-1, None])[..., None]
-        _add_product(sums, q, states)
+        sums = torch.baddbmm(*(t.flatten(0, 2) for t in (sums, q, states))).view_as(sums)
         after = torch.cat([last[:, :, 0], counts[:, :, -1, :, None]], dim=-1).transpose(0, 1)
         sums, total = (t.flatten(2, 3).permute(1, 2, 0, 3) for t in (sums, total))
         return sums, total, after

@@ -159,7 +159,7 @@ def open_assemblies(reference: Genome, sample: Genome) -> Assemblies:
 
 
 def origin(references: Sequence[Path], samples: Sequence[Path]) -> Origin:
-    """What the header of the VCF says about this run."""
+    """The lines on this run in the header of the VCF: program, command, reference, and the name of the sample."""
     command = " ".join(["genoattn detect", *HydraConfig.get().overrides.task])
     name = samples[0].name.removesuffix(".gz").rpartition(".")[0] or samples[0].name
     files = ",".join(str(path) for path in references)

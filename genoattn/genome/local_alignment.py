@@ -34,7 +34,7 @@ LONGEST_UNKNOWN = 50
 
 
 def align(reference: UInt8[np.ndarray, "reference"], sample: UInt8[np.ndarray, "sample"]) -> list[Mutation] | None:
-    """What turns one sequence into the other from end to end, in order; None if they are not alike.
+    """The mutations that turn one sequence into the other from end to end, in order; None if they are not alike.
 
     An ambiguous letter differs from no base in score; it is a substitution of its own, so that it can be told apart.
 

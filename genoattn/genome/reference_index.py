@@ -110,7 +110,7 @@ class ReferenceIndex:
 def _canonical(
     bases: UInt8[np.ndarray, "length"], k: int
 ) -> tuple[Int[np.ndarray, "kmers"], Bool[np.ndarray, "kmers"], Bool[np.ndarray, "kmers"]]:
-    """Of each k-mer the smaller number of its two strands, True if that is the forward one, and True if it may serve.
+    """The smaller number of the two strands of each k-mer, True if it is the forward one, and True if it may serve.
 
     K-mers with an ambiguous letter may not, nor those that are their own reverse complement.
     """

@@ -63,6 +63,11 @@ class Mutations(NamedTuple):
     overlapping: int
 
 
+def vcf_stem(path: Path) -> str:
+    """The name of a VCF or BCF file without its endings."""
+    return path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf")
+
+
 def read_variants(path: str | PathLike[str], contigs: Mapping[str, int]) -> Variants:
     """Read the variants of a VCF; this is where the 1-based POS becomes a 0-based start.
 

@@ -51,7 +51,7 @@ class Names(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a VCF comes from, for its header."""
+    """The program, command and files that made a VCF, for its header."""
 
     source: str
     command: str

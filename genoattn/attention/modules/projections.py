@@ -24,7 +24,7 @@ from genoattn.attention.modules.segment_convolution import SHORT_CONV, Past, Seg
 from genoattn.errors import UserError
 
 Turns: TypeAlias = tuple[Tensor, Tensor]
-"""What `turns` gives."""
+"""Cosine and sine of the rotation, from `turns`."""
 
 
 @final

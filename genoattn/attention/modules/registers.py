@@ -1,4 +1,4 @@
-"""What a head may attend to beside tokens: registers that it learns, and nothing."""
+"""Registers and a sink: learned keys and values beside the tokens, and the choice to attend to nothing."""
 
 from typing import final
 

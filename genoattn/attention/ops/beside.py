@@ -20,7 +20,7 @@ class Beside(NamedTuple):
     score: Float[Tensor, "batch queries heads"]
     """Its score, 1 / sqrt(dim_head) included."""
     value: Float[Tensor, "batch queries heads dim_head"] | None = None
-    """What a query reads there (None: 0)."""
+    """The vector that a query reads there (None: 0)."""
 
     def part(self, queries: slice, heads: slice = slice(None)) -> "Beside":
         """The keys of some queries and heads."""

@@ -13,7 +13,7 @@ from genoattn.attention.ops.chunked_scan import chunk_bounds
 
 
 class Plan(NamedTuple):
-    """What the sums are made of, besides queries, keys and values."""
+    """Settings of the sums, besides queries, keys and values."""
 
     features_of: Callable[[Tensor, Tensor | None, Tensor | None], tuple[Tensor, Tensor]]
     """Features of tokens with this mask and these positions, and the same rotated."""
@@ -21,7 +21,7 @@ class Plan(NamedTuple):
     """Mask and positions."""
     of_keys: tuple[Tensor | None, Tensor | None]
     divides: bool
-    """Whether sums are divided by those of their weights."""
+    """True: the sums are divided by those of their weights."""
     least: Float[Tensor, "batch"]
     """Least sum of weights."""
     segment: int

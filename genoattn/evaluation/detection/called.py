@@ -13,7 +13,7 @@ from genoattn.evaluation.report import Table
 from genoattn.genome.assembly_placement import Block
 from genoattn.genome.calls import MutationCall, call_of
 from genoattn.genome.mutations import LONG, apply_mutations
-from genoattn.genome.vcf import read_variants, to_mutations
+from genoattn.genome.vcf import read_variants, to_mutations, vcf_stem
 from genoattn.genome.vcf_writer import Names
 
 KINDS = ("snv", "insertion", "deletion", "long insertion", "long deletion")
@@ -84,12 +84,12 @@ def read_truth(
             call = call_of(whole, event, record, inserted, 1.0)
             (inside if tested[event.reference] else outside).append(call)
     missed = alleles_of(outside)
-    stem = path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf")
+    stem = vcf_stem(path)
     return Truth(stem, alleles_of(inside), Counter({kind: missed.count(kind) for kind in KINDS}))
 
 
 def calls_table(differences: Alleles, called: Alleles) -> Table:
-    """How many differences the alignment has, and how many of them the model calls."""
+    """Numbers of differences of the alignment and of those that the model calls, by kind."""
     rows = [[kind, f"{differences.count(kind):,}", f"{called.count(kind):,}"] for kind in KINDS]
     return Table("Mutations", ("kind", "differences of the alignment", "called by the model"), rows)
 

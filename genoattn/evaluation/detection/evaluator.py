@@ -35,7 +35,7 @@ from genoattn.genome.input_files import describe_counts
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
-from genoattn.genome.vcf import read_variants, to_mutations
+from genoattn.genome.vcf import read_variants, to_mutations, vcf_stem
 
 RESERVED = (TEST, "simulated", "train", "validation")
 """Names of test sets that no VCF gets: those of simulated mutations and of the splits."""
@@ -133,7 +133,7 @@ def name_test_sets(vcfs: Sequence[Path]) -> dict[str, Path]:
     Raises:
         UserError: Two test sets would have one name, and the metrics of one would replace those of the other.
     """
-    bases = [path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf") for path in vcfs]
+    bases = [vcf_stem(path) for path in vcfs]
     named: dict[str, Path] = {}
     used: dict[str, Path] = {}
     for path, base in zip(vcfs, bases, strict=True):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,10 +23,12 @@ class Rates:
         mnv: Share of substitutions of 2 to max(2, `longest`) bases.
         insertion: Share of insertions.
         deletion: Share of deletions.
-        longest: Most bases of an indel; every size from 1 is equally likely.
+        longest: Most bases of an indel.
         transitions: Ratio of transitions to transversions.
         duplication: Share of the insertions that copy the bases before them, as a slipping polymerase does; the other
             insertions are random bases.
+        sizes: "uniform": every size of an indel or MNV is equally likely. "log": every doubling is, that is 1 base, 2
+            to 3, 4 to 7, …
     """
 
     rate: float = 0.02
@@ -36,6 +39,7 @@ class Rates:
     longest: int = 3
     transitions: float = 2.0
     duplication: float = 0.0
+    sizes: Literal["uniform", "log"] = "uniform"
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1:
@@ -50,6 +54,8 @@ class Rates:
             raise UserError(f"duplication must be a share between 0 and 1, got {self.duplication}")
         if self.longest < 1:
             raise UserError(f"longest must be at least 1 base, got {self.longest}")
+        if self.sizes not in ("uniform", "log"):
+            raise UserError(f"sizes must be uniform or log, got {self.sizes}")
 
     def boundaries(self) -> tuple[float, float, float]:
         """The points in [0, 1) where the shares of mnv, insertion and deletion begin; that of snv begins at 0."""
@@ -65,10 +71,10 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
     """
     starts = np.flatnonzero(rng.random(len(reference)) < rates.rate)
     kinds = np.searchsorted(rates.boundaries(), rng.random(len(starts)), side="right")
-    sizes = rng.integers(1, rates.longest + 1, len(starts))
+    sizes = _sizes(1, rates.longest, len(starts), rates.sizes, rng)
     sizes[kinds == _SNV] = 1
     multiple = np.flatnonzero(kinds == _MNV)
-    sizes[multiple] = rng.integers(2, max(2, rates.longest) + 1, len(multiple))
+    sizes[multiple] = _sizes(2, max(2, rates.longest), len(multiple), rates.sizes, rng)
     ends = np.cumsum(sizes)
     # One number per base serves for the inserted letter and for the substitution: an event needs only one of the two.
     chance = rng.random(int(sizes.sum()))
@@ -99,6 +105,13 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
         mutations.append(Mutation(start, stop, inserted))
         free = stop + 1
     return mutations
+
+
+def _sizes(least: int, most: int, count: int, sizes: str, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of bases from `least` to `most`, spread as `Rates.sizes` says."""
+    if sizes == "uniform":
+        return rng.integers(least, most + 1, count)
+    return np.minimum(least * ((most + 1) / least) ** rng.random(count), most).astype(np.int64)
 
 
 def _flips(chance: np.ndarray, transitions: float) -> np.ndarray:

@@ -254,6 +254,17 @@ def test_simulated_shares_sizes_and_rate() -> None:
         assert all(abs(count - fair) < 4 * fair**0.5 for count in counts.values())
 
 
+def test_log_sizes_make_each_doubling_equally_likely() -> None:
+    _, mutations = planted(Rates(rate=0.01, snv=0.0, mnv=1.0, insertion=1.0, deletion=1.0, longest=15, sizes="log"))
+    sizes = [max(m.stop - m.start, len(m.inserted)) for m in mutations if m.kind in ("insertion", "deletion")]
+    counts = Counter(size.bit_length() for size in sizes)
+    assert sorted(counts) == [1, 2, 3, 4] and max(sizes) == 15
+    fair = len(sizes) / 4
+    assert all(abs(count - fair) < 5 * fair**0.5 for count in counts.values())
+    multiple = [m.stop - m.start for m in mutations if m.kind == "mnv"]
+    assert min(multiple) == 2 and max(multiple) == 15
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 2.0, 10.0])
 def test_transitions_to_transversions(ratio: float) -> None:
     reference, mutations = planted(Rates(snv=1.0, insertion=0.0, deletion=0.0, transitions=ratio))

@@ -45,7 +45,7 @@ class Paired(MutationDetection):
     large insertions and deletions are.
     With `inversion` above 0 inverted bases are the labels of an output "inversion".
 
-    The settings from `rate` to `duplication` are the fields of `Rates`, and `inversion`, `tandem`, `repeat`, `unit`,
+    The settings from `rate` to `sizes` are the fields of `Rates`, and `inversion`, `tandem`, `repeat`, `unit`,
     `units`, `large_insertion` and `large_deletion` those of `StructuralRates`.
 
     Args:
@@ -82,6 +82,7 @@ class Paired(MutationDetection):
         longest: int = 3,
         transitions: float = 2.0,
         duplication: float = 0.0,
+        sizes: Literal["uniform", "log"] = "uniform",
         inversion: float = 0.0,
         tandem: float = 0.0,
         repeat: float = 0.0,
@@ -114,9 +115,9 @@ class Paired(MutationDetection):
             )
         if realign_every is not None:
             _check_realigned(realign_every, layout, reverse_strand_fraction, max_offset)
-        self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication)
-        sizes = structure_shortest, structure_longest, unit, units
-        self.structure = StructuralRates(inversion, tandem, repeat, *sizes, large_insertion, large_deletion)
+        self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication, sizes)
+        bounds = structure_shortest, structure_longest, unit, units
+        self.structure = StructuralRates(inversion, tandem, repeat, *bounds, large_insertion, large_deletion)
         self.shift, self.drift = shift, drift
         self.reverse_strand_fraction, self.mask_fraction = reverse_strand_fraction, mask_fraction
         self.same_start = shift == drift == reverse_strand_fraction == 0

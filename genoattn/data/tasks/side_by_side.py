@@ -1,6 +1,6 @@
 """Mutation detection with the reference beside the sample, base by base."""
 
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,11 +36,12 @@ class SideBySide(MutationDetection):
         longest: int = 6,
         transitions: float = 2.0,
         duplication: float = 0.3,
+        sizes: Literal["uniform", "log"] = "uniform",
         max_shift: int = 24,
         shift_weight: float = 0.3,
         realign_every: int | None = None,
     ):
-        """Build the task; the settings from `rate` to `duplication` are the fields of `Rates`.
+        """Build the task; the settings from `rate` to `sizes` are the fields of `Rates`.
 
         Args:
             max_shift: A sample base is compared with the reference up to so many bases to both sides.
@@ -59,7 +60,7 @@ class SideBySide(MutationDetection):
                 f"task.realign_every must be above {2 * max_shift} bases (twice task.max_shift), or null, got"
                 f" {realign_every}"
             )
-        self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication)
+        self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication, sizes)
         self.max_shift, self.realign_every = max_shift, realign_every
         self.outputs = {"substitution": TargetSpec(1, 1.0), "insertion": TargetSpec(1, 1.0)}
         self.outputs["deletion"] = TargetSpec(1, 1.0, strand_symmetry="between_bases")

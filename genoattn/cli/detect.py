@@ -20,9 +20,11 @@ from genoattn.data.targets import COLUMNS
 from genoattn.data.tasks.base import MutationDetection
 from genoattn.errors import UserError
 from genoattn.evaluation.detection.called import (
-    alleles_of,
+    Truth,
     calls_metrics,
     calls_table,
+    compare_with_truth,
+    count_kinds,
     read_truth,
     truth_table,
 )
@@ -31,6 +33,7 @@ from genoattn.evaluation.report import write_report
 from genoattn.files import replace_when_done
 from genoattn.genome.assembly_placement import Placement, place_assembly
 from genoattn.genome.calls import MutationCall, untested_parts
+from genoattn.genome.intervals import read_bed
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.vcf_writer import (
     Names,
@@ -79,9 +82,9 @@ def main(config: DictConfig) -> None:
 
     print(f"placing {len(contigs):,} contigs of the sample on {len(records):,} records of the reference")
     placement = related(place_assembly(records, contigs), config.min_placed)
-    untested, unplaced = untested_parts(records, contigs, placement.blocks)
+    untested, unplaced = untested_parts(records, contigs, placement)
     print(describe(placement, sum(part.stop - part.start for part in untested)))
-    truth = read_truth(Path(config.truth).expanduser(), names, records, placement.blocks) if config.truth else None
+    truth = truth_of(config, references, assemblies, placement)
     with progress(placement, length, scorer) as counted:
         calls = score(assemblies, placement, task, length, counted, Path(f"{stem}.bedgraph"))
     passed = [call.score >= thresholds[call.kind] for call in calls]
@@ -91,12 +94,14 @@ def main(config: DictConfig) -> None:
     pairs = [pair for pair in zip(calls, passed, strict=True) if pair[1] or config.all]
     write_vcf(out, pairs, names, origin(references, samples))
 
-    differences, called = alleles_of(calls), alleles_of(itertools.compress(calls, passed))
-    tables = [calls_table(differences, called)]
+    candidates = {"model": list(itertools.compress(calls, passed)), "aligner": calls}
+    tables, qualities = [calls_table(calls, candidates["model"])], {}
     if truth is not None:
-        tables.append(truth_table(truth, {"model": called, "every difference": differences}))
+        qualities = {name: compare_with_truth(truth, found, records) for name, found in candidates.items()}
+        tables.append(truth_table(truth, qualities))
+    counts = {name: count_kinds(found) for name, found in candidates.items()}
     costs = Metrics(costs={"placed_share": placement.share, "blocks": len(placement.blocks)})
-    write_report(folder, tables, calls_metrics(differences, called, truth) + costs, {})
+    write_report(folder, tables, calls_metrics(counts, truth, qualities) + costs, {})
     print(f"{sum(passed):,} mutations in {out}; what was not tested: {stem}.untested.bed and {stem}.unplaced.bed")
     print(f"run folder: {folder}")
 
@@ -119,6 +124,21 @@ def score(
             rows.writelines(bedgraph_rows(name, block.start, scored.per_reference_base()))
             calls += calls_of(scored, record)
     return calls
+
+
+def truth_of(
+    config: DictConfig, references: Sequence[Path], assemblies: Assemblies, placement: Placement
+) -> Truth | None:
+    """The true mutations that the user named, and the regions that they are known for."""
+    if not config.truth:
+        if config.truth_regions:
+            raise UserError("truth_regions needs truth, a VCF of the sample's true mutations")
+        return None
+    regions = None
+    if config.truth_regions:
+        regions = read_bed(Path(config.truth_regions).expanduser(), open_genome(references), "truth_regions").intervals
+    path = Path(config.truth).expanduser()
+    return read_truth(path, assemblies.names, assemblies.records, placement.blocks, regions)
 
 
 def thresholds_of(card: ModelCard, threshold: float | None) -> dict[str, float]:

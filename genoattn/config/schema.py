@@ -131,6 +131,7 @@ class Detect(Settings):
     sample: str | list[str]
     out: str
     truth: str | None
+    truth_regions: str | None
     all: bool
     threshold: Annotated[float, Ge(0), Le(1)] | None
     min_placed: Annotated[float, Ge(0), Le(1)]

@@ -9,6 +9,7 @@ from jaxtyping import Bool, UInt8
 
 from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.anchors import Anchor, chains
+from genoattn.genome.displaced_copies import split_copies
 from genoattn.genome.local_alignment import align, extension, gap, substitutions
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.reference_index import ReferenceIndex
@@ -27,6 +28,12 @@ LONGEST_GAP = 10_000
 
 LONGEST_EXTENSION = 10_000
 """Bases by which a block is extended beyond its outermost anchors at most."""
+
+END_DIFFERENCE = 19
+"""Equal bases that make up for a difference at the ends of a block, as minimap2 has it for assemblies (asm5)."""
+
+END_DROP = 3 * END_DIFFERENCE
+"""An end is cut off if its equal bases fall short by this; fewer differences may be there by chance."""
 
 LEAST_PLACED = 0.1
 """Share of a sample's known bases below which the two assemblies are unrelated."""
@@ -63,6 +70,8 @@ class Placement(NamedTuple):
 
     blocks: tuple[Block, ...]
     share: float
+    copies: tuple[Block, ...] = ()
+    """Blocks that are left out: the sample holds something similar, but elsewhere."""
 
 
 class _Chain(NamedTuple):
@@ -93,6 +102,7 @@ def place_assembly(
     The k-mers that occur once in the reference are the anchors. They are chained for each contig, record and strand;
     chains take their bases in the order of their scores, so that no base of either assembly is in two blocks. A block
     ends where reference and sample are not alike, where one of them lacks more than `LONGEST_GAP` bases, or at N.
+    Similar copies from elsewhere are told apart from the same place (see `displaced_copies`).
 
     Args:
         records: Codes of the records of the reference.
@@ -115,12 +125,14 @@ def place_assembly(
             if draft.anchored >= max(least, LEAST_ANCHORED * (draft.stop - draft.start)):
                 claims.take(draft)
                 drafts.append(draft)
-    blocks = [_finish(index, claims.extended(draft), len(contigs[draft.contig])) for draft in drafts]
+    finished = [_finish(index, claims.extended(draft), len(contigs[draft.contig])) for draft in drafts]
+    blocks, copies = split_copies(sorted(finished))
+    blocks = [trimmed(block) for block in blocks]
     known = sum(int(np.count_nonzero(contig < 4)) for contig in contigs)
     held = sum(
         int(np.count_nonzero(contigs[block.contig][block.contig_start : block.contig_stop] < 4)) for block in blocks
     )
-    return Placement(tuple(sorted(blocks)), held / max(1, known))
+    return Placement(tuple(blocks), held / max(1, known), tuple(copies))
 
 
 @final
@@ -239,3 +251,39 @@ def _moved(mutations: Sequence[Mutation], by: int) -> list[Mutation]:
 def _before_claim(claimed: Bool[np.ndarray, "bases"]) -> int:
     """Bases before the first claimed one."""
     return int(claimed.argmax()) if claimed.any() else len(claimed)
+
+
+def trimmed(block: Block) -> Block:
+    """A block without ends in which differences are so dense that they outweigh the equal bases."""
+    size, mutations = block.stop - block.start, block.mutations
+    first, grown = _cut([(start, len(inserted) - (stop - start)) for start, stop, inserted in mutations])
+    last, shrunk = _cut(
+        [(size - stop, len(inserted) - (stop - start)) for start, stop, inserted in reversed(mutations)]
+    )
+    if first + last > len(mutations):
+        return block
+    start = mutations[first - 1].stop if first else 0
+    stop = mutations[-last].start if last else size
+    ends = start + grown, size - stop + shrunk
+    before, after = reversed(ends) if block.reverse else ends
+    return block._replace(
+        start=block.start + start,
+        stop=block.start + stop,
+        contig_start=block.contig_start + before,
+        contig_stop=block.contig_stop - after,
+        mutations=tuple(_moved(mutations[first : len(mutations) - last], -start)),
+    )
+
+
+def _cut(differences: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The number of differences to cut off, and the bases that they add to the sample.
+
+    A difference is the number of reference bases before it, and the bases that it adds to the sample.
+    """
+    lowest, cut, grown, total = -END_DROP, 0, 0, 0
+    for number, (before, added) in enumerate(differences, 1):
+        total += added
+        score = before - END_DIFFERENCE * number
+        if score < lowest:
+            lowest, cut, grown = score, number, total
+    return cut, grown

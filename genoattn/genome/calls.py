@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genoattn.genome.alphabet import decode_bases
-from genoattn.genome.assembly_placement import Block
+from genoattn.genome.assembly_placement import Block, Placement
 from genoattn.genome.local_alignment import SHORT
 from genoattn.genome.mutations import Event
 
@@ -44,7 +44,7 @@ class Part(NamedTuple):
     sequence: int
     start: int
     stop: int
-    reason: Literal["absent", "unlike", "unknown"]
+    reason: Literal["absent", "unlike", "unknown", "copy"]
 
 
 def call_of(
@@ -83,16 +83,16 @@ def call_of(
 def untested_parts(
     records: Sequence[UInt8[np.ndarray, "record"]],
     contigs: Sequence[UInt8[np.ndarray, "contig"]],
-    blocks: Sequence[Block],
+    placement: Placement,
 ) -> tuple[list[Part], list[Part]]:
     """The parts of the reference, and those of the sample, that are in no block.
 
     "unknown": at least half of the letters are ambiguous. "unlike": neighbouring blocks go on after it in both
     assemblies, but the two parts have too little in common to be aligned. "absent": the other assembly does not have
-    it, or not in a place of its own.
+    it, or not in a place of its own. "copy": something similar lies elsewhere in the other assembly.
     """
     beside: dict[tuple[bool, int, int], bool] = {}
-    ordered = sorted(blocks)
+    ordered = sorted(placement.blocks)
     for left, right in pairwise(ordered):
         if (left.record, left.contig, left.reverse) == (right.record, right.contig, right.reverse):
             first, second = (right, left) if left.reverse else (left, right)
@@ -100,8 +100,9 @@ def untested_parts(
             unlike = size >= SHORT and right.start - left.stop >= SHORT
             beside[False, left.record, left.stop] = unlike
             beside[True, left.contig, first.contig_stop] = unlike
-    spans = [sorted((block.record, block.start, block.stop) for block in blocks)]
-    spans.append(sorted((block.contig, block.contig_start, block.contig_stop) for block in blocks))
+    everything = (*placement.blocks, *placement.copies)
+    spans = [sorted((block.record, block.start, block.stop) for block in everything)]
+    spans.append(sorted((block.contig, block.contig_start, block.contig_stop) for block in everything))
     reference, sample = (
         [
             Part(number, start, stop, _reason(sequences[number][start:stop], beside.get((side, number, start), False)))
@@ -109,7 +110,9 @@ def untested_parts(
         ]
         for side, sequences, held in zip((False, True), (records, contigs), spans, strict=True)
     )
-    return reference, sample
+    reference += [Part(block.record, block.start, block.stop, "copy") for block in placement.copies]
+    sample += [Part(block.contig, block.contig_start, block.contig_stop, "copy") for block in placement.copies]
+    return sorted(reference), sorted(sample)
 
 
 def _reason(bases: UInt8[np.ndarray, "part"], unlike: bool) -> Literal["absent", "unlike", "unknown"]:

@@ -57,13 +57,13 @@ def split_genes(bed: BedFile, seed: int) -> tuple[list[Interval], list[Interval]
     return train, validation, test
 
 
-def read_bed(path: Path, genome: Genome) -> BedFile:
+def read_bed(path: Path, genome: Genome, setting: str = "task.split_bed") -> BedFile:
     """Read a BED file (0-based, half-open), plain or gzip; raises UserError at a line that is no interval of a genome.
 
     Comments and lines that begin with the word `track` or `browser` are skipped and counted.
     """
     if not path.is_file():
-        raise UserError(f"task.split_bed={path} does not exist")
+        raise UserError(f"{setting}={path} does not exist")
     lengths = dict(zip(genome.names, genome.lengths, strict=True))
     intervals: list[Interval] = []
     skipped: Counter[str] = Counter()

@@ -136,8 +136,28 @@ def test_precision_and_recall_against_a_vcf(oracle: None, tmp_path: Path, capsys
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     for kind in ("snv", "insertion", "deletion"):
         assert metrics[f"model/reference/{kind}/precision"] == metrics[f"aligner/reference/{kind}/recall"] == 1
-    assert metrics["model/sample/snv/calls"] == 13 and metrics["model/reference/long_deletion/recall"] is None
+    assert metrics["model/sample/snv/calls"] == 13 and metrics["model/reference/deletion_over_50/recall"] is None
     assert metrics["cost/blocks"] == 1 and "Against reference" in capsys.readouterr().out
+
+
+def test_only_the_regions_of_the_truth_count(oracle: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fasta, vcf = write_genome(tmp_path, "reference", 0)
+    codes = encode_bases("".join(fasta.read_text().splitlines()[1:]))
+    write_fasta(
+        tmp_path / "sample.fa", {"s": mutated_sequence(codes, simulate(codes, RATES, np.random.default_rng(1)))}
+    )
+    rows = vcf.read_text().splitlines(keepends=True)
+    (tmp_path / "truth.vcf").write_text("".join(row for row in rows if row[0] == "#"))
+    (tmp_path / "half.bed").write_text(f"reference0\t0\t{len(codes) // 2}\n")
+    assert run(tmp_path, f"truth={tmp_path}/truth.vcf", f"truth_regions={tmp_path}/half.bed", out="x.vcf") == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["model/truth/snv/precision"] == 0 and metrics["model/truth/snv/recall"] is None
+    (tmp_path / "none.bed").write_text("")
+    assert run(tmp_path, f"truth={vcf}", f"truth_regions={tmp_path}/none.bed", out="y.vcf", name="none") == 0
+    assert json.loads((tmp_path / "none" / "metrics.json").read_text())["model/reference/snv/precision"] is None
+    capsys.readouterr()
+    assert run(tmp_path, f"truth_regions={tmp_path}/half.bed", name="third") == 2
+    assert capsys.readouterr().err == "truth_regions needs truth, a VCF of the sample's true mutations\n"
 
 
 def test_all_differences_or_those_that_the_model_calls(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from genoattn.genome.alphabet import UNKNOWN, reverse_complement
 from genoattn.genome.anchors import Anchor, chain, chains
-from genoattn.genome.assembly_placement import LONGEST_GAP, Block, place_assembly
+from genoattn.genome.assembly_placement import LONGEST_GAP, Block, Placement, place_assembly
 from genoattn.genome.calls import untested_parts
 from genoattn.genome.local_alignment import align, extension
 from genoattn.genome.mutations import Mutation, apply_mutations, mutated_sequence
@@ -30,7 +30,7 @@ def mutated(reference: np.ndarray, seed: int) -> np.ndarray:
 
 def check_blocks(records: Sequence[np.ndarray], contigs: Sequence[np.ndarray], least: float = 0.99) -> list[Block]:
     """The blocks of a sample; their mutations make the sample of the reference, and no base is in two of them."""
-    blocks, share = place_assembly(records, contigs)
+    blocks, share, _ = place_assembly(records, contigs)
     assert share >= least
     for block in blocks:
         made = apply_mutations(records[block.record][block.start : block.stop], block.mutations)
@@ -78,7 +78,7 @@ def test_a_longer_one_ends_a_block_and_is_told() -> None:
     contig = np.delete(reference, slice(9000, 9000 + size))
     blocks = check_blocks([reference], [contig])
     assert len(blocks) == 2
-    absent, rest = untested_parts([reference], [contig], blocks)
+    absent, rest = untested_parts([reference], [contig], Placement(tuple(blocks), 1))
     assert [part.reason for part in absent] == ["absent"] and not rest
     assert absent[0].stop - absent[0].start == size
 
@@ -103,7 +103,7 @@ def test_contigs_in_any_order_on_records_in_any_order() -> None:
         (1, 0, 4_000, 3, 0, 4_000, False),
         (1, 4_000, 9_000, 0, 0, 5_000, True),
     ]
-    untested, unplaced = untested_parts(records, contigs, blocks)
+    untested, unplaced = untested_parts(records, contigs, Placement(tuple(blocks), 1))
     assert not untested and unplaced == [(2, 0, 300, "absent")]
 
 
@@ -112,16 +112,52 @@ def test_unlike_and_unknown_parts_are_told() -> None:
     contig = reference.copy()
     contig[5_000:5_400], contig[12_000:12_300] = random_bases(400, 12), UNKNOWN
     blocks = check_blocks([reference], [contig], 0.97)
-    for parts in untested_parts([reference], [contig], blocks):
+    for parts in untested_parts([reference], [contig], Placement(tuple(blocks), 1)):
         assert [part.reason for part in parts[:1]] == ["unlike"]
         assert 4_990 <= parts[0].start <= 5_010 and 5_390 <= parts[0].stop <= 5_410
-    assert untested_parts([reference], [contig], blocks)[1][1] == (0, 12_000, 12_300, "unknown")
+    assert untested_parts([reference], [contig], Placement(tuple(blocks), 1))[1][1] == (0, 12_000, 12_300, "unknown")
 
 
 def test_a_copy_in_the_sample_has_no_place_of_its_own() -> None:
     reference = random_bases(20_000, 13)
     blocks = check_blocks([reference], [reference, reference[3_000:5_000]], 0.9)
     assert len(blocks) == 1
+
+
+def test_a_diverged_copy_elsewhere_is_not_the_same_place() -> None:
+    reference, rng = random_bases(150_000, 30), np.random.default_rng(31)
+    prophage = mutated_sequence(reference[50_000:62_000], simulate(reference[50_000:62_000], Rates(0.03), rng))
+    sample = np.concatenate([reference[:50_000], reference[62_000:100_000], prophage, reference[100_000:]])
+    placement = place_assembly([reference], [sample])
+    (copy,) = placement.copies
+    assert copy.start < 50_200 and copy.stop > 61_800 and abs(copy.contig_start - 88_000) < 200
+    assert [(block.start, block.stop) for block in placement.blocks] == [
+        (0, 50_000),
+        (62_000, 100_000),
+        (100_000, 150_000),
+    ]
+    for parts in untested_parts([reference], [sample], placement):
+        assert "copy" in {part.reason for part in parts} and sum(part.stop - part.start for part in parts) < 12_400
+
+
+def test_a_moved_part_is_the_same_place() -> None:
+    reference = mutated(random_bases(150_000, 32), 33)
+    parts = (0, 50_000), (62_000, 100_000), (50_000, 62_000), (100_000, len(reference))
+    sample = np.concatenate([reference[start:stop] for start, stop in parts])
+    placement = place_assembly([reference], [mutated(sample, 33)])
+    assert len(placement.blocks) == 4 and not placement.copies and placement.share > 0.99
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_an_end_full_of_differences_is_cut_off(reverse: bool) -> None:
+    reference = random_bases(30_000, 34)
+    contig = reference[5_000:25_000].copy()
+    contig[20:200:12] ^= 2
+    contig[19_812:19_990:12] ^= 2
+    (block,) = place_assembly([reference], [reverse_complement(contig) if reverse else contig]).blocks
+    start, stop = 5_000 + 189, 5_000 + 19_812
+    assert (block.start, block.stop) == (start, stop) and not block.mutations
+    assert (block.contig_start, block.contig_stop) == ((188, 19_811) if reverse else (189, 19_812))
 
 
 def test_differences_at_the_very_ends_are_found() -> None:
@@ -133,7 +169,7 @@ def test_differences_at_the_very_ends_are_found() -> None:
 
 
 def test_unrelated_sequences_share_nothing() -> None:
-    assert place_assembly([random_bases(200_000, 15)], [random_bases(200_000, 16)]) == ((), 0)
+    assert place_assembly([random_bases(200_000, 15)], [random_bases(200_000, 16)]) == Placement((), 0)
     assert place_assembly([random_bases(9, 15)], [random_bases(3, 16)]).share == 0
     assert place_assembly([np.full(100, UNKNOWN, np.uint8)], [np.full(100, UNKNOWN, np.uint8)]).share == 0
 
@@ -173,7 +209,7 @@ def test_any_assemblies_give_blocks_that_hold(seed: int) -> None:
         contigs.append(reverse_complement(contig) if rng.random() < 0.5 else contig)
     blocks = check_blocks(records, contigs, 0)
     held = sum(block.stop - block.start for block in blocks)
-    untested = sum(part.stop - part.start for part in untested_parts(records, contigs, blocks)[0])
+    untested = sum(part.stop - part.start for part in untested_parts(records, contigs, Placement(tuple(blocks), 1))[0])
     assert held + untested == sum(map(len, records))
 
 

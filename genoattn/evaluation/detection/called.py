@@ -1,62 +1,94 @@
 """Calls of a detector on two assemblies in numbers: how many of each kind, and how many of them a VCF confirms."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
+from genoattn.evaluation.detection.haplotypes import confirm
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table
 from genoattn.genome.assembly_placement import Block
 from genoattn.genome.calls import MutationCall, call_of
+from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import LONG, apply_mutations
 from genoattn.genome.vcf import read_variants, to_mutations, vcf_stem
 from genoattn.genome.vcf_writer import Names
 
-KINDS = ("snv", "insertion", "deletion", "long insertion", "long deletion")
-"""Kinds that are counted; the bases of an MNV count as SNVs."""
+VERY_LONG = 50
+"""An indel of more bases is counted as a kind of its own."""
+
+SIZES = ("", f" {LONG + 1} to {VERY_LONG}", f" over {VERY_LONG}")
+"""Ends of the names of indels, by their bases."""
+
+KINDS = ("snv", *(f"{kind}{size}" for size in SIZES for kind in ("insertion", "deletion")))
+"""Kinds that are counted; the bases of an MNV count as SNVs, and an indel without a size has up to `LONG` bases."""
 
 
-class Alleles(NamedTuple):
-    """The alleles of a sample by kind, each with its place, so that two sets can be compared."""
-
-    by_kind: Mapping[str, frozenset[Hashable]]
-
-    def count(self, kind: str) -> int:
-        """The number of alleles of a kind."""
-        return len(self.by_kind.get(kind, frozenset()))
-
-    def shared(self, other: "Alleles", kind: str) -> int:
-        """The number of alleles of a kind that two sets have in common."""
-        return len(self.by_kind.get(kind, frozenset()) & other.by_kind.get(kind, frozenset()))
+def kind_of(call: MutationCall) -> str:
+    """The kind of KINDS that a call counts as."""
+    if call.kind in ("snv", "mnv"):
+        return "snv"
+    size = abs(len(call.reference) - len(call.alternate))
+    return f"{call.kind}{SIZES[(size > LONG) + (size > VERY_LONG)]}"
 
 
-def alleles_of(calls: Iterable[MutationCall]) -> Alleles:
-    """The alleles of calls; each base of an MNV is an SNV, indels of more than `LONG` bases are kinds of their own."""
-    sets: dict[str, set[Hashable]] = {kind: set() for kind in KINDS}
+def count_kinds(calls: Sequence[MutationCall]) -> Counter[str]:
+    """The number of calls of each kind of KINDS."""
+    total: Counter[str] = Counter()
     for call in calls:
-        if call.kind in ("snv", "mnv"):
-            bases = zip(call.reference, call.alternate, strict=True)
-            sets["snv"] |= {(call.record, call.position + n, *pair) for n, pair in enumerate(bases)}
-        else:
-            long = abs(len(call.reference) - len(call.alternate)) > LONG
-            sets[f"long {call.kind}" if long else call.kind].add(call[:4])
-    return Alleles({kind: frozenset(alleles) for kind, alleles in sets.items()})
+        total[kind_of(call)] += len(call.reference) if call.kind == "mnv" else 1
+    return total
 
 
 class Truth(NamedTuple):
-    """The mutations of a VCF as calls: those within blocks, and the number of those outside, by kind."""
+    """The mutations of a VCF as calls, and where it says something."""
 
     name: str
-    inside: Alleles
-    outside: Counter[str]
+    mutations: list[MutationCall]
+    counted: list[bool]
+    """True for a mutation that lies within a block and, if they are known, within the regions of the truth."""
+    regions: list[Bool[np.ndarray, "record"]] | None
+    """For each record the bases that the truth speaks of (None: all)."""
+
+
+class Quality(NamedTuple):
+    """Numbers of mutations of a kind: in the truth, called, and those of each that the other confirms."""
+
+    true: int
+    called: int
+    found: int
+    right: int
+
+    @property
+    def precision(self) -> float:
+        """Share of the calls that are confirmed; NaN without calls."""
+        return self.right / self.called if self.called else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Share of the true mutations that were called; NaN without any."""
+        return self.found / self.true if self.true else float("nan")
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 0 if nothing was right, NaN where one of them is not known."""
+        if not self.true or not self.called:
+            return float("nan")
+        both = self.precision + self.recall
+        return 2 * self.precision * self.recall / both if both else 0.0
 
 
 def read_truth(
-    path: Path, names: Names, records: Sequence[UInt8[np.ndarray, "record"]], blocks: Sequence[Block]
+    path: Path,
+    names: Names,
+    records: Sequence[UInt8[np.ndarray, "record"]],
+    blocks: Sequence[Block],
+    regions: Sequence[Interval] | None = None,
 ) -> Truth:
     """Read the true mutations of a sample, left-aligned as calls are.
 
@@ -65,69 +97,83 @@ def read_truth(
         names: The records of the reference.
         records: Their bases.
         blocks: The parts of the reference that were tested.
+        regions: The parts that the VCF speaks of, such as those its own alignment covers; None: everything.
 
     Raises:
         UserError: The VCF is damaged or of another reference.
     """
     variants = read_variants(path, dict(zip(names.records, names.lengths, strict=True)))
-    inside: list[MutationCall] = []
-    outside: list[MutationCall] = []
+    tested = _covered(records, [Interval(*block[:3]) for block in blocks])
+    known = None if regions is None else _covered(records, regions)
+    mutations: list[MutationCall] = []
     for number, (name, record) in enumerate(zip(names.records, records, strict=True)):
-        tested = np.zeros(len(record) + 1, np.bool_)
-        for block in blocks:
-            if block.record == number:
-                tested[block.start : block.stop] = True
         sample = apply_mutations(record, to_mutations(variants.by_contig[name], record, name, path).mutations)
         whole = Block(number, 0, len(record), 0, 0, len(sample.bases), False, (), 0)
         for event in sample.events:
             inserted = sample.bases[event.start : event.stop if event.kind != "deletion" else event.start]
-            call = call_of(whole, event, record, inserted, 1.0)
-            (inside if tested[event.reference] else outside).append(call)
-    missed = alleles_of(outside)
-    stem = vcf_stem(path)
-    return Truth(stem, alleles_of(inside), Counter({kind: missed.count(kind) for kind in KINDS}))
+            mutations.append(call_of(whole, event, record, inserted, 1.0))
+    counted = [_within(call, tested) and (known is None or _within(call, known)) for call in mutations]
+    return Truth(vcf_stem(path), mutations, counted, known)
 
 
-def calls_table(differences: Alleles, called: Alleles) -> Table:
+def compare_with_truth(
+    truth: Truth, calls: Sequence[MutationCall], records: Sequence[UInt8[np.ndarray, "record"]]
+) -> dict[str, Quality]:
+    """The quality of calls for each kind; a call counts where the truth says something."""
+    confirmed = confirm(calls, truth.mutations, records)
+    kept = [truth.regions is None or _within(call, truth.regions) for call in calls]
+    true, called = list(compress(truth.mutations, truth.counted)), list(compress(calls, kept))
+    counts = [count_kinds(true), count_kinds(called)]
+    counts.append(count_kinds(list(compress(true, compress(confirmed.true, truth.counted)))))
+    counts.append(count_kinds(list(compress(called, compress(confirmed.called, kept)))))
+    return {kind: Quality(*(count[kind] for count in counts)) for kind in KINDS}
+
+
+def calls_table(differences: Sequence[MutationCall], called: Sequence[MutationCall]) -> Table:
     """Numbers of differences of the alignment and of those that the model calls, by kind."""
-    rows = [[kind, f"{differences.count(kind):,}", f"{called.count(kind):,}"] for kind in KINDS]
+    all_counts, counts = count_kinds(differences), count_kinds(called)
+    rows = [[kind, f"{all_counts[kind]:,}", f"{counts[kind]:,}"] for kind in KINDS]
     return Table("Mutations", ("kind", "differences of the alignment", "called by the model"), rows)
 
 
-def truth_table(truth: Truth, candidates: Mapping[str, Alleles]) -> Table:
-    """Precision and recall of sets of alleles against a VCF, within the blocks."""
-    rows = []
-    for name, found in candidates.items():
-        for kind in KINDS:
-            precision, recall, f1 = _quality(truth, found, kind)
-            counts = [truth.inside.count(kind), found.count(kind), found.shared(truth.inside, kind)]
-            figures = [f"{value:.3f}" for value in (precision, recall, f1)]
-            rows.append([name, kind, *(f"{count:,}" for count in counts), *figures])
-    columns = ("", "kind", "in the VCF", "called", "both", "precision", "recall", "F1")
-    outside = sum(truth.outside.values())
-    note = f"{outside:,} mutations of {truth.name} lie where the sample has no aligned bases, and are not counted."
+def truth_table(truth: Truth, qualities: Mapping[str, Mapping[str, Quality]]) -> Table:
+    """Precision and recall of sets of calls against a VCF, within the blocks."""
+    rows = [
+        [name, kind, *(f"{count:,}" for count in quality), *(f"{share:.3f}" for share in shares)]
+        for name, by_kind in qualities.items()
+        for kind, quality in by_kind.items()
+        for shares in [(quality.precision, quality.recall, quality.f1)]
+    ]
+    columns = ("", "kind", "in the VCF", "called", "found", "confirmed", "precision", "recall", "F1")
+    outside = len(truth.counted) - sum(truth.counted)
+    where = "where the sample has no aligned bases" + (" or outside of truth_regions" if truth.regions else "")
+    note = f"{outside:,} mutations of {truth.name} lie {where}, and are not counted."
     return Table(f"Against {truth.name}", columns, rows, texts=2, notes=[note] if outside else [])
 
 
-def calls_metrics(differences: Alleles, called: Alleles, truth: Truth | None) -> Metrics:
-    """The numbers of both tables; the candidate "aligner" calls every difference of the alignment."""
+def calls_metrics(
+    counts: Mapping[str, Counter[str]], truth: Truth | None, qualities: Mapping[str, Mapping[str, Quality]]
+) -> Metrics:
+    """The numbers of both tables by candidate, such as "model"."""
     entries: dict[MetricKey, int | float] = {}
-    for candidate, found in {"model": called, "aligner": differences}.items():
+    for candidate, count in counts.items():
         for kind in KINDS:
             subset = kind.replace(" ", "_")
-            entries[MetricKey(candidate, "sample", subset, "calls")] = found.count(kind)
+            entries[MetricKey(candidate, "sample", subset, "calls")] = count[kind]
             if truth is not None:
-                values = zip(("precision", "recall", "f1"), _quality(truth, found, kind), strict=True)
-                entries |= {MetricKey(candidate, truth.name, subset, name): value for name, value in values}
+                quality = qualities[candidate][kind]
+                values = {"precision": quality.precision, "recall": quality.recall, "f1": quality.f1}
+                entries |= {MetricKey(candidate, truth.name, subset, name): value for name, value in values.items()}
     return Metrics(entries)
 
 
-def _quality(truth: Truth, found: Alleles, kind: str) -> tuple[float, float, float]:
-    """Precision, recall and F1; NaN where there is nothing to divide by."""
-    both, called, true = found.shared(truth.inside, kind), found.count(kind), truth.inside.count(kind)
-    nan = float("nan")
-    return (
-        both / called if called else nan,
-        both / true if true else nan,
-        2 * both / (called + true) if called + true else nan,
-    )
+def _covered(records: Sequence[np.ndarray], intervals: Sequence[Interval]) -> list[Bool[np.ndarray, "record"]]:
+    covered = [np.zeros(len(record), np.bool_) for record in records]
+    for number, start, stop in intervals:
+        covered[number][start:stop] = True
+    return covered
+
+
+def _within(call: MutationCall, covered: Sequence[Bool[np.ndarray, "record"]]) -> bool:
+    """True if all reference bases of a call are covered."""
+    return bool(covered[call.record][call.position : call.position + len(call.reference)].all())

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,7 @@ from genoattn.models.detection import (
     WindowScorer,
     calls_of,
     detection_task,
+    is_called,
     related,
     score_block,
     thresholds_by_kind,
@@ -85,9 +86,10 @@ def main(config: DictConfig) -> None:
     untested, unplaced = untested_parts(records, contigs, placement)
     print(describe(placement, sum(part.stop - part.start for part in untested)))
     truth = truth_of(config, references, assemblies, placement)
-    with progress(placement, length, scorer) as counted:
-        calls = score(assemblies, placement, task, length, counted, Path(f"{stem}.bedgraph"))
-    passed = [call.score >= thresholds[call.kind] for call in calls]
+    track = Path(f"{stem}.bedgraph") if config.track else None
+    with progress(placement, length, scorer, track is not None) as counted:
+        calls = score(assemblies, placement, task, length, counted, track)
+    passed = [is_called(call, thresholds) for call in calls]
     write_parts(Path(f"{stem}.untested.bed"), untested, names.records)
     write_parts(Path(f"{stem}.unplaced.bed"), unplaced, names.contigs)
     write_blocks(Path(f"{stem}.blocks.bed"), placement.blocks, names)
@@ -112,16 +114,24 @@ def score(
     task: MutationDetection,
     length: int,
     scorer: WindowScorer,
-    track: Path,
+    track: Path | None,
 ) -> list[MutationCall]:
-    """Every difference with its probability; writes the probability of each reference base as a bedGraph."""
+    """Every difference with its probability.
+
+    The probability of each reference base is written as a bedGraph to `track`. Without it only the windows that hold a
+    difference are scored.
+    """
     calls: list[MutationCall] = []
-    with replace_when_done(track) as file, file.open("w", encoding="utf-8") as rows:
+    with ExitStack() as stack:
+        rows = None
+        if track is not None:
+            rows = stack.enter_context(stack.enter_context(replace_when_done(track)).open("w", encoding="utf-8"))
         for block in placement.blocks:
-            record = assemblies.records[block.record]
-            scored = score_block(block, record, assemblies.contigs[block.contig], task, length, scorer)
-            name = assemblies.names.records[block.record]
-            rows.writelines(bedgraph_rows(name, block.start, scored.per_reference_base()))
+            record, contig = assemblies.records[block.record], assemblies.contigs[block.contig]
+            scored = score_block(block, record, contig, task, length, scorer, rows is not None)
+            if rows is not None:
+                name = assemblies.names.records[block.record]
+                rows.writelines(bedgraph_rows(name, block.start, scored.per_reference_base()))
             calls += calls_of(scored, record)
     return calls
 
@@ -197,10 +207,11 @@ def describe(placement: Placement, untested: int) -> str:
 
 
 @contextmanager
-def progress(placement: Placement, length: int, scorer: WindowScorer) -> Iterator[WindowScorer]:
+def progress(placement: Placement, length: int, scorer: WindowScorer, everywhere: bool) -> Iterator[WindowScorer]:
     """The scorer behind a progress bar with the time that is left; the bar disappears at the end."""
     console = Console()
-    total = sum(len(tiles(block.start, block.stop, length)) for block in placement.blocks)
+    tiled = ((block, len(tiles(block.start, block.stop, length))) for block in placement.blocks)
+    total = sum(windows if everywhere else min(windows, len(block.mutations)) for block, windows in tiled)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("  the model scores", total=total)
 

@@ -132,6 +132,7 @@ class Detect(Settings):
     out: str
     truth: str | None
     truth_regions: str | None
+    track: bool
     all: bool
     threshold: Annotated[float, Ge(0), Le(1)] | None
     min_placed: Annotated[float, Ge(0), Le(1)]

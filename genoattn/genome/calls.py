@@ -27,8 +27,8 @@ class MutationCall(NamedTuple):
     """Reference letters; an indel includes the base before it, at the first base of a record the one after it."""
     alternate: str
     kind: Literal["snv", "mnv", "insertion", "deletion"]
-    score: float
-    """Probability, from 0 to 1."""
+    score: float | None
+    """Probability, from 0 to 1; None if the alignment tells the mutation and no model was asked."""
     contig: int
     """Number of the contig of the sample."""
     start: int
@@ -52,7 +52,7 @@ def call_of(
     event: Event,
     reference: UInt8[np.ndarray, "record"],
     inserted: UInt8[np.ndarray, "inserted"],
-    score: float,
+    score: float | None,
 ) -> MutationCall:
     """The call of an event of a block.
 

@@ -105,9 +105,10 @@ def _header(names: Names, origin: Origin) -> str:
 
 
 def _row(call: MutationCall, passed: bool, names: Names) -> str:
-    info = {
-        "TYPE": _TYPES[call.kind],
-        "PROB": f"{call.score:g}",
+    info = {"TYPE": _TYPES[call.kind]}
+    if call.score is not None:
+        info["PROB"] = f"{call.score:g}"
+    info |= {
         "CONTIG": names.contigs[call.contig].translate(_ESCAPED),
         "CONTIG_POS": str(call.start + 1),
         "STRAND": "-" if call.reverse else "+",
@@ -118,8 +119,8 @@ def _row(call: MutationCall, passed: bool, names: Names) -> str:
         ".",
         call.reference,
         call.alternate,
-        f"{phred(call.score):.1f}",
-        "PASS" if passed else LOW,
+        "." if call.score is None else f"{phred(call.score):.1f}",
+        "." if call.score is None else "PASS" if passed else LOW,
         ";".join(f"{key}={value}" for key, value in info.items()),
         "GT",
         "1",

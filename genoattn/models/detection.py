@@ -44,6 +44,11 @@ class PlacedWindow(NamedTuple):
     position: int
     """The reference base beside the first base."""
 
+    @property
+    def scored(self) -> slice:
+        """The bases of the sample that are scored."""
+        return slice(self.first + self.low, self.first + self.high)
+
     def example(self) -> Example:
         """The window as an example of its task."""
         piece, flank = slice_sample(self.sample, self.first, self.stop), self.task.max_shift
@@ -60,9 +65,13 @@ class ScoredBlock(NamedTuple):
     """Substitution, insertion, and deletion before the base."""
     tested: Bool[np.ndarray, "bases"]
     """False in the rest of a long insertion, which has no reference beside it."""
+    longest: int
+    """Bases of the longest indel that the model can tell."""
 
-    def probability(self, event: Event) -> float:
-        """The highest probability of the event's kind among its equivalent placements."""
+    def probability(self, event: Event) -> float | None:
+        """The highest probability of the event's kind among its equivalent placements; None of too long an indel."""
+        if event.kind in ("insertion", "deletion") and event.size > self.longest:
+            return None
         return round(float(self.table[event.earliest : event.latest, COLUMN[event.kind]].max()), DIGITS)
 
     def per_reference_base(self) -> Float[np.ndarray, "reference"]:
@@ -72,20 +81,25 @@ class ScoredBlock(NamedTuple):
         tested = np.flatnonzero(self.tested)
         np.maximum.at(highest, self.sample.reference_position[tested], self.table[tested].max(1))
         for event in self.sample.events:
-            if event.kind == "deletion":
-                highest[event.reference : event.reference + event.size] = self.probability(event)
+            if event.kind == "deletion" and (probability := self.probability(event)) is not None:
+                highest[event.reference : event.reference + event.size] = probability
         return np.where(highest < 0, np.nan, highest)[:size]
 
 
-def stretches(sample: Sample, length: int) -> list[tuple[int, int]]:
-    """The stretches [begin, end) of a sample that can be tested: a new one begins after each long indel.
+def longest_indel(task: MutationDetection) -> int:
+    """Bases of the longest indel that a model of this task can tell."""
+    return max(LONG, min(task.rates.longest, task.max_shift))
+
+
+def stretches(sample: Sample, length: int, longest: int = LONG) -> list[tuple[int, int]]:
+    """The stretches [begin, end) of a sample that can be tested: a new one begins after each indel above `longest`.
 
     A stretch includes the first base after a long deletion, and the first eighth of a window of a long insertion: the
     rest of the insertion has no reference beside it.
     """
     bounds, begin = [], 0
     for event in sample.events:
-        if event.kind in ("insertion", "deletion") and event.size > LONG:
+        if event.kind in ("insertion", "deletion") and event.size > longest:
             bounds.append((begin, min(event.stop, event.start + max(1, length // 8))))
             begin = event.stop
     bounds.append((begin, len(sample.bases)))
@@ -128,8 +142,9 @@ def score_block(
     task: MutationDetection,
     length: int,
     scorer: WindowScorer,
+    everywhere: bool = True,
 ) -> ScoredBlock:
-    """Put all windows of a block through a detector; they are overlapping, and the middle of each counts.
+    """Put the windows of a block through a detector; they are overlapping, and the middle of each counts.
 
     Args:
         block: The block.
@@ -138,22 +153,28 @@ def score_block(
         task: The detector's task.
         length: Bases of a window.
         scorer: The detector.
+        everywhere: True: all windows. False: those in which the two sequences differ; elsewhere nothing is tested.
     """
     sample = apply_mutations(reference[block.start : block.stop], block.mutations)
     assert np.array_equal(sample.bases, block.oriented(contig))
-    spans = stretches(sample, length)
+    longest = longest_indel(task)
+    spans = stretches(sample, length, longest)
     tested = np.zeros(len(sample.bases), np.bool_)
-    for begin, end in spans:
-        tested[begin:end] = True
     table = np.zeros((len(sample.bases), len(MUTATION_OUTPUTS)), np.float32)
     # Beyond the block the reference goes on, as it does within a genome.
     shifted = sample._replace(reference_position=sample.reference_position + block.start)
     place: Callable[[int], int] = shifted.reference_position.item
     windows = placed_windows(reference, task, shifted, spans, length, place)
+    if not everywhere:
+        differing = np.zeros(len(sample.bases), np.bool_)
+        for event in sample.events:
+            differing[event.earliest : event.latest] = True
+        windows = (window for window in windows if differing[window.scored].any())
     while chunk := list(islice(windows, CHUNK)):
         for window, scores in zip(chunk, scorer([window.example() for window in chunk]), strict=True):
-            table[window.first + window.low : window.first + window.high] = scores[window.low : window.high]
-    return ScoredBlock(block, sample, table, tested)
+            table[window.scored] = scores[window.low : window.high]
+            tested[window.scored] = True
+    return ScoredBlock(block, sample, table, tested, longest)
 
 
 def calls_of(scored: ScoredBlock, reference: UInt8[np.ndarray, "record"]) -> Iterator[MutationCall]:
@@ -167,6 +188,11 @@ def calls_of(scored: ScoredBlock, reference: UInt8[np.ndarray, "record"]) -> Ite
         inserted = scored.sample.bases[event.start : event.stop if event.kind != "deletion" else event.start]
         if (reference[start : start + removed] < 4).all() and (inserted < 4).all():
             yield call_of(scored.block, event, reference, inserted, scored.probability(event))
+
+
+def is_called(call: MutationCall, thresholds: Mapping[str, float]) -> bool:
+    """True if the model calls a mutation, or if the alignment alone tells it."""
+    return call.score is None or call.score >= thresholds[call.kind]
 
 
 def related(placement: Placement, least: float = LEAST_PLACED) -> Placement:

@@ -23,6 +23,7 @@ from genoattn.models.build import LoadedModel, load_predictor
 from genoattn.models.detection import (
     calls_of,
     detection_task,
+    is_called,
     related,
     score_block,
     thresholds_by_kind,
@@ -204,7 +205,7 @@ class PretrainedModel:
         calls: list[MutationCall] = []
         for block in related(place_assembly([known], [bases])).blocks:
             calls += calls_of(score_block(block, known, bases, task, self.card.length, scorer), known)
-        return [call for call in calls if call.score >= thresholds[call.kind]]
+        return [call for call in calls if is_called(call, thresholds)]
 
     def _example(self, reference: np.ndarray, sample: np.ndarray, start: int = 0) -> Example:
         task = detection_task(self.predictor.task)

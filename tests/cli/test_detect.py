@@ -15,7 +15,7 @@ from genoattn.cli.main import main
 from genoattn.data.example import Example
 from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.genome.alphabet import UNKNOWN, decode_bases, encode_bases, reverse_complement
-from genoattn.genome.mutations import Mutation, mutated_sequence
+from genoattn.genome.mutations import LONG, Mutation, mutated_sequence
 from genoattn.genome.simulate import Rates, simulate
 from genoattn.genome.vcf import read_variants, to_mutations
 from genoattn.models import predictor
@@ -175,7 +175,43 @@ def test_all_differences_or_those_that_the_model_calls(
         for name in ("some", "all", "low")
     }
     assert [row[:5] for row in rows["some"]] == [row[:5] for row in rows["all"]] == [row[:5] for row in rows["low"]]
-    assert {row[6] for row in rows["all"]} == {"LowScore"} and {row[6] for row in rows["low"]} == {"PASS"}
+    assert {row[6] for row in rows["all"]} == {"LowScore", "."} and {row[6] for row in rows["low"]} == {"PASS", "."}
+
+
+def test_without_a_track_only_windows_with_differences_are_scored(
+    oracle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, sample = planted(3)
+    sample["b"] = reverse_complement(reference["two"])  # nothing differs
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    seen: list[int] = []
+
+    def counted(examples: Sequence[Example]) -> Iterator[np.ndarray]:
+        seen[-1] += len(examples)
+        return perfect(examples)
+
+    monkeypatch.setattr(detect, "window_scorer", lambda *_: counted)
+    for track in ("true", "false"):
+        seen.append(0)
+        assert run(tmp_path, f"track={track}", out=f"{track}.vcf", name=track) == 0
+    rows = [
+        [row for row in (tmp_path / f"{track}.vcf").read_text().splitlines() if row[0] != "#"]
+        for track in ("true", "false")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) > 100 and seen[1] < 0.9 * seen[0]
+    assert (tmp_path / "true.bedgraph").exists() and not (tmp_path / "false.bedgraph").exists()
+
+
+def test_indels_too_long_for_the_model_are_the_aligners(oracle: None, tmp_path: Path) -> None:
+    reference, sample = planted(0)
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    assert run(tmp_path, out="x.vcf") == 0
+    rows = [row.split("\t") for row in (tmp_path / "x.vcf").read_text().splitlines() if row[0] != "#"]
+    long = [row for row in rows if abs(len(row[3]) - len(row[4])) > LONG]
+    assert len(long) >= 2 and {(row[5], row[6], "PROB" in row[7]) for row in long} == {(".", ".", False)}
+    assert {row[6] for row in rows if row not in long} == {"PASS"}
 
 
 def test_the_same_rows_at_any_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,13 @@ from genoattn.genome.alphabet import LETTERS, UNKNOWN, decode_bases
 from genoattn.genome.anchors import Anchor, chained_anchors
 from genoattn.genome.mutations import Mutation
 
-MATCH, MISMATCH, OPEN, EXTEND = 1, -4, -6, -1
-"""Scores of an equal and of a differing base, and of the first and each further base of a gap, as in BWA-MEM."""
+MATCH, MISMATCH, OPEN, EXTEND = 1, -9, -20, -1
+"""Scores of an equal and of a differing base, and of the first and each further base of a gap, near minimap2's asm10.
 
-END_BONUS = 5
+With cheaper gaps, two stretches that are not alike become a dozen small mutations rather than one.
+"""
+
+END_BONUS = 10
 """Score for reaching the end of a contig, so that a difference in its last bases is not cut off."""
 
 DROP = 40

@@ -1,5 +1,6 @@
 """Random small mutations of a reference: substitutions, insertions and deletions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
@@ -105,6 +106,28 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
         mutations.append(Mutation(start, stop, inserted))
         free = stop + 1
     return mutations
+
+
+def write_copies(
+    reference: UInt8[np.ndarray, "reference"], mutations: Sequence[Mutation], share: float, rng: np.random.Generator
+) -> UInt8[np.ndarray, "reference"]:
+    """The reference with a copy of the deleted bases written after some deletions, which then remove one of two copies.
+
+    Most deletions of a genome are of this kind, and a random one hardly ever is.
+
+    Args:
+        reference: The reference.
+        mutations: Mutations of it, sorted and apart.
+        share: Share of the deletions; one with another mutation or the end of the reference in the way is left alone.
+        rng: Source of chance.
+    """
+    written = reference.copy()
+    chosen = rng.random(len(mutations)) < share
+    ends = [*(mutation.start for mutation in mutations[1:]), len(reference)]
+    for (start, stop, inserted), end, copy in zip(mutations, ends, chosen.tolist(), strict=True):
+        if copy and not inserted and 2 * stop - start < end:
+            written[stop : 2 * stop - start] = reference[start:stop]
+    return written
 
 
 def _sizes(least: int, most: int, count: int, sizes: str, rng: np.random.Generator) -> np.ndarray:

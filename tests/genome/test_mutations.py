@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import decode_bases, encode_bases
 from genoattn.genome.mutations import Event, Mutation, Sample, apply_mutations, mutated_sequence
-from genoattn.genome.simulate import Rates, simulate
+from genoattn.genome.simulate import Rates, simulate, write_copies
 
 
 def naive(reference: np.ndarray, mutations: list[Mutation]) -> list[int]:
@@ -263,6 +263,24 @@ def test_log_sizes_make_each_doubling_equally_likely() -> None:
     assert all(abs(count - fair) < 5 * fair**0.5 for count in counts.values())
     multiple = [m.stop - m.start for m in mutations if m.kind == "mnv"]
     assert min(multiple) == 2 and max(multiple) == 15
+
+
+def test_copies_are_written_after_deletions() -> None:
+    rng = np.random.default_rng(5)
+    reference = rng.integers(0, 4, 20_000, np.uint8)
+    mutations = simulate(reference, Rates(0.02, 1.0, 0.0, 1.0, 2.0, longest=6), rng)
+    written = write_copies(reference, mutations, 0.5, rng)
+    deletions = [m for m in mutations if m.kind == "deletion"]
+
+    def copied(bases: np.ndarray) -> float:
+        twice = [np.array_equal(bases[m.start : m.stop], bases[m.stop : 2 * m.stop - m.start]) for m in deletions]
+        return sum(twice) / len(twice)
+
+    assert copied(reference) < 0.2 and 0.4 < copied(written) < 0.7
+    assert all(written[m.start : m.stop].tobytes() == reference[m.start : m.stop].tobytes() for m in mutations)
+    changed = np.flatnonzero(written != reference)
+    assert all(any(m.stop <= at < 2 * m.stop - m.start for m in deletions) for at in changed[:50])
+    assert np.array_equal(write_copies(reference, mutations, 0.0, rng), reference)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 2.0, 10.0])

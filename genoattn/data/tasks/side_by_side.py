@@ -10,7 +10,7 @@ from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tasks.base import MutationDetection, mutation_labels
 from genoattn.errors import UserError
 from genoattn.genome.mutations import Sample, apply_mutations, slice_sample
-from genoattn.genome.simulate import Rates, simulate
+from genoattn.genome.simulate import Rates, simulate, write_copies
 from genoattn.genome.windows import slice_padded
 
 
@@ -37,6 +37,7 @@ class SideBySide(MutationDetection):
         transitions: float = 2.0,
         duplication: float = 0.3,
         sizes: Literal["uniform", "log"] = "uniform",
+        contraction: float = 0.0,
         max_shift: int = 24,
         shift_weight: float = 0.3,
         realign_every: int | None = None,
@@ -44,6 +45,7 @@ class SideBySide(MutationDetection):
         """Build the task; the settings from `rate` to `sizes` are the fields of `Rates`.
 
         Args:
+            contraction: Share of deletions that remove one of two copies; the second is written into the reference.
             max_shift: A sample base is compared with the reference up to so many bases to both sides.
             shift_weight: Weight of the auxiliary output "shift": sample base i is reference base i + shift.
             realign_every: Sample bases of a piece; None: no pieces.
@@ -53,6 +55,8 @@ class SideBySide(MutationDetection):
         """
         if not 0 <= max_shift <= 63:
             raise UserError(f"task.max_shift must lie within 0 and 63 bases, got {max_shift}")
+        if not 0 <= contraction <= 1:
+            raise UserError(f"task.contraction must be a share between 0 and 1, got {contraction}")
         if shift_weight < 0:
             raise UserError(f"task.shift_weight must be at least 0, got {shift_weight}")
         if realign_every is not None and realign_every <= 2 * max_shift:
@@ -61,7 +65,7 @@ class SideBySide(MutationDetection):
                 f" {realign_every}"
             )
         self.rates = Rates(rate, snv, mnv, insertion, deletion, longest, transitions, duplication, sizes)
-        self.max_shift, self.realign_every = max_shift, realign_every
+        self.max_shift, self.realign_every, self.contraction = max_shift, realign_every, contraction
         self.outputs = {"substitution": TargetSpec(1, 1.0), "insertion": TargetSpec(1, 1.0)}
         self.outputs["deletion"] = TargetSpec(1, 1.0, strand_symmetry="between_bases")
         if shift_weight > 0:
@@ -75,7 +79,11 @@ class SideBySide(MutationDetection):
         self, reference: UInt8[np.ndarray, "reference_length"], length: int, rates: Rates, rng: np.random.Generator
     ) -> Example:
         source = reference[self.max_shift :]
-        sample = slice_sample(apply_mutations(source, simulate(source, rates, rng)), 0, length)
+        mutations = simulate(source, rates, rng)
+        if self.contraction:
+            source = write_copies(source, mutations, self.contraction, rng)
+            reference = np.concatenate([reference[: self.max_shift], source])
+        sample = slice_sample(apply_mutations(source, mutations), 0, length)
         if self.realign_every is None or length <= self.realign_every:
             return self.build_example(reference[: length + 2 * self.max_shift], sample, 0)
         firsts = range(0, length, self.realign_every)

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,6 @@ from rich.progress import Progress
 
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.data.example import Example
-from genoattn.data.targets import COLUMNS
 from genoattn.data.tasks.base import MutationDetection
 from genoattn.errors import UserError
 from genoattn.evaluation.detection.called import (
@@ -45,7 +44,7 @@ from genoattn.genome.vcf_writer import (
     write_vcf,
 )
 from genoattn.genome.windows import tiles
-from genoattn.models.card import ModelCard, uses_both_strands
+from genoattn.models.card import uses_both_strands
 from genoattn.models.detection import (
     WindowScorer,
     calls_of,
@@ -53,7 +52,6 @@ from genoattn.models.detection import (
     is_called,
     related,
     score_block,
-    thresholds_by_kind,
     window_scorer,
 )
 
@@ -76,7 +74,6 @@ def main(config: DictConfig) -> None:
     assemblies = open_assemblies(open_genome(references), open_genome(samples))
     names, records, contigs = assemblies
     loaded = saved_model(config)
-    thresholds = thresholds_of(loaded.card, config.threshold)
     both = config.reverse_complement and uses_both_strands(config.reverse_complement)
     scorer = window_scorer(loaded.predictor, loaded.card, both)
     task, length = detection_task(loaded.predictor.task), loaded.card.length
@@ -89,7 +86,7 @@ def main(config: DictConfig) -> None:
     track = Path(f"{stem}.bedgraph") if config.track else None
     with progress(placement, length, scorer, track is not None) as counted:
         calls = score(assemblies, placement, task, length, counted, track)
-    passed = [is_called(call, thresholds) for call in calls]
+    passed = [is_called(call, config.threshold) for call in calls]
     write_parts(Path(f"{stem}.untested.bed"), untested, names.records)
     write_parts(Path(f"{stem}.unplaced.bed"), unplaced, names.contigs)
     write_blocks(Path(f"{stem}.blocks.bed"), placement.blocks, names)
@@ -149,14 +146,6 @@ def truth_of(
         regions = read_bed(Path(config.truth_regions).expanduser(), open_genome(references), "truth_regions").intervals
     path = Path(config.truth).expanduser()
     return read_truth(path, assemblies.names, assemblies.records, placement.blocks, regions)
-
-
-def thresholds_of(card: ModelCard, threshold: float | None) -> dict[str, float]:
-    """The threshold of each kind of event: that of the user, or those that the model was calibrated to."""
-    given: Mapping[str, float] = card.calibration.get("thresholds", {})
-    if threshold is not None:
-        given = dict.fromkeys(map(str, COLUMNS), threshold)
-    return thresholds_by_kind(given, "give threshold=0.5 or another probability")
 
 
 def check_output(out: Path) -> str:

@@ -134,7 +134,7 @@ class Detect(Settings):
     truth_regions: str | None
     track: bool
     all: bool
-    threshold: Annotated[float, Ge(0), Le(1)] | None
+    threshold: Annotated[float, Ge(0), Le(1)]
     min_placed: Annotated[float, Ge(0), Le(1)]
     reverse_complement: ReverseComplement | None
     trust: list[str]

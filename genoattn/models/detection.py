@@ -1,6 +1,6 @@
 """A detector on two assemblies: windows of their aligned blocks, probabilities per base, and calls with alleles."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from genoattn.errors import UserError
 from genoattn.genome.assembly_placement import LEAST_PLACED, Block, Placement
 from genoattn.genome.calls import MutationCall, call_of
 from genoattn.genome.mutations import LONG, Event, Sample, apply_mutations, slice_sample
+from genoattn.genome.simulate import Rates
 from genoattn.genome.windows import slice_padded, tiles
 from genoattn.models.card import ModelCard
 from genoattn.models.predictor import Predictor
@@ -22,7 +23,7 @@ COLUMN = {"snv": 0, "mnv": 0, "insertion": 1, "deletion": 2}
 """The output that detects each kind of event, by its number in MUTATION_OUTPUTS."""
 
 DIGITS = 4
-"""Decimals of a probability before it is compared and written: the last bits depend on how windows are batched."""
+"""Decimals of a score before it is compared and written: the last bits depend on how windows are batched."""
 
 CHUNK = 256
 """Windows that are in memory at a time."""
@@ -65,14 +66,21 @@ class ScoredBlock(NamedTuple):
     """Substitution, insertion, and deletion before the base."""
     tested: Bool[np.ndarray, "bases"]
     """False in the rest of a long insertion, which has no reference beside it."""
-    longest: int
-    """Bases of the longest indel that the model can tell."""
+    task: MutationDetection
+    """The detector's task."""
 
     def probability(self, event: Event) -> float | None:
         """The highest probability of the event's kind among its equivalent placements; None of too long an indel."""
-        if event.kind in ("insertion", "deletion") and event.size > self.longest:
+        if event.kind in ("insertion", "deletion") and event.size > longest_indel(self.task):
             return None
-        return round(float(self.table[event.earliest : event.latest, COLUMN[event.kind]].max()), DIGITS)
+        return float(self.table[event.earliest : event.latest, COLUMN[event.kind]].max())
+
+    def score(self, event: Event) -> float | None:
+        """The probability of the event, given that the two sequences differ there."""
+        probability, column = self.probability(event), COLUMN[event.kind]
+        if probability is None:
+            return None
+        return round(where_sequences_differ(probability, expected_rates(self.task.rates)[column]), DIGITS)
 
     def per_reference_base(self) -> Float[np.ndarray, "reference"]:
         """The highest probability of a mutation at each reference base of the block; NaN where nothing was tested."""
@@ -83,12 +91,18 @@ class ScoredBlock(NamedTuple):
         for event in self.sample.events:
             if event.kind == "deletion" and (probability := self.probability(event)) is not None:
                 highest[event.reference : event.reference + event.size] = probability
-        return np.where(highest < 0, np.nan, highest)[:size]
+        return np.where(highest < 0, np.nan, highest.round(DIGITS))[:size]
 
 
 def longest_indel(task: MutationDetection) -> int:
     """Bases of the longest indel that a model of this task can tell."""
     return max(LONG, min(task.rates.longest, task.max_shift))
+
+
+def expected_rates(rates: Rates) -> tuple[float, float, float]:
+    """Substitutions, insertions and deletions per base at the rates of a task."""
+    _, insertion, deletion = rates.boundaries()
+    return rates.rate * insertion, rates.rate * (deletion - insertion), rates.rate * (1 - deletion)
 
 
 def stretches(sample: Sample, length: int, longest: int = LONG) -> list[tuple[int, int]]:
@@ -157,8 +171,7 @@ def score_block(
     """
     sample = apply_mutations(reference[block.start : block.stop], block.mutations)
     assert np.array_equal(sample.bases, block.oriented(contig))
-    longest = longest_indel(task)
-    spans = stretches(sample, length, longest)
+    spans = stretches(sample, length, longest_indel(task))
     tested = np.zeros(len(sample.bases), np.bool_)
     table = np.zeros((len(sample.bases), len(MUTATION_OUTPUTS)), np.float32)
     # Beyond the block the reference goes on, as it does within a genome.
@@ -174,7 +187,7 @@ def score_block(
         for window, scores in zip(chunk, scorer([window.example() for window in chunk]), strict=True):
             table[window.scored] = scores[window.low : window.high]
             tested[window.scored] = True
-    return ScoredBlock(block, sample, table, tested, longest)
+    return ScoredBlock(block, sample, table, tested, task)
 
 
 def calls_of(scored: ScoredBlock, reference: UInt8[np.ndarray, "record"]) -> Iterator[MutationCall]:
@@ -187,12 +200,25 @@ def calls_of(scored: ScoredBlock, reference: UInt8[np.ndarray, "record"]) -> Ite
         start = scored.block.start + event.reference
         inserted = scored.sample.bases[event.start : event.stop if event.kind != "deletion" else event.start]
         if (reference[start : start + removed] < 4).all() and (inserted < 4).all():
-            yield call_of(scored.block, event, reference, inserted, scored.probability(event))
+            yield call_of(scored.block, event, reference, inserted, scored.score(event))
 
 
-def is_called(call: MutationCall, thresholds: Mapping[str, float]) -> bool:
-    """True if the model calls a mutation, or if the alignment alone tells it."""
-    return call.score is None or call.score >= thresholds[call.kind]
+def is_called(call: MutationCall, threshold: float) -> bool:
+    """True if a mutation is at least so probable, or if the alignment alone tells it."""
+    return call.score is None or call.score >= threshold
+
+
+def where_sequences_differ(probability: float, rate: float) -> float:
+    """The probability of a mutation at a place where two sequences differ.
+
+    A model says how probable a mutation is at a base of which nothing else is known: a share `rate` of the bases of its
+    training has one. Where an alignment shows a difference, a mutation and none are taken as equally likely instead;
+    the odds change by the ratio of the two expectations (Bayes' theorem).
+    """
+    if not 0 < rate < 1:
+        return probability
+    likely, unlikely = probability * (1 - rate), (1 - probability) * rate
+    return likely / (likely + unlikely)
 
 
 def related(placement: Placement, least: float = LEAST_PLACED) -> Placement:
@@ -210,20 +236,6 @@ def detection_task(task: Task) -> MutationDetection:
     if not isinstance(task, MutationDetection):
         raise UserError(f"this model was trained for {type(task).__name__}; it does not detect mutations")
     return task
-
-
-def thresholds_by_kind(thresholds: Mapping[str, float], remedy: str) -> dict[str, float]:
-    """The threshold of each kind of event, from those of the outputs.
-
-    Raises:
-        UserError: One is lacking; the message ends in `remedy`.
-    """
-    for output in MUTATION_OUTPUTS:
-        if output not in thresholds:
-            raise UserError(
-                f"this model has no threshold for {output}, as after a run that ended before its test; {remedy}"
-            )
-    return {kind: float(thresholds[MUTATION_OUTPUTS[column]]) for kind, column in COLUMN.items()}
 
 
 def window_scorer(predictor: Predictor, card: ModelCard, both_strands: bool | None = None) -> WindowScorer:

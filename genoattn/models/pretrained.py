@@ -26,7 +26,6 @@ from genoattn.models.detection import (
     is_called,
     related,
     score_block,
-    thresholds_by_kind,
     window_scorer,
 )
 from genoattn.models.predictor import token_layout
@@ -60,12 +59,10 @@ class PretrainedModel:
     Attributes:
         card: How the model was built and trained.
         predictor: Tokenizer, task and model.
-        thresholds: Probability from which `detect` calls a mutation, by kind.
     """
 
     def __init__(self, loaded: LoadedModel):
         self.card, self.predictor = loaded.card, loaded.predictor
-        self.thresholds: dict[str, float] = dict(loaded.card.calibration.get("thresholds", {}))
 
     def embed(self, sequences: Sequence[Bases]) -> list[Float[np.ndarray, "length dim"]]:
         """One vector a base: that of the token that owns the base, as the heads of the model read it.
@@ -181,8 +178,8 @@ class PretrainedModel:
         probabilities = logits["class"][0, 0].double().softmax(-1).tolist()
         return dict(zip(task.classes, probabilities, strict=True))
 
-    def detect(self, reference: Bases, sample: Bases) -> list[MutationCall]:
-        """The mutations of a sample, called at the thresholds of the model, with their alleles.
+    def detect(self, reference: Bases, sample: Bases, threshold: float = 0.5) -> list[MutationCall]:
+        """The mutations of a sample, with their alleles.
 
         The sample is placed by the k-mers that occur once in the reference, piece by piece and on either strand, as
         `genoattn detect` does. Parts without a place are left out. The two sequences say what differs, and the model
@@ -191,21 +188,21 @@ class PretrainedModel:
         Args:
             reference: The reference.
             sample: A sample of any length.
+            threshold: Probability, given that the two sequences differ, from which a mutation is called.
 
         Returns:
-            Calls in the order of the reference.
+            Calls in the order of the reference. Indels that are too long for the model have no score.
 
         Raises:
-            UserError: The two sequences seem to be unrelated, or the model has no thresholds.
+            UserError: The two sequences seem to be unrelated.
         """
         known, bases = _codes(reference, "the reference"), _codes(sample, "the sample")
         task = detection_task(self.predictor.task)
-        thresholds = thresholds_by_kind(self.thresholds, "set model.thresholds[…] to a probability")
         scorer = window_scorer(self.predictor, self.card)
         calls: list[MutationCall] = []
         for block in related(place_assembly([known], [bases])).blocks:
             calls += calls_of(score_block(block, known, bases, task, self.card.length, scorer), known)
-        return [call for call in calls if is_called(call, thresholds)]
+        return [call for call in calls if is_called(call, threshold)]
 
     def _example(self, reference: np.ndarray, sample: np.ndarray, start: int = 0) -> Example:
         task = detection_task(self.predictor.task)

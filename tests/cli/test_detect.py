@@ -19,6 +19,7 @@ from genoattn.genome.mutations import LONG, Mutation, mutated_sequence
 from genoattn.genome.simulate import Rates, simulate
 from genoattn.genome.vcf import read_variants, to_mutations
 from genoattn.models import predictor
+from genoattn.models.detection import where_sequences_differ
 from tests.toy_genomes import write_genome
 
 pytestmark = pytest.mark.usefixtures("alone", "quick")
@@ -35,7 +36,7 @@ def perfect(examples: Sequence[Example]) -> Iterator[np.ndarray]:
 @pytest.fixture
 def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program with a model that is always right."""
-    card = SimpleNamespace(length=128, calibration={"thresholds": dict.fromkeys(OUTPUTS, 0.5)})
+    card = SimpleNamespace(length=128)
     loaded = SimpleNamespace(card=card, predictor=SimpleNamespace(task=SideBySide()))
     monkeypatch.setattr(detect, "saved_model", lambda config: loaded)
     monkeypatch.setattr(detect, "window_scorer", lambda *_: perfect)
@@ -167,7 +168,7 @@ def test_all_differences_or_those_that_the_model_calls(
     write_fasta(tmp_path / "reference.fa", reference)
     write_fasta(tmp_path / "sample.fa", sample)
     assert run(tmp_path, out="some.vcf") == 0
-    monkeypatch.setattr(detect, "window_scorer", lambda *_: lambda examples: (0.1 * row for row in perfect(examples)))
+    monkeypatch.setattr(detect, "window_scorer", lambda *_: lambda examples: (0.001 * row for row in perfect(examples)))
     assert run(tmp_path, "all=true", out="all.vcf", name="again") == 0
     assert run(tmp_path, "threshold=0.05", out="low.vcf", name="third") == 0
     rows = {
@@ -176,6 +177,14 @@ def test_all_differences_or_those_that_the_model_calls(
     }
     assert [row[:5] for row in rows["some"]] == [row[:5] for row in rows["all"]] == [row[:5] for row in rows["low"]]
     assert {row[6] for row in rows["all"]} == {"LowScore", "."} and {row[6] for row in rows["low"]} == {"PASS", "."}
+
+
+@pytest.mark.parametrize(
+    ("probability", "rate", "expected"),
+    [(0.01, 0.01, 0.5), (0.0, 0.01, 0.0), (1.0, 0.01, 1.0), (0.5, 0.5, 0.5), (0.02, 0.01, 99 / 148), (0.3, 0.0, 0.3)],
+)
+def test_a_difference_of_the_sequences_is_evidence(probability: float, rate: float, expected: float) -> None:
+    assert where_sequences_differ(probability, rate) == pytest.approx(expected)
 
 
 def test_without_a_track_only_windows_with_differences_are_scored(

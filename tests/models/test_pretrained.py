@@ -42,8 +42,7 @@ def test_answers(run: Path) -> None:
     one, two = model.embed([sample, BASES[:20].encode()])
     assert (one.shape, two.shape, one.dtype) == ((59, 16), (20, 16), np.float32)
     assert np.array_equal(scores, model.score(Seq(BASES[:64]), SeqRecord(Seq(sample))))
-    model.thresholds = dict.fromkeys(model.thresholds, 0.0)
-    assert model.detect(BASES[:300], BASES[:300]) == []
+    assert model.detect(BASES[:300], BASES[:300], 0.0) == []
 
 
 def test_an_interleaved_model_answers_and_is_evaluated(run: Path, tmp_path: Path) -> None:
@@ -56,8 +55,7 @@ def test_an_interleaved_model_answers_and_is_evaluated(run: Path, tmp_path: Path
     scores = model.score(BASES[:64], sample)
     assert scores.shape == (59, 3) and np.ptp(scores[:, 0]) > 0
     assert [row.shape for row in model.embed([sample, BASES[:20]])] == [(59, 16), (20, 16)]
-    model.thresholds = dict.fromkeys(model.thresholds, 0.0)
-    (call,) = model.detect(BASES[:150], BASES[:70] + BASES[71:150])
+    (call,) = model.detect(BASES[:150], BASES[:70] + BASES[71:150], threshold=0.0)
     assert (call.kind, len(call.reference)) == ("deletion", 2)
     again = ["evaluate", *SMALL[2:], fasta, "data.length=64", f"checkpoint={tmp_path / 'run'}"]
     assert main([*again, f"hydra.run.dir={tmp_path}/again"]) == 0
@@ -83,15 +81,20 @@ def test_detect_places_a_sample_by_itself(run: Path) -> None:
     unrelated = decode_bases(np.random.default_rng(1).integers(0, 4, 600, np.uint8))
     with pytest.raises(UserError, match=r"only 0\.0% of the sample's bases have a place on the reference"):
         model.detect(BASES[:600], unrelated)
-    model.thresholds = dict.fromkeys(model.thresholds, 0.0)
     other = "ACGT"["ACGT".index(BASES[3000]) - 1]
     sample = f"{BASES[400:1000]}{BASES[2000:3000]}{other}{BASES[3001:]}"
-    calls = model.detect(BASES, str(Seq(sample).reverse_complement()))
+    calls = model.detect(BASES, str(Seq(sample).reverse_complement()), threshold=0.0)
     deletion, snv = calls
     assert (deletion.kind, len(deletion.reference) - len(deletion.alternate)) == ("deletion", 1000)
     assert deletion.start == deletion.stop and abs(len(sample) - deletion.start - 600) < 5
     assert snv[:5] == (0, 3000, BASES[3000], other, "snv") and snv.reverse
     assert (snv.start, snv.stop) == (len(sample) - 1601, len(sample) - 1600)
+    assert (
+        deletion.score is None
+        and snv.score is not None
+        and model.detect(BASES, sample, 1.0)
+        == [call for call in model.detect(BASES, sample, 0.0) if call.score is None]
+    )
     assert model.detect("N" * 300 + BASES[300:600], "N" * 300 + BASES[300:600]) == []
 
 
@@ -135,13 +138,6 @@ def test_the_class_of_a_variant(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the site in the alternate window must lie within its 64 bases, got 60\.\.65"):
         model.classify(BASES[:64], BASES[:64], ((32, 33), (60, 65)))
     assert model.embed([BASES[:20]])[0].shape == (20, 16)
-
-
-def test_a_model_without_thresholds_detects_nothing_in_silence(run: Path) -> None:
-    model = genoattn.load(run, "cpu")
-    del model.thresholds["deletion"]
-    with pytest.raises(UserError, match="no threshold for deletion, as after a run that ended before its test; set"):
-        model.detect(BASES[:64], BASES[:64])
 
 
 def test_a_notebook_has_the_environment_of_the_programs() -> None:

@@ -121,6 +121,8 @@ def write_copies(
         share: Share of the deletions; one with another mutation or the end of the reference in the way is left alone.
         rng: Source of chance.
     """
+    if not mutations:
+        return reference
     written = reference.copy()
     chosen = rng.random(len(mutations)) < share
     ends = [*(mutation.start for mutation in mutations[1:]), len(reference)]

@@ -281,6 +281,7 @@ def test_copies_are_written_after_deletions() -> None:
     changed = np.flatnonzero(written != reference)
     assert all(any(m.stop <= at < 2 * m.stop - m.start for m in deletions) for at in changed[:50])
     assert np.array_equal(write_copies(reference, mutations, 0.0, rng), reference)
+    assert np.array_equal(write_copies(reference, [], 1.0, rng), reference)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 2.0, 10.0])

@@ -1,4 +1,4 @@
-"""The folders of the configs and of the bundled genomes."""
+"""The folders of the configs, of the bundled genomes and of the bundled models."""
 
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -18,6 +18,11 @@ def conf_dir() -> Path:
 def genomes_dir() -> Path:
     """The folder of the bundled genomes: the checkout's data/, or the copy inside an installed wheel."""
     return _bundled("data", "genomes")
+
+
+def models_dir() -> Path:
+    """The folder of the bundled models, beside the genomes."""
+    return genomes_dir() / "models"
 
 
 def package_folders() -> list[Path]:

@@ -14,7 +14,7 @@ KNOWS = {
     "attention": {"errors"},
     "config": {"errors", "paths"},
     "data": {"genome", "errors", "paths", "files"},
-    "models": {"config", "data", "attention", "genome", "errors", "files"},
+    "models": {"config", "data", "attention", "genome", "errors", "files", "paths"},
     "training": {"models", "data", "attention", "errors", "files"},
     "evaluation": {"models", "data", "genome", "errors", "files"},
     "comparison": {"evaluation", "models", "data", "config", "errors", "paths", "files"},

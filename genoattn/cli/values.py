@@ -17,6 +17,7 @@ from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.models.build import LoadedModel, build_model, load_predictor
 from genoattn.models.card import uses_both_strands
 from genoattn.models.predictor import Predictor
+from genoattn.models.shipped import DETECTOR
 from genoattn.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ def open_source(data: DataSettings, task: Task, seed: int, trained: TrainingSpli
     return source
 
 
-def saved_model(config: DictConfig, device: str | None = None) -> LoadedModel:
-    """The saved model that `checkpoint` names, opened with the packages of `trust`."""
-    return load_predictor(Path(config.checkpoint), device, tuple(config.trust))
+def saved_model(config: DictConfig, device: str | None = None, default: str = DETECTOR) -> LoadedModel:
+    """The saved model that `checkpoint` names, opened with the packages of `trust`; `default` is that of this name."""
+    return load_predictor(Path(config.checkpoint), device, tuple(config.trust), default)
 
 
 def data_of(config: DictConfig, loaded: LoadedModel) -> SavedModelData:

@@ -162,6 +162,10 @@ class Kernels(Settings):
     choices: bool
 
 
+class Models(Settings):
+    pass
+
+
 SCHEMAS: dict[str, type[Settings]] = {
     "train": Train,
     "finetune": Finetune,
@@ -170,6 +174,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "evaluate": Evaluate,
     "context": Context,
     "detect": Detect,
+    "models": Models,
     "tokenizer-report": TokenizerReport,
     "check-layer": CheckLayer,
     "kernels": Kernels,

@@ -23,6 +23,7 @@ from genoattn.models.checkpoint import WEIGHTS, find_model, load_weights, read_s
 from genoattn.models.nodes import PACKAGE, CheckedNode, Place, check_node
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
+from genoattn.models.shipped import DETECTOR
 
 ModelFactory: TypeAlias = Callable[..., SequenceModel]
 """Takes the arguments of SequenceModel that tokenizer, task and attention layer determine."""
@@ -117,19 +118,23 @@ def build_from_card(card: ModelCard, seed: int | None = None, trust: Sequence[st
     return build_model(nodes["model"], nodes["attention"], nodes["task"], nodes["tokenizer"], seed)
 
 
-def load_predictor(path: Path, device: torch.device | str | None = None, trust: Sequence[str] = ()) -> LoadedModel:
+def load_predictor(
+    path: Path, device: torch.device | str | None = None, trust: Sequence[str] = (), default: str = DETECTOR
+) -> LoadedModel:
     """Open a saved model, which may come from a stranger: nothing is called but classes of genoattn.
 
     Args:
-        path: A run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder.
+        path: A run folder, its model/ folder, a .ckpt file in its checkpoints/ folder, or the name of a model that
+            comes with the package.
         device: Where the model is put; None takes the GPU if there is one.
         trust: Packages besides genoattn whose classes the model may use; their code is run.
+        default: The model that the name "default" stands for.
 
     Raises:
         UserError: There is no saved model, its files cannot be read or do not fit each other, or its card asks for
             another package.
     """
-    folder = find_model(path)
+    folder = find_model(path, default)
     card = ModelCard.read(folder)
     with _naming(folder / DESCRIPTION):
         nodes = check_card(card, trust)

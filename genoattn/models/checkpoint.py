@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genoattn.errors import UserError, shorten
 from genoattn.files import replace_when_done
 from genoattn.models.card import DESCRIPTION, WEIGHTS, ModelCard
+from genoattn.models.shipped import DEFAULT, DETECTOR, shipped_folder, shipped_names
 
 DIVERGED = "diverged.json"
 """Step, learning rate, clipping and loss of a training that diverged, in its folder, which then holds no model."""
@@ -35,17 +36,26 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
     return card
 
 
-def find_model(path: Path) -> Path:
+def find_model(path: Path, default: str = DETECTOR) -> Path:
     """The model/ folder that a user means.
 
     Args:
-        path: A run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder.
+        path: A run folder, its model/ folder, a .ckpt file in its checkpoints/ folder, or the name of a model that
+            comes with the package; a file or folder of that name goes before it.
+        default: The model that the name "default" stands for.
 
     Raises:
         UserError: There is no saved model.
     """
     if not path.exists():
-        raise UserError(f"checkpoint={path}: there is no such file or folder")
+        if folder := shipped_folder(str(path), default):
+            print(f"checkpoint={path}: the model {folder.name} that comes with genoattn")
+            return folder
+        names = [DEFAULT, *shipped_names()]
+        raise UserError(
+            f"checkpoint={path}: there is no such file or folder, nor a model of that name that comes with genoattn"
+            f" ({', '.join(names)})"
+        )
     run = path if path.is_dir() else path.parent.parent
     for folder in (run, run / "model"):
         if (folder / DESCRIPTION).is_file():

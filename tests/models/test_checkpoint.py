@@ -13,8 +13,11 @@ import torch
 from torch import nn
 
 from genoattn.errors import UserError
+from genoattn.models.build import load_predictor
 from genoattn.models.card import DESCRIPTION, FORMAT, ModelCard
 from genoattn.models.checkpoint import WEIGHTS, check_archive, check_fit, find_model, load_weights, save_model
+from genoattn.models.shipped import shipped_models
+from genoattn.paths import models_dir
 
 CARD = ModelCard(
     name="window",
@@ -119,10 +122,34 @@ def test_a_model_is_found_from_itself_its_run_or_a_checkpoint(
     assert capsys.readouterr().out == sentence
 
 
+def test_a_model_that_comes_with_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model(Path("default")) == find_model(Path("detector")) == models_dir() / "detector"
+    assert find_model(Path("default"), "detector").name == "detector"
+    assert "checkpoint=default: the model detector that comes with genoattn\n" in capsys.readouterr().out
+    own = tmp_path / "detector" / "model"
+    own.mkdir(parents=True)
+    (own / DESCRIPTION).touch()
+    assert find_model(Path("detector")) == Path("detector/model")
+
+
+def test_shipped_models_are_described_and_small() -> None:
+    models = shipped_models()
+    assert "detector" in [model.name for model in models]
+    for model in models:
+        assert model.size < 1_000_000 and model.purpose and model.command.startswith("genoattn train ")
+        loaded = load_predictor(model.folder, "cpu")
+        assert loaded.card.name == model.card.name
+
+
 def test_no_model_there(saved: tuple[Path, nn.Module], tmp_path: Path):
     run, _ = saved
     with pytest.raises(UserError, match=r"checkpoint=.*gone: there is no such file or folder"):
         find_model(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"checkpoint=detectro: .* comes with genoattn \(default, detector"):
+        find_model(Path("detectro"))
     with pytest.raises(UserError, match=r"none\.ckpt: there is no such file or folder"):
         find_model(run / "checkpoints" / "none.ckpt")
     with pytest.raises(UserError, match=r"no model\.json is there; expected a run folder, its model/ folder, or"):

@@ -1,0 +1,36 @@
+"""Copy the model of a run to data/models/, with the command that made it and its figures, for the package to ship.
+
+python -m benchmarks.studies.shipped_models RUN NAME "what it is for" "what it reached"
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from genoattn.models.card import DESCRIPTION, WEIGHTS
+from genoattn.models.shipped import ABOUT
+from genoattn.paths import models_dir
+
+
+def main(run: Path, name: str, purpose: str, measured: str) -> None:
+    """Copy the files of the model, and write its purpose, command, seed and figures beside them."""
+    folder = models_dir() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (DESCRIPTION, WEIGHTS):
+        shutil.copyfile(run / "model" / file, folder / file)
+    words = (run / ".hydra" / "overrides.yaml").read_text("utf-8").splitlines()
+    settings = [word.removeprefix("- ") for word in words if not word.startswith("- trainer.threads")]
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    about = {
+        "purpose": purpose,
+        "command": " ".join(["genoattn train", *settings]),
+        "seed": json.loads((folder / DESCRIPTION).read_text("utf-8"))["seed"],
+        "measured": measured,
+        "figures": {key: value for key, value in metrics.items() if key.startswith("model/") and value is not None},
+    }
+    (folder / ABOUT).write_text(f"{json.dumps(about, indent=2, ensure_ascii=False)}\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

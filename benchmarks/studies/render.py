@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.models import memory_estimate, streaming, training_step
 from benchmarks.operators import run as operators
-from benchmarks.studies import capacity, recall, very_long_windows
+from benchmarks.studies import capacity, detection, recall, very_long_windows
 from genoattn.comparison.record import Comparison, LayerResult, LengthResult
 from genoattn.comparison.report import draw, text
 from genoattn.comparison.report.tables import MEBI, interval, number
@@ -30,6 +30,7 @@ PLOTS = ("quality", "tradeoff")
 """Plots of a comparison that are committed; `genoattn compare report=results/STUDY` makes all of them."""
 TABLES = {
     "capacity": capacity.table,
+    "detection": detection.table,
     "memory": memory_estimate.table,
     "recall": recall.table,
     "streaming": streaming.table,
@@ -66,6 +67,7 @@ def render(name: str) -> Study:
         "environment": environment(about),
         "table": lambda file, texts=1: read_table(folder / file, texts).markdown(),
         "measured": lambda struck=(): measured(folder, struck),
+        "reliability": lambda: detection.reliability_table(_rows(folder)["reliability"]).markdown(),
         "answers": lambda: answers(Comparison.read(folder)),
         "layers": lambda length: layers(Comparison.read(folder), length).markdown(),
     }
@@ -89,12 +91,16 @@ def read_table(file: Path, texts: int = 1) -> Table:
 
 def measured(folder: Path, struck: Sequence[str] = ()) -> str:
     """The tables of a benchmark program from rows.json; rows that begin with a name in `struck` are struck out."""
-    saved = json.loads((folder / "rows.json").read_text("utf-8"))
+    saved = _rows(folder)
     if folder.name == "operators":
         return operators.rendered(saved)
     table = TABLES[folder.name](saved["rows"])
     rows = [[f"~~{cell}~~" for cell in row] if row[0].strip("`") in struck else row for row in table.rows]
     return replace(table, rows=rows).markdown()
+
+
+def _rows(folder: Path) -> dict:
+    return json.loads((folder / "rows.json").read_text("utf-8"))
 
 
 def answers(comparison: Comparison) -> str:

@@ -162,7 +162,8 @@ def calls_metrics(
             entries[MetricKey(candidate, "sample", subset, "calls")] = count[kind]
             if truth is not None:
                 quality = qualities[candidate][kind]
-                values = {"precision": quality.precision, "recall": quality.recall, "f1": quality.f1}
+                values: dict[str, int | float] = {"events": quality.true, "precision": quality.precision}
+                values |= {"recall": quality.recall, "f1": quality.f1}
                 entries |= {MetricKey(candidate, truth.name, subset, name): value for name, value in values.items()}
     return Metrics(entries)
 

@@ -1,7 +1,7 @@
 """Called mutations held to true ones by the sequences that they spell: an alignment can be written in many ways."""
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import combinations, groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ from genoattn.genome.mutations import Mutation, mutated_sequence
 
 NEAR = (200, 50, 10)
 """Mutations with at most so many bases between them are compared together; if they differ, at the next number."""
+
+MOST_LEFT_OUT, LARGE = 2, 24
+"""Mutations that may be left out of a group so that the others agree, if it has at most so many."""
 
 CALLED, TRUE = 0, 1
 
@@ -37,8 +40,8 @@ def confirm(
     """Compare two sets of mutations.
 
     Neighbouring mutations of both sets are put into the reference together. If the two results are the same sequence,
-    all of them are confirmed, however they are written; otherwise smaller groups are compared, and at last single
-    mutations.
+    all of them are confirmed, however they are written; one or two may be left out for it. Otherwise smaller groups are
+    compared, and at last single mutations.
 
     Args:
         called: Mutations of one set; they do not overlap.
@@ -64,15 +67,25 @@ def _compare(items: list[_Item], record: np.ndarray, near: Sequence[int], result
                 result[item.side][item.number] = True
         return
     for group in _groups(items, near[0]):
-        sides = [sorted(item.mutation for item in group if item.side == side) for side in (CALLED, TRUE)]
-        if not all(sides):
+        if not {item.side for item in group} >= {CALLED, TRUE}:
             continue
-        start, stop = min(item.mutation.start for item in group), max(item.mutation.stop for item in group)
-        if _spelled(record[start:stop], sides[CALLED], start) == _spelled(record[start:stop], sides[TRUE], start):
-            for item in group:
-                result[item.side][item.number] = True
-        else:
+        agreeing = _agreeing(group, record)
+        for item in agreeing or ():
+            result[item.side][item.number] = True
+        if agreeing is None:
             _compare(group, record, near[1:], result)
+
+
+def _agreeing(group: list[_Item], record: np.ndarray) -> list[_Item] | None:
+    """The group without as few mutations as possible, so that both sides spell the same; None without an answer."""
+    start, stop = min(item.mutation.start for item in group), max(item.mutation.stop for item in group)
+    for left_out in range(MOST_LEFT_OUT + 1 if len(group) <= LARGE else 1):
+        for dropped in combinations(range(len(group)), left_out):
+            rest = [item for number, item in enumerate(group) if number not in dropped]
+            sides = [sorted(item.mutation for item in rest if item.side == side) for side in (CALLED, TRUE)]
+            if all(sides) and len({_spelled(record[start:stop], side, start) for side in sides} - {None}) == 1:
+                return rest
+    return None
 
 
 def _groups(items: list[_Item], near: int) -> list[list[_Item]]:

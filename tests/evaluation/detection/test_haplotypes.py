@@ -33,6 +33,7 @@ def call(position: int, reference: str, alternate: str) -> MutationCall:
         ([call(0, "AC", "GT")], [call(0, "A", "G"), call(1, "C", "T")], ([True], [True, True])),
         ([call(2, "GT", "G"), call(25, "G", "T")], [call(5, "TT", "T")], ([True, False], [True])),
         ([call(0, "A", "G")], [call(0, "A", "G"), call(300, "G", "T")], ([True], [True, False])),
+        ([call(0, "A", "G"), call(2, "GT", "G")], [call(5, "TT", "T")], ([False, True], [True])),  # too near to part
         ([], [call(0, "A", "G")], ([], [False])),
         ([call(0, "AC", "C")], [call(0, "AC", "C")], ([True], [True])),  # anchored by the base after it
     ],

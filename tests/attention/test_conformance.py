@@ -69,12 +69,14 @@ OTHER_SETTINGS = [
     ("sparse", {"block_size": 16, "blocks_per_query": 4, "positions": "none", "qk_norm": False}),
     ("sparse", {"block_size": 8, "blocks_per_query": 6, "cross_segment": 0.5}),
     ("pyramid", {"pool_sizes": "[1,4,16]", "left": 5, "right": 3, "positions": "none", "gate": "head"}),
+    ("pyramid", {"pool_sizes": "[1,4]", "left": 5, "right": 3, "cross_segment": 0.5, "rotate_values": True}),
     ("topk", {"k": 5, "positions": "none", "rotate_values": True}),
     ("topk", {"k": None, "fraction": 0.1}),
     ("topk", {"k": 9, "cross_segment": 0.5, "logit_scale": 4.0}),
     ("hyena", {"short": 1, "span": 4, "hidden": 3}),
     ("nsa", {"cell_size": 4, "block_size": 8, "blocks_per_query": 4, "window": 3}),
     ("nsa", {"cell_size": 8, "block_size": 8, "blocks_per_query": 3, "positions": "none", "qk_norm": False}),
+    ("nsa", {"cell_size": 8, "block_size": 16, "blocks_per_query": 4, "cross_segment": 0.5, "rotate_values": True}),
     ("ssd", {"state": 5, "expand": 1, "short": 1, "count": 1}),
     ("delta", {"rotate_values": True, "gate": "head", "cross_segment": 0.5}),
     ("linear", {"features": "elu", "positions": "none", "decay": False, "key_dim": None}),
@@ -404,7 +406,7 @@ def test_a_query_that_sees_nothing_answers_zero():
 
 
 @DIRECTIONS
-@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear", "delta"])
+@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "nsa", "hierarchical", "window", "linear", "delta"])
 def test_crossing_heads_see_the_other_segment_and_nothing_else(variant, causal):
     torch.manual_seed(0)
     reach = 7 if variant == "window" else 99
@@ -439,7 +441,7 @@ def test_orders_of_segments():
     assert pairs.positions_in_pairs and not TokenLayout(position_ids=torch.arange(4)[None]).positions_in_pairs
 
 
-@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "hierarchical", "window", "linear", "delta"])
+@pytest.mark.parametrize("variant", ["full", "topk", "sparse", "nsa", "hierarchical", "window", "linear", "delta"])
 def test_heads_across_interleaved_segments_cost_less_than_heads_across_none(variant):
     index = torch.arange(256)[None]
     layout, flops = TokenLayout(None, index // 2, index % 2), []

@@ -17,8 +17,8 @@ from genoattn.attention.modules.gate import Gate
 from genoattn.attention.modules.head_options import WITHOUT_POSITIONS, HeadOptions
 from genoattn.attention.modules.norms import rms_normed
 from genoattn.attention.modules.projections import QKVProjection
-from genoattn.attention.modules.segment_convolution import Past, no_past
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
+from genoattn.attention.modules.short_convolution import Past, no_past
 from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.delta_rule import DeltaInputs, chunk_size, delta_rule, inverse_flops

@@ -109,18 +109,17 @@ class HyenaAttention(Attention):
         y = self._rotated(kv, layout, 1).transpose(1, 2)
         offset = self._offsets(x.shape[1])
         with torch.autocast(x.device.type, enabled=False):
-            hidden = self._hidden(offset)
-            parts = [
-                self._convolved(y[:, some], self._filter(hidden, offset, some), layout, across)
-                for some, across in ((slice(0, self.own), False), (slice(self.own, self.own + self.cross), True))
-                if some.start < some.stop
-            ]
-        return self._combined(q, kv, torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], layout)
+            y = self._convolved(y, self._filter(self._hidden(offset), offset, slice(None)), layout, self.cross)
+        return self._combined(q, kv, y, layout)
 
-    def _convolved(self, kv: Tensor, taps: Tensor, layout: TokenLayout, across: bool) -> Tensor:
-        """Some channels of a sequence, which see all tokens or those of other segments, convolved."""
-        zero = self._zero(kv.shape[-1])
-        return convolution_across(kv, taps, zero, layout) if across else long_convolution(kv, taps, zero)
+    def _convolved(self, kv: Tensor, taps: Tensor, layout: TokenLayout, across: int) -> Tensor:
+        """Some channels of a sequence, convolved; the last `across` see the tokens of other segments only."""
+        zero, widths = self._zero(kv.shape[-1]), [len(taps) - across, across]
+        if not across:
+            return long_convolution(kv, taps, zero)
+        (own, cross), (own_taps, cross_taps) = kv.split(widths, dim=1), taps.split(widths)
+        y = convolution_across(cross, cross_taps, zero, layout)
+        return torch.cat([long_convolution(own, own_taps, zero), y], dim=1) if widths[0] else y
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
@@ -130,7 +129,7 @@ class HyenaAttention(Attention):
         length, zero, rotated = x.shape[1], self._zero(x.shape[1]), self._rotated(kv, layout, 1)
         index, offset = torch.arange(length, device=x.device), self._offsets(length)
         ahead = index[None, :] - index[:, None]
-        taps = self._filter(self._hidden(offset), offset, slice(0, self.own + self.cross)).to(kv.dtype)
+        taps = self._filter(self._hidden(offset), offset, slice(None)).to(kv.dtype)
         square = taps[:, (zero - ahead).clamp_min(0)]
         square = square.masked_fill(ahead > 0, 0) if self.causal else square
         y = torch.einsum("dij,bjd->bdi", square[: self.own], rotated[..., : self.own])
@@ -228,10 +227,11 @@ class HyenaAttention(Attention):
         few = max(1, GROUP_ELEMENTS // (batch * transform_length(length)))
         offsets = self._offsets(length).split(FILTER_OFFSETS)
         hidden = [self._hidden(offset) for offset in offsets]
-        for first, last, across in ((0, self.own, False), (self.own, dim, True)):
+        for first, last in ((0, self.own), (self.own, dim)):
             for start in range(first, last, few):
                 some = slice(start, min(start + few, last))
                 taps = [self._filter(*part, some) for part in zip(hidden, offsets, strict=True)]
+                across = 0 if first < self.own else some.stop - some.start
                 kv[:, some] = self._convolved(kv[:, some], torch.cat(taps, dim=1), layout, across)
 
     def flops(self, length: int) -> int:

@@ -106,15 +106,15 @@ class StateSpaceAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         mixed, step_size = self._projected(x, layout)
-        total = []
+        sides = []
         for at in self.directions:
             turned = layout.turned if at == RIGHT else layout
             v, whole = self._inputs(self._convolution(at)(_turned(mixed, at), turned), step_size, layout, at)
             outputs = [self._scan(self._parts(())[0], whole, turned)[0]] if self.own_heads else []
             if self.cross_heads:
                 outputs.append(self._across(whole, turned))
-            total.append(_turned(self._joined(outputs, v, at), at))
-        return self._gated(total, x, layout)
+            sides.append(_turned(self._joined(outputs, v, at), at))
+        return self._gated(sides, x, layout)
 
     def _across(self, whole: ScanInputs, layout: TokenLayout) -> Tensor:
         """Outputs of the heads that see another segment, for a whole sequence."""
@@ -130,7 +130,7 @@ class StateSpaceAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         mixed, step_size = self._projected(x, layout)
         ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        total = []
+        sides = []
         for at in self.directions:
             turned, outputs = layout.turned if at == RIGHT else layout, []
             v, whole = self._inputs(self._convolution(at).naive(_turned(mixed, at), turned), step_size, layout, at)
@@ -140,8 +140,8 @@ class StateSpaceAttention(Attention):
                 kept = (faded[..., :, None] - faded[..., None, :]).masked_fill(ahead, float("-inf")).exp()
                 weights = torch.einsum("btn,bsn->bts", c, b)[:, None] * kept
                 outputs.append(part.outputs(torch.einsum("bhts,bshp->bthp", weights, written), whole.c, turned))
-            total.append(_turned(self._joined(outputs, v, at), at))
-        return self._gated(total, x, layout)
+            sides.append(_turned(self._joined(outputs, v, at), at))
+        return self._gated(sides, x, layout)
 
     def _convolution(self, at: int) -> ShortConvolution:
         convolution = self.convolutions[at]
@@ -207,7 +207,7 @@ class StateSpaceAttention(Attention):
         The heads that see another segment have a memory for each of `segments`.
         """
         mixed, step_size = self._projected(x, layout)
-        total, after = [], {}
+        sides, after = [], {}
         for at, (*memories, past_x, past_segments) in states.items():
             past, convolution = Past(past_x, past_segments), self._convolution(at)
             turned = layout.turned if at == RIGHT else layout
@@ -216,9 +216,9 @@ class StateSpaceAttention(Attention):
             v, whole = self._inputs(convolved, step_size, layout, at)
             parts = zip(self._parts(segments), memories, strict=True)
             scanned = [self._scan(part, whole, turned, memory) for part, memory in parts]
-            total.append(_turned(self._joined([y for y, _ in scanned], v, at), at))
+            sides.append(_turned(self._joined([y for y, _ in scanned], v, at), at))
             after[at] = *(memory for _, memory in scanned), *tokens.last(convolution.reach[0])
-        return total, after
+        return sides, after
 
     def _memory(self, batch: int, heads: int) -> Tensor:
         weight, channels = self.out.weight, self.out.in_features // self.count

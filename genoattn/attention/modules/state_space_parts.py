@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout
-from genoattn.attention.modules.segment_copies import SegmentCopies
+from genoattn.attention.modules.segment_copies import HeadPart
 from genoattn.attention.ops.state_space import state_space_scan
 
 
@@ -21,15 +21,8 @@ class ScanInputs(NamedTuple):
     """Logarithm of what each token keeps of the memory of a head."""
 
 
-class StateSpacePart(NamedTuple):
-    """Heads that are scanned together: with a copy of the batch for each segment, or without (None)."""
-
-    heads: slice
-    copies: SegmentCopies | None
-
-    def memories(self, batch: int) -> tuple[int, int]:
-        """Number of copies of all sequences of a batch, and of these heads: each has a memory."""
-        return batch * (1 if self.copies is None else len(self.copies.ids)), self.heads.stop - self.heads.start
+class StateSpacePart(HeadPart):
+    """Heads of a state space layer that share a scan."""
 
     def inputs(self, whole: ScanInputs, layout: TokenLayout) -> ScanInputs:
         """Inputs of these heads and all copies: only the tokens of a copy's segment write and fade."""
@@ -40,10 +33,6 @@ class StateSpacePart(NamedTuple):
         c, b, written, log_kept = (self.copies.repeat(t) for t in (c, b, written, log_kept))
         strangers = ~self.copies.members(layout, whole.c).flatten(0, 1)[..., None]
         return ScanInputs(c, b, written.masked_fill(strangers[..., None], 0), log_kept.masked_fill(strangers, 0))
-
-    def outputs(self, y: Tensor, c: Tensor, layout: TokenLayout) -> Tensor:
-        """Each token's outputs, from the copies for other segments than its own."""
-        return y if self.copies is None else self.copies.select(y, ~self.copies.members(layout, c))
 
 
 def scan_turns(whole: ScanInputs, heads: slice, memory: Tensor) -> Tensor:

@@ -31,19 +31,19 @@ FILTER_OFFSETS = 2**16
 class HyenaAttention(Attention):
     """Hyena operator of order 2: y_i = q_i ∘ (Σ_j h_{i - j} ∘ k_j ∘ v_j + d ∘ k_i ∘ v_i).
 
-    Queries, keys and values are projections with a short depthwise convolution over the tokens of a segment. A token
-    sees all tokens, or those up to itself if causal; a filter h of its own for each channel says how a distance weighs,
-    content decides by the products alone. The filter is a small network of sine activations over sines of the distance,
-    with periods of 2, 4, 8, … tokens, times an exponential decay whose rates are spread over the channels. It does not
-    depend on the length of the sequence. Looking both ways the network also reads the side. Time is n log n.
+    Queries, keys and values are projections with a short depthwise convolution. A token sees all tokens, or those up to
+    itself if causal; a filter h of its own for each channel says how a distance weighs, content decides by the products
+    alone. The filter is a small network of sine activations over sines of the distance, with periods of 2, 4, 8, …
+    tokens, times an exponential decay whose rates are spread over the channels. It does not depend on the length of the
+    sequence. Looking both ways the network also reads the side. Time is n log n.
 
     The decay is learned, and starts at memories of 4 to `span` tokens. Papers: Poli et al. 2023, arXiv:2302.10866;
     HyenaDNA, arXiv:2306.15794.
 
     Heads are groups of channels. The channels of a head with `cross_segment` sum over tokens of other segments only,
-    without d, and the memories of both kinds start alike. `rotate_values` turns pairs of channels of k ∘ v by the
-    position, and the sums back; the channels of a pair then share one filter, so that distances alone count. The other
-    options of the heads have no effect.
+    without d, and their short convolution stays within a segment. The memories of both kinds start alike.
+    `rotate_values` turns pairs of channels of k ∘ v by the position, and the sums back; the channels of a pair then
+    share one filter, so that distances alone count. The other options of the heads have no effect.
 
     Args:
         dim: Channels of a token.
@@ -91,7 +91,8 @@ class HyenaAttention(Attention):
         left, right = (short - 1, 0) if causal else (short // 2, short // 2)
         # No biases: zeros at padding stay zeros through the projections.
         self.project = nn.Linear(dim, 3 * dim, bias=False)
-        self.short = ShortConvolution(3 * dim, left, right)
+        self.short = ShortConvolution(3 * self.own, left, right)
+        self.short_across = ShortConvolution(3 * self.cross, left, right) if self.cross else None
         self.periods = [2**power for power in range(1, span.bit_length())]
         self.network = nn.ModuleList([nn.Linear(1 + 2 * len(self.periods), hidden), nn.Linear(hidden, hidden)])
         self.taps = nn.Linear(hidden, dim // rows, bias=False)
@@ -124,8 +125,7 @@ class HyenaAttention(Attention):
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self.short.naive(self._projected(x, layout), layout).chunk(3, dim=-1)
-        kv = zero_padding(k * v, layout.padding_mask)
+        q, kv = self._split(self._projected(x, layout), layout, naive=True)
         length, zero, rotated = x.shape[1], self._zero(x.shape[1]), self._rotated(kv, layout, 1)
         index, offset = torch.arange(length, device=x.device), self._offsets(length)
         ahead = index[None, :] - index[:, None]
@@ -141,9 +141,15 @@ class HyenaAttention(Attention):
         """Queries, keys and values before the short convolution."""
         return self.project(zero_padding(x, layout.padding_mask))
 
-    def _split(self, projected: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+    def _split(self, projected: Tensor, layout: TokenLayout, naive: bool = False) -> tuple[Tensor, Tensor]:
         """Queries, and products of keys and values that are 0 at padding."""
-        q, k, v = self.short(projected, layout).chunk(3, dim=-1)
+        if self.short_across is None:
+            q, k, v = (self.short.naive if naive else self.short)(projected).chunk(3, dim=-1)
+        else:
+            kinds = (self.short, TokenLayout()), (self.short_across, layout)
+            parts = projected.split([3 * self.own, 3 * self.cross], dim=-1)
+            short = [(by.naive if naive else by)(part, seen) for part, (by, seen) in zip(parts, kinds, strict=True)]
+            q, k, v = (torch.cat(some, dim=-1) for some in zip(*(t.chunk(3, dim=-1) for t in short), strict=True))
         return q, zero_padding(k * v, layout.padding_mask)
 
     def _rotated(self, x: Tensor, layout: TokenLayout, sign: int) -> Tensor:
@@ -200,8 +206,8 @@ class HyenaAttention(Attention):
         They are convolved a few channels at a time, and replaced by the results.
         """
         held: Tensor | None = None
-        segments = []
-        for part in overlapping_chunks(read_chunk, length, chunk, *self.short.reach):
+        segments, reach = [], self._reach()
+        for part in overlapping_chunks(read_chunk, length, chunk, *reach):
             kv = self._of_chunk(part)[1]
             if held is None:
                 wide = torch.promote_types(kv.dtype, torch.float32)
@@ -212,9 +218,13 @@ class HyenaAttention(Attention):
         assert held is not None
         ids = torch.cat(segments, dim=1) if self.cross and segments[0] is not None else None
         self._convolve_in_place(held, TokenLayout(segment_ids=ids))
-        for part in overlapping_chunks(read_chunk, length, chunk, *self.short.reach):
+        for part in overlapping_chunks(read_chunk, length, chunk, *reach):
             y = held[..., part.start : part.stop]
             yield part.start, part.stop, self._combined(*self._of_chunk(part), y, part.inner_layout())
+
+    def _reach(self) -> tuple[int, int]:
+        """Tokens on each side that the short convolutions read."""
+        return (self.short.left, self.short.right) if self.short_across is None else self.short_across.reach
 
     def _of_chunk(self, part: Chunk) -> tuple[Tensor, Tensor]:
         """Queries, and products of keys and values, of the tokens of a chunk that are to be answered."""
@@ -248,4 +258,4 @@ class HyenaAttention(Attention):
     def state_bytes(self, length: int) -> int:
         """The product of key and value of every token, and the projections that the short convolution reads."""
         dim = self.out.in_features
-        return 4 * dim * (length + 3 * min(length, self.short.reach[0]))
+        return 4 * dim * (length + 3 * min(length, self._reach()[0]))

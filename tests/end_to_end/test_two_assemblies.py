@@ -59,7 +59,8 @@ def test_a_sample_that_starts_elsewhere_runs_backwards_and_lacks_100_kb(referenc
     assert metrics["model/RN4220/snv/recall"] >= 0.98 and metrics["model/RN4220/snv/precision"] >= 0.98
     rows = [row.split("\t") for row in (tmp_path / "calls.untested.bed").read_text().splitlines()]
     assert [reason for _, start, stop, reason in rows if int(stop) - int(start) > 90_000] == ["absent"]
-    assert sum(int(stop) - int(start) for _, start, stop, _ in rows) < 101_000
+    own = 86_337  # bases of two prophages that RN4220 lacks
+    assert 100_000 <= sum(int(stop) - int(start) for _, start, stop, _ in rows) - own < 100_100
     strands = {row.split("\t")[5] for row in (tmp_path / "calls.blocks.bed").read_text().splitlines()}
     assert strands == {"-"}
 

@@ -18,6 +18,7 @@ PROGRAMS = {
     "finetune": "fine-tune a saved model on a genome or a task and report its quality",
     "evaluate": "report the quality of a trained model on a genome and its variants",
     "detect": "call the mutations between two assemblies with a trained model: two FASTA files in, a VCF out",
+    "score": "score the variants of a VCF with a trained model: a FASTA and a VCF in, scores in INFO out",
     "compare": "compare attention layers on one task: quality, cost, a recommendation",
     "plan": "predict the cost of a training run, above all its memory, before it runs",
     "context": "measure how far away a base can be and still change the output of a trained model",

@@ -138,6 +138,19 @@ class Detect(Settings):
     trust: list[str]
 
 
+class Score(Settings):
+    checkpoint: str
+    fasta: str | list[str]
+    vcf: str
+    out: str
+    ref_policy: Literal["error", "skip", "flip"]
+    length: Annotated[int, Ge(2)] | None
+    both_strands: bool | None
+    embeddings: bool
+    batch: Count
+    trust: list[str]
+
+
 class TokenizerReport(Settings):
     seed: Seed
     checkpoint: str | None
@@ -168,6 +181,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "evaluate": Evaluate,
     "context": Context,
     "detect": Detect,
+    "score": Score,
     "tokenizer-report": TokenizerReport,
     "check-layer": CheckLayer,
     "kernels": Kernels,

@@ -117,7 +117,7 @@ class SequenceModel(nn.Module):
         Returns:
             By output, `[batch, length, numbers]` of a token head or `[batch, 1, numbers]` of a sequence head.
         """
-        return self._heads(self.features(ids, reference_window, layout), layout.padding_mask, pooling_weights)
+        return self.heads(self.features(ids, reference_window, layout), layout.padding_mask, pooling_weights)
 
     def features(
         self,
@@ -161,7 +161,7 @@ class SequenceModel(nn.Module):
             block.forward_chunked(x, layout, chunk)
         for piece in x.split(chunk, dim=1):
             piece.copy_(self.norm(piece))
-        return self._heads(x, layout.padding_mask, pooling_weights)
+        return self.heads(x, layout.padding_mask, pooling_weights)
 
     def _embedded(self, ids: Tensor, reference_window: Tensor | None, layout: TokenLayout) -> Tensor:
         kinds = [(ids, self.embed)]
@@ -182,7 +182,10 @@ class SequenceModel(nn.Module):
             x = x + self.alignment_stem(ids, reference_window, layout.padding_mask)
         return x
 
-    def _heads(self, x: Tensor, padding_mask: Tensor | None, pooling_weights: Tensor | None) -> dict[str, Tensor]:
+    def heads(
+        self, x: Float[Tensor, "batch length dim"], padding_mask: Tensor | None, pooling_weights: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Logits of every head from what `features` returns; arguments and result as of `forward`."""
         logits: dict[str, Tensor] = {}
         if self.token_head is not None:
             split = self.token_head(x).split(list(self.token_heads.values()), -1)

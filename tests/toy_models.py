@@ -29,9 +29,10 @@ def toy_card(
     task: Mapping[str, Any], tokenizer: Mapping[str, Any] = NUCLEOTIDE, length: int = 32, layer: str = "linear"
 ) -> ModelCard:
     """The card of a small model."""
-    attention = {"_target_": f"genoattn.attention.{layer}.{layer.capitalize()}Attention", "_partial_": True}
-    model = {"_target_": "genoattn.models.sequence_model.SequenceModel", "_partial_": True, "dim": 16, "depth": 1}
-    model |= {"stem_conv": 3, "causal": task.get("objective") == "causal"}
+    name = {"ssd": "StateSpace", "conv": "Convolution"}.get(layer, layer.capitalize())
+    attention = {"_target_": f"genoattn.attention.{layer}.{name}Attention", "_partial_": True}
+    model = {"_target_": "genoattn.models.sequence_model.SequenceModel", "_partial_": True, "dim": 16, "depth": 2}
+    model |= {"stem_conv": 3, "block_conv": 3, "causal": task.get("objective") == "causal"}
     nodes = {"task": task, "tokenizer": tokenizer, "model": model, "attention": attention}
     return ModelCard(
         name=layer,

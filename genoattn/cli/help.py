@@ -26,6 +26,7 @@ EXAMPLES = {
     "finetune": ["checkpoint=runs/train/RUN data.fasta=mine.fa"],
     "evaluate": ["checkpoint=runs/train/RUN", "checkpoint=runs/train/RUN data.fasta=other.fa data.vcf=other.vcf.gz"],
     "detect": ["checkpoint=runs/train/RUN reference=a.fa.gz sample=b.fa.gz out=calls.vcf.gz"],
+    "scan": ["checkpoint=runs/train/RUN fasta=reference.fa.gz region=chr1:1000-2000 out=scan"],
     "score": ["checkpoint=runs/train/RUN fasta=reference.fa.gz vcf=in.vcf.gz out=scored.vcf.gz"],
     "compare": ["layers=[full,window,linear] budget.seconds=60", "experiment=paired 'data.length=[512,2048]'"],
     "plan": ["attention=hierarchical data.length=32768 data.batch=4"],

@@ -127,7 +127,7 @@ def report(folder: Path, rows: int, counts: Counter[str], seconds: float) -> Non
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar of rows with the time that is left, which disappears at the end; gives what moves it."""
+    """A progress bar of rows or bases with the time that is left, which disappears at the end; gives what moves it."""
     console = Console()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -151,6 +151,17 @@ class Score(Settings):
     trust: list[str]
 
 
+class Scan(Settings):
+    checkpoint: str
+    fasta: str | list[str]
+    region: str
+    out: str
+    length: Annotated[int, Ge(2)] | None
+    both_strands: bool | None
+    batch: Count
+    trust: list[str]
+
+
 class TokenizerReport(Settings):
     seed: Seed
     checkpoint: str | None
@@ -182,6 +193,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "context": Context,
     "detect": Detect,
     "score": Score,
+    "scan": Scan,
     "tokenizer-report": TokenizerReport,
     "check-layer": CheckLayer,
     "kernels": Kernels,

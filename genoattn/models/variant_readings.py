@@ -71,24 +71,32 @@ class Reader:
         return torch.cat([likelihoods, vectors.mean(1), torch.stack(sites)], 1)
 
     @torch.no_grad()
-    def masked_ratios(self, pairs: Sequence[WindowPair]) -> list[float | None]:
-        """log P(second allele) - log P(first) of substitutions, masked; None if the tokens of both differ in length."""
-        rows = [(pair.first.bases, pair.second.bases) for pair in pairs]
+    def masked_ratios(self, groups: Sequence[Sequence[WindowPair]]) -> list[list[float | None]]:
+        """log P(second allele) - log P(first) of substitutions, masked; None if the tokens of both differ in length.
+
+        The pairs of a group have the same first window, and differ from it at the same bases.
+        """
+        rows = [(group[0].first.bases, [pair.second.bases for pair in group]) for group in groups]
         ratios = self._masked(rows)
         if not self.both_strands:
             return ratios
-        turned = self._masked([(reverse_complement(first), reverse_complement(second)) for first, second in rows])
-        both = zip(ratios, turned, strict=True)
-        return [None if one is None or other is None else (one + other) / 2 for one, other in both]
+        turned = [(reverse_complement(first), list(map(reverse_complement, seconds))) for first, seconds in rows]
+        return [
+            [None if one is None or other is None else (one + other) / 2 for one, other in zip(*pair, strict=True)]
+            for pair in zip(ratios, self._masked(turned), strict=True)
+        ]
 
-    def _masked(self, rows: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float | None]:
+    def _masked(self, rows: Sequence[tuple[np.ndarray, Sequence[np.ndarray]]]) -> list[list[float | None]]:
         examples = []
-        for first, second in rows:
-            masking = np.where(first != second, MASK, VISIBLE).astype(np.uint8)
+        for first, seconds in rows:
+            masking = np.where(first != seconds[0], MASK, VISIBLE).astype(np.uint8)
             examples.append(Example(first, None, {}, (), masking=masking))
         batch, layout = self._batch(examples)
         logits = self.model(batch.ids, batch.reference_window, layout)["token"]
-        return [self._ratio(*bases, table) for bases, table in zip(rows, logits, strict=True)]
+        return [
+            [self._ratio(first, second, table) for second in seconds]
+            for (first, seconds), table in zip(rows, logits, strict=True)
+        ]
 
     def _ratio(self, first: np.ndarray, second: np.ndarray, logits: Float[Tensor, "tokens ids"]) -> float | None:
         """The sum over tokens that own a substituted base."""

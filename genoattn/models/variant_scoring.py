@@ -138,12 +138,22 @@ class VariantScorer:
 
     def _masked(self, pairs: Sequence[Sequence[WindowPair]]) -> list[tuple[float, str]]:
         """The ratio of each substitution, by masking; others have a reason."""
-        substitutions = [n for n, own in enumerate(pairs) if own and _is_substitution(own[0])]
-        chosen = [pairs[number][0] for number in substitutions]
-        ratios = self._in_batches(chosen, lambda pair: len(pair.first.bases), self.reader.masked_ratios)
+        chosen = [n for n, own in enumerate(pairs) if own and _is_substitution(own[0])]
+        # Substitutions of the same bases by others are read off one window.
+        together: dict[tuple[bytes, bytes], list[int]] = {}
+        for number in chosen:
+            first, second = (window.bases for window in pairs[number][0])
+            together.setdefault((first.tobytes(), (first != second).tobytes()), []).append(number)
+        groups = list(together.values())
+        ratios = self._in_batches(
+            [[pairs[number][0] for number in group] for group in groups],
+            lambda group: len(group[0].first.bases),
+            self.reader.masked_ratios,
+        )
         results = [(NAN, "masked_model_indel")] * len(pairs)
-        for number, ratio in zip(substitutions, ratios, strict=True):
-            results[number] = (NAN, OTHER_TOKENS) if ratio is None else (ratio, "")
+        for group, own in zip(groups, ratios, strict=True):
+            for number, ratio in zip(group, own, strict=True):
+                results[number] = (NAN, OTHER_TOKENS) if ratio is None else (ratio, "")
         return results
 
     def _class_table(

@@ -160,7 +160,7 @@ def test_classes(genome: Genome, record: np.ndarray) -> None:
 @pytest.mark.parametrize("task", [CAUSAL, MASKED, VARIANTS], ids=["causal", "masked", "classes"])
 def test_a_score_depends_on_no_other(task: dict, genome: Genome) -> None:
     sizes = [(1, b"\0"), (0, b"\2\1"), (2, b""), (2, b"\1\3"), (3, b"\0")]
-    alleles = [Allele(0, Mutation(n, n + sizes[n % 5][0], sizes[n % 5][1])) for n in range(1, 147, 12)]
+    alleles = [Allele(0, Mutation(n, n + sizes[n % 5][0], sizes[n % 5][1])) for n in range(1, 147, 18)]
     together = VariantScorer(toy_model(task), batch=64).score(genome, alleles)
     scorer = VariantScorer(toy_model(task), batch=1)
     for allele, (values, reason) in zip(alleles, together, strict=True):

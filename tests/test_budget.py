@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 BUDGET = {
     "genome": 2_330,  # two assemblies: k-mers, placement, alignment, calls, files; whole rows of a VCF for `score`
     "data": 1_590,  # the interleaved layout, drift, pieces and mixed lengths
-    "attention": 2_950,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
+    "attention": 3_210,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,
     "attention/conformance": 610,  # learning far away, capacity, float32, second derivatives

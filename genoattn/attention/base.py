@@ -51,6 +51,12 @@ class TokenLayout:
         return torch.equal(self.position_ids[:, ::2], self.position_ids[:, 1::2])
 
     @cached_property
+    def turned(self) -> "TokenLayout":
+        """The layout of the same tokens from right to left; made once for all layers."""
+        parts = (self.padding_mask, self.position_ids, self.segment_ids)
+        return TokenLayout(*(None if t is None else t.flip(1) for t in parts))
+
+    @cached_property
     def _host_segments(self) -> Tensor | None:
         return None if self.segment_ids is None else self.segment_ids.cpu()
 

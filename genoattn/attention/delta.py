@@ -17,8 +17,8 @@ from genoattn.attention.modules.gate import Gate
 from genoattn.attention.modules.head_options import WITHOUT_POSITIONS, HeadOptions
 from genoattn.attention.modules.norms import rms_normed
 from genoattn.attention.modules.projections import QKVProjection
-from genoattn.attention.modules.segment_convolution import Past, no_past
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
+from genoattn.attention.modules.short_convolution import Past, no_past
 from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.delta_rule import DeltaInputs, chunk_size, delta_rule, inverse_flops
@@ -95,7 +95,7 @@ class DeltaAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         inputs, own = self._split(x, layout), self.heads.own_heads
-        outputs = [self._read(DeltaPart(slice(own), None), inputs, x, layout)] if own else []
+        outputs = [self._read(DeltaPart(slice(0, own), None), inputs, x, layout)] if own else []
         if self.heads.cross_heads:
             outputs.append(self._across(inputs, x, layout))
         return self._combine(outputs, x, layout)
@@ -134,9 +134,9 @@ class DeltaAttention(Attention):
     def _parts(self, segments: Sequence[int]) -> list[DeltaPart]:
         """The heads that see all segments, and those that see another one, with a copy for each of `segments`."""
         own = self.heads.own_heads
-        parts = [DeltaPart(slice(own), None)] if own else []
+        parts = [DeltaPart(slice(0, own), None)] if own else []
         if self.heads.cross_heads:
-            parts.append(DeltaPart(slice(own, None), SegmentCopies(tuple(segments))))
+            parts.append(DeltaPart(slice(own, self.heads.count), SegmentCopies(tuple(segments))))
         return parts
 
     def _read(self, part: DeltaPart, inputs: DeltaInputs, x: Tensor, layout: TokenLayout) -> Tensor:
@@ -160,7 +160,7 @@ class DeltaAttention(Attention):
         """
         if not self.causal:
             return super().init_state(batch)
-        memories = [self._memory(batch * part.count, part.heads_of(self.heads.count)) for part in self._parts(())]
+        memories = [self._memory(*part.memories(batch)) for part in self._parts(())]
         past = no_past(batch, self.heads.out.in_features, self.heads.out.weight)
         return *memories, *past, torch.zeros(0, dtype=torch.long), torch.zeros((), dtype=torch.long)
 
@@ -191,7 +191,7 @@ class DeltaAttention(Attention):
         if self.heads.cross_heads:
             segments = {segment for at in forwards for segment in segments_of(read_chunk(*at)[1])}
         parts, batch = self._parts(sorted(segments)), len(read_chunk(0, 1)[0])
-        memories = [self._memory(batch * part.count, part.heads_of(self.heads.count)) for part in parts]
+        memories = [self._memory(*part.memories(batch)) for part in parts]
         ahead, borders = list(memories), []
         for start, stop in [] if self.causal else reversed(forwards):
             borders.append(list(ahead))

@@ -17,8 +17,8 @@ from genoattn.attention.modules.linear_reference import naive_linear_attention
 from genoattn.attention.modules.norms import rms_normed
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.rotary import position_ids_of
-from genoattn.attention.modules.segment_convolution import Past, no_past
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
+from genoattn.attention.modules.short_convolution import Past, no_past
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
 from genoattn.attention.ops.chunked_scan import chunk_bounds, chunk_length

@@ -1,6 +1,5 @@
 """Native sparse attention: compressed blocks of tokens, selected blocks and a window, summed by learned gates."""
 
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -9,11 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
-from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.modules.cross_segment import View, cross_segment_attention, reference_masks
+from genoattn.attention.modules.projections import HeadOptions, QKVProjection, Turns
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import position_ids_of, rotate
+from genoattn.attention.modules.rotary import VALUE_ROPE, position_ids_of, rotate, rotated, turns
+from genoattn.attention.ops.block_sparse import masks_by_block
 from genoattn.attention.ops.native_sparse import choose_blocks, compressed_attention, selected_attention
-from genoattn.attention.ops.sliding_window import windowed_attention
+from genoattn.attention.ops.sliding_window import window_attention
 from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
 from genoattn.errors import UserError
 
@@ -33,9 +34,10 @@ class NativeSparseAttention(Attention):
 
     The selection learns through the compressed branch. Compression is quadratic with a constant of 1 / `cell_size`.
     Differences from the paper: a block of queries selects together, and each head for itself; cells do not overlap; the
-    branches share keys and values. Rotary positions have no effect on the compressed branch, which goes by content.
-    `heads.cross_segment` and `heads.rotate_values` have no effect: a cell compresses values by a network, which is not
-    linear in them. Paper: Yuan et al. 2025, arXiv:2502.11089.
+    branches share keys and values. Rotary positions and `heads.rotate_values` have no effect on the compressed branch,
+    whose network is not linear in what it compresses. Heads with `cross_segment` compress, select and see the tokens of
+    other segments alone, and a block selects for its queries of one segment together.
+    Paper: Yuan et al. 2025, arXiv:2502.11089.
 
     Args:
         dim: Channels of a token.
@@ -76,7 +78,9 @@ class NativeSparseAttention(Attention):
             )
         if window < 0:
             raise UserError(f"attention.window must be 0 or more tokens, got {window}")
-        self.heads = QKVProjection(dim, replace(heads, cross_segment=0.0, rotate_values=False))
+        self.heads = QKVProjection(dim, heads)
+        # The layer itself rotates values, of two branches: the third compresses them as they are.
+        self.rotate_values, self.heads.rotate_values = self.heads.rotate_values, False
         self.compress_keys = _Compression(cell_size, self.heads.dim_head)
         self.compress_values = _Compression(cell_size, self.heads.dim_head)
         self.gates = nn.Linear(dim, BRANCHES * self.heads.count)
@@ -92,54 +96,90 @@ class NativeSparseAttention(Attention):
         q, k, v = self.heads.project(x, layout)
         if not x.numel():
             return self.heads.combine(v, x, layout)
-        real, length = self._real_blocks(x, layout), x.shape[1]
-        cells = self._cells(k, v, real)
-        with torch.autocast(x.device.type, enabled=False):  # a choice by rounded weights would be another choice
-            wide = torch.promote_types(x.dtype, torch.float32)
-            q, k, v, cell_k, cell_v = (t.to(wide) for t in (q, k, v, *cells[:2]))
-            near_q, near_k = self._rotated(q, x, layout), self._rotated(k, x, layout)
-            compressed = compressed_attention(q, cell_k, cell_v, cells[2], self._last(cells[2]))
-            chosen = choose_blocks(
-                self._in_blocks(q), cell_k, real, cells[2], causal=self.causal, blocks=self.blocks_per_query
-            )
-            block_q, block_k, block_v = (self._in_blocks(t) for t in (near_q, near_k, v))
-            selected = selected_attention(block_q, block_k, block_v, chosen, real, self.causal)
-            mask = layout.padding_mask
-            near = windowed_attention(near_q, near_k, v, self.window, padding_mask=mask, real=mask)
-        return self._gated(x, layout, compressed, selected.flatten(1, 2)[:, :length], near)
+        gates, (angles, of_values) = self._gates(x, layout), self._angles(x, layout)
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            block, few = self.block_size // view.stride, self.blocks_per_query
+            real_q, real_k = masks_by_block(q, block, view.padding_mask, view.key_mask)
+            cell_k, cell_v, real_cells = self._cells(k, v, real_k, view)
+            with torch.autocast(x.device.type, enabled=False):  # a choice by rounded weights would be another choice
+                wide = torch.promote_types(q.dtype, torch.float32)
+                q, k, v, cell_k, cell_v = (t.to(wide) for t in (q, k, v, cell_k, cell_v))
+                compressed = compressed_attention(q, cell_k, cell_v, real_cells, self._last(real_cells))
+                chosen = choose_blocks(
+                    _in_blocks(q, block), cell_k, real_q, real_k, real_cells, causal=self.causal, blocks=few
+                )
+                q, k = _turned(q, angles, view.queries), _turned(k, angles, view.keys)
+                v = _turned(v, of_values, view.keys)
+                block_q, block_k, block_v = (_in_blocks(t, block) for t in (q, k, v))
+                selected = selected_attention(block_q, block_k, block_v, chosen, real_k, self.causal)
+                selected = selected.flatten(1, 2)[:, : q.shape[1]]
+                left, right = view.sides(self.window.left, self.window.right)
+                real, keys = view.padding_mask, view.key_mask
+                near = window_attention(
+                    q, k, v, left=left, right=right, causal=self.causal, padding_mask=real, key_mask=keys
+                )
+                of_cells, of_blocks, of_window = gates[:, view.queries, view.heads].unbind(-2)
+                y = _turned(of_blocks * selected + of_window * near, of_values, view.queries, back=True)
+                return zero_padding(y + of_cells * compressed, view.padding_mask)
+
+        cross_heads = self.heads.cross_heads
+        y = cross_segment_attention(
+            attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal, fits=self._fits
+        )
+        return self.heads.combine(y.to(x.dtype), x, layout)
+
+    def _fits(self, view: View) -> bool:
+        """True if cells, blocks and windows of slices hold the tokens that those of the whole hold."""
+        same = view.stride == 2 and self.cell_size % 2 == 0 and view.counts[0] == view.counts[1] and not self.causal
+        return same and min(view.sides(self.window.left, self.window.right)) >= 0
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         q, k, v = self.heads.project(x, layout)
-        near_q, near_k = self._rotated(q, x, layout), self._rotated(k, x, layout)
-        real, length = self._real_blocks(x, layout), x.shape[1]
-        cell_k, cell_v, real_cells = self._cells(k, v, real)
-        ended = torch.arange(cell_k.shape[1]) * self.cell_size + self.cell_size <= torch.arange(1, length + 1)[:, None]
-        visible = real_cells[:, None, None] & (ended.to(x.device) | (not self.causal))
-        cells = (torch.einsum("bqhd,bchd->bhqc", q, cell_k) / self.heads.dim_head**0.5).exp() * visible
-        cells = cells / cells.sum(-1, keepdim=True).clamp_min(1e-30)
-        compressed = torch.einsum("bhqc,bchd->bqhd", cells, cell_v)
-        visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
-        selected = []
+        length, at = x.shape[1], position_ids_of(x, layout.position_ids)
+        near_q, near_k = (rotate(t, at, self.heads.rope) if self.heads.rotary else t for t in (q, k))
+        near_v = rotate(v, at, VALUE_ROPE) if self.rotate_values else v
+        any_key = visibility_mask(length, length, 0 if self.causal else length, None, x.device)
+        near_key = visibility_mask(length, self.window.left, self.window.right, None, x.device)
+        outputs = []
         for head in range(self.heads.count):
-            only = slice(head, head + 1)
-            chosen = torch.stack([self._chosen_pairs(*row) for row in zip(cells[:, head].detach(), real, strict=True)])
-            seen = visible & chosen[:, :length, :length]
-            selected.append(reference_attention(near_q[:, :, only], near_k[:, :, only], v[:, :, only], visible=seen))
-        seen = visibility_mask(length, self.window.left, self.window.right, layout.padding_mask, x.device)
-        near = reference_attention(near_q, near_k, v, visible=seen)
-        return self._gated(x, layout, compressed, torch.cat(selected, dim=2), near)
+            only, total = slice(head, head + 1), torch.zeros(BRANCHES, *v[:, :, :1].shape, dtype=v.dtype)
+            qkv = near_q[:, :, only], near_k[:, :, only], near_v[:, :, only]
+            for queries, keys in reference_masks(layout, x, across=head >= self.heads.own_heads):
+                seen = queries[:, :, None] & keys[:, None, :]
+                weights, values = self._naive_cells(q[:, :, only], k[:, :, only], v[:, :, only], queries, keys)
+                pairs = (self._chosen_pairs(*row) for row in zip(weights.detach(), queries, keys, strict=True))
+                chosen = seen & any_key & torch.stack(list(pairs))
+                branches = reference_attention(*qkv, visible=chosen), reference_attention(*qkv, visible=seen & near_key)
+                total = total + torch.stack([(weights @ values)[:, :, None], *branches])
+            outputs.append(total)
+        compressed, selected, near = torch.cat(outputs, dim=3)
+        of_cells, of_blocks, of_window = self._gates(x, layout).unbind(-2)
+        selected, near = (rotate(t, -at, VALUE_ROPE) if self.rotate_values else t for t in (selected, near))
+        y = of_cells * compressed + of_blocks * selected + of_window * near
+        return self.heads.combine(y.to(x.dtype), x, layout)
 
-    def _chosen_pairs(self, weights: Tensor, real: Tensor) -> Tensor:
+    def _naive_cells(self, q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [batch, length, cells] of the cells of one head's keys, and the cells' values."""
+        _, blocks = masks_by_block(k, self.block_size, keys, None)
+        cell_k, cell_v, real_cells = self._cells(k, v, blocks, View(self.causal, queries, keys))
+        ended = torch.arange(1, cell_k.shape[1] + 1) * self.cell_size <= torch.arange(1, q.shape[1] + 1)[:, None]
+        visible = queries[:, :, None] & real_cells[:, None] & (ended.to(q.device) | (not self.causal))
+        weights = (torch.einsum("bqhd,bchd->bqc", q, cell_k) / self.heads.dim_head**0.5).exp() * visible
+        return weights / weights.sum(-1, keepdim=True).clamp_min(1e-30), cell_v[:, :, 0]
+
+    def _chosen_pairs(self, weights: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
         """The square of (query, key) pairs whose block is chosen, from the weights of cells for one head."""
-        count, size = real.shape
-        chosen = torch.zeros(count * size, count * size, dtype=torch.bool)
-        holds = real.any(1).tolist()
+        length, size = len(queries), self.block_size
+        count = -(-length // size)
+        chosen = torch.zeros(length, length, dtype=torch.bool)
+        holds = [bool(keys[at * size : (at + 1) * size].any()) for at in range(count)]
+        asks = queries.tolist()
         for own in range(count):
-            asking = [at for at in range((own - 1) * size, own * size + 1) if at >= 0]
-            asking = asking if self.causal else list(range(own * size, (own + 1) * size))
-            asking = [at for at in asking if real.flatten()[at]]
+            asking = range((own - 1) * size, own * size + 1) if self.causal else range(own * size, (own + 1) * size)
+            asking = [at for at in asking if 0 <= at < length and asks[at]]
             by_block = weights[asking].unflatten(-1, (count, -1)).sum((0, 2)).tolist()
             others = [at for at in range(own + 1 if self.causal else count) if holds[at]]
             free = [at for at in others if abs(at - own) > 1]
@@ -148,58 +188,79 @@ class NativeSparseAttention(Attention):
                 chosen[own * size : (own + 1) * size, other * size : (other + 1) * size] = True
         return chosen
 
-    def _real_blocks(self, x: Tensor, layout: TokenLayout) -> Bool[Tensor, "batch count block"]:
-        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        real = real if layout.padding_mask is None else layout.padding_mask
-        return F.pad(real, (0, -x.shape[1] % self.block_size)).unflatten(1, (-1, self.block_size))
+    def _cells(self, k: Tensor, v: Tensor, real: Tensor, view: View) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values of the cells [batch, cells, heads, dim_head], and True for cells with a real token.
 
-    def _in_blocks(self, x: Tensor) -> Tensor:
-        tail = -x.shape[1] % self.block_size
-        return (F.pad(x, (0, 0, 0, 0, 0, tail)) if tail else x).unflatten(1, (-1, self.block_size))
-
-    def _cells(self, k: Tensor, v: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values of the cells [batch, cells, heads, dim_head], and True for cells with a real token."""
-        in_cells = real.flatten(1).unflatten(1, (-1, self.cell_size))
-        k, v = (self._in_blocks(t).flatten(1, 2).unflatten(1, (-1, self.cell_size)) for t in (k, v))
-        keys = self.compress_keys(k, in_cells)
+        Args:
+            k: Keys of a view.
+            v: Values of the view.
+            real: True for the keys to compress [batch, count, block].
+            view: The view.
+        """
+        size, places = self.cell_size // view.stride, slice(view.keys.start, None, view.stride)
+        in_cells = real.flatten(1).unflatten(1, (-1, size))
+        k, v = (zero_padding(t, view.key_mask) for t in (k, v))
+        k, v = (_in_blocks(t, real.shape[2]).flatten(1, 2).unflatten(1, (-1, size)) for t in (k, v))
+        keys = self.compress_keys(k, in_cells, places)
         if self.heads.qk_norm:
             keys = F.rms_norm(keys, keys.shape[-1:], eps=1e-6)
-        return keys, self.compress_values(v, in_cells), in_cells.any(-1)
+        return keys, self.compress_values(v, in_cells, places), in_cells.any(-1)
 
     def _last(self, real_cells: Tensor) -> Tensor | None:
         """Index of the last token of each cell of a causal layer."""
         cells = real_cells.shape[1]
         return torch.arange(1, cells + 1, device=real_cells.device) * self.cell_size - 1 if self.causal else None
 
-    def _rotated(self, t: Tensor, x: Tensor, layout: TokenLayout) -> Tensor:
-        return rotate(t, position_ids_of(x, layout.position_ids), self.heads.rope) if self.heads.rotary else t
+    def _gates(self, x: Tensor, layout: TokenLayout) -> Float[Tensor, "batch length heads branches 1"]:
+        return self.gates(zero_padding(x, layout.padding_mask)).sigmoid().unflatten(-1, (-1, BRANCHES, 1))
 
-    def _gated(self, x: Tensor, layout: TokenLayout, *branches: Tensor) -> Tensor:
-        gates = self.gates(zero_padding(x, layout.padding_mask)).sigmoid().unflatten(-1, (-1, BRANCHES, 1)).unbind(-2)
-        y = torch.stack([gate * branch for gate, branch in zip(gates, branches, strict=True)]).sum(0)
-        return self.heads.combine(zero_padding(y, layout.padding_mask).to(x.dtype), x, layout)
+    def _angles(self, x: Tensor, layout: TokenLayout) -> tuple[Turns | None, Turns | None]:
+        """Rotations of queries and keys, and of values, at all tokens; None if there are none."""
+        where = position_ids_of(x, layout.position_ids), self.heads.dim_head
+        wide = torch.promote_types(x.dtype, torch.float32)
+        scores = turns(*where, self.heads.rope, wide) if self.heads.rotary else None
+        return scores, turns(*where, VALUE_ROPE, wide) if self.rotate_values else None
 
     def flops(self, length: int) -> int:
-        """Projections, gates, compression, pairs of tokens, and scores of cells: to answer and to select."""
-        heads, width = self.heads.count, self.heads.dim_head
+        """Projections, gates, compression, pairs of tokens, and scores of cells: to answer and to select.
+
+        Heads that see another segment compute nothing in a sequence of one segment.
+        """
+        heads, width = self.heads.own_heads, self.heads.dim_head
         count = -(-length // self.block_size)
         padded, cells = count * self.block_size, count * self.block_size // self.cell_size
-        compression = 2 * 2 * cells * heads * self.compress_keys.weights
-        scores = 2 * (2 * length + padded) * cells * heads * width
-        selected = 4 * padded * min(self.blocks_per_query, count) * self.block_size * heads * width
-        near = 4 * scored_pairs(length, length, self.window) * heads * width
-        gates = 2 * length * heads * width * BRANCHES * heads
-        return self.heads.flops(length) + gates + compression + scores + selected + near
+        compression = 2 * 2 * cells * self.compress_keys.weights
+        scores = 2 * (2 * length + padded) * cells * width
+        selected = 4 * padded * min(self.blocks_per_query, count) * self.block_size * width
+        near = 4 * scored_pairs(length, length, self.window) * width
+        gates = 2 * length * self.gates.weight.numel()
+        return self.heads.flops(length) + gates + heads * (compression + scores + selected + near)
 
     def state_bytes(self, length: int) -> int:
-        """Every key and value, because any may be selected, and those of the cells."""
+        """Every key and value, because any may be selected, and those of the cells.
+
+        Heads that see another segment have cells for each segment of queries.
+        """
         return 4 * 2 * (length + length // self.cell_size) * self.heads.count * self.heads.dim_head
+
+
+def _turned(x: Tensor, angles: Turns | None, tokens: slice, back: bool = False) -> Tensor:
+    """`x` at these tokens, rotated by its part of the angles of all tokens."""
+    if angles is None:
+        return x
+    cos, sin = angles
+    return rotated(x, (cos[:, tokens], (-sin if back else sin)[:, tokens]))
+
+
+def _in_blocks(x: Tensor, block: int) -> Float[Tensor, "batch count block heads dim_head"]:
+    tail = -x.shape[1] % block
+    return (F.pad(x, (0, 0, 0, 0, 0, tail)) if tail else x).unflatten(1, (-1, block))
 
 
 class _Compression(nn.Module):
     """Mean of the real tokens of each cell, plus a network of all of them and their places; 0 if none is real.
 
-    What is not real is 0 in `x`.
+    What is not real is 0 in `x`, which holds the tokens at these places of a cell.
     """
 
     def __init__(self, size: int, width: int):
@@ -210,8 +271,12 @@ class _Compression(nn.Module):
         self.weights = self.hidden.weight.numel() + self.out.weight.numel()
 
     def forward(
-        self, x: Float[Tensor, "batch cells size heads dim_head"], real: Bool[Tensor, "batch cells size"]
+        self,
+        x: Float[Tensor, "batch cells size heads dim_head"],
+        real: Bool[Tensor, "batch cells size"],
+        places: slice = slice(None),
     ) -> Float[Tensor, "batch cells heads dim_head"]:
-        tokens = (x + self.places).masked_fill(~real[..., None, None], 0).transpose(2, 3).flatten(3)
+        tokens = (x + self.places[places]).masked_fill(~real[..., None, None], 0).transpose(2, 3).flatten(3)
         mean = x.sum(2) / real.sum(2).clamp_min(1)[..., None, None]
-        return mean + self.out(F.gelu(self.hidden(tokens)))
+        weight = self.hidden.weight.unflatten(1, (len(self.places), -1))[:, places].flatten(1)
+        return mean + self.out(F.gelu(F.linear(tokens, weight)))

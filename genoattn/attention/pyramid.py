@@ -52,7 +52,7 @@ class PyramidAttention(Attention):
     A token gets the output of its cell at every level; a causal token that of the last complete cell. A cell is the
     mean of its tokens. All levels but the last use a sliding window; the last sees everything, which is quadratic
     with a small constant: at 256 tokens a cell, 1/65536 of full attention. `heads.cross_segment` and
-    `heads.rotate_values` have no effect.
+    `heads.rotate_values` have an effect at the level of single tokens alone: a larger cell may hold several segments.
 
     Cells begin at multiples of their size from the left, so a reversed sequence has the same cells only if its length
     is a multiple of the largest.
@@ -77,11 +77,12 @@ class PyramidAttention(Attention):
                 f" {list(pool_sizes)}"
             )
         # A pooled cell may hold tokens of several segments, and its position says little about theirs.
-        heads = replace(heads, cross_segment=0.0, rotate_values=False)
+        coarse = replace(heads, cross_segment=0.0, rotate_values=False)
         self.causal = causal
         self.pool_sizes = tuple(pool_sizes)
-        self.levels = nn.ModuleList(WindowAttention(dim, causal, heads, left, right) for _ in pool_sizes[:-1])
-        self.levels.append(FullAttention(dim, causal, heads))
+        *windows, last = (heads if pool == 1 else coarse for pool in pool_sizes)
+        self.levels = nn.ModuleList(WindowAttention(dim, causal, each, left, right) for each in windows)
+        self.levels.append(FullAttention(dim, causal, last))
         self.dim = dim
         self.asymmetry = next((level.asymmetry for level in self._each() if level.asymmetry is not None), None)
 
@@ -120,7 +121,9 @@ class PyramidAttention(Attention):
             count = member.sum(-1)
             means = member.to(x.dtype) @ x / count.clamp_min(1)[..., None]
             places = (member * positions[:, None, :]).sum(-1) // count.clamp_min(1)
-            answers = F.pad(level.naive(means, TokenLayout(count > 0, places)), (0, 0, 1, 0))  # 0 before the first cell
+            segments = layout.segment_ids if pool == 1 else None
+            answers = level.naive(means, TokenLayout(count > 0, places, segments))
+            answers = F.pad(answers, (0, 0, 1, 0))  # 0 before the first cell
             read = [(at + 1) // pool if self.causal else at // pool + 1 for at in range(length)]
             total = total + answers[:, read]
         return zero_padding(total, layout.padding_mask)

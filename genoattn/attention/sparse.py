@@ -7,7 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genoattn.attention.base import Attention, TokenLayout
-from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
+from genoattn.attention.modules.cross_segment import (
+    View,
+    cross_segment_attention,
+    other_segment,
+    reference_masks,
+)
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
@@ -101,16 +106,12 @@ class SparseAttention(Attention):
         length = x.shape[1]
         visible = visibility_mask(length, length, 0 if self.causal else length, layout.padding_mask, x.device)
         visible = visible.expand(len(x), -1, -1)
-        real = torch.ones(x.shape[:2], dtype=torch.bool) if layout.padding_mask is None else layout.padding_mask
-        everything = [(real, real)]
-        ids = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
-        across = [(real & (ids == segment), real & (ids != segment)) for segment in ids.unique()]
         outputs = []
         for head in range(self.heads.count):
             crosses, only = head >= self.heads.own_heads, slice(head, head + 1)
             pairs = (q[:, :, head] @ k[:, :, head].transpose(1, 2)).detach()
             seen = torch.zeros_like(visible)
-            for queries, keys in across if crosses else everything:
+            for queries, keys in reference_masks(layout, x, across=crosses):
                 chosen = [self._selected_pairs(pairs[row], queries[row], keys[row]) for row in range(len(x))]
                 seen |= visible & torch.stack(chosen) & queries[:, :, None]
             seen = seen & other_segment(layout.segment_ids, x) if crosses else seen

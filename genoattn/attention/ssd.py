@@ -1,7 +1,7 @@
 """State space layer of Mamba-2: a memory that fades as each token says, scanned by products of chunks."""
 
-from collections.abc import Iterator
-from typing import NamedTuple, final
+from collections.abc import Iterator, Sequence
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
-from genoattn.attention.modules.projections import HeadOptions
-from genoattn.attention.modules.short_convolution import ShortConvolution
+from genoattn.attention.modules.head_options import HeadOptions
+from genoattn.attention.modules.rotary import VALUE_ROPE, position_ids_of, rotate
+from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
+from genoattn.attention.modules.short_convolution import Past, ShortConvolution, no_past
+from genoattn.attention.modules.state_space_parts import ScanInputs, StateSpacePart, scan_turns
+from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.state_space import state_space_flops, state_space_scan
 from genoattn.errors import UserError
@@ -19,28 +23,23 @@ LEFT, RIGHT = 0, 1
 """Where a direction begins; its index among the parameters of both."""
 
 
-class Inputs(NamedTuple):
-    """Inputs of the recurrence in one direction, in its order of tokens."""
-
-    c: Tensor
-    b: Tensor
-    v: Tensor
-    dt: Tensor
-
-
 @final
 class StateSpaceAttention(Attention):
     """State space layer of Mamba-2: S_t = exp(-λ dt_t) S_{t-1} + dt_t b_t v_tᵀ, y_t = S_tᵀ c_t + d v_t.
 
     Every head has a memory S of `state` x channels, and a decay whose strength dt each token sets. What writes (b) and
-    what reads (c) is shared by the heads. v, b and c pass a short convolution and SiLU; outputs are gated and
-    normalised. A token sees all tokens up to itself. Looking both ways, a second pass runs from the right: the
-    projections are shared, and convolutions, decays and skips are separate, as in Caduceus. Time is linear in the
-    length and the state has a fixed size.
+    what reads (c) is shared by the heads. v, b and c pass a short convolution over the tokens of a segment and SiLU;
+    outputs are gated and normalised. A token sees all tokens up to itself. Looking both ways, a second pass runs from
+    the right: the projections are shared, and convolutions, decays and skips are separate, as in Caduceus. Time is
+    linear in the length and the state has a fixed size.
 
-    Before training the memories of the heads are spread from 8 to 4,096 tokens and the skips d are 0. Each head is
-    normalised by itself, because long memories are written more weakly than short ones. Of the heads' options only
-    `count` has an effect. Papers: Dao and Gu 2024, arXiv:2405.21060; Caduceus, arXiv:2403.03234.
+    A head with `cross_segment` has a memory for each segment, which the tokens of that segment alone write and fade,
+    and reads those of the others; it has no skip. `rotate_values` turns v by its position and outputs back.
+
+    Before training the memories of the heads of each kind are spread from 8 to 4,096 tokens and the skips d are 0. Each
+    head is normalised by itself, because long memories are written more weakly than short ones. Of the heads' options
+    `count`, `cross_segment` and `rotate_values` have an effect. Papers: Dao and Gu 2024, arXiv:2405.21060; Caduceus,
+    arXiv:2403.03234.
 
     Args:
         dim: Channels of a token.
@@ -51,7 +50,7 @@ class StateSpaceAttention(Attention):
         short: Tokens of the short convolution, which ends at the token itself.
 
     Raises:
-        UserError: A setting is out of its range, or the heads do not divide the channels.
+        UserError: A setting is out of its range, the heads do not divide the channels, or rotated values are no pairs.
     """
 
     complexity = "linear"
@@ -74,6 +73,13 @@ class StateSpaceAttention(Attention):
             raise UserError(
                 f"heads.count must divide attention.expand times the model's dim, {inner}, got {self.count}"
             )
+        if heads.rotate_values and inner // self.count % 2:
+            raise UserError(
+                "heads.rotate_values=true turns pairs of channels, so a head needs an even number of them, got "
+                f"{inner // self.count}"
+            )
+        self.cross_heads, self.rotate_values = heads.cross_segment_count, heads.rotate_values
+        self.own_heads = self.count - self.cross_heads
         self.causal = causal
         self.weights_sum_to_one = False
         self.asymmetry = "each direction has a convolution and decays of its own"
@@ -86,41 +92,68 @@ class StateSpaceAttention(Attention):
         # What writes and what reads begin with a part in common, so that an untrained memory is read as a fading mean.
         biases = torch.cat([torch.zeros(inner), torch.full((2 * state,), 0.5)])
         self.convolution_bias = nn.Parameter(biases.repeat(len(self.directions), 1))
-        spans = 2 ** (3 + 9 * (torch.arange(self.count) + 0.5) / self.count)
+        kinds = [(torch.arange(n) + 0.5) / n for n in (self.own_heads, self.cross_heads)]
+        spans = 2 ** (3 + 9 * torch.cat(kinds))
         many = (len(self.directions), 1)
         self.step_bias = nn.Parameter(torch.expm1(1 / spans).log().repeat(many))  # dt is 1 / span
         self.log_rate = nn.Parameter(torch.zeros(self.count).repeat(many))
         # A long memory is written weakly: beside a skip of 1, as published, what it holds of far tokens would drown.
-        self.skip = nn.Parameter(torch.zeros(self.count).repeat(many))
+        self.skip = nn.Parameter(torch.zeros(self.own_heads).repeat(many))
         self.norm = nn.Parameter(torch.ones(inner))
         self.out = nn.Linear(inner, dim, bias=False)
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        return self._outputs(x, layout, {at: self._empty(len(x)) for at in self.directions})[0]
+        mixed, step_size = self._projected(x, layout)
+        sides = []
+        for at in self.directions:
+            turned = layout.turned if at == RIGHT else layout
+            v, whole = self._inputs(self._convolution(at)(_turned(mixed, at), turned), step_size, layout, at)
+            outputs = [self._scan(self._parts(())[0], whole, turned)[0]] if self.own_heads else []
+            if self.cross_heads:
+                outputs.append(self._across(whole, turned))
+            sides.append(_turned(self._joined(outputs, v, at), at))
+        return self._gated(sides, x, layout)
+
+    def _across(self, whole: ScanInputs, layout: TokenLayout) -> Tensor:
+        """Outputs of the heads that see another segment, for a whole sequence."""
+        heads = slice(self.own_heads, self.count)
+        if len(layout.segments) < 2:
+            return torch.zeros_like(whole.written[:, :, heads])
+        if layout.alternating:
+            return scan_turns(whole, heads, self._memory(len(whole.c), self.cross_heads))
+        return self._scan(self._parts(layout.segments)[-1], whole, layout)[0]
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         mixed, step_size = self._projected(x, layout)
         ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        total = x.new_zeros(())
+        sides = []
         for at in self.directions:
-            convolved = self._convolution(at).naive(_turned(mixed, at)) + self.convolution_bias[at]
-            c, b, v, dt = self._inputs(convolved, _turned(step_size, at) + self.step_bias[at])
-            c, b, v = (t.to(dt.dtype) for t in (c, b, v))
-            faded = (-dt * self.log_rate[at].exp()).cumsum(1).transpose(1, 2)
-            kept = (faded[..., :, None] - faded[..., None, :]).masked_fill(ahead, float("-inf")).exp()
-            weights = torch.einsum("btn,bsn->bts", c, b)[:, None] * kept
-            y = torch.einsum("bhts,bshp->bthp", weights, dt[..., None] * v) + self.skip[at][:, None] * v
-            total = total + _turned(y, at)
-        return self._gated(total, x, layout)
+            turned, outputs = layout.turned if at == RIGHT else layout, []
+            v, whole = self._inputs(self._convolution(at).naive(_turned(mixed, at), turned), step_size, layout, at)
+            for part in self._parts(segments_of(layout)):
+                c, b, written, log_kept = (t.to(v.dtype) for t in part.inputs(whole, turned))
+                faded = log_kept.cumsum(1).transpose(1, 2)
+                kept = (faded[..., :, None] - faded[..., None, :]).masked_fill(ahead, float("-inf")).exp()
+                weights = torch.einsum("btn,bsn->bts", c, b)[:, None] * kept
+                outputs.append(part.outputs(torch.einsum("bhts,bshp->bthp", weights, written), whole.c, turned))
+            sides.append(_turned(self._joined(outputs, v, at), at))
+        return self._gated(sides, x, layout)
 
     def _convolution(self, at: int) -> ShortConvolution:
         convolution = self.convolutions[at]
         assert isinstance(convolution, ShortConvolution)
         return convolution
+
+    def _parts(self, segments: Sequence[int]) -> list[StateSpacePart]:
+        """The heads that see all segments, and those that see another one, with a copy for each of `segments`."""
+        parts = [StateSpacePart(slice(0, self.own_heads), None)] if self.own_heads else []
+        if self.cross_heads:
+            parts.append(StateSpacePart(slice(self.own_heads, self.count), SegmentCopies(tuple(segments))))
+        return parts
 
     def _projected(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
         """Values, b and c before their convolution, and the strength of each token's step, -inf at padding."""
@@ -130,76 +163,133 @@ class StateSpaceAttention(Attention):
             step_size = step_size.masked_fill(~layout.padding_mask[..., None], float("-inf"))
         return self.mixed(x), step_size
 
-    def _inputs(self, convolved: Tensor, step_size: Tensor) -> Inputs:
-        v, b, c = F.silu(convolved).split([len(self.norm), self.state, self.state], dim=-1)
-        wide = step_size.to(torch.promote_types(step_size.dtype, torch.float32))
-        return Inputs(c, b, v.unflatten(-1, (self.count, -1)), F.softplus(wide))
+    def _inputs(self, convolved: Tensor, step_size: Tensor, layout: TokenLayout, at: int) -> tuple[Tensor, ScanInputs]:
+        """Values by head, rotated if so set, and the inputs of the recurrence, all in the order of a direction.
 
-    def _gated(self, y: Tensor, x: Tensor, layout: TokenLayout) -> Tensor:
-        """Outputs of the heads, gated by the token itself, normalised and projected back."""
+        `convolved` is in that order already, the other arguments are not.
+        """
+        v, b, c = F.silu(convolved + self.convolution_bias[at]).split([len(self.norm), self.state, self.state], dim=-1)
+        step_size = _turned(step_size, at) + self.step_bias[at]
+        dt = F.softplus(step_size.to(torch.promote_types(step_size.dtype, torch.float32)))
+        v = v.unflatten(-1, (self.count, -1)).to(dt.dtype)
+        if self.rotate_values:
+            v = rotate(v, _turned(position_ids_of(v, layout.position_ids), at), VALUE_ROPE)
+        return v, ScanInputs(c, b, v * dt[..., None], -dt * self.log_rate[at].exp())
+
+    def _scan(
+        self, part: StateSpacePart, whole: ScanInputs, layout: TokenLayout, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs of the heads of a part from the memory before the first token (None: empty), and the memory after."""
+        memory = self._memory(*part.memories(len(whole.c))) if memory is None else memory
+        y, memory = state_space_scan(*part.inputs(whole, layout), memory)
+        return part.outputs(y, whole.c, layout), memory
+
+    def _joined(self, outputs: list[Tensor], v: Tensor, at: int) -> Tensor:
+        """Outputs of all heads; those that see their own segment pass the token itself by the skip."""
+        skip = F.pad(self.skip[at], (0, self.cross_heads))[:, None]
+        return torch.addcmul(torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0], skip, v)
+
+    def _gated(self, outputs: list[Tensor], x: Tensor, layout: TokenLayout) -> Tensor:
+        """Sum over directions, rotated back if so set, gated by the token itself, normalised and projected back."""
+        y = sum(outputs[1:], outputs[0])
+        if self.rotate_values:
+            y = rotate(y, -position_ids_of(x, layout.position_ids), VALUE_ROPE)
         x = zero_padding(x, layout.padding_mask)
         y = y * F.silu(self.gate(x)).to(y.dtype).unflatten(-1, (self.count, -1))
         y = F.rms_norm(y, y.shape[-1:], eps=1e-8).flatten(2) * self.norm
         return self.out(zero_padding(y.to(x.dtype), layout.padding_mask))
 
-    def _scanned(self, x: Tensor, layout: TokenLayout, states: dict[int, State]) -> tuple[Tensor, dict[int, State]]:
-        """Sum over directions of the heads' outputs, from the state before each, and the states after."""
+    def _scanned(
+        self, x: Tensor, layout: TokenLayout, states: dict[int, State], segments: Sequence[int]
+    ) -> tuple[list[Tensor], dict[int, State]]:
+        """Outputs of the heads in each direction, from the state before it, and the states after.
+
+        The heads that see another segment have a memory for each of `segments`.
+        """
         mixed, step_size = self._projected(x, layout)
-        outputs, after = [], {}
-        for at, (memory, tail) in states.items():
-            turned, convolution = _turned(mixed, at), self._convolution(at)
-            convolved = convolution(turned, tail) + self.convolution_bias[at]
-            c, b, v, dt = self._inputs(convolved, _turned(step_size, at) + self.step_bias[at])
-            v = v.to(dt.dtype)
-            y, memory = state_space_scan(c, b, v * dt[..., None], -dt * self.log_rate[at].exp(), memory)
-            outputs.append(_turned(torch.addcmul(y, self.skip[at][:, None], v), at))
-            after[at] = memory, convolution.last(turned, tail)
-        return sum(outputs[1:], outputs[0]), after
+        sides, after = [], {}
+        for at, (*memories, past_x, past_segments) in states.items():
+            past, convolution = Past(past_x, past_segments), self._convolution(at)
+            turned = layout.turned if at == RIGHT else layout
+            tokens = past.before(_turned(mixed, at), turned)
+            convolved = convolution(tokens.x.to(mixed.dtype), past.layout_before(turned), past.x.shape[1])
+            v, whole = self._inputs(convolved, step_size, layout, at)
+            parts = zip(self._parts(segments), memories, strict=True)
+            scanned = [self._scan(part, whole, turned, memory) for part, memory in parts]
+            sides.append(_turned(self._joined([y for y, _ in scanned], v, at), at))
+            after[at] = *(memory for _, memory in scanned), *tokens.last(convolution.reach[0])
+        return sides, after
 
-    def _outputs(self, x: Tensor, layout: TokenLayout, states: dict[int, State]) -> tuple[Tensor, dict[int, State]]:
-        y, states = self._scanned(x, layout, states)
-        return self._gated(y, x, layout), states
+    def _memory(self, batch: int, heads: int) -> Tensor:
+        weight, channels = self.out.weight, self.out.in_features // self.count
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return torch.zeros(batch, heads, self.state, channels, dtype=wide, device=weight.device)
 
-    def _empty(self, batch: int) -> State:
-        """Memory and the last inputs of the convolution before the first token of a direction."""
-        weight, inner = self.out.weight, self.out.in_features
-        wide, left = torch.promote_types(weight.dtype, torch.float32), self._convolution(LEFT).left
-        memory = torch.zeros(batch, self.count, self.state, inner // self.count, dtype=wide, device=weight.device)
-        return memory, torch.zeros(batch, left, inner + 2 * self.state, dtype=wide, device=weight.device)
+    def _empty(self, batch: int, segments: Sequence[int]) -> State:
+        """Memories of the parts and the last inputs of the convolution before the first token of a direction."""
+        memories = [self._memory(*part.memories(batch)) for part in self._parts(segments)]
+        return *memories, *no_past(batch, self.mixed.out_features, self.out.weight)
 
     def init_state(self, batch: int) -> State:
-        return self._empty(batch) if self.causal else super().init_state(batch)
+        """The memory of each part and the last inputs of the convolution, then the segments and the number of tokens.
+
+        The heads that see another segment have a memory for each known segment, of the tokens in it.
+        """
+        if not self.causal:
+            return super().init_state(batch)
+        return *self._empty(batch, ()), torch.zeros(0, dtype=torch.long), torch.zeros((), dtype=torch.long)
 
     def step(
         self, x: Float[Tensor, "batch length dim"], state: State, layout: TokenLayout = TokenLayout()
     ) -> tuple[Float[Tensor, "batch length dim"], State]:
-        y, states = self._outputs(x, layout, {LEFT: state})
-        return y, states[LEFT]
+        *direction, segments, count = state
+        layout, known = with_positions(layout, x, int(count)), segments.tolist()
+        if self.cross_heads:
+            new = [segment for segment in segments_of(layout) if segment not in known]
+            at, known = self.own_heads > 0, known + new
+            direction[at] = torch.cat([direction[at], self._memory(len(new) * len(x), self.cross_heads)])
+        y, states = self._scanned(x, layout, {LEFT: tuple(direction)}, known)
+        known = torch.tensor(known, dtype=torch.long)
+        return self._gated(y, x, layout), (*states[LEFT], known, count + x.shape[1])
 
     def forward_chunked(self, read_chunk: ChunkReader, length: int, chunk: int) -> Iterator[tuple[int, int, Tensor]]:
         """A layer that looks both ways first scans from the right and keeps the state after each chunk."""
-        states = {at: self._empty(len(read_chunk(0, 1)[0])) for at in self.directions}
+        forwards, segments = chunk_bounds(length, chunk), set[int]()
+        if self.cross_heads:
+            segments = {segment for at in forwards for segment in segments_of(read_chunk(*at)[1])}
+        known, batch = sorted(segments), len(read_chunk(0, 1)[0])
+        states = {at: self._empty(batch, known) for at in self.directions}
         borders = []
         if not self.causal:
             ahead = {RIGHT: states[RIGHT]}
-            for start, stop in chunk_bounds(length, chunk, backwards=True):
+            for start, stop in reversed(forwards):
                 borders.append(ahead)
-                ahead = self._scanned(*read_chunk(start, stop), ahead)[1]
-        for start, stop in chunk_bounds(length, chunk):
-            y, states = self._outputs(*read_chunk(start, stop), states | (borders.pop() if borders else {}))
-            yield start, stop, y
+                ahead = self._scanned(*read_chunk(start, stop), ahead, known)[1]
+        for start, stop in forwards:
+            x, layout = read_chunk(start, stop)
+            y, states = self._scanned(x, layout, states | (borders.pop() if borders else {}), known)
+            yield start, stop, self._gated(y, x, layout)
 
     def flops(self, length: int) -> int:
-        """Projections, and the recurrence of each direction."""
+        """Projections, and the recurrence of each direction.
+
+        Heads that see another segment read nothing in a sequence of one segment, and at most as much as the others in
+        one whose two segments take turns.
+        """
         dim, inner = self.out.out_features, self.out.in_features
         projections = 2 * length * dim * (3 * inner + 2 * self.state + self.count)
-        scanned = state_space_flops(length, self.count, self.state, inner // self.count)
+        if not self.own_heads:
+            return projections
+        scanned = state_space_flops(length, self.own_heads, self.state, inner // self.count)
         return projections + len(self.directions) * scanned
 
     def state_bytes(self, length: int) -> int:
-        """The memories of the heads and the last inputs of the convolution, the same at any length."""
-        inner = self.out.in_features
-        return 4 * (self.state * inner + (inner + 2 * self.state) * self._convolution(LEFT).left)
+        """The memories of the heads and the last inputs of the convolution, the same at any length.
+
+        Heads that see another segment have a memory for each segment.
+        """
+        past = min(length, self._convolution(LEFT).reach[0]) * self.mixed.out_features
+        return 4 * (self.state * self.out.in_features + past)
 
 
 def _turned(x: Tensor, at: int) -> Tensor:

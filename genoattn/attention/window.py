@@ -115,7 +115,7 @@ class WindowAttention(Attention):
         beside = self.registers(q, positions, self.heads)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-            first, left, right = self._sides(view, before)
+            first, (left, right) = before if view.stride == 1 else view.first, view.sides(self.left, self.right)
             masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
             more = None if beside is None else beside.part(view.queries, view.heads)
             if not first and q.shape[1] == k.shape[1] and self.engine.uses_triton(q):
@@ -153,16 +153,7 @@ class WindowAttention(Attention):
     def _fits(self, view: View) -> bool:
         """True if the windows of slices are windows too."""
         plain = self.stride == 1 and not self.global_tokens and view.stride == 2
-        return plain and min(self._sides(view, 0)) >= 0
-
-    def _sides(self, view: View, before: int) -> tuple[int, int, int]:
-        """Keys before the first query, and the sides of the window, counted in the slices of a view."""
-        if view.stride == 1:
-            return before, self.left, self.right
-        # Query i stands 2 (i - j) + lead tokens after key j. The first key of slot -1 moves to slot 0.
-        first = max(0, (view.lead - 1) // 2)
-        ahead = view.lead - 2 * first
-        return first, (self.left - ahead) // 2, (self.right + ahead) // 2
+        return plain and min(view.sides(self.left, self.right)) >= 0
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()

@@ -13,7 +13,7 @@ from genoattn.errors import UserError, shorten
 from genoattn.files import write_json
 from genoattn.models.nodes import check_plain
 
-FORMAT = 5
+FORMAT = 6
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
 

@@ -19,16 +19,17 @@ def test_blocks_are_chosen_by_the_weight_of_their_cells(causal):
     q = torch.zeros(1, count, size, 1, 4, dtype=torch.float64)
     q[0, 8, 2] = 40 * k[0, 5, 0]  # one query of block 8 looks for a cell of block 2
     real, real_cells = torch.ones(1, count, size, dtype=torch.bool), torch.ones(1, count * cells, dtype=torch.bool)
-    chosen = choose_blocks(q, k, real, real_cells, causal=causal, blocks=4 if not causal else 3)
+    chosen = choose_blocks(q, k, real, real, real_cells, causal=causal, blocks=4 if not causal else 3)
     # A causal block is chosen for by the queries of the block before it.
     assert chosen[0, 9 if causal else 8, 0].tolist() == ([2, 8, 9] if causal else [2, 7, 8, 9])
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("settings", [{"window": 90}, {"window": 0, "blocks_per_query": 12}], ids=str)
-def test_window_and_selection_that_leave_nothing_out_are_full_attention(settings, causal):
+@pytest.mark.parametrize("options", [{}, {"cross_segment": 0.5, "rotate_values": True}], ids=str)
+def test_window_and_selection_that_leave_nothing_out_are_full_attention(options, settings, causal):
     torch.manual_seed(0)
-    heads = HeadOptions(count=2)
+    heads = HeadOptions(count=2, **options)
     layer = NativeSparseAttention(16, causal, heads, cell_size=4, block_size=8, **settings).double()
     full = FullAttention(16, causal, heads).double()
     full.heads.load_state_dict(layer.heads.state_dict())
@@ -37,8 +38,29 @@ def test_window_and_selection_that_leave_nothing_out_are_full_attention(settings
         layer.gates.weight.zero_()
         layer.gates.bias.copy_(torch.where(torch.arange(6) % 3 == open_branch, 40.0, -40.0))
     x, mask = torch.randn(2, 90, 16, dtype=torch.float64), torch.rand(2, 90) > 0.3
-    for layout in (TokenLayout(), TokenLayout(mask)):
+    turns, thirds = (torch.arange(90) % 2).expand(2, -1), torch.randint(3, (2, 90))
+    for layout in (TokenLayout(), TokenLayout(mask, segment_ids=turns), TokenLayout(mask, segment_ids=thirds)):
         assert torch.allclose(layer(x, layout), full(x, layout), atol=1e-12)
+
+
+def test_a_crossing_head_compresses_the_other_segment_as_it_stands_in_the_cell():
+    torch.manual_seed(0)
+    layer = NativeSparseAttention(16, False, HeadOptions(count=1, cross_segment=1.0), cell_size=4, block_size=8)
+    x = torch.randn(1, 24, 16)
+    turns = torch.arange(24)[None] % 2
+    v = layer.heads.project(x)[2]
+    with torch.no_grad():
+        layer.gates.weight.zero_()
+        layer.gates.bias.copy_(torch.tensor([40.0, -40.0, -40.0]))  # the compressed branch alone
+    for segment in (0, 1):
+        shown, in_cells = v.masked_fill((turns == segment)[..., None, None], 0), (turns != segment).view(1, 6, 4)
+        values = layer.compress_values(shown.unflatten(1, (6, 4)), in_cells)
+        answers = layer(x, TokenLayout(segment_ids=turns))[0, segment::2]
+        # An answer is a mean of the values of cells, whose weights sum to 1.
+        basis = layer.heads.out(values[0].flatten(1))
+        weights = torch.linalg.lstsq(basis.T, answers.T).solution
+        assert torch.allclose(basis.T @ weights, answers.T, atol=1e-4)
+        assert torch.allclose(weights.sum(0), torch.ones(12), atol=1e-3)
 
 
 def test_the_selection_learns_through_the_compressed_branch():

@@ -5,6 +5,7 @@ import torch
 
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.full import FullAttention
+from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.pyramid import PyramidAttention, pooled, spread
 
 
@@ -45,7 +46,15 @@ def test_answers_are_spread_over_their_cells_or_behind_them():
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_one_level_is_full_attention(causal):
-    full, layer = FullAttention(32, causal).double(), PyramidAttention(32, causal, pool_sizes=[1]).double()
+    heads = HeadOptions(cross_segment=0.5, rotate_values=True)
+    full, layer = FullAttention(32, causal, heads).double(), PyramidAttention(32, causal, heads, [1]).double()
     layer.levels[0].load_state_dict(full.state_dict())
     x, mask = torch.randn(2, 50, 32, dtype=torch.float64), torch.rand(2, 50) > 0.3
-    assert torch.equal(layer(x, TokenLayout(padding_mask=mask)), full(x, TokenLayout(padding_mask=mask)))
+    layout = TokenLayout(mask, segment_ids=(torch.arange(50) % 2).expand(2, -1))
+    assert torch.equal(layer(x, layout), full(x, layout))
+
+
+def test_cells_of_several_tokens_know_no_segments():
+    layer = PyramidAttention(32, False, HeadOptions(count=4, cross_segment=0.5, rotate_values=True))
+    options = [(level.heads.cross_heads, level.heads.rotate_values) for level in layer._each()]
+    assert options == [(2, True), (0, False), (0, False)]

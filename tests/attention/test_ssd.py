@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from genoattn.attention.base import TokenLayout
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.modules.short_convolution import ShortConvolution
 from genoattn.attention.ops.state_space import state_space_scan
@@ -51,6 +52,23 @@ def test_both_directions_learn_what_is_their_own():
     assert torch.allclose(layer(x.flip(1)).flip(1), layer(x))  # equal directions are symmetric
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_rotated_values_turn_what_comes_from_elsewhere(causal):
+    torch.manual_seed(0)
+    layers = [StateSpaceAttention(8, causal, HeadOptions(rotate_values=turned)).double() for turned in (True, False)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    for layer in layers:
+        layer.skip.data += 1
+    x = torch.randn(1, 9, 8, dtype=torch.float64)
+    turned, plain = (
+        torch.cat([layer(x, TokenLayout(position_ids=far * torch.arange(9)[None])) for far in (1, 3)])
+        for layer in layers
+    )
+    assert torch.equal(plain[0], plain[1]) and not torch.allclose(turned[0], turned[1], atol=1e-3)
+    alone = [layer(x[:, :1], TokenLayout(position_ids=torch.tensor([[5]]))) for layer in layers]
+    assert torch.allclose(*alone)  # a token's own value is turned back
+
+
 @pytest.mark.parametrize(("left", "right"), [(3, 0), (1, 1), (0, 0), (0, 2)])
 def test_short_convolution(left, right, monkeypatch):
     monkeypatch.setattr("genoattn.attention.modules.short_convolution.CACHE_ELEMENTS", 40)  # several pieces
@@ -58,15 +76,36 @@ def test_short_convolution(left, right, monkeypatch):
     convolution = ShortConvolution(5, left, right).double()
     for length in (1, 2, 9):
         x = torch.randn(2, length, 5, dtype=torch.float64, requires_grad=True)
+        ids = torch.arange(length)
+        for segments in (ids % 2, ids // 4, torch.tensor([0, 1, 0, 2, 2, 1, 0, 0, 1])[:length]):
+            layout = TokenLayout(segment_ids=segments.expand(2, -1))
+            assert torch.allclose(convolution(x, layout), convolution.naive(x, layout))
         assert torch.allclose(convolution(x), convolution.naive(x))
         inputs = (x, convolution.weight)
         assert torch.autograd.gradcheck(lambda x, _: convolution(x), inputs)
         assert torch.autograd.gradgradcheck(lambda x, _: convolution(x), inputs, fast_mode=True)
-        before = torch.randn(2, left, 5, dtype=torch.float64)
-        if left and not right:
-            joined = torch.cat([before, x], dim=1)
-            assert torch.allclose(convolution(x, before), convolution.naive(joined)[:, left:])
-            assert torch.equal(convolution.last(x, before), joined[:, -left:])
+        turns = TokenLayout(segment_ids=(ids % 2).expand(2, -1))
+        assert torch.autograd.gradcheck(lambda x, _, turns=turns: convolution(x, turns), inputs, fast_mode=True)
+
+
+def test_a_short_convolution_over_the_tokens_of_a_segment():
+    torch.manual_seed(0)
+    convolution, x = ShortConvolution(3, 2, 1), torch.randn(1, 12, 3)
+    turns = torch.arange(12) % 2
+    y = convolution(x, TokenLayout(segment_ids=turns[None]))
+    for segment in (0, 1):
+        assert torch.allclose(y[:, turns == segment], convolution(x[:, turns == segment]), atol=1e-6)
+    halves = convolution(x, TokenLayout(segment_ids=(torch.arange(12) // 6)[None]))
+    assert torch.allclose(halves[:, 6:], convolution(x[:, 6:]), atol=1e-6)
+    mixed = torch.tensor([[0, 0, 1, 0, 1, 1, 0, 2, 2, 1, 0, 0]])
+    whole, looked = (
+        convolution(x, TokenLayout(segment_ids=mixed)),
+        convolution.reach,
+    )  # a part with all tokens within reach suffices
+    for at in range(12):
+        part = slice(max(0, at - looked[0]), at + looked[1] + 1)
+        near = convolution(x[:, part], TokenLayout(segment_ids=mixed[:, part]))
+        assert torch.allclose(near[:, at - part.start], whole[:, at], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +114,7 @@ def test_short_convolution(left, right, monkeypatch):
         ({"state": 0}, "attention.state must be 1 or more, got 0"),
         ({"short": 0}, "attention.short must be 1 or more, got 0"),
         ({"expand": 0}, "attention.expand must be 1 or more, got 0"),
+        ({"expand": 1, "heads": HeadOptions(count=8, rotate_values=True)}, "turns pairs of channels.* got 1"),
         ({"heads": HeadOptions(count=3)}, "heads.count must divide attention.expand times the model's dim, 16, got 3"),
     ],
 )

@@ -249,7 +249,7 @@ def test_a_checkpoint_to_evaluate(
     description.write_text(json.dumps({**about, "model": {**about["model"], "dim": 32}}))
     assert error_of(copy).startswith(f"{weights} does not fit this model: it holds ")
     description.write_text(json.dumps({**about, "format": 99}))
-    assert error_of(copy).startswith(f"{description} is not a model description of format 5")
+    assert error_of(copy).startswith(f"{description} is not a model description of format 6")
     description.write_text(json.dumps({key: value for key, value in about.items() if key != "calibration"}))
     assert error_of(copy) == f"{description} lacks calibration"
     description.write_text("{")

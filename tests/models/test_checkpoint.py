@@ -144,7 +144,7 @@ def test_no_model_there(saved: tuple[Path, nn.Module], tmp_path: Path):
         ('{"format": 1' + "0" * 5_000 + "}", r"model\.json is not json: Exceeds the limit"),
         ('{"format": 1}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
         ('{"format": 4}', rf"is not a model description of format {FORMAT}, the only one this version can read"),
-        ('{"format": 5, "name": "window"}', r"model\.json lacks tokenizer, task, "),
+        ('{"format": 6, "name": "window"}', r"model\.json lacks tokenizer, task, "),
     ],
 )
 def test_descriptions_that_cannot_be_read(saved: tuple[Path, nn.Module], text: str, words: str):

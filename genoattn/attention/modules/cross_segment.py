@@ -47,6 +47,19 @@ class View(NamedTuple):
     heads: slice = slice(None)
     """The heads of the layer that are computed."""
 
+    def sides(self, left: int, right: int) -> tuple[int, int]:
+        """The sides of a window of the sequence, counted in the slices; below 0 where no window of them is the same."""
+        if self.stride == 1:
+            return left, right
+        # Query i stands 2 (i - j) + lead tokens after key j. The first key of slot -1 moves to slot 0.
+        ahead = self.lead - 2 * self.first
+        return (left - ahead) // 2, (right + ahead) // 2
+
+    @property
+    def first(self) -> int:
+        """Keys before the first query, in slices of every other token."""
+        return max(0, (self.lead - 1) // 2)
+
 
 Attend: TypeAlias = Callable[[Tensor, Tensor, Tensor, View], Tensor]
 """A layer's operator: outputs of queries q over keys k and values v `[batch, tokens, heads, channels]` of a view."""
@@ -193,6 +206,17 @@ def reference_cross_segment_attention(
         some = (t[:, :, heads] for t in (q, k, v))
         parts.append(reference_attention(*some, visible=seen, beside=None if beside is None else beside.of(heads)))
     return torch.cat(parts, dim=2)
+
+
+def reference_masks(
+    layout: TokenLayout, x: Float[Tensor, "batch length ..."], across: bool
+) -> list[tuple[Bool[Tensor, "batch length"], Bool[Tensor, "batch length"]]]:
+    """The real queries and keys; `across`, those of each segment with those of all others. For `naive`."""
+    real = torch.ones(x.shape[:2], dtype=torch.bool) if layout.padding_mask is None else layout.padding_mask
+    if not across:
+        return [(real, real)]
+    ids = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
+    return [(real & (ids == segment), real & (ids != segment)) for segment in ids.unique()]
 
 
 def other_segment(

@@ -18,9 +18,10 @@ class HeadOptions:
         logit_scale: Scale of the scores of every head before training. Above 1 the softmax starts sharper.
         tie_qk_init: Start with equal projections of queries and keys, so that similar tokens attract each other.
         cross_segment: Share of the heads that see only the tokens of another segment of the context. Layers without
-            heads, "pyramid" and "nsa" ignore it.
+            heads ignore it, and so do the pooled levels of "pyramid".
         rotate_values: Rotate values by the positions of their tokens and outputs back by those of the queries. What a
-            token receives then depends on its distance. Layers without heads, "pyramid" and "nsa" ignore it.
+            token receives then depends on its distance. Layers without heads ignore it, and so do the pooled levels of
+            "pyramid" and the compressed branch of "nsa".
         gate: A sigmoid gate, computed from the token, of each head or channel of the outputs before their projection:
             "none", "head" or "channel" (arXiv:2505.06708).
         rope_base: Base of the wavelengths of rotary positions, 2π to 2π · rope_base tokens.

@@ -4,6 +4,7 @@ import math
 from typing import TypeAlias, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from genoattn.attention.modules.rotary import (
     rotated,
     turns,
 )
-from genoattn.attention.modules.segment_convolution import SHORT_CONV, Past, SegmentConvolution, no_past
+from genoattn.attention.modules.short_convolution import SHORT_CONV, Past, ShortConvolution, no_past
 from genoattn.errors import UserError
 
 Turns: TypeAlias = tuple[Tensor, Tensor]
@@ -90,7 +91,8 @@ class QKVProjection(nn.Module):
         if short_conv < 0:
             raise UserError(f"attention.short_conv must be 0 or more tokens, got {short_conv}")
         channels = (count + self.kv_count) * self.key_dim + self.kv_count * self.dim_head
-        self.conv = SegmentConvolution(channels, short_conv, activation) if short_conv else None
+        self.conv = ShortConvolution(channels, short_conv - 1, alone=True) if short_conv else None
+        self.activation = activation
         self.gate = None if heads.gate == "none" else Gate(dim, dim if heads.gate == "channel" else count)
 
     @property
@@ -141,13 +143,14 @@ class QKVProjection(nn.Module):
         return self.queries(tokens, turned), *self._shared(self.key(tokens), self.value(tokens), x, layout, turned)
 
     def _convolved(
-        self, conv: SegmentConvolution, x: Tensor, layout: TokenLayout, past: Past | None, turned: Turns | None
+        self, conv: ShortConvolution, x: Tensor, layout: TokenLayout, past: Past | None, turned: Turns | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`project` with a short convolution of the projections."""
         past = no_past(len(x), x.shape[2], x) if past is None else past
         tokens = past.before(x, layout)
         wide = torch.cat([project(tokens.x.to(x.dtype)) for project in (self.query, self.key, self.value)], dim=-1)
-        wide = conv(wide, None if layout.segment_ids is None else tokens.segments, past.x.shape[1])
+        wide = conv(wide, past.layout_before(layout), past.x.shape[1])
+        wide = F.silu(wide) if self.activation else wide
         q, k, v = wide.split([project.out_features for project in (self.query, self.key, self.value)], dim=-1)
         return self._normed(q.unflatten(-1, (self.count, -1)), turned), *self._shared(k, v, x, layout, turned)
 
@@ -155,7 +158,7 @@ class QKVProjection(nn.Module):
         """The tokens before token `start` of a long sequence that its projections depend on; None if there are none."""
         if self.conv is None or not start:
             return None
-        x, layout = read_chunk(max(0, start - self.conv.reach), start)
+        x, layout = read_chunk(max(0, start - self.conv.reach[0]), start)
         return no_past(len(x), x.shape[2], x).before(x, layout)
 
     def past_after(self, x: Tensor, layout: TokenLayout, past: Past | None) -> Past | None:
@@ -163,11 +166,11 @@ class QKVProjection(nn.Module):
         if self.conv is None:
             return None
         past = no_past(len(x), x.shape[2], x) if past is None else past
-        return past.before(x, layout).last(self.conv.reach)
+        return past.before(x, layout).last(self.conv.reach[0])
 
     def past_tokens(self, length: int) -> int:
         """Number of tokens before the next one that its projections depend on, after `length` tokens."""
-        return 0 if self.conv is None else min(length, self.conv.reach)
+        return 0 if self.conv is None else min(length, self.conv.reach[0])
 
     def queries(
         self, x: Float[Tensor, "batch length dim"], turned: Turns | None = None

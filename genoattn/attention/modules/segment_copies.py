@@ -33,6 +33,26 @@ class SegmentCopies(NamedTuple):
         return y.unflatten(0, (len(self.ids), -1)).masked_fill(~chosen[..., None, None], 0).sum(0)
 
 
+class HeadPart(NamedTuple):
+    """Heads that are scanned together: with a copy of the batch for each segment, or without (None)."""
+
+    heads: slice
+    copies: SegmentCopies | None
+
+    def memories(self, batch: int) -> tuple[int, int]:
+        """Number of copies of all sequences of a batch, and of these heads: each has a memory."""
+        return batch * (1 if self.copies is None else len(self.copies.ids)), self.heads.stop - self.heads.start
+
+    def outputs(
+        self,
+        y: Float[Tensor, "copied length heads channels"],
+        x: Float[Tensor, "batch length ..."],
+        layout: TokenLayout,
+    ) -> Float[Tensor, "batch length heads channels"]:
+        """The outputs of each of the tokens x, from the copies for other segments than its own."""
+        return y if self.copies is None else self.copies.select(y, ~self.copies.members(layout, x))
+
+
 def segments_of(layout: TokenLayout) -> tuple[int, ...]:
     """The segments of a layout; segment 0 if it names none."""
     return layout.segments or (0,)

@@ -23,6 +23,10 @@ class Chunk(NamedTuple):
         """Outputs of the requested tokens, from the outputs at all of x."""
         return wide[:, self.start - self.first : self.stop - self.first]
 
+    def inner_layout(self) -> TokenLayout:
+        """Layout of the requested tokens."""
+        return _between(self.layout, self.start - self.first, self.stop - self.first)
+
 
 def overlapping_chunks(read_chunk: ChunkReader, length: int, size: int, before: int, after: int) -> Iterator[Chunk]:
     """Each segment with `before` tokens to its left, kept from the reads before, and `after` to its right."""

@@ -50,7 +50,8 @@ def _weights(q: Tensor, k: Tensor, visible: Tensor) -> Float[Tensor, "batch head
 def choose_blocks(
     q: Float[Tensor, "batch count block heads dim_head"],
     k: Float[Tensor, "batch cells heads dim_head"],
-    real: Bool[Tensor, "batch count block"],
+    real_q: Bool[Tensor, "batch count block"],
+    real_k: Bool[Tensor, "batch count block"],
     real_cells: Bool[Tensor, "batch cells"],
     *,
     causal: bool,
@@ -59,9 +60,9 @@ def choose_blocks(
     """Choose the key blocks of each query block, in ascending order, after -1 for each missing block.
 
     The block itself and its neighbours (in a causal layer the one before) are always chosen. The others have the
-    highest weight in compressed attention, summed over their cells and over the queries of the block; causal: over
+    highest weight in compressed attention, summed over their cells and over the real queries of the block; causal: over
     those of the block before and the first of this block, because later queries must not choose for earlier ones. A
-    block without such queries takes the nearest blocks.
+    block without such queries takes the nearest blocks. A block without a real key is never chosen.
     """
     batch, count, size, heads, _ = q.shape
     cells = k.shape[1] // count
@@ -70,19 +71,19 @@ def choose_blocks(
     for rows in chunks_that_fit(count, batch * heads * size * k.shape[1], q.device):
         index = torch.arange(count * size, device=q.device).view(count, size)[rows].flatten()
         weights = _weights(q[:, rows].flatten(1, 2), k, _visible(index, real_cells, last))
-        weights = weights.unflatten(-1, (count, cells)).sum(-1) * real[:, rows].flatten(1)[:, None, :, None]
+        weights = weights.unflatten(-1, (count, cells)).sum(-1) * real_q[:, rows].flatten(1)[:, None, :, None]
         weights = weights.unflatten(2, (-1, size))
         sums.append(weights.sum(3))
         firsts.append(weights[:, :, :, 0])
-    weight, asking = torch.cat(sums, dim=2), real.any(-1)
+    weight, asking = torch.cat(sums, dim=2), real_q.any(-1)
     if causal:
         weight = F.pad(weight[:, :, :-1], (0, 0, 1, 0)) + torch.cat(firsts, dim=2)
-        asking = F.pad(asking[:, :-1], (1, 0)) | real[:, :, 0]
+        asking = F.pad(asking[:, :-1], (1, 0)) | real_q[:, :, 0]
     index = torch.arange(count, device=q.device)
     ahead = index - index[:, None]
     weight = torch.where(asking[:, None, :, None], weight, -ahead.abs().to(weight.dtype))
     weight = weight.masked_fill(ahead.abs() <= 1, float("inf"))
-    weight = weight.masked_fill(~real.any(-1)[:, None, None], float("-inf"))
+    weight = weight.masked_fill(~real_k.any(-1)[:, None, None], float("-inf"))
     weight = weight.masked_fill(ahead > 0, float("-inf")) if causal else weight
     best = weight.topk(min(blocks, count), dim=-1, sorted=False)
     return best.indices.masked_fill(best.values == float("-inf"), -1).sort(-1).values.transpose(1, 2)

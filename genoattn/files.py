@@ -118,7 +118,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write a matplotlib figure as PNG. It was made without pyplot, whose backend is the caller's choice."""
+    """Write a matplotlib figure as PNG or SVG. It was made without pyplot, whose backend is the caller's choice."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_done(file) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+        figure.savefig(temporary, dpi=120, format=file.suffix.removeprefix("."))

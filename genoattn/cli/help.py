@@ -27,6 +27,8 @@ EXAMPLES = {
     "evaluate": ["checkpoint=runs/train/RUN", "checkpoint=runs/train/RUN data.fasta=other.fa data.vcf=other.vcf.gz"],
     "detect": ["reference=a.fa.gz sample=b.fa.gz out=calls.vcf.gz", "checkpoint=runs/train/RUN reference=a.fa.gz …"],
     "models": [""],
+    "scan": ["checkpoint=runs/train/RUN fasta=reference.fa.gz region=chr1:1000-2000 out=scan"],
+    "score": ["checkpoint=runs/train/RUN fasta=reference.fa.gz vcf=in.vcf.gz out=scored.vcf.gz"],
     "compare": ["layers=[full,window,linear] budget.seconds=60", "experiment=paired 'data.length=[512,2048]'"],
     "plan": ["attention=hierarchical data.length=32768 data.batch=4"],
     "context": ["checkpoint=runs/train/RUN"],

@@ -19,6 +19,8 @@ PROGRAMS = {
     "evaluate": "report the quality of a trained model on a genome and its variants",
     "detect": "call the mutations between two assemblies with a trained model: two FASTA files in, a VCF out",
     "models": "list the trained models that come with genoattn",
+    "score": "score the variants of a VCF with a trained model: a FASTA and a VCF in, scores in INFO out",
+    "scan": "score every substitution and single-base deletion of a region with a trained model",
     "compare": "compare attention layers on one task: quality, cost, a recommendation",
     "plan": "predict the cost of a training run, above all its memory, before it runs",
     "context": "measure how far away a base can be and still change the output of a trained model",

@@ -140,6 +140,30 @@ class Detect(Settings):
     trust: list[str]
 
 
+class Score(Settings):
+    checkpoint: str
+    fasta: str | list[str]
+    vcf: str
+    out: str
+    ref_policy: Literal["error", "skip", "flip"]
+    length: Annotated[int, Ge(2)] | None
+    both_strands: bool | None
+    embeddings: bool
+    batch: Count
+    trust: list[str]
+
+
+class Scan(Settings):
+    checkpoint: str
+    fasta: str | list[str]
+    region: str
+    out: str
+    length: Annotated[int, Ge(2)] | None
+    both_strands: bool | None
+    batch: Count
+    trust: list[str]
+
+
 class TokenizerReport(Settings):
     seed: Seed
     checkpoint: str | None
@@ -175,6 +199,8 @@ SCHEMAS: dict[str, type[Settings]] = {
     "context": Context,
     "detect": Detect,
     "models": Models,
+    "score": Score,
+    "scan": Scan,
     "tokenizer-report": TokenizerReport,
     "check-layer": CheckLayer,
     "kernels": Kernels,

@@ -62,14 +62,12 @@ def open_text(path: Path, encoding: str, errors: str = "strict") -> Iterator[Tex
         yield text
 
 
-def bounded_lines(text: TextIOWrapper, path: Path) -> Iterator[str]:
-    """The lines of a text; raises UserError at a line that is longer than `LONGEST_LINE`."""
+def bounded_lines(text: TextIOWrapper, path: Path, longest: int = LONGEST_LINE) -> Iterator[str]:
+    """The lines of a text; raises UserError at a line of more than `longest` characters."""
     number = 1
-    while line := text.readline(LONGEST_LINE):
-        if len(line) == LONGEST_LINE and not line.endswith("\n"):
-            raise UserError(
-                f"{path}, line {number} has more than {LONGEST_LINE:,} characters; expected a row of a table"
-            )
+    while line := text.readline(longest):
+        if len(line) == longest and not line.endswith("\n"):
+            raise UserError(f"{path}, line {number} has more than {longest:,} characters; expected a row of a table")
         yield line
         number += 1
 

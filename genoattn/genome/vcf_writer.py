@@ -1,7 +1,8 @@
 """Calls and tracks as files that other programs read: VCF 4.3, bgzip and its index, BED and bedGraph."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from math import log10
 from pathlib import Path
@@ -22,7 +23,9 @@ MOST_QUAL = 60
 LOW = "LowScore"
 """FILTER of a difference that the model does not call."""
 
-_NAME = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
+CONTIG_NAME = re.compile(r"[0-9A-Za-z!#$%&+./:;?@^_|~-][0-9A-Za-z!#$%&*+./:;=?@^_|~-]*")
+"""Names that a contig may have in a VCF."""
+
 _LONGEST_TBI = 1 << 29
 _ESCAPED = str.maketrans({sign: f"%{ord(sign):02X}" for sign in "%:;=,"})
 
@@ -62,7 +65,7 @@ class Origin(NamedTuple):
 def check_names(names: Sequence[str]) -> None:
     """Raises UserError at a record of the reference whose name a VCF cannot hold."""
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not CONTIG_NAME.fullmatch(name):
             raise UserError(f"the reference's record {shorten(name)!r} has a sign that no VCF may hold; rename it")
 
 
@@ -82,22 +85,42 @@ def write_vcf(file: Path, calls: Iterable[tuple[MutationCall, bool]], names: Nam
         origin: What the header says about the run.
     """
     ordered = sorted(calls, key=lambda pair: (pair[0].record, pair[0].position, pair[0].reference, pair[0].alternate))
-    text = _header(names, origin) + "".join(_row(call, passed, names) for call, passed in ordered)
-    if not file.name.endswith(".gz"):
-        write_text(file, text)
-        return
-    csi = max(names.lengths) >= _LONGEST_TBI
-    with replace_when_done(file) as packed:
-        with pysam.BGZFile(str(packed), "wb", None) as out:
-            out.write(text.encode())
-        index = file.with_name(f"{file.name}.{'csi' if csi else 'tbi'}")
-        with replace_when_done(index) as part:
-            pysam.tabix_index(str(packed), preset="vcf", force=True, index=str(part), csi=csi, keep_original=True)
+    with open_vcf(file, max(names.lengths)) as write:
+        write(_header(names, origin).encode())
+        write("".join(_row(call, passed, names) for call, passed in ordered).encode())
+
+
+@contextmanager
+def open_vcf(file: Path, longest: int | None) -> Iterator[Callable[[bytes], object]]:
+    """Write a VCF, whole or not at all; a name that ends in .gz is bgzipped.
+
+    Args:
+        file: The file, in a folder that exists.
+        longest: The last position of a contig, for an index beside a bgzipped file; None: its rows are not sorted, and
+            an index that lies there is removed.
+
+    Yields:
+        A function that writes bytes.
+    """
+    with replace_when_done(file) as part:
+        if not file.name.endswith(".gz"):
+            with part.open("wb") as plain:
+                yield plain.write
+            return
+        with pysam.BGZFile(str(part), "wb", None) as packed:
+            yield packed.write
+        csi = longest is not None and longest >= _LONGEST_TBI
+        indexes = {kind: file.with_name(f"{file.name}.{kind}") for kind in ("tbi", "csi")}
+        if longest is not None:
+            with replace_when_done(indexes.pop("csi" if csi else "tbi")) as index:
+                pysam.tabix_index(str(part), preset="vcf", force=True, index=str(index), csi=csi, keep_original=True)
+        for outdated in indexes.values():
+            outdated.unlink(missing_ok=True)
 
 
 def _header(names: Names, origin: Origin) -> str:
     contigs = zip(names.records, names.lengths, strict=True)
-    source, command, reference, sample = map(_one_line, origin)
+    source, command, reference, sample = map(one_line, origin)
     lines = ["##fileformat=VCFv4.3", f"##source={source}", f"##genoattnCommand={command}", f"##reference={reference}"]
     lines += [f"##contig=<ID={name},length={length}>" for name, length in contigs]
     lines += [f'##{column}=<ID={name},{kind}Description="{meaning}">' for column, name, kind, meaning in _FIELDS]
@@ -152,5 +175,6 @@ def bedgraph_rows(name: str, start: int, values: Float[np.ndarray, "bases"]) -> 
             yield f"{name}\t{start + low}\t{start + high}\t{hundredths[low] / 100:g}\n"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text without line breaks and control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

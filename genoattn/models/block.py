@@ -1,7 +1,7 @@
 """One block of the backbone, and the convolutions around the attention layer."""
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias, final
+from typing import Literal, NamedTuple, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from genoattn.attention.base import Attention, TokenLayout, contract_error, zero_padding
+from genoattn.attention.base import Attention, State, TokenLayout, contract_error, zero_padding
 from genoattn.attention.modules.streaming import overlapping_chunks, slice_layout
 from genoattn.errors import UserError
 from genoattn.models.recompute import checkpointed_mlp
@@ -87,6 +87,13 @@ def _sides(kernel: int, causal: bool, step: int) -> tuple[int, int]:
     return ((kernel - 1) * step, 0) if causal else (kernel // 2 * step, kernel // 2 * step)
 
 
+class BlockState(NamedTuple):
+    """The memory of a causal block: the state of its attention layer, and the tokens that its convolution reads."""
+
+    attention: State
+    read: Float[Tensor, "batch read dim"]
+
+
 @final
 class Block(nn.Module):
     """One block of the backbone: x + attention(x), x + convolution(x) if there is one, x + MLP(x), each after a norm.
@@ -158,6 +165,22 @@ class Block(nn.Module):
                 own = x[:, piece.start : piece.stop]
                 own += piece.inner(self.conv(piece.x, piece.layout.padding_mask))
                 self._add_mlp(own)
+
+    def init_state(self, batch: int) -> BlockState:
+        """The state before the first token; raises UserError if the attention layer has none."""
+        return BlockState(
+            self.attention.init_state(batch), self.mlp_norm.weight.new_zeros(batch, 0, len(self.mlp_norm.weight))
+        )
+
+    def step(self, x: Float[Tensor, "batch length dim"], state: BlockState) -> tuple[Tensor, BlockState]:
+        """The next tokens of a causal block without padding, and the state after them; the old state stays valid."""
+        y, attention = self.attention.step(self.attention_norm(x), state.attention)
+        x, read = x + y, state.read
+        if self.conv is not None and self.conv_norm is not None:
+            wide = torch.cat([read, self.conv_norm(x)], 1)
+            x = x + self.conv(wide, None)[:, read.shape[1] :]
+            read = wide[:, max(wide.shape[1] - self.conv.sides[0], 0) :]
+        return x + self.mlp(self.mlp_norm(x)), BlockState(attention, read)
 
     def _add_mlp(self, x: Tensor) -> None:
         """Add the MLP of the tokens to them, in place, some rows at a time."""

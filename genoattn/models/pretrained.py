@@ -8,17 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from genoattn.data.batch import Batch, collate
+from genoattn.data.batch import collate
 from genoattn.data.example import MASK, VISIBLE, Example
 from genoattn.data.targets import MUTATION_OUTPUTS
-from genoattn.data.tasks.base import MutationDetection
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import LETTERS, encode_bases
 from genoattn.genome.assembly_placement import place_assembly
 from genoattn.genome.calls import MutationCall
-from genoattn.genome.mutations import Sample
-from genoattn.genome.windows import slice_padded
 from genoattn.models.build import LoadedModel, load_predictor
 from genoattn.models.detection import (
     calls_of,
@@ -28,7 +25,7 @@ from genoattn.models.detection import (
     score_block,
     window_scorer,
 )
-from genoattn.models.predictor import token_layout
+from genoattn.models.embedding import alone, base_vectors, compared
 
 Bases: TypeAlias = str | bytes | SupportsBytes | np.ndarray
 """IUPAC letters in either case (a string, bytes, or a Bio.Seq or SeqRecord), or codes 0..14 as uint8."""
@@ -81,26 +78,15 @@ class PretrainedModel:
         self.predictor.model.eval()
         vectors = []
         for sequence in sequences:
-            bases = _codes(sequence, "a sequence")
-            example = (
-                self._example(bases, bases) if isinstance(task, MutationDetection) else Example(bases, None, {}, ())
-            )
-            if isinstance(task, VariantClassification):
-                example = example._replace(reference=bases)
+            example = alone(task, _codes(sequence, "a sequence"))
             batch = collate([example], tokenizer, None, task.context_format, 0, self.card.scores_both_strands)
             batch = batch.to(self.predictor.device)
             with torch.no_grad():
-                table = self._vectors(batch)
+                table = base_vectors(self.predictor, batch)[0]
                 if batch.reverse_complement is not None:
-                    table = (table + self._vectors(batch.reverse_complement).flip(0)) / 2
+                    table = (table + base_vectors(self.predictor, batch.reverse_complement)[0].flip(0)) / 2
             vectors.append(table.float().cpu().numpy())
         return vectors
-
-    def _vectors(self, batch: Batch) -> torch.Tensor:
-        features = self.predictor.model.features(batch.ids, batch.reference_window, token_layout(batch))[0]
-        if batch.base_to_answer is None:
-            return features
-        return features[batch.base_to_answer[0] // self.predictor.tokenizer.max_token_length]
 
     def score(self, reference: Bases, sample: Bases) -> Float[np.ndarray, "length 3"]:
         """Probabilities of a mutation at each base of one window.
@@ -112,7 +98,8 @@ class PretrainedModel:
         Returns:
             An array `[sample length, 3]`: substitution, insertion, and deletion before the base.
         """
-        example = self._example(_codes(reference, "the reference"), _codes(sample, "the sample"))
+        task = detection_task(self.predictor.task)
+        example = compared(task, _codes(reference, "the reference"), _codes(sample, "the sample"))
         return next(self.predictor.probabilities_per_base([example], MUTATION_OUTPUTS, self.card.scores_both_strands))
 
     def likelihood(self, sequence: Bases) -> Float[np.ndarray, "length"]:
@@ -203,14 +190,6 @@ class PretrainedModel:
         for block in related(place_assembly([known], [bases])).blocks:
             calls += calls_of(score_block(block, known, bases, task, self.card.length, scorer), known)
         return [call for call in calls if is_called(call, threshold)]
-
-    def _example(self, reference: np.ndarray, sample: np.ndarray, start: int = 0) -> Example:
-        task = detection_task(self.predictor.task)
-        window = slice_padded(reference, start - task.max_shift, start + len(sample) + task.max_shift)
-        none = np.zeros(len(sample), np.bool_)
-        unmutated = Sample(sample, start + np.arange(len(sample)), none, none, none, none, none, ())
-        example = task.build_example(window, unmutated, start)
-        return example._replace(masking=None)
 
 
 def _codes(bases: Bases, name: str) -> UInt8[np.ndarray, "length"]:

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -13,11 +13,18 @@ from torch import Tensor, nn
 from genoattn.attention.base import TokenLayout, zero_padding
 from genoattn.attention.modules.streaming import slice_layout
 from genoattn.errors import UserError
-from genoattn.models.block import ActivationCheckpointing, AttentionFactory, Block, ConvStem
+from genoattn.models.block import ActivationCheckpointing, AttentionFactory, Block, BlockState, ConvStem
 from genoattn.models.pair_stem import AlignmentStem
 
 CHUNK = 4096
 """Tokens that are computed together in `forward_chunked`."""
+
+
+class ModelState(NamedTuple):
+    """The memory of a causal model: the ids that the convolution of the embedding reads, and the states of blocks."""
+
+    ids: Integer[Tensor, "batch read"]
+    blocks: tuple[BlockState, ...]
 
 
 @final
@@ -117,7 +124,7 @@ class SequenceModel(nn.Module):
         Returns:
             By output, `[batch, length, numbers]` of a token head or `[batch, 1, numbers]` of a sequence head.
         """
-        return self._heads(self.features(ids, reference_window, layout), layout.padding_mask, pooling_weights)
+        return self.heads(self.features(ids, reference_window, layout), layout.padding_mask, pooling_weights)
 
     def features(
         self,
@@ -161,7 +168,39 @@ class SequenceModel(nn.Module):
             block.forward_chunked(x, layout, chunk)
         for piece in x.split(chunk, dim=1):
             piece.copy_(self.norm(piece))
-        return self._heads(x, layout.padding_mask, pooling_weights)
+        return self.heads(x, layout.padding_mask, pooling_weights)
+
+    def init_state(self, batch: int) -> ModelState:
+        """The state before the first token of `batch` sequences.
+
+        Raises:
+            UserError: The model is not causal, compares sequences, or has a layer without a state.
+        """
+        if not self.causal or self.alignment_stem is not None or self.segment_embedding is not None:
+            raise UserError("only a causal model of one sequence can be computed step by step")
+        blocks = tuple(block.init_state(batch) for block in self.blocks if isinstance(block, Block))
+        return ModelState(torch.zeros(batch, 0, dtype=torch.long, device=self.embed.weight.device), blocks)
+
+    def step(
+        self, ids: Integer[Tensor, "batch length"], state: ModelState
+    ) -> tuple[Float[Tensor, "batch length dim"], ModelState]:
+        """What `features` returns of the next tokens of a causal model, without padding.
+
+        Args:
+            ids: The ids of the next tokens.
+            state: The state after the tokens before them, which stays valid: several continuations may begin there.
+
+        Returns:
+            The input of the heads, `[batch, length, dim]`, and the new state.
+        """
+        wide = torch.cat([state.ids, ids], 1)
+        x, states = self._embedded(wide, None, TokenLayout())[:, state.ids.shape[1] :], []
+        for block, before in zip(self.blocks, state.blocks, strict=True):
+            assert isinstance(block, Block)
+            x, after = block.step(x, before)
+            states.append(after)
+        read = 0 if self.stem_conv is None else self.stem_conv.sides[0]
+        return self.norm(x), ModelState(wide[:, max(wide.shape[1] - read, 0) :], tuple(states))
 
     def _embedded(self, ids: Tensor, reference_window: Tensor | None, layout: TokenLayout) -> Tensor:
         kinds = [(ids, self.embed)]
@@ -182,7 +221,10 @@ class SequenceModel(nn.Module):
             x = x + self.alignment_stem(ids, reference_window, layout.padding_mask)
         return x
 
-    def _heads(self, x: Tensor, padding_mask: Tensor | None, pooling_weights: Tensor | None) -> dict[str, Tensor]:
+    def heads(
+        self, x: Float[Tensor, "batch length dim"], padding_mask: Tensor | None, pooling_weights: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Logits of every head from what `features` returns; arguments and result as of `forward`."""
         logits: dict[str, Tensor] = {}
         if self.token_head is not None:
             split = self.token_head(x).split(list(self.token_heads.values()), -1)

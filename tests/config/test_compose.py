@@ -182,6 +182,8 @@ PROGRAMS = sorted(file.stem for file in (CHECKOUT / "conf").glob("*.yaml"))
 CHOICES = sorted((file.parent.name, file.stem) for file in (CHECKOUT / "conf").glob("*/*.yaml"))
 REQUIRED = {name: ["checkpoint=a.ckpt"] for name in ("evaluate", "context", "finetune")}
 REQUIRED["detect"] = ["checkpoint=a.ckpt", "reference=a.fa", "sample=b.fa", "out=c.vcf"]
+REQUIRED["score"] = ["checkpoint=a.ckpt", "fasta=a.fa", "vcf=b.vcf", "out=c.vcf"]
+REQUIRED["scan"] = ["checkpoint=a.ckpt", "fasta=a.fa", "region=b:1-2", "out=c"]
 
 
 @cache

@@ -16,10 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from genoattn.errors import UserError
-from tests.fuzz import fasta, models, overrides, tables, vcf
+from tests.fuzz import fasta, models, overrides, tables, vcf, vcf_rows
 from tests.fuzz.cases import Files, Maker, Trial, is_sentence
 
-KINDS = {kind.name: kind for kind in (fasta.KIND, vcf.KIND, tables.BED, tables.TSV, models.KIND, overrides.KIND)}
+KINDS = {
+    kind.name: kind
+    for kind in (fasta.KIND, vcf.KIND, tables.BED, tables.TSV, models.KIND, overrides.KIND, vcf_rows.KIND)
+}
 SECONDS = 60
 """Time after which an input counts as one that never ends."""
 

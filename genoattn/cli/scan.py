@@ -1,0 +1,133 @@
+"""In-silico mutagenesis: every substitution and single-base deletion of a region, as a table and a heat map."""
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from omegaconf import DictConfig
+
+from genoattn.cli.detect import paths_of
+from genoattn.cli.score import progress
+from genoattn.cli.values import output_folder, saved_model
+from genoattn.errors import UserError, shorten
+from genoattn.evaluation.metrics import Metrics
+from genoattn.evaluation.report import write_report
+from genoattn.files import replace_when_done, save_figure, write_text
+from genoattn.genome.alphabet import decode_bases
+from genoattn.genome.intervals import Interval
+from genoattn.genome.sequence_store import Genome, open_genome
+from genoattn.models.shipped import LANGUAGE
+from genoattn.models.variant_scan import MUTANTS, RegionScanner
+from genoattn.models.variant_scoring import VariantScorer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DECIMALS = 5
+"""Decimals of the table; they do not depend on which windows are computed together."""
+
+LABELLED = 120
+"""Bases up to which the heat map writes the letters of the reference."""
+
+_REGION = re.compile(r"(.+):([0-9,]+)(?:-([0-9,]+))?")
+
+
+def main(config: DictConfig) -> None:
+    """Scan the region and write the table as .npz and .tsv, and the heat map as .png and .svg."""
+    folder, out = output_folder(), Path(config.out).expanduser()
+    check_prefix(out)
+    genome = open_genome(paths_of(config.fasta))
+    region = region_of(config.region, genome)
+    scorer = VariantScorer(
+        saved_model(config, "cpu", LANGUAGE), config.length, config.both_strands, embeddings=False, batch=config.batch
+    )
+    scanner, start, pieces = RegionScanner(scorer), time.perf_counter(), []
+    with progress(region.length) as advance:
+        for piece in scanner.scan(genome, *region):
+            pieces.append(piece)
+            advance(len(piece))
+    seconds = time.perf_counter() - start
+    table, letters = np.concatenate(pieces).round(DECIMALS) + 0.0, decode_bases(genome.fetch(*region))
+    contig = genome.names[region.record]
+
+    with replace_when_done(Path(f"{out}.npz")) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            scores=table,
+            mutants=np.array(list(MUTANTS)),
+            reference=np.array(list(letters)),
+            contig=np.array(contig),
+            first=np.array(region.start + 1),
+            meaning=np.array(scanner.meaning),
+        )
+    write_text(Path(f"{out}.tsv"), rows_of(contig, region.start, letters, table))
+    figure = heat_map(table, letters, region.start, f"{contig}: {scanner.meaning}")
+    for ending in ("png", "svg"):
+        save_figure(figure, Path(f"{out}.{ending}"))
+    write_report(folder, [], Metrics(costs={"bases": region.length, "scan_seconds": seconds}), {})
+    way = "from the state before each base" if scanner.streams else "window by window"
+    print(f"{region.length:,} bases in {seconds:.1f} s, {way}: {out}.npz, .tsv, .png, .svg")
+    print(f"run folder: {folder}")
+
+
+def region_of(text: str, genome: Genome) -> Interval:
+    """The region that a user names, 1-based and with both ends, as an interval; raises UserError if there is none."""
+    match = _REGION.fullmatch(text)
+    if match is None:
+        raise UserError(f"region={shorten(text)}: expected contig:first-last, such as chr1:1000-2000")
+    first, last = (int((number or match[2]).replace(",", "") or 0) for number in match.groups()[1:])
+    record = genome.index(match[1])
+    if not 1 <= first <= last <= genome.lengths[record]:
+        most = genome.lengths[record]
+        raise UserError(f"region={shorten(text)}: expected bases within 1 and {most}, the first not after the last")
+    return Interval(record, first - 1, last)
+
+
+def check_prefix(out: Path) -> None:
+    """Raises UserError if no file can be written whose name begins so."""
+    if not out.parent.is_dir():
+        raise UserError(f"out={out} cannot be written: there is no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"out={out} cannot be written: you may not write into {out.parent.absolute()}")
+
+
+def rows_of(contig: str, start: int, letters: str, table: Float[np.ndarray, "bases 5"]) -> str:
+    """The table as text: a row for each base, a column for each mutant, NA where there is no score."""
+    columns = [*MUTANTS[:4], "del"]
+    rows = [
+        [contig, str(start + number + 1), letter, *("NA" if np.isnan(value) else f"{value:g}" for value in row)]
+        for number, (letter, row) in enumerate(zip(letters, table.tolist(), strict=True))
+    ]
+    return "".join("\t".join(row) + "\n" for row in [["chrom", "pos", "ref", *columns], *rows])
+
+
+def heat_map(table: Float[np.ndarray, "bases 5"], letters: str, start: int, title: str) -> "Figure":
+    """A heat map of all mutants, white at 0; a dot marks the base of the reference, grey has no score."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    count = len(table)
+    figure = Figure(figsize=(min(max(6.0, 0.12 * count + 1.5), 40.0), 2.4), layout="constrained")
+    panel = figure.subplots()
+    bound = float(np.nanpercentile(np.abs(table), 99.5)) if np.isfinite(table).any() else 0.0
+    bound = bound or 1.0
+    colours = colormaps["RdBu"].with_extremes(bad="0.85")
+    edges = (start + 0.5, start + count + 0.5, len(MUTANTS) - 0.5, -0.5)
+    image = panel.imshow(table.T, colours, aspect="auto", interpolation="nearest", extent=edges)
+    image.set_clim(-bound, bound)
+    figure.colorbar(image, ax=panel, pad=0.01)
+    panel.set_yticks(range(len(MUTANTS)), ["A", "C", "G", "T", "−"])
+    panel.set(xlabel="position", title=title)
+    if count <= LABELLED:
+        known = [
+            (start + number + 1, MUTANTS.index(letter)) for number, letter in enumerate(letters) if letter in MUTANTS
+        ]
+        panel.scatter(*zip(*known, strict=True), s=6, color="0.3") if known else None
+        top = panel.secondary_xaxis("top")
+        top.set_xticks(range(start + 1, start + count + 1), list(letters), fontsize=7)
+        top.tick_params(length=0)
+    return figure

@@ -28,6 +28,9 @@ TRAINS = ("train", "finetune", "plan")
 RUN = "runs/train/…"
 """The run folder that a page means: the newest one."""
 
+FILES = {"detect": ("reference", "sample"), "score": ("fasta", "vcf"), "scan": ("fasta",)}
+"""Settings of programs that name the files which are read."""
+
 BUDGET = {
     "trainer.threads": "1",
     "trainer.max_steps": "1",
@@ -168,8 +171,10 @@ def cheaper(name: str, words: list[str]) -> list[str]:
         given["attention"] = "full"  # other tests check every layer
     if name in ("check-layer", "kernels", "compare"):
         return [f"{key}={value}" for key, value in given.items()]
-    if name == "detect":
-        return [f"{key}={value}" for key, value in (given | {"reference": "small.fa", "sample": "small.fa"}).items()]
+    if name in FILES:  # as they stand, if what they read is there
+        if not all(Path(given[key]).exists() for key in FILES[name] if key in given):
+            given |= {key: "small.vcf" if key == "vcf" else "small.fa" for key in FILES[name]}
+        return [f"{key}={value}" for key, value in given.items()]
     given["data.fasta"] = "small.fa"
     if given.get("data.vcf", "[]") != "[]":
         given["data.vcf"] = "small.vcf"

@@ -1,5 +1,7 @@
 """Scores of the variants of a VCF: the same rows in the same order, with fields of INFO from a saved model."""
 
+import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,6 +9,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -14,13 +17,15 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from genoattn.cli.detect import check_output, paths_of
+from genoattn.cli.shards import OWN, ShardFolder, chosen_shards, do_shards, joined, model_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
+from genoattn.comparison.inputs import file_digest
 from genoattn.errors import UserError
 from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import Table, write_report
 from genoattn.files import replace_when_done
 from genoattn.genome.scorable import REASONS, Allele, AlleleReader
-from genoattn.genome.sequence_store import open_genome
+from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.vcf_rows import ENCODING, ERRORS, LAST, InfoField, Row, completed_header, read_rows, survey
 from genoattn.genome.vcf_writer import open_vcf
 from genoattn.models.shipped import LANGUAGE
@@ -30,54 +35,115 @@ REASON = "GA_REASON"
 ROWS = 64
 """Rows that are in memory at a time."""
 
+PLACE, MISSING = 4, "NA"
+"""Columns of the table that name an ALT, and what stands for a value that is missing."""
+
 
 def main(config: DictConfig) -> None:
-    """Read the whole VCF once for its mistakes, then score it and write the VCF, a table and a report."""
+    """Read the whole VCF once for its mistakes, score it by shards, and join them to the VCF, a table and a report."""
     folder, out, path = output_folder(), Path(config.out).expanduser(), Path(config.vcf).expanduser()
-    table = Path(f"{check_output(out)}.tsv")
+    table, shards = Path(f"{check_output(out)}.tsv"), chosen_shards(config)
     if path.resolve() == out.resolve():
         raise UserError(f"out={out} is the VCF that is read; expected another name")
     genome = open_genome(paths_of(config.fasta))
     reader = AlleleReader(genome, config.ref_policy, path)
     outline = survey(path, reader.read)
-    scorer = VariantScorer(
-        saved_model(config, "cpu", LANGUAGE), config.length, config.both_strands, config.embeddings, config.batch
-    )
-    if not outline.ordered and out.name.endswith(".gz"):
+    model = saved_model(config, "cpu", LANGUAGE)
+    scorer = VariantScorer(model, config.length, config.both_strands, config.embeddings, config.batch)
+    if config.shard is None and not outline.ordered and out.name.endswith(".gz"):
         print(f"{path} is not sorted by contig and position, or has one above {LAST:,}: {out} gets no index")
 
-    counts, start = Counter[str](), time.perf_counter()
-    lengths = dict(zip(genome.names, genome.lengths, strict=True))
-    header = completed_header(outline, lengths, info_fields(scorer.fields), origin(config))
-    longest = max([*genome.lengths, *outline.ends.values()]) if outline.ordered else None
-    with replace_when_done(table) as part, part.open("wb") as tsv, open_vcf(out, longest) as write:
-        write(header.encode(ENCODING, ERRORS))
-        tsv.write(table_row(["chrom", "pos", "ref", "alt"], [field.name for field in scorer.fields], "reason"))
-        for row, scored in scored_rows(path, outline.rows, reader, scorer):
-            counts.update(result.reason for result in scored)
-            write(row.text(info_of(scored, scorer.fields)).encode(ENCODING, ERRORS))
-            for alternate, result in zip(row.alternates, scored, strict=True):
-                place = [row.contig, row.columns[1], row.reference, alternate]
-                tsv.write(table_row(place, texts(result, scorer.fields), result.reason))
-    report(folder, outline.rows, counts, time.perf_counter() - start)
-    print(f"{outline.rows:,} rows in {out}; one line for each ALT: {table}")
+    parts = Path(config.parts).expanduser() if config.parts else folder / "parts"
+    inputs = inputs_of(config, path, genome, scorer) | model_inputs(model.card)
+    places = [ShardFolder(parts, shard, outline.rows, inputs) for shard in shards]
+    done = do_shards("score", parts, places, lambda todo: score(path, todo, reader, scorer))
+    report(folder, sum(len(place.part) for place in places), *totals(done))
+    if config.shard is None:
+        lengths = dict(zip(genome.names, genome.lengths, strict=True))
+        header = completed_header(outline, lengths, info_fields(scorer.fields), origin(config))
+        longest = max([*genome.lengths, *outline.ends.values()]) if outline.ordered else None
+        names = [field.name for field in scorer.fields]
+        with replace_when_done(table) as part, part.open("wb") as tsv, open_vcf(out, longest) as write:
+            write(header.encode(ENCODING, ERRORS))
+            tsv.write(table_row(["chrom", "pos", "ref", "alt"], names, "reason"))
+            join(path, joined(places), [*names, REASON], write, tsv.write)
+        print(f"{outline.rows:,} rows in {out}; one line for each ALT: {table}")
     print(f"run folder: {folder}")
 
 
+def inputs_of(config: DictConfig, path: Path, genome: Genome, scorer: VariantScorer) -> dict[str, Any]:
+    """The files and settings on which scores depend, besides the model."""
+    records = json.dumps([[record.name, record.sha256] for record in genome.records])
+    return {
+        "vcf": file_digest(path, "vcf"),
+        "fasta": hashlib.sha256(records.encode()).hexdigest(),
+        "ref_policy": config.ref_policy,
+        "length": scorer.length,
+        "both_strands": scorer.reader.both_strands,
+        "embeddings": scorer.embeddings,
+    }
+
+
+def score(path: Path, todo: Sequence[ShardFolder], reader: AlleleReader, scorer: VariantScorer) -> None:
+    """Score the rows of some shards, one shard after the other."""
+    with progress(sum(len(place.part) for place in todo)) as advance:
+        for place in todo:
+            counts, start = Counter[str](), time.perf_counter()
+            with place.writing() as tsv:
+                for row, scored in scored_rows(path, place.part, reader, scorer):
+                    counts.update(result.reason for result in scored)
+                    for alternate, result in zip(row.alternates, scored, strict=True):
+                        tsv.write(table_row(place_of(row, alternate), texts(result, scorer.fields), result.reason))
+                    advance(1)
+            place.finish(counts, time.perf_counter() - start)
+
+
+def join(
+    path: Path,
+    lines: Iterator[bytes],
+    names: Sequence[str],
+    write: Callable[[bytes], object],
+    write_table: Callable[[bytes], object],
+) -> None:
+    """Write the rows of a VCF with the values of all shards, and their lines to the table.
+
+    Args:
+        path: The VCF that was scored.
+        lines: A line of the table for each ALT.
+        names: Fields of INFO in the order of the columns.
+        write: Writes to the VCF.
+        write_table: Writes to the table.
+
+    Raises:
+        UserError: The VCF has other rows than those that were scored.
+    """
+    changed = UserError(f"{path} changed while it was scored; start again")
+    for row in read_rows(path):
+        cells = []
+        for alternate in row.alternates:
+            line = next(lines, b"")
+            *place, values = line.decode(ENCODING, ERRORS).removesuffix("\n").split("\t", PLACE)
+            if place != place_of(row, alternate):
+                raise changed
+            cells.append(["" if value == MISSING else value for value in values.split("\t")])
+            write_table(line)
+        write(row.text(info_of(cells, names)).encode(ENCODING, ERRORS))
+    if next(lines, None) is not None:
+        raise changed
+
+
 def scored_rows(
-    path: Path, total: int, reader: AlleleReader, scorer: VariantScorer
+    path: Path, part: range, reader: AlleleReader, scorer: VariantScorer
 ) -> Iterator[tuple[Row, list[Scored]]]:
-    """Every row of a VCF with the scores of its ALTs; they have no values where there is no allele."""
+    """The rows of a part of a VCF with the scores of their ALTs; they have no values where there is no allele."""
     none = (float("nan"),) * len(scorer.fields)
-    remaining = read_rows(path)
-    with progress(total) as advance:
-        while rows := list(islice(remaining, ROWS)):
-            read = [reader.read(row) for row in rows]
-            alleles = [allele for own in read for allele in own if isinstance(allele, Allele)]
-            scored = iter(scorer.score(reader.genome, alleles))
-            for row, own in zip(rows, read, strict=True):
-                yield row, [next(scored) if isinstance(allele, Allele) else Scored(none, allele) for allele in own]
-                advance(1)
+    remaining = islice(read_rows(path), part.start, part.stop)
+    while rows := list(islice(remaining, ROWS)):
+        read = [reader.read(row) for row in rows]
+        alleles = [allele for own in read for allele in own if isinstance(allele, Allele)]
+        scored = iter(scorer.score(reader.genome, alleles))
+        for row, own in zip(rows, read, strict=True):
+            yield row, [next(scored) if isinstance(allele, Allele) else Scored(none, allele) for allele in own]
 
 
 def info_fields(fields: Sequence[ScoreField]) -> list[InfoField]:
@@ -87,14 +153,17 @@ def info_fields(fields: Sequence[ScoreField]) -> list[InfoField]:
     return [*scores, InfoField(REASON, "String", f"Why an ALT has no score, or an unusual one. {reasons}")]
 
 
-def info_of(scored: Sequence[Scored], fields: Sequence[ScoreField]) -> dict[str, str]:
-    """The fields of INFO of a row, with a value for each ALT; a field without any value is empty."""
-    columns = [*zip(*(texts(result, fields) for result in scored), strict=True), [result.reason for result in scored]]
-    names = [*(field.name for field in fields), REASON]
+def info_of(cells: Sequence[Sequence[str]], names: Sequence[str]) -> dict[str, str]:
+    """The fields of INFO of a row from the values of each ALT; a field without any value is empty."""
     return {
         name: ",".join(value or "." for value in column) if any(column) else ""
-        for name, column in zip(names, columns, strict=True)
+        for name, column in zip(names, zip(*cells, strict=True), strict=True)
     }
+
+
+def place_of(row: Row, alternate: str) -> list[str]:
+    """The first columns of the table."""
+    return [row.contig, row.columns[1], row.reference, alternate]
 
 
 def texts(scored: Scored, fields: Sequence[ScoreField]) -> list[str]:
@@ -103,13 +172,13 @@ def texts(scored: Scored, fields: Sequence[ScoreField]) -> list[str]:
 
 
 def table_row(place: Sequence[str], values: Sequence[str], reason: str) -> bytes:
-    """A row of the table; NA stands for a value that is missing."""
-    return ("\t".join([*place, *(value or "NA" for value in [*values, reason])]) + "\n").encode(ENCODING, ERRORS)
+    """A row of the table."""
+    return ("\t".join([*place, *(value or MISSING for value in [*values, reason])]) + "\n").encode(ENCODING, ERRORS)
 
 
 def origin(config: DictConfig) -> Mapping[str, str]:
     """The lines on this run in the header of the VCF, with the settings on which scores depend."""
-    words = [word for word in HydraConfig.get().overrides.task if word.partition("=")[0] not in ("batch", "out")]
+    words = [word for word in HydraConfig.get().overrides.task if word.partition("=")[0] not in (*OWN, "batch", "out")]
     fasta = ",".join(map(str, paths_of(config.fasta)))
     command = " ".join(["genoattn score", *words])
     return {"genoattnVersion": version("genoattn"), "genoattnCommand": command, "genoattnReference": fasta}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -66,34 +66,61 @@ def run_jobs(
         KeyboardInterrupt: The user stopped it; running jobs are killed, complete ones stay.
     """
     todo = prepare(program, jobs, folder, result_file, again)
-    if not todo:
-        return []
-    chosen = [word for word in HydraConfig.get().overrides.hydra if "launcher" in word] if launcher else []
-    loader = GlobalHydra.instance().config_loader()
-    home = f"hydra.sweep.dir={quote(folder.absolute())}"
-    master = loader.load_configuration(
-        program, [*chosen, *search_path(), f"hydra.job.name={program}", home, *QUIET], RunMode.MULTIRUN
-    )
-    spread = Plugins.instance().instantiate_launcher(
-        hydra_context=HydraContext(loader, Callbacks(master)),
-        task_function=partial(run_job, program, os.getpid()),
-        config=master,
-    )
-    for name in ("hydra", "hydra_plugins"):  # the launchers' own lines on each job
-        logging.getLogger(name).setLevel(logging.WARNING)
-    share = {folder / place / result_file: (work or {}).get(place, 1.0) for place in todo}
+    words = {place: inputs.overrides for place, inputs in todo.items()}
     try:
-        with _progress(program, share):
-            places = [[f"hydra.sweep.subdir={quote(place)}", *inputs.overrides] for place, inputs in todo.items()]
-            ended = spread.launch(places, 0)
+        status = spread(program, words, folder, result_file, launcher, work, prepare_start)
     except KeyboardInterrupt:
         without = " without again=…" if again else ""
         print(f"stopped; the same command{without} goes on where it stopped", file=sys.stderr)
         raise
     for line in _edited(program, folder, todo):
         print(line, file=sys.stderr)
-    status = {place: job.return_value for place, job in zip(todo, ended, strict=True)}
     return [place for place in todo if status[place] and not (folder / place / DIVERGED).is_file()]
+
+
+def spread(
+    program: str,
+    jobs: Mapping[str, Sequence[str]],
+    folder: Path,
+    result_file: str,
+    launcher: bool = True,
+    work: Mapping[str, int | float] | None = None,
+    start: Callable[[Path], list[str]] | None = None,
+) -> dict[str, int]:
+    """Run a program once for each job, and return the exit status by place.
+
+    Args:
+        program: Name of the program.
+        jobs: Overrides of each job, by its place inside `folder`, which exists.
+        folder: The folder of all jobs.
+        result_file: The file that a successful job leaves in its place.
+        launcher: Spread the jobs by Hydra's launcher of this program; False: run one after the other.
+        work: Relative duration of each job, for the estimate of the time left; None: all take the same.
+        start: Gives the overrides that the job in a folder starts with; None: those in `jobs`.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; running jobs are killed.
+    """
+    if not jobs:
+        return {}
+    chosen = [word for word in HydraConfig.get().overrides.hydra if "launcher" in word] if launcher else []
+    loader = GlobalHydra.instance().config_loader()
+    home = f"hydra.sweep.dir={quote(folder.absolute())}"
+    master = loader.load_configuration(
+        program, [*chosen, *search_path(), f"hydra.job.name={program}", home, *QUIET], RunMode.MULTIRUN
+    )
+    launched = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(loader, Callbacks(master)),
+        task_function=partial(run_job, program, os.getpid(), start),
+        config=master,
+    )
+    for name in ("hydra", "hydra_plugins"):  # the launchers' own lines on each job
+        logging.getLogger(name).setLevel(logging.WARNING)
+    share = {folder / place / result_file: (work or {}).get(place, 1.0) for place in jobs}
+    with _progress(program, share):
+        places = [[f"hydra.sweep.subdir={quote(place)}", *words] for place, words in jobs.items()]
+        ended = launched.launch(places, 0)
+    return {place: job.return_value for place, job in zip(jobs, ended, strict=True)}
 
 
 def _edited(program: str, folder: Path, planned: Mapping[str, RunInputs]) -> list[str]:
@@ -152,15 +179,17 @@ def duration(seconds: int | float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def run_job(program: str, starter: int, _: DictConfig) -> int:
+def run_job(program: str, starter: int, start: Callable[[Path], list[str]] | None, _: DictConfig) -> int:
     """Run one job in a process of its own, its output in a file of its folder, and return its exit status.
 
-    `starter` is the process that launches all jobs. If it ends, a worker of a launcher kills its job and ends too;
-    otherwise it would go on with the jobs in its queue.
+    `start` gives the overrides from the folder of the job; None: those of the job. `starter` is the process that
+    launches all jobs. If it ends, a worker of a launcher kills its job and ends too; otherwise it would go on with the
+    jobs in its queue.
     """
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
-    command = [sys.executable, "-m", "genoattn", program, *prepare_start(folder), *search_path()]
+    words = start(folder) if start else job.overrides.task
+    command = [sys.executable, "-m", "genoattn", program, *words, *search_path()]
     command.append(f"hydra.run.dir={quote(folder)}")
     every = 1 if os.getppid() == starter else None
     with (folder / LOG).open("a") as log:

@@ -150,6 +150,9 @@ class Score(Settings):
     both_strands: bool | None
     embeddings: bool
     batch: Count
+    shards: Count
+    shard: str | None
+    parts: str | None
     trust: list[str]
 
 

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pysam
@@ -11,7 +13,9 @@ from pysam import bcftools
 
 from genoattn.cli import score
 from genoattn.cli.main import main
+from genoattn.comparison import launcher
 from genoattn.genome.alphabet import decode_bases
+from genoattn.genome.sequence_store import Genome
 from tests.toy_models import CAUSAL, MASKED, SHARES, VARIANTS, memoryless, saved, toy_model
 
 pytestmark = [pytest.mark.usefixtures("alone"), pytest.mark.filterwarnings("ignore")]
@@ -226,3 +230,160 @@ def test_a_position_that_no_index_holds(place: Path, tmp_path: Path) -> None:
     (tmp_path / "out.vcf.gz.tbi").write_text("of an earlier file")
     assert run(place, vcf) == 0
     assert info(read(tmp_path / "out.vcf.gz")[0])["GA_REASON"] == "outside" and not list(tmp_path.glob("*.tbi"))
+
+
+def outputs(folder: Path, name: str = "out") -> list[bytes]:
+    return [(folder / f"{name}{ending}").read_bytes() for ending in (".vcf.gz", ".vcf.gz.tbi", ".tsv")]
+
+
+@pytest.fixture
+def some_rows(tmp_path: Path, place: Path) -> Path:
+    """Six rows with eight ALTs, of which two have no scores."""
+    vcf = tmp_path / "in.vcf"
+    vcf.write_text(HEADER + COLUMNS + "".join(rows_of(place, SORTED[:6])))
+    return vcf
+
+
+@pytest.fixture
+def scored_alleles(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of alleles of each call of the scorer."""
+    numbers: list[int] = []
+    real = score.VariantScorer.score
+
+    def counted(self: score.VariantScorer, genome: Genome, alleles: list) -> list:
+        numbers.append(len(alleles))
+        return real(self, genome, alleles)
+
+    monkeypatch.setattr(score.VariantScorer, "score", counted)
+    return numbers
+
+
+def test_the_same_bytes_of_any_number_of_shards(place: Path, some_rows: Path) -> None:
+    home = some_rows.parent
+    for shards in (1, 2, 7):
+        words = [f"shards={shards}", f"hydra.run.dir={home}/{shards}"]
+        assert run(place, some_rows, *words, out=f"{shards}.vcf.gz") == 0
+        assert outputs(home, str(shards)) == outputs(home, "1")
+        metrics = json.loads((home / str(shards) / "metrics.json").read_text())
+        assert [metrics[f"cost/{name}"] for name in ("rows", "alternates", "symbolic", "breakend")] == [6, 8, 1, 1]
+    assert len(read(home / "7.vcf.gz")) == 6 and len(list((home / "7" / "parts").iterdir())) == 7
+
+
+def test_a_run_with_shards_goes_on_where_it_was_killed(
+    place: Path, some_rows: Path, scored_alleles: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parts that are missing, half written or without a record are done again, and no others."""
+    home, words = some_rows.parent, ["shards=7", "length=24"]
+    assert run(place, some_rows, *words) == 0
+    whole, calls = outputs(home), len(scored_alleles)
+    for file in home.glob("out.*"):
+        file.unlink()
+    parts = home / "run" / "parts"
+    kept = {name: (parts / name / "rows.tsv").stat().st_mtime_ns for name in ("1-of-7", "4-of-7", "5-of-7", "6-of-7")}
+    shutil.rmtree(parts / "2-of-7")
+    (parts / "3-of-7" / "shard.json").unlink()
+    rows = parts / "7-of-7" / "rows.tsv"
+    rows.write_bytes(rows.read_bytes()[:-9])
+    capsys.readouterr()
+    assert run(place, some_rows, *words) == 0
+    assert outputs(home) == whole and len(scored_alleles) == calls + 3
+    assert {name: (parts / name / "rows.tsv").stat().st_mtime_ns for name in kept} == kept
+    printed = capsys.readouterr().out
+    assert "4 of 7 shards are done already" in printed
+    assert "shard 7/7 is made again: its rows are not as they were written" in printed
+    (parts / "7-of-7" / "shard.json").write_text("{")
+    assert run(place, some_rows, *words) == 0 and outputs(home) == whole and len(scored_alleles) == calls + 4
+
+
+def test_shards_of_other_inputs_are_not_mixed_in(
+    place: Path, some_rows: Path, scored_alleles: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(place, some_rows, "shards=2") == 0 and len(scored_alleles) == 2
+    assert run(place, some_rows, "shards=2", "batch=3") == 0 and len(scored_alleles) == 2
+    assert run(place, some_rows, "shards=2", "both_strands=true") == 0 and len(scored_alleles) == 4
+    assert "shard 1/2 is made again: both_strands changed\n" in capsys.readouterr().out
+    some_rows.write_text(some_rows.read_text().replace("DP=3", "DP=4"))
+    assert run(place, some_rows, "shards=2", "both_strands=true") == 0 and len(scored_alleles) == 6
+    assert "shard 2/2 is made again: vcf changed\n" in capsys.readouterr().out
+    assert {info(row)["DP"] for row in read(some_rows.parent / "out.vcf.gz")} == {"4"}
+
+
+def test_shards_one_by_one_are_joined(place: Path, some_rows: Path, scored_alleles: list[int]) -> None:
+    home = some_rows.parent
+    assert run(place, some_rows) == 0
+    whole, parts = outputs(home), f"parts={home}/shared"
+    for number in (3, 1, 2):
+        assert run(place, some_rows, f"shard={number}/3", parts, out="joined.vcf.gz") == 0
+        assert not list(home.glob("joined*"))
+    assert json.loads((home / "run" / "metrics.json").read_text())["cost/rows"] == 2
+    scored_alleles.clear()
+    assert run(place, some_rows, "shards=3", parts, out="joined.vcf.gz") == 0
+    assert outputs(home, "joined") == whole and not scored_alleles
+
+
+def test_a_launcher_starts_this_program_for_each_missing_shard(
+    place: Path, some_rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = some_rows.parent
+    assert run(place, some_rows, f"parts={home}/run/parts", "shard=1/3") == 0
+    commands: list[list[str]] = []
+
+    class Started:
+        """A process that does nothing."""
+
+        def __init__(self, command: list[str], **_: object):
+            commands.append(command)
+
+        def wait(self, _: object) -> int:
+            return 1
+
+    spread_words = ["shards=3", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher.subprocess, "Popen", Started)
+        assert run(place, some_rows, *spread_words) == 2
+    message = f"2 of 3 shards failed: see {home}/run/parts/2-of-3/log.txt; the same command with parts='{home}/run/"
+    assert message in capsys.readouterr().err and not list(home.glob("out.*"))
+    assert [command[1:4] for command in commands] == [["-m", "genoattn", "score"]] * 2
+    for command in commands:
+        assert main(command[3:]) == 0
+    assert run(place, some_rows, *spread_words) == 0
+    joined = outputs(home)
+    assert run(place, some_rows, f"hydra.run.dir={home}/alone") == 0 and outputs(home) == joined
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["shard=8/7", "parts=x"], "shard=8/7: expected number/total, such as 2/7\n"),
+        (["shard='2'", "parts=x"], "shard=2: expected number/total, such as 2/7\n"),
+        (["shard=2/7"], "shard=2/7 needs parts=…, a folder that all shards share\n"),
+        (
+            ["shard=2/7", "shards=3", "parts=x"],
+            "shard=2/7 and shards=3 contradict each other; leave out",
+        ),
+        (["shards=0"], "shards: expected at least 1, got 0\n"),
+        (["parts={}/in.vcf"], "{}/in.vcf/1-of-1 cannot be written: Not a directory\n"),
+    ],
+)
+def test_mistakes_with_shards(
+    words: list[str], sentence: str, place: Path, some_rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = some_rows.parent
+    assert run(place, some_rows, *(word.format(home) for word in words)) == 2
+    assert capsys.readouterr().err.startswith(sentence.replace("{}", str(home)))
+    assert {file.name for file in home.iterdir()} <= {"in.vcf", "run"}
+
+
+def test_a_vcf_that_changes_while_it_is_scored(
+    place: Path, some_rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = score.report
+
+    def change(*arguments: Any) -> None:
+        some_rows.write_text(some_rows.read_text().replace("one\t101\t", "one\t1\t", 1))
+        real(*arguments)
+
+    monkeypatch.setattr(score, "report", change)
+    assert run(place, some_rows) == 2
+    assert capsys.readouterr().err == f"{some_rows} changed while it was scored; start again\n"
+    assert not list(some_rows.parent.glob("out.*"))

@@ -1,6 +1,6 @@
 """Kills programs at random moments and starts them again until they end: with the same bits as if never killed.
 
-    python -m tests.kill --kills 100 --seed 0 --kinds store model training comparison
+    python -m tests.kill --kills 100 --seed 0 --kinds store model training comparison score
 
 Exit status 1: a program ended with other bits, lost work, or left something behind; its folder is kept and named.
 """

@@ -1,4 +1,4 @@
-"""The programs that are killed: the build of a store, the save of a model, a training and a comparison."""
+"""The programs that are killed: the build of a store, the save of a model, a training, a comparison, and scores."""
 
 import hashlib
 import json
@@ -18,6 +18,7 @@ from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.sequence_store import open_genome
 from genoattn.models.build import load_predictor
 from genoattn.models.checkpoint import save_model
+from tests.toy_models import CAUSAL, saved, toy_model
 
 SMALL = (
     *("experiment=smoke", "trainer.threads=1", "trainer.max_steps=24", "trainer.validate_every=3", "control=null"),
@@ -168,9 +169,36 @@ class ComparisonRun(Program):
         time.sleep(0.2)
 
 
+class ScoreRun(Program):
+    """Scores of 40 variants in seven shards."""
+
+    def __init__(self, home: Path):
+        super().__init__(home)
+        letters = genome(home, 6000).read_text().split("\n")[1]
+        rows = [f"chr\t{place + 1}\t.\t{letters[place]}\tA,T\t.\t.\t.\n" for place in range(99, 6000, 140)]
+        (home / "variants.vcf").write_text("".join(rows))
+        saved(home / "scorer", toy_model(CAUSAL))
+        (home / "first").mkdir()
+        if self.work(home / "first"):  # forked processes then import nothing, and are killed while they score
+            raise SystemExit("the variants could not be scored")
+
+    def work(self, folder: Path) -> int:
+        words = [f"checkpoint={self.home / 'scorer'}", f"fasta={genome(self.home, 6000)}", "shards=7"]
+        words += [f"vcf={self.home / 'variants.vcf'}", f"out={folder / 'out.vcf.gz'}"]
+        return main(["score", *words, f"hydra.run.dir={folder / 'run'}"])
+
+    def result(self, folder: Path) -> dict[str, str]:
+        left = sorted(path.name for path in folder.rglob(".*.part"))
+        rows = {path.parent.name: path for path in folder.rglob("rows.tsv")}
+        files = {name: digest(path.read_bytes()) for name, path in rows.items()}
+        files |= {path.name: digest(path.read_bytes()) for path in folder.glob("out.*")}
+        return files | {"left behind": str(left)}
+
+
 KINDS: dict[str, Callable[[Path], Program]] = {
     "store": StoreBuild,
     "model": ModelSave,
     "training": Training,
     "comparison": ComparisonRun,
+    "score": ScoreRun,
 }

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 
 from genoattn.cli.detect import paths_of
 from genoattn.cli.score import progress
+from genoattn.cli.shards import ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.errors import UserError, shorten
 from genoattn.evaluation.metrics import Metrics
@@ -21,7 +23,7 @@ from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.intervals import Interval
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.models.shipped import LANGUAGE
-from genoattn.models.variant_scan import MUTANTS, RegionScanner
+from genoattn.models.variant_scan import MUTANTS, PIECE, RegionScanner
 from genoattn.models.variant_scoring import VariantScorer
 
 if TYPE_CHECKING:
@@ -37,21 +39,51 @@ _REGION = re.compile(r"(.+):([0-9,]+)(?:-([0-9,]+))?")
 
 
 def main(config: DictConfig) -> None:
-    """Scan the region and write the table as .npz and .tsv, and the heat map as .png and .svg."""
-    folder, out = output_folder(), Path(config.out).expanduser()
+    """Scan the region by shards, and write the table as .npz and .tsv, and the heat map as .png and .svg."""
+    folder, out, shards = output_folder(), Path(config.out).expanduser(), chosen_shards(config)
     check_prefix(out)
     genome = open_genome(paths_of(config.fasta))
     region = region_of(config.region, genome)
-    scorer = VariantScorer(
-        saved_model(config, "cpu", LANGUAGE), config.length, config.both_strands, embeddings=False, batch=config.batch
-    )
-    scanner, start, pieces = RegionScanner(scorer), time.perf_counter(), []
-    with progress(region.length) as advance:
-        for piece in scanner.scan(genome, *region):
-            pieces.append(piece)
-            advance(len(piece))
-    seconds = time.perf_counter() - start
-    table, letters = np.concatenate(pieces).round(DECIMALS) + 0.0, decode_bases(genome.fetch(*region))
+    model = saved_model(config, "cpu", LANGUAGE)
+    scorer = VariantScorer(model, config.length, config.both_strands, embeddings=False, batch=config.batch)
+    scanner = RegionScanner(scorer)
+    parts = Path(config.parts).expanduser() if config.parts else folder / "parts"
+    inputs = {"region": [genome.names[region.record], region.start, region.stop]}
+    inputs |= scorer_inputs(genome, scorer, model.card)
+    places = [ShardFolder(parts, shard, -(-region.length // PIECE), inputs) for shard in shards]
+    done = do_shards("scan", parts, places, lambda todo: scan(genome, region, todo, scanner))
+    seconds = totals(done)[1]
+    bases = sum(part_of(region, place).length for place in places)
+    write_report(folder, [], Metrics(costs={"bases": bases, "scan_seconds": seconds}), {})
+    if config.shard is None:
+        write(out, genome, region, scanner.meaning, list(joined(places)))
+        way = "from the state before each base" if scanner.streams else "window by window"
+        print(f"{region.length:,} bases in {seconds:.1f} s, {way}: {out}.npz, .tsv, .png, .svg")
+    print(f"run folder: {folder}")
+
+
+def scan(genome: Genome, region: Interval, todo: Sequence[ShardFolder], scanner: RegionScanner) -> None:
+    """Scan the parts of a region that belong to some shards, one shard after the other."""
+    with progress(sum(part_of(region, place).length for place in todo)) as advance:
+        for place in todo:
+            start = time.perf_counter()
+            with place.writing() as rows:
+                for piece in scanner.scan(genome, *part_of(region, place)):
+                    rows.writelines(("\t".join(map(repr, values)) + "\n").encode() for values in piece.tolist())
+                    advance(len(piece))
+            place.finish({}, time.perf_counter() - start)
+
+
+def part_of(region: Interval, place: ShardFolder) -> Interval:
+    """The bases of a shard: whole pieces as the scanner makes them, so that their numbers have the same bits."""
+    start, stop = (min(region.start + PIECE * number, region.stop) for number in (place.part.start, place.part.stop))
+    return Interval(region.record, start, stop)
+
+
+def write(out: Path, genome: Genome, region: Interval, meaning: str, rows: Sequence[bytes]) -> None:
+    """Write the table of a region, and its heat map, from the rows of all shards."""
+    table = np.array([[float(value) for value in row.split()] for row in rows]).round(DECIMALS) + 0.0
+    letters = decode_bases(genome.fetch(*region))
     contig = genome.names[region.record]
 
     with replace_when_done(Path(f"{out}.npz")) as part, part.open("wb") as file:
@@ -62,16 +94,12 @@ def main(config: DictConfig) -> None:
             reference=np.array(list(letters)),
             contig=np.array(contig),
             first=np.array(region.start + 1),
-            meaning=np.array(scanner.meaning),
+            meaning=np.array(meaning),
         )
     write_text(Path(f"{out}.tsv"), rows_of(contig, region.start, letters, table))
-    figure = heat_map(table, letters, region.start, f"{contig}: {scanner.meaning}")
+    figure = heat_map(table, letters, region.start, f"{contig}: {meaning}")
     for ending in ("png", "svg"):
         save_figure(figure, Path(f"{out}.{ending}"))
-    write_report(folder, [], Metrics(costs={"bases": region.length, "scan_seconds": seconds}), {})
-    way = "from the state before each base" if scanner.streams else "window by window"
-    print(f"{region.length:,} bases in {seconds:.1f} s, {way}: {out}.npz, .tsv, .png, .svg")
-    print(f"run folder: {folder}")
 
 
 def region_of(text: str, genome: Genome) -> Interval:

@@ -1,7 +1,5 @@
 """Scores of the variants of a VCF: the same rows in the same order, with fields of INFO from a saved model."""
 
-import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +7,6 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -17,7 +14,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from genoattn.cli.detect import check_output, paths_of
-from genoattn.cli.shards import OWN, ShardFolder, chosen_shards, do_shards, joined, model_inputs, totals
+from genoattn.cli.shards import OWN, ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.comparison.inputs import file_digest
 from genoattn.errors import UserError
@@ -25,7 +22,7 @@ from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import Table, write_report
 from genoattn.files import replace_when_done
 from genoattn.genome.scorable import REASONS, Allele, AlleleReader
-from genoattn.genome.sequence_store import Genome, open_genome
+from genoattn.genome.sequence_store import open_genome
 from genoattn.genome.vcf_rows import ENCODING, ERRORS, LAST, InfoField, Row, completed_header, read_rows, survey
 from genoattn.genome.vcf_writer import open_vcf
 from genoattn.models.shipped import LANGUAGE
@@ -54,7 +51,8 @@ def main(config: DictConfig) -> None:
         print(f"{path} is not sorted by contig and position, or has one above {LAST:,}: {out} gets no index")
 
     parts = Path(config.parts).expanduser() if config.parts else folder / "parts"
-    inputs = inputs_of(config, path, genome, scorer) | model_inputs(model.card)
+    inputs = {"vcf": file_digest(path, "vcf"), "ref_policy": config.ref_policy}
+    inputs |= scorer_inputs(genome, scorer, model.card)
     places = [ShardFolder(parts, shard, outline.rows, inputs) for shard in shards]
     done = do_shards("score", parts, places, lambda todo: score(path, todo, reader, scorer))
     report(folder, sum(len(place.part) for place in places), *totals(done))
@@ -69,19 +67,6 @@ def main(config: DictConfig) -> None:
             join(path, joined(places), [*names, REASON], write, tsv.write)
         print(f"{outline.rows:,} rows in {out}; one line for each ALT: {table}")
     print(f"run folder: {folder}")
-
-
-def inputs_of(config: DictConfig, path: Path, genome: Genome, scorer: VariantScorer) -> dict[str, Any]:
-    """The files and settings on which scores depend, besides the model."""
-    records = json.dumps([[record.name, record.sha256] for record in genome.records])
-    return {
-        "vcf": file_digest(path, "vcf"),
-        "fasta": hashlib.sha256(records.encode()).hexdigest(),
-        "ref_policy": config.ref_policy,
-        "length": scorer.length,
-        "both_strands": scorer.reader.both_strands,
-        "embeddings": scorer.embeddings,
-    }
 
 
 def score(path: Path, todo: Sequence[ShardFolder], reader: AlleleReader, scorer: VariantScorer) -> None:

@@ -22,13 +22,18 @@ from genoattn.comparison.launcher import LOG, spread, stopped_by_sigterm
 from genoattn.config.overrides import quote
 from genoattn.errors import UserError, shorten
 from genoattn.files import cannot_write, replace_when_done, write_json
+from genoattn.genome.sequence_store import Genome
 from genoattn.models.card import ModelCard
+from genoattn.models.variant_scoring import VariantScorer
 
 RECORD, ROWS = "shard.json", "rows.tsv"
 """What a shard that is done leaves in its folder: what it was made from, and its rows."""
 
 OWN = ("shards", "shard", "parts")
 """Settings that say how the work is cut; no result depends on them."""
+
+SCORERS = ("genoattn.models.variant_scoring", "genoattn.models.variant_scan", "genoattn.genome.vcf_rows")
+"""Modules that score, with all that they import."""
 
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
@@ -57,8 +62,8 @@ class Done(NamedTuple):
 
     inputs: Mapping[str, Any]
     """Everything that its rows depend on, by name."""
-    rows: Sequence[int]
-    """Number of the first row, from 0, and of the one after the last."""
+    items: Sequence[int]
+    """Number of the first item of the work, from 0, and of the one after the last."""
     counts: Mapping[str, int]
     """Number of results by reason."""
     seconds: float
@@ -74,7 +79,7 @@ class ShardFolder:
     """
 
     def __init__(self, parts: Path, shard: Shard, items: int, inputs: Mapping[str, Any]):
-        """The folder inside `parts` of a shard of `items` rows with these inputs."""
+        """The folder inside `parts` of a shard of a work of `items` items with these inputs."""
         self.shard, self.folder, self.inputs = shard, parts / shard.place, inputs
         self.part = shard.part(items)
         self.rows, self.record = self.folder / ROWS, self.folder / RECORD
@@ -82,7 +87,7 @@ class ShardFolder:
     def read(self) -> Done | None:
         """The record, if the shard is done and was made from the same inputs."""
         done = self._record()
-        if done is None or done.inputs != self.inputs or list(done.rows) != [self.part.start, self.part.stop]:
+        if done is None or done.inputs != self.inputs or list(done.items) != [self.part.start, self.part.stop]:
             return None
         try:
             return done if _sha256(self.rows) == done.sha256 else None
@@ -205,16 +210,23 @@ def joined(places: Sequence[ShardFolder]) -> Iterator[bytes]:
     return chain.from_iterable(map(lines, places))
 
 
-def model_inputs(card: ModelCard) -> dict[str, Any]:
-    """The model, versions and code on which scores depend: parts of the inputs of a shard."""
+def scorer_inputs(genome: Genome, scorer: VariantScorer, card: ModelCard) -> dict[str, Any]:
+    """The genome, model, settings, versions and code on which scores depend: parts of the inputs of a shard."""
+    records = json.dumps([[record.name, record.sha256] for record in genome.records])
     described = json.dumps(card.to_json(), sort_keys=True)
-    versions = {name: version(name) for name in ("genoattn", "torch")}
-    code = _code(tuple(sorted(set(re.findall(r'"_target_": "([\w.]+)"', described)))))
-    return {"checkpoint": hashlib.sha256(described.encode()).hexdigest(), **versions, "code": code}
+    return {
+        "fasta": hashlib.sha256(records.encode()).hexdigest(),
+        "checkpoint": hashlib.sha256(described.encode()).hexdigest(),
+        "length": scorer.length,
+        "both_strands": scorer.reader.both_strands,
+        "embeddings": scorer.embeddings,
+        **{name: version(name) for name in ("genoattn", "torch")},
+        "code": _code(tuple(sorted(set(re.findall(r'"_target_": "([\w.]+)"', described))))),
+    }
 
 
 @cache
 def _code(targets: tuple[str, ...]) -> str:
     """The digest of the modules that define some classes, and of those that score."""
-    digests = CodeReader().digests(["genoattn.models.variant_scoring", "genoattn.genome.vcf_rows", *targets])
+    digests = CodeReader().digests([*SCORERS, *targets])
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()

@@ -164,6 +164,9 @@ class Scan(Settings):
     length: Annotated[int, Ge(2)] | None
     both_strands: bool | None
     batch: Count
+    shards: Count
+    shard: str | None
+    parts: str | None
     trust: list[str]
 
 

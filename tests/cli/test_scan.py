@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genoattn.cli import scan
 from genoattn.cli.main import main
 from genoattn.genome.alphabet import decode_bases
+from genoattn.models import variant_scan
 from tests.toy_models import CAUSAL, VARIANTS, saved, toy_model
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -62,6 +64,29 @@ def test_a_classifier_and_one_base(place: Path, tmp_path: Path, capsys: pytest.C
     found = np.load(tmp_path / "s.npz")
     assert str(found["meaning"]) == "log odds of benign" and np.isfinite(found["scores"]).sum() == 4
     assert "1 bases in " in capsys.readouterr().out
+
+
+def test_the_same_bytes_of_any_number_of_shards(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows of 16 bases reach beyond the contig in the last piece of eight bases."""
+    for module in (scan, variant_scan):
+        monkeypatch.setattr(module, "PIECE", 8)
+    monkeypatch.setattr(scan, "save_figure", lambda *_: None)
+    files = [tmp_path / "s.npz", tmp_path / "s.tsv"]
+    assert run(place, tmp_path, "a:1:20-76") == 0
+    whole, shared = [file.read_bytes() for file in files], f"parts={tmp_path}/shared"
+    for words in (["shard=2/3", shared], ["shards=3", shared], ["shards=9", f"hydra.run.dir={tmp_path}/9"]):
+        for file in files:
+            file.unlink(missing_ok=True)
+        assert run(place, tmp_path, "a:1:20-76", *words) == 0
+        if "shard=2/3" in words:
+            assert not any(file.exists() for file in files)
+        else:
+            assert [file.read_bytes() for file in files] == whole
+    assert "1 of 3 shards are done already" in capsys.readouterr().out
+    assert run(place, tmp_path, "a:1:21-76", "shards=3", shared) == 0
+    assert "shard 1/3 is made again: region changed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,12 @@ class Detect(Settings):
     trust: list[str]
 
 
+class Export(Settings):
+    checkpoint: str
+    out: str
+    trust: list[str]
+
+
 class TokenizerReport(Settings):
     seed: Seed
     checkpoint: str | None
@@ -168,6 +174,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "evaluate": Evaluate,
     "context": Context,
     "detect": Detect,
+    "export": Export,
     "tokenizer-report": TokenizerReport,
     "check-layer": CheckLayer,
     "kernels": Kernels,

@@ -182,6 +182,7 @@ PROGRAMS = sorted(file.stem for file in (CHECKOUT / "conf").glob("*.yaml"))
 CHOICES = sorted((file.parent.name, file.stem) for file in (CHECKOUT / "conf").glob("*/*.yaml"))
 REQUIRED = {name: ["checkpoint=a.ckpt"] for name in ("evaluate", "context", "finetune")}
 REQUIRED["detect"] = ["checkpoint=a.ckpt", "reference=a.fa", "sample=b.fa", "out=c.vcf"]
+REQUIRED["export"] = ["checkpoint=a.ckpt", "out=a"]
 
 
 @cache

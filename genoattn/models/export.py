@@ -32,7 +32,10 @@ def export_model(loaded: LoadedModel, folder: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.predictor.model.state_dict().items()}
     weights = save(tensors, {"format": "pt"})  # the key by which transformers knows the tensors as torch's
     tokenizer = tokenizer_json(loaded.predictor.tokenizer).encode()
-    card = replace(loaded.card, weights=hashlib.sha256(weights).hexdigest())
+    task = dict(loaded.card.task)
+    if isinstance(task.get("file"), str):  # of labelled variants: folders of this machine are nobody's business
+        task["file"] = Path(task["file"]).name
+    card = replace(loaded.card, task=task, weights=hashlib.sha256(weights).hexdigest())
     texts = {exported.WEIGHTS: weights, exported.TOKENIZER: tokenizer, exported.README: readme_text(loaded).encode()}
     with _whole(folder.absolute()) as work:
         for name, content in texts.items():

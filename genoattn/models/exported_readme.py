@@ -71,7 +71,8 @@ def _text(loaded: LoadedModel, run: Path | None) -> str:
 
 def _facts(loaded: LoadedModel, run: Path | None) -> dict[str, str]:
     card: ModelCard = loaded.card
-    genome = f"{len(card.genome):,} records; their sha256 are in {exported.CONFIG}"
+    count = len(card.genome)
+    genome = f"{count:,} record{'s' * (count != 1)}, whose sha256 stand in {exported.CONFIG}"
     names = _genome_files(run / "config.yaml") if run else ""
     return {
         "task": _class(card.task),

@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 
+from genoattn.errors import UserError, shorten
 from genoattn.models.build import LoadedModel, load_predictor
 from genoattn.models.export import check_new, export_model
 from genoattn.models.exported import FILES, LIBRARY, TAGS
@@ -45,12 +46,16 @@ class HubModel(PyTorchModelHubMixin, library_name=LIBRARY, tags=[*TAGS]):
             **download: Arguments of `huggingface_hub.snapshot_download`, such as `revision` and `token`.
 
         Raises:
-            UserError: As `genoattn.load`.
+            UserError: As `genoattn.load`; or the Hub has no such repository, or cannot be reached.
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.exists():
             repository = str(pretrained_model_name_or_path)
-            folder = Path(snapshot_download(repository, allow_patterns=list(FILES), **download))
+            try:
+                folder = Path(snapshot_download(repository, allow_patterns=list(FILES), **download))
+            except (OSError, ValueError) as error:
+                reason = shorten(error)
+                raise UserError(f"{repository}: no such folder is there, nor does the Hub give it: {reason}") from error
         return cls(load_predictor(folder, device, trust))
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:

@@ -50,12 +50,20 @@ METRICS = {
 }
 
 
-def saved(run: Path, tokenizer: Tokenizer) -> Path:
-    """A run folder with a tiny language model."""
+LANGUAGE = {"_target_": "genoattn.data.tasks.language_modeling.LanguageModeling"}
+VARIANTS = {
+    "_target_": "genoattn.data.tasks.variant_classification.VariantClassification",
+    "file": "/home/me/secret/a.vcf",
+    "classes": {"benign": ["B"], "pathogenic": ["P"]},
+}
+
+
+def saved(run: Path, tokenizer: Tokenizer, task: dict[str, Any] = LANGUAGE) -> Path:
+    """A run folder with a tiny model."""
     card = ModelCard(
         name="window",
         tokenizer=tokenizer.describe(),
-        task=complete_node({"_target_": "genoattn.data.tasks.language_modeling.LanguageModeling"}),
+        task=complete_node(task),
         model=complete_node(
             {"_target_": "genoattn.models.sequence_model.SequenceModel", "_partial_": True, "dim": 8, "depth": 1}
         ),
@@ -132,13 +140,19 @@ def test_config_and_readme(original: Path) -> None:
         "# license: name one here before you share the model, such as apache-2.0",
         "| task | `LanguageModeling` |",
         "| window of training | 64 bases |",
-        "| trained on | `mine.fa.gz`: 2 records; their sha256 are in config.json |",
+        "| trained on | `mine.fa.gz`: 2 records, whose sha256 stand in config.json |",
         "| test set | subset | auprc | f1 |",
         "| test | snv | 0.1235 |  |",
         "| test | all |  | 0.5 |",
     ):
         assert line in readme.splitlines()
     assert "secret" not in readme and "0.77" not in readme and "trust" not in readme
+
+
+def test_no_folder_of_this_machine_is_written(tmp_path: Path) -> None:
+    HubModel.from_pretrained(saved(tmp_path / "run", BPE, VARIANTS)).save_pretrained(tmp_path / "out")
+    assert genoattn.load(tmp_path / "out").card.task["file"] == "a.vcf"
+    assert not any(b"secret" in file.read_bytes() for file in (tmp_path / "out").iterdir())
 
 
 def test_a_readme_that_was_edited_is_exported_again(folder: Path, tmp_path: Path) -> None:
@@ -218,6 +232,11 @@ def test_what_was_changed_is_refused(
     for opened in (genoattn.load, HubModel.from_pretrained):
         with pytest.raises(UserError, match=words):
             opened(folder)
+
+
+def test_what_is_neither_a_folder_nor_on_the_hub() -> None:
+    with pytest.raises(UserError, match=r"no/such/folder: no such folder is there, nor does the Hub give it: Repo id"):
+        HubModel.from_pretrained("no/such/folder")
 
 
 def test_keys_of_other_programs_are_ignored(folder: Path) -> None:

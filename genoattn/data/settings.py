@@ -15,6 +15,7 @@ class DataSettings:
         length: Sample bases of a window.
         fasta: FASTA files; None: the genome that is part of the project.
         vcf: VCF files of real mutations to evaluate on; None: those of the genome that is part of the project, or none.
+        vcf_filter: "PASS": records of VCFs whose FILTER is PASS or missing; else an expression of bcftools; None: all.
         min_length: Records shorter than `length`, but with at least so many bases, are windows as a whole.
         batch: Windows per batch.
         split: "block": contiguous blocks of every record; "record": whole records.
@@ -30,6 +31,7 @@ class DataSettings:
     length: Annotated[int, Ge(1)] = 512
     fasta: str | Sequence[str] | None = None
     vcf: str | Sequence[str] | None = None
+    vcf_filter: str | None = None
     min_length: Annotated[int, Ge(1)] | None = None
     batch: Annotated[int, Ge(1)] = 16
     split: Literal["block", "record"] = "block"

@@ -99,7 +99,7 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
         seed = trained.seed
     parts = splits[:3]
     if isinstance(task, VariantClassification):
-        variants = assign_variants_to_splits(genome, splits, task, seed, data.length)
+        variants = assign_variants_to_splits(genome, splits, task, seed, data.length, data.vcf_filter)
         labels, genes = variants.by_split, variants.genes
         source = replace(source, labelled=labels, skipped_variants=variants.skipped, genes=genes)
         parts = split_genes(genes, seed) if genes else parts
@@ -167,13 +167,18 @@ def _repeat_split(genome: Genome, task: Task, trained: TrainingSplit) -> Splits:
 
 
 def assign_variants_to_splits(
-    genome: Genome, splits: Splits, task: VariantClassification, seed: int, length: int
+    genome: Genome,
+    splits: Splits,
+    task: VariantClassification,
+    seed: int,
+    length: int,
+    vcf_filter: str | None = None,
 ) -> AssignedVariants:
     """Read the labelled variants of a task and assign them to splits; raises UserError if a split gets none.
 
     The genes of `task.split_bed` decide or, without it, the splits of the genome.
     """
-    variants, skipped = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2)
+    variants, skipped = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2, vcf_filter)
     genes = read_bed(Path(task.split_bed), genome) if task.split_bed else None
     intervals = split_genes(genes, seed) if genes else splits[:3]
     by_split = {name: in_intervals(variants, part) for name, part in zip(SPLITS, intervals, strict=True)}

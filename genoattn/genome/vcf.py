@@ -1,5 +1,6 @@
 """VCF files: variants with 0-based positions, checked against the reference and turned into mutations."""
 
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -234,8 +235,11 @@ def _genotype_allele(record: pysam.VariantRecord) -> int | None:
     """The number of the first ALT in the first sample's genotype; 0: it is the reference; None: it is missing."""
     if len(record.samples) == 0 or "GT" not in record.format:
         return 1
-    alleles = [allele for allele in record.samples[0]["GT"] or () if allele is not None]
-    return next((allele for allele in alleles if allele > 0), 0) if alleles else None
+    alleles = record.samples[0]["GT"] or ()
+    if None in alleles:  # missing, or the number of an ALT that the record lacks: pysam does not tell them apart
+        text = str(record).rstrip("\n").split("\t", 10)[9].split(":")[list(record.format).index("GT")]
+        alleles = [int(number) for number in re.findall(r"\d+", text)]
+    return next((allele for allele in alleles if allele), 0) if alleles else None
 
 
 def _not_bases(reference: str, alternate: str) -> str | None:

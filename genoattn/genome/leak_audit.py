@@ -1,14 +1,14 @@
 """What a split leaks: minimizers of held-out blocks that occur in training blocks, and records that stand twice."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt16, UInt64
+from jaxtyping import UInt8, UInt16, UInt64
 
 from genoattn.errors import UserError, shorten
-from genoattn.genome.alphabet import SOFT, ambiguous_kmers, packed_kmers, reverse_complement
+from genoattn.genome.alphabet import SOFT, UNKNOWN, ambiguous_kmers, packed_kmers, reverse_complement
 from genoattn.genome.intervals import Interval
 from genoattn.genome.sequence_store import Genome
 
@@ -16,7 +16,7 @@ K = 24
 """Bases of a k-mer: three times those of a word."""
 
 WINDOW = 10
-"""Of so many k-mers in a row, the one with the lowest rank is a minimizer (Roberts et al. 2004)."""
+"""Of so many k-mers in a row, the one with the lowest rank is a minimizer (Roberts et al. 2004); none is ambiguous."""
 
 SAMPLED_ABOVE = 20_000_000
 """Bases of a genome above which a sample takes the place of the minimizers; it holds about as many k-mers."""
@@ -114,27 +114,40 @@ def duplicate_records(genome: Genome) -> tuple[tuple[str, str], ...]:
 def _minimizers(
     genome: Genome, intervals: Sequence[Interval], density: float | None
 ) -> UInt64[np.ndarray, "minimizers"]:
-    """The distinct minimizers of intervals (or a sample of that density), sorted; pieces share their last window."""
-    found = [np.zeros(0, np.uint64)]
-    for record, start, stop in intervals:
-        for first in range(start, max(stop - K - WINDOW + 2, start + 1), _PIECE):
-            piece = genome.fetch(record, first, min(first + _PIECE + K + WINDOW - 2, stop))
-            if len(piece) >= K:
-                found.append(_minimizers_of(piece, density))
-    codes = np.sort(np.concatenate(found))  # np.unique is several times slower
+    """The distinct minimizers of intervals (or a sample of that density), sorted."""
+    found = [_minimizers_of(row, density) for row in _rows(genome, intervals)]
+    codes = np.sort(np.concatenate([np.zeros(0, np.uint64), *found]))  # np.unique is several times slower
     return codes[np.diff(codes, prepend=codes[:1] ^ 1) != 0]
 
 
-def _minimizers_of(bases: np.ndarray, density: float | None) -> UInt64[np.ndarray, "minimizers"]:
-    words = packed_kmers(bases, _WORD)
+def _rows(genome: Genome, intervals: Sequence[Interval]) -> Iterator[UInt8[np.ndarray, "row"]]:
+    """The bases of intervals, long ones in pieces that share a window, short ones together with an N between them."""
+    gap = np.full(1, UNKNOWN, np.uint8)
+    row: list[np.ndarray] = []
+    size = 0
+    for record, start, stop in intervals:
+        for first in range(start, max(stop - K - WINDOW + 2, start + 1), _PIECE):
+            last = min(first + _PIECE + K + WINDOW - 2, stop)
+            row += (genome.fetch(record, first, last), gap)
+            size += last - first
+            if size >= _PIECE:
+                yield np.concatenate(row)
+                row, size = [], 0
+    if row:
+        yield np.concatenate(row)
+
+
+def _minimizers_of(bases: UInt8[np.ndarray, "row"], density: float | None) -> UInt64[np.ndarray, "minimizers"]:
     count = len(bases) - K + 1
+    if count < WINDOW:
+        return np.zeros(0, np.uint64)
+    words = packed_kmers(bases, _WORD)
     ranks = _RANKS[words[_WORD : _WORD + count]]
     ambiguous = ambiguous_kmers(bases, K)
-    ranks[ambiguous] = np.iinfo(np.uint16).max
     if density is None:
-        window = min(WINDOW, count)
-        lowest = np.pad(_sliding(np.minimum, ranks, window), window - 1)
-        chosen = ranks == _sliding(np.maximum, lowest, window)
+        ranks[ambiguous] = 0  # so that no k-mer is chosen because its neighbours are ambiguous
+        lowest = np.pad(_sliding(np.minimum, ranks, WINDOW), WINDOW - 1)
+        chosen = ranks == _sliding(np.maximum, lowest, WINDOW)
     else:
         chosen = ranks < density * len(_RANKS)
     places = np.flatnonzero(chosen & ~ambiguous)

@@ -61,6 +61,13 @@ def test_every_window_has_a_minimizer_and_both_strands_have_the_same(
     assert minimizers(genome) == found and minimizers(genome, 0.5) == sampled
 
 
+def test_records_that_are_read_together_are_apart(tmp_path: Path) -> None:
+    genome = genome_of(tmp_path, letters(90), letters(30), letters(90), letters(20))
+    one, short, two, shorter = (set(leak_audit._minimizers(genome, whole(genome, n), None).tolist()) for n in range(4))
+    assert set(leak_audit._minimizers(genome, whole(genome, 0, 1, 2, 3), None).tolist()) == one | two
+    assert len(one) > 5 and len(two) > 5 and not one & two and not short and not shorter
+
+
 @pytest.mark.parametrize("sampled_above", [leak_audit.SAMPLED_ABOVE, 10_000])
 def test_the_share_is_that_of_the_copied_bases(
     tmp_path: Path, sampled_above: int, monkeypatch: pytest.MonkeyPatch

@@ -26,7 +26,7 @@ def lowest_versions(project: dict, lock: str) -> Iterator[str]:
     """
     locked = [line.partition("\\")[0].strip() for line in lock.splitlines() if "==" in line and line[0] not in " #"]
     yield from (line for line in locked if canonicalize_name(line.partition("==")[0]) in OF_THE_LOCK)
-    extras = [project["optional-dependencies"][name] for name in ("lora", "joblib", "optuna")]
+    extras = [project["optional-dependencies"][name] for name in ("lora", "tracks", "joblib", "optuna")]
     for text in [*project["dependencies"], *itertools.chain(*extras)]:
         requirement = Requirement(text)
         if requirement.name not in OF_THE_LOCK:

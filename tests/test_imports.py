@@ -45,6 +45,7 @@ ONLY = {
     "peft": {"training"},
     "wandb": {"training"},
     "triton": {"attention"},
+    "huggingface_hub": {"models"},
 }
 """The folders that may import a library."""
 

@@ -168,10 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fasta, vcf, regions = files.split(",")
         rows += detected(name, Path(fasta).resolve(), Path(vcf).resolve(), regions, options.runs)
     calibration = reliability(options.runs / "samples" / "planted.fa")
-    about = {"date": today(), **machine(), "versions": versions("torch")}
+    saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": rows}
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.with_name("environment.json").write_text(f"{json.dumps(about, indent=1)}\n", "utf-8")
-    options.json.write_text(f"{json.dumps({'rows': rows, 'reliability': calibration}, indent=1)}\n", "utf-8")
+    options.json.write_text(json.dumps(saved | {"reliability": calibration}, indent=1) + "\n", "utf-8")
     print(table(rows).markdown(), reliability_table(calibration).markdown(), sep="\n")
 
 

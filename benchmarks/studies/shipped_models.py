@@ -3,29 +3,34 @@
 python -m benchmarks.studies.shipped_models RUN NAME "what it is for" "what it reached"
 """
 
+import hashlib
 import json
-import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from genoattn.models.card import DESCRIPTION, WEIGHTS
+from safetensors.torch import load_file, save
+
+from genoattn.models.card import WEIGHTS, ModelCard
 from genoattn.models.shipped import ABOUT
 from genoattn.paths import models_dir
 
 
 def main(run: Path, name: str, purpose: str, measured: str) -> None:
-    """Copy the files of the model, and write its purpose, command, seed and figures beside them."""
+    """Copy the model, its weights in float16, and write its purpose, command, seed and figures beside it."""
     folder = models_dir() / name
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (DESCRIPTION, WEIGHTS):
-        shutil.copyfile(run / "model" / file, folder / file)
+    weights = save({key: tensor.half() for key, tensor in load_file(run / "model" / WEIGHTS).items()})
+    (folder / WEIGHTS).write_bytes(weights)
+    card = ModelCard.read(run / "model")
+    replace(card, weights=hashlib.sha256(weights).hexdigest()).write(folder)
     words = (run / ".hydra" / "overrides.yaml").read_text("utf-8").splitlines()
     settings = [word.removeprefix("- ") for word in words if not word.startswith("- trainer.threads")]
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     about = {
         "purpose": purpose,
         "command": " ".join(["genoattn train", *settings]),
-        "seed": json.loads((folder / DESCRIPTION).read_text("utf-8"))["seed"],
+        "seed": card.seed,
         "measured": measured,
         "figures": {key: value for key, value in metrics.items() if key.startswith("model/") and value is not None},
     }

@@ -31,6 +31,7 @@ from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
 from genoattn.files import replace_when_done
 from genoattn.genome.assembly_placement import Placement, place_assembly
+from genoattn.genome.bigwig import can_write_bigwig, write_bigwig
 from genoattn.genome.calls import MutationCall, untested_parts
 from genoattn.genome.intervals import read_bed
 from genoattn.genome.sequence_store import Genome, open_genome
@@ -87,6 +88,8 @@ def main(config: DictConfig) -> None:
     with progress(placement, length, scorer, track is not None) as counted:
         calls = score(assemblies, placement, task, length, counted, track)
     passed = [is_called(call, config.threshold) for call in calls]
+    if track is not None and can_write_bigwig():
+        write_bigwig(track, Path(f"{stem}.bw"), names.records, names.lengths)
     write_parts(Path(f"{stem}.untested.bed"), untested, names.records)
     write_parts(Path(f"{stem}.unplaced.bed"), unplaced, names.contigs)
     write_blocks(Path(f"{stem}.blocks.bed"), placement.blocks, names)

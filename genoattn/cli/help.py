@@ -32,6 +32,7 @@ EXAMPLES = {
     "compare": ["layers=[full,window,linear] budget.seconds=60", "experiment=paired 'data.length=[512,2048]'"],
     "plan": ["attention=hierarchical data.length=32768 data.batch=4"],
     "context": ["checkpoint=runs/train/RUN"],
+    "export": ["checkpoint=runs/train/RUN out=my-model"],
     "tokenizer-report": ["tokenizer=bpe", "checkpoint=runs/train/RUN"],
     "check-layer": ["attention=hierarchical", "attention=none attention._target_=mypackage.MyLayer"],
     "kernels": ["family=sm_90"],

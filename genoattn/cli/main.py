@@ -24,6 +24,7 @@ PROGRAMS = {
     "compare": "compare attention layers on one task: quality, cost, a recommendation",
     "plan": "predict the cost of a training run, above all its memory, before it runs",
     "context": "measure how far away a base can be and still change the output of a trained model",
+    "export": "write a trained model as a folder in the layout of the Hugging Face Hub",
     "tokenizer-report": "report how a mutation changes the tokens of a window",
     "check-layer": "check an attention layer, your own included, against the contract of layers",
     "kernels": "compile the GPU kernels without a GPU and report the compiler's figures",

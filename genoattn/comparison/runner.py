@@ -158,7 +158,8 @@ def _probe(
             continue
         checkpoint, config = f"checkpoint={quote(folder / run.folder)}", compose_run("train", run.overrides)
         trust = f"trust=[{','.join(_other_packages(config))}]"
-        data = [override(f"data.{key}", config.data[key]) for key in ("fasta", "soft_mask", "max_n_fraction", "cache")]
+        keys = ("fasta", "max_leak", "soft_mask", "max_n_fraction", "cache")
+        data = [override(f"data.{key}", config.data[key]) for key in keys]
         test = [override(f"test.{key}", value) for key, value in config.test.items() if key not in NOT_SCALED]
         contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, trust, *data, f"data.length={run.length}"]
         for factor in settings.extrapolate:

@@ -170,6 +170,12 @@ class Scan(Settings):
     trust: list[str]
 
 
+class Export(Settings):
+    checkpoint: str
+    out: str
+    trust: list[str]
+
+
 class TokenizerReport(Settings):
     seed: Seed
     checkpoint: str | None
@@ -207,6 +213,7 @@ SCHEMAS: dict[str, type[Settings]] = {
     "models": Models,
     "score": Score,
     "scan": Scan,
+    "export": Export,
     "tokenizer-report": TokenizerReport,
     "check-layer": CheckLayer,
     "kernels": Kernels,

@@ -15,9 +15,11 @@ class DataSettings:
         length: Sample bases of a window.
         fasta: FASTA files; None: the genome that is part of the project.
         vcf: VCF files of real mutations to evaluate on; None: those of the genome that is part of the project, or none.
+        vcf_filter: "PASS": records of VCFs whose FILTER is PASS or missing; else an expression of bcftools; None: all.
         min_length: Records shorter than `length`, but with at least so many bases, are windows as a whole.
         batch: Windows per batch.
         split: "block": contiguous blocks of every record; "record": whole records.
+        max_leak: Largest share of the minimizers of a held-out split that may occur in training blocks; None: no limit.
         soft_mask: "keep": lower-case bases are like any other; "mask": they are read as N.
         max_n_fraction: Windows with a larger share of N are skipped.
         validation_windows: Windows of a validation.
@@ -29,9 +31,11 @@ class DataSettings:
     length: Annotated[int, Ge(1)] = 512
     fasta: str | Sequence[str] | None = None
     vcf: str | Sequence[str] | None = None
+    vcf_filter: str | None = None
     min_length: Annotated[int, Ge(1)] | None = None
     batch: Annotated[int, Ge(1)] = 16
     split: Literal["block", "record"] = "block"
+    max_leak: Annotated[int | float, Ge(0), Le(1)] | None = 0.5
     soft_mask: Literal["keep", "mask"] = "keep"
     max_n_fraction: Annotated[int | float, Ge(0), Le(1)] = 0.5
     validation_windows: Annotated[int, Ge(1)] = 64

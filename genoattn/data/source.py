@@ -15,6 +15,7 @@ from genoattn.errors import UserError
 from genoattn.genome.input_files import describe_counts
 from genoattn.genome.intervals import BedFile, Interval, read_bed, split_genes
 from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
+from genoattn.genome.leak_audit import LeakAudit, audit_leak, check_leak
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.splits import Splits, split_blocks, split_records, test_only
 from genoattn.genome.windows import Windows
@@ -46,6 +47,7 @@ class DataSource:
         skipped_variants: The number of rows with variants in no split, by reason.
         genes: The BED file of genes that split the labelled variants.
         new_records: The records that a saved model was not trained on; all of their bases are held out.
+        leak: What the held-out blocks share with the training blocks; None without training blocks.
     """
 
     genome: Genome
@@ -55,6 +57,7 @@ class DataSource:
     skipped_variants: Mapping[str, int] = field(default_factory=dict)
     genes: BedFile | None = None
     new_records: tuple[int, ...] = ()
+    leak: LeakAudit | None = None
 
     @property
     def trained_on(self) -> bool:
@@ -78,7 +81,8 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
         The genome with its splits.
 
     Raises:
-        UserError: A file is missing or malformed, or the genome is too short for the windows.
+        UserError: A file is missing or malformed, the genome is too short for the windows, or the held-out blocks share
+            more than `data.max_leak` with the training blocks.
     """
     _check_min_length(data, task)
     folder = genomes_dir()
@@ -93,10 +97,17 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     source = DataSource(genome, splits, tuple(vcfs), new_records=new)
     if trained is not None and source.trained_on:
         seed = trained.seed
-    if not isinstance(task, VariantClassification):
+    parts = splits[:3]
+    if isinstance(task, VariantClassification):
+        variants = assign_variants_to_splits(genome, splits, task, seed, data.length, data.vcf_filter)
+        labels, genes = variants.by_split, variants.genes
+        source = replace(source, labelled=labels, skipped_variants=variants.skipped, genes=genes)
+        parts = split_genes(genes, seed) if genes else parts
+    if not parts[0]:
         return source
-    variants = assign_variants_to_splits(genome, source.splits, task, seed, data.length)
-    return replace(source, labelled=variants.by_split, skipped_variants=variants.skipped, genes=variants.genes)
+    leak = audit_leak(genome, *parts)
+    check_leak(leak, data.max_leak, whole_records=trained is None and data.split == "record")
+    return replace(source, leak=leak)
 
 
 def split_genome(
@@ -156,13 +167,18 @@ def _repeat_split(genome: Genome, task: Task, trained: TrainingSplit) -> Splits:
 
 
 def assign_variants_to_splits(
-    genome: Genome, splits: Splits, task: VariantClassification, seed: int, length: int
+    genome: Genome,
+    splits: Splits,
+    task: VariantClassification,
+    seed: int,
+    length: int,
+    vcf_filter: str | None = None,
 ) -> AssignedVariants:
     """Read the labelled variants of a task and assign them to splits; raises UserError if a split gets none.
 
     The genes of `task.split_bed` decide or, without it, the splits of the genome.
     """
-    variants, skipped = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2)
+    variants, skipped = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2, vcf_filter)
     genes = read_bed(Path(task.split_bed), genome) if task.split_bed else None
     intervals = split_genes(genes, seed) if genes else splits[:3]
     by_split = {name: in_intervals(variants, part) for name, part in zip(SPLITS, intervals, strict=True)}
@@ -217,6 +233,8 @@ def describe_source(source: DataSource) -> str:
     )
     short = f", {len(splits.skipped)} records too short" if splits.skipped else ""
     lines = [f"genome: {len(genome.records)} record(s), {genome.total:,} bases; {sizes}{short}"]
+    if source.leak:
+        lines.append(str(source.leak))
     if not source.trained_on:
         lines.append("the model was trained on no record of this genome: all of it is held out")
     elif source.new_records:

@@ -26,13 +26,19 @@ class LabelledVariant(NamedTuple):
 
 
 def read_labelled(
-    path: Path, label: str, classes: Mapping[str, Sequence[str]], genome: Genome, max_length: int
+    path: Path,
+    label: str,
+    classes: Mapping[str, Sequence[str]],
+    genome: Genome,
+    max_length: int,
+    vcf_filter: str | None = None,
 ) -> tuple[list[LabelledVariant], dict[str, int]]:
     """The labelled variants of a file in its order, and the number of skipped rows by reason; each row is in one.
 
     The file is a VCF with the INFO field `label`, or a tab-separated table (`.tsv`, `.txt`, `.tab`) with the columns
     chrom, pos (1-based), ref, alt and `label`; plain or gzip. `classes` names the labels of each class; variants with
-    another label, or with an allele of more than `max_length` bases, are skipped. Raises UserError if a line is
+    another label, or with an allele of more than `max_length` bases, are skipped, as are the records of a VCF that
+    `vcf_filter` leaves out (see `read_variants`). Raises UserError if a line is
     malformed or a REF is not what the genome holds.
     """
     class_of = {value: number for number, values in enumerate(classes.values()) for value in values}
@@ -42,7 +48,7 @@ def read_labelled(
     labelled: list[LabelledVariant] = []
     skipped: Counter[str] = Counter()
     is_table = path.name.lower().removesuffix(".gz").endswith((".tsv", ".txt", ".tab"))
-    rows = _from_table(path, label, lengths) if is_table else _from_vcf(path, label, lengths, skipped)
+    rows = _from_table(path, label, lengths) if is_table else _from_vcf(path, label, lengths, skipped, vcf_filter)
     for variant, value in rows:
         if value not in class_of:
             skipped["without a label" if value is None else f"labelled {shorten(value)}"] += 1
@@ -57,9 +63,9 @@ def read_labelled(
 
 
 def _from_vcf(
-    path: Path, label: str, lengths: Mapping[str, int], skipped: Counter[str]
+    path: Path, label: str, lengths: Mapping[str, int], skipped: Counter[str], vcf_filter: str | None
 ) -> Iterator[tuple[Variant, str | None]]:
-    values, variants = read_info(path, label), read_variants(path, lengths)
+    values, variants = read_info(path, label), read_variants(path, lengths, vcf_filter)
     skipped.update(variants.skipped)
     for of_contig in variants.by_contig.values():
         yield from ((variant, values[variant.record - 1]) for variant in of_contig)

@@ -1,5 +1,6 @@
 """VCF files: variants with 0-based positions, checked against the reference and turned into mutations."""
 
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -17,6 +18,7 @@ from genoattn.errors import UserError, did_you_mean, shorten
 from genoattn.genome.alphabet import ENCODE, ILLEGAL, LETTERS, encode_bases
 from genoattn.genome.input_files import check_header, open_bytes, packing, unknown_contig
 from genoattn.genome.mutations import Mutation
+from genoattn.genome.vcf_filter import is_pass, keeps
 
 T = TypeVar("T")
 
@@ -68,25 +70,33 @@ def vcf_stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".vcf").removesuffix(".bcf")
 
 
-def read_variants(path: str | PathLike[str], contigs: Mapping[str, int]) -> Variants:
+def read_variants(path: str | PathLike[str], contigs: Mapping[str, int], vcf_filter: str | None = None) -> Variants:
     """Read the variants of a VCF; this is where the 1-based POS becomes a 0-based start.
 
     Of several ALTs the first that the genotype of the first sample names is read, or the first if there is no genotype.
-    Records whose ALT is not a sequence of bases are skipped and counted. FILTER is not read.
+    Records whose ALT is not a sequence of bases are skipped and counted, as are those that the filter leaves out; they
+    may lie on contigs that the reference lacks.
 
     Args:
         path: A VCF or BCF, plain, gzip or bgzip.
         contigs: The length of every contig of the reference, in bases.
+        vcf_filter: "PASS" keeps records whose FILTER is PASS or missing, any other text is an expression of
+            `bcftools filter --include`; None keeps all.
 
     Returns:
         The variants of every contig, and the number of skipped records by reason.
 
     Raises:
-        UserError: The file is damaged, or a record does not fit the contigs; the message names the record.
+        UserError: The file is damaged, bcftools does not understand the filter, or a record does not fit the contigs;
+            the message names the record.
     """
     by_contig: dict[str, list[Variant]] = {name: [] for name in contigs}
     skipped: Counter[str] = Counter()
+    kept = _kept_records(Path(path), vcf_filter)
     for number, record in enumerate(_read_records(Path(path), _fields), 1):
+        if kept is not None and not kept[number - 1]:
+            skipped["by data.vcf_filter"] += 1
+            continue
         contig, position, reference, alternates, allele = record
         place, start = f"{path}, record {number} ({shorten(contig)}:{position})", position - 1
         _check_place(place, contig, start, start + len(reference), contigs)
@@ -157,6 +167,15 @@ def _fields(record: pysam.VariantRecord) -> _Record:
     return _Record(record.chrom, record.pos, record.ref or "", record.alts or (), _genotype_allele(record))
 
 
+def _kept_records(path: Path, vcf_filter: str | None) -> list[bool] | None:
+    """Whether a filter keeps each record of a VCF; None without a filter."""
+    if vcf_filter is None:
+        return None
+    if vcf_filter == "PASS":
+        return list(_read_records(path, is_pass))
+    return list(keeps(_read_records(path, lambda record: (record.header, str(record))), vcf_filter, path))
+
+
 def _read_records(path: Path, read: Callable[[pysam.VariantRecord], T]) -> Iterator[T]:
     """What `read` takes from each record of a VCF."""
     if not path.is_file():
@@ -216,8 +235,11 @@ def _genotype_allele(record: pysam.VariantRecord) -> int | None:
     """The number of the first ALT in the first sample's genotype; 0: it is the reference; None: it is missing."""
     if len(record.samples) == 0 or "GT" not in record.format:
         return 1
-    alleles = [allele for allele in record.samples[0]["GT"] or () if allele is not None]
-    return next((allele for allele in alleles if allele > 0), 0) if alleles else None
+    alleles = record.samples[0]["GT"] or ()
+    if None in alleles:  # missing, or the number of an ALT that the record lacks: pysam does not tell them apart
+        text = str(record).rstrip("\n").split("\t", 10)[9].split(":")[list(record.format).index("GT")]
+        alleles = [int(number) for number in re.findall(r"\d+", text)]
+    return next((allele for allele in alleles if allele), 0) if alleles else None
 
 
 def _not_bases(reference: str, alternate: str) -> str | None:

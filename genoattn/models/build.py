@@ -18,8 +18,8 @@ from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.errors import UserError, shorten
 from genoattn.genome.intervals import Interval
 from genoattn.models.block import AttentionFactory
-from genoattn.models.card import DESCRIPTION, ModelCard
-from genoattn.models.checkpoint import WEIGHTS, find_model, load_weights, read_shapes
+from genoattn.models.card import ModelCard, description_of, weights_of
+from genoattn.models.checkpoint import find_model, load_weights, read_shapes
 from genoattn.models.nodes import PACKAGE, CheckedNode, Place, check_node
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
@@ -124,8 +124,8 @@ def load_predictor(
     """Open a saved model, which may come from a stranger: nothing is called but classes of genoattn.
 
     Args:
-        path: A run folder, its model/ folder, a .ckpt file in its checkpoints/ folder, or the name of a model that
-            comes with the package.
+        path: A run folder, its model/ folder, a .ckpt file in its checkpoints/ folder, an exported folder, or the name
+            of a model that comes with the package.
         device: Where the model is put; None takes the GPU if there is one.
         trust: Packages besides genoattn whose classes the model may use; their code is run.
         default: The model that the name "default" stands for.
@@ -136,11 +136,12 @@ def load_predictor(
     """
     folder = find_model(path, default)
     card = ModelCard.read(folder)
-    with _naming(folder / DESCRIPTION):
+    with _naming(description_of(folder)):
         nodes = check_card(card, trust)
         if foreign := [name for node in nodes.values() for name in node.names() if name.partition(".")[0] != PACKAGE]:
             print(f"trust: this model uses {', '.join(dict.fromkeys(foreign))}, whose code is run")
-        with _no_more_numbers_than(sum(tensor.numel() for tensor in read_shapes(folder).values())):
+        saved = sum(tensor.numel() for tensor in read_shapes(folder).values())
+        with _no_more_numbers_than(saved, weights_of(folder).name):
             predictor = build_from_card(card, None, trust)
     load_weights(folder, predictor.model, card.weights)
     predictor.model.to(default_device() if device is None else device)
@@ -148,7 +149,7 @@ def load_predictor(
 
 
 @contextmanager
-def _no_more_numbers_than(saved: int) -> Iterator[None]:
+def _no_more_numbers_than(saved: int, weights: str) -> Iterator[None]:
     """Within it, a model that is far larger than its saved weights is refused before memory is filled."""
     total = 0
 
@@ -156,7 +157,7 @@ def _no_more_numbers_than(saved: int) -> Iterator[None]:
         nonlocal total
         total += 0 if parameter is None else parameter.numel()
         if total > SLACK * saved:
-            raise UserError(f"it describes a model far larger than {WEIGHTS} beside it, which holds {saved:,} numbers")
+            raise UserError(f"it describes a model far larger than {weights} beside it, which holds {saved:,} numbers")
 
     hook = register_module_parameter_registration_hook(count)  # called before a parameter gets its first values
     try:

@@ -11,6 +11,7 @@ from genoattn.config.validate import argument_errors
 from genoattn.data.settings import TrainingSplit
 from genoattn.errors import UserError, shorten
 from genoattn.files import write_json
+from genoattn.models import exported
 from genoattn.models.nodes import check_plain
 
 FORMAT = 6
@@ -82,15 +83,15 @@ class ModelCard:
 
     @classmethod
     def read(cls, folder: Path) -> "ModelCard":
-        """Read model.json.
+        """Read model.json, or config.json.
 
         Args:
-            folder: The model/ folder of a run.
+            folder: The model/ folder of a run, or an exported folder.
 
         Raises:
             UserError: The file is not json, has another format, or a field is missing, unknown or of another type.
         """
-        file = folder / DESCRIPTION
+        file = description_of(folder)
         try:
             values = json.loads(file.read_text("utf-8"))
         except OSError as error:
@@ -99,6 +100,8 @@ class ModelCard:
             raise UserError(f"{file} is not a model description: its lists are nested too deeply") from None
         except ValueError as error:
             raise UserError(f"{file} is not json: {shorten(error)}") from None
+        if file.name == exported.CONFIG:
+            values = exported.card_values(folder, values)
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise UserError(f"{file} is not a model description of format {FORMAT}, the only one this version can read")
         names = [attribute.name for attribute in fields(cls)]
@@ -108,13 +111,24 @@ class ModelCard:
             check_plain(values, "")
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
-        for error in argument_errors(cls, values, "", DESCRIPTION):
+        for error in argument_errors(cls, values, "", file.name):
             raise UserError(f"{file}: {error}")
         if not isinstance(values["weights"], str):
-            raise UserError(f"{file}: weights: expected the sha256 of {WEIGHTS}, got null")
+            raise UserError(f"{file}: weights: expected the sha256 of {weights_of(folder).name}, got null")
         if not values["name"].isprintable():
             raise UserError(f"{file}: name: expected printable characters, got {shorten(values['name'])}")
         return cls(**{**values, "genome": tuple(values["genome"])})
+
+
+def description_of(folder: Path) -> Path:
+    """The file with the card of a model: config.json in an exported folder, else model.json."""
+    file = folder / DESCRIPTION
+    return folder / exported.CONFIG if not file.is_file() and (folder / exported.CONFIG).is_file() else file
+
+
+def weights_of(folder: Path) -> Path:
+    """The file with the weights of a model."""
+    return folder / (WEIGHTS if description_of(folder).name == DESCRIPTION else exported.WEIGHTS)
 
 
 def uses_both_strands(reverse_complement: str) -> bool:

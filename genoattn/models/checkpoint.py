@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genoattn.errors import UserError, shorten
 from genoattn.files import replace_when_done
-from genoattn.models.card import DESCRIPTION, WEIGHTS, ModelCard
+from genoattn.models.card import DESCRIPTION, WEIGHTS, ModelCard, description_of, weights_of
 from genoattn.models.shipped import DEFAULT, DETECTOR, shipped_folder, shipped_names
 
 DIVERGED = "diverged.json"
@@ -40,8 +40,8 @@ def find_model(path: Path, default: str = DETECTOR) -> Path:
     """The model/ folder that a user means.
 
     Args:
-        path: A run folder, its model/ folder, a .ckpt file in its checkpoints/ folder, or the name of a model that
-            comes with the package; a file or folder of that name goes before it.
+        path: A run folder, its model/ folder, a .ckpt file in its checkpoints/ folder, an exported folder, or the name
+            of a model that comes with the package; a file or folder of that name goes before it.
         default: The model that the name "default" stands for.
 
     Raises:
@@ -58,11 +58,11 @@ def find_model(path: Path, default: str = DETECTOR) -> Path:
         )
     run = path if path.is_dir() else path.parent.parent
     for folder in (run, run / "model"):
-        if (folder / DESCRIPTION).is_file():
+        if description_of(folder).is_file():
             if path.is_file():
                 print(f"checkpoint={path}: the model of that run is used, of its lowest validation loss: {folder}")
             return folder
-    taken = "expected a run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder"
+    taken = "expected a run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder, or an export"
     last = run / "checkpoints" / "last.ckpt"
     stopped = f"; this run ended before its model was saved: go on with trainer.resume={last}" if last.exists() else ""
     raise UserError(f"checkpoint={path}: no {DESCRIPTION} is there; {taken}{stopped}")
@@ -70,7 +70,7 @@ def find_model(path: Path, default: str = DETECTOR) -> Path:
 
 def read_shapes(folder: Path) -> dict[str, Tensor]:
     """The tensors of the file of weights without their numbers, as a header of a few bytes names them."""
-    file = folder / WEIGHTS
+    file = weights_of(folder)
     try:
         with safe_open(file, "pt") as header:
             shapes = {name: header.get_slice(name).get_shape() for name in header.keys()}  # noqa: SIM118
@@ -85,12 +85,13 @@ def load_weights(folder: Path, model: nn.Module, sha256: str | None) -> None:
     Raises:
         UserError: The file cannot be read, is not that of the card, does not fit the model or is not finite.
     """
-    file = folder / WEIGHTS
+    file = weights_of(folder)
     check_fit(file, read_shapes(folder), model.state_dict())
     if (actual := _sha256(file)) != sha256:
         raise UserError(
-            f"{file} is not the file that {DESCRIPTION} beside it describes (sha256 {actual[:12]}…, expected"
-            f" {shorten(sha256)[:12]}…): one of the two was changed, or a run was stopped while it saved its model"
+            f"{file} is not the file that {description_of(folder).name} beside it describes (sha256 {actual[:12]}…,"
+            f" expected {shorten(sha256)[:12]}…): one of the two was changed, or a run was stopped while it saved its"
+            " model"
         )
     weights = load_file(file)
     for name, tensor in weights.items():

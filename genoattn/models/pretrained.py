@@ -35,7 +35,7 @@ def load(path: str | Path, device: torch.device | str | None = None, trust: Sequ
     """Load a trained model. The folder may come from a stranger: no code runs but that of genoattn.
 
     Args:
-        path: A run folder, its model/ folder, or a .ckpt file in its checkpoints/ folder.
+        path: A run folder, its model/ folder, a .ckpt file in its checkpoints/ folder, or an exported folder.
         device: Where the model computes, such as "cpu" or "cuda:1"; None takes the GPU if there is one.
         trust: Packages besides genoattn whose classes the model may use, such as ["my_layers"]; their code is run.
 

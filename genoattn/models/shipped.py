@@ -48,6 +48,7 @@ def shipped_models() -> list[ShippedModel]:
     for name in shipped_names():
         folder = models_dir() / name
         about = json.loads((folder / ABOUT).read_text("utf-8"))
-        words = [str(about[key]) for key in ("purpose", "command", "measured")]
-        models.append(ShippedModel(name, folder, *words, ModelCard.read(folder), (folder / WEIGHTS).stat().st_size))
+        purpose, command, measured = (str(about[key]) for key in ("purpose", "command", "measured"))
+        size = (folder / WEIGHTS).stat().st_size
+        models.append(ShippedModel(name, folder, purpose, command, measured, ModelCard.read(folder), size))
     return models

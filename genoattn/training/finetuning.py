@@ -8,7 +8,8 @@ from torch import nn
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
 from genoattn.models.build import LoadedModel
-from genoattn.models.checkpoint import WEIGHTS, check_fit
+from genoattn.models.card import weights_of
+from genoattn.models.checkpoint import check_fit
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.settings import LoraSettings
 
@@ -44,7 +45,7 @@ def load_matching(pretrained: LoadedModel, model: SequenceModel) -> list[str]:
     saved["embed.weight"] = torch.cat([saved["embed.weight"][:rows], expected["embed.weight"][rows:]])
     shared = {name: tensor for name, tensor in saved.items() if _module(name) not in TASK_SPECIFIC}
     needed = {name: tensor for name, tensor in expected.items() if _module(name) not in TASK_SPECIFIC}
-    check_fit(pretrained.folder / WEIGHTS, shared, needed)
+    check_fit(weights_of(pretrained.folder), shared, needed)
     same_outputs = {
         "token_head": old.token_heads == model.token_heads,
         "sequence_head": old.sequence_heads == model.sequence_heads,

@@ -212,6 +212,21 @@ def test_without_a_track_only_windows_with_differences_are_scored(
     assert (tmp_path / "true.bedgraph").exists() and not (tmp_path / "false.bedgraph").exists()
 
 
+def test_the_track_as_bigwig(oracle: None, tmp_path: Path) -> None:
+    bigwig = pytest.importorskip("pyBigWig", reason="it has no wheel for this Python")
+    reference, sample = planted(1)
+    del sample["b"]
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    assert run(tmp_path, out="x.vcf") == 0
+    track = bigwig.open(str(tmp_path / "x.bw"))
+    assert track.chroms() == {name: len(codes) for name, codes in reference.items()}
+    rows = [row.split("\t") for row in (tmp_path / "x.bedgraph").read_text().splitlines()]
+    written = [(name, int(start), int(stop), float(value)) for name, start, stop, value in rows]
+    assert [("one", *interval) for interval in track.intervals("one")] == written
+    assert track.intervals("two") is None
+
+
 def test_indels_too_long_for_the_model_are_the_aligners(oracle: None, tmp_path: Path) -> None:
     reference, sample = planted(0)
     write_fasta(tmp_path / "reference.fa", reference)

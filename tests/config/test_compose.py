@@ -184,6 +184,7 @@ REQUIRED = {name: ["checkpoint=a.ckpt"] for name in ("evaluate", "context", "fin
 REQUIRED["detect"] = ["checkpoint=a.ckpt", "reference=a.fa", "sample=b.fa", "out=c.vcf"]
 REQUIRED["score"] = ["checkpoint=a.ckpt", "fasta=a.fa", "vcf=b.vcf", "out=c.vcf"]
 REQUIRED["scan"] = ["checkpoint=a.ckpt", "fasta=a.fa", "region=b:1-2", "out=c"]
+REQUIRED["export"] = ["checkpoint=a.ckpt", "out=a"]
 
 
 @cache

@@ -24,7 +24,7 @@ LETTERS = {
 }
 
 
-def settings(folder: Path, records: dict[str, str], length: int = 64, **others: str) -> DataSettings:
+def settings(folder: Path, records: dict[str, str], length: int = 64, **others: object) -> DataSettings:
     fasta = folder / f"{'_'.join(records)}.fa"
     fasta.write_text("".join(f">{name}\n{letters}\n" for name, letters in records.items()))
     return DataSettings(length=length, fasta=str(fasta), **others)  # type: ignore[arg-type]
@@ -40,7 +40,7 @@ def chosen(*names: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("split", ["block", "record"])
 def test_the_genome_of_the_training_has_the_same_split_whatever_the_settings_say(tmp_path: Path, split: str) -> None:
-    data = settings(tmp_path, {**chosen("a", "b", "plasmid"), "copy": LETTERS["a"]}, split=split)
+    data = settings(tmp_path, {**chosen("a", "b", "plasmid"), "copy": LETTERS["a"]}, split=split, max_leak=None)
     source = open_data_source(data, TASK, seed=3)
     assert source.new_records == () and "sequence" not in describe_source(source)
     other = replace(data, length=32, split="block" if split == "record" else "record")
@@ -109,6 +109,21 @@ def test_a_genome_that_was_not_trained_on_is_tested_as_a_whole(tmp_path: Path) -
     assert describe_source(source).endswith("the model was trained on no record of this genome: all of it is held out")
     short = replace(data, length=100)  # a language model's baselines learn from the rest
     assert open_data_source(short, LanguageModeling(), 0, known).splits.train
+
+
+def test_what_is_held_out_is_audited(tmp_path: Path) -> None:
+    source = open_data_source(settings(tmp_path, chosen("a", "b", "plasmid"), split="record"), TASK, seed=0)
+    assert describe_source(source).splitlines()[1].startswith("leak audit: 0.0% of the test minimizers and 0.0% ")
+    twice = {**chosen("a", "b", "plasmid"), "copy": LETTERS["b"]}
+    with pytest.raises(UserError, match="holds the sequence of record b again as copy, and "):
+        open_data_source(settings(tmp_path, twice, split="record"), TASK, seed=0)
+    assert ", 1 duplicate record" in describe_source(open_data_source(settings(tmp_path, twice), TASK, seed=0))
+    near = settings(tmp_path, {**chosen("a"), "near": LETTERS["a"][9_000:]})  # its blocks lie on others of a
+    with pytest.raises(UserError, match=r"minimizers .* occur in training blocks, and data\.max_leak=0\.1 allows"):
+        open_data_source(replace(near, max_leak=0.1), TASK, seed=0)
+    assert open_data_source(replace(near, max_leak=None), TASK, seed=0).leak
+    known = TrainingSplit(("another",), length=64, split="block", seed=0)
+    assert open_data_source(near, TASK, 0, known).leak is None  # the training blocks are not at hand
 
 
 def test_classes_of_a_user_take_the_place_of_those_of_clinvar() -> None:

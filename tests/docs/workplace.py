@@ -29,7 +29,7 @@ RUN = "runs/train/…"
 """The run folder that a page means: the newest one."""
 
 FILES = {"detect": ("reference", "sample"), "score": ("fasta", "vcf"), "scan": ("fasta",)}
-"""Settings of programs that name the files which are read."""
+"""Settings of programs that name the files which are read; those with a FASTA alone have windows of a `length`."""
 
 BUDGET = {
     "trainer.threads": "1",
@@ -174,6 +174,8 @@ def cheaper(name: str, words: list[str]) -> list[str]:
     if name in FILES:  # as they stand, if what they read is there
         if not all(Path(given[key]).exists() for key in FILES[name] if key in given):
             given |= {key: "small.vcf" if key == "vcf" else "small.fa" for key in FILES[name]}
+        if name != "detect":
+            given.setdefault("length", "64")
         return [f"{key}={value}" for key, value in given.items()]
     given["data.fasta"] = "small.fa"
     if given.get("data.vcf", "[]") != "[]":

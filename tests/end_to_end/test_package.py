@@ -34,13 +34,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_every_config_and_genome(wheel: Path) -> None:
+def test_the_wheel_holds_every_config_genome_and_model(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     configs = [file.relative_to(CHECKOUT / "conf") for file in (CHECKOUT / "conf").rglob("*.yaml")]
-    genomes = [file.name for file in (CHECKOUT / "data").iterdir()]
+    data = [file.relative_to(CHECKOUT / "data") for file in (CHECKOUT / "data").rglob("*") if file.is_file()]
     assert "train.yaml" in map(str, configs)
     assert {f"genoattn/conf/{name.as_posix()}" for name in configs} <= inside
-    assert {f"genoattn/genomes/{name}" for name in genomes} <= inside
+    assert "models/detector/weights.safetensors" in map(str, data)
+    assert {f"genoattn/genomes/{name.as_posix()}" for name in data} <= inside
     assert "genoattn/comparison/report/report.html.j2" in inside
     assert {name.split("/")[0] for name in inside} == {"genoattn", f"genoattn-{wheel.name.split('-')[1]}.dist-info"}
 

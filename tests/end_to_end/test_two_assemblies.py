@@ -60,7 +60,7 @@ def test_a_sample_that_starts_elsewhere_runs_backwards_and_lacks_100_kb(referenc
     rows = [row.split("\t") for row in (tmp_path / "calls.untested.bed").read_text().splitlines()]
     assert [reason for _, start, stop, reason in rows if int(stop) - int(start) > 90_000] == ["absent"]
     own = 86_337  # bases of two prophages that RN4220 lacks
-    assert 100_000 <= sum(int(stop) - int(start) for _, start, stop, _ in rows) - own < 100_100
+    assert abs(sum(int(stop) - int(start) for _, start, stop, _ in rows) - own - 100_000) < 100
     strands = {row.split("\t")[5] for row in (tmp_path / "calls.blocks.bed").read_text().splitlines()}
     assert strands == {"-"}
 

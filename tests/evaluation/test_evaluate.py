@@ -1,5 +1,6 @@
 """The evaluation of a model from Python, and the settings of its data."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_a_vcf_is_refused_for_a_model_that_detects_no_mutations(data: DataSettin
     source = open_data_source(data, task, 0)
     with pytest.raises(UserError, match=r"data\.vcf=x\.vcf has mutations to detect, but LanguageModeling is no task"):
         build_evaluator(source, DataSettings(length=64, vcf="x.vcf"), TEST, task, False)
+
+
+def test_records_that_the_filter_leaves_out_are_not_tested(data: DataSettings, tmp_path: Path):
+    row = "a\t9\t.\tN\tC\t3\tLOW\t.\n"  # N is not what the FASTA holds, which only a record that is kept must
+    header = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (tmp_path / "x.vcf").write_text(header + 2 * row)
+    filtered = replace(data, vcf=str(tmp_path / "x.vcf"), vcf_filter="PASS")
+    source = open_data_source(filtered, SideBySide(), 0)
+    with pytest.raises(UserError, match=r"x\.vcf holds no mutation to test \(2 by data\.vcf_filter\)"):
+        build_evaluator(source, filtered, TEST, SideBySide(), False)
 
 
 def test_another_labelled_file_is_for_variant_models():

@@ -13,6 +13,7 @@ from genoattn.config.compose import compose
 from genoattn.models.build import build_from_card, load_predictor
 from genoattn.models.card import ModelCard
 from genoattn.models.checkpoint import save_model
+from genoattn.models.exported import CONFIG, TOKENIZER, WEIGHTS, config_values
 from tests.fuzz.cases import Files, Kind, Maker, Trial, Wrong, chance, damage, insert_odd, pick
 
 WORDS = ["experiment=smoke", "model.dim=8", "model.depth=1", "heads.count=2"]
@@ -74,6 +75,18 @@ def change(rng: np.random.Generator, about: dict[str, Any]) -> None:
             node[pick(rng, keys)] = value
 
 
+def exported(rng: np.random.Generator, description: bytes, numbers: bytes) -> Files:
+    """The same model as an exported folder, if its description is a mapping; now and then it is damaged as well."""
+    tokenizer = b"{}"
+    try:
+        config = json.dumps(config_values(json.loads(description), tokenizer)).encode()
+    except (ValueError, RecursionError):
+        config = description
+    if chance(rng, 0.3):
+        config = pick(rng, [damage, insert_odd])(rng, config)
+    return {CONFIG: config, WEIGHTS: numbers, TOKENIZER: tokenizer if chance(rng, 0.9) else damage(rng, tokenizer)}
+
+
 def prepare(folder: Path) -> tuple[Maker, Trial]:
     """Save a tiny model; its folder is what inputs are changes of."""
     settings: Any = OmegaConf.to_container(compose("train", WORDS), resolve=True)
@@ -105,6 +118,8 @@ def prepare(folder: Path) -> tuple[Maker, Trial]:
                 if "weights" in about and chance(rng, 0.8):
                     about["weights"] = hashlib.sha256(numbers).hexdigest()
                 description = json.dumps(about).encode()
+        if chance(rng, 0.3):
+            return exported(rng, description, numbers)
         return {"model.json": description, "weights.safetensors": numbers}
 
     return make, run

@@ -63,7 +63,7 @@ class MutationDetectionEvaluator(Evaluator):
         self.test_sets = [simulate(TEST, test.windows)]
         held_out = source.splits.test if source.trained_on else ()
         for name, path in name_test_sets(source.vcfs).items():
-            mutations = _mutations(name, path, source.genome)
+            mutations = _mutations(name, path, source.genome, data.vcf_filter)
             for key, oracle in placements(name, test.placement).items():
                 sets = variant_test_set(key, source.genome, task, mutations, data.length, held_out, oracle)
                 if not oracle:
@@ -151,10 +151,10 @@ def name_test_sets(vcfs: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def _mutations(name: str, path: Path, genome: Genome) -> Mapping[int, Sequence[Mutation]]:
+def _mutations(name: str, path: Path, genome: Genome, vcf_filter: str | None) -> Mapping[int, Sequence[Mutation]]:
     """The mutations of a VCF by record; prints how many rows were left out, and why."""
     lengths = dict(zip(genome.names, genome.lengths, strict=True))
-    variants = read_variants(path, lengths)
+    variants = read_variants(path, lengths, vcf_filter)
     skipped = dict(variants.skipped)
     by_record: dict[int, list[Mutation]] = {}
     for contig, rows in variants.by_contig.items():

@@ -1,0 +1,1 @@
+"""A conformance set for the meaning of VCF records: README.md explains its files."""

@@ -17,7 +17,7 @@ MATCH, MISMATCH, OPEN, EXTEND = 1, -9, -20, -1
 With cheaper gaps, two stretches that are not alike become a dozen small mutations rather than one.
 """
 
-END_BONUS = 10
+END_BONUS = 20
 """Score for reaching the end of a contig, so that a difference in its last bases is not cut off."""
 
 DROP = 40

@@ -51,11 +51,8 @@ def find_model(path: Path, default: str = DETECTOR) -> Path:
         if folder := shipped_folder(str(path), default):
             print(f"checkpoint={path}: the model {folder.name} that comes with genoattn")
             return folder
-        names = [DEFAULT, *shipped_names()]
-        raise UserError(
-            f"checkpoint={path}: there is no such file or folder, nor a model of that name that comes with genoattn"
-            f" ({', '.join(names)})"
-        )
+        names = f", nor a model of that name that comes with genoattn ({', '.join([DEFAULT, *shipped_names()])})"
+        raise UserError(f"checkpoint={path}: there is no such file or folder{names if len(path.parts) == 1 else ''}")
     run = path if path.is_dir() else path.parent.parent
     for folder in (run, run / "model"):
         if description_of(folder).is_file():

@@ -136,6 +136,12 @@ def test_a_run_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     words = ["attention=full", "heads=default", "heads.count=1", "attention.backend=triton", "experiment=smoke"]
     words += ["control=null", f"data.fasta={tmp_path / 'small.fa'}", "trainer.max_steps=1", "trainer.accelerator=cpu"]
     words += ["trainer.memory_check=false", "data.length=16", "data.batch=1", "data.validation_windows=1"]
-    words += ["model.dim=16", "model.depth=1", "reverse_complement=none", f"hydra.run.dir={tmp_path / 'run'}"]
+    words += [
+        "data.max_leak=null",
+        "model.dim=16",
+        "model.depth=1",
+        "reverse_complement=none",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    ]
     assert main(["train", *words]) == 0
     assert "FullAttention (triton, as requested) on cpu" in capsys.readouterr().out

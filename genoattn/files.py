@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -115,6 +116,12 @@ def write_text(file: Path, text: str) -> None:
     """Write a text in UTF-8."""
     with replace_when_done(file) as temporary:
         temporary.write_text(text, "utf-8")
+
+
+def file_sha256(file: Path) -> str:
+    """The sha256 of the content of a file, in hexadecimal digits."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def save_figure(figure: Figure, file: Path) -> None:

@@ -145,13 +145,13 @@ class NativeSparseAttention(Attention):
         near_key = visibility_mask(length, self.window.left, self.window.right, None, x.device)
         outputs = []
         for head in range(self.heads.count):
-            only, total = slice(head, head + 1), torch.zeros(BRANCHES, *v[:, :, :1].shape, dtype=v.dtype)
+            only, total = slice(head, head + 1), v.new_zeros(BRANCHES, *v[:, :, :1].shape)
             qkv = near_q[:, :, only], near_k[:, :, only], near_v[:, :, only]
             for queries, keys in reference_masks(layout, x, across=head >= self.heads.own_heads):
                 seen = queries[:, :, None] & keys[:, None, :]
                 weights, values = self._naive_cells(q[:, :, only], k[:, :, only], v[:, :, only], queries, keys)
                 pairs = (self._chosen_pairs(*row) for row in zip(weights.detach(), queries, keys, strict=True))
-                chosen = seen & any_key & torch.stack(list(pairs))
+                chosen = seen & any_key & torch.stack(list(pairs)).to(x.device)
                 branches = reference_attention(*qkv, visible=chosen), reference_attention(*qkv, visible=seen & near_key)
                 total = total + torch.stack([(weights @ values)[:, :, None], *branches])
             outputs.append(total)

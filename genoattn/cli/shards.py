@@ -21,7 +21,7 @@ from genoattn.comparison.code import CodeReader
 from genoattn.comparison.launcher import LOG, spread, stopped_by_sigterm
 from genoattn.config.overrides import quote
 from genoattn.errors import UserError, shorten
-from genoattn.files import cannot_write, replace_when_done, write_json
+from genoattn.files import cannot_write, file_sha256, replace_when_done, write_json
 from genoattn.genome.sequence_store import Genome
 from genoattn.models.card import ModelCard
 from genoattn.models.variant_scoring import VariantScorer
@@ -90,7 +90,7 @@ class ShardFolder:
         if done is None or done.inputs != self.inputs or list(done.items) != [self.part.start, self.part.stop]:
             return None
         try:
-            return done if _sha256(self.rows) == done.sha256 else None
+            return done if file_sha256(self.rows) == done.sha256 else None
         except OSError:
             return None
 
@@ -115,7 +115,7 @@ class ShardFolder:
 
     def finish(self, counts: Mapping[str, int], seconds: float) -> None:
         """Write the record."""
-        done = Done(self.inputs, [self.part.start, self.part.stop], dict(counts), seconds, _sha256(self.rows))
+        done = Done(self.inputs, [self.part.start, self.part.stop], dict(counts), seconds, file_sha256(self.rows))
         write_json(self.record, done._asdict(), indent=1)
 
     def _record(self) -> Done | None:
@@ -126,11 +126,6 @@ class ShardFolder:
 
     def _differs(self, done: Done, name: str) -> bool:
         return done.inputs.get(name) != self.inputs.get(name)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def chosen_shards(config: DictConfig) -> list[Shard]:

@@ -19,7 +19,7 @@ from genoattn.config.compose import compose
 from genoattn.config.overrides import value_in
 from genoattn.data.source import BUNDLED_GENOME
 from genoattn.errors import UserError, shorten
-from genoattn.files import write_json
+from genoattn.files import file_sha256, write_json
 from genoattn.paths import genomes_dir
 
 INPUTS = "inputs.json"
@@ -159,8 +159,7 @@ def file_digest(path: Path, key: str) -> str:
 @lru_cache(1024)
 def _sha256(path: Path, *stamp: int) -> str:
     """The sha256 of a file, computed once for each stamp: numbers that change when the file does."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _paths(settings: Mapping[str, Any], key: str) -> list[Path]:

@@ -17,7 +17,7 @@ CHANCE = 1e-4
 
 
 class Placed(Protocol):
-    """What is read of a block."""
+    """The fields of a block that tell copies apart."""
 
     @property
     def record(self) -> int: ...

@@ -1,4 +1,4 @@
-"""What a split leaks: minimizers of held-out blocks that occur in training blocks, and records that stand twice."""
+"""The leaks of a split: minimizers of held-out blocks that occur in training blocks, and records that stand twice."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _PIECE = 1 << 20
 
 
 class LeakAudit(NamedTuple):
-    """How much of what is held out occurs in training blocks, on either strand.
+    """Shares of the held-out blocks that occur in training blocks, on either strand.
 
     Attributes:
         test: Share of the minimizers of the test blocks, 0 to 1; 0 if they have none.

@@ -168,7 +168,7 @@ def _fields(record: pysam.VariantRecord) -> _Record:
 
 
 def _kept_records(path: Path, vcf_filter: str | None) -> list[bool] | None:
-    """Whether a filter keeps each record of a VCF; None without a filter."""
+    """True for each record of a VCF that a filter keeps; None without a filter."""
     if vcf_filter is None:
         return None
     if vcf_filter == "PASS":

@@ -34,7 +34,7 @@ def is_pass(record: pysam.VariantRecord) -> bool:
 
 
 def keeps(lines: Iterable[tuple[pysam.VariantHeader, str]], expression: str, path: Path) -> Iterator[bool]:
-    """Whether an expression keeps each record of a VCF, in order.
+    """True for each record of a VCF that an expression keeps, in order.
 
     bcftools marks the records of a copy, whose header declares every tag and contig as far as htslib knows them: many
     files lack such lines, which bcftools would refuse to write. It runs in a process of its own, because a damaged

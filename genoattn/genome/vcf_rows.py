@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """What a first reading of a VCF finds.
+    """The header, the size and the order of a VCF, from a first reading.
 
     Attributes:
         header: The lines of the header, without line ends.

@@ -1,6 +1,5 @@
 """A model on disk: safetensors for the weights and json for its card, without a pickle."""
 
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from genoattn.errors import UserError, shorten
-from genoattn.files import replace_when_done
+from genoattn.files import file_sha256, replace_when_done
 from genoattn.models.card import DESCRIPTION, WEIGHTS, ModelCard, description_of, weights_of
 from genoattn.models.shipped import DEFAULT, DETECTOR, shipped_folder, shipped_names
 
@@ -31,7 +30,7 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replace_when_done(folder / WEIGHTS) as unfinished:
         unfinished.write_bytes(save(tensors))  # save_file would write a file of another name, which a kill leaves
-        card = replace(card, weights=_sha256(unfinished))
+        card = replace(card, weights=file_sha256(unfinished))
     card.write(folder)
     return card
 
@@ -84,7 +83,7 @@ def load_weights(folder: Path, model: nn.Module, sha256: str | None) -> None:
     """
     file = weights_of(folder)
     check_fit(file, read_shapes(folder), model.state_dict())
-    if (actual := _sha256(file)) != sha256:
+    if (actual := file_sha256(file)) != sha256:
         raise UserError(
             f"{file} is not the file that {description_of(folder).name} beside it describes (sha256 {actual[:12]}…,"
             f" expected {shorten(sha256)[:12]}…): one of the two was changed, or a run was stopped while it saved its"
@@ -95,11 +94,6 @@ def load_weights(folder: Path, model: nn.Module, sha256: str | None) -> None:
         if not tensor.isfinite().all():
             raise UserError(f"{file}: {shorten(name)} holds NaN or infinite numbers, as after a training that diverged")
     model.load_state_dict(weights)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check_fit(file: Path, saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -30,7 +30,7 @@ def compared(task: MutationDetection, reference: UInt8[np.ndarray, "_"], sample:
 
 
 def base_vectors(predictor: Predictor, batch: Batch) -> Float[Tensor, "batch bases dim"]:
-    """What the heads of a model read of each base: the vector of the token that owns it."""
+    """The vector that the heads of a model read for each base: that of the token that owns it."""
     return of_bases(predictor, batch, predictor.model.features(batch.ids, batch.reference_window, token_layout(batch)))
 
 

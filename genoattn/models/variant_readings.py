@@ -1,4 +1,4 @@
-"""What a model reads in windows around variants: likelihoods, embeddings, masked bases, and classes."""
+"""Readings of a model in windows around variants: likelihoods, embeddings, masked bases, and classes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, final
@@ -22,7 +22,7 @@ OTHER_TOKENS = "other_tokens"
 
 
 class Reading(NamedTuple):
-    """What a model reads in a window.
+    """The likelihood and the embeddings of a window.
 
     Attributes:
         likelihood: The natural logarithm of the probability of the window; 0 without a causal model.

@@ -49,7 +49,7 @@ class RegionScanner:
 
     @property
     def meaning(self) -> str:
-        """What the numbers are."""
+        """The name and the unit of the numbers."""
         if self.scorer.classes:
             return f"log odds of {self.scorer.classes[0]}"
         return "log-likelihood ratio (nats)"

@@ -131,7 +131,7 @@ class VariantScorer:
         return scored
 
     def _readings(self, pairs: Sequence[Sequence[WindowPair]]) -> dict[tuple, Reading]:
-        """What the model reads in every window; equal windows are read once."""
+        """The reading of every window; equal windows are read once."""
         windows = {_key(window): window for own in pairs for pair in own for window in pair}
         read = self._in_batches(list(windows.values()), lambda window: len(window.bases), self.reader.read)
         return dict(zip(windows, read, strict=True))

@@ -212,10 +212,13 @@ def reference_masks(
     layout: TokenLayout, x: Float[Tensor, "batch length ..."], across: bool
 ) -> list[tuple[Bool[Tensor, "batch length"], Bool[Tensor, "batch length"]]]:
     """The real queries and keys; `across`, those of each segment with those of all others. For `naive`."""
-    real = torch.ones(x.shape[:2], dtype=torch.bool) if layout.padding_mask is None else layout.padding_mask
+    real, ids = layout.padding_mask, layout.segment_ids
+    if real is None:
+        real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     if not across:
         return [(real, real)]
-    ids = torch.zeros(x.shape[:2], dtype=torch.long) if layout.segment_ids is None else layout.segment_ids
+    if ids is None:
+        ids = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
     return [(real & (ids == segment), real & (ids != segment)) for segment in ids.unique()]
 
 

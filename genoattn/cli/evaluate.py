@@ -38,7 +38,6 @@ def main(config: DictConfig) -> None:
     if result.replicates:
         result.replicates.write(folder)
     write_report(folder, result.tables, metrics, result.plots)
-    print(f"run folder: {folder}")
 
 
 def set_labelled_file(task: Task, file: str | None, label: str | None) -> None:

@@ -84,11 +84,11 @@ class Consequences:
                     place = sum(b - a for a, b in coding.parts) - place - (stop - start)
                 return self._change(coding, place - coding.phase, stop - start, inserted)
             done += high - low
-        if any(first < high and last > low for low, high in coding.parts):  # an end of a part goes
+        if any(start < high and stop > low for low, high in coding.parts if stop > start):  # an end of a part goes
             return "splice" if len(coding.parts) > 1 else "frameshift"
         introns = zip(coding.parts, coding.parts[1:], strict=False)
         sites = [site for (_, a), (b, _) in introns for site in ((a, a + SPLICE), (b - SPLICE, b))]
-        return "splice" if any(start < high and max(stop, start + 1) > low for low, high in sites) else "non_coding"
+        return "splice" if any(first < high and last > low for low, high in sites) else "non_coding"
 
     def _change(self, coding: CodingSequence, place: int, deleted: int, inserted: bytes) -> str:
         """The consequence of replacing `deleted` bases from `place` on, counted from the first whole codon."""

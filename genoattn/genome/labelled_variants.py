@@ -123,7 +123,7 @@ def _reason(
 def _number(text: str | None) -> float:
     """A finite number; NaN for any other text."""
     try:
-        value = float(text or "")
+        value = float((text or "").replace("_", "x"))  # Python would read 1_0 as ten
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan

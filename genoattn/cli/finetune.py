@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from genoattn.cli.run_folder import begin_run, card_of, finish_run, identify_run
 from genoattn.cli.values import loggers_of, open_source, plain, recipe_of, saved_model, value_of
 from genoattn.data.tasks.base import Task
+from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import build_model, check_card
 from genoattn.models.card import ModelCard
@@ -56,6 +57,8 @@ def main(config: DictConfig) -> float | None:
         calibration = pretrained.card.calibration
         candidates.append(Candidate("pretrained", "pretrained", pretrained.predictor, calibration))
         cards["pretrained"] = replace(pretrained.card, name="pretrained")
+    elif isinstance(task, VariantClassification) and pretrained.predictor.task.context_format.token_objective:
+        candidates.append(Candidate("zero_shot", "zero-shot", pretrained.predictor))
     untrained = build_model(*factories, task, tokenizer, recipe.seed)
     candidates.append(Candidate("untrained", "untrained", untrained))
     return finish_run(folder, evaluator, candidates, cards, fitted, loggers)

@@ -104,9 +104,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(program: str, command: list[str], config: DictConfig) -> float | None:
     """Run a program in its folder, which gets the log of the output and, at the end, the page of the run."""
-    from hydra.core.hydra_config import (
-        HydraConfig,
-    )  # late, as all modules of programs: a mistake need not wait for them
+    from hydra.core.hydra_config import HydraConfig  # late, as a mistake need not wait for the modules of programs
 
     folder, began = Path(HydraConfig.get().runtime.output_dir), time.time()
     with tee(folder / f"{program}.log"):

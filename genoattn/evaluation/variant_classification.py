@@ -1,26 +1,24 @@
 """The evaluator of a variant classifier: held-out variants, beside the majority class and a logistic regression."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torchmetrics.functional import classification
 
-from genoattn.data.settings import DataSettings
-from genoattn.data.source import DataSource
-from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
-from genoattn.evaluation.base import TEST, Answers, Candidate, EvaluationResult, Evaluator
-from genoattn.evaluation.baselines.logistic_regression import features, logistic_regression
-from genoattn.evaluation.bootstrap import BLOCK, Resamples, interval, resample
+from genoattn.evaluation.base import TEST, Answers, Candidate, EvaluationResult
+from genoattn.evaluation.baselines.regression import logistic_regression
+from genoattn.evaluation.bootstrap import Resamples, interval
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table, panel_in, with_interval
-from genoattn.evaluation.settings import TestSettings
+from genoattn.evaluation.score_metrics import ranking
+from genoattn.evaluation.variant_rivals import VariantEvaluator
 
 COLUMNS = ("variants", "model", "number", "AUROC [95 %]", "AUPRC [95 %]", "accuracy", "F1 (macro)", "MCC")
 
@@ -41,46 +39,50 @@ class ClassificationMetrics(NamedTuple):
     """Matthews correlation coefficient; 0 for a constant answer."""
 
 
-Prediction: TypeAlias = Answers[Float[np.ndarray, "variants classes"]]
-"""The class probabilities of one model or baseline."""
+Prediction: TypeAlias = Answers[Float[np.ndarray, "variants *classes"]]
+"""The class probabilities of one model or baseline; of a rival, one number that ranks the second class above the first.
+"""
 
 
 @final
-class VariantClassificationEvaluator(Evaluator):
-    """Only variants of the test split are tested, on any genome: the regression learns from the training split."""
+class VariantClassificationEvaluator(VariantEvaluator):
+    """The classes of the variants of the test split, on any genome."""
 
     primary = MetricKey("model", TEST, "all", "auroc")
 
-    def __init__(self, source: DataSource, data: DataSettings, test: TestSettings, task: Task, both_strands: bool):
-        assert isinstance(task, VariantClassification)
-        self.task, self.both_strands, self.resamples = task, both_strands, test.resamples
-        self.training, self.tested = source.labelled["train"], source.labelled["test"]
-        window = partial(task.window_around, source.genome, length=data.length)
-        self.examples = [window(variant) for variant in self.tested]
-        self.training_examples = [window(variant) for variant in self.training]
-        self.truth = np.array([variant.label for variant in self.tested])
-
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        predictions = [Prediction(model.key, model.name, self._probabilities(model)) for model in candidates]
-        predictions += self._baselines()
+        truth = np.array([variant.label for variant in self.tested])
+        predictions = self.predict(candidates)
         entries: dict[MetricKey, int | float] = {}
         rows: list[list[str]] = []
-        for subset, chosen in self._subsets():
-            variants = [self.tested[number] for number in np.flatnonzero(chosen)]
-            blocks = [(variant.record, variant.mutation.start // BLOCK) for variant in variants]
-            resamples = resample(blocks, self.resamples)
+        for subset, chosen in self.subsets():
+            resamples = self.resampled(chosen)
             for prediction in predictions:
-                metrics = classification_metrics(prediction.values[chosen], self.truth[chosen], resamples)
+                metrics = classification_metrics(prediction.values[chosen], truth[chosen], resamples)
                 values = metrics._asdict().items()
                 entries |= {MetricKey(prediction.key, TEST, subset, metric): value for metric, value in values}
                 rows.append([subset, prediction.name, f"{int(chosen.sum()):,}", *_cells(metrics)])
         title = f"Variants classified by attention={candidates[0].name}"
+        tables = [prediction for prediction in predictions if prediction.values.ndim == 2]
         return EvaluationResult(
             metrics=Metrics(entries),
-            tables=[Table(title, COLUMNS, rows, texts=2), self._confusion(predictions[0])],
-            plots={"roc": partial(_plot, predictions, self.truth)},
+            tables=[Table(title, COLUMNS, rows, texts=2, notes=self.notes()), self._confusion(tables[0], truth)],
+            plots={"roc": partial(_plot, tables, truth)},
             primary=self.primary,
         )
+
+    def predict(self, candidates: Sequence[Candidate]) -> list[Prediction]:
+        answers = [
+            Prediction(model.key, model.name, self._probabilities(model))
+            if isinstance(model.predictor.task, VariantClassification)
+            else self.zero_shot(model)
+            for model in candidates
+        ]
+        return [*answers, *self._baselines(), *self.rivals()]
+
+    @property
+    def training_targets(self) -> Float[np.ndarray, "variants"]:
+        return np.array([variant.label for variant in self.training], float)
 
     def _probabilities(self, candidate: Candidate) -> Float[np.ndarray, "variants classes"]:
         tables = [
@@ -91,44 +93,39 @@ class VariantClassificationEvaluator(Evaluator):
 
     def _baselines(self) -> list[Prediction]:
         labels, classes = np.array([variant.label for variant in self.training]), len(self.task.classes)
-        training, tested = (
-            np.stack([features(*pair) for pair in zip(variants, examples, strict=True)])
-            for variants, examples in ((self.training, self.training_examples), (self.tested, self.examples))
-        )
         shares = np.bincount(labels, minlength=classes) / len(labels)
+        training, tested = self.features()
         regression = logistic_regression(training, labels, tested, classes)
         return [
             Prediction("logistic_regression", "logistic regression", regression),
-            Prediction("majority_class", "majority class", np.tile(shares, (len(self.truth), 1))),
+            Prediction("majority_class", "majority class", np.tile(shares, (len(tested), 1))),
         ]
 
-    def _subsets(self) -> Iterator[tuple[str, Bool[np.ndarray, "variants"]]]:
-        snv = np.array([variant.mutation.kind == "snv" for variant in self.tested])
-        yield "all", np.ones(len(snv), np.bool_)
-        if snv.any() and not snv.all():
-            yield from (("snv", snv), ("indel", ~snv))
-
-    def _confusion(self, prediction: Prediction) -> Table:
+    def _confusion(self, prediction: Prediction, truth: Int[np.ndarray, "variants"]) -> Table:
         names = list(self.task.classes)
-        predicted, true = (torch.from_numpy(labels) for labels in (prediction.values.argmax(1), self.truth))
+        predicted, true = (torch.from_numpy(labels) for labels in (prediction.values.argmax(1), truth))
         counts = classification.multiclass_confusion_matrix(predicted, true, len(names)).tolist()
         rows = [[name, *(f"{count:,}" for count in row)] for name, row in zip(names, counts, strict=True)]
         return Table("True class (rows) and predicted class (columns)", ["class", *names], rows)
 
 
 def classification_metrics(
-    table: Float[np.ndarray, "variants classes"], truth: Int[np.ndarray, "variants"], resamples: Resamples
+    answers: Float[np.ndarray, "variants *classes"], truth: Int[np.ndarray, "variants"], resamples: Resamples
 ) -> ClassificationMetrics:
-    """All metrics of a table of class probabilities; AUROC and AUPRC are NaN if a class is missing."""
-    auroc, auprc = _ranking_metrics(table, truth)
+    """All metrics of a table of class probabilities, or of numbers, which name no class.
+
+    AUROC and AUPRC are NaN if a class is missing, and so is what numbers do not have.
+    """
+    measure = ranking if answers.ndim == 1 else _ranking_metrics
+    auroc, auprc = measure(answers, truth)
     resampled = (np.repeat(np.arange(len(truth)), times) for times in resamples.weights[:, resamples.units])
-    replicates = np.array([_ranking_metrics(table[chosen], truth[chosen]) for chosen in resampled])
-    predicted, true, classes = torch.from_numpy(table.argmax(1)), torch.from_numpy(truth), table.shape[1]
+    replicates = np.array([measure(answers[chosen], truth[chosen]) for chosen in resampled])
+    intervals = auroc, *interval(replicates[:, 0]), auprc, *interval(replicates[:, 1])
+    if answers.ndim == 1:
+        return ClassificationMetrics(*intervals, accuracy=math.nan, f1=math.nan, mcc=math.nan)
+    predicted, true, classes = torch.from_numpy(answers.argmax(1)), torch.from_numpy(truth), answers.shape[1]
     return ClassificationMetrics(
-        auroc,
-        *interval(replicates[:, 0]),
-        auprc,
-        *interval(replicates[:, 1]),
+        *intervals,
         accuracy=float((predicted == true).double().mean()),
         f1=float(classification.multiclass_f1_score(predicted, true, classes)),
         mcc=matthews(predicted.numpy(), truth, classes),
@@ -157,7 +154,8 @@ def _ranking_metrics(table: np.ndarray, truth: np.ndarray) -> tuple[float, float
 
 
 def _cells(metrics: ClassificationMetrics) -> list[str]:
-    return [with_interval(*metrics[:3]), with_interval(*metrics[3:6]), *(f"{value:.3f}" for value in metrics[6:])]
+    others = (f"{value:.3f}" if math.isfinite(value) else "" for value in metrics[6:])
+    return [with_interval(*metrics[:3]), with_interval(*metrics[3:6]), *others]
 
 
 def _plot(predictions: Sequence[Prediction], truth: Int[np.ndarray, "variants"], file: Path) -> None:

@@ -16,7 +16,7 @@ class Task(ABC):
     """Makes examples; does not depend on the tokenizer or the model.
 
     Attributes:
-        evaluator: The evaluation of a model: "detection", "language", "classification" or "retrieval".
+        evaluator: The evaluation of a model: "detection", "language", "classification", "variant_score" or "retrieval".
         side_by_side: True if the reference lies beside the bases, so that each token must own one base.
         accepts_short_records: True if a window may be shorter than `length`, as short records are.
         outputs: The outputs of the model by name.
@@ -26,7 +26,7 @@ class Task(ABC):
         rates: The mutation rates of tests and of the end of a curriculum.
     """
 
-    evaluator: ClassVar[str]
+    evaluator: str
     side_by_side: ClassVar[bool] = False
     accepts_short_records: ClassVar[bool] = False
     outputs: dict[str, TargetSpec]

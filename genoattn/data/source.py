@@ -12,10 +12,12 @@ from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
+from genoattn.files import input_paths
 from genoattn.genome.input_files import describe_counts
-from genoattn.genome.intervals import BedFile, Interval, read_bed, split_genes
+from genoattn.genome.intervals import Interval, split_genes
 from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
 from genoattn.genome.leak_audit import LeakAudit, audit_leak, check_leak
+from genoattn.genome.regions import RegionFile, read_regions
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.splits import Splits, split_blocks, split_records, test_only
 from genoattn.genome.windows import Windows
@@ -32,7 +34,7 @@ class AssignedVariants(NamedTuple):
 
     by_split: Mapping[str, tuple[LabelledVariant, ...]]
     skipped: Mapping[str, int]
-    genes: BedFile | None
+    genes: RegionFile | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class DataSource:
         vcfs: VCFs of real mutations of the genome.
         labelled: Labelled variants by split, for a task that has them.
         skipped_variants: The number of rows with variants in no split, by reason.
-        genes: The BED file of genes that split the labelled variants.
+        genes: The file of genes that split the labelled variants.
         new_records: The records that a saved model was not trained on; all of their bases are held out.
         leak: What the held-out blocks share with the training blocks; None without training blocks.
     """
@@ -55,7 +57,7 @@ class DataSource:
     vcfs: tuple[Path, ...]
     labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
     skipped_variants: Mapping[str, int] = field(default_factory=dict)
-    genes: BedFile | None = None
+    genes: RegionFile | None = None
     new_records: tuple[int, ...] = ()
     leak: LeakAudit | None = None
 
@@ -87,8 +89,8 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     _check_min_length(data, task)
     folder = genomes_dir()
     bundled = data.fasta is None and data.vcf is None
-    fastas = _paths(data.fasta) or [folder / BUNDLED_GENOME[0]]
-    vcfs = [folder / name for name in BUNDLED_GENOME[1]] if bundled else _paths(data.vcf)
+    fastas = input_paths(data.fasta, "data.fasta") if data.fasta else [folder / BUNDLED_GENOME[0]]
+    vcfs = [folder / name for name in BUNDLED_GENOME[1]] if bundled else input_paths(data.vcf or [], "data.vcf")
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
     if trained is None:
         splits, new = split_genome(genome, task, data.length, data.split, seed, data.min_length), ()
@@ -102,7 +104,7 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
         variants = assign_variants_to_splits(genome, splits, task, seed, data.length, data.vcf_filter)
         labels, genes = variants.by_split, variants.genes
         source = replace(source, labelled=labels, skipped_variants=variants.skipped, genes=genes)
-        parts = split_genes(genes, seed) if genes else parts
+        parts = split_genes(genes.path, genes.intervals, seed) if genes else parts
     if not parts[0]:
         return source
     leak = audit_leak(genome, *parts)
@@ -179,8 +181,8 @@ def assign_variants_to_splits(
     The genes of `task.split_bed` decide or, without it, the splits of the genome.
     """
     variants, skipped = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2, vcf_filter)
-    genes = read_bed(Path(task.split_bed), genome) if task.split_bed else None
-    intervals = split_genes(genes, seed) if genes else splits[:3]
+    genes = read_regions(task.split_bed, genome, "task.split_bed") if task.split_bed else None
+    intervals = split_genes(genes.path, genes.intervals, seed) if genes else splits[:3]
     by_split = {name: in_intervals(variants, part) for name, part in zip(SPLITS, intervals, strict=True)}
     for name, assigned in by_split.items():
         if not assigned:
@@ -251,7 +253,7 @@ def describe_source(source: DataSource) -> str:
         reasons = describe_counts(source.skipped_variants)
         lines.append(f"labelled variants: {rows:,} rows; {counts}{f'; left out: {reasons}' if reasons else ''}")
     if source.genes:
-        path, intervals, skipped = source.genes
+        path, intervals, skipped = source.genes.path, source.genes.intervals, source.genes.skipped
         reasons = f"; left out: {describe_counts(skipped)}" if skipped else ""
         lines.append(
             f"{path.name}: {len(intervals) + sum(skipped.values()):,} lines; {len(intervals):,} intervals{reasons}"
@@ -273,10 +275,3 @@ def _check_min_length(data: DataSettings, task: Task) -> None:
         )
     if data.min_length > data.length:
         raise UserError(f"data.min_length must be at most data.length ({data.length}), got {data.min_length}")
-
-
-def _paths(value: str | Sequence[str] | None) -> list[Path]:
-    """Paths relative to the folder in which the program was started."""
-    if value is None:
-        return []
-    return [Path(value)] if isinstance(value, str) else [Path(path) for path in value]

@@ -10,8 +10,8 @@ from genoattn.data.example import ContextFormat, Example
 from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
+from genoattn.genome.indexed_fasta import Sequences
 from genoattn.genome.labelled_variants import LabelledVariant
-from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
 from genoattn.genome.windows import fetch_padded
 
@@ -46,7 +46,7 @@ class VariantClassification(Task):
             label: The INFO field of the VCF, or the column of the table, that holds the label.
             classes: The labels that make each class; variants with another label are left out. None: `CLINVAR_CLASSES`.
             weights: "balanced" gives every class the same weight in the loss, however many variants it has.
-            split_bed: A BED file of genes; all variants of a gene go to the same split. None: the splits of the genome.
+            split_bed: A BED or GFF3 of genes; all variants of a gene go to the same split. None: those of the genome.
 
         Raises:
             UserError: A setting is missing or contradicts another.
@@ -84,7 +84,7 @@ class VariantClassification(Task):
     ) -> Example:
         raise ValueError("examples of this task are labelled variants, not windows; see `window_around`")
 
-    def window_around(self, genome: Genome, variant: LabelledVariant, length: int) -> Example:
+    def window_around(self, genome: Sequences, variant: LabelledVariant, length: int) -> Example:
         """The two windows of a variant: `length` bases of reference with the site in the middle, N beyond the ends."""
         start, stop, inserted = variant.mutation
         begin = (start + stop) // 2 - length // 2

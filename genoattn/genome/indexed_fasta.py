@@ -237,7 +237,11 @@ def _block_starts(path: Path) -> Int64[np.ndarray, "blocks 2"] | None:
     content = index.read_bytes()
     numbers = np.frombuffer(content if len(content) % 16 == 8 else b"", "<u8").astype(np.int64)
     blocks = numbers[1:].reshape(-1, 2)
-    if len(numbers) != 2 * len(blocks) + 1 or numbers[0] != len(blocks) or (np.diff(blocks, axis=0, prepend=0) < 0).any():
+    if (
+        len(numbers) != 2 * len(blocks) + 1
+        or numbers[0] != len(blocks)
+        or (np.diff(blocks, axis=0, prepend=0) < 0).any()
+    ):
         raise UserError(f"{index} is no index of bgzip; make it again with `samtools faidx {path}`, or remove it")
     return np.concatenate([np.zeros((1, 2), np.int64), blocks])
 

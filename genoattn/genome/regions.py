@@ -99,6 +99,8 @@ def _gff_lines(path: Path, genome: Genome, skipped: Counter[str]) -> Iterator[tu
             place, fields = f"{path}, line {number}", line.rstrip("\r\n").split("\t")
             if line.startswith(("##FASTA", ">")):  # the rest of the file is sequences
                 skipped["beginning of the sequences"] += 1
+                while text.read(1 << 20):  # damage is found at the end of a gzip file
+                    pass
                 return
             if not line.strip():
                 continue

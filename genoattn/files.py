@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: no reader, killed run or power cut meets or leaves half a file."""
+"""Files that are written whole or not at all, so that no reader, kill or power cut leaves half a file; input files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from glob import escape
+from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genoattn.errors import UserError
+from genoattn.errors import UserError, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,8 +25,39 @@ ABANDONED_SECONDS = 24 * 3600
 HOST = socket.gethostname().replace(".", "_")
 """Name of this machine, as a part of the names of unfinished files."""
 
+INDEXES = (".fai", ".gzi", ".tbi", ".csi")
+"""Endings of index files, which lie beside the files of the user; a pattern does not mean them."""
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a full disk."""
+
+
+def input_paths(value: str | Sequence[str], setting: str) -> list[Path]:
+    """The files that a setting names: paths or patterns such as `genomes/*.fa.gz`, or a list of them.
+
+    The files of a pattern are sorted by name. A path that exists is no pattern. Raises UserError if a pattern matches
+    no file.
+    """
+    paths: list[Path] = []
+    for text in [value] if isinstance(value, str) else value:
+        path = Path(text).expanduser()
+        if not any(sign in text for sign in "*?[") or path.exists():
+            paths.append(path)
+            continue
+        found = sorted(Path(name) for name in glob(str(path), recursive=True) if not name.endswith(INDEXES))
+        if not (files := [file for file in found if file.is_file()]):
+            raise UserError(f"{setting}={shorten(text)} matches no file in {shorten(Path.cwd())}")
+        paths += files
+    return paths
+
+
+def path_and_type(text: str) -> tuple[Path, str]:
+    """A file, and the type of features that `genes.gff3:CDS` names of it; "" without one."""
+    path, colon, kind = text.rpartition(":")
+    if not colon or Path(text).expanduser().exists() or not Path(path).expanduser().is_file():
+        return Path(text).expanduser(), ""
+    return Path(path).expanduser(), kind
 
 
 def unfinished_name() -> str:

@@ -127,3 +127,28 @@ def test_input_in_a_message_is_short_and_harmless() -> None:
     assert shorten("chr1") == "chr1"
     assert len(shorten("A" * 140_000)) == 80 and shorten("A" * 140_000).endswith("A…")
     assert shorten("a\x1b[31mb\n") == r"a\x1b[31mb\n"
+
+
+def test_patterns_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.fa.gz", "a.fa.gz", "a.fa.gz.fai", "a.fa.gz.gzi", "c[1].fa", "deep/d.fa.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert files.input_paths("*.fa.*", "fasta") == [Path("a.fa.gz"), Path("b.fa.gz")]
+    assert files.input_paths(["c[1].fa", "**/*.fa.gz"], "fasta")[1:] == [
+        Path(f"{x}.fa.gz") for x in ("a", "b", "deep/d")
+    ]
+    assert files.input_paths("none.fa", "fasta") == [Path("none.fa")]
+    with pytest.raises(UserError, match=rf"data\.fasta=x/\*\.fa matches no file in {tmp_path}"):
+        files.input_paths("x/*.fa", "data.fasta")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a.gff3", ("a.gff3", "")), ("a.gff3:CDS", ("a.gff3", "CDS")), ("a:b", ("a:b", "")), ("none:x", ("none:x", ""))],
+)
+def test_a_file_and_a_type(text: str, expected: tuple[str, str], tmp_path: Path) -> None:
+    for name in ("a.gff3", "a:b", "a"):
+        (tmp_path / name).touch()
+    path, kind = files.path_and_type(f"{tmp_path}/{text}")
+    assert (path, kind) == (tmp_path / expected[0], expected[1])

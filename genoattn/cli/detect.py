@@ -24,15 +24,15 @@ from genoattn.evaluation.detection.called import (
     compare_with_truth,
     count_kinds,
     read_truth,
-    truth_table,
+    truth_tables,
 )
 from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
-from genoattn.files import replace_when_done
+from genoattn.files import input_paths, replace_when_done
 from genoattn.genome.assembly_placement import Placement, place_assembly
 from genoattn.genome.bigwig import can_write_bigwig, write_bigwig
 from genoattn.genome.calls import MutationCall, untested_parts
-from genoattn.genome.intervals import read_bed
+from genoattn.genome.regions import read_regions
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.vcf_writer import (
     Names,
@@ -70,8 +70,9 @@ def main(config: DictConfig) -> None:
     """Place the sample on the reference, score every window, and write calls, tracks and a report."""
     folder, out = output_folder(), Path(config.out).expanduser()
     stem = check_output(out)
-    references, samples = paths_of(config.reference), paths_of(config.sample)
-    assemblies = open_assemblies(open_genome(references), open_genome(samples))
+    references, samples = (input_paths(config[name], name) for name in ("reference", "sample"))
+    genome = open_genome(references)
+    assemblies = open_assemblies(genome, open_genome(samples))
     names, records, contigs = assemblies
     loaded = saved_model(config)
     both = config.reverse_complement and uses_both_strands(config.reverse_complement)
@@ -82,7 +83,7 @@ def main(config: DictConfig) -> None:
     placement = related(place_assembly(records, contigs), config.min_placed)
     untested, unplaced = untested_parts(records, contigs, placement)
     print(describe(placement, sum(part.stop - part.start for part in untested)))
-    truth = truth_of(config, references, assemblies, placement)
+    truth = truth_of(config, genome, assemblies, placement)
     track = Path(f"{stem}.bedgraph") if config.track else None
     with counting(placement, length, scorer, track is not None) as counted:
         calls = score(assemblies, placement, task, length, counted, track)
@@ -99,10 +100,10 @@ def main(config: DictConfig) -> None:
     tables, qualities = [calls_table(calls, candidates["model"])], {}
     if truth is not None:
         qualities = {name: compare_with_truth(truth, found, records) for name, found in candidates.items()}
-        tables.append(truth_table(truth, qualities))
+        tables += truth_tables(truth, qualities)
     counts = {name: count_kinds(found) for name, found in candidates.items()}
     costs = Metrics(costs={"placed_share": placement.share, "blocks": len(placement.blocks)})
-    write_report(folder, tables, calls_metrics(counts, truth, qualities) + costs, {})
+    write_report(folder, tables, calls_metrics(counts, truth.name if truth else "", qualities) + costs, {})
     announce(f"{sum(passed):,} mutations in {out}; what was not tested: {stem}.untested.bed and {stem}.unplaced.bed")
 
 
@@ -134,17 +135,13 @@ def score(
     return calls
 
 
-def truth_of(
-    config: DictConfig, references: Sequence[Path], assemblies: Assemblies, placement: Placement
-) -> Truth | None:
+def truth_of(config: DictConfig, reference: Genome, assemblies: Assemblies, placement: Placement) -> Truth | None:
     """The true mutations that the user named, and the regions that they are known for."""
     if not config.truth:
         if config.truth_regions:
             raise UserError("truth_regions needs truth, a VCF of the sample's true mutations")
         return None
-    regions = None
-    if config.truth_regions:
-        regions = read_bed(Path(config.truth_regions).expanduser(), open_genome(references), "truth_regions").intervals
+    regions = read_regions(config.truth_regions, reference, "truth_regions") if config.truth_regions else None
     path = Path(config.truth).expanduser()
     return read_truth(path, assemblies.names, assemblies.records, placement.blocks, regions)
 
@@ -161,11 +158,6 @@ def check_output(out: Path) -> str:
     if out.is_dir():
         raise UserError(f"out={out} is a folder; expected the name of a file")
     return str(out).removesuffix(ending)
-
-
-def paths_of(files: str | Sequence[str]) -> list[Path]:
-    """One file or a list of them as paths."""
-    return [Path(files)] if isinstance(files, str) else [Path(file) for file in files]
 
 
 def open_assemblies(reference: Genome, sample: Genome) -> Assemblies:

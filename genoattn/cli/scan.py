@@ -12,16 +12,15 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 
 from genoattn.cli.console import announce, progress
-from genoattn.cli.detect import paths_of
 from genoattn.cli.shards import ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.errors import UserError, shorten
 from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
-from genoattn.files import replace_when_done, save_figure, write_text
+from genoattn.files import input_paths, replace_when_done, save_figure, write_text
 from genoattn.genome.alphabet import decode_bases
+from genoattn.genome.indexed_fasta import Sequences, open_for_parts
 from genoattn.genome.intervals import Interval
-from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.models.shipped import LANGUAGE
 from genoattn.models.variant_scan import MUTANTS, PIECE, RegionScanner
 from genoattn.models.variant_scoring import VariantScorer
@@ -42,7 +41,7 @@ def main(config: DictConfig) -> None:
     """Scan the region by shards, and write the table as .npz and .tsv, and the heat map as .png and .svg."""
     folder, out, shards = output_folder(), Path(config.out).expanduser(), chosen_shards(config)
     check_prefix(out)
-    genome = open_genome(paths_of(config.fasta))
+    genome = open_for_parts(input_paths(config.fasta, "fasta"))
     region = region_of(config.region, genome)
     model = saved_model(config, "cpu", LANGUAGE)
     scorer = VariantScorer(model, config.length, config.both_strands, embeddings=False, batch=config.batch)
@@ -61,7 +60,7 @@ def main(config: DictConfig) -> None:
         announce(f"{region.length:,} bases in {seconds:.1f} s, {way}: {out}.npz, .tsv, .png, .svg")
 
 
-def scan(genome: Genome, region: Interval, todo: Sequence[ShardFolder], scanner: RegionScanner) -> None:
+def scan(genome: Sequences, region: Interval, todo: Sequence[ShardFolder], scanner: RegionScanner) -> None:
     """Scan the parts of a region that belong to some shards, one shard after the other."""
     with progress("the model scores", sum(part_of(region, place).length for place in todo)) as advance:
         for place in todo:
@@ -79,7 +78,7 @@ def part_of(region: Interval, place: ShardFolder) -> Interval:
     return Interval(region.record, start, stop)
 
 
-def write(out: Path, genome: Genome, region: Interval, meaning: str, rows: Sequence[bytes]) -> None:
+def write(out: Path, genome: Sequences, region: Interval, meaning: str, rows: Sequence[bytes]) -> None:
     """Write the table of a region, and its heat map, from the rows of all shards."""
     table = np.array([[float(value) for value in row.split()] for row in rows]).round(DECIMALS) + 0.0
     letters = decode_bases(genome.fetch(*region))
@@ -101,7 +100,7 @@ def write(out: Path, genome: Genome, region: Interval, meaning: str, rows: Seque
         save_figure(figure, Path(f"{out}.{ending}"))
 
 
-def region_of(text: str, genome: Genome) -> Interval:
+def region_of(text: str, genome: Sequences) -> Interval:
     """The region that a user names, 1-based and with both ends, as an interval; raises UserError if there is none."""
     match = _REGION.fullmatch(text)
     if match is None:

@@ -11,16 +11,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from genoattn.cli.console import announce, progress
-from genoattn.cli.detect import check_output, paths_of
+from genoattn.cli.detect import check_output
 from genoattn.cli.shards import OWN, ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.comparison.inputs import file_digest
 from genoattn.errors import UserError
 from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import Table, write_report
-from genoattn.files import replace_when_done
+from genoattn.files import input_paths, replace_when_done
+from genoattn.genome.indexed_fasta import open_for_parts
 from genoattn.genome.scorable import REASONS, Allele, AlleleReader
-from genoattn.genome.sequence_store import open_genome
 from genoattn.genome.vcf_rows import ENCODING, ERRORS, LAST, InfoField, Row, completed_header, read_rows, survey
 from genoattn.genome.vcf_writer import open_vcf
 from genoattn.models.shipped import LANGUAGE
@@ -40,7 +40,7 @@ def main(config: DictConfig) -> None:
     table, shards = Path(f"{check_output(out)}.tsv"), chosen_shards(config)
     if path.resolve() == out.resolve():
         raise UserError(f"out={out} is the VCF that is read; expected another name")
-    genome = open_genome(paths_of(config.fasta))
+    genome = open_for_parts(input_paths(config.fasta, "fasta"))
     reader = AlleleReader(genome, config.ref_policy, path)
     outline = survey(path, reader.read)
     model = saved_model(config, "cpu", LANGUAGE)
@@ -161,7 +161,7 @@ def table_row(place: Sequence[str], values: Sequence[str], reason: str) -> bytes
 def origin(config: DictConfig) -> Mapping[str, str]:
     """The lines on this run in the header of the VCF, with the settings on which scores depend."""
     words = [word for word in HydraConfig.get().overrides.task if word.partition("=")[0] not in (*OWN, "batch", "out")]
-    fasta = ",".join(map(str, paths_of(config.fasta)))
+    fasta = ",".join(map(str, input_paths(config.fasta, "fasta")))
     command = " ".join(["genoattn score", *words])
     return {"genoattnVersion": version("genoattn"), "genoattnCommand": command, "genoattnReference": fasta}
 

@@ -22,7 +22,7 @@ from genoattn.comparison.launcher import LOG, spread, stopped_by_sigterm
 from genoattn.config.overrides import quote
 from genoattn.errors import UserError, shorten
 from genoattn.files import cannot_write, file_sha256, replace_when_done, write_json
-from genoattn.genome.sequence_store import Genome
+from genoattn.genome.indexed_fasta import Sequences
 from genoattn.models.card import ModelCard
 from genoattn.models.variant_scoring import VariantScorer
 
@@ -205,12 +205,11 @@ def joined(places: Sequence[ShardFolder]) -> Iterator[bytes]:
     return chain.from_iterable(map(lines, places))
 
 
-def scorer_inputs(genome: Genome, scorer: VariantScorer, card: ModelCard) -> dict[str, Any]:
+def scorer_inputs(genome: Sequences, scorer: VariantScorer, card: ModelCard) -> dict[str, Any]:
     """The genome, model, settings, versions and code on which scores depend: parts of the inputs of a shard."""
-    records = json.dumps([[record.name, record.sha256] for record in genome.records])
     described = json.dumps(card.to_json(), sort_keys=True)
     return {
-        "fasta": hashlib.sha256(records.encode()).hexdigest(),
+        "fasta": hashlib.sha256(json.dumps([genome.identity, genome.names]).encode()).hexdigest(),
         "checkpoint": hashlib.sha256(described.encode()).hexdigest(),
         "length": scorer.length,
         "both_strands": scorer.reader.both_strands,

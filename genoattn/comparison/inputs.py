@@ -19,7 +19,7 @@ from genoattn.config.compose import compose
 from genoattn.config.overrides import value_in
 from genoattn.data.source import BUNDLED_GENOME
 from genoattn.errors import UserError, shorten
-from genoattn.files import file_sha256, write_json
+from genoattn.files import file_sha256, input_paths, path_and_type, write_json
 from genoattn.paths import genomes_dir
 
 INPUTS = "inputs.json"
@@ -125,7 +125,7 @@ class InputReader:
         shared = [word for word in overrides if word.partition("=")[0] not in OWN]
         settings, code = self._compose(program, shared)
         settings = settings | {word.partition("=")[0]: value_in(word) for word in overrides if word not in shared}
-        files = {key: [[path.name, file_digest(path, key)] for path in _paths(settings, key)] for key in FILES}
+        files = {key: [[name, file_digest(path, key)] for name, path in _named_files(settings, key)] for key in FILES}
         irrelevant = (*IRRELEVANT, *FILES, *(MEASURED if program != "plan" else ()))
         kept = {key: value for key, value in settings.items() if not _is_part(key, irrelevant)}
         if "checkpoint" in settings:
@@ -162,16 +162,17 @@ def _sha256(path: Path, *stamp: int) -> str:
     return file_sha256(path)
 
 
-def _paths(settings: Mapping[str, Any], key: str) -> list[Path]:
-    """The files that a setting names, those of the bundled genome if it names none."""
+def _named_files(settings: Mapping[str, Any], key: str) -> list[tuple[str, Path]]:
+    """The files that a setting names, those of the bundled genome if it names none, with their names."""
     value = settings.get(key)
+    if value is not None and key == "task.split_bed":
+        return [(Path(value).name, path_and_type(value)[0])]  # the type of a GFF3 is a part of its name
     if value is not None:
-        return [Path(value).expanduser()] if isinstance(value, str) else [Path(path).expanduser() for path in value]
+        return [(path.name, path) for path in input_paths(value, key)]
     fasta, vcfs = BUNDLED_GENOME
-    if key == "data.fasta":
-        return [genomes_dir() / fasta]
     bundled = key == "data.vcf" and settings.get("data.fasta") is None
-    return [genomes_dir() / name for name in vcfs] if bundled else []
+    names = [fasta] if key == "data.fasta" else vcfs if bundled else []
+    return [(name, genomes_dir() / name) for name in names]
 
 
 def _is_part(key: str, of: Sequence[str]) -> bool:

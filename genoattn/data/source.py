@@ -12,10 +12,12 @@ from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.data.variant_splits import SPLITS, assign_variants_to_splits, spans, variants_by_fold
 from genoattn.errors import UserError
+from genoattn.files import input_paths
 from genoattn.genome.input_files import describe_counts
-from genoattn.genome.intervals import BedFile, Interval, split_genes
+from genoattn.genome.intervals import Interval, split_genes
 from genoattn.genome.labelled_variants import LabelledVariant
 from genoattn.genome.leak_audit import LeakAudit, audit_leak, check_leak
+from genoattn.genome.regions import RegionFile
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.splits import Splits, split_blocks, split_records, test_only
 from genoattn.genome.windows import Windows
@@ -35,7 +37,7 @@ class DataSource:
         vcfs: VCFs of real mutations of the genome.
         labelled: Labelled variants by split, for a task that has them.
         skipped_variants: The number of rows with variants in no split, by reason.
-        genes: The BED file of genes that split the labelled variants.
+        genes: The file of genes that split the labelled variants.
         new_records: The records that a saved model was not trained on; all of their bases are held out.
         leak: What the held-out blocks share with the training blocks; None without training blocks.
     """
@@ -45,7 +47,7 @@ class DataSource:
     vcfs: tuple[Path, ...]
     labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
     skipped_variants: Mapping[str, int] = field(default_factory=dict)
-    genes: BedFile | None = None
+    genes: RegionFile | None = None
     new_records: tuple[int, ...] = ()
     leak: LeakAudit | None = None
 
@@ -77,8 +79,8 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     _check_min_length(data, task)
     folder = genomes_dir()
     bundled = data.fasta is None and data.vcf is None
-    fastas = _paths(data.fasta) or [folder / BUNDLED_GENOME[0]]
-    vcfs = [folder / name for name in BUNDLED_GENOME[1]] if bundled else _paths(data.vcf)
+    fastas = input_paths(data.fasta, "data.fasta") if data.fasta else [folder / BUNDLED_GENOME[0]]
+    vcfs = [folder / name for name in BUNDLED_GENOME[1]] if bundled else input_paths(data.vcf or [], "data.vcf")
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
     if isinstance(task, VariantClassification) and task.fold:
         assigned = variants_by_fold(genome, task, data.length, data.vcf_filter)
@@ -96,7 +98,7 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
         variants = assign_variants_to_splits(genome, splits, task, seed, data.length, data.vcf_filter)
         labels, genes = variants.by_split, variants.genes
         source = replace(source, labelled=labels, skipped_variants=variants.skipped, genes=genes)
-        parts = split_genes(genes, seed) if genes else parts
+        parts = split_genes(genes.path, genes.intervals, seed) if genes else parts
     if not parts[0]:
         return source
     leak = audit_leak(genome, *parts)
@@ -225,7 +227,7 @@ def describe_source(source: DataSource) -> str:
         if any(groups["test"]):
             lines.append("groups: " + "; ".join(f"{name} {_listed(list(own))}" for name, own in groups.items()))
     if source.genes:
-        path, intervals, skipped = source.genes
+        path, intervals, skipped = source.genes.path, source.genes.intervals, source.genes.skipped
         reasons = f"; left out: {describe_counts(skipped)}" if skipped else ""
         lines.append(
             f"{path.name}: {len(intervals) + sum(skipped.values()):,} lines; {len(intervals):,} intervals{reasons}"
@@ -247,10 +249,3 @@ def _check_min_length(data: DataSettings, task: Task) -> None:
         )
     if data.min_length > data.length:
         raise UserError(f"data.min_length must be at most data.length ({data.length}), got {data.min_length}")
-
-
-def _paths(value: str | Sequence[str] | None) -> list[Path]:
-    """Paths relative to the folder in which the program was started."""
-    if value is None:
-        return []
-    return [Path(value)] if isinstance(value, str) else [Path(path) for path in value]

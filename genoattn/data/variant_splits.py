@@ -8,8 +8,9 @@ import numpy as np
 
 from genoattn.data.tasks.variant_classification import Fold, VariantClassification
 from genoattn.errors import UserError
-from genoattn.genome.intervals import BedFile, Interval, read_bed, split_genes
+from genoattn.genome.intervals import Interval, split_genes
 from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
+from genoattn.genome.regions import RegionFile, read_regions
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.splits import Splits
 
@@ -24,7 +25,7 @@ class AssignedVariants(NamedTuple):
 
     by_split: Mapping[str, tuple[LabelledVariant, ...]]
     skipped: Mapping[str, int]
-    genes: BedFile | None
+    genes: RegionFile | None
 
 
 def assign_variants_to_splits(
@@ -40,8 +41,8 @@ def assign_variants_to_splits(
     The genes of `task.split_bed` decide or, without it, the splits of the genome.
     """
     variants, skipped = _read(genome, task, length, vcf_filter)
-    genes = read_bed(Path(task.split_bed), genome) if task.split_bed else None
-    intervals = split_genes(genes, seed) if genes else splits[:3]
+    genes = read_regions(task.split_bed, genome, "task.split_bed") if task.split_bed else None
+    intervals = split_genes(genes.path, genes.intervals, seed) if genes else splits[:3]
     by_split = {name: in_intervals(variants, part) for name, part in zip(SPLITS, intervals, strict=True)}
     for name, assigned in by_split.items():
         if not assigned:

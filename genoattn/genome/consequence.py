@@ -10,8 +10,8 @@ from Bio.Data import CodonTable
 
 from genoattn.errors import UserError, shorten
 from genoattn.genome.alphabet import decode_bases, reverse_complement
-from genoattn.genome.input_files import bounded_lines, open_text, unknown_contig
-from genoattn.genome.intervals import is_number
+from genoattn.genome.gff3 import Feature, read_features
+from genoattn.genome.input_files import is_number
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.sequence_store import Genome
 
@@ -127,38 +127,25 @@ def _protein(letters: str, table: int) -> str:
 def _read(path: Path, genome: Genome, setting: str) -> Iterator[CodingSequence]:
     if not path.is_file():
         raise UserError(f"{setting}={path} does not exist")
-    lengths = dict(zip(genome.names, genome.lengths, strict=True))
     lines: dict[str, list[CodingSequence]] = defaultdict(list)
-    with open_text(path, "utf-8", "replace") as text:
-        for number, line in enumerate(bounded_lines(text, path), 1):
-            if line.startswith("##FASTA"):
-                break
-            fields = line.rstrip("\r\n").split("\t")
-            if line.startswith("#") or not line.strip():
-                continue
-            place = f"{path}, line {number}"
-            if len(fields) != 9:
-                raise UserError(f"{place}: expected the nine columns of GFF3, got '{shorten(line.rstrip())}'")
-            if fields[2] == "CDS":
-                if fields[0] not in lengths:
-                    raise unknown_contig(place, fields[0], lengths)
-                attributes = dict(pair.strip().split("=", 1) for pair in fields[8].split(";") if "=" in pair)
-                coding = _coding(fields, attributes, genome.index(fields[0]), lengths[fields[0]], place)
-                for name in (attributes.get("Parent") or attributes.get("ID") or f"line {number}").split(","):
-                    lines[name].append(coding)
+    for feature in read_features(path, genome):
+        if feature.kind == "CDS":
+            own = feature.attributes.get("Parent") or feature.attributes.get("ID") or feature.place
+            for name in own.split(","):
+                lines[name].append(_coding(feature, genome.lengths[feature.record]))
     for parts in lines.values():
         ordered = sorted(parts, key=lambda part: part.parts)
         first = ordered[-1] if ordered[0].reverse else ordered[0]
-        yield first._replace(parts=tuple(part.parts[0] for part in ordered))
+        yield first._replace(parts=tuple(part for each in ordered for part in each.parts))
 
 
-def _coding(fields: list[str], attributes: dict[str, str], record: int, length: int, place: str) -> CodingSequence:
-    _, _, _, start, stop, _, strand, phase, _ = fields
-    if not (is_number(start) and is_number(stop) and 1 <= int(start) <= int(stop) <= length):
-        raise UserError(f"{place}: expected 1 ≤ start ≤ end ≤ {length}, got {shorten(start)} and {shorten(stop)}")
+def _coding(feature: Feature, length: int) -> CodingSequence:
+    place, strand, phase = feature.place, feature.strand, feature.phase
     if strand not in ("+", "-") or phase not in ("0", "1", "2"):
         raise UserError(f"{place}: expected strand + or - and phase 0, 1 or 2, got {shorten(strand)}, {shorten(phase)}")
-    table = attributes.get("transl_table", "1")
+    table = feature.attributes.get("transl_table", "1")
     if not is_number(table) or int(table) not in CodonTable.unambiguous_dna_by_id:
         raise UserError(f"{place}: expected a transl_table of NCBI, got {shorten(table)}")
-    return CodingSequence(record, ((int(start) - 1, int(stop)),), strand == "-", int(phase), int(table))
+    if feature.stop > length:
+        raise UserError(f"{place}: coding regions across the end of a circular record are not read, got {feature.stop}")
+    return CodingSequence(feature.record, ((feature.start, feature.stop),), strand == "-", int(phase), int(table))

@@ -15,7 +15,7 @@ from genoattn.errors import UserError, nearest, shorten
 from genoattn.genome.alphabet import ENCODE, ILLEGAL, LETTERS, SOFT
 from genoattn.genome.input_files import LONGEST_LINE, open_text
 
-_BLANKS = " \t\r\n"
+BLANKS = " \t\r\n"
 """The characters that may end a line; other control characters and the no-break space are illegal letters."""
 
 ENCODING = "latin-1"
@@ -41,6 +41,8 @@ class Record(NamedTuple):
 
     name: str
     codes: UInt8[np.ndarray, "length"]
+    uracil: int
+    """Letters U, which are read as T."""
 
 
 def read_fasta(path: Path) -> Iterator[Record]:
@@ -77,7 +79,7 @@ def _check_beginning(path: Path) -> None:
     with open_text(path, ENCODING) as text:
         before = ""
         while head := text.read(_HEAD):
-            content = head.lstrip(_BLANKS)
+            content = head.lstrip(BLANKS)
             if content:
                 before += head[: len(head) - len(content)]
                 break
@@ -105,7 +107,8 @@ def _soft_encoding() -> bytes:
 
 
 # bytes.translate makes one pass; indexing an array by bytes would first widen every base to eight bytes.
-_CODES = _soft_encoding()
+CODES = _soft_encoding()
+"""For bytes.translate: the code of each letter, with SOFT for lower case."""
 _ILLEGAL = bytes([ILLEGAL])
 
 
@@ -113,11 +116,11 @@ def _records(path: Path) -> Iterator[Record]:
     bases = 0
     with open_text(path, ENCODING) as text:
         for number, (header, letters) in enumerate(_entries(text)):
-            name, codes = _name(header), letters.encode(ENCODING).translate(_CODES)
+            name, codes = name_of(header), letters.encode(ENCODING).translate(CODES)
             if len(header) > LONGEST_LINE or not _is_legal(name) or _ILLEGAL in codes:
                 _raise_mistake(path, number)
             bases += len(codes)
-            yield Record(name, np.frombuffer(codes, np.uint8))
+            yield Record(name, np.frombuffer(codes, np.uint8), letters.count("U") + letters.count("u"))
     if bases == 0:
         raise UserError(f"{path} holds headers but no bases")
 
@@ -127,7 +130,7 @@ def _entries(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     header, letters = "", []
     for line in lines:
         if line[0] != ">":
-            letters.append(line.rstrip(_BLANKS))
+            letters.append(line.rstrip(BLANKS))
             continue
         if header:
             yield header, "".join(letters)
@@ -135,8 +138,9 @@ def _entries(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     yield header, "".join(letters)
 
 
-def _name(header: str) -> str:
-    return re.split(r"[ \t]", header[1:].strip(_BLANKS), maxsplit=1)[0]
+def name_of(header: str) -> str:
+    """The first word of a header, without its '>'."""
+    return re.split(r"[ \t]", header[1:].strip(BLANKS), maxsplit=1)[0]
 
 
 def _is_legal(name: str) -> bool:
@@ -151,7 +155,7 @@ def _raise_mistake(path: Path, record: int) -> NoReturn:
         for line_number, line in enumerate(text, 1):
             if line[0] == ">":
                 number += 1
-                name = _name(line)
+                name = name_of(line)
                 if number == record and len(line) > LONGEST_LINE:
                     raise UserError(f"{path}, line {line_number}: a header of more than {LONGEST_LINE:,} characters")
                 if number == record and not name:
@@ -163,8 +167,8 @@ def _raise_mistake(path: Path, record: int) -> NoReturn:
                         " record"
                     )
             elif number == record:
-                letters = line.rstrip(_BLANKS)
-                column = letters.encode(ENCODING).translate(_CODES).find(_ILLEGAL)
+                letters = line.rstrip(BLANKS)
+                column = letters.encode(ENCODING).translate(CODES).find(_ILLEGAL)
                 if column >= 0:
                     raise UserError(
                         f"{path}, record {shorten(name)}, line {line_number}, column {column + 1}:"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
-from genoattn.errors import LISTED, UserError, did_you_mean, shorten
+from genoattn.errors import LISTED, UserError
 
 LONGEST_LINE = 1 << 20
 """Characters of a line at most: of a table, and of a FASTA header. Lines of bases may be longer."""
@@ -31,13 +31,17 @@ def packing(path: Path) -> str:
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
-    """The content of a file, unpacked if it is gzip; damage becomes a UserError, wherever in the block it is met."""
+def open_bytes(path: Path, start: int = 0) -> Iterator[gzip.GzipFile | BufferedReader]:
+    """The content of a file, unpacked if it is gzip; damage becomes a UserError, wherever in the block it is met.
+
+    The content begins at byte `start` of the file, which is the first one of a block if it is bgzip.
+    """
     try:
         packed = packing(path)
         with open(path, "rb") as raw:
             if packed == "bgzip":
                 _check_end(path, raw)
+            raw.seek(start)
             yield gzip.GzipFile(fileobj=raw) if packed else raw
     except EOFError:
         raise UserError(f"{path} is a truncated gzip file: it ends in the middle; fetch or copy it again") from None
@@ -52,7 +56,6 @@ def _check_end(path: Path, raw: BufferedReader) -> None:
     raw.seek(max(0, os.fstat(raw.fileno()).st_size - len(_BGZIP_END)))
     if raw.read() != _BGZIP_END:
         raise UserError(f"{path} is a truncated gzip file: bgzip's last block is missing; fetch or copy it again")
-    raw.seek(0)
 
 
 @contextmanager
@@ -72,6 +75,11 @@ def bounded_lines(text: TextIOWrapper, path: Path, longest: int = LONGEST_LINE) 
         number += 1
 
 
+def is_number(text: str) -> bool:
+    """True for decimal digits only, at most 18 of them: more are no position, and Python refuses to read thousands."""
+    return len(text) <= 18 and text.isascii() and text.isdigit()
+
+
 def check_header(path: Path) -> None:
     """Raises UserError at a header line of a VCF that is too long: htslib would take memory for all of it."""
     with open_text(path, "latin-1") as text:
@@ -80,12 +88,6 @@ def check_header(path: Path) -> None:
             if len(line) == LONGEST_HEADER_LINE and not line.endswith("\n"):
                 raise UserError(f"{path}, line {number}: a header line of more than {LONGEST_HEADER_LINE:,} characters")
             number += 1
-
-
-def unknown_contig(place: str, contig: str, contigs: Mapping[str, int]) -> UserError:
-    """The sentence about a contig that the genome lacks."""
-    name = shorten(contig)
-    return UserError(f"{place}: the FASTA has no contig '{name}'{did_you_mean(name, contigs)}")
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from genoattn.errors import UserError, did_you_mean, shorten
-from genoattn.genome.input_files import bounded_lines, open_text, unknown_contig
-from genoattn.genome.intervals import Interval, is_number
+from genoattn.genome.input_files import bounded_lines, is_number, open_text
+from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Mutation
+from genoattn.genome.record_names import unknown_contig
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.vcf import Variant, read_info, read_variants, to_mutation
 

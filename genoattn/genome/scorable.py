@@ -5,8 +5,9 @@ from typing import Literal, NamedTuple, TypeAlias, final
 
 from genoattn.errors import UserError, shorten
 from genoattn.genome.alphabet import ENCODE, ILLEGAL, decode_bases
+from genoattn.genome.indexed_fasta import Sequences
 from genoattn.genome.mutations import Mutation
-from genoattn.genome.sequence_store import Genome
+from genoattn.genome.record_names import shared_names, unknown_contig
 from genoattn.genome.vcf import Variant, to_mutation
 from genoattn.genome.vcf_rows import Row
 
@@ -51,16 +52,18 @@ class AlleleReader:
     ALT are swapped is recognised if both have the same length: of an indel no sequence can tell it.
     """
 
-    def __init__(self, genome: Genome, policy: RefPolicy, path: Path):
+    def __init__(self, genome: Sequences, policy: RefPolicy, path: Path):
         """Read rows of the file `path`, which is named in messages; `policy` says what becomes of a wrong REF."""
         self.genome, self.policy, self.path = genome, policy, path
         self.numbers = {name: number for number, name in enumerate(genome.names)}
+        self.ambiguous = shared_names(genome.names)
 
     def read(self, row: Row) -> list[Allele | str]:
         """Every ALT as an allele, or the reason (a key of `REASONS`) why it is none.
 
         Raises:
-            UserError: REF is wrong and the policy is "error"; the message has the line and both sequences.
+            UserError: REF is wrong and the policy is "error", or the name of the contig stands in several FASTA files;
+                the message has the line.
         """
         return [self._allele(row, alternate) for alternate in row.alternates]
 
@@ -68,6 +71,8 @@ class AlleleReader:
         if reason := _not_a_sequence(row.reference, alternate):
             return reason
         if row.contig not in self.numbers:
+            if row.contig in self.ambiguous:
+                raise unknown_contig(f"{self.path}, line {row.line}", row.contig, self.numbers)
             return "unknown_contig"
         record, start = self.numbers[row.contig], row.position - 1
         stop = start + len(row.reference)

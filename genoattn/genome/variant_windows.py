@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from genoattn.genome.indexed_fasta import Sequences
 from genoattn.genome.mutations import Mutation
-from genoattn.genome.sequence_store import Genome
 
 
 class Window(NamedTuple):
@@ -28,7 +28,7 @@ class WindowPair(NamedTuple):
         return WindowPair(self.second, self.first)
 
 
-def window_pairs(genome: Genome, record: int, mutation: Mutation, length: int) -> list[WindowPair]:
+def window_pairs(genome: Sequences, record: int, mutation: Mutation, length: int) -> list[WindowPair]:
     """The windows of a variant, anchored at the left and at the right.
 
     The window of the reference has the site in its middle, or as near to it as the ends of the record allow. The window

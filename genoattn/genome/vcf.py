@@ -16,8 +16,9 @@ from jaxtyping import UInt8
 
 from genoattn.errors import UserError, did_you_mean, shorten
 from genoattn.genome.alphabet import ENCODE, ILLEGAL, LETTERS, encode_bases
-from genoattn.genome.input_files import check_header, open_bytes, packing, unknown_contig
+from genoattn.genome.input_files import check_header, open_bytes, packing
 from genoattn.genome.mutations import Mutation
+from genoattn.genome.record_names import unknown_contig
 from genoattn.genome.vcf_filter import is_pass, keeps
 
 T = TypeVar("T")

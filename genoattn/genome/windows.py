@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import UNKNOWN
+from genoattn.genome.indexed_fasta import Sequences
 from genoattn.genome.intervals import Interval
 from genoattn.genome.sequence_store import Genome
 
@@ -87,7 +88,7 @@ def slice_padded(bases: UInt8[np.ndarray, "length"], start: int, stop: int) -> U
     return np.pad(inside, (before, stop - start - before - len(inside)), constant_values=UNKNOWN)
 
 
-def fetch_padded(genome: Genome, record: int, start: int, stop: int) -> UInt8[np.ndarray, "window"]:
+def fetch_padded(genome: Sequences, record: int, start: int, stop: int) -> UInt8[np.ndarray, "window"]:
     """Codes of bases [start, stop) of a record, 0-based and half-open, with N beyond both of its ends."""
     low = min(max(start, 0), genome.lengths[record])
     high = max(min(stop, genome.lengths[record]), low)

@@ -12,9 +12,9 @@ from torch import Tensor
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.indexed_fasta import Sequences
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.scorable import Allele
-from genoattn.genome.sequence_store import Genome
 from genoattn.models.sequence_model import ModelState
 from genoattn.models.variant_scoring import NAN, VariantScorer
 
@@ -67,7 +67,7 @@ class RegionScanner:
             return False
         return True
 
-    def scan(self, genome: Genome, record: int, start: int, stop: int) -> Iterator[Float[np.ndarray, "bases 5"]]:
+    def scan(self, genome: Sequences, record: int, start: int, stop: int) -> Iterator[Float[np.ndarray, "bases 5"]]:
         """Score the mutants of bases [start, stop), 0-based and half-open, of a record.
 
         Yields:
@@ -88,7 +88,7 @@ class RegionScanner:
             yield table
 
     def _one_by_one(
-        self, genome: Genome, record: int, first: int, codes: UInt8[np.ndarray, "bases"]
+        self, genome: Sequences, record: int, first: int, codes: UInt8[np.ndarray, "bases"]
     ) -> Float[np.ndarray, "bases 5"]:
         """Each mutant as a variant of its own."""
         table = np.full((len(codes), len(MUTANTS)), NAN)
@@ -109,7 +109,7 @@ class RegionScanner:
         return table
 
     @torch.no_grad()
-    def _streamed(self, genome: Genome, record: int, first: int, last: int) -> Float[np.ndarray, "bases 5"]:
+    def _streamed(self, genome: Sequences, record: int, first: int, last: int) -> Float[np.ndarray, "bases 5"]:
         """The ratios of mutants that begin from the state of the model before them."""
         length = self.scorer.length
         left = length // 2

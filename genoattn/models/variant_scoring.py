@@ -7,9 +7,9 @@ from typing import NamedTuple, TypeVar, final
 import numpy as np
 
 from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.genome.indexed_fasta import Sequences
 from genoattn.genome.labelled_variants import LabelledVariant
 from genoattn.genome.scorable import FLIPPED, Allele
-from genoattn.genome.sequence_store import Genome
 from genoattn.genome.variant_windows import Window, WindowPair, window_pairs
 from genoattn.models.build import LoadedModel
 from genoattn.models.predictor import Predictor
@@ -108,7 +108,7 @@ class VariantScorer:
             return "log P(window with ALT) - log P(window with REF), natural logarithm"
         return "log P(ALT) - log P(REF) with the substituted bases masked, natural logarithm"
 
-    def score(self, genome: Genome, alleles: Sequence[Allele]) -> list[Scored]:
+    def score(self, genome: Sequences, alleles: Sequence[Allele]) -> list[Scored]:
         """Scores of variants, each as if it were alone.
 
         Args:
@@ -167,7 +167,7 @@ class VariantScorer:
         return results
 
     def _class_table(
-        self, genome: Genome, alleles: Sequence[Allele], pairs: Sequence[Sequence[WindowPair]]
+        self, genome: Sequences, alleles: Sequence[Allele], pairs: Sequence[Sequence[WindowPair]]
     ) -> list[tuple[float, ...]]:
         """Probabilities of the classes, or the number, by windows as in training."""
         if not isinstance(self.task, VariantClassification):

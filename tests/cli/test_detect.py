@@ -166,6 +166,35 @@ def test_only_the_regions_of_the_truth_count(oracle: None, tmp_path: Path, capsy
     assert capsys.readouterr().err == "truth_regions needs truth, a VCF of the sample's true mutations\n"
 
 
+def test_precision_and_recall_by_region(oracle: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Regions of a GFF3 by type, and of a BED by column 4; together they are what counts at all."""
+    fasta, vcf = write_genome(tmp_path, "reference", 0)
+    codes = encode_bases("".join(fasta.read_text().splitlines()[1:]))
+    variants = read_variants(vcf, {"reference0": len(codes)}).by_contig["reference0"]
+    mutations = to_mutations(variants, codes, "reference0", vcf).mutations
+    write_fasta(tmp_path / "sample.fa", {"s": mutated_sequence(codes, mutations)})
+    half, rest = len(codes) // 2, len(codes) // 2 + 100
+    (tmp_path / "x.gff3").write_text(
+        f"reference0\t.\tCDS\t1\t{half}\t.\t+\t0\tID=a\nreference0\t.\ttRNA\t{rest + 1}\t{len(codes)}\t.\t+\t.\t.\n"
+    )
+    (tmp_path / "x.bed").write_text(f"reference0\t0\t{half}\tCDS\nreference0\t{rest}\t{len(codes)}\ttRNA\n")
+    found = []
+    for regions in ("x.gff3", "x.bed", "x.gff3:CDS"):
+        words = (f"truth={vcf}", f"truth_regions={tmp_path}/{regions}")
+        assert run(tmp_path, *words, out="x.vcf", name=f"run{len(found)}") == 0
+        text = (tmp_path / f"run{len(found)}" / "metrics.json").read_text()
+        found.append({name: value for name, value in json.loads(text).items() if "/reference/" in name})
+    assert found[0] == found[1]
+    snvs = [found[0][f"model/reference/snv{place}/events"] for place in ("", "@CDS", "@tRNA")]
+    assert snvs[0] == snvs[1] + snvs[2] and min(snvs) > 0
+    assert found[0]["model/reference/snv@tRNA/recall"] == found[0]["model/reference/snv@CDS/precision"] == 1
+    assert found[2]["model/reference/snv/events"] == found[2]["model/reference/snv@CDS/events"] == snvs[1]
+    assert "Against reference, by region: model" in capsys.readouterr().out
+    (tmp_path / "x.bed").write_text("".join(f"reference0\t{place}\t{place + 9}\tg{place}\n" for place in range(41)))
+    assert run(tmp_path, f"truth={vcf}", f"truth_regions={tmp_path}/x.bed", out="y.vcf", name="many") == 0
+    assert "x.bed has 41 names of regions; up to 40 get rows of their own" in capsys.readouterr().out
+
+
 def test_all_differences_or_those_that_the_model_calls(
     oracle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pysam
 import pytest
 
 from genoattn.cli import scan
 from genoattn.cli.main import main
 from genoattn.genome.alphabet import decode_bases
 from genoattn.models import variant_scan
+from tests.fuzz.cases import bgzip
 from tests.toy_models import CAUSAL, VARIANTS, saved, toy_model
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -105,3 +107,25 @@ def test_mistakes(
 ) -> None:
     assert run(place, tmp_path, region, *(word.format(tmp_path) for word in words)) == 2
     assert capsys.readouterr().err == sentence.replace("{}", str(tmp_path)) + "\n"
+
+
+def test_an_index_gives_the_same_bytes_without_a_store(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A FASTA with .fai and .gzi is read in parts; shards made so are those of a store."""
+    text = (place / "x.fa").read_text().replace("T", "U").encode()
+    written = []
+    for name in ("plain.fa", "packed.fa.gz", "stored.fa.gz"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        monkeypatch.setenv("GENOATTN_CACHE", str(folder / "cache"))
+        file = tmp_path / name
+        file.write_bytes(bgzip(text) if "gz" in name else text)
+        if folder.name != "stored":
+            pysam.faidx(str(file))  # type: ignore[attr-defined]
+        assert run(place, folder, "a:1:41-47", f"fasta={file}", f"parts={tmp_path}/{file.suffix}") == 0
+        written.append([(folder / f"s.{ending}").read_bytes() for ending in ("tsv", "npz")])
+        assert bool(list((folder / "cache").glob("genome-*/"))) == (folder.name == "stored")
+    out = capsys.readouterr().out
+    assert written[0] == written[1] == written[2] and "1 of 1 shards are done already" in out
+    assert f"{tmp_path}/plain.fa: its letters U are read as T" in out and "stored.fa.gz: " in out

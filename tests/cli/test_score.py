@@ -219,6 +219,29 @@ def test_mistakes(
     assert {file.name for file in tmp_path.iterdir()} <= {"in.vcf", "run"}
 
 
+def test_several_fasta_files(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pattern names them; a contig that two of them have is `file:name`, and its plain name is ambiguous."""
+    for name in ("x", "y"):
+        (tmp_path / f"{name}.fa").write_text((place / "x.fa").read_text().replace(">two", f">{name}2"))
+    vcf = tmp_path / "in.vcf"
+    row = rows_of(place, ["SNV"])[0]
+    vcf.write_text(COLUMNS + row.replace("one", "y:one", 1))
+    pattern = f"fasta={tmp_path}/?.fa"
+    assert run(place, vcf, pattern, out="out.vcf") == 0
+    assert "GA_LLR" in info(read(tmp_path / "out.vcf")[0]) and "##contig=<ID=y:one,length=300>" in text_of(
+        tmp_path / "out.vcf"
+    )
+    vcf.write_text(COLUMNS + row)
+    capsys.readouterr()
+    assert run(place, vcf, pattern, out="out.vcf") == 2
+    assert capsys.readouterr().err == (
+        f"{vcf}, line 2: the contig 'one' stands in several FASTA files, and may be any of x:one and y:one; give the"
+        " one FASTA that the file is about, or rename its contigs\n"
+    )
+    assert run(place, vcf, f"fasta={tmp_path}/*.fna") == 2
+    assert capsys.readouterr().err.startswith(f"fasta={tmp_path}/*.fna matches no file in ")
+
+
 def test_a_run_that_fails_leaves_nothing(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vcf = tmp_path / "in.vcf"
     vcf.write_text(HEADER + COLUMNS + "".join(rows_of(place, SORTED)))

@@ -17,9 +17,10 @@ from genoattn.evaluation.baselines.regression import logistic_regression
 from genoattn.evaluation.bootstrap import resample
 from genoattn.evaluation.variant_classification import classification_metrics, matthews
 from genoattn.genome.alphabet import decode_bases
-from genoattn.genome.intervals import read_bed, split_genes
+from genoattn.genome.intervals import split_genes
 from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
 from genoattn.genome.mutations import Mutation
+from genoattn.genome.regions import read_regions
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.training.loss import loss
 
@@ -107,15 +108,15 @@ def test_both_windows_and_the_allele_spans(mutation: Mutation, sites: tuple, gen
 
 
 def test_each_gene_goes_to_one_split(inputs: Path, genome: Genome):
-    bed = read_bed(inputs / "genes.bed", genome)
-    splits = split_genes(bed, seed=0)
+    bed = read_regions(str(inputs / "genes.bed"), genome, "task.split_bed")
+    splits = split_genes(bed.path, bed.intervals, seed=0)
     genes = [(gene.start, gene.stop) for split in splits for gene in split]
     assert len(genes) == len(set(genes)) == 29  # of 30, two are joined by a gene that overlaps both
     assert (0, 700) in genes
     variants, _ = read_labelled(inputs / "a.tsv", "kind", CLASSES, genome, 20)
     assigned = [in_intervals(variants, split) for split in splits]
     assert all(assigned) and len(set().union(*assigned)) == sum(map(len, assigned)) < len(variants)
-    assert split_genes(bed, seed=0) == splits != split_genes(bed, seed=1)
+    assert split_genes(bed.path, bed.intervals, seed=0) == splits != split_genes(bed.path, bed.intervals, seed=1)
 
 
 def test_balanced_weights_by_hand():

@@ -64,7 +64,7 @@ def run(folder: Path) -> str:
             raise Wrong(f"a right file of {len(expected)} records is refused") from None
         raise
     actual = []
-    for name, codes in records:
+    for name, codes, _ in records:
         upper = DECODE[codes & ~SOFT]
         actual.append((name.encode("latin-1"), np.where(codes & SOFT, upper | 32, upper).tobytes()))
     if actual != expected:

@@ -16,12 +16,15 @@ from typing import NamedTuple
 import numpy as np
 
 from genoattn.errors import UserError
-from tests.fuzz import fasta, models, overrides, tables, vcf, vcf_rows
+from tests.fuzz import fasta, indexes, models, overrides, tables, vcf, vcf_rows
 from tests.fuzz.cases import Files, Maker, Trial, is_sentence
 
 KINDS = {
     kind.name: kind
-    for kind in (fasta.KIND, vcf.KIND, tables.BED, tables.TSV, models.KIND, overrides.KIND, vcf_rows.KIND)
+    for kind in (
+        *(fasta.KIND, vcf.KIND, tables.BED, tables.TSV, models.KIND, overrides.KIND, vcf_rows.KIND),
+        *(tables.GFF, indexes.KIND),
+    )
 }
 SECONDS = 60
 """Time after which an input counts as one that never ends."""

@@ -72,7 +72,7 @@ def test_the_most_severe_of_overlapping_frames_counts(genome: Genome, tmp_path: 
     ("line", "sentence"),
     [
         ("x\t.\tCDS\t3\t14\t.\t+\t0", "line 1: expected the nine columns of GFF3"),
-        ("x\t.\tCDS\t14\t3\t.\t+\t0\tID=c", "line 1: expected 1 ≤ start ≤ end ≤ 37, got 14 and 3"),
+        ("x\t.\tCDS\t14\t3\t.\t+\t0\tID=c", "line 1: expected 1 ≤ first ≤ last ≤ 37, got 14 and 3"),
         ("x\t.\tCDS\t3\t14\t.\t?\t0\tID=c", r"expected strand \+ or - and phase 0, 1 or 2, got \?, 0"),
         ("x\t.\tCDS\t3\t14\t.\t+\t0\ttransl_table=99", "expected a transl_table of NCBI, got 99"),
         ("y\t.\tCDS\t3\t14\t.\t+\t0\tID=c", "line 1"),

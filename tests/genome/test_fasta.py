@@ -39,7 +39,7 @@ def write(path: Path, text: bytes, packing: str = "plain") -> Path:
 def read(path: Path) -> dict[str, str]:
     """Names and letters as they stood, case included."""
     letters = {}
-    for name, codes in read_fasta(path):
+    for name, codes, _ in read_fasta(path):
         upper = decode_bases(codes & ~SOFT)
         letters[name] = "".join(u.lower() if c & SOFT else u for u, c in zip(upper, codes, strict=True))
     return letters

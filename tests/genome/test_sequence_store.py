@@ -115,17 +115,52 @@ def test_several_files_are_one_genome_in_order(fasta: Path, cache: Path, tmp_pat
     assert len(folders(cache)) == 2
 
 
-def test_names_must_differ(fasta: Path, cache: Path, tmp_path: Path):
-    twice, other = tmp_path / "twice.fa", tmp_path / "b.fa"
+def test_names_must_differ_within_a_file(cache: Path, tmp_path: Path):
+    twice = tmp_path / "twice.fa"
     twice.write_text(">x one\nA\n>x two\nC\n")
-    other.write_text(">new\nA\n>chr3\nC\n")
     with pytest.raises(UserError) as caught:
         open_genome([twice], cache)
-    assert str(caught.value) == f"the record name x stands twice, within {twice}; names must differ"
-    with pytest.raises(UserError) as caught:
-        open_genome([fasta, other], cache)
-    assert f"chr3 stands twice, in {fasta} and in {other}" in str(caught.value)
+    assert str(caught.value) == f"the record name x stands twice in {twice}; names must differ"
+    with pytest.raises(UserError, match=r"twice\.fa is named twice; expected each file once"):
+        open_genome([twice, twice], cache)
     assert list(cache.iterdir()) == []
+
+
+def test_the_same_name_in_two_files(fasta: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The file stands in front of the name where two are the same, whichever paths the cached store was built from."""
+    for other in ("b.fa", "c d.fa"):
+        (tmp_path / other).write_text(">new\nAA\n>chr3\nCC\n")
+        genome = open_genome([fasta, tmp_path / other], cache)
+        label = other[0] if other == "b.fa" else "c_d"
+        assert genome.names == ("chr1", "chr2", "a:chr3", "new", f"{label}:chr3")
+        assert decode_bases(genome.fetch(genome.index(f"{label}:chr3"), 0, 2)) == "CC"
+        assert pickle.loads(pickle.dumps(genome)).names == genome.names
+        message = f"the record name chr3 stands in 2 FASTA files: a:chr3 and {label}:chr3\n"
+        assert capsys.readouterr().out == message
+        with pytest.raises(UserError) as caught:
+            genome.index("chr3")
+        assert str(caught.value).endswith(f"stands in several FASTA files: name one of a:chr3 and {label}:chr3")
+    assert len(folders(cache)) == 1
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.fa").write_text(TEXT)
+    names = open_genome([fasta, tmp_path / "deep" / "a.fa"], cache).names
+    assert names[0] == f"{tmp_path.name}/a:chr1" and names[3] == "deep/a:chr1"
+    assert "3 record names stand in several FASTA files; chr1 is read as" in capsys.readouterr().out
+    (tmp_path / "d.fa").write_text(">a:chr3\nA\n")
+    with pytest.raises(UserError, match="two records of the FASTA files would be called a:chr3; rename one"):
+        _ = open_genome([fasta, tmp_path / "b.fa", tmp_path / "d.fa"], cache).names
+
+
+def test_letters_u_are_said_at_every_start(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rna, mixed = tmp_path / "rna.fa", tmp_path / "mixed.fa"
+    rna.write_text(">x\nACGUUu\n")
+    mixed.write_text(">y\nACTt\n>z\nUT\n")
+    for _ in range(2):
+        genome = open_genome([rna, mixed], cache)
+        assert decode_bases(genome.fetch(0, 0, 6)) == "ACGTTT"
+        assert capsys.readouterr().out == (
+            f"{rna}: 3 U are read as T\n{mixed}: 1 U are read as T; it mixes RNA and DNA: there are 3 T besides\n"
+        )
 
 
 @pytest.mark.parametrize("fresh", [digests.FRESH_NS, -1])
@@ -175,7 +210,7 @@ def damage_index(folder: Path):
 
 
 def damage_format(folder: Path):
-    (folder / "index.json").write_text((folder / "index.json").read_text().replace('"format": 1', '"format": 0'))
+    (folder / "index.json").write_text((folder / "index.json").read_text().replace('"format": 2', '"format": 0'))
 
 
 def remove_bases(folder: Path):
@@ -255,7 +290,7 @@ def test_an_interrupted_build_leaves_nothing(
     fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, accident: type[BaseException]
 ):
     def broken(path: Path) -> Iterator[Record]:
-        yield Record("chr1", encode_bases("ACGT"))
+        yield Record("chr1", encode_bases("ACGT"), 0)
         assert len(folders(cache)) == 1
         raise accident("in the middle")
 
@@ -276,7 +311,7 @@ def test_a_bad_file_leaves_nothing(cache: Path, tmp_path: Path):
 
 def test_a_file_that_changes_under_the_build_is_refused(fasta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     def slow(path: Path) -> Iterator[Record]:
-        yield Record("chr1", encode_bases("ACGT"))
+        yield Record("chr1", encode_bases("ACGT"), 0)
         path.write_text(">other\nA\n")
 
     monkeypatch.setattr(store, "read_fasta", slow)

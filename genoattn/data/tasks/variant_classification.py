@@ -12,8 +12,8 @@ from genoattn.data.example import ContextFormat, Example
 from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.errors import UserError
+from genoattn.genome.indexed_fasta import Sequences
 from genoattn.genome.labelled_variants import Beside, LabelledVariant
-from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
 from genoattn.genome.windows import fetch_padded
 
@@ -61,7 +61,7 @@ class VariantClassification(Task):
             classes: The labels that make each class; variants with another label are left out or, if the number is
                 learned, have no class. None: `CLINVAR_CLASSES`, or no classes if the number is learned.
             weights: "balanced" gives every class the same weight in the loss, however many variants it has.
-            split_bed: A BED file of genes; all variants of a gene go to the same split. None: the splits of the genome.
+            split_bed: A BED or GFF3 of genes; all variants of a gene go to the same split. None: those of the genome.
             target: "class": the class is learned; "score": the number of the column `score`.
             score: The column or INFO field of a number that was measured; None: there is none.
             groups: The column or INFO field of the group of a variant, or the bases of the stretches of the genome that
@@ -124,7 +124,7 @@ class VariantClassification(Task):
     ) -> Example:
         raise ValueError("examples of this task are labelled variants, not windows; see `window_around`")
 
-    def window_around(self, genome: Genome, variant: LabelledVariant, length: int) -> Example:
+    def window_around(self, genome: Sequences, variant: LabelledVariant, length: int) -> Example:
         """The two windows of a variant: `length` bases of reference with the site in the middle, N beyond the ends."""
         start, stop, inserted = variant.mutation
         begin = (start + stop) // 2 - length // 2

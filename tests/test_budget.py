@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 2_690,  # two assemblies: k-mers, placement, copies, alignment, calls, files; rows of a VCF for `score`
+    "genome": 2_735,  # two assemblies: k-mers, placement, copies, alignment, calls, files; rows of a VCF for `score`
     "data": 1_660,  # tokenizers as tokenizer.json; the interleaved layout, drift, pieces and mixed lengths
     "attention": 3_210,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
@@ -26,9 +26,9 @@ BUDGET = {
     "training": 1_250,
     "evaluation": 2_590,  # calls against a VCF, by the sequences that they spell; the layout of pages
     "comparison": 2_150,
-    "config, cli and single files": 2_540,  # `detect`, `models`, `score`, `scan`, `export`; shards; run.html, --quiet
+    "config, cli and single files": 2_660,  # `detect`, `score`, `scan`, `export`; shards; pages; --quiet
 }
-"""Lines of code by folder: about 20,200 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: about 20,400 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 3_205,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
+    "genome": 3_260,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
     "data": 1_760,  # tokenizers as tokenizer.json; interleaved layout, drift, pieces, mixed lengths; folds of groups
     "attention": 3_210,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
@@ -26,9 +26,9 @@ BUDGET = {
     "training": 1_250,
     "evaluation": 2_870,  # calls against a VCF, by the sequences they spell; measured numbers and rivals of variants
     "comparison": 2_150,
-    "config, cli and single files": 2_555,  # `detect`, `models`, `score`, `scan`, `export`; shards; run.html, --quiet
+    "config, cli and single files": 2_675,  # `detect`, `score`, `scan`, `export`; shards; pages; --quiet
 }
-"""Lines of code by folder: about 20,200 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: about 20,400 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from genoattn.cli.calls_page import write_calls_page
 from genoattn.cli.console import announce, progress
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.data.example import Example
@@ -35,6 +35,7 @@ from genoattn.genome.calls import MutationCall, untested_parts
 from genoattn.genome.regions import read_regions
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.vcf_writer import (
+    Assemblies,
     Names,
     Origin,
     bedgraph_rows,
@@ -56,14 +57,6 @@ from genoattn.models.detection import (
 )
 
 ENDINGS = (".vcf.gz", ".vcf")
-
-
-class Assemblies(NamedTuple):
-    """Both assemblies in memory, with the names of their records."""
-
-    names: Names
-    records: list[np.ndarray]
-    contigs: list[np.ndarray]
 
 
 def main(config: DictConfig) -> None:
@@ -95,6 +88,7 @@ def main(config: DictConfig) -> None:
     write_blocks(Path(f"{stem}.blocks.bed"), placement.blocks, names)
     pairs = [pair for pair in zip(calls, passed, strict=True) if pair[1] or config.all]
     write_vcf(out, pairs, names, origin(references, samples))
+    page = write_calls_page(stem, out, assemblies, placement.blocks)
 
     candidates = {"model": list(itertools.compress(calls, passed)), "aligner": calls}
     tables, qualities = [calls_table(calls, candidates["model"])], {}
@@ -104,6 +98,7 @@ def main(config: DictConfig) -> None:
     counts = {name: count_kinds(found) for name, found in candidates.items()}
     costs = Metrics(costs={"placed_share": placement.share, "blocks": len(placement.blocks)})
     write_report(folder, tables, calls_metrics(counts, truth.name if truth else "", qualities) + costs, {})
+    print(f"the calls for a browser: {stem}.html" if page else f'no {stem}.html: pip install "genoattn[tracks]"')
     announce(f"{sum(passed):,} mutations in {out}; what was not tested: {stem}.untested.bed and {stem}.unplaced.bed")
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pysam
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from genoattn.errors import UserError, shorten
 from genoattn.files import replace_when_done, write_text
@@ -51,6 +51,14 @@ class Names(NamedTuple):
     records: Sequence[str]
     lengths: Sequence[int]
     contigs: Sequence[str]
+
+
+class Assemblies(NamedTuple):
+    """Both assemblies in memory, with the names of their records."""
+
+    names: Names
+    records: Sequence[UInt8[np.ndarray, "bases"]]
+    contigs: Sequence[UInt8[np.ndarray, "bases"]]
 
 
 class Origin(NamedTuple):

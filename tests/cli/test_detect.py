@@ -1,19 +1,24 @@
 """Two assemblies in, a VCF out: planted mutations come back, whatever the order and strand of the contigs."""
 
+import base64
+import gzip
 import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pysam
 import pytest
 from pysam import bcftools
 
-from genoattn.cli import detect
+from genoattn.cli import calls_page, detect
 from genoattn.cli.main import main
 from genoattn.data.example import Example
 from genoattn.data.tasks.side_by_side import SideBySide
+from genoattn.genome import block_alignment
 from genoattn.genome.alphabet import UNKNOWN, decode_bases, encode_bases, reverse_complement
 from genoattn.genome.mutations import LONG, Mutation, mutated_sequence
 from genoattn.genome.simulate import Rates, simulate
@@ -327,3 +332,76 @@ def test_mistakes(
     assert run(tmp_path, *(word.format(tmp_path) for word in words)) == 2
     assert capsys.readouterr().err == sentence.replace("{}", str(tmp_path)) + "\n"
     assert {file.name for file in tmp_path.iterdir()} - before <= {"run"}
+
+
+def contents(page: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The settings that a page of calls gives to igv.js, and the data of its tracks and of the reference by name."""
+    settings = json.loads(page.read_text().rpartition('getElementById("browser"), ')[2].partition(");\n")[0])
+    reference = settings["reference"]
+    addresses = {track["name"]: track["url"] for track in settings["tracks"]}
+    addresses["reference"] = reference.get("fastaURL") or reference["url"]
+    return settings, {name: base64.b64decode(address.partition(",")[2]) for name, address in addresses.items()}
+
+
+def test_the_page_of_the_calls_holds_them_and_both_assemblies(
+    oracle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, sample = planted(0)
+    sample["</script><script>x"] = sample.pop("a1")
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    (tmp_path / "igv.min.js").write_text("igv = '</script>';")
+    monkeypatch.setattr(calls_page, "igv_script", lambda: tmp_path / "igv.min.js")
+    monkeypatch.setattr(block_alignment, "PIECE", 700)
+    assert run(tmp_path, out="x.vcf") == 0
+    source = (tmp_path / "x.html").read_text()
+    assert source.count("<script>") == source.count("</script>") == 2 and source.count("<button ") > 200
+    settings, data = contents(tmp_path / "x.html")
+    for name, file in (("calls", "x.vcf"), ("probability", "x.bedgraph"), ("not tested", "x.untested.bed")):
+        assert gzip.decompress(data[name]) == (tmp_path / file).read_bytes()
+    assert gzip.decompress(data["blocks"]) == (tmp_path / "x.blocks.bed").read_bytes()
+    fasta = gzip.decompress(data["reference"]).decode().split("\n")
+    assert fasta == [line for name, codes in reference.items() for line in (f">{name}", decode_bases(codes))] + [""]
+    assert settings["tracks"][0]["name"] == "sample" and settings["search"] is False
+
+    (tmp_path / "sample.bam").write_bytes(data["sample"])
+    with pysam.AlignmentFile(str(tmp_path / "sample.bam"), check_sq=False) as rows:
+        pieces = list(rows)
+    assert len(pieces) > 40 and all(row.query_length < 7_000 for row in pieces)
+    matched = equal = 0
+    for row in pieces:
+        contig, _, place = (row.query_name or "").rpartition(":")
+        first, last = map(int, place.split("-"))
+        codes = sample[contig][first - 1 : last]
+        assert row.query_sequence == decode_bases(reverse_complement(codes) if row.is_reverse else codes)
+        record = decode_bases(reference[row.reference_name or ""])
+        pairs = [(record[there], row.query_sequence[here]) for here, there in row.get_aligned_pairs(matches_only=True)]
+        matched, equal = matched + len(pairs), equal + sum(left == right for left, right in pairs)
+    blocks = [row.split("\t") for row in (tmp_path / "x.blocks.bed").read_text().splitlines()]
+    assert sum(row.reference_length or 0 for row in pieces) == sum(int(row[2]) - int(row[1]) for row in blocks)
+    assert equal > 0.98 * matched
+
+
+def test_a_page_that_would_be_too_large_says_what_it_leaves_out(
+    oracle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, sample = planted(1)
+    write_fasta(tmp_path / "reference.fa", reference)
+    write_fasta(tmp_path / "sample.fa", sample)
+    monkeypatch.setattr(calls_page, "igv_script", lambda: None)
+    assert run(tmp_path, out="x.vcf", name="none") == 0
+    assert (
+        not (tmp_path / "x.html").exists()
+        and f'no {tmp_path}/x.html: pip install "genoattn[tracks]"' in capsys.readouterr().out
+    )
+    (tmp_path / "igv.min.js").touch()
+    monkeypatch.setattr(calls_page, "igv_script", lambda: tmp_path / "igv.min.js")
+    monkeypatch.setattr(calls_page, "LARGEST", 14_000)
+    monkeypatch.setattr(calls_page, "LISTED", 10)
+    assert run(tmp_path, out="x.vcf") == 0
+    source = (tmp_path / "x.html").read_text()
+    assert "the page would be too large: bases of the reference, sample" in source and "The first 10 of" in source
+    settings, data = contents(tmp_path / "x.html")
+    assert {"calls", "blocks", "not tested"} <= data.keys() and "sample" not in data
+    assert settings["reference"]["format"] == "chromsizes"
+    assert gzip.decompress(data["reference"]) == b"one\t30000\ntwo\t9000\n"

@@ -91,16 +91,15 @@ class Conditional(Task):
 
     def window_of(self, block: StrainBlock, first: int, length: int, rng: np.random.Generator) -> Example:
         """The example of `length` bases of a strain from base `first` of a block; `rng` draws the masked bases."""
-        bases = block.bases[first : first + length]
-        relative = block.beside_window(first + self.lead, len(bases))
+        bases = block.sample.bases[first : first + length]
+        relative = block.beside(first, self.lead, len(bases))
         known = (bases < 4) & (np.arange(len(bases)) >= self.lead)
         masking = None
         if not self.causal:
             known &= rng.random(len(bases)) < self.mask_fraction
             masking = np.where(known, MASK, VISIBLE).astype(np.uint8)
         targets = {"base": np.where(known, bases.astype(np.int8), IGNORE_INDEX).astype(np.int8)}
-        block_number = (block.record, (block.start + int(block.position[first])) // 8192)
-        return Example(bases, None, targets, (), relative, masking=masking, block=block_number)
+        return Example(bases, None, targets, (), relative, masking=masking)
 
     def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
         if tokens_own > 1 or reads_on:

@@ -146,7 +146,8 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
     if context_format.interleaved:
         ids, segments, real = _interleave(reference.ids, ids, tokenizer.pad_id)
         positions = np.repeat(np.arange(len(ids) // 2), 2)
-        return _Row(ids, positions, segments, np.full(len(ids), IGNORE_INDEX), 2 * owner + 1, no_pooling, real)
+        answers = np.maximum(2 * (owner - int(context_format.answer_before)) + 1, 0)
+        return _Row(ids, positions, segments, np.full(len(ids), IGNORE_INDEX), answers, no_pooling, real)
     offset = 0 if example.sample_first else len(reference.ids) + 1  # the first token of the sample
     # Ids, positions, segments and token targets of the three pieces.
     sample = ids, starts, np.ones_like(starts), token_targets
@@ -156,7 +157,7 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
     order = (sample, separator, other) if example.sample_first else (other, separator, sample)
     ids, positions, segments, token_targets = (np.concatenate(column) for column in zip(*order, strict=True))
     ids = ids.astype(id_dtype(tokenizer.vocabulary_size + 1))
-    base_to_answer += offset * tokenizer.max_token_length
+    base_to_answer += offset * tokenizer.max_token_length - int(context_format.answer_before)
     weights = _pooling_weights(example, reference.token_starts, starts, offset)
     return _Row(ids, positions, segments, token_targets, base_to_answer, weights, np.ones(len(ids), np.bool_))
 

@@ -11,11 +11,15 @@ from genoattn.data.batch import Batch, collate
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.example import Example, reverse_complement_example
 from genoattn.data.tasks.base import Task
+from genoattn.data.tasks.conditional import Conditional
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.data.tokenizers.base import Tokenizer
+from genoattn.errors import UserError
 from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.intervals import Interval
 from genoattn.genome.labelled_variants import LabelledVariant
 from genoattn.genome.sequence_store import Genome
+from genoattn.genome.strains import Strain, reverse_complement_block
 from genoattn.genome.windows import Windows
 
 RESAMPLING_UNIT = 8192
@@ -74,6 +78,45 @@ class VariantSampler(ExampleSampler):
         if self.both_strands and rng.random() < 0.5:
             return reverse_complement_example(example)._replace(targets=example.targets)
         return example
+
+
+@final
+class StrainSampler(ExampleSampler):
+    """Draws a window of one of several strains within intervals of their relative, every base equally likely."""
+
+    def __init__(
+        self,
+        strains: Sequence[Strain],
+        intervals: Sequence[Interval],
+        task: Conditional,
+        length: int,
+        both_strands: bool = False,
+    ):
+        """Build the sampler; raises UserError if no strain has a window of `length` bases within the intervals."""
+        found = [part for strain in strains for part in strain.within(intervals, length)]
+        if not found:
+            names = ", ".join(strain.name for strain in strains)
+            raise UserError(
+                f"data.strains: no stretch of {length} bases of {names} lies beside the training, validation or test"
+                " blocks of data.fasta; choose a shorter data.length, or strains that are more closely related"
+            )
+        self._parts, self._task, self._both_strands = found, task, both_strands
+        self._starts = np.cumsum([stop - first - length + 1 for _, first, stop in found])
+
+    @property
+    def skipped(self) -> int:
+        return 0
+
+    def draw(self, rng: np.random.Generator, stage: CurriculumStage) -> Example:
+        start = int(rng.integers(self._starts[-1]))
+        number = int(np.searchsorted(self._starts, start, side="right"))
+        block, _, stop = self._parts[number]
+        # Counted from the end of the stretch.
+        first = stop - stage.length - (int(self._starts[number]) - 1 - start)
+        if self._both_strands and rng.random() < 0.5:
+            lead = self._task.lead
+            block, first = reverse_complement_block(block.part(max(first - lead, 0), first + stage.length, lead)), 0
+        return self._task.window_of(block, first, stage.length, rng)
 
 
 @final

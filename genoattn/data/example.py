@@ -77,11 +77,14 @@ class ContextFormat(NamedTuple):
         interleaved: True if the tokens of reference and sample alternate, r0 s0 r1 s1 …, both of a pair at the same
             position; False if the one follows the other.
         token_objective: The tokens that are labels: none, the masked ones, or the next one of each.
+        answer_before: True if a base of the sample is predicted at the token of the sample before it, and the first one
+            at the separator, as a causal model does; every token owns one base then.
     """
 
     restart_positions: bool = False
     interleaved: bool = False
     token_objective: Literal["", "hidden", "next"] = ""
+    answer_before: bool = False
 
 
 DEFAULT_FORMAT = ContextFormat()

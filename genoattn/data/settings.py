@@ -15,6 +15,8 @@ class DataSettings:
         length: Sample bases of a window.
         fasta: FASTA files; None: the genome that is part of the project.
         vcf: VCF files of real mutations to evaluate on; None: those of the genome that is part of the project, or none.
+        strains: FASTA or VCF files of strains of the genome, for task=conditional: training and evaluation read them;
+            None: training simulates strains.
         vcf_filter: "PASS": records of VCFs whose FILTER is PASS or missing; else an expression of bcftools; None: all.
         min_length: Records shorter than `length`, but with at least so many bases, are windows as a whole.
         batch: Windows per batch.
@@ -31,6 +33,7 @@ class DataSettings:
     length: Annotated[int, Ge(1)] = 512
     fasta: str | Sequence[str] | None = None
     vcf: str | Sequence[str] | None = None
+    strains: str | Sequence[str] | None = None
     vcf_filter: str | None = None
     min_length: Annotated[int, Ge(1)] | None = None
     batch: Annotated[int, Ge(1)] = 16

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from genoattn.data.curriculum import Curriculum
-from genoattn.data.dataset import ExampleDataset, VariantSampler, WindowSampler
+from genoattn.data.dataset import ExampleDataset, StrainSampler, VariantSampler, WindowSampler
 from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.tasks.base import MutationDetection, Task
+from genoattn.data.tasks.conditional import Conditional
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.data.variant_splits import SPLITS, assign_variants_to_splits, spans, variants_by_fold
 from genoattn.errors import UserError
@@ -20,6 +21,7 @@ from genoattn.genome.leak_audit import LeakAudit, audit_leak, check_leak
 from genoattn.genome.regions import RegionFile
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.splits import Splits, split_blocks, split_records, test_only
+from genoattn.genome.strains import Strain, open_strain
 from genoattn.genome.windows import Windows
 from genoattn.paths import genomes_dir
 
@@ -35,6 +37,7 @@ class DataSource:
         genome: The genome.
         splits: Its training, validation and test intervals.
         vcfs: VCFs of real mutations of the genome.
+        strains: Strains of the genome, placed on it, for a task that has them.
         labelled: Labelled variants by split, for a task that has them.
         skipped_variants: The number of rows with variants in no split, by reason.
         genes: The file of genes that split the labelled variants.
@@ -45,6 +48,7 @@ class DataSource:
     genome: Genome
     splits: Splits
     vcfs: tuple[Path, ...]
+    strains: tuple[Strain, ...] = ()
     labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
     skipped_variants: Mapping[str, int] = field(default_factory=dict)
     genes: RegionFile | None = None
@@ -85,12 +89,12 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     if isinstance(task, VariantClassification) and task.fold:
         assigned = variants_by_fold(genome, task, data.length, data.vcf_filter)
         splits = spans(assigned.by_split)
-        return DataSource(genome, splits, tuple(vcfs), assigned.by_split, assigned.skipped)
+        return DataSource(genome, splits, tuple(vcfs), labelled=assigned.by_split, skipped_variants=assigned.skipped)
     if trained is None:
         splits, new = split_genome(genome, task, data.length, data.split, seed, data.min_length), ()
     else:
         splits, new = split_as_trained(genome, task, data, seed, trained)
-    source = DataSource(genome, splits, tuple(vcfs), new_records=new)
+    source = DataSource(genome, splits, tuple(vcfs), _strains(data, task, genome), new_records=new)
     if trained is not None and source.trained_on:
         seed = trained.seed
     parts = splits[:3]
@@ -173,8 +177,11 @@ def build_dataset(
     both_strands: bool = False,
 ) -> ExampleDataset:
     """The examples of a task for a split (train, validation, test): of windows, or of labelled variants."""
+    intervals = getattr(source.splits, split)
+    if isinstance(task, Conditional) and source.strains:
+        strains = StrainSampler(source.strains, intervals, task, data.length, both_strands)
+        return ExampleDataset(strains, task, data.length, seed, curriculum, total, data.bucket_batches)
     if not isinstance(task, VariantClassification):
-        intervals = getattr(source.splits, split)
         return build_window_dataset(source, intervals, data, task, seed, total, curriculum, both_strands)
     sampler = VariantSampler(source.genome, source.labelled[split], task, both_strands)
     return ExampleDataset(sampler, task, data.length, seed, curriculum, total, data.bucket_batches)
@@ -237,6 +244,17 @@ def describe_source(source: DataSource) -> str:
 
 def _listed(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _strains(data: DataSettings, task: Task, genome: Genome) -> tuple[Strain, ...]:
+    """The strains of `data.strains`, placed on the genome; prints how much of each lies beside it."""
+    paths = input_paths(data.strains or [], "data.strains")
+    if paths and not isinstance(task, Conditional):
+        raise UserError(f"data.strains={data.strains} is for task=conditional alone; leave data.strains=null")
+    strains = [open_strain(path, genome, data.cache, data.vcf_filter) for path in paths]
+    for strain in strains:
+        print(f"{strain.name}: {strain.share:.1%} of the strain lies beside the genome")
+    return tuple(strains)
 
 
 def _check_min_length(data: DataSettings, task: Task) -> None:

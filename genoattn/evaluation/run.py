@@ -3,9 +3,11 @@
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource, open_data_source
 from genoattn.data.tasks.base import MutationDetection, Task
+from genoattn.data.tasks.conditional import Conditional
 from genoattn.errors import UserError
 from genoattn.evaluation.associative_recall import AssociativeRecallEvaluator
 from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.conditional.evaluator import ConditionalEvaluator
 from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
 from genoattn.evaluation.language_modeling import LanguageModelEvaluator
 from genoattn.evaluation.settings import EvaluationData, TestSettings
@@ -15,6 +17,7 @@ from genoattn.models.predictor import Predictor
 from genoattn.models.pretrained import PretrainedModel
 
 EVALUATORS: dict[str, type[Evaluator]] = {
+    "conditional": ConditionalEvaluator,
     "classification": VariantClassificationEvaluator,
     "detection": MutationDetectionEvaluator,
     "language": LanguageModelEvaluator,
@@ -38,10 +41,9 @@ def build_evaluator(
     Raises:
         UserError: If the data does not suit the task.
     """
-    if data.vcf and not isinstance(task, MutationDetection):
+    if data.vcf and not isinstance(task, MutationDetection | Conditional):
         raise UserError(
-            f"data.vcf={data.vcf} has mutations to detect, but {type(task).__name__} is no task of mutation detection;"
-            " leave data.vcf out"
+            f"data.vcf={data.vcf} has mutations to detect, but {type(task).__name__} reads none; leave data.vcf out"
         )
     return EVALUATORS[task.evaluator](source, data, test, task, both_strands)
 

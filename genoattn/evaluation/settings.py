@@ -1,5 +1,6 @@
 """Settings of an evaluation: the config group `test`, and `data` of the programs that open a saved model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
@@ -26,6 +27,7 @@ class TestSettings:
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 8325
     threshold_windows: Annotated[int, Ge(1)] = 200
     resamples: Annotated[int, Ge(1)] = 200
+    context: Sequence[Annotated[int, Ge(2)]] | None = None
     average_frames: bool = False
     placement: Literal["vcf", "anchors", "both"] = "anchors"
 

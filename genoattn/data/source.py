@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genoattn.data.curriculum import Curriculum
-from genoattn.data.dataset import ExampleDataset, VariantSampler, WindowSampler
+from genoattn.data.dataset import ExampleDataset, ItemSampler, VariantSampler, WindowSampler
 from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.data.tasks.window_classification import ItemClassification, Items
 from genoattn.errors import UserError
 from genoattn.genome.input_files import describe_counts
 from genoattn.genome.intervals import BedFile, Interval, read_bed, split_genes
@@ -45,6 +46,7 @@ class DataSource:
         vcfs: VCFs of real mutations of the genome.
         labelled: Labelled variants by split, for a task that has them.
         skipped_variants: The number of rows with variants in no split, by reason.
+        items: What examples are made of, such as genes, for a task that does not draw windows from anywhere.
         genes: The BED file of genes that split the labelled variants.
         new_records: The records that a saved model was not trained on; all of their bases are held out.
         leak: What the held-out blocks share with the training blocks; None without training blocks.
@@ -56,6 +58,7 @@ class DataSource:
     labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
     skipped_variants: Mapping[str, int] = field(default_factory=dict)
     genes: BedFile | None = None
+    items: Items | None = None
     new_records: tuple[int, ...] = ()
     leak: LeakAudit | None = None
 
@@ -98,6 +101,8 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     if trained is not None and source.trained_on:
         seed = trained.seed
     parts = splits[:3]
+    if isinstance(task, ItemClassification):
+        source = replace(source, items=task.read_items(genome, splits))
     if isinstance(task, VariantClassification):
         variants = assign_variants_to_splits(genome, splits, task, seed, data.length, data.vcf_filter)
         labels, genes = variants.by_split, variants.genes
@@ -200,6 +205,10 @@ def build_dataset(
     both_strands: bool = False,
 ) -> ExampleDataset:
     """The examples of a task for a split (train, validation, test): of windows, or of labelled variants."""
+    if source.items is not None:
+        assert isinstance(task, ItemClassification)
+        items = ItemSampler(source.genome, source.items.of(split), task, both_strands)
+        return ExampleDataset(items, task, data.length, seed, curriculum, total, data.bucket_batches)
     if not isinstance(task, VariantClassification):
         intervals = getattr(source.splits, split)
         return build_window_dataset(source, intervals, data, task, seed, total, curriculum, both_strands)
@@ -250,6 +259,8 @@ def describe_source(source: DataSource) -> str:
         counts = ", ".join(f"{name} {len(variants):,}" for name, variants in source.labelled.items())
         reasons = describe_counts(source.skipped_variants)
         lines.append(f"labelled variants: {rows:,} rows; {counts}{f'; left out: {reasons}' if reasons else ''}")
+    if source.items:
+        lines.append(str(source.items))
     if source.genes:
         path, intervals, skipped = source.genes
         reasons = f"; left out: {describe_counts(skipped)}" if skipped else ""

@@ -63,7 +63,7 @@ class VariantClassification(Task):
             raise UserError(f"task.weights must be 'none' or 'balanced', got {weights!r}")
         self.file, self.label, self.weights, self.split_bed = file, label, weights, split_bed
         self.classes = {str(name): [str(value) for value in values] for name, values in classes.items()}
-        self.segment_count, self.context_format = 2, ContextFormat(restart_positions=True)
+        self.segment_count, self.sites, self.context_format = 2, 2, ContextFormat(restart_positions=True)
         self.outputs = {"class": TargetSpec(len(classes), 1.0, level="window", strand_symmetry="invariant")}
 
     def set_class_weights(self, training: Sequence[LabelledVariant]) -> None:

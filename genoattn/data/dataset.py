@@ -10,6 +10,7 @@ import numpy as np
 from genoattn.data.batch import Batch, collate
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.example import Example, reverse_complement_example
+from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.data.tasks.window_classification import ItemClassification
@@ -89,9 +90,13 @@ class ItemSampler(ExampleSampler):
 
 
 def _on_either_strand(example: Example, both_strands: bool, rng: np.random.Generator) -> Example:
-    """The same example, half of the time on the reverse strand if `both_strands`; its labels are those of a window."""
+    """The same example, half of the time on the reverse strand if `both_strands`; there only the window has a label."""
     if both_strands and rng.random() < 0.5:
-        return reverse_complement_example(example)._replace(targets=example.targets)
+        targets = {
+            name: target if len(target) == 1 else np.full_like(target, IGNORE_INDEX)
+            for name, target in example.targets.items()
+        }
+        return reverse_complement_example(example)._replace(targets=targets)
     return example
 
 

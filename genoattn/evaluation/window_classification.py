@@ -36,8 +36,8 @@ from genoattn.genome.genes import gene_bases
 
 COLUMNS = ("windows", "model", "number", *METRIC_COLUMNS)
 
-TRAINING_WINDOWS = 2000
-"""Windows of the training blocks from which the regressions of the baselines learn."""
+TRAINING_WINDOWS = 5
+"""Windows of the training blocks, for each of the test blocks, from which the regressions of the baselines learn."""
 
 Features: TypeAlias = Callable[[Example], Float[np.ndarray, "features"]]
 
@@ -66,7 +66,7 @@ class WindowClassificationEvaluator(Evaluator):
         self.task, self.source, self.both_strands, self.resamples = task, source, both_strands, test.resamples
         windows = partial(fixed_windows, source=source, data=data, test=test, task=task, rates=task.rates)
         self.examples = windows(TEST, test.windows)
-        self.training = windows("train", TRAINING_WINDOWS)
+        self.training = windows("train", TRAINING_WINDOWS * test.windows)
         self.truth = _labels(self.examples)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from genoattn.data.example import Example
-from genoattn.data.targets import TargetSpec
+from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tasks.window_classification import ItemClassification, Items, within
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import reverse_complement
@@ -43,12 +43,22 @@ class Frame(ItemClassification):
     became a stop by a substitution (class "broken"); or nothing was changed, or three bases were inserted or deleted,
     or a codon was replaced by another one for the same amino acid (class "intact"). No change of the class "intact"
     makes a stop codon in frame. The middle is at any of the three bases of a codon.
+
+    The auxiliary output "phase" tells the place of each base in its codon, in the frame that the gene had: 0, 1 or 2,
+    and 3 outside the gene. The class alone is one label a window, and would be learned slowly.
     """
 
     sites = 1
     class_names = ("intact", "broken")
 
-    def __init__(self, genes: str | None = None, shortest: int = 600, stops: float = 0.25, silent: float = 0.5):
+    def __init__(
+        self,
+        genes: str | None = None,
+        shortest: int = 600,
+        stops: float = 0.25,
+        silent: float = 0.5,
+        phase_weight: float = 1.0,
+    ):
         """Build the task.
 
         Args:
@@ -56,6 +66,7 @@ class Frame(ItemClassification):
             shortest: Fewest bases of a gene.
             stops: Share of broken frames that end at a premature stop; the others are shifted by one base.
             silent: Share of intact frames with a change: half of them three bases more or less, half synonymous.
+            phase_weight: Weight of the auxiliary output "phase" in the loss; 0: no such output.
 
         Raises:
             UserError: A setting is out of range.
@@ -65,8 +76,12 @@ class Frame(ItemClassification):
         for name, share in (("stops", stops), ("silent", silent)):
             if not 0 <= share <= 1:
                 raise UserError(f"task.{name} must be a share between 0 and 1, got {share}")
+        if phase_weight < 0:
+            raise UserError(f"task.phase_weight must be at least 0, got {phase_weight}")
         self.genes, self.shortest, self.stops, self.silent = genes, shortest, stops, silent
         self.outputs = {"class": TargetSpec(2, 1.0, level="window", strand_symmetry="invariant")}
+        if phase_weight > 0:
+            self.outputs["phase"] = TargetSpec(CODON + 1, phase_weight, strand_symmetry="none")
 
     def read_items(self, genome: Genome, splits: Splits) -> Items:
         if self.genes is None:
@@ -95,6 +110,11 @@ class Frame(ItemClassification):
         after = _read(genome, item, change.stop, change.stop + length - half)
         window = np.concatenate([before, change.inserted, after])[:length]
         target = {"class": np.array([broken], np.int8)}
+        if "phase" in self.outputs:
+            inserted = np.full(len(change.inserted), IGNORE_INDEX)
+            left, right = np.arange(change.start - half, change.start), np.arange(change.stop, change.stop + length)
+            phases = [np.where((at >= 0) & (at < len(bases)), at % CODON, CODON) for at in (left, right)]
+            target["phase"] = np.concatenate([phases[0], inserted, phases[1]])[:length].astype(np.int8)
         block = item.record, item.start // BLOCK
         return Example(window, None, target, (), block=block, site=(half, half + 1), kind=kind)
 

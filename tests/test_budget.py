@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 2_810,  # two assemblies: k-mers, placement, copies, alignment, calls, files; rows of a VCF; genes, origins
+    "genome": 2_810,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; genes, origins
     "data": 1_910,  # tokenizers as tokenizer.json; the interleaved layout, pieces, mixed lengths; strands and frames
     "attention": 3_210,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers

@@ -14,10 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.common.measure import machine, today, versions
 from benchmarks.studies.programs import CHECKOUT, run
+from genoattn.comparison.report.style import COLOURS, MARKS
 from genoattn.evaluation.detection.called import KINDS
 from genoattn.evaluation.report import Table
 from genoattn.genome.alphabet import decode_bases
@@ -153,13 +155,46 @@ def reliability_table(rows: Sequence[dict[str, Any]]) -> Table:
     return Table("reliability", ["probability", *columns], lines)
 
 
+def diagram(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """The reliability diagram: the share of the bases of a bin that has a mutation, against their mean probability.
+
+    Both axes are log odds, so that bins near 0 and 1 are told apart. Bins without or with nothing but mutations are
+    drawn at one base more or less; bins of fewer than ten bases are left out.
+    """
+
+    def log_odds(share: float) -> float:
+        return float(np.log10(share / (1 - share)))
+
+    figure, panel = plt.subplots(figsize=(5, 4.6), layout="constrained")
+    for number, row in enumerate(rows):
+        points = []
+        for within in row["bins"]:
+            if (bases := within["bases"]) >= 10:
+                observed = min(max(within["observed"], 1 / bases), 1 - 1 / bases)
+                points.append((log_odds(max(within["predicted"], 1e-7)), log_odds(observed)))
+        panel.plot(*zip(*points, strict=True), color=COLOURS[number], marker=MARKS[number], label=row["output"])
+    ticks = (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
+    ends = [log_odds(0.00005), log_odds(0.9995)]
+    panel.plot(ends, ends, color="0.6", ls=":", label="as probable as said")
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_ticks([log_odds(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
+    panel.set(xlabel="probability of a mutation", ylabel="share of bases with a mutation", xlim=ends, ylim=ends)
+    panel.legend(fontsize=8)
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs what is not there yet, saves the measurements, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("samples", nargs="*", metavar="NAME=ASSEMBLY,VCF,BED")
     parser.add_argument("--runs", type=Path, default=Path("runs/detection").resolve())
     parser.add_argument("--json", type=Path, default=CHECKOUT / "results" / "detection" / "rows.json")
+    parser.add_argument("--draw", action="store_true", help="only draw the diagram of the saved measurements again")
     options = parser.parse_args(arguments)
+    if options.draw:
+        diagram(json.loads(options.json.read_text("utf-8"))["reliability"], options.json.with_name("reliability.png"))
+        return
     rows = []
     for name in ("RN4220", "N315", "planted"):
         rows += detected(name, *write_sample(name, options.runs / "samples"), None, options.runs)
@@ -171,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     saved = {"machine": machine(), "versions": versions(["torch"]), "date": today(), "rows": rows}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(saved | {"reliability": calibration}, indent=1) + "\n", "utf-8")
+    diagram(calibration, options.json.with_name("reliability.png"))
     print(table(rows).markdown(), reliability_table(calibration).markdown(), sep="\n")
 
 

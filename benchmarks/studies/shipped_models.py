@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save
 
 from genoattn.models.card import WEIGHTS, ModelCard
@@ -24,12 +25,13 @@ def main(run: Path, name: str, purpose: str, measured: str) -> None:
     (folder / WEIGHTS).write_bytes(weights)
     card = ModelCard.read(run / "model")
     replace(card, weights=hashlib.sha256(weights).hexdigest()).write(folder)
+    program = OmegaConf.load(run / ".hydra" / "hydra.yaml").hydra.job.name
     words = (run / ".hydra" / "overrides.yaml").read_text("utf-8").splitlines()
     settings = [word.removeprefix("- ") for word in words if not word.startswith("- trainer.threads")]
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     about = {
         "purpose": purpose,
-        "command": " ".join(["genoattn train", *settings]),
+        "command": " ".join([f"genoattn {program}", *settings]),
         "seed": card.seed,
         "measured": measured,
         "figures": {key: value for key, value in metrics.items() if key.startswith("model/") and value is not None},

@@ -125,6 +125,11 @@ def test_bcftools_accepts_the_vcf_and_changes_nothing(oracle: None, tmp_path: Pa
     before = str(bcftools.view(file))
     rows = [{line for line in text.splitlines() if line[0] != "#"} for text in (before, normed)]
     assert len(rows[0]) > 200 and len(rows[0] - rows[1]) <= 0.01 * len(rows[0])  # indels stop at another mutation
+    bare = tmp_path / "bare.vcf.gz"
+    bcftools.annotate("-x", "INFO", "-Oz", "-o", str(bare), file, catch_stdout=False)
+    bcftools.index("--tbi", str(bare), catch_stdout=False)
+    annotated = str(bcftools.annotate("-a", file, "-c", "INFO", str(bare)))  # as annotation for another program
+    assert {line for line in annotated.splitlines() if line[0] != "#"} == rows[0]
 
 
 def test_precision_and_recall_against_a_vcf(oracle: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

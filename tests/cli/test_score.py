@@ -170,6 +170,10 @@ def test_files_as_they_come(look: str, place: Path, tmp_path: Path) -> None:
         assert [record.pos for record in file.fetch("one", 100, 104)] == [101, 101, 102, 104, 104]
     assert text_of(out).count("##INFO=<ID=GA_LLR,") == 1
     assert str(bcftools.view("-H", str(out), "one:101-101")).count("\n") == 2
+    if look == "bgzip":  # as annotation for another program
+        bcftools.index("--tbi", str(vcf), catch_stdout=False)
+        annotated = str(bcftools.annotate("-a", str(out), "-c", "INFO/GA_LLR", str(vcf)))
+        assert annotated.count("GA_LLR=") == sum("GA_LLR" in info(row) for row in read(out))
 
 
 @pytest.mark.parametrize("task", [MASKED, VARIANTS], ids=["masked", "classes"])

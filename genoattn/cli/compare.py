@@ -4,7 +4,6 @@ import datetime
 import platform
 import shlex
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -12,6 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from genoattn.cli.console import announce
+from genoattn.cli.environment import processor, versions
 from genoattn.cli.values import choice, output_folder
 from genoattn.comparison import report
 from genoattn.comparison.composition import compose_run
@@ -56,7 +57,7 @@ def report_on(folder: Path, comparison: Comparison) -> None:
     """Write the report of a comparison into a folder, and print the results."""
     report.write(folder, comparison)
     report.print_results(comparison)
-    print(f"comparison: {folder / 'comparison.html'}")
+    announce(f"comparison: {folder / 'comparison.html'}")
 
 
 def compare(config: DictConfig, folder: Path) -> Comparison:
@@ -115,16 +116,8 @@ def describe_environment(overrides: Sequence[str], threads: int) -> Environment:
         processor=processor(),
         system=platform.system(),
         threads=threads,
-        versions={name: version(name) for name in ("genoattn", "torch", "lightning", "numpy")},
+        versions=versions(),
     )
-
-
-def processor() -> str:
-    """The name of the processor, such as AMD EPYC 7B13."""
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text("utf-8").splitlines() if names.is_file() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
 
 
 def read_hypotheses(file: str) -> str:

@@ -1,8 +1,8 @@
-"""The output of a program, copied to a file of its run folder."""
+"""The output of a program: its copy in a file of its run folder, progress bars, and silence on request."""
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOBase
 from pathlib import Path
@@ -50,3 +50,60 @@ class _Tee:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.stream, name)  # isatty, encoding, fileno, …
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it stdout shows only what `announce` prints; logs and stderr have everything as before."""
+    stream = sys.stdout
+    sys.stdout = _Quiet(stream)
+    try:
+        yield
+    finally:
+        sys.stdout = stream
+
+
+def announce(text: str) -> None:
+    """Print what was written where, also within `quiet`."""
+    _Quiet.announcing = True
+    try:
+        print(text, flush=True)
+    finally:
+        _Quiet.announcing = False
+
+
+@final
+class _Quiet:
+    """A text stream that drops all but announcements, and is no terminal, so that nothing draws a progress bar."""
+
+    announcing = False
+
+    def __init__(self, stream: TextIO | TextIOBase):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return self.stream.write(text) if self.announcing else len(text)
+
+    def isatty(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)  # flush, encoding, fileno, …
+
+
+@contextmanager
+def progress(doing: str, total: int | None) -> Iterator[Callable[[int], object]]:
+    """A progress bar with the time that is left, which disappears at the end; gives what moves it.
+
+    Args:
+        doing: What is done, such as "the model scores".
+        total: Number of windows, rows or bases; None: it is not known.
+    """
+    from rich.console import Console  # late: --help need not wait for rich
+    from rich.progress import MofNCompleteColumn, Progress
+
+    console = Console()
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"  {doing}", total=total)
+        yield lambda steps: bar.advance(task, steps)

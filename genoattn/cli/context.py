@@ -27,4 +27,3 @@ def main(config: DictConfig) -> None:
     result.write(folder)
     write_report(folder, [result.table()], result.metrics(), {"context": result.plot})
     print(result.sentence())
-    print(f"run folder: {folder}")

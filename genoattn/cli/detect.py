@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import Progress
 
+from genoattn.cli.console import announce, progress
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.data.example import Example
 from genoattn.data.tasks.base import MutationDetection
@@ -85,7 +84,7 @@ def main(config: DictConfig) -> None:
     print(describe(placement, sum(part.stop - part.start for part in untested)))
     truth = truth_of(config, references, assemblies, placement)
     track = Path(f"{stem}.bedgraph") if config.track else None
-    with progress(placement, length, scorer, track is not None) as counted:
+    with counting(placement, length, scorer, track is not None) as counted:
         calls = score(assemblies, placement, task, length, counted, track)
     passed = [is_called(call, config.threshold) for call in calls]
     if track is not None and can_write_bigwig():
@@ -104,8 +103,7 @@ def main(config: DictConfig) -> None:
     counts = {name: count_kinds(found) for name, found in candidates.items()}
     costs = Metrics(costs={"placed_share": placement.share, "blocks": len(placement.blocks)})
     write_report(folder, tables, calls_metrics(counts, truth, qualities) + costs, {})
-    print(f"{sum(passed):,} mutations in {out}; what was not tested: {stem}.untested.bed and {stem}.unplaced.bed")
-    print(f"run folder: {folder}")
+    announce(f"{sum(passed):,} mutations in {out}; what was not tested: {stem}.untested.bed and {stem}.unplaced.bed")
 
 
 def score(
@@ -199,17 +197,15 @@ def describe(placement: Placement, untested: int) -> str:
 
 
 @contextmanager
-def progress(placement: Placement, length: int, scorer: WindowScorer, everywhere: bool) -> Iterator[WindowScorer]:
-    """The scorer behind a progress bar with the time that is left; the bar disappears at the end."""
-    console = Console()
+def counting(placement: Placement, length: int, scorer: WindowScorer, everywhere: bool) -> Iterator[WindowScorer]:
+    """The scorer behind a progress bar of windows."""
     tiled = ((block, len(tiles(block.start, block.stop, length))) for block in placement.blocks)
     total = sum(windows if everywhere else min(windows, len(block.mutations)) for block, windows in tiled)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("  the model scores", total=total)
+    with progress("the model scores", total) as advance:
 
         def counted(examples: Sequence[Example]) -> Iterator[np.ndarray]:
             for scores in scorer(examples):
-                bar.advance(task)
+                advance(1)
                 yield scores
 
         yield counted

@@ -38,7 +38,6 @@ def main(config: DictConfig) -> None:
     if result.replicates:
         result.replicates.write(folder)
     write_report(folder, result.tables, metrics, result.plots)
-    print(f"run folder: {folder}")
 
 
 def set_labelled_file(task: Task, file: str | None, label: str | None) -> None:
@@ -48,4 +47,6 @@ def set_labelled_file(task: Task, file: str | None, label: str | None) -> None:
     if not isinstance(task, VariantClassification):
         given = f"task.file={file}" if label is None else f"task.label={label}"
         raise UserError(f"{given} is for models of task=variant; this model was trained for {type(task).__name__}")
+    if task.fold is not None:
+        raise UserError("this model was trained by task.fold; another file or label has other folds, so leave both out")
     task.file, task.label = file or task.file, label or task.label

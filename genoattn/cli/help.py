@@ -18,6 +18,7 @@ WIDTH = 100
 FLAGS = """
   key=value                 change a setting, or choose a file of a group
   -m, --multirun            one run for each value: genoattn train -m attention=linear,window
+  -q, --quiet               print what was written where, and errors; the log has all
   -c, --cfg job|hydra|all   print the config and stop; --cfg job --resolve: without interpolations
   -h, --help                print this text
 """

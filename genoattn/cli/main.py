@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+from contextlib import nullcontext
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genoattn.cli.console import announce, quiet, tee
 from genoattn.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ PROGRAMS = {
     "kernels": "compile the GPU kernels without a GPU and report the compiler's figures",
 }
 """The programs; each is the module of this folder with the same name, `-` written as `_`."""
+
+WITHOUT_PAGE = ("compare", "models", "check-layer", "kernels")
+"""Programs without run.html: a comparison has a page of its own, the others only print."""
 
 MOVED = {
     "checkpoint": "genoattn finetune checkpoint=…",
@@ -88,10 +95,27 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         return 0
 
-    def run(config: DictConfig) -> float | None:  # imports late: a mistake of the user need not wait for it
-        return import_module(f"genoattn.cli.{program.replace('-', '_')}").main(config)
+    def run(config: DictConfig) -> float | None:
+        return _run(program, ["genoattn", program, *rest], config)
 
-    return run_program(program, run, arguments.overrides, arguments.multirun)
+    with quiet() if arguments.quiet else nullcontext():
+        return run_program(program, run, arguments.overrides, arguments.multirun)
+
+
+def _run(program: str, command: list[str], config: DictConfig) -> float | None:
+    """Run a program in its folder, which gets the log of the output and, at the end, the page of the run."""
+    from hydra.core.hydra_config import HydraConfig  # late, as a mistake need not wait for the modules of programs
+
+    folder, began = Path(HydraConfig.get().runtime.output_dir), time.time()
+    with tee(folder / f"{program}.log"):
+        result = import_module(f"genoattn.cli.{program.replace('-', '_')}").main(config)
+        if program in WITHOUT_PAGE:
+            return result
+        from genoattn.cli.run_page import write_run_page
+
+        announce(f"run folder: {folder}")
+        write_run_page(folder, program, command, config, began)
+        return result
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -99,6 +123,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-q", "--quiet", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     return parser

@@ -58,7 +58,6 @@ def main(config: DictConfig) -> None:
     write_json(folder / "plan.json", {"predicted": predicted, "measured": measured}, indent=2)
     table(choice("attention"), predicted, measured or {}).print()
     print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch))
-    print(f"run folder: {folder}")
 
 
 def longer_estimate(

@@ -131,7 +131,6 @@ def finish_run(
     write_report(folder, result.tables, metrics, result.plots)
     log_report(loggers, metrics.flat(), [table.plain for table in result.tables], folder / "plots")
     print_costs(metrics.costs)
-    print(f"run folder: {folder}")
     replicates = result.replicates
     return None if replicates is None else float(result.metrics[replicates.primary_metric])
 

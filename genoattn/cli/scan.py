@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from omegaconf import DictConfig
 
+from genoattn.cli.console import announce, progress
 from genoattn.cli.detect import paths_of
-from genoattn.cli.score import progress
 from genoattn.cli.shards import ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.errors import UserError, shorten
@@ -58,13 +58,12 @@ def main(config: DictConfig) -> None:
     if config.shard is None:
         write(out, genome, region, scanner.meaning, list(joined(places)))
         way = "from the state before each base" if scanner.streams else "window by window"
-        print(f"{region.length:,} bases in {seconds:.1f} s, {way}: {out}.npz, .tsv, .png, .svg")
-    print(f"run folder: {folder}")
+        announce(f"{region.length:,} bases in {seconds:.1f} s, {way}: {out}.npz, .tsv, .png, .svg")
 
 
 def scan(genome: Genome, region: Interval, todo: Sequence[ShardFolder], scanner: RegionScanner) -> None:
     """Scan the parts of a region that belong to some shards, one shard after the other."""
-    with progress(sum(part_of(region, place).length for place in todo)) as advance:
+    with progress("the model scores", sum(part_of(region, place).length for place in todo)) as advance:
         for place in todo:
             start = time.perf_counter()
             with place.writing() as rows:

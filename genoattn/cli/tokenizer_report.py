@@ -37,4 +37,3 @@ def main(config: DictConfig) -> None:
         metrics += frames.metrics
         tables.append(frames.table)
     write_report(folder, tables, metrics, {})
-    print(f"run folder: {folder}")

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from genoattn.cli.console import tee
 from genoattn.cli.run_folder import begin_run, card_of, finish_run, identify_run
 from genoattn.cli.values import choice, loggers_of, model_of, open_source, plain, recipe_of, value_of
 from genoattn.evaluation.base import Candidate
@@ -15,34 +14,33 @@ from genoattn.models.nodes import complete_node
 def main(config: DictConfig) -> float | None:
     """The whole run, from FASTA to report; returns the primary metric of the model."""
     folder = begin_run(config)
-    with tee(folder / "train.log"):
-        recipe, task, settings = recipe_of(config), value_of(config.task), plain(config)
-        source = open_source(recipe.data, task, recipe.seed)
-        identity = identify_run(config, folder, source)
-        tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
-        # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
-        from lightning import seed_everything
+    recipe, task, settings = recipe_of(config), value_of(config.task), plain(config)
+    source = open_source(recipe.data, task, recipe.seed)
+    identity = identify_run(config, folder, source)
+    tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
+    # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
+    from lightning import seed_everything
 
-        from genoattn.evaluation import build_evaluator
-        from genoattn.training.loggers import build_loggers
-        from genoattn.training.run import train_model
+    from genoattn.evaluation import build_evaluator
+    from genoattn.training.loggers import build_loggers
+    from genoattn.training.run import train_model
 
-        seed_everything(recipe.seed, verbose=False)
-        test, both = value_of(config.test), recipe.scores_both_strands
-        evaluator = build_evaluator(source, recipe.data, test, task, both)
+    seed_everything(recipe.seed, verbose=False)
+    test, both = value_of(config.test), recipe.scores_both_strands
+    evaluator = build_evaluator(source, recipe.data, test, task, both)
 
-        model = model_of(config, "attention", task, tokenizer)
-        loggers = build_loggers(folder, loggers_of(config), settings)
-        fitted = train_model(recipe, "model", model, source, folder, loggers, identity)
-        candidates = [Candidate("model", choice("attention"), model)]
-        cards = {"model": card_of(settings, choice("attention"), tokenizer, source)}
+    model = model_of(config, "attention", task, tokenizer)
+    loggers = build_loggers(folder, loggers_of(config), settings)
+    fitted = train_model(recipe, "model", model, source, folder, loggers, identity)
+    candidates = [Candidate("model", choice("attention"), model)]
+    cards = {"model": card_of(settings, choice("attention"), tokenizer, source)}
 
-        if config.control and config.control != config.attention:  # the same layer would only be trained twice
-            control = model_of(config, "control", task, tokenizer)
-            own = build_loggers(folder / "control", [], {})
-            train_model(recipe, "control", control, source, folder, own, identity)
-            name = f"{choice('attention@control')} (control)"
-            candidates.append(Candidate("control", name, control))
-            cards["control"] = replace(cards["model"], name=name, attention=complete_node(settings["control"]))
-        candidates.append(Candidate("untrained", "untrained", model_of(config, "attention", task, tokenizer)))
-        return finish_run(folder, evaluator, candidates, cards, fitted, loggers)
+    if config.control and config.control != config.attention:  # the same layer would only be trained twice
+        control = model_of(config, "control", task, tokenizer)
+        own = build_loggers(folder / "control", [], {})
+        train_model(recipe, "control", control, source, folder, own, identity)
+        name = f"{choice('attention@control')} (control)"
+        candidates.append(Candidate("control", name, control))
+        cards["control"] = replace(cards["model"], name=name, attention=complete_node(settings["control"]))
+    candidates.append(Candidate("untrained", "untrained", model_of(config, "attention", task, tokenizer)))
+    return finish_run(folder, evaluator, candidates, cards, fitted, loggers)

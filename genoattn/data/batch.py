@@ -6,7 +6,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Integer, UInt8
+from jaxtyping import Bool, Float, Int, Integer, Shaped, UInt8
 from torch import Tensor
 
 from genoattn.data.curriculum import CurriculumStage
@@ -33,7 +33,7 @@ class Batch:
         ids: The ids of the tokens; a separator is the id after those of the tokenizer.
         reference_window: The ids of the reference beside the bases; None if the task has none there.
         padding_mask: True for real tokens, False for padding.
-        targets: By output the class of each base, each token or the window; `IGNORE_INDEX` without a label.
+        targets: By output the class (or number) of each base, each token or the window; `IGNORE_INDEX` without a label.
         events: The mutations of each example.
         stage: The stage of the curriculum, which is logged.
         base_to_answer: The index of the prediction for each base, -1 for padding; every token has `max_token_length`
@@ -49,7 +49,7 @@ class Batch:
     ids: Integer[Tensor, "batch tokens"]
     reference_window: Integer[Tensor, "batch wide"] | None
     padding_mask: Bool[Tensor, "batch tokens"]
-    targets: dict[str, Int[Tensor, "batch labels"]]
+    targets: dict[str, Shaped[Tensor, "batch labels"]]
     events: tuple[tuple[Event, ...], ...]
     stage: CurriculumStage | None = None
     base_to_answer: Int[Tensor, "batch bases"] | None = None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Int8, UInt8
+from jaxtyping import Int, Shaped, UInt8
 
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.genome.alphabet import UNKNOWN, reverse_complement
@@ -44,7 +44,7 @@ class Example(NamedTuple):
         bases: Codes of the bases that have labels.
         reference_window: The reference beside the bases, with `max_shift` more bases at both ends; None if the task has
             none there.
-        targets: By output the class of each base (or of the window), `IGNORE_INDEX` without a label.
+        targets: By output the class of each base (class or number of the window), `IGNORE_INDEX` without a label.
         events: The mutations in the window, in coordinates of the sample (0-based, half-open).
         reference: The reference in the same context as the bases, with a separator between them; None if there is none.
         sample_first: True if the bases come before `reference` in the context.
@@ -61,7 +61,7 @@ class Example(NamedTuple):
 
     bases: UInt8[np.ndarray, "length"]
     reference_window: UInt8[np.ndarray, "wide"] | None
-    targets: dict[str, Int8[np.ndarray, "labels"]]
+    targets: dict[str, Shaped[np.ndarray, "labels"]]
     events: tuple[Event, ...]
     reference: UInt8[np.ndarray, "context"] | None = None
     sample_first: bool = False

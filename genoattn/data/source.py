@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.dataset import ExampleDataset, ItemSampler, VariantSampler, WindowSampler
@@ -12,10 +11,11 @@ from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.data.tasks.window_classification import ItemClassification, Items
+from genoattn.data.variant_splits import SPLITS, assign_variants_to_splits, spans, variants_by_fold
 from genoattn.errors import UserError
 from genoattn.genome.input_files import describe_counts
-from genoattn.genome.intervals import BedFile, Interval, read_bed, split_genes
-from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled
+from genoattn.genome.intervals import BedFile, Interval, split_genes
+from genoattn.genome.labelled_variants import LabelledVariant
 from genoattn.genome.leak_audit import LeakAudit, audit_leak, check_leak
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.splits import Splits, split_blocks, split_records, test_only
@@ -24,16 +24,6 @@ from genoattn.paths import genomes_dir
 
 BUNDLED_GENOME = ("NCTC8325.fa.gz", ("RN4220.vcf.gz", "N315.vcf.gz"))
 """The genome that is part of the project, and the VCFs of two strains."""
-
-SPLITS = ("train", "validation", "test")
-
-
-class AssignedVariants(NamedTuple):
-    """Labelled variants by split, the number of rows in no split by reason, and the genes that decided, if any."""
-
-    by_split: Mapping[str, tuple[LabelledVariant, ...]]
-    skipped: Mapping[str, int]
-    genes: BedFile | None
 
 
 @dataclass(frozen=True)
@@ -93,6 +83,10 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     fastas = _paths(data.fasta) or [folder / BUNDLED_GENOME[0]]
     vcfs = [folder / name for name in BUNDLED_GENOME[1]] if bundled else _paths(data.vcf)
     genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
+    if isinstance(task, VariantClassification) and task.fold:
+        assigned = variants_by_fold(genome, task, data.length, data.vcf_filter)
+        splits = spans(assigned.by_split)
+        return DataSource(genome, splits, tuple(vcfs), assigned.by_split, assigned.skipped)
     if trained is None:
         splits, new = split_genome(genome, task, data.length, data.split, seed, data.min_length), ()
     else:
@@ -171,29 +165,6 @@ def _repeat_split(genome: Genome, task: Task, trained: TrainingSplit) -> Splits:
     return Splits(train, validation, test, splits.skipped)
 
 
-def assign_variants_to_splits(
-    genome: Genome,
-    splits: Splits,
-    task: VariantClassification,
-    seed: int,
-    length: int,
-    vcf_filter: str | None = None,
-) -> AssignedVariants:
-    """Read the labelled variants of a task and assign them to splits; raises UserError if a split gets none.
-
-    The genes of `task.split_bed` decide or, without it, the splits of the genome.
-    """
-    variants, skipped = read_labelled(Path(task.file), task.label, task.classes, genome, length // 2, vcf_filter)
-    genes = read_bed(Path(task.split_bed), genome) if task.split_bed else None
-    intervals = split_genes(genes, seed) if genes else splits[:3]
-    by_split = {name: in_intervals(variants, part) for name, part in zip(SPLITS, intervals, strict=True)}
-    for name, assigned in by_split.items():
-        if not assigned:
-            raise UserError(f"task.file={task.file} holds no labelled variant for {name}")
-    between = len(variants) - sum(map(len, by_split.values()))
-    return AssignedVariants(by_split, skipped | ({"between the splits": between} if between else {}), genes)
-
-
 def build_dataset(
     source: DataSource,
     split: str,
@@ -261,6 +232,9 @@ def describe_source(source: DataSource) -> str:
         lines.append(f"labelled variants: {rows:,} rows; {counts}{f'; left out: {reasons}' if reasons else ''}")
     if source.items:
         lines.append(str(source.items))
+        groups = {name: dict.fromkeys(v.group for v in variants) for name, variants in source.labelled.items()}
+        if any(groups["test"]):
+            lines.append("groups: " + "; ".join(f"{name} {_listed(list(own))}" for name, own in groups.items()))
     if source.genes:
         path, intervals, skipped = source.genes
         reasons = f"; left out: {describe_counts(skipped)}" if skipped else ""

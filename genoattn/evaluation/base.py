@@ -28,7 +28,7 @@ class Candidate:
     """A model under evaluation; the first candidate is the model of the run."""
 
     key: str
-    """model, control, untrained or pretrained: the first part of its metrics' keys."""
+    """model, control, untrained, pretrained or zero_shot: the first part of its metrics' keys."""
     name: str
     """The name in tables and plots, such as the layer's."""
     predictor: Predictor

@@ -42,7 +42,7 @@ class ScoredCalls(NamedTuple):
     """The resampling unit of each call."""
 
 
-def resample(blocks: Sequence[Hashable], count: int) -> Resamples:
+def resample(blocks: Sequence[Hashable], count: int, least: int = MIN_BLOCKS) -> Resamples:
     """Draw resamples of the genomic blocks that items lie in.
 
     The same blocks in the same order give the same resamples, so replicates of different models are paired.
@@ -50,11 +50,12 @@ def resample(blocks: Sequence[Hashable], count: int) -> Resamples:
     Args:
         blocks: The genomic block of each item (a window, a query, a variant).
         count: Number of resamples.
+        least: With fewer blocks the items themselves are resampled.
     """
     numbers = {block: number for number, block in enumerate(dict.fromkeys(blocks))}
     units = np.array([numbers[block] for block in blocks])
     total = len(numbers)
-    if total < MIN_BLOCKS:
+    if total < least:
         units, total = np.arange(len(blocks)), len(blocks)
     weights = np.random.default_rng([total, count]).multinomial(total, np.full(total, 1 / total), size=count)
     return Resamples(units, weights)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,3 +183,21 @@ def write_report(
         draw(folder / "plots" / f"{name}.png")
     for table in tables:
         table.print()
+
+
+def read_report(text: str) -> list[Table]:
+    """The tables of a report.md, as `write_report` wrote it; a title is the paragraph before its table."""
+    tables: list[Table] = []
+    title, notes = "", []
+    for part in text.strip().split("\n\n"):
+        if not part.startswith("| "):
+            notes.append(part)
+            continue
+        lines = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in part.strip().split("\n")]
+        columns, marks, *rows = [[cell.replace(chr(92) + "|", "|") for cell in line] for line in lines]
+        title = notes.pop() if notes else ""
+        if tables:
+            tables[-1] = replace(tables[-1], notes=notes)
+        tables.append(Table(title, columns, rows, texts=marks.count("---")))
+        notes = []
+    return [*tables[:-1], replace(tables[-1], notes=notes)] if tables else []

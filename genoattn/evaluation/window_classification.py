@@ -18,7 +18,7 @@ from genoattn.errors import UserError
 from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator, fixed_windows
 from genoattn.evaluation.baselines.codons import REACHES, CodonModel
 from genoattn.evaluation.baselines.composition import skew_features, strand_kmers
-from genoattn.evaluation.baselines.logistic_regression import logistic_regression
+from genoattn.evaluation.baselines.regression import logistic_regression
 from genoattn.evaluation.bootstrap import resample
 from genoattn.evaluation.class_metrics import (
     METRIC_COLUMNS,

@@ -151,7 +151,7 @@ class PretrainedModel:
             Probabilities by class, which sum to 1.
         """
         task = self.predictor.task
-        if not isinstance(task, VariantClassification):
+        if not isinstance(task, VariantClassification) or task.target != "class":
             raise UserError(f"this model was trained for {type(task).__name__}; it has no classes of variants")
         windows = {"reference": _codes(reference, "the reference")}
         windows["alternate"] = _codes(alternate, "the alternate window")

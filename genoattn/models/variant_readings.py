@@ -121,11 +121,13 @@ class Reader:
         return torch.stack([logits[:, own == letter].logsumexp(-1) for letter in range(4)], 1)
 
     @torch.no_grad()
-    def class_probabilities(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
-        """The probability of each class of variants, whose windows have equal lengths."""
+    def label_answers(self, examples: Sequence[Example]) -> list[tuple[float, ...]]:
+        """The probability of each class of variants, or their number; their windows have equal lengths."""
         batch = collate(examples, self.tokenizer, None, self.task.context_format, 0, self.both_strands)
-        logits = predict(self.model, batch.to(self.predictor.device), self.task.outputs)["class"]
-        return [tuple(row) for row in logits[:, 0].softmax(-1).tolist()]
+        logits = predict(self.model, batch.to(self.predictor.device), self.task.outputs)
+        if "score" in logits:
+            return [tuple(row) for row in logits["score"][:, 0].tolist()]
+        return [tuple(row) for row in logits["class"][:, 0].softmax(-1).tolist()]
 
     def _batch(self, examples: Sequence[Example]) -> tuple[Batch, TokenLayout]:
         batch = collate(examples, self.tokenizer, None, self.task.context_format).to(self.predictor.device)

@@ -30,8 +30,8 @@ class RegionScanner:
     """Scans regions with a language model or a classifier of variants.
 
     A language model has the log-likelihood ratio of each mutant as `VariantScorer` defines it, with 0 for the base
-    itself; a masked one has NaN for deletions. A classifier has the logarithm of the odds of its first class, and NaN
-    for the base itself. Rows of ambiguous bases are NaN.
+    itself; a masked one has NaN for deletions. A classifier has the logarithm of the odds of its first class and a
+    model of a measured number that number, both with NaN for the base itself. Rows of ambiguous bases are NaN.
 
     All mutants of a base have the same window up to that base. A causal model whose layers have states reads it once,
     and goes on from there with each mutant. A masked model reads one window for all letters.
@@ -39,7 +39,7 @@ class RegionScanner:
 
     def __init__(self, scorer: VariantScorer):
         """Scan with the model of a scorer; raises UserError if it is of another kind."""
-        if not (scorer.objective or scorer.classes):
+        if not (scorer.objective or scorer.classes or scorer.number):
             raise UserError(
                 f"this model was trained for {type(scorer.task).__name__}; a scan needs a language model or a model of"
                 " task=variant"
@@ -52,6 +52,8 @@ class RegionScanner:
         """The name and the unit of the numbers."""
         if self.scorer.classes:
             return f"log odds of {self.scorer.classes[0]}"
+        if self.scorer.number:
+            return "predicted number (standard deviations)"
         return "log-likelihood ratio (nats)"
 
     def _has_states(self) -> bool:
@@ -99,7 +101,7 @@ class RegionScanner:
                     inserted = bytes([column]) if column < 4 else b""
                     places.append((number, column))
                     alleles.append(Allele(record, Mutation(first + number, first + number + 1, inserted)))
-            if not self.scorer.classes:
+            if self.scorer.objective:
                 table[number, code] = 0
         for place, (values, _) in zip(places, self.scorer.score(genome, alleles), strict=True):
             odds = np.log(values[0]) - np.log1p(-values[0]) if self.scorer.classes else values[0]

@@ -1,4 +1,4 @@
-"""Scores of variants by a saved model: log-likelihood ratios, distances of embeddings, and probabilities of classes."""
+"""Scores of variants by a saved model: likelihood ratios, distances of embeddings, classes and numbers."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +12,11 @@ from genoattn.genome.scorable import FLIPPED, Allele
 from genoattn.genome.sequence_store import Genome
 from genoattn.genome.variant_windows import Window, WindowPair, window_pairs
 from genoattn.models.build import LoadedModel
+from genoattn.models.predictor import Predictor
 from genoattn.models.variant_readings import OTHER_TOKENS, Reader, Reading
 
-LLR, PREFIX = "GA_LLR", "GA_P_"
+LLR, PREFIX, NUMBER = "GA_LLR", "GA_P_", "GA_SCORE"
+NUMBER_MEANING = "Predicted number, in standard deviations of the training variants from their mean"
 NAN = float("nan")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,7 +64,7 @@ class VariantScorer:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: LoadedModel | Predictor,
         length: int | None = None,
         both_strands: bool | None = None,
         embeddings: bool = True,
@@ -71,26 +73,34 @@ class VariantScorer:
         """Score with a model, whose weights become float64.
 
         Args:
-            loaded: The model.
+            loaded: The model; of a predictor without a card, `length` and `both_strands` must be given.
             length: Bases of a window; None: as in training.
             both_strands: True to average with the scores of the reverse strand; None: as in training.
             embeddings: False leaves out the distances of embeddings.
             batch: Windows that are computed together.
         """
-        card, predictor = loaded.card, loaded.predictor
-        self.length, self.embeddings, self.batch = length or card.length, embeddings, batch
-        both = card.scores_both_strands if both_strands is None else both_strands
-        self.reader = Reader(predictor, both)
+        if isinstance(loaded, Predictor):
+            assert length is not None and both_strands is not None, "a predictor does not say how it was trained"
+            predictor = loaded
+        else:
+            predictor, card = loaded.predictor, loaded.card
+            length = length or card.length
+            both_strands = card.scores_both_strands if both_strands is None else both_strands
+        self.length, self.embeddings, self.batch = length, embeddings, batch
+        self.reader = Reader(predictor, both_strands)
         self.task, self.objective = predictor.task, predictor.task.context_format.token_objective
-        self.classes = tuple(self.task.classes) if isinstance(self.task, VariantClassification) else ()
+        labelled = self.task if isinstance(self.task, VariantClassification) else None
+        self.classes = tuple(labelled.classes) if labelled and labelled.target == "class" else ()
+        self.number = labelled is not None and labelled.target == "score"
         fields = [ScoreField(LLR, 5, self._meaning())] if self.objective else []
-        if embeddings or not (self.objective or self.classes):
+        if embeddings or not (self.objective or labelled):
             self.embeddings = True
             fields += [ScoreField(name, *rest) for name, rest in DISTANCES.items()]
         fields += [
             ScoreField(name, 6, f"Probability of the class {label!r}")
             for name, label in zip(_names(self.classes), self.classes, strict=True)
         ]
+        fields += [ScoreField(NUMBER, 5, NUMBER_MEANING)] * self.number
         self.fields = tuple(fields)
 
     def _meaning(self) -> str:
@@ -159,7 +169,7 @@ class VariantScorer:
     def _class_table(
         self, genome: Genome, alleles: Sequence[Allele], pairs: Sequence[Sequence[WindowPair]]
     ) -> list[tuple[float, ...]]:
-        """Probabilities of the classes, by windows as in training."""
+        """Probabilities of the classes, or the number, by windows as in training."""
         if not isinstance(self.task, VariantClassification):
             return [()] * len(alleles)
         examples = []
@@ -171,7 +181,7 @@ class VariantScorer:
                     turned = {"bases": example.reference, "reference": example.bases}
                     example = example._replace(**turned, allele_spans=example.allele_spans[::-1])
                 examples.append(example)
-        found = iter(self._in_batches(examples, lambda example: len(example.bases), self.reader.class_probabilities))
+        found = iter(self._in_batches(examples, lambda example: len(example.bases), self.reader.label_answers))
         return [next(found) if own else () for own in pairs]
 
     def _in_batches(

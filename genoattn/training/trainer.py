@@ -72,7 +72,7 @@ def build_training(
     """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run."""
     trainer, data, task = recipe.trainer, recipe.data, predictor.task
     if isinstance(task, VariantClassification):
-        task.set_class_weights(source.labelled["train"])
+        task.set_targets(source.labelled["train"])
     total = trainer.max_steps * trainer.accumulate_batches * data.batch
     check_strands(task, recipe.reverse_complement)
     both = recipe.reverse_complement in ("augment", "average")

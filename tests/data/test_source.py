@@ -150,7 +150,7 @@ def test_variants_are_assigned_to_splits_without_a_word_or_a_change_of_the_task(
     assert task.outputs["class"].balance == () and capsys.readouterr().out == ""
     assert f"labelled variants: 199 rows; train {len(source.labelled['train'])}, " in describe_source(source)
     assert "; left out: 66 labelled z, " in describe_source(source)
-    task.set_class_weights(source.labelled["train"])
+    task.set_targets(source.labelled["train"])
     genes = [f"a\t{start}\t{start + 150}" for start in range(0, 20_000, 200)]
     (tmp_path / "genes.bed").write_text("\n".join(["# genes", *genes, "track x"]))
     by_gene = VariantClassification(str(tmp_path / "kinds.tsv"), "kind", classes, split_bed=str(tmp_path / "genes.bed"))

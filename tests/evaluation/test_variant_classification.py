@@ -13,7 +13,7 @@ from genoattn.cli.main import main
 from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
-from genoattn.evaluation.baselines.logistic_regression import logistic_regression
+from genoattn.evaluation.baselines.regression import logistic_regression
 from genoattn.evaluation.bootstrap import resample
 from genoattn.evaluation.class_metrics import classification_metrics, matthews
 from genoattn.genome.alphabet import decode_bases
@@ -120,7 +120,7 @@ def test_each_gene_goes_to_one_split(inputs: Path, genome: Genome):
 
 def test_balanced_weights_by_hand():
     task = VariantClassification("x.tsv", "kind", CLASSES, "balanced")
-    task.set_class_weights([LabelledVariant(0, Mutation(0, 1, b"\1"), label) for label in (0, 0, 0, 1)])
+    task.set_targets([LabelledVariant(0, Mutation(0, 1, b"\1"), label) for label in (0, 0, 0, 1)])
     balance = task.outputs["class"].balance
     assert balance == pytest.approx((4 / 6, 4 / 2))
     logits = {"class": torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])}
@@ -128,7 +128,7 @@ def test_balanced_weights_by_hand():
     plain = loss(logits, target, {"class": TargetSpec(2, 1.0, level="window")}).total
     assert float(loss(logits, target, task.outputs).total) == pytest.approx(float(plain) * 4 / 6)
     with pytest.raises(UserError, match=r"no variant of class 'strong'"):
-        task.set_class_weights([LabelledVariant(0, Mutation(0, 1, b"\1"), 0)])
+        task.set_targets([LabelledVariant(0, Mutation(0, 1, b"\1"), 0)])
 
 
 def test_metrics_by_hand():

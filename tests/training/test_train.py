@@ -84,6 +84,7 @@ def test_what_a_run_leaves_behind(finished: Path, genome: tuple[Path, Path]) -> 
             "bootstrap.json",
             "metrics.json",
             "report.md",
+            "run.html",
             "train.log",
             "plots/precision_recall.png",
             "plots/training.png",

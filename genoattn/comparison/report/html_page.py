@@ -3,12 +3,11 @@
 import base64
 from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment, PackageLoader
-
 from genoattn.comparison.record import Comparison
 from genoattn.comparison.report.style import Plot
 from genoattn.comparison.report.tables import all_tables, number, p_value
 from genoattn.comparison.report.text import answer, environment, listed, method, missing
+from genoattn.evaluation.page import render
 
 
 def page(comparison: Comparison, plots: Sequence[Plot], pictures: Mapping[str, bytes]) -> str:
@@ -29,12 +28,12 @@ def page(comparison: Comparison, plots: Sequence[Plot], pictures: Mapping[str, b
         "method": "Method",
         "reproduce": "Reproduce",
     }
-    loader = PackageLoader("genoattn.comparison", "report")
-    templates = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    templates.filters |= {"number": number, "p_value": p_value}
-    return templates.get_template("report.html.j2").render(
+    return render(
+        "genoattn.comparison",
+        "report/report.html.j2",
+        {"number": number, "p_value": p_value},
         title=title(comparison),
-        environment=f"{settings.task} · {environment(comparison)}",
+        subtitle=f"{settings.task} · {environment(comparison)}",
         sections={name: head for name, head in sections.items() if head},
         answers=[(f"{result.length:,} bases", answer(comparison, result)) for result in results],
         missing=missing(comparison),

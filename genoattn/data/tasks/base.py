@@ -19,7 +19,7 @@ class Task(ABC):
     """Makes examples; does not depend on the tokenizer or the model.
 
     Attributes:
-        evaluator: The evaluation of a model: "detection", "language", "classification", "windows" or
+        evaluator: The evaluation of a model: "detection", "language", "classification", "variant_score", "windows" or
             "retrieval".
         side_by_side: True if the reference lies beside the bases, so that each token must own one base.
         accepts_short_records: True if a window may be shorter than `length`, as short records are.
@@ -32,7 +32,7 @@ class Task(ABC):
         rates: The mutation rates of tests and of the end of a curriculum.
     """
 
-    evaluator: ClassVar[str]
+    evaluator: str
     side_by_side: ClassVar[bool] = False
     accepts_short_records: ClassVar[bool] = False
     outputs: dict[str, TargetSpec]

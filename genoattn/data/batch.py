@@ -40,8 +40,8 @@ class Batch:
             predictions. None: base i belongs to token i.
         position_ids: The position of each token in its sequence, in bases; None: its index.
         segment_ids: 0 for the reference and the separator, 1 for the sample; None if there is one sequence.
-        pooling_weights: For each of the two sequences the weights of the tokens of the allele that is classified; they
-            sum to 1.
+        pooling_weights: For each site that a window is classified by (the allele in either sequence, or a stretch of
+            the only one) the weights of its tokens, which sum to 1; None if the task has no sites.
         bases: Bases of all examples together.
         reverse_complement: The same examples on the reverse strand.
     """
@@ -55,7 +55,7 @@ class Batch:
     base_to_answer: Int[Tensor, "batch bases"] | None = None
     position_ids: Int[Tensor, "batch tokens"] | None = None
     segment_ids: Int[Tensor, "batch tokens"] | None = None
-    pooling_weights: Float[Tensor, "batch 2 tokens"] | None = None
+    pooling_weights: Float[Tensor, "batch sites tokens"] | None = None
     bases: int = 0
     reverse_complement: "Batch | None" = None
 
@@ -79,7 +79,7 @@ class _Row(NamedTuple):
     segment_ids: Int[np.ndarray, "tokens"]
     token_targets: Int[np.ndarray, "tokens"]
     base_to_answer: Int[np.ndarray, "bases"]
-    pooling_weights: Float[np.ndarray, "2 tokens"]
+    pooling_weights: Float[np.ndarray, "sites tokens"]
     padding_mask: Bool[np.ndarray, "tokens"]
 
 
@@ -115,7 +115,7 @@ def collate(
         targets["token"] = _stack([row.token_targets for row in rows], IGNORE_INDEX)
     paired = any(example.reference is not None for example in examples)
     one_per_base = tokenizer.max_token_length == 1 and not paired
-    classified = examples[0].allele_spans is not None
+    classified = len(_sites(examples[0])) > 0
     reverse = [reverse_complement_example(example) for example in examples] if both_strands else []
     return Batch(
         ids=_stack([row.ids for row in rows], tokenizer.pad_id),
@@ -139,9 +139,10 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
     starts, length = encoded.token_starts, len(example.bases)
     owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=length))
     base_to_answer = owner * tokenizer.max_token_length + np.arange(length) - starts[owner]
-    no_pooling, real = np.zeros((2, 0)), np.ones(len(ids), np.bool_)
+    no_pooling, real = np.zeros((0, 0)), np.ones(len(ids), np.bool_)
     if example.reference is None:
-        return _Row(ids, starts, np.zeros_like(starts), token_targets, base_to_answer, no_pooling, real)
+        weights = _pooling_weights(_sites(example), [starts], [0], len(ids))
+        return _Row(ids, starts, np.zeros_like(starts), token_targets, base_to_answer, weights, real)
     reference = tokenizer.encode(example.reference, frame)
     if context_format.interleaved:
         ids, segments, real = _interleave(reference.ids, ids, tokenizer.pad_id)
@@ -158,7 +159,7 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
     ids, positions, segments, token_targets = (np.concatenate(column) for column in zip(*order, strict=True))
     ids = ids.astype(id_dtype(tokenizer.vocabulary_size + 1))
     base_to_answer += offset * tokenizer.max_token_length - int(context_format.answer_before)
-    weights = _pooling_weights(example, reference.token_starts, starts, offset)
+    weights = _pooling_weights(_sites(example), [reference.token_starts, starts], [0, offset], len(ids))
     return _Row(ids, positions, segments, token_targets, base_to_answer, weights, np.ones(len(ids), np.bool_))
 
 
@@ -173,15 +174,19 @@ def _interleave(
     return ids.ravel(), np.tile([0, 1], pairs), real.ravel()
 
 
+def _sites(example: Example) -> Sequence[tuple[int, int]]:
+    """The sites that a window is classified by, one in each sequence; empty if there are none."""
+    return example.allele_spans or ([] if example.site is None else [example.site])
+
+
 def _pooling_weights(
-    example: Example, reference: np.ndarray, sample: np.ndarray, offset: int
-) -> Float[np.ndarray, "2 tokens"]:
-    """Equal weights for the tokens that own bases of the allele; the arguments are starts of tokens."""
-    weights = np.zeros((2, offset + len(sample)), np.float32)
-    sequences = zip(weights, example.allele_spans or (), (reference, sample), (0, offset), strict=False)
-    for row, (start, stop), token_starts, first in sequences:
-        low = max(int(np.searchsorted(token_starts, start, side="right")) - 1, 0)
-        high = max(int(np.searchsorted(token_starts, max(stop, start + 1))), low + 1)
+    sites: Sequence[tuple[int, int]], token_starts: Sequence[np.ndarray], firsts: Sequence[int], tokens: int
+) -> Float[np.ndarray, "sites tokens"]:
+    """Equal weights for the tokens that own bases of a site; for each sequence its tokens' starts, and the first."""
+    weights = np.zeros((len(sites), tokens), np.float32)
+    for row, (start, stop), starts, first in zip(weights, sites, token_starts, firsts, strict=False):
+        low = max(int(np.searchsorted(starts, start, side="right")) - 1, 0)
+        high = max(int(np.searchsorted(starts, max(stop, start + 1))), low + 1)
         row[first + low : first + high] = 1 / (high - low)
     return weights
 

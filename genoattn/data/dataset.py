@@ -3,19 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import chain
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from genoattn.data.batch import Batch, collate
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.example import Example, reverse_complement_example
+from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.conditional import Conditional
 from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.data.tasks.window_classification import ItemClassification
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.errors import UserError
-from genoattn.genome.alphabet import reverse_complement
 from genoattn.genome.intervals import Interval
 from genoattn.genome.labelled_variants import LabelledVariant
 from genoattn.genome.sequence_store import Genome
@@ -52,10 +53,8 @@ class WindowSampler(ExampleSampler):
 
     def draw(self, rng: np.random.Generator, stage: CurriculumStage) -> Example:
         window = self.windows.draw(rng)
-        reference = self.windows.genome.fetch(*window)
-        if self.both_strands and rng.random() < 0.5:
-            reference = reverse_complement(reference)
-        example = self.task.example(reference, stage.length, stage.rates, rng)
+        reverse = self.both_strands and rng.random() < 0.5
+        example = self.task.example_at(self.windows.genome, window, stage.length, stage.rates, rng, reverse)
         return example._replace(block=(window.record, window.start // max(RESAMPLING_UNIT, window.length)))
 
 
@@ -75,9 +74,34 @@ class VariantSampler(ExampleSampler):
     def draw(self, rng: np.random.Generator, stage: CurriculumStage) -> Example:
         variant = self.labelled[int(rng.integers(len(self.labelled)))]
         example = self.task.window_around(self.genome, variant, stage.length)
-        if self.both_strands and rng.random() < 0.5:
-            return reverse_complement_example(example)._replace(targets=example.targets)
-        return example
+        return _on_either_strand(example, self.both_strands, rng)
+
+
+@final
+class ItemSampler(ExampleSampler):
+    """Draws one of the items of a task, on a random strand if `both_strands`; every item is equally likely."""
+
+    def __init__(self, genome: Genome, items: Sequence[Any], task: ItemClassification, both_strands: bool):
+        self.genome, self.items, self.task, self.both_strands = genome, items, task, both_strands
+
+    @property
+    def skipped(self) -> int:
+        return 0
+
+    def draw(self, rng: np.random.Generator, stage: CurriculumStage) -> Example:
+        item = self.items[int(rng.integers(len(self.items)))]
+        return _on_either_strand(self.task.item_example(self.genome, item, stage.length, rng), self.both_strands, rng)
+
+
+def _on_either_strand(example: Example, both_strands: bool, rng: np.random.Generator) -> Example:
+    """The same example, half of the time on the reverse strand if `both_strands`; there only the window has a label."""
+    if both_strands and rng.random() < 0.5:
+        targets = {
+            name: target if len(target) == 1 else np.full_like(target, IGNORE_INDEX)
+            for name, target in example.targets.items()
+        }
+        return reverse_complement_example(example)._replace(targets=targets)
+    return example
 
 
 @final

@@ -51,6 +51,9 @@ class Example(NamedTuple):
         masking: VISIBLE, MASK, RANDOM or UNCHANGED for each base; None: all visible.
         block: The part of the genome that a bootstrap resamples together: record, and number of the part in the record.
         allele_spans: The allele that is classified: bases [start, stop) of `reference`, and of `bases`.
+        site: The bases [start, stop) of `bases` that the class of a window is read at, besides the mean of all; None:
+            it is read from the mean alone.
+        kind: How the window was made, such as "stop"; the evaluation makes groups of it.
         distance: Bases from each base back to its counterpart in `reference`, the separator counted; if the two are
             interleaved, the bases by which they have drifted apart there. -1 without a counterpart.
         queries: The queries of associative recall, in order.
@@ -65,6 +68,8 @@ class Example(NamedTuple):
     masking: UInt8[np.ndarray, "length"] | None = None
     block: tuple[int, int] = (0, 0)
     allele_spans: tuple[tuple[int, int], tuple[int, int]] | None = None
+    site: tuple[int, int] | None = None
+    kind: str = ""
     distance: Int[np.ndarray, "length"] | None = None
     queries: tuple[Query, ...] = ()
 
@@ -101,6 +106,7 @@ def reverse_complement_example(example: Example) -> Example:
         (first, last), (start, stop) = spans
         size, length = len(example.reference), len(example.bases)
         spans = ((size - last, size - first), (length - stop, length - start))
+    site = example.site and (len(example.bases) - example.site[1], len(example.bases) - example.site[0])
     return Example(
         bases=reverse_complement(example.bases),
         reference_window=reverse(example.reference_window),
@@ -109,6 +115,7 @@ def reverse_complement_example(example: Example) -> Example:
         reference=reverse(example.reference),
         masking=None if example.masking is None else example.masking[::-1],
         allele_spans=spans,
+        site=site,
     )
 
 

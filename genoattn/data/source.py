@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from genoattn.data.curriculum import Curriculum
-from genoattn.data.dataset import ExampleDataset, StrainSampler, VariantSampler, WindowSampler
+from genoattn.data.dataset import ExampleDataset, ItemSampler, StrainSampler, VariantSampler, WindowSampler
 from genoattn.data.settings import DataSettings, TrainingSplit
 from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.conditional import Conditional
 from genoattn.data.tasks.variant_classification import VariantClassification
+from genoattn.data.tasks.window_classification import ItemClassification, Items
 from genoattn.data.variant_splits import SPLITS, assign_variants_to_splits, spans, variants_by_fold
 from genoattn.errors import UserError
 from genoattn.files import input_paths
@@ -40,6 +41,7 @@ class DataSource:
         strains: Strains of the genome, placed on it, for a task that has them.
         labelled: Labelled variants by split, for a task that has them.
         skipped_variants: The number of rows with variants in no split, by reason.
+        items: What examples are made of, such as genes, for a task that does not draw windows from anywhere.
         genes: The file of genes that split the labelled variants.
         new_records: The records that a saved model was not trained on; all of their bases are held out.
         leak: What the held-out blocks share with the training blocks; None without training blocks.
@@ -52,6 +54,7 @@ class DataSource:
     labelled: Mapping[str, tuple[LabelledVariant, ...]] = field(default_factory=dict)
     skipped_variants: Mapping[str, int] = field(default_factory=dict)
     genes: RegionFile | None = None
+    items: Items | None = None
     new_records: tuple[int, ...] = ()
     leak: LeakAudit | None = None
 
@@ -98,6 +101,8 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     if trained is not None and source.trained_on:
         seed = trained.seed
     parts = splits[:3]
+    if isinstance(task, ItemClassification):
+        source = replace(source, items=task.read_items(genome, splits))
     if isinstance(task, VariantClassification):
         variants = assign_variants_to_splits(genome, splits, task, seed, data.length, data.vcf_filter)
         labels, genes = variants.by_split, variants.genes
@@ -181,6 +186,10 @@ def build_dataset(
     if isinstance(task, Conditional) and source.strains:
         strains = StrainSampler(source.strains, intervals, task, data.length, both_strands)
         return ExampleDataset(strains, task, data.length, seed, curriculum, total, data.bucket_batches)
+    if source.items is not None:
+        assert isinstance(task, ItemClassification)
+        items = ItemSampler(source.genome, source.items.of(split), task, both_strands)
+        return ExampleDataset(items, task, data.length, seed, curriculum, total, data.bucket_batches)
     if not isinstance(task, VariantClassification):
         return build_window_dataset(source, intervals, data, task, seed, total, curriculum, both_strands)
     sampler = VariantSampler(source.genome, source.labelled[split], task, both_strands)
@@ -230,6 +239,8 @@ def describe_source(source: DataSource) -> str:
         counts = ", ".join(f"{name} {len(variants):,}" for name, variants in source.labelled.items())
         reasons = describe_counts(source.skipped_variants)
         lines.append(f"labelled variants: {rows:,} rows; {counts}{f'; left out: {reasons}' if reasons else ''}")
+    if source.items:
+        lines.append(str(source.items))
         groups = {name: dict.fromkeys(v.group for v in variants) for name, variants in source.labelled.items()}
         if any(groups["test"]):
             lines.append("groups: " + "; ".join(f"{name} {_listed(list(own))}" for name, own in groups.items()))

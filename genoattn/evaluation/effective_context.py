@@ -196,10 +196,10 @@ def _positions(
     example: Example, places: ContextPositions, count: int, distances: Int[np.ndarray, "steps"]
 ) -> list[int]:
     """The positions of the bases to replace; the separator is none of them."""
-    if example.allele_spans is None:
+    if example.allele_spans is None and example.site is None:
         chosen = np.linspace(0, places.size - 1, min(count, places.size)).round().astype(int)
     else:
-        site = int(places.sample[example.allele_spans[1][0]])
+        site = int(places.sample[_read_at(example)])
         chosen = np.concatenate([site - distances[::-1], site + distances])
     return chosen[np.isin(chosen, np.concatenate(places))].tolist()
 
@@ -237,11 +237,17 @@ def _outputs(
                 if output.level == "token":
                     logits = logits[_owners(predictor.tokenizer, example)]
                 elif output.level == "window":
-                    assert example.allele_spans is not None
-                    at = at[[example.allele_spans[1][0]]]
+                    at = at[[_read_at(example)]]
                 columns.append(logits[: len(at)].cpu().numpy())
             yield at, np.concatenate(columns, 1)
             done += 1
+
+
+def _read_at(example: Example) -> int:
+    """The sample base that distances to an output of the window are counted from: its site, or else the middle."""
+    if example.allele_spans is not None:
+        return example.allele_spans[1][0]
+    return len(example.bases) // 2 if example.site is None else sum(example.site) // 2
 
 
 def _owners(tokenizer: Tokenizer, example: Example) -> Int[Tensor, "length"]:

@@ -13,6 +13,7 @@ from genoattn.evaluation.language_modeling import LanguageModelEvaluator
 from genoattn.evaluation.settings import EvaluationData, TestSettings
 from genoattn.evaluation.variant_classification import VariantClassificationEvaluator
 from genoattn.evaluation.variant_scores import VariantScoreEvaluator
+from genoattn.evaluation.window_classification import WindowClassificationEvaluator
 from genoattn.models.predictor import Predictor
 from genoattn.models.pretrained import PretrainedModel
 
@@ -22,6 +23,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
     "detection": MutationDetectionEvaluator,
     "language": LanguageModelEvaluator,
     "retrieval": AssociativeRecallEvaluator,
+    "windows": WindowClassificationEvaluator,
     "variant_score": VariantScoreEvaluator,
 }
 

@@ -85,6 +85,7 @@ def build_model(
             token_heads={name: size for name, size in sizes.items() if task.outputs[name].level != "window"},
             sequence_heads={name: size for name, size in sizes.items() if task.outputs[name].level == "window"},
             max_shift=task.max_shift if task.side_by_side else None,
+            sites=task.sites,
             segment_count=task.segment_count,
             interleaved=task.context_format.interleaved,
             attention=attention,

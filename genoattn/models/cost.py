@@ -54,7 +54,7 @@ def model_flops(model: SequenceModel, tokens: int) -> int:
     ids = torch.zeros(1, tokens, dtype=torch.int32, device="meta")
     shift = None if rest.alignment_stem is None else rest.alignment_stem.max_shift
     window = None if shift is None else torch.zeros(1, tokens + 2 * shift, dtype=torch.int32, device="meta")
-    weights = torch.zeros(1, 2, tokens, device="meta") if rest.sequence_heads else None
+    weights = torch.zeros(1, rest.sites, tokens, device="meta") if rest.sites else None
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         rest(ids, window, pooling_weights=weights)
     return counter.get_total_flops() + predicted_cost(model, tokens).attention_flops

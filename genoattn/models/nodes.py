@@ -28,7 +28,10 @@ HYBRID = "genoattn.attention.hybrid.cycle"
 SUPPLIED: Mapping[type, frozenset[str]] = {
     Attention: frozenset({"dim", "causal"}),
     SequenceModel: frozenset(
-        {"vocabulary_size", "token_heads", "sequence_heads", "max_shift", "segment_count", "interleaved", "attention"}
+        {
+            *("vocabulary_size", "token_heads", "sequence_heads", "sites", "max_shift", "segment_count"),
+            *("interleaved", "attention"),
+        }
     ),
 }
 """Arguments that `build_model` gives to a class, so that no card holds them."""

@@ -37,6 +37,7 @@ class SequenceModel(nn.Module):
         max_shift: Bases to each side that are compared with a sample base; None if there is no reference window.
         attention: Called as `attention(dim=…, causal=…)` for each block; a list is cycled over the depth.
         sequence_heads: Outputs of a whole sequence: numbers by name.
+        sites: Sites that these are read at, besides the mean of all tokens.
         segment_count: Sequences in a context.
         interleaved: True if the tokens of two sequences alternate; each sequence is then convolved by itself.
         dim: Channels of the residual stream.
@@ -58,6 +59,7 @@ class SequenceModel(nn.Module):
         max_shift: int | None,
         attention: AttentionFactory | Sequence[AttentionFactory],
         sequence_heads: Mapping[str, int] = MappingProxyType({}),
+        sites: int = 0,
         segment_count: int = 1,
         interleaved: bool = False,
         dim: int = 64,
@@ -82,7 +84,7 @@ class SequenceModel(nn.Module):
             )
         width = round(mlp_ratio * dim)
         self.token_heads, self.sequence_heads = dict(token_heads), dict(sequence_heads)
-        self.causal, self.interleaved, step = causal, interleaved, 1 + interleaved
+        self.causal, self.interleaved, self.sites, step = causal, interleaved, sites, 1 + interleaved
         self.embed = nn.Embedding(vocabulary_size, dim)
         self.segment_embedding = nn.Embedding(segment_count, dim) if segment_count > 1 else None
         if self.segment_embedding is not None:  # small, so that equal bases of two sequences begin as similar vectors
@@ -104,14 +106,15 @@ class SequenceModel(nn.Module):
         )
         self.norm = nn.RMSNorm(dim)
         self.token_head = nn.Linear(dim, sum(self.token_heads.values())) if token_heads else None
-        self.sequence_head = nn.Linear(3 * dim, sum(self.sequence_heads.values())) if sequence_heads else None
+        numbers = sum(self.sequence_heads.values())
+        self.sequence_head = nn.Linear((sites + 1) * dim, numbers) if sequence_heads else None
 
     def forward(
         self,
         ids: Integer[Tensor, "batch length"],
         reference_window: Integer[Tensor, "batch wide"] | None = None,
         layout: TokenLayout = TokenLayout(),
-        pooling_weights: Float[Tensor, "batch 2 length"] | None = None,
+        pooling_weights: Float[Tensor, "batch sites length"] | None = None,
     ) -> dict[str, Float[Tensor, "batch answers numbers"]]:
         """Logits of every head.
 
@@ -119,7 +122,7 @@ class SequenceModel(nn.Module):
             ids: Token ids `[batch, length]`.
             reference_window: Reference ids `[batch, length + 2 max_shift]` of a model with an alignment stem.
             layout: Padding mask, position ids and segment ids.
-            pooling_weights: Weights `[batch, 2, length]` of the tokens of both sites, for the sequence heads.
+            pooling_weights: Weights `[batch, sites, length]` of the tokens of each site, for the sequence heads.
 
         Returns:
             By output, `[batch, length, numbers]` of a token head or `[batch, 1, numbers]` of a sequence head.
@@ -144,7 +147,7 @@ class SequenceModel(nn.Module):
         ids: Integer[Tensor, "batch length"],
         reference_window: Integer[Tensor, "batch wide"] | None = None,
         layout: TokenLayout = TokenLayout(),
-        pooling_weights: Float[Tensor, "batch 2 length"] | None = None,
+        pooling_weights: Float[Tensor, "batch sites length"] | None = None,
         chunk: int = CHUNK,
     ) -> dict[str, Float[Tensor, "batch answers numbers"]]:
         """The same logits as `forward`, for sequences too long for it: layer by layer, `chunk` tokens at a time.
@@ -230,7 +233,7 @@ class SequenceModel(nn.Module):
             split = self.token_head(x).split(list(self.token_heads.values()), -1)
             logits |= dict(zip(self.token_heads, split, strict=True))
         if self.sequence_head is not None:
-            assert pooling_weights is not None, "this model was built for a task whose examples have sites"
+            assert (pooling_weights is not None) == (self.sites > 0), "of a task with as many sites as the model has"
             pooled = pool_sites(x, pooling_weights, padding_mask)
             split = self.sequence_head(pooled).split(list(self.sequence_heads.values()), -1)
             logits |= dict(zip(self.sequence_heads, split, strict=True))
@@ -239,11 +242,14 @@ class SequenceModel(nn.Module):
 
 def pool_sites(
     x: Float[Tensor, "batch length dim"],
-    pooling_weights: Float[Tensor, "batch 2 length"],
+    pooling_weights: Float[Tensor, "batch sites length"] | None,
     padding_mask: Bool[Tensor, "batch length"] | None,
 ) -> Float[Tensor, "batch 1 wide"]:
-    """The first site, the second minus the first, and the mean of all tokens, concatenated."""
+    """The first site, each other one minus the first, and the mean of all tokens, concatenated."""
     x = zero_padding(x, padding_mask)
-    first, second = (pooling_weights.to(x.dtype) @ x).unbind(1)
     count = x.shape[1] if padding_mask is None else padding_mask.sum(1, keepdim=True)
-    return torch.cat([first, second - first, x.sum(1) / count], -1)[:, None]
+    mean = x.sum(1) / count
+    if pooling_weights is None:
+        return mean[:, None]
+    first, *others = (pooling_weights.to(x.dtype) @ x).unbind(1)
+    return torch.cat([first, *(other - first for other in others), mean], -1)[:, None]

@@ -18,6 +18,7 @@ from genoattn.data.batch import Batch
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.datamodule import GenomeDataModule
 from genoattn.data.source import DataSource, build_dataset
+from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.models import cost
@@ -73,6 +74,7 @@ def build_training(
     if isinstance(task, VariantClassification):
         task.set_targets(source.labelled["train"])
     total = trainer.max_steps * trainer.accumulate_batches * data.batch
+    check_strands(task, recipe.reverse_complement)
     both = recipe.reverse_complement in ("augment", "average")
     datamodule = GenomeDataModule(
         build_dataset(source, "train", data, task, recipe.seed, total, recipe.curriculum, both),
@@ -85,6 +87,15 @@ def build_training(
         both_strands=recipe.reverse_complement == "equivariant",
     )
     return SequenceModule(predictor, recipe.optimizer, recipe.schedule, trainer.max_steps, recipe.seed), datamodule
+
+
+def check_strands(task: Task, reverse_complement: str) -> None:
+    """Raises UserError if a model is to learn from the other strand what is a label of the strand."""
+    if task.one_strand and reverse_complement != "none":
+        raise UserError(
+            f"reverse_complement must be none for {type(task).__name__}, because the strand is the label, got"
+            f" {reverse_complement}"
+        )
 
 
 def fit(

@@ -21,6 +21,8 @@ TASKS["causal"] = ["task=pretrain", "task.objective=causal", "model.causal=true"
 RECALL = ["task.pairs=1", "task.key=6", "task.value=2"]  # what 64 bases can hold
 TASKS["recall"] += RECALL
 TASKS["conditional"] += ["model.causal=true"]
+FRAME = ["task.shortest=60"]  # what a random genome has
+TASKS["frame"] += FRAME
 TOKENIZERS = {path.stem: [f"tokenizer={path.stem}"] for path in sorted((conf_dir() / "tokenizer").glob("*.yaml"))}
 TOKENIZERS["overlapping"] = ["tokenizer=kmer", "tokenizer.overlapping=true"]
 SHORT = {"kmer": ["tokenizer.k=3"], "overlapping": ["tokenizer.k=3"], "bpe": ["tokenizer.vocabulary_size=40"]}
@@ -70,6 +72,7 @@ def test_a_pair(task: str, tokenizer: str, place: Path, tmp_path: Path, capsys: 
 def test_an_experiment(experiment: str, layer: str, place: Path, tmp_path: Path):
     small = ["data.length=64", "data.batch=2", "data.validation_windows=2", "model.dim=16", f"attention={layer}"]
     small += RECALL if experiment.startswith("recall") else []
+    small += FRAME if experiment == "frame" else []
     small += labels_of(place) if experiment == "variant" else []
     fasta = f"data.fasta={place / 'a.fa'}"
     assert main(["train", f"experiment={experiment}", *SMALL, *small, fasta, f"hydra.run.dir={tmp_path}"]) == 0

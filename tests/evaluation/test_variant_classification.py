@@ -15,7 +15,7 @@ from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.evaluation.baselines.regression import logistic_regression
 from genoattn.evaluation.bootstrap import resample
-from genoattn.evaluation.variant_classification import classification_metrics, matthews
+from genoattn.evaluation.class_metrics import classification_metrics, matthews
 from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.intervals import split_genes
 from genoattn.genome.labelled_variants import LabelledVariant, in_intervals, read_labelled

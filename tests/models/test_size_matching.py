@@ -50,7 +50,7 @@ def counted(model: SequenceModel, tokens: int) -> int:
     """FLOPs that torch counts in one forward pass."""
     ids = torch.randint(4, (1, tokens))
     wide = None if model.alignment_stem is None else torch.randint(4, (1, tokens + 2 * model.alignment_stem.max_shift))
-    sites = torch.full((1, 2, tokens), 1 / tokens) if model.sequence_heads else None
+    sites = torch.full((1, model.sites, tokens), 1 / tokens) if model.sites else None
     kernels: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=kernels) as counter:
         model(ids, wide, pooling_weights=sites)
@@ -64,7 +64,7 @@ def counted(model: SequenceModel, tokens: int) -> int:
         ({"block_conv": 5, "stem_conv": 7, "depth": 3, "mlp_ratio": 2.5}, 50),
         ({"max_shift": REACH, "alignment_filters": 4, "alignment_kernel": 9}, 150),
         ({"max_shift": REACH, "alignment_filters": 0}, 50),
-        ({"token_heads": {}, "sequence_heads": {"class": 3}, "segment_count": 2}, 50),
+        ({"token_heads": {}, "sequence_heads": {"class": 3}, "sites": 2, "segment_count": 2}, 50),
     ],
     ids=["plain", "convolutions", "stem", "bare matches", "verdict"],
 )

@@ -8,7 +8,10 @@ from jaxtyping import Int8, UInt8
 
 from genoattn.data.example import DEFAULT_FORMAT, ContextFormat, Example
 from genoattn.data.targets import IGNORE_INDEX, TargetSpec
+from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Sample
+from genoattn.genome.sequence_store import Genome
 from genoattn.genome.simulate import Rates
 
 
@@ -16,12 +19,15 @@ class Task(ABC):
     """Makes examples; does not depend on the tokenizer or the model.
 
     Attributes:
-        evaluator: The evaluation of a model: "detection", "language", "classification", "variant_score" or "retrieval".
+        evaluator: The evaluation of a model: "detection", "language", "classification", "variant_score", "windows" or
+            "retrieval".
         side_by_side: True if the reference lies beside the bases, so that each token must own one base.
         accepts_short_records: True if a window may be shorter than `length`, as short records are.
         outputs: The outputs of the model by name.
         max_shift: Bases of the reference beside the sample, before its first and after its last base.
         segment_count: Sequences in one context.
+        sites: Sites of a window that its class is read at, besides the mean of all bases.
+        one_strand: True if the labels are of the strand that is shown, so that the other one may not be read for it.
         context_format: The token labels and positions that `collate` makes.
         rates: The mutation rates of tests and of the end of a curriculum.
     """
@@ -32,6 +38,8 @@ class Task(ABC):
     outputs: dict[str, TargetSpec]
     max_shift: int = 0
     segment_count: int = 1
+    sites: int = 0
+    one_strand: bool = False
     context_format: ContextFormat = DEFAULT_FORMAT
     rates: Rates = Rates()
 
@@ -54,6 +62,13 @@ class Task(ABC):
         Returns:
             The sample and its labels.
         """
+
+    def example_at(
+        self, genome: Genome, window: Interval, length: int, rates: Rates, rng: np.random.Generator, reverse: bool
+    ) -> Example:
+        """Make an example from a place in a genome, read on its reverse strand if `reverse`; else as `example`."""
+        reference = genome.fetch(*window)
+        return self.example(reverse_complement(reference) if reverse else reference, length, rates, rng)
 
     def context_tokens(self, length: int) -> int:
         """Tokens of a context for a window of `length` sample bases, if every token owns one base."""

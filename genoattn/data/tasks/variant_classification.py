@@ -87,7 +87,7 @@ class VariantClassification(Task):
         self.target, self.groups, self.fold = target, groups, parse_fold(fold)
         self.beside = Beside(score, groups, tuple(rivals), by_score=target == "score")
         self.classes = {str(name): [str(value) for value in values] for name, values in classes.items()}
-        self.segment_count, self.context_format = 2, ContextFormat(restart_positions=True)
+        self.segment_count, self.sites, self.context_format = 2, 2, ContextFormat(restart_positions=True)
         self.mean, self.deviation = 0.0, 1.0
         if target == "class":
             self.evaluator = "classification"

@@ -1,0 +1,63 @@
+"""Runs of the tasks with a class for each window: they learn a plain rule, and stand beside their baselines."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genoattn.cli.main import main
+from genoattn.genome.alphabet import decode_bases
+
+pytestmark = pytest.mark.usefixtures("alone", "quick")
+
+SMALL = ("experiment=smoke", "curriculum=none", "trainer.threads=1", "test.resamples=20", "control=null")
+FAST = ("data.batch=16", "optimizer.lr=0.01", "schedule.warmup=5", "test.windows=60", "heads=default", "model=small")
+FAST += ("model.dim=16", "model.depth=1", "data.validation_windows=8")
+
+
+@pytest.fixture(scope="module")
+def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A circle with much G and little C before its middle, and the reverse after it."""
+    rng = np.random.default_rng(0)
+    halves = [rng.choice(4, 10_000, p=share) for share in ((0.25, 0.15, 0.35, 0.25), (0.25, 0.35, 0.15, 0.25))]
+    file = tmp_path_factory.mktemp("windows") / "a.fa"
+    file.write_text(f">chr\n{decode_bases(np.concatenate(halves).astype(np.uint8))}\n")
+    return file
+
+
+def run(folder: Path, fasta: Path, words: Sequence[str]) -> dict[str, float]:
+    given = {word.split("=")[0]: word for word in (*SMALL, *FAST, *words)}
+    assert main(["train", *given.values(), f"data.fasta={fasta}", f"hydra.run.dir={folder}"]) == 0
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_strand_is_learned(fasta: Path, tmp_path: Path):
+    words = ("task=strand", "attention=none", "data.length=64", "trainer.max_steps=40")
+    metrics = run(tmp_path / "run", fasta, words)
+    model, skew = (metrics[f"{key}/test/all/auroc"] for key in ("model", "gc_skew"))
+    assert model > 0.85 and skew > 0.85 and metrics["majority_class/test/all/auroc"] == 0.5
+    assert metrics["kmers_3/test/all/auroc"] > 0.8
+    bootstrap = json.loads((tmp_path / "run" / "bootstrap.json").read_text())
+    assert bootstrap["primary_metric"] == "model/test/all/auroc"
+    assert {key.split("/")[0] for key in bootstrap["replicates"]} == {
+        *("model", "untrained", "gc_skew", "kmers_3", "majority_class")
+    }
+    context = ["context", f"checkpoint={tmp_path / 'run'}", f"data.fasta={fasta}", "windows=2"]
+    assert main([*context, "positions=4", f"hydra.run.dir={tmp_path / 'context'}"]) == 0
+
+
+def test_frames_are_told_beside_the_codon_model(fasta: Path, tmp_path: Path):
+    words = ("task=frame", "task.shortest=60", "data.length=64", "trainer.max_steps=2", "reverse_complement=average")
+    metrics = run(tmp_path / "run", fasta, words)
+    kinds = {key.split("/")[2] for key in metrics if key.startswith("model/")}
+    assert kinds == {"all", "insertion", "deletion", "stop"}
+    assert {f"codons_{reach}/test/all/auroc" for reach in (15, 30, 60)} < set(metrics)
+
+
+@pytest.mark.parametrize("word", ["augment", "average", "equivariant"])
+def test_the_strand_cannot_be_learned_from_both(word: str, fasta: Path, tmp_path: Path, capsys):
+    words = (*SMALL, "task=strand", f"data.fasta={fasta}", f"reverse_complement={word}")
+    assert main(["train", *words, f"hydra.run.dir={tmp_path}"]) == 2
+    assert "reverse_complement must be none for Strand" in capsys.readouterr().err

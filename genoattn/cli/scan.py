@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from omegaconf import DictConfig
 
-from genoattn.cli.console import announce, progress
+from genoattn.cli.console import announce
 from genoattn.cli.detect import paths_of
 from genoattn.cli.shards import ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
@@ -21,6 +21,7 @@ from genoattn.evaluation.report import write_report
 from genoattn.files import replace_when_done, save_figure, write_text
 from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.intervals import Interval
+from genoattn.genome.progress import progress
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.models.shipped import LANGUAGE
 from genoattn.models.variant_scan import MUTANTS, PIECE, RegionScanner

@@ -21,6 +21,7 @@ from genoattn.evaluation.bootstrap import BLOCK, Resamples, interval, resample
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table, panel_in, with_interval
 from genoattn.evaluation.settings import TestSettings
+from genoattn.genome.progress import progress
 
 COLUMNS = ("variants", "model", "number", "AUROC [95 %]", "AUPRC [95 %]", "accuracy", "F1 (macro)", "MCC")
 
@@ -83,10 +84,11 @@ class VariantClassificationEvaluator(Evaluator):
         )
 
     def _probabilities(self, candidate: Candidate) -> Float[np.ndarray, "variants classes"]:
-        tables = [
-            logits["class"][:, 0].double().softmax(-1).cpu().numpy()
-            for _, logits in candidate.predictor.logits(self.examples, self.both_strands)
-        ]
+        tables = []
+        with progress(f"{candidate.name} scores", len(self.examples)) as advance:
+            for _, logits in candidate.predictor.logits(self.examples, self.both_strands):
+                tables.append(logits["class"][:, 0].double().softmax(-1).cpu().numpy())
+                advance(len(tables[-1]))
         return np.concatenate(tables)
 
     def _baselines(self) -> list[Prediction]:

@@ -21,11 +21,16 @@ from genoattn.files import is_abandoned, remove_unfinished, unfinished_name
 from genoattn.genome.alphabet import DECODE, SOFT, UNKNOWN
 from genoattn.genome.digests import DigestedFile, digest_of, fasta_digest, read_digests, save_digests, signature_of
 from genoattn.genome.fasta import Record, read_fasta
+from genoattn.genome.input_files import packing
+from genoattn.genome.progress import progress
 
 FORMAT = 1  # part of the key: a store with another layout is never opened, a new one is built beside it
 
 BUILDING = ".building-"
 """The beginning of the name of an unfinished store."""
+
+PACKED = 3.5
+"""Bases for each byte of a packed FASTA, about, for the time that is left."""
 
 _BASES, _INDEX = "bases.u8", "index.json"
 _CHUNK = 1 << 24
@@ -214,7 +219,8 @@ def _write(files: Sequence[DigestedFile], work: Path) -> None:
     paths: dict[str, Path] = {}
     records: list[GenomeRecord] = []
     digest = hashlib.sha256()
-    with open(work / _BASES, "wb") as bases:
+    expected = sum(file.path.stat().st_size * (PACKED if packing(file.path) else 1) for file in files)
+    with open(work / _BASES, "wb") as bases, progress("the genome is read", expected) as advance:
         for file in files:
             for record in read_fasta(file.path):
                 if record.name in paths:
@@ -223,6 +229,7 @@ def _write(files: Sequence[DigestedFile], work: Path) -> None:
                     raise UserError(f"the record name {record.name} stands twice, {where}; names must differ")
                 paths[record.name] = file.path
                 records.append(_append(record, bases, digest))
+                advance(len(record.codes))
         _flush_to_disk(bases)
     for file in files:
         if signature_of(file.path) != file.signature:

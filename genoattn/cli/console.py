@@ -1,8 +1,8 @@
-"""The output of a program: its copy in a file of its run folder, progress bars, and silence on request."""
+"""The output of a program: its copy in a file of its run folder, and silence on request."""
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOBase
 from pathlib import Path
@@ -89,21 +89,3 @@ class _Quiet:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.stream, name)  # flush, encoding, fileno, …
-
-
-@contextmanager
-def progress(doing: str, total: int | None) -> Iterator[Callable[[int], object]]:
-    """A progress bar with the time that is left, which disappears at the end; gives what moves it.
-
-    Args:
-        doing: What is done, such as "the model scores".
-        total: Number of windows, rows or bases; None: it is not known.
-    """
-    from rich.console import Console  # late: --help need not wait for rich
-    from rich.progress import MofNCompleteColumn, Progress
-
-    console = Console()
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"  {doing}", total=total)
-        yield lambda steps: bar.advance(task, steps)

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from genoattn.cli.calls_page import write_calls_page
-from genoattn.cli.console import announce, progress
+from genoattn.cli.console import announce
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.data.example import Example
 from genoattn.data.tasks.base import MutationDetection
@@ -32,6 +32,7 @@ from genoattn.files import input_paths, replace_when_done
 from genoattn.genome.assembly_placement import Placement, place_assembly
 from genoattn.genome.bigwig import can_write_bigwig, write_bigwig
 from genoattn.genome.calls import MutationCall, untested_parts
+from genoattn.genome.progress import progress
 from genoattn.genome.regions import read_regions
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.vcf_writer import (

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from omegaconf import DictConfig
 
-from genoattn.cli.console import announce, progress
+from genoattn.cli.console import announce
 from genoattn.cli.shards import ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.errors import UserError, shorten
@@ -21,6 +21,7 @@ from genoattn.files import input_paths, replace_when_done, save_figure, write_te
 from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.indexed_fasta import Sequences, open_for_parts
 from genoattn.genome.intervals import Interval
+from genoattn.genome.progress import progress
 from genoattn.models.shipped import LANGUAGE
 from genoattn.models.variant_scan import MUTANTS, PIECE, RegionScanner
 from genoattn.models.variant_scoring import VariantScorer

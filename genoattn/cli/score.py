@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from genoattn.cli.console import announce, progress
+from genoattn.cli.console import announce
 from genoattn.cli.detect import check_output
 from genoattn.cli.shards import OWN, ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
@@ -20,6 +20,7 @@ from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import Table, write_report
 from genoattn.files import input_paths, replace_when_done
 from genoattn.genome.indexed_fasta import open_for_parts
+from genoattn.genome.progress import progress
 from genoattn.genome.scorable import REASONS, Allele, AlleleReader
 from genoattn.genome.vcf_rows import ENCODING, ERRORS, LAST, InfoField, Row, completed_header, read_rows, survey
 from genoattn.genome.vcf_writer import open_vcf

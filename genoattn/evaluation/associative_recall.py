@@ -22,6 +22,7 @@ from genoattn.evaluation.metrics import MetricKey, Metrics, Replicates, Subgroup
 from genoattn.evaluation.report import Table, panel_in, with_interval
 from genoattn.evaluation.settings import TestSettings
 from genoattn.genome.alphabet import reverse_complement
+from genoattn.genome.progress import progress
 
 COLUMNS = ("queries", "", "model", "number", "exact match [95 %]", "accuracy per base", "distractor's value")
 
@@ -129,10 +130,13 @@ class AssociativeRecallEvaluator(Evaluator):
         """The likeliest bases of a model."""
         ahead = int(self.task.form == "causal")
         predicted, done = [], 0
-        for _, logits in candidate.predictor.logits(self.examples, self.both_strands):
-            for row in logits["value"].argmax(-1).cpu().numpy().astype(np.uint8):
-                predicted += [row[query.start - ahead : query.stop - ahead] for query in self.examples[done].queries]
-                done += 1
+        with progress(f"{candidate.name} scores", len(self.examples)) as advance:
+            for _, logits in candidate.predictor.logits(self.examples, self.both_strands):
+                for row in logits["value"].argmax(-1).cpu().numpy().astype(np.uint8):
+                    queries = self.examples[done].queries
+                    predicted += [row[query.start - ahead : query.stop - ahead] for query in queries]
+                    done += 1
+                    advance(1)
         return np.stack(predicted)
 
     def _guessed(self) -> UInt8[np.ndarray, "queries value"]:

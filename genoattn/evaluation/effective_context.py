@@ -12,6 +12,7 @@ from torch import Tensor
 from genoattn.data.example import Example
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.evaluation.bootstrap import interval, resample, resampled_ratio
+from genoattn.genome.progress import tracked
 from genoattn.models.block import Block
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
@@ -133,7 +134,7 @@ def perturbation_effect(
     distances = steps(max(context_positions(example, interleaved).size for example in examples) - 1)
     rows: list[list[np.ndarray]] = []
     noise = 0.0
-    for number, masked in enumerate(examples):
+    for number, masked in enumerate(tracked(examples, "bases are replaced", len(examples))):
         example = masked._replace(masking=None)
         rng = np.random.default_rng([seed, number])
         places = context_positions(example, interleaved)

@@ -24,6 +24,7 @@ from genoattn.evaluation.bootstrap import Resamples, interval, resample, resampl
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table, panel_in, with_interval
 from genoattn.evaluation.settings import TestSettings
+from genoattn.genome.progress import tracked
 from genoattn.models.predictor import Predictor
 
 ORDER_LEFT, ORDER_FLANKS = 12, 5
@@ -66,7 +67,10 @@ class LanguageModelEvaluator(Evaluator):
         self.training = [source.genome.fetch(*interval) for interval in source.splits.train]
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
-        scored = [Answers(model.key, model.name, list(_tallies(model.predictor, self.tested))) for model in candidates]
+        scored = []
+        for model in candidates:
+            tallies = tracked(_tallies(model.predictor, self.tested), f"{model.name} scores", len(self.tested))
+            scored.append(Answers(model.key, model.name, list(tallies)))
         choices: dict[str, Choice] = {}
         for baseline, choice in self._markov_models(candidates[0].predictor):
             choices[baseline.key] = choice

@@ -21,6 +21,7 @@ from genoattn.evaluation.class_metrics import (
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table
 from genoattn.evaluation.variant_rivals import VariantEvaluator
+from genoattn.genome.progress import progress
 
 COLUMNS = ("variants", "model", "number", *METRIC_COLUMNS)
 
@@ -67,10 +68,11 @@ class VariantClassificationEvaluator(VariantEvaluator):
         return np.array([variant.label for variant in self.training], float)
 
     def _probabilities(self, candidate: Candidate) -> Float[np.ndarray, "variants classes"]:
-        tables = [
-            logits["class"][:, 0].double().softmax(-1).cpu().numpy()
-            for _, logits in candidate.predictor.logits(self.examples, self.both_strands)
-        ]
+        tables = []
+        with progress(f"{candidate.name} scores", len(self.examples)) as advance:
+            for _, logits in candidate.predictor.logits(self.examples, self.both_strands):
+                tables.append(logits["class"][:, 0].double().softmax(-1).cpu().numpy())
+                advance(len(tables[-1]))
         return np.concatenate(tables)
 
     def _baselines(self) -> list[Prediction]:

@@ -12,6 +12,7 @@ from genoattn.genome.anchors import Anchor, chains
 from genoattn.genome.displaced_copies import split_copies
 from genoattn.genome.local_alignment import align, extension, gap, substitutions
 from genoattn.genome.mutations import Mutation
+from genoattn.genome.progress import tracked
 from genoattn.genome.reference_index import ReferenceIndex
 
 LEAST_KMERS = 10
@@ -113,19 +114,23 @@ def place_assembly(
     least = max(CHANCE_KMERS * index.k, min(LEAST_KMERS * index.k, longest // 2))
     found = [
         _Chain(score, number, group.reverse, anchors)
-        for number, contig in enumerate(contigs)
+        for number, contig in enumerate(tracked(contigs, "contigs are searched", len(contigs)))
         for group in index.anchors(contig)
         if group.bases >= least
         for score, anchors in chains(group.anchors, least)
     ]
     claims = _Claims(index, contigs)
     drafts: list[_Draft] = []
-    for chain in sorted(found, key=lambda chain: -chain.score):
+    ordered = sorted(found, key=lambda chain: -chain.score)
+    for chain in tracked(ordered, "blocks are aligned", len(ordered)):
         for draft in _drafts(index, claims, chain):
             if draft.anchored >= max(least, LEAST_ANCHORED * (draft.stop - draft.start)):
                 claims.take(draft)
                 drafts.append(draft)
-    finished = [_finish(index, claims.extended(draft), len(contigs[draft.contig])) for draft in drafts]
+    finished = [
+        _finish(index, claims.extended(draft), len(contigs[draft.contig]))
+        for draft in tracked(drafts, "blocks are extended", len(drafts))
+    ]
     blocks, copies = split_copies(sorted(finished))
     blocks = [trimmed(block) for block in blocks]
     known = sum(int(np.count_nonzero(contig < 4)) for contig in contigs)

@@ -19,8 +19,13 @@ from genoattn.errors import UserError
 from genoattn.genome.alphabet import DECODE, LETTERS, SOFT, UNKNOWN
 from genoattn.genome.digests import DigestedFile, digest_of, save_digests, signature_of
 from genoattn.genome.fasta import Record, read_fasta
+from genoattn.genome.input_files import packing
+from genoattn.genome.progress import progress
 from genoattn.genome.record_names import describe_renamed, distinct_names, record_number
 from genoattn.genome.store_folders import FORMAT, StorePlace, find_store, flush_to_disk, work_folder
+
+PACKED = 3.5
+"""Bases for each byte of a packed FASTA, about, for the time that is left."""
 
 _BASES, _INDEX = "bases.u8", "index.json"
 _CHUNK = 1 << 24
@@ -225,7 +230,8 @@ def _write(files: Sequence[DigestedFile], work: Path) -> None:
     records: list[GenomeRecord] = []
     letters: list[dict[str, int]] = []
     digest = hashlib.sha256()
-    with open(work / _BASES, "wb") as bases:
+    expected = sum(file.path.stat().st_size * (PACKED if packing(file.path) else 1) for file in files)
+    with open(work / _BASES, "wb") as bases, progress("the genome is read", expected) as advance:
         for number, file in enumerate(files):
             names: set[str] = set()
             letters.append({"uracil": 0, "thymine": 0})
@@ -234,6 +240,7 @@ def _write(files: Sequence[DigestedFile], work: Path) -> None:
                     raise UserError(f"the record name {record.name} stands twice in {file.path}; names must differ")
                 names.add(record.name)
                 records.append(_append(record, number, bases, digest))
+                advance(len(record.codes))
                 letters[-1]["uracil"] += record.uracil
                 letters[-1]["thymine"] += int(np.count_nonzero(record.codes & ~SOFT == _T)) - record.uracil
         flush_to_disk(bases)

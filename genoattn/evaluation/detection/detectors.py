@@ -1,23 +1,19 @@
 """Detectors: models and classical baselines, all of which give every base of an example a score per output."""
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar, final
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias, final
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 
 from genoattn.data.example import Example
 from genoattn.data.targets import COLUMNS
 from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.baselines.kmer_chaining import KmerCaller
 from genoattn.evaluation.baselines.pairwise_alignment import AlignmentCaller
+from genoattn.genome.progress import tracked
 from genoattn.models.cost import peak_bytes
-
-_Item = TypeVar("_Item")
 
 CALL_THRESHOLDS: dict[str, float] = dict.fromkeys(COLUMNS, 0.5)
 """Thresholds of a detector that scores 0 and 1."""
@@ -56,7 +52,7 @@ class ModelDetector:
         outputs = [output for output in COLUMNS if output in self.predictor.task.outputs]
         for frame in range(self.frames):
             scores = self.predictor.probabilities_per_base(examples, outputs, self.both_strands, frame)
-            scores = list(_tracked(scores, f"  {self.name} scores", len(examples)))
+            scores = list(tracked(scores, f"{self.name} scores", len(examples)))
             total = [before + new for before, new in zip(total, scores, strict=True)] if total else scores
         bases = sum(len(example.bases) for example in examples)
         self.cost = ScoringCost(
@@ -77,7 +73,7 @@ class CallingDetector:
 
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
         scored = []
-        for example in _tracked(examples, self.doing, len(examples)):
+        for example in tracked(examples, self.doing, len(examples)):
             beside = example.reference_window
             reference = example.reference if beside is None else beside[self.max_shift :]
             assert reference is not None
@@ -87,18 +83,12 @@ class CallingDetector:
 
 def aligner(max_shift: int) -> CallingDetector:
     """Pairwise alignment with a reference window that begins `max_shift` bases before the sample."""
-    return CallingDetector("aligner", "aligner", "  the aligner aligns", AlignmentCaller(), max_shift)
+    return CallingDetector("aligner", "aligner", "the aligner aligns", AlignmentCaller(), max_shift)
 
 
 def kmer_lookup() -> CallingDetector:
     """k-mer look-up for samples of either strand."""
-    return CallingDetector("kmer_lookup", "k-mer look-up", "  k-mers are looked up", KmerCaller())
+    return CallingDetector("kmer_lookup", "k-mer look-up", "k-mers are looked up", KmerCaller())
 
 
 Detector: TypeAlias = ModelDetector | CallingDetector
-
-
-def _tracked(items: Iterable[_Item], doing: str, total: int) -> Iterable[_Item]:
-    """Items behind a progress bar that disappears at the end, if there is a terminal."""
-    console = Console()
-    return track(items, escape(doing), total, console=console, transient=True, disable=not console.is_terminal)

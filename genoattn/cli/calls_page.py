@@ -62,6 +62,7 @@ class Call(NamedTuple):
     alternate: str
     kind: str
     probability: str
+    passed: str
     contig: str
 
     @property
@@ -128,7 +129,9 @@ def call_of(row: Row) -> Call:
     info = dict(field.split("=") for field in row.columns[7].split(";"))
     probability = f"{float(info['PROB']):.3f}" if "PROB" in info else ""
     contig = visible(f"{unquote(info['CONTIG'])}:{info['CONTIG_POS']} ({info['STRAND']})")
-    return Call(row.contig, row.position, row.reference, row.alternates[0], info["TYPE"], probability, contig)
+    return Call(
+        row.contig, row.position, row.reference, row.alternates[0], info["TYPE"], probability, row.columns[6], contig
+    )
 
 
 def contents(stem: str, vcf: Path, assemblies: Assemblies, blocks: Sequence[Block]) -> Iterator[tuple[str, str]]:

@@ -356,6 +356,7 @@ def test_the_page_of_the_calls_holds_them_and_both_assemblies(
     assert run(tmp_path, out="x.vcf") == 0
     source = (tmp_path / "x.html").read_text()
     assert source.count("<script>") == source.count("</script>") == 2 and source.count("<button ") > 200
+    assert source.count("<td>PASS</td>") + source.count("<td>.</td>") == source.count("<button ")
     settings, data = contents(tmp_path / "x.html")
     for name, file in (("calls", "x.vcf"), ("probability", "x.bedgraph"), ("not tested", "x.untested.bed")):
         assert gzip.decompress(data[name]) == (tmp_path / file).read_bytes()

@@ -28,7 +28,7 @@ BUDGET = {
     "comparison": 2_150,
     "config, cli and single files": 2_675,  # `detect`, `score`, `scan`, `export`; shards; pages; --quiet
 }
-"""Lines of code by folder: about 20,800 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: about 25,500 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
-    "genome": 3_035,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
+    "genome": 3_055,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
     "data": 1_660,  # tokenizers as tokenizer.json; the interleaved layout, drift, pieces and mixed lengths
     "attention": 3_210,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
@@ -26,7 +26,7 @@ BUDGET = {
     "training": 1_250,
     "evaluation": 2_610,  # calls against a VCF, by the sequences that they spell, and by region
     "comparison": 2_150,
-    "config, cli and single files": 2_335,  # `detect`, `models`, `score`, `scan`, `export`; shards; patterns
+    "config, cli and single files": 2_410,  # `detect`, `models`, `score`, `scan`, `export`; shards; patterns
 }
 """Lines of code by folder: about 20,000 in all. The line of attention leaves out its sub-folders listed here."""
 

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from omegaconf import DictConfig
 
-from genoattn.cli.score import progress
-from genoattn.cli.shards import ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
+from genoattn.cli.shards import ShardFolder, chosen_shards, do_shards, joined, progress, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.errors import UserError, shorten
 from genoattn.evaluation.metrics import Metrics

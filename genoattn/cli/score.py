@@ -3,18 +3,15 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from genoattn.cli.detect import check_output
-from genoattn.cli.shards import OWN, ShardFolder, chosen_shards, do_shards, joined, scorer_inputs, totals
+from genoattn.cli.shards import OWN, ShardFolder, chosen_shards, do_shards, joined, progress, scorer_inputs, totals
 from genoattn.cli.values import output_folder, saved_model
 from genoattn.comparison.inputs import file_digest
 from genoattn.errors import UserError
@@ -178,13 +175,3 @@ def report(folder: Path, rows: int, counts: Counter[str], seconds: float) -> Non
     costs |= {reason: count for reason, count in sorted(counts.items()) if reason}
     notes = [f"{total / max(seconds, 1e-9):,.1f} ALTs a second"]
     write_report(folder, [Table("ALTs", ["", "number", ""], cells, notes=notes)], Metrics(costs=costs), {})
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar of rows or bases with the time that is left, which disappears at the end; gives what moves it."""
-    console = Console()
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("  the model scores", total=total)
-        yield lambda rows: bar.advance(task, rows)

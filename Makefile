@@ -62,7 +62,7 @@ test-lowest: setup  # readers, configs, saved models and a resumed training unde
 fuzz: setup  # what is neither read right nor refused in a sentence lies in fuzz-faults/ afterwards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
-kill: setup  # of a store build, a save, a training and a comparison: each must end with the same bits as without a kill
+kill: setup  # of a store build, a save, a training, a comparison, scores and calls: each must end with the same bits as without a kill
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kill --kills $(KILLS) --seed $(SEED)
 
 clean:

@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+import numpy as np
+
 from genoattn.evaluation.page import render
 from genoattn.evaluation.report import visible
 from genoattn.files import write_text
@@ -143,7 +145,7 @@ def contents(stem: str, vcf: Path, assemblies: Assemblies, blocks: Sequence[Bloc
         if texts[name].stat().st_size:
             yield name, packed(texts[name].read_bytes())
     records = zip(assemblies.names.records, assemblies.records, strict=True)
-    yield REFERENCE, packed("".join(f">{name}\n{decode_bases(codes)}\n" for name, codes in records))
+    yield REFERENCE, packed("".join(f">{name}\n{decode_bases(np.asarray(codes))}\n" for name, codes in records))
     with TemporaryDirectory() as folder:
         write_alignments(file := Path(folder, "sample.bam"), blocks, assemblies)
         yield SAMPLE, address(file.read_bytes())  # a BAM is compressed already

@@ -1,10 +1,11 @@
 """The mutations between two assemblies: from two FASTA files and a saved model to a VCF."""
 
-import itertools
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from omegaconf import DictConfig
 
 from genoattn.cli.calls_page import write_calls_page
 from genoattn.cli.console import announce
+from genoattn.cli.detect_shards import SCORES, BlockScorer
+from genoattn.cli.shards import OWN, ShardFolder, chosen_shards, do_shards, genome_digest, model_inputs
 from genoattn.cli.values import output_folder, saved_model
-from genoattn.data.example import Example
-from genoattn.data.tasks.base import MutationDetection
 from genoattn.errors import UserError
 from genoattn.evaluation.detection.called import (
     Truth,
@@ -32,7 +33,7 @@ from genoattn.files import input_paths, replace_when_done
 from genoattn.genome.assembly_placement import Placement, place_assembly
 from genoattn.genome.bigwig import can_write_bigwig, write_bigwig
 from genoattn.genome.calls import MutationCall, untested_parts
-from genoattn.genome.progress import progress
+from genoattn.genome.record_bases import records_of
 from genoattn.genome.regions import read_regions
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.genome.vcf_writer import (
@@ -45,32 +46,33 @@ from genoattn.genome.vcf_writer import (
     write_parts,
     write_vcf,
 )
-from genoattn.genome.windows import tiles
 from genoattn.models.card import uses_both_strands
 from genoattn.models.detection import (
-    WindowScorer,
+    ScoredBlock,
     calls_of,
     detection_task,
     is_called,
     related,
-    score_block,
     window_scorer,
 )
 
 ENDINGS = (".vcf.gz", ".vcf")
 
 
+MODULES = ("genoattn.models.detection", "genoattn.genome.assembly_placement")
+"""Modules that place and score, with all that they import."""
+
+
 def main(config: DictConfig) -> None:
-    """Place the sample on the reference, score every window, and write calls, tracks and a report."""
-    folder, out = output_folder(), Path(config.out).expanduser()
+    """Place the sample on the reference, score all windows by shards, and write calls, tracks and a report."""
+    folder, out, shards = output_folder(), Path(config.out).expanduser(), chosen_shards(config)
     stem = check_output(out)
     references, samples = (input_paths(config[name], name) for name in ("reference", "sample"))
-    genome = open_genome(references)
-    assemblies = open_assemblies(genome, open_genome(samples))
-    names, records, contigs = assemblies
+    genome, other = open_genome(references), open_genome(samples)
+    assemblies = open_assemblies(genome, other)
+    _, records, contigs = assemblies
     loaded = saved_model(config)
     both = config.reverse_complement and uses_both_strands(config.reverse_complement)
-    scorer = window_scorer(loaded.predictor, loaded.card, both)
     task, length = detection_task(loaded.predictor.task), loaded.card.length
 
     print(f"placing {len(contigs):,} contigs of the sample on {len(records):,} records of the reference")
@@ -78,57 +80,67 @@ def main(config: DictConfig) -> None:
     untested, unplaced = untested_parts(records, contigs, placement)
     print(describe(placement, sum(part.stop - part.start for part in untested)))
     truth = truth_of(config, genome, assemblies, placement)
-    track = Path(f"{stem}.bedgraph") if config.track else None
-    with counting(placement, length, scorer, track is not None) as counted:
-        calls = score(assemblies, placement, task, length, counted, track)
-    passed = [is_called(call, config.threshold) for call in calls]
-    if track is not None and can_write_bigwig():
-        write_bigwig(track, Path(f"{stem}.bw"), names.records, names.lengths)
-    write_parts(Path(f"{stem}.untested.bed"), untested, names.records)
-    write_parts(Path(f"{stem}.unplaced.bed"), unplaced, names.contigs)
-    write_blocks(Path(f"{stem}.blocks.bed"), placement.blocks, names)
-    pairs = [pair for pair in zip(calls, passed, strict=True) if pair[1] or config.all]
-    write_vcf(out, pairs, names, origin(references, samples))
-    page = write_calls_page(stem, out, assemblies, placement.blocks)
 
-    candidates = {"model": list(itertools.compress(calls, passed)), "aligner": calls}
+    parts = Path(config.parts).expanduser() if config.parts else folder / "parts"
+    inputs = {"reference": genome_digest(genome), "sample": genome_digest(other), "both_strands": both}
+    inputs |= {"track": config.track} | model_inputs(loaded.card, MODULES)
+    blocks = BlockScorer(records, contigs, placement.blocks, task, length, config.track)
+    places = [ShardFolder(parts, shard, blocks.chunks[-1], inputs, SCORES) for shard in shards]
+    scorer = window_scorer(loaded.predictor, loaded.card, both)
+    do_shards("detect", parts, places, lambda todo: blocks.score(todo, scorer))
+    if config.shard is None:
+        calls = calls_and_track(blocks.joined(places), assemblies, Path(f"{stem}.bedgraph") if config.track else None)
+        write_parts(Path(f"{stem}.untested.bed"), untested, assemblies.names.records)
+        write_parts(Path(f"{stem}.unplaced.bed"), unplaced, assemblies.names.contigs)
+        write_blocks(Path(f"{stem}.blocks.bed"), placement.blocks, assemblies.names)
+        passed = [is_called(call, config.threshold) for call in calls]
+        pairs = [pair for pair in zip(calls, passed, strict=True) if pair[1] or config.all]
+        write_vcf(out, pairs, assemblies.names, origin(references, samples))
+        page = write_calls_page(stem, out, assemblies, placement.blocks)
+        report(folder, calls, passed, truth, assemblies, placement)
+        if config.parts is None:
+            shutil.rmtree(parts, ignore_errors=True)
+        print(f"the calls for a browser: {stem}.html" if page else f'no {stem}.html: pip install "genoattn[tracks]"')
+        beds = f"{stem}.untested.bed and {stem}.unplaced.bed"
+        announce(f"{sum(passed):,} mutations in {out}; what was not tested: {beds}")
+
+
+def calls_and_track(scored: Iterable[ScoredBlock], assemblies: Assemblies, track: Path | None) -> list[MutationCall]:
+    """Every difference with its probability; that of each reference base is written as a bedGraph and a bigWig."""
+    calls: list[MutationCall] = []
+    names = assemblies.names
+    with ExitStack() as stack:
+        rows = None
+        if track is not None:
+            rows = stack.enter_context(stack.enter_context(replace_when_done(track)).open("w", encoding="utf-8"))
+        for block in scored:
+            number, start = block.block.record, block.block.start
+            if rows is not None:
+                rows.writelines(bedgraph_rows(names.records[number], start, block.per_reference_base()))
+            calls += calls_of(block, assemblies.records[number])
+    if track is not None and can_write_bigwig():
+        write_bigwig(track, track.with_suffix(".bw"), names.records, names.lengths)
+    return calls
+
+
+def report(
+    folder: Path,
+    calls: Sequence[MutationCall],
+    passed: Sequence[bool],
+    truth: Truth | None,
+    assemblies: Assemblies,
+    placement: Placement,
+) -> None:
+    """Print and write the numbers of calls and, with a truth, how right they are."""
+    candidates = {"model": list(compress(calls, passed)), "aligner": calls}
     tables, qualities = [calls_table(calls, candidates["model"])], {}
     if truth is not None:
+        records = [np.asarray(record) for record in assemblies.records]
         qualities = {name: compare_with_truth(truth, found, records) for name, found in candidates.items()}
         tables += truth_tables(truth, qualities)
     counts = {name: count_kinds(found) for name, found in candidates.items()}
     costs = Metrics(costs={"placed_share": placement.share, "blocks": len(placement.blocks)})
     write_report(folder, tables, calls_metrics(counts, truth.name if truth else "", qualities) + costs, {})
-    print(f"the calls for a browser: {stem}.html" if page else f'no {stem}.html: pip install "genoattn[tracks]"')
-    announce(f"{sum(passed):,} mutations in {out}; what was not tested: {stem}.untested.bed and {stem}.unplaced.bed")
-
-
-def score(
-    assemblies: Assemblies,
-    placement: Placement,
-    task: MutationDetection,
-    length: int,
-    scorer: WindowScorer,
-    track: Path | None,
-) -> list[MutationCall]:
-    """Every difference with its probability.
-
-    The probability of each reference base is written as a bedGraph to `track`. Without it only the windows that hold a
-    difference are scored.
-    """
-    calls: list[MutationCall] = []
-    with ExitStack() as stack:
-        rows = None
-        if track is not None:
-            rows = stack.enter_context(stack.enter_context(replace_when_done(track)).open("w", encoding="utf-8"))
-        for block in placement.blocks:
-            record, contig = assemblies.records[block.record], assemblies.contigs[block.contig]
-            scored = score_block(block, record, contig, task, length, scorer, rows is not None)
-            if rows is not None:
-                name = assemblies.names.records[block.record]
-                rows.writelines(bedgraph_rows(name, block.start, scored.per_reference_base()))
-            calls += calls_of(scored, record)
-    return calls
 
 
 def truth_of(config: DictConfig, reference: Genome, assemblies: Assemblies, placement: Placement) -> Truth | None:
@@ -139,7 +151,8 @@ def truth_of(config: DictConfig, reference: Genome, assemblies: Assemblies, plac
         return None
     regions = read_regions(config.truth_regions, reference, "truth_regions") if config.truth_regions else None
     path = Path(config.truth).expanduser()
-    return read_truth(path, assemblies.names, assemblies.records, placement.blocks, regions)
+    records = [np.asarray(record) for record in assemblies.records]
+    return read_truth(path, assemblies.names, records, placement.blocks, regions)
 
 
 def check_output(out: Path) -> str:
@@ -157,18 +170,16 @@ def check_output(out: Path) -> str:
 
 
 def open_assemblies(reference: Genome, sample: Genome) -> Assemblies:
-    """All bases of both assemblies; raises UserError at a name that no VCF may hold."""
+    """Both assemblies as they are read from the store; raises UserError at a name that no VCF may hold."""
     check_names(reference.names)
-    bases = [
-        [genome.fetch(number, 0, length) for number, length in enumerate(genome.lengths)]
-        for genome in (reference, sample)
-    ]
-    return Assemblies(Names(reference.names, reference.lengths, sample.names), *bases)
+    names = Names(reference.names, reference.lengths, sample.names)
+    return Assemblies(names, records_of(reference), records_of(sample))
 
 
 def origin(references: Sequence[Path], samples: Sequence[Path]) -> Origin:
     """The lines on this run in the header of the VCF: program, command, reference, and the name of the sample."""
-    command = " ".join(["genoattn detect", *HydraConfig.get().overrides.task])
+    words = [word for word in HydraConfig.get().overrides.task if word.partition("=")[0] not in (*OWN, "out")]
+    command = " ".join(["genoattn detect", *words])
     name = samples[0].name.removesuffix(".gz").rpartition(".")[0] or samples[0].name
     files = ",".join(str(path) for path in references)
     return Origin(f"genoattn {version('genoattn')}", command, files, "_".join(name.split()))
@@ -182,18 +193,3 @@ def describe(placement: Placement, untested: int) -> str:
         f"{placement.share:.2%} of the sample lies in {len(blocks):,} blocks of the reference, {reverse:,} of them on"
         f" the reverse strand; {untested:,} bases of the reference have no aligned sample"
     )
-
-
-@contextmanager
-def counting(placement: Placement, length: int, scorer: WindowScorer, everywhere: bool) -> Iterator[WindowScorer]:
-    """The scorer behind a progress bar of windows."""
-    tiled = ((block, len(tiles(block.start, block.stop, length))) for block in placement.blocks)
-    total = sum(windows if everywhere else min(windows, len(block.mutations)) for block, windows in tiled)
-    with progress("the model scores", total) as advance:
-
-        def counted(examples: Sequence[Example]) -> Iterator[np.ndarray]:
-            for scores in scorer(examples):
-                advance(1)
-                yield scores
-
-        yield counted

@@ -78,11 +78,11 @@ class ShardFolder:
     two, or rows of other inputs, are noticed.
     """
 
-    def __init__(self, parts: Path, shard: Shard, items: int, inputs: Mapping[str, Any]):
-        """The folder inside `parts` of a shard of a work of `items` items with these inputs."""
+    def __init__(self, parts: Path, shard: Shard, items: int, inputs: Mapping[str, Any], rows: str = ROWS):
+        """The folder inside `parts` of a shard of a work of `items` items with these inputs, and its file of rows."""
         self.shard, self.folder, self.inputs = shard, parts / shard.place, inputs
         self.part = shard.part(items)
-        self.rows, self.record = self.folder / ROWS, self.folder / RECORD
+        self.rows, self.record = self.folder / rows, self.folder / RECORD
 
     def read(self) -> Done | None:
         """The record, if the shard is done and was made from the same inputs."""
@@ -207,20 +207,33 @@ def joined(places: Sequence[ShardFolder]) -> Iterator[bytes]:
 
 def scorer_inputs(genome: Sequences, scorer: VariantScorer, card: ModelCard) -> dict[str, Any]:
     """The genome, model, settings, versions and code on which scores depend: parts of the inputs of a shard."""
-    described = json.dumps(card.to_json(), sort_keys=True)
     return {
-        "fasta": hashlib.sha256(json.dumps([genome.identity, genome.names]).encode()).hexdigest(),
-        "checkpoint": hashlib.sha256(described.encode()).hexdigest(),
+        "fasta": genome_digest(genome),
         "length": scorer.length,
         "both_strands": scorer.reader.both_strands,
         "embeddings": scorer.embeddings,
+        **model_inputs(card, SCORERS),
+    }
+
+
+def genome_digest(genome: Sequences) -> str:
+    """The digest of the bases of a genome and of the names of its records."""
+    return hashlib.sha256(json.dumps([genome.identity, genome.names]).encode()).hexdigest()
+
+
+def model_inputs(card: ModelCard, modules: Sequence[str]) -> dict[str, Any]:
+    """The model, versions and code on which its results depend; `modules` are those that use it."""
+    described = json.dumps(card.to_json(), sort_keys=True)
+    targets = re.findall(r'"_target_": "([\w.]+)"', described)
+    return {
+        "checkpoint": hashlib.sha256(described.encode()).hexdigest(),
         **{name: version(name) for name in ("genoattn", "torch")},
-        "code": _code(tuple(sorted(set(re.findall(r'"_target_": "([\w.]+)"', described))))),
+        "code": _code(tuple(sorted({*targets, *modules}))),
     }
 
 
 @cache
-def _code(targets: tuple[str, ...]) -> str:
-    """The digest of the modules that define some classes, and of those that score."""
-    digests = CodeReader().digests([*SCORERS, *targets])
+def _code(names: tuple[str, ...]) -> str:
+    """The digest of some modules, and of those that define some classes."""
+    digests = CodeReader().digests(list(names))
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()

@@ -137,6 +137,9 @@ class Detect(Settings):
     threshold: Annotated[float, Ge(0), Le(1)]
     min_placed: Annotated[float, Ge(0), Le(1)]
     reverse_complement: ReverseComplement | None
+    shards: Count
+    shard: str | None
+    parts: str | None
     trust: list[str]
 
 

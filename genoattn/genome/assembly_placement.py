@@ -13,6 +13,7 @@ from genoattn.genome.displaced_copies import split_copies
 from genoattn.genome.local_alignment import align, extension, gap, substitutions
 from genoattn.genome.mutations import Mutation
 from genoattn.genome.progress import tracked
+from genoattn.genome.record_bases import Bases
 from genoattn.genome.reference_index import ReferenceIndex
 
 LEAST_KMERS = 10
@@ -60,7 +61,7 @@ class Block(NamedTuple):
     anchored: int
     """Bases in anchors."""
 
-    def oriented(self, contig: UInt8[np.ndarray, "contig"]) -> UInt8[np.ndarray, "block"]:
+    def oriented(self, contig: Bases) -> UInt8[np.ndarray, "block"]:
         """The bases of the block, in the direction of the reference, from those of its contig."""
         piece = contig[self.contig_start : self.contig_stop]
         return reverse_complement(piece) if self.reverse else piece
@@ -95,9 +96,7 @@ class _Draft(NamedTuple):
     anchored: int
 
 
-def place_assembly(
-    records: Sequence[UInt8[np.ndarray, "record"]], contigs: Sequence[UInt8[np.ndarray, "contig"]]
-) -> Placement:
+def place_assembly(records: Sequence[Bases], contigs: Sequence[Bases]) -> Placement:
     """Place the contigs of a sample on the records of a reference, in any order and on both strands.
 
     The k-mers that occur once in the reference are the anchors. They are chained for each contig, record and strand;
@@ -115,7 +114,7 @@ def place_assembly(
     found = [
         _Chain(score, number, group.reverse, anchors)
         for number, contig in enumerate(tracked(contigs, "contigs are searched", len(contigs)))
-        for group in index.anchors(contig)
+        for group in index.anchors(np.asarray(contig))
         if group.bases >= least
         for score, anchors in chains(group.anchors, least)
     ]
@@ -133,7 +132,7 @@ def place_assembly(
     ]
     blocks, copies = split_copies(sorted(finished))
     blocks = [trimmed(block) for block in blocks]
-    known = sum(int(np.count_nonzero(contig < 4)) for contig in contigs)
+    known = sum(int(np.count_nonzero(np.asarray(contig) < 4)) for contig in contigs)
     held = sum(
         int(np.count_nonzero(contigs[block.contig][block.contig_start : block.contig_stop] < 4)) for block in blocks
     )
@@ -144,19 +143,18 @@ def place_assembly(
 class _Claims:
     """The bases of both assemblies that blocks hold already, and the contigs in both directions."""
 
-    def __init__(self, index: ReferenceIndex, contigs: Sequence[np.ndarray]):
+    def __init__(self, index: ReferenceIndex, contigs: Sequence[Bases]):
         self.index, self.contigs = index, contigs
         self.reference = np.zeros(len(index.bases), np.bool_)
         self.sample = [np.zeros(len(contig), np.bool_) for contig in contigs]
-        self._turned: tuple[int, np.ndarray] | None = None
+        self._last: tuple[int, bool, np.ndarray] | None = None
 
     def bases(self, contig: int, reverse: bool) -> UInt8[np.ndarray, "contig"]:
-        """A contig in one of its directions; the last one that was turned is kept."""
-        if not reverse:
-            return self.contigs[contig]
-        if self._turned is None or self._turned[0] != contig:
-            self._turned = contig, reverse_complement(self.contigs[contig])
-        return self._turned[1]
+        """A contig in one of its directions; the last one is kept."""
+        if self._last is None or self._last[:2] != (contig, reverse):
+            bases = np.asarray(self.contigs[contig])
+            self._last = contig, reverse, reverse_complement(bases) if reverse else bases
+        return self._last[2]
 
     def of(self, contig: int, reverse: bool) -> Bool[np.ndarray, "contig"]:
         """The claimed bases of a contig in one of its directions: a view."""

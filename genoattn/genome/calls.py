@@ -11,6 +11,7 @@ from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.assembly_placement import Block, Placement
 from genoattn.genome.local_alignment import SHORT
 from genoattn.genome.mutations import Event
+from genoattn.genome.record_bases import Bases
 
 
 class MutationCall(NamedTuple):
@@ -50,7 +51,7 @@ class Part(NamedTuple):
 def call_of(
     block: Block,
     event: Event,
-    reference: UInt8[np.ndarray, "record"],
+    reference: Bases,
     inserted: UInt8[np.ndarray, "inserted"],
     score: float | None,
 ) -> MutationCall:
@@ -81,8 +82,8 @@ def call_of(
 
 
 def untested_parts(
-    records: Sequence[UInt8[np.ndarray, "record"]],
-    contigs: Sequence[UInt8[np.ndarray, "contig"]],
+    records: Sequence[Bases],
+    contigs: Sequence[Bases],
     placement: Placement,
 ) -> tuple[list[Part], list[Part]]:
     """The parts of the reference, and those of the sample, that are in no block.

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int, UInt8
 from genoattn.errors import UserError
 from genoattn.genome.alphabet import UNKNOWN, ambiguous_kmers, packed_kmers, reverse_complement
 from genoattn.genome.anchors import Anchor, anchor_length, join_hits
+from genoattn.genome.record_bases import Bases
 
 SEPARATOR = 64
 """N between two records, more than two k-mers: no k-mer and no anchor lies in both."""
@@ -48,12 +49,12 @@ class ReferenceIndex:
         k: Bases of a k-mer.
     """
 
-    def __init__(self, records: Sequence[UInt8[np.ndarray, "record"]]):
+    def __init__(self, records: Sequence[Bases]):
         """Index the records of a reference; raises UserError if there are more than `LARGEST` bases."""
         self.lengths = np.array([len(record) for record in records], np.int64)
         self.offsets = np.cumsum([0, *(self.lengths[:-1] + SEPARATOR)])
         gap = np.full(SEPARATOR, UNKNOWN, np.uint8)
-        self.bases = np.concatenate([part for record in records for part in (record, gap)])
+        self.bases = np.concatenate([part for record in records for part in (np.asarray(record), gap)])
         if len(self.bases) > LARGEST:
             raise UserError(
                 f"the reference has {len(self.bases):,} bases; up to {LARGEST:,} can be indexed: give one chromosome or"

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pysam
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from genoattn.errors import UserError, shorten
 from genoattn.files import replace_when_done, write_text
 from genoattn.genome.assembly_placement import Block
 from genoattn.genome.calls import MutationCall, Part
+from genoattn.genome.record_bases import Bases
 
 MOST_QUAL = 60
 """QUAL at most: a probability of 0.999999."""
@@ -54,11 +55,11 @@ class Names(NamedTuple):
 
 
 class Assemblies(NamedTuple):
-    """Both assemblies in memory, with the names of their records."""
+    """Both assemblies, which may be read from the store part by part, with the names of their records."""
 
     names: Names
-    records: Sequence[UInt8[np.ndarray, "bases"]]
-    contigs: Sequence[UInt8[np.ndarray, "bases"]]
+    records: Sequence[Bases]
+    contigs: Sequence[Bases]
 
 
 class Origin(NamedTuple):

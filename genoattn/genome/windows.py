@@ -10,6 +10,7 @@ from genoattn.errors import UserError
 from genoattn.genome.alphabet import UNKNOWN
 from genoattn.genome.indexed_fasta import Sequences
 from genoattn.genome.intervals import Interval
+from genoattn.genome.record_bases import Bases
 from genoattn.genome.sequence_store import Genome
 
 MAX_DRAWS = 1000
@@ -81,7 +82,7 @@ class Windows:
         return bool(known)
 
 
-def slice_padded(bases: UInt8[np.ndarray, "length"], start: int, stop: int) -> UInt8[np.ndarray, "window"]:
+def slice_padded(bases: Bases, start: int, stop: int) -> UInt8[np.ndarray, "window"]:
     """Bases [start, stop), 0-based and half-open, with N for those before the first and after the last."""
     inside = bases[max(start, 0) : max(stop, 0)]
     before = min(max(-start, 0), stop - start)

@@ -1,11 +1,10 @@
 """A detector on two assemblies: windows of their aligned blocks, probabilities per base, and calls with alleles."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float32
 
 from genoattn.data.example import Example
 from genoattn.data.targets import MUTATION_OUTPUTS
@@ -14,6 +13,7 @@ from genoattn.errors import UserError
 from genoattn.genome.assembly_placement import LEAST_PLACED, Block, Placement
 from genoattn.genome.calls import MutationCall, call_of
 from genoattn.genome.mutations import LONG, Event, Sample, apply_mutations, slice_sample
+from genoattn.genome.record_bases import Bases
 from genoattn.genome.simulate import Rates
 from genoattn.genome.windows import slice_padded, tiles
 from genoattn.models.card import ModelCard
@@ -26,7 +26,7 @@ DIGITS = 4
 """Decimals of a score before it is compared and written: the last bits depend on how windows are batched."""
 
 CHUNK = 256
-"""Windows that are in memory at a time."""
+"""Windows of a block that are scored together whatever else is scored, so that their numbers have the same bits."""
 
 WindowScorer = Callable[[Sequence[Example]], Iterable[Float[np.ndarray, "length columns"]]]
 """Gives each base of each example a probability for every output of MUTATION_OUTPUTS."""
@@ -36,7 +36,7 @@ class PlacedWindow(NamedTuple):
     """A window of a sample beside the reference; bases [low, high) of it, counted from `first`, are scored."""
 
     task: MutationDetection
-    reference: UInt8[np.ndarray, "record"]
+    reference: Bases
     sample: Sample
     first: int
     stop: int
@@ -55,6 +55,28 @@ class PlacedWindow(NamedTuple):
         piece, flank = slice_sample(self.sample, self.first, self.stop), self.task.max_shift
         beside = slice_padded(self.reference, self.position - flank, self.position + len(piece.bases) + flank)
         return self.task.build_example(beside, piece, self.position)._replace(masking=None)
+
+
+class BlockWindows(NamedTuple):
+    """A block with the windows of it that are scored, in chunks of `CHUNK`."""
+
+    block: Block
+    sample: Sample
+    task: MutationDetection
+    windows: list[PlacedWindow]
+
+    @property
+    def chunks(self) -> int:
+        """The number of chunks."""
+        return -(-len(self.windows) // CHUNK)
+
+    def chunk(self, number: int) -> list[PlacedWindow]:
+        """The windows of a chunk, from 0."""
+        return self.windows[CHUNK * number : CHUNK * (number + 1)]
+
+    def bases(self, number: int) -> int:
+        """The bases that a chunk scores."""
+        return sum(window.high - window.low for window in self.chunk(number))
 
 
 class ScoredBlock(NamedTuple):
@@ -121,7 +143,7 @@ def stretches(sample: Sample, length: int, longest: int = LONG) -> list[tuple[in
 
 
 def placed_windows(
-    reference: UInt8[np.ndarray, "record"],
+    reference: Bases,
     task: MutationDetection,
     sample: Sample,
     spans: Iterable[tuple[int, int]],
@@ -149,16 +171,10 @@ def placed_windows(
             yield PlacedWindow(task, reference, sample, first, start + length, low + moved, high + moved, place(first))
 
 
-def score_block(
-    block: Block,
-    reference: UInt8[np.ndarray, "record"],
-    contig: UInt8[np.ndarray, "contig"],
-    task: MutationDetection,
-    length: int,
-    scorer: WindowScorer,
-    everywhere: bool = True,
-) -> ScoredBlock:
-    """Put the windows of a block through a detector; they are overlapping, and the middle of each counts.
+def windows_of_block(
+    block: Block, reference: Bases, contig: Bases, task: MutationDetection, length: int, everywhere: bool = True
+) -> BlockWindows:
+    """The windows of a block; they are overlapping, and the middle of each counts.
 
     Args:
         block: The block.
@@ -166,14 +182,11 @@ def score_block(
         contig: The contig of the sample that holds it.
         task: The detector's task.
         length: Bases of a window.
-        scorer: The detector.
         everywhere: True: all windows. False: those in which the two sequences differ; elsewhere nothing is tested.
     """
     sample = apply_mutations(reference[block.start : block.stop], block.mutations)
     assert np.array_equal(sample.bases, block.oriented(contig))
     spans = stretches(sample, length, longest_indel(task))
-    tested = np.zeros(len(sample.bases), np.bool_)
-    table = np.zeros((len(sample.bases), len(MUTATION_OUTPUTS)), np.float32)
     # Beyond the block the reference goes on, as it does within a genome.
     shifted = sample._replace(reference_position=sample.reference_position + block.start)
     place: Callable[[int], int] = shifted.reference_position.item
@@ -183,14 +196,40 @@ def score_block(
         for event in sample.events:
             differing[event.earliest : event.latest] = True
         windows = (window for window in windows if differing[window.scored].any())
-    while chunk := list(islice(windows, CHUNK)):
-        for window, scores in zip(chunk, scorer([window.example() for window in chunk]), strict=True):
-            table[window.scored] = scores[window.low : window.high]
+    return BlockWindows(block, sample, task, list(windows))
+
+
+def score_chunk(windows: BlockWindows, number: int, scorer: WindowScorer) -> Float32[np.ndarray, "bases 3"]:
+    """The probabilities of the bases that a chunk of windows scores, one window after the other."""
+    chunk = windows.chunk(number)
+    scores = scorer([window.example() for window in chunk])
+    parts = [rows[window.low : window.high] for window, rows in zip(chunk, scores, strict=True)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def scored_block(windows: BlockWindows, chunks: Iterable[Float32[np.ndarray, "bases 3"]]) -> ScoredBlock:
+    """A block with the probabilities of all of its chunks, in their order."""
+    tested = np.zeros(len(windows.sample.bases), np.bool_)
+    table = np.zeros((len(windows.sample.bases), len(MUTATION_OUTPUTS)), np.float32)
+    for number, rows in enumerate(chunks):
+        done = 0
+        for window in windows.chunk(number):
+            size = window.high - window.low
+            table[window.scored] = rows[done : done + size]
             tested[window.scored] = True
-    return ScoredBlock(block, sample, table, tested, task)
+            done += size
+    return ScoredBlock(windows.block, windows.sample, table, tested, windows.task)
 
 
-def calls_of(scored: ScoredBlock, reference: UInt8[np.ndarray, "record"]) -> Iterator[MutationCall]:
+def score_block(
+    block: Block, reference: Bases, contig: Bases, task: MutationDetection, length: int, scorer: WindowScorer
+) -> ScoredBlock:
+    """Put all windows of a block through a detector; the arguments are those of `windows_of_block`."""
+    windows = windows_of_block(block, reference, contig, task, length)
+    return scored_block(windows, (score_chunk(windows, number, scorer) for number in range(windows.chunks)))
+
+
+def calls_of(scored: ScoredBlock, reference: Bases) -> Iterator[MutationCall]:
     """Every difference of a block as a call with its probability, whatever that is, in the order of the reference.
 
     Differences with an ambiguous letter are left out: nothing is known of them.

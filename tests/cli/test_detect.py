@@ -14,7 +14,7 @@ import pysam
 import pytest
 from pysam import bcftools
 
-from genoattn.cli import calls_page, detect
+from genoattn.cli import calls_page, detect, detect_shards
 from genoattn.cli.main import main
 from genoattn.data.example import Example
 from genoattn.data.tasks.side_by_side import SideBySide
@@ -23,9 +23,10 @@ from genoattn.genome.alphabet import UNKNOWN, decode_bases, encode_bases, revers
 from genoattn.genome.mutations import LONG, Mutation, mutated_sequence
 from genoattn.genome.simulate import Rates, simulate
 from genoattn.genome.vcf import read_variants, to_mutations
-from genoattn.models import predictor
+from genoattn.models import detection, predictor
 from genoattn.models.detection import where_sequences_differ
 from tests.toy_genomes import write_genome
+from tests.toy_models import saved, toy_model
 
 pytestmark = pytest.mark.usefixtures("alone", "quick")
 RATES = Rates(rate=0.01, snv=0.7, mnv=0.1, insertion=0.1, deletion=0.1, longest=8)
@@ -41,7 +42,7 @@ def perfect(examples: Sequence[Example]) -> Iterator[np.ndarray]:
 @pytest.fixture
 def oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The program with a model that is always right."""
-    card = SimpleNamespace(length=128)
+    card = SimpleNamespace(length=128, to_json=dict)
     loaded = SimpleNamespace(card=card, predictor=SimpleNamespace(task=SideBySide()))
     monkeypatch.setattr(detect, "saved_model", lambda config: loaded)
     monkeypatch.setattr(detect, "window_scorer", lambda *_: perfect)
@@ -264,6 +265,59 @@ def test_the_track_as_bigwig(oracle: None, tmp_path: Path) -> None:
     written = [(name, int(start), int(stop), float(value)) for name, start, stop, value in rows]
     assert [("one", *interval) for interval in track.intervals("one")] == written
     assert track.intervals("two") is None
+
+
+ENDINGS = (".vcf.gz", ".vcf.gz.tbi", ".bedgraph", ".blocks.bed", ".untested.bed", ".unplaced.bed")
+
+
+@pytest.fixture
+def in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A saved model that nothing was taught, and windows in fifteen chunks; the numbers of those that are scored."""
+    rng = np.random.default_rng(0)
+    reference = rng.integers(0, 4, 8_000, np.uint8)
+    sample = mutated_sequence(reference, simulate(reference, RATES, rng))
+    write_fasta(tmp_path / "reference.fa", {"one": reference})
+    write_fasta(tmp_path / "sample.fa", {"a": reverse_complement(sample[5_000:]), "b": sample[:5_000]})
+    saved(tmp_path / "toy", toy_model({"_target_": "genoattn.data.tasks.side_by_side.SideBySide"}, length=64))
+    monkeypatch.setattr(detection, "CHUNK", 12)
+    numbers: list[int] = []
+    real = detect_shards.score_chunk
+
+    def counted(windows: detection.BlockWindows, number: int, scorer: detection.WindowScorer) -> np.ndarray:
+        numbers.append(number)
+        return real(windows, number, scorer)
+
+    monkeypatch.setattr(detect_shards, "score_chunk", counted)
+    return numbers
+
+
+def test_shards_write_the_same_bytes_and_go_on_after_a_kill(
+    in_chunks: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever their number and order; parts that are missing or half written are scored again, and no others."""
+    written, parts = [], tmp_path / "parts"
+
+    def detected(name: str, *words: str) -> int:
+        in_chunks.clear()
+        capsys.readouterr()
+        assert run(tmp_path, f"checkpoint={tmp_path}/toy", "all=true", *words, out=f"{name}.vcf.gz", name=name) == 0
+        if "shard=" not in "".join(words):
+            files = [tmp_path / f"{name}{ending}" for ending in ENDINGS] + [tmp_path / name / "metrics.json"]
+            written.append([file.read_bytes() for file in files])
+        return len(in_chunks)
+
+    chunks = detected("one", "shards=1")
+    assert chunks == 15 and len(written[0][2]) > 10_000 and not (tmp_path / "one" / "parts").exists()
+    assert detected("two", "shards=2") == chunks
+    assert detected("part", "shard=2/7", f"parts={parts}") == 2 and not list(tmp_path.glob("part.*"))
+    assert detected("seven", "shards=7", f"parts={parts}") == chunks - 2
+    (parts / "1-of-7" / "shard.json").unlink()
+    rows = parts / "6-of-7" / "scores.f32"
+    rows.write_bytes(rows.read_bytes()[:-4])
+    assert 3 < detected("again", "shards=7", f"parts={parts}") < 6
+    printed = capsys.readouterr().out
+    assert "5 of 7 shards are done" in printed and "shard 6/7 is made again: its rows are not as they" in printed
+    assert written == [written[0]] * 4
 
 
 def test_indels_too_long_for_the_model_are_the_aligners(oracle: None, tmp_path: Path) -> None:

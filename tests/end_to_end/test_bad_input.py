@@ -66,7 +66,7 @@ def packed(text: str, keep: int | None = None) -> bytes:
             GOOD + ">chr2\nACGT\n\nACGTAC-T\n",
             "{file}, record chr2, line 7, column 7: '-' is no base; expected one of ACGTRYSWKMBDHVN in either case",
         ),
-        (GOOD + GOOD, "the record name chr1 stands twice, within {file}; names must differ"),
+        (GOOD + GOOD, "the record name chr1 stands twice in {file}; names must differ"),
         (packed(GOOD, 500), "{file} is a truncated gzip file: it ends in the middle; fetch or copy it again"),
         ("", "{file} is empty; expected FASTA"),
         ("\n\n", "{file} is empty: it holds nothing but blank lines; expected FASTA"),

@@ -1,4 +1,4 @@
-"""The programs that are killed: the build of a store, the save of a model, a training, a comparison, and scores."""
+"""The programs that are killed: builds of a store, saves of a model, a training, a comparison, scores, and calls."""
 
 import hashlib
 import json
@@ -195,10 +195,37 @@ class ScoreRun(Program):
         return files | {"left behind": str(left)}
 
 
+class DetectRun(Program):
+    """The mutations of a sample of 90,000 bases, scored in seven shards."""
+
+    def __init__(self, home: Path):
+        super().__init__(home)
+        letters = genome(home, 90_000).read_text().split("\n")[1]
+        step = 450
+        pieces = [letters[start : start + step - 1] for start in range(0, len(letters), step)]
+        (home / "sample.fa").write_text(f">contig\n{''.join(pieces)}\n")
+        saved(home / "detector", toy_model({"_target_": "genoattn.data.tasks.side_by_side.SideBySide"}, length=64))
+        (home / "detected").mkdir()
+        if self.work(home / "detected"):  # as of ScoreRun
+            raise SystemExit("the mutations could not be scored")
+
+    def work(self, folder: Path) -> int:
+        words = [f"checkpoint={self.home / 'detector'}", f"reference={genome(self.home, 90_000)}", "shards=7"]
+        words += [f"sample={self.home / 'sample.fa'}", f"out={folder / 'out.vcf.gz'}", f"parts={folder / 'parts'}"]
+        return main(["detect", *words, "all=true", f"hydra.run.dir={folder / 'run'}"])
+
+    def result(self, folder: Path) -> dict[str, str]:
+        left = sorted(path.name for path in folder.rglob(".*.part"))
+        rows = {path.parent.name: digest(path.read_bytes()) for path in folder.rglob("scores.f32")}
+        files = {path.name: digest(path.read_bytes()) for path in folder.glob("out.*")}
+        return rows | files | {"left behind": str(left)}
+
+
 KINDS: dict[str, Callable[[Path], Program]] = {
     "store": StoreBuild,
     "model": ModelSave,
     "training": Training,
     "comparison": ComparisonRun,
     "score": ScoreRun,
+    "detect": DetectRun,
 }

@@ -4,9 +4,12 @@ import logging
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
+from hydra.utils import instantiate
 from lightning import seed_everything
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from genoattn.attention.conformance.learning import letters_told
 from genoattn.cli.run_folder import begin_run
 from genoattn.cli.values import choice, model_of, open_source, recipe_of, value_of
 from genoattn.data.source import open_data_source
@@ -49,14 +52,18 @@ def main(config: DictConfig) -> None:
         "forward_peak_bytes": estimate.forward.at(estimate.length),
         "available_bytes": limit,
         "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit),
+        "model_flops": cost.model_flops(predictor.model, tokens),
     }
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = build_trainer(recipe.trainer, folder, [], [])
         measured = time_steps(module, datamodule, trainer)._asdict()
-    write_json(folder / "plan.json", {"predicted": predicted, "measured": measured}, indent=2)
+    told = capacity(config, predictor.model.dim) if config.keys else {}
+    write_json(folder / "plan.json", {"predicted": predicted, "measured": measured, "letters_told": told}, indent=2)
     table(choice("attention"), predicted, measured or {}).print()
+    for keys, share in told.items():
+        print(f"untrained, one layer tells {share:.2f} of the letters under {keys:,} random keys")
     print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch))
     print(f"run folder: {folder}")
 
@@ -74,6 +81,24 @@ def longer_estimate(
             source = open_data_source(longer.data, predictor.task, longer.seed)
             return estimate_memory(*build_training(predictor, source, longer), gpu)
     return estimate
+
+
+def capacity(config: DictConfig, dim: int) -> dict[int, float]:
+    """The share of letters that one untrained layer of the config tells an ideal reader, by number of keys.
+
+    Heads of one sequence: the keys and the questions are not told apart by their segment.
+    """
+    node = OmegaConf.to_container(config.attention, resolve=True)
+    assert isinstance(node, dict)
+    heads = node.get("heads")
+    if isinstance(heads, dict):
+        heads |= {"cross_segment": 0.0}
+    factory = instantiate(node)
+    told = {}
+    for keys in config.keys:
+        torch.manual_seed(config.seed)
+        told[int(keys)] = letters_told(factory(dim=dim, causal=bool(config.model.causal)), keys, dim)
+    return told
 
 
 def describe(needed: int | float, limit: int | float, longest: int, batch: int) -> str:

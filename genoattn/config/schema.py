@@ -94,6 +94,7 @@ class Compare(Train):
 
 class Plan(Train):
     measure: bool
+    keys: list[Count]
     available_memory: str | None
 
 

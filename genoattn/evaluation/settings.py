@@ -1,5 +1,6 @@
 """Settings of an evaluation: the config group `test`, and `data` of the programs that open a saved model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ class TestSettings:
     """
 
     windows: Annotated[int, Ge(1)] = 400
+    lengths: Sequence[Annotated[int, Ge(1)]] = ()
     rate: Annotated[int | float, Ge(0), Le(1)] = 0.02
     snv: Annotated[int | float, Ge(0), Le(1)] = 0.7
     mnv: Annotated[int | float, Ge(0), Le(1)] = 0.0

@@ -1,13 +1,14 @@
 """Say what a training run would cost before it runs: estimated, and on request measured by a few of its steps."""
 
+import copy
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import torch
-from hydra.utils import instantiate
 from lightning import seed_everything
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from genoattn.attention.conformance.learning import letters_told
 from genoattn.cli.run_folder import begin_run
@@ -19,6 +20,7 @@ from genoattn.files import write_json
 from genoattn.models import cost
 from genoattn.models.build import train_tokenizer
 from genoattn.models.predictor import Predictor
+from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.memory_estimate import (
     MAX_LENGTH,
     MAX_PROBE,
@@ -54,12 +56,12 @@ def main(config: DictConfig) -> None:
         "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit),
         "model_flops": cost.model_flops(predictor.model, tokens),
     }
+    told = capacity(predictor.model, config.capacity, recipe.seed)
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = build_trainer(recipe.trainer, folder, [], [])
         measured = time_steps(module, datamodule, trainer)._asdict()
-    told = capacity(config, predictor.model.dim) if config.keys else {}
     write_json(folder / "plan.json", {"predicted": predicted, "measured": measured, "letters_told": told}, indent=2)
     table(choice("attention"), predicted, measured or {}).print()
     for keys, share in told.items():
@@ -83,21 +85,16 @@ def longer_estimate(
     return estimate
 
 
-def capacity(config: DictConfig, dim: int) -> dict[int, float]:
-    """The share of letters that one untrained layer of the config tells an ideal reader, by number of keys.
+def capacity(model: SequenceModel, keys: Sequence[int], seed: int) -> dict[int, float]:
+    """The share of letters that an untrained layer of a model tells an ideal reader, by number of keys.
 
-    Heads of one sequence: the keys and the questions are not told apart by their segment.
+    Of layers of several kinds the one counts that tells most.
     """
-    node = OmegaConf.to_container(config.attention, resolve=True)
-    assert isinstance(node, dict)
-    heads = node.get("heads")
-    if isinstance(heads, dict):
-        heads |= {"cross_segment": 0.0}
-    factory = instantiate(node)
-    told = {}
-    for keys in config.keys:
-        torch.manual_seed(config.seed)
-        told[int(keys)] = letters_told(factory(dim=dim, causal=bool(config.model.causal)), keys, dim)
+    told, dim = {}, model.embed.embedding_dim
+    for number in keys:
+        torch.manual_seed(seed)
+        layers = [copy.deepcopy(block.attention) for block in cost.blocks(model)]
+        told[number] = max(letters_told(layer.eval(), number, dim, apart=True) for layer in layers)
     return told
 
 

@@ -29,7 +29,7 @@ def write(folder: Path, comparison: Comparison) -> None:
 def draw(comparison: Comparison) -> list[Plot]:
     """All plots with something to show."""
     makers = (
-        *(quality_plots.quality, quality_plots.tradeoff, quality_plots.extrapolation),
+        *(quality_plots.quality, quality_plots.tradeoff, quality_plots.lengths),
         *(cost_plots.memory, cost_plots.speed, cost_plots.context, cost_plots.learning, cost_plots.sweep),
     )
     groupings = dict.fromkeys(group.by for _, layer in comparison.layer_results for group in layer.subgroups)
@@ -40,6 +40,8 @@ def draw(comparison: Comparison) -> list[Plot]:
 def print_results(comparison: Comparison) -> None:
     """Print the table of results and the answer at each length."""
     tables.results(comparison).print()
+    if comparison.ladder:
+        tables.ladder(comparison).print()
     for result in comparison.results:
         for sentence in text.answer(comparison, result):
             print(f"{result.length:,} bases: {sentence}")

@@ -17,14 +17,14 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
     "genome": 2_690,  # two assemblies: k-mers, placement, copies, alignment, calls, files; rows of a VCF for `score`
-    "data": 1_670,  # tokenizers as tokenizer.json; the interleaved layout, drift, pieces and mixed lengths, in validation too
+    "data": 1_670,  # tokenizers as tokenizer.json; the interleaved layout, drift, pieces; mixed lengths, validated too
     "attention": 3_210,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,
     "attention/conformance": 610,  # learning far away, capacity, float32, second derivatives
     "models": 2_080,  # windows of blocks; models that come along; scores of variants; steps; exported folders
     "training": 1_250,
-    "evaluation": 2_680,  # calls against a VCF, by the sequences that they spell; restored bases; tests at further lengths
+    "evaluation": 2_680,  # calls against a VCF, by what they spell; restored bases; tests at further lengths
     "comparison": 2_850,  # ladders with their measures, plots and tables; which runs learned; power before the runs
     "config, cli and single files": 2_360,  # `detect`, `models`, `score`, `scan`, `export`; work in shards; capacity
 }

@@ -48,12 +48,12 @@ def build_evaluator(
         print("no data.vcf: only simulated mutations are tested")
     evaluator = EVALUATORS[task.evaluator](source, data, test, task, both_strands)
     at_lengths: dict[int, Evaluator] = {}
-    for length in sorted({*test.lengths} - {data.length}):
+    for length in sorted({*(test.lengths or ())} - {data.length}):
         there, other = task.at_length(length), replace(data, length=length, min_length=None)
         if longest_window(source) < there.reference_length(length):
             print(f"test.lengths: {length} is left out; no test block holds a window of so many bases")
         else:
-            fewer = replace(test, lengths=(), windows=windows_at(length, data, test))
+            fewer = replace(test, lengths=None, windows=windows_at(length, data, test))
             quiet = replace(source, vcfs=())
             at_lengths[length] = EVALUATORS[task.evaluator](quiet, other, fewer, there, both_strands)
     return LengthsEvaluator(evaluator, data.length, at_lengths) if test.lengths else evaluator

@@ -14,7 +14,7 @@ from genoattn.comparison import report, runner
 from genoattn.comparison.ladder import Crossing, crossing_time, exponent, learned, median, solved_length
 from genoattn.comparison.power import detectable_difference, pooled_spread
 from genoattn.comparison.record import Comparison
-from genoattn.comparison.report import tables, text
+from genoattn.comparison.report import ladder_plots, tables, text
 from genoattn.comparison.statistics import SeedRun, compare_layers
 from tests.comparison.test_compare import Lab, compared
 
@@ -148,6 +148,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return made
 
 
+LADDER_PLOTS = (*(ladder_plots.accuracy, ladder_plots.solved, ladder_plots.time_to_learn, ladder_plots.quality_cost),)
 WORDS = ("ladder=[16,64,32,128]", "budget.seconds=null", "sweep.seconds=null", "budget.bases=20000", "sweep.steps=9")
 
 
@@ -184,6 +185,12 @@ def test_a_ladder_says_where_each_layer_ends_and_leaves_out_what_did_not_learn(
     assert "power: 3 seeds, 10 pairs: a difference of" in capsys.readouterr().out
     table = {row[0]: row[1:3] for row in tables.ladder(comparison).rows}
     assert table["full"] == ["> 128", "> 128"] and table["none"] == ["< 16", "< 16"]
+    plots = [plot for maker in LADDER_PLOTS if (plot := maker(comparison))]
+    assert [plot.name for plot in plots] == ["ladder", "solved", "time_to_learn", "quality_cost"]
+    dotted = [line for line in plots[0].figure.axes[0].lines if line.get_linestyle() == ":"]
+    assert [*dotted[0].get_ydata()] == [1.0] * 4  # the capacity of `full`
+    assert {line.get_label() for axis in plots[1].figure.axes for line in axis.lines} >= {"full", "window", "linear"}
+    assert not any(maker(replace(comparison, ladder=None)) for maker in LADDER_PLOTS)
     page = (tmp_path / "comparison.html").read_text()
     assert "Too few layers have an n50 inside the ladder" in page and "had a chance of 80% to be found" in page
 

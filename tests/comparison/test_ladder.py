@@ -148,7 +148,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return made
 
 
-LADDER_PLOTS = (*(ladder_plots.accuracy, ladder_plots.solved, ladder_plots.time_to_learn, ladder_plots.quality_cost),)
+LADDER_PLOTS = ladder_plots.accuracy, ladder_plots.solved, ladder_plots.time_to_learn, ladder_plots.quality_cost
 WORDS = ("ladder=[16,64,32,128]", "budget.seconds=null", "sweep.seconds=null", "budget.bases=20000", "sweep.steps=9")
 
 
@@ -188,7 +188,7 @@ def test_a_ladder_says_where_each_layer_ends_and_leaves_out_what_did_not_learn(
     plots = [plot for maker in LADDER_PLOTS if (plot := maker(comparison))]
     assert [plot.name for plot in plots] == ["ladder", "solved", "time_to_learn", "quality_cost"]
     dotted = [line for line in plots[0].figure.axes[0].lines if line.get_linestyle() == ":"]
-    assert [*dotted[0].get_ydata()] == [1.0] * 4  # the capacity of `full`
+    assert np.ravel(dotted[0].get_ydata()).tolist() == [1.0] * 4  # the capacity of `full`
     assert {line.get_label() for axis in plots[1].figure.axes for line in axis.lines} >= {"full", "window", "linear"}
     assert not any(maker(replace(comparison, ladder=None)) for maker in LADDER_PLOTS)
     page = (tmp_path / "comparison.html").read_text()

@@ -220,7 +220,7 @@ def test_a_diverged_learning_rate_is_a_result(lab: Lab, tmp_path: Path, capsys: 
     rates = {layer.layer: layer.learning_rate for layer in result.layers}
     assert rates["full"] in (0.001, 0.01) and "linear" not in rates
     assert not any("linear/final" in place for place in lab.jobs)
-    rows = [row[1:4] + row[5:] for row in report.tables.sweep(comparison).rows if row[1] in ("full", "linear")]
+    rows = [[*row[1:4], *row[5:]] for row in report.tables.sweep(comparison).rows if row[1] in ("full", "linear")]
     assert ["full", "no", "0.003", "diverged at step 12"] in rows
     assert sum(row[-1] == "diverged at step 12" for row in rows) == 4
     missing = report.text.missing(comparison)

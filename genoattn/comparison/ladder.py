@@ -58,6 +58,8 @@ class Exponent:
     high: float
     layers: tuple[str, ...]
     """The layers with a state and an n50 that is not censored."""
+    intercept: float
+    """The logarithm of n50 at a state of one byte."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def median(crossings: Sequence[Crossing]) -> Crossing | None:
     Where at least half of the values are known, this is the median of Kaplan and Meier, because all runs that are
     censored are censored at the same end.
     """
-    ranked = sorted(crossings, key=lambda crossing: crossing.rank)
+    ranked = sorted(crossings, key=lambda crossing: (crossing.rank, crossing.value))
     return ranked[(len(ranked) - 1) // 2] if ranked else None
 
 
@@ -172,9 +174,9 @@ def exponent(states: Mapping[str, Number | None], lengths: Mapping[str, Crossing
     if len(points) < FEWEST_POINTS or len({state for state, _ in points.values()}) < 2:
         return None
     x, y = np.log(np.array([*points.values()], np.float64)).T
-    slope, _, _, _, error = map(float, stats.linregress(x, y))  # type: ignore[call-overload]
+    slope, intercept, _, _, error = map(float, stats.linregress(x, y))  # type: ignore[call-overload]
     half = float(stats.t.ppf(0.975, len(points) - 2)) * error
-    return Exponent(slope, slope - half, slope + half, tuple(points))
+    return Exponent(slope, slope - half, slope + half, tuple(points), intercept)
 
 
 def learned(

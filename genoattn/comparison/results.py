@@ -167,6 +167,10 @@ def _length_result(
     ranked = [*statistics.estimates, *rates]
     baselines, attention = _baselines(own, estimates), scored.keys() - {*BASELINE_LAYERS}
     ahead = _ahead(baselines, own, estimates)
+    if settings.ladder:  # which ranks by another metric
+        ahead = tuple(
+            f"{name} (in {next(iter(judged.values())).result.bootstrap.primary_metric.metric})" for name in ahead
+        )
     return LengthResult(
         length,
         tuple(sorted(layers, key=lambda result: ranked.index(result.layer))),

@@ -177,14 +177,15 @@ def test_a_ladder_says_where_each_layer_ends_and_leaves_out_what_did_not_learn(
     assert [*layers["full"].by_length] == [16, 32, 64, 128, 256]
     assert result.estimates["window"].mean == pytest.approx((0.95 + 0.95 + 0.35 + 0.35) / 4, abs=0.01)
     assert result.recommendation is not None and result.recommendation.layer is None
-    assert result.recommendation.ahead == ("kmer_lookup",)
+    assert result.recommendation.ahead == ("kmer_lookup (in auprc)",)
     answer = " ".join(text.answer(comparison, result))
-    assert "No layer is recommended: kmer_lookup is ahead of every layer" in answer
+    assert "No layer is recommended: kmer_lookup (in auprc) is ahead of every layer" in answer
     assert "no better than none: linear (seeds 0, 1 and 2)" in answer
     assert "No rate learned in the sweep of linear: the middle one, 0.003, was taken." in answer
     assert "power: 3 seeds, 10 pairs: a difference of" in capsys.readouterr().out
-    table = {row[0]: row[1:3] for row in tables.ladder(comparison).rows}
-    assert table["full"] == ["> 128", "> 128"] and table["none"] == ["< 16", "< 16"]
+    table = {row[0]: row[1:4] for row in tables.ladder(comparison).rows}
+    assert table["full"] == ["1", "> 128", "> 128"] and table["none"] == ["3", "< 16", "< 16"]
+    assert table["linear"] == ["–", "< 16", "< 16"]
     plots = [plot for maker in LADDER_PLOTS if (plot := maker(comparison))]
     assert [plot.name for plot in plots] == ["ladder", "solved", "time_to_learn", "quality_cost"]
     dotted = [line for line in plots[0].figure.axes[0].lines if line.get_linestyle() == ":"]

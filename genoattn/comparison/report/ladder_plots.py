@@ -3,18 +3,21 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 
 from genoattn.comparison.ladder import Crossing, Ladder, LadderRow, median, solved_length
 from genoattn.comparison.recommendation import pareto_front
 from genoattn.comparison.record import Comparison
-from genoattn.comparison.report.style import POINTS, Plot, amount_axis, length_axis, look, small_multiples
+from genoattn.comparison.report.style import POINTS, Plot, amount_axis, length_axis, look, shifted, small_multiples
 from genoattn.comparison.report.tables import longest_first
 from genoattn.comparison.report.text import basis
 from genoattn.comparison.settings import Number
 
-PANELS = 6
+PANELS = 8
 """Most panels of accuracy against length; more layers share them."""
 
 KNOWN, CENSORED = "o", {"below": "v", "above": "^"}
@@ -74,13 +77,17 @@ def solved(comparison: Comparison) -> Plot | None:
     told = {row.layer: _told(row) for row in ladder.rows}
 
     def draw(name: str, axis: Axes) -> None:
-        states = []
-        for row in ladder.rows:
-            if row.state_bytes:
-                states.append(row.state_bytes / 1024)
-                _crossings(axis, states[-1], row.solved[name], look(comparison, row.layer))
-                if (capacity := told[row.layer]) is not None:
-                    axis.plot([states[-1]], [capacity], "_", ms=14, mew=2, color=look(comparison, row.layer)["color"])
+        rows = [row for row in ladder.rows if row.state_bytes]
+        states = [(row.state_bytes or 0) / 1024 for row in rows]
+        for place, (row, state) in enumerate(zip(rows, states, strict=True)):
+            across, style = shifted(state, place, len(rows)), look(comparison, row.layer)
+            _crossings(axis, across, row.solved[name], style)
+            if (capacity := told[row.layer]) is not None:
+                axis.plot([across], [capacity], "_", ms=14, mew=2, color=style["color"])
+        if name == "n50" and (fit := ladder.exponent):
+            ends = np.array([state for row, state in zip(rows, states, strict=True) if row.layer in fit.layers])
+            ends = np.array([ends.min(), ends.max()])
+            axis.plot(ends, np.exp(fit.intercept) * (ends * 1024) ** fit.slope, "--", color="#888888", lw=1, zorder=0)
         amount_axis(axis, "x", states)
         axis.set_xlabel("attention state (KiB)")
         axis.set_yscale("log", base=2)
@@ -90,7 +97,7 @@ def solved(comparison: Comparison) -> Plot | None:
     caption = (
         "A mark a seed; triangles: beyond the ladder. Bars: the number of keys of which an ideal reader tells half of"
     )
-    caption += " the letters above guessing, before training."
+    caption += " the letters above guessing, before training. Dashed: the exponent. Layers are moved a little apart."
     about = ("solved", "Solved length against state", caption, f"{basis(comparison)}; no interval, every seed is drawn")
     return small_multiples(comparison, about, [panels], "solved length (bases)")
 
@@ -111,7 +118,8 @@ def time_to_learn(comparison: Comparison) -> Plot | None:
                 axis.plot([crossing.value], [place], mark, ms=7, mfc=face, mec=style["color"])
             if (middle := median(values(row))) is not None and not middle.censored:
                 axis.plot([middle.value], [place], "|", ms=16, mew=2, color=style["color"])
-        amount_axis(axis, "x", [crossing.value for row in rows for crossing in values(row)])
+        axis.set_xlim(left=0)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_yticks(range(len(rows)), [row.layer for row in rows])
         axis.set_xlabel(label)
 
@@ -145,8 +153,8 @@ def quality_cost(comparison: Comparison) -> Plot | None:
         across = points(attribute, unit)
         for layer, (cost, mean) in across.items():
             own = [value for value in values[layer] if value is not None]
-            style = look(comparison, layer)
-            axis.plot([cost], [mean], style["marker"], ms=7, color=style["color"], label=layer)
+            style: dict[str, Any] = {**look(comparison, layer), "linestyle": "none"}
+            axis.plot([cost], [mean], ms=7, **style)
             axis.plot([cost, cost], [min(own), max(own)], "-", color=style["color"], lw=1, alpha=0.6)
         front = [across[layer] for layer in pareto_front(across)]
         axis.step(

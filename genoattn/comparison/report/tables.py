@@ -183,7 +183,7 @@ def lengths(comparison: Comparison) -> Table:
 def ladder(comparison: Comparison) -> Table:
     """The measures of a ladder, the layer with the longest n50 first; a range over seeds in brackets."""
     steps = comparison.ladder
-    columns = ["layer", "n90", "n50", "tokens to learn", "s to learn", "state KiB", "TFLOP", "s of training"]
+    columns = ["layer", "groups", "n90", "n50", "tokens to learn", "s to learn", "state KiB", "TFLOP", "s of training"]
     if steps is None:
         return Table("Ladder", columns, [])
     columns += [f"{steps.metric} at {length:,}" for length in steps.lengths]
@@ -194,6 +194,7 @@ def ladder(comparison: Comparison) -> Table:
         rows.append(
             [
                 row.layer,
+                ", ".join(map(str, comparison.results[-1].ranks(row.layer))) or "–",
                 *(crossings(own) for own in (row.solved["n90"], row.solved["n50"], row.tokens_to_learn)),
                 *(crossings(row.seconds_to_learn), number(row.state_bytes, ",.1f", 1024)),
                 *(number(row.flops, ",.3g", 1e12), number(row.seconds)),
@@ -201,7 +202,7 @@ def ladder(comparison: Comparison) -> Table:
             ]
         )
     tokens = max((row.tokens for row in steps.rows if row.tokens), default=None)
-    return Table(f"Ladder: {number(tokens)} tokens of training each", columns, rows)
+    return Table(f"Ladder: {number(tokens)} tokens of training each", columns, rows, texts=2)
 
 
 def longest_first(row: LadderRow) -> tuple[float, float]:
@@ -215,7 +216,7 @@ def crossings(values: Sequence[Crossing]) -> str:
     """The median of the seeds, and the lowest and the highest if they differ."""
     if (middle := median(values)) is None:
         return "–"
-    ranked = [str(crossing) for crossing in sorted(values, key=lambda crossing: crossing.rank)]
+    ranked = [str(crossing) for crossing in sorted(values, key=lambda crossing: (crossing.rank, crossing.value))]
     return str(middle) if ranked[0] == ranked[-1] else f"{middle} [{ranked[0]} to {ranked[-1]}]"
 
 

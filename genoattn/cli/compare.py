@@ -18,12 +18,14 @@ from genoattn.comparison import report
 from genoattn.comparison.composition import compose_run
 from genoattn.comparison.grid import WindowCounts, parse
 from genoattn.comparison.launcher import stopped_by_sigterm
+from genoattn.comparison.power import spread_of
 from genoattn.comparison.record import Comparison, Environment
+from genoattn.comparison.report.ladder_text import power_before
 from genoattn.comparison.report.tables import all_tables
 from genoattn.comparison.results import collect
 from genoattn.comparison.run_folders import check_again, locked
 from genoattn.comparison.runner import match_sizes, run_comparison
-from genoattn.comparison.settings import Budget, ComparisonSettings, Cost
+from genoattn.comparison.settings import Budget, ComparisonSettings, Cost, TakeOff
 from genoattn.errors import UserError
 from genoattn.files import write_text
 from genoattn.training.loggers import build_loggers, log_report
@@ -71,6 +73,7 @@ def compare(config: DictConfig, folder: Path) -> Comparison:
         grid = match_sizes(grid, settings.match_size)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
     plural = report.text.plural
+    print(power_before(settings, len(grid.layers)))
     print(f"{plural(len(grid.layers), 'layer')} × {plural(len(grid.lengths), 'length')}: {', '.join(grid.layers)}")
     trained = run_comparison(folder, grid, settings, again)
     environment = describe_environment(overrides, config.trainer.threads or torch.get_num_threads())
@@ -79,12 +82,13 @@ def compare(config: DictConfig, folder: Path) -> Comparison:
 
 def settings_of(config: DictConfig) -> ComparisonSettings:
     """The settings of a comparison from its config."""
-    length = config.data.length
+    length, ladder = config.data.length, tuple(sorted(set(config.ladder)))
+    lengths = (length,) if isinstance(length, int) else tuple(sorted(set(length)))
     return ComparisonSettings(
         name=config.name,
         task=choice("task"),
         layers=tuple(config.layers),
-        lengths=(length,) if isinstance(length, int) else tuple(sorted(set(length))),
+        lengths=ladder[-1:] or lengths,
         learning_rates=tuple(config.learning_rates),
         seeds=tuple(config.seeds),
         budget=Budget(**config.budget),
@@ -95,6 +99,10 @@ def settings_of(config: DictConfig) -> ComparisonSettings:
         cost_lengths=tuple(config.cost_lengths),
         cost_limit=Cost(**config.cost_limit),
         hypotheses=read_hypotheses(config.hypotheses) if config.hypotheses else None,
+        ladder=ladder,
+        ladder_ceiling=config.ladder_ceiling,
+        take_off=TakeOff(**config.take_off),
+        spread=spread_of(Comparison.read(Path(config.former))) if config.former else None,
     )
 
 

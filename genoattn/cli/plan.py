@@ -1,12 +1,16 @@
 """Say what a training run would cost before it runs: estimated, and on request measured by a few of its steps."""
 
+import copy
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import torch
 from lightning import seed_everything
 from omegaconf import DictConfig
 
+from genoattn.attention.conformance.learning import letters_told
 from genoattn.cli.run_folder import begin_run
 from genoattn.cli.values import choice, model_of, open_source, recipe_of, value_of
 from genoattn.data.source import open_data_source
@@ -16,6 +20,7 @@ from genoattn.files import write_json
 from genoattn.models import cost
 from genoattn.models.build import train_tokenizer
 from genoattn.models.predictor import Predictor
+from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.memory_estimate import (
     MAX_LENGTH,
     MAX_PROBE,
@@ -49,14 +54,18 @@ def main(config: DictConfig) -> None:
         "forward_peak_bytes": estimate.forward.at(estimate.length),
         "available_bytes": limit,
         "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit),
+        "model_flops": cost.model_flops(predictor.model, tokens),
     }
+    told = capacity(predictor.model, config.capacity, recipe.seed)
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = build_trainer(recipe.trainer, folder, [], [])
         measured = time_steps(module, datamodule, trainer)._asdict()
-    write_json(folder / "plan.json", {"predicted": predicted, "measured": measured}, indent=2)
+    write_json(folder / "plan.json", {"predicted": predicted, "measured": measured, "letters_told": told}, indent=2)
     table(choice("attention"), predicted, measured or {}).print()
+    for keys, share in told.items():
+        print(f"untrained, one layer tells {share:.2f} of the letters under {keys:,} random keys")
     print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch))
 
 
@@ -73,6 +82,19 @@ def longer_estimate(
             source = open_data_source(longer.data, predictor.task, longer.seed)
             return estimate_memory(*build_training(predictor, source, longer), gpu)
     return estimate
+
+
+def capacity(model: SequenceModel, keys: Sequence[int], seed: int) -> dict[int, float]:
+    """The share of letters that an untrained layer of a model tells an ideal reader, by number of keys.
+
+    Of layers of several kinds the one counts that tells most.
+    """
+    told, dim = {}, model.embed.embedding_dim
+    for number in keys:
+        torch.manual_seed(seed)
+        layers = [copy.deepcopy(block.attention) for block in cost.blocks(model)]
+        told[number] = max(letters_told(layer.eval(), number, dim, apart=True) for layer in layers)
+    return told
 
 
 def describe(needed: int | float, limit: int | float, longest: int, batch: int) -> str:

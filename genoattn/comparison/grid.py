@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from genoattn.comparison.record import BASELINE_LAYERS, Run, Stage
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
@@ -13,6 +13,7 @@ from genoattn.errors import UserError
 COMPARISON_KEYS = (
     *("layers", "variants", "learning_rates", "seeds", "budget", "sweep", "match_size", "extrapolate"),
     *("cost_lengths", "cost_limit", "hypotheses", "name", "again", "report", "data.length"),
+    *("ladder", "ladder_ceiling", "take_off", "former"),
 )
 """Settings of the comparison that no run has."""
 
@@ -22,11 +23,16 @@ CONTROLLED_KEYS = {
     "control": "layers=[…]; none is always in",
     "seed": "seeds=[…]",
     "optimizer.lr": "learning_rates=[…]",
+    "test.lengths": "ladder=[…] or extrapolate=[…]",
     "trainer.max_steps": "budget.steps=…",
     "trainer.max_seconds": "budget.seconds=…",
     "trainer.resume": "the same command, which goes on where it stopped",
 }
 """Settings of a run that the comparison sets itself, and the words to use instead."""
+
+
+OF_A_LADDER = ("data.length", "curriculum.length", "curriculum.lengths", "data.validation_lengths")
+"""Settings that a ladder decides."""
 
 
 MIN_WINDOWS = 16
@@ -77,6 +83,10 @@ class ExperimentGrid:
     """Those of the shortest length."""
     group: str | None = None
     """Group in Weights & Biases; None: runs are not logged there."""
+    tested: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """By training length, further lengths of test windows."""
+    validations: int = 10
+    """Validations of a run."""
 
     def layer_overrides(self, layer: str, length: int) -> tuple[str, ...]:
         """The overrides of a layer at a length, without seed, learning rate and steps."""
@@ -88,11 +98,13 @@ class ExperimentGrid:
         overrides = [
             *self.layer_overrides(layer, length),
             *("control=null", f"optimizer.lr={learning_rate:g}", f"seed={seed}", f"trainer.max_steps={steps}"),
-            f"trainer.validate_every={max(1, steps // 10)}",
+            f"trainer.validate_every={max(1, steps // self.validations)}",
+            f"test.lengths={list(self.tested.get(length, ()))}".replace(" ", ""),
             f"schedule.warmup={min(50, max(1, steps // 10))}",
         ]
         if stage == "sweep":
-            few = {"test.windows": MIN_WINDOWS, "test.threshold_windows": MIN_WINDOWS, "test.resamples": 1}
+            few: dict[str, object] = {"test.windows": MIN_WINDOWS, "test.threshold_windows": MIN_WINDOWS}
+            few |= {"test.resamples": 1, "test.lengths": "[]"}
             overrides = [word for word in overrides if _key(word) not in few]
             overrides += [f"{key}={value}" for key, value in few.items()]
         if self.group:
@@ -133,13 +145,23 @@ def parse(
     passed = [word for word in overrides if _is_of_run(_key(word))]
     if not {"data.vcf", "data.fasta"} & {_key(word) for word in passed}:
         passed.append("data.vcf=[]")
+    passed += _mixture(settings)
     windows = compose([*passed, *layers[next(iter(layers))], f"data.length={min(settings.lengths)}"])
     counts = {_key(word) for word in windows.overrides(1.0)}
     common = tuple(word for word in passed if _key(word) not in counts)
-    grid = ExperimentGrid(layers, settings.lengths, common, windows, group)
+    tested = {length: tuple(at for at in settings.tested(length) if at != length) for length in settings.lengths}
+    grid = ExperimentGrid(layers, settings.lengths, common, windows, group, tested, 20 if settings.ladder else 10)
     for name in layers:
         compose(grid.layer_overrides(name, min(settings.lengths)))
     return grid
+
+
+def _mixture(settings: ComparisonSettings) -> list[str]:
+    """The overrides by which all runs of a ladder train on its lengths, and validate at each."""
+    if not settings.ladder:
+        return []
+    lengths = f"data.validation_lengths={list(settings.ladder)}".replace(" ", "")
+    return [f"++curriculum.length={settings.ladder[0]}", "++curriculum.lengths=mixed", lengths]
 
 
 def _find_errors(settings: ComparisonSettings, overrides: Sequence[str]) -> list[str]:
@@ -153,11 +175,35 @@ def _find_errors(settings: ComparisonSettings, overrides: Sequence[str]) -> list
     for name, values in lists.items():
         if not values or len(set(values)) < len(values):
             errors.append(f"{name}: expected one or more, each once, got {list(values)}")
+    errors += _ladder_errors(settings, overrides) if settings.ladder else []
     for name in settings.variants:
         if not re.fullmatch(r"[\w-]+", name):
             errors.append(f"variants.{name}: expected letters, digits, - and _ as its name")
         elif name in available_layers() or name in settings.layers:
             errors.append(f"variants.{name}: there is a layer of this name already; name the variant otherwise")
+    return errors
+
+
+def _ladder_errors(settings: ComparisonSettings, overrides: Sequence[str]) -> list[str]:
+    errors = [
+        f"{word}: a ladder decides {key} by its lengths; leave it out"
+        for word in overrides
+        if (key := _key(word)) in OF_A_LADDER
+    ]
+    if len(settings.ladder) < 2:
+        errors.append(f"ladder: expected two or more lengths, got {list(settings.ladder)}")
+    if settings.take_off.length not in (None, *settings.ladder):
+        errors.append(f"take_off.length: expected a length of the ladder, got {settings.take_off.length}")
+    budgets = (
+        {"budget": settings.budget, "sweep": settings.sweep}
+        if len(settings.learning_rates) > 1
+        else {"budget": settings.budget}
+    )
+    for name, budget in budgets.items():
+        if budget.seconds is not None:
+            errors.append(
+                f"{name}.seconds: layers of a ladder read equally many tokens; write {name}.bases=… {name}.seconds=null"
+            )
     return errors
 
 

@@ -36,7 +36,7 @@ MEASURED = ("trainer.threads", "data.workers")
 
 OWN = (
     *("optimizer.lr", "seed", "trainer.max_steps", "trainer.validate_every", "schedule.warmup"),
-    *("test.windows", "test.threshold_windows", "test.resamples", "checkpoint", "data.length"),
+    *("test.windows", "test.threshold_windows", "test.resamples", "test.lengths", "checkpoint", "data.length"),
 )
 """Single values in which the runs of a layer differ: the rest of their config is composed once."""
 

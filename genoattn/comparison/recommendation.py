@@ -17,7 +17,8 @@ class Recommendation:
     """A layer within limits on cost, and the values that the decision rests on."""
 
     layer: str | None
-    """None: no layer fits the limits, or the best that fits does not differ significantly from a baseline layer."""
+    """None: no layer fits the limits, the best that fits does not differ significantly from a baseline layer, or a
+    baseline without layers is ahead of all."""
     limit: Cost
     fitting: int
     """Number of layers within the limits."""
@@ -33,6 +34,8 @@ class Recommendation:
     """The cost of the recommended layer, or of the cheapest, that takes the largest share of its limit."""
     amount: Number | None = None
     """That cost."""
+    ahead: tuple[str, ...] = ()
+    """Baselines without layers, such as an aligner, that are better than every layer, the best first."""
 
 
 def pareto_front(points: Mapping[str, tuple[Number, Number]]) -> list[str]:
@@ -61,18 +64,20 @@ def recommend(
     costs: Mapping[str, Cost],
     limit: Cost = NO_LIMIT,
     baseline_layers: Sequence[str] = (),
+    ahead: Sequence[str] = (),
 ) -> Recommendation:
     """Recommend the cheapest layer within a limit that does not differ significantly from the best within it.
 
     The cheapest layer takes the smallest share of its scarcest limit. Without a limit it needs the least time to read.
     A layer with an unknown cost does not fit. No layer is recommended if the best one that fits does not differ
-    significantly from a baseline layer, unless it is a baseline layer itself.
+    significantly from a baseline layer, unless it is a baseline layer itself, or if baselines are ahead of all layers.
 
     Args:
         comparison: Estimates and significance of the layers.
         costs: Cost by layer; layers may be missing.
         limit: The most that a layer may cost.
         baseline_layers: Layers that a recommended layer has to beat.
+        ahead: Baselines without layers, such as an aligner, that are better than every layer.
 
     Returns:
         The decision and its values.
@@ -87,7 +92,7 @@ def recommend(
     layer = min(equivalent or [cheapest], key=lambda name: shares[name][0])  # the better of two at the same cost
     share, unit = shares[layer]
     return Recommendation(
-        layer=layer if best and (baseline is None or best in baseline_layers) else None,
+        layer=layer if best and not ahead and (baseline is None or best in baseline_layers) else None,
         limit=limit,
         fitting=len(fitting),
         best=best,
@@ -96,6 +101,7 @@ def recommend(
         cheapest=cheapest if share < math.inf else None,
         unit=unit,
         amount=costs[layer].amount(unit) if share < math.inf else None,
+        ahead=tuple(ahead),
     )
 
 

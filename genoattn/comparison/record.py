@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
+from genoattn.comparison.ladder import Ladder
 from genoattn.comparison.recommendation import Recommendation
 from genoattn.comparison.settings import ComparisonSettings, Cost, Number
 from genoattn.comparison.statistics import Estimate, LayerComparison
@@ -64,6 +65,10 @@ class TrainingRun(Run):
     """Sample bases seen in training."""
     curve: tuple[tuple[float, float], ...] = ()
     """Bases seen and validation loss, at each validation."""
+    by_length: Mapping[int, Number] = field(default_factory=dict)
+    """The primary metric, or the accuracy of a ladder, by tested length."""
+    learned: bool | None = None
+    """False: no better than the runs of `none` at any length, so that the run enters no verdict; None: not judged."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class LayerCost:
     forward_peak_bytes: Number | None = None
     process_bytes: Number | None = None
     """Memory of the process before the first batch."""
+    model_flops: int | None = None
+    """FLOPs of the whole model forward on one context."""
 
     @property
     def training_memory(self) -> Number | None:
@@ -161,8 +168,12 @@ class LayerResult:
     """By metric key, such as model/test/snv/auprc."""
     subgroups: tuple[SubgroupEstimate, ...] = ()
     context: ContextResult | None = None
-    extrapolation: Mapping[int, Estimate] = field(default_factory=dict)
-    """The primary metric of the first seed's model by tested length; the interval covers other blocks only."""
+    by_length: Mapping[int, Estimate] = field(default_factory=dict)
+    """The primary metric, or the accuracy of a ladder, by tested length, of all runs; empty if there is one length."""
+    not_learned: tuple[int, ...] = ()
+    """The seeds whose runs did not learn more than `none`; they enter no verdict."""
+    learning_rate_learned: bool = True
+    """False: the layer learned at no rate of the sweep, and the middle one was taken."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +220,7 @@ class Comparison:
     failed: tuple[str, ...] = ()
     """Folders of runs that failed."""
     diverged: tuple[DivergedRun, ...] = ()
+    ladder: Ladder | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -230,7 +242,10 @@ class Comparison:
     def metric(self) -> str:
         """The name of the primary metric for headings."""
         name = self.primary_metric.rpartition("/")[2]
-        return {"auprc": "AUPRC", "exact": "exact match", "": "quality"}.get(name, name)
+        name = {"auprc": "AUPRC", "exact": "exact match", "restored": "accuracy of restoring", "": "quality"}.get(
+            name, name
+        )
+        return f"{name}, mean of the ladder" if self.ladder else name
 
     def cost(self, layer: str, length: int) -> LayerCost:
         """The cost of a layer at a length; without values if it is not known."""

@@ -1,6 +1,5 @@
 """The results of a comparison, collected from the files of its finished runs."""
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +10,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from genoattn.comparison.ladder import learned
+from genoattn.comparison.ladder_results import collect_ladder
 from genoattn.comparison.recommendation import crossover, pareto_front, recommend
 from genoattn.comparison.record import (
     BASELINE_LAYERS,
     Comparison,
-    ContextResult,
     Crossover,
     DivergedRun,
     Environment,
@@ -26,14 +26,23 @@ from genoattn.comparison.record import (
     SubgroupEstimate,
     TrainingRun,
 )
+from genoattn.comparison.run_results import (
+    FLOOR,
+    MODEL,
+    ChosenRate,
+    RunResult,
+    mean_run,
+    read_context,
+    read_run,
+    validation_curve,
+)
 from genoattn.comparison.settings import ComparisonSettings, Cost, Number
 from genoattn.comparison.statistics import Estimate, SeedRun, compare_layers, estimate
-from genoattn.errors import UserError
-from genoattn.evaluation.metrics import METRICS_FILE, REPLICATES_FILE, MetricKey, Metrics, Replicates
+from genoattn.evaluation.metrics import MetricKey
 from genoattn.models.checkpoint import DIVERGED
 
-MODEL = "model"
-"""The candidate of a run's own model in metric keys."""
+LEAST_ACCURACY = 0.02
+"""A run of a ladder whose accuracy is less above that of `none` has not learned."""
 
 
 class Trained(NamedTuple):
@@ -44,65 +53,23 @@ class Trained(NamedTuple):
     costs: Sequence[LayerCost]
     failed: Sequence[str] = ()
     """Folders of failed runs."""
+    rates: Mapping[tuple[str, int], ChosenRate] = {}
+    """The choices of the sweep, by layer and length."""
 
 
-class RunResult(NamedTuple):
-    """The metrics of a finished run and their bootstrap replicates."""
+class Judged(NamedTuple):
+    """A finished final run, its score, and if it learned."""
 
-    metrics: Metrics
-    bootstrap: Replicates
-
-    def seed_run(self, key: MetricKey) -> SeedRun | None:
-        """A metric and its replicates; None if the run lacks either."""
-        value = self.metrics.get(key, math.nan)
-        if math.isnan(value) or key not in self.bootstrap.replicates:
-            return None
-        return SeedRun(value, np.array(self.bootstrap.replicates[key]))
+    run: Run
+    result: RunResult
+    score: SeedRun | None
+    by_length: Mapping[int, SeedRun]
+    learned: bool | None
 
     @property
-    def primary(self) -> SeedRun | None:
-        """The primary metric and its replicates."""
-        return self.seed_run(self.bootstrap.primary_metric)
-
-
-def is_finished(folder: Path) -> bool:
-    """True if a run has results; a diverged run has none."""
-    return (folder / METRICS_FILE).is_file() and not (folder / DIVERGED).is_file()
-
-
-def read_run(folder: Path) -> RunResult | None:
-    """The results of a run; None if it is not finished."""
-    if not is_finished(folder):
-        return None
-    if not (folder / REPLICATES_FILE).is_file():
-        raise UserError(f"{folder} has no {REPLICATES_FILE}: runs of this task cannot be compared")
-    return RunResult(Metrics.read(folder), Replicates.read(folder))
-
-
-def validation_curve(folder: Path) -> tuple[tuple[float, float], ...]:
-    """Bases seen and validation loss at every validation of a run, from its metrics.csv."""
-    points, bases = [], 0.0
-    with (folder / "metrics.csv").open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            bases = float(row.get("bases_seen") or bases)
-            loss = float(row.get("validation/loss") or math.nan)
-            if math.isfinite(loss):
-                points.append((bases, loss))
-    return tuple(points)
-
-
-def best_learning_rates(folder: Path, sweep: Sequence[Run]) -> dict[tuple[str, int], Number]:
-    """The learning rate with the lowest validation loss among the finished runs, by layer and length.
-
-    A learning rate whose run diverged is never the best.
-    """
-    finished = [run for run in sweep if is_finished(folder / run.folder)]
-
-    def rank(run: Run) -> tuple[Number, Number]:
-        return min((loss for _, loss in validation_curve(folder / run.folder)), default=math.inf), run.learning_rate
-
-    worst_first = sorted(finished, key=rank, reverse=True)
-    return {(run.layer, run.length): run.learning_rate for run in worst_first}  # the last value of a key stays
+    def counts(self) -> bool:
+        """True if the run enters a verdict: it has a score, and learned or is of a baseline layer."""
+        return self.score is not None and (self.learned is not False or self.run.layer in BASELINE_LAYERS)
 
 
 def collect(folder: Path, settings: ComparisonSettings, environment: Environment, trained: Trained) -> Comparison:
@@ -118,43 +85,75 @@ def collect(folder: Path, settings: ComparisonSettings, environment: Environment
         The record that comparison.json holds.
     """
     finished = {run: result for run in trained.runs if (result := read_run(folder / run.folder)) is not None}
+    judged = {run: verdict for length in settings.lengths for run, verdict in judge(finished, settings, length).items()}
+    results = tuple(_length_result(folder, length, settings, trained, judged) for length in settings.lengths)
+    runs = tuple(_training_run(folder, run, result, judged.get(run)) for run, result in finished.items())
     return Comparison(
         settings,
         environment,
-        primary_metric=str(next((result.bootstrap.primary_metric for result in finished.values()), "")),
-        results=tuple(_length_result(folder, length, settings, trained, finished) for length in settings.lengths),
+        primary_metric=next((_metric(result, settings) for result in finished.values()), ""),
+        results=results,
         costs=tuple(trained.costs),
         crossovers=tuple(crossovers(trained.costs)),
-        runs=tuple(_training_run(folder, run, result) for run, result in finished.items()),
+        runs=runs,
         failed=tuple(trained.failed),
         diverged=tuple(
             _diverged_run(folder, run) for run in trained.runs if (folder / run.folder / DIVERGED).is_file()
         ),
+        ladder=collect_ladder(folder, settings, results[-1], trained.costs, runs) if settings.ladder else None,
     )
 
 
+def judge(finished: Mapping[Run, RunResult], settings: ComparisonSettings, length: int) -> dict[Run, Judged]:
+    """The score of every final run of a length, and if it learned more than `none`."""
+    tested = settings.tested(length)
+    rungs = settings.ladder or (length,)
+    curves = {
+        run: result.by_length(
+            result.accuracy if settings.ladder else result.bootstrap.primary_metric, run.length, tested
+        )
+        for run, result in finished.items()
+        if (run.stage, run.length) == ("final", length)
+    }
+    none = {at: [curve[at] for run, curve in curves.items() if run.layer == FLOOR and at in curve] for at in rungs}
+    least = LEAST_ACCURACY if settings.ladder else 0.0
+    judged = {}
+    for run, curve in curves.items():
+        own = {at: curve[at] for at in rungs if at in curve}
+        score = mean_run(own) if settings.ladder else finished[run].primary
+        above = None if run.layer in BASELINE_LAYERS else learned(own, none, least=least)
+        judged[run] = Judged(run, finished[run], score, curve, above)
+    return judged
+
+
+def _metric(result: RunResult, settings: ComparisonSettings) -> str:
+    """The key of the metric that ranks the layers."""
+    return str(result.accuracy._replace(test_set="ladder") if settings.ladder else result.bootstrap.primary_metric)
+
+
 def _length_result(
-    folder: Path, length: int, settings: ComparisonSettings, trained: Trained, finished: Mapping[Run, RunResult]
+    folder: Path, length: int, settings: ComparisonSettings, trained: Trained, judged: Mapping[Run, Judged]
 ) -> LengthResult:
     """The layers of a length, the best first, with their differences and a recommendation."""
     final = [run for run in trained.runs if (run.stage, run.length) == ("final", length)]
     rates = {run.layer: run.learning_rate for run in final}
-    first = {run.layer: finished.get(run) for run in final if run.seed == settings.seeds[0]}
-    by_layer = {layer: [finished[run] for run in final if run.layer == layer and run in finished] for layer in rates}
-    estimates = {layer: _estimates(results) for layer, results in by_layer.items()}
+    own = {layer: [judged[run] for run in final if run.layer == layer and run in judged] for layer in rates}
+    estimates = {layer: _estimates([one.result for one in runs]) for layer, runs in own.items()}
     layers = [
         LayerResult(
             layer,
             rate,
-            edge(rate, settings.learning_rates),
+            edge(rate, settings.learning_rates) if _chose(trained, layer, length) else None,
             {str(key): value for key, value in sorted(estimates[layer].items()) if key.candidate == MODEL},
-            tuple(_subgroups(by_layer[layer])),
+            tuple(_subgroups([one.result for one in own[layer]])),
             read_context(folder / f"context/{length}/{layer}/context.json"),
-            _extrapolation(folder / f"longer/{length}/{layer}", length, settings.extrapolate, first[layer]),
+            _by_length(own[layer]),
+            tuple(one.run.seed for one in own[layer] if one.learned is False),
+            _chose(trained, layer, length),
         )
         for layer, rate in rates.items()
     ]
-    scored = {layer: [run for result in results if (run := result.primary)] for layer, results in by_layer.items()}
+    scored = {layer: [one.score for one in runs if one.counts and one.score] for layer, runs in own.items()}
     scored = {layer: runs for layer, runs in scored.items() if runs}
     if not scored:
         return LengthResult(length, tuple(layers))
@@ -166,13 +165,19 @@ def _length_result(
         if (seconds := costs.get(layer, Cost()).seconds) is not None
     }
     ranked = [*statistics.estimates, *rates]
+    baselines, attention = _baselines(own, estimates), scored.keys() - {*BASELINE_LAYERS}
+    ahead = _ahead(baselines, own, estimates)
+    if settings.ladder:  # which ranks by another metric
+        ahead = tuple(
+            f"{name} (in {next(iter(judged.values())).result.bootstrap.primary_metric.metric})" for name in ahead
+        )
     return LengthResult(
         length,
         tuple(sorted(layers, key=lambda result: ranked.index(result.layer))),
         statistics,
         tuple(pareto_front(points)),
-        recommend(statistics, costs, settings.cost_limit, BASELINE_LAYERS) if points else None,
-        _baselines(by_layer, estimates),
+        recommend(statistics, costs, settings.cost_limit, BASELINE_LAYERS, ahead) if points and attention else None,
+        {} if settings.ladder else baselines,
     )
 
 
@@ -183,15 +188,23 @@ def edge(rate: Number, tried: Sequence[Number]) -> Literal["smallest", "largest"
     return "largest" if rate == max(tried) else "smallest" if rate == min(tried) else None
 
 
-def _training_run(folder: Path, run: Run, result: RunResult) -> TrainingRun:
+def _chose(trained: Trained, layer: str, length: int) -> bool:
+    """False if the sweep tells no learning rate of a layer."""
+    return (layer, length) not in trained.rates or trained.rates[layer, length].learned
+
+
+def _training_run(folder: Path, run: Run, result: RunResult, judged: Judged | None) -> TrainingRun:
     curve = validation_curve(folder / run.folder)
+    score = judged.score if judged else result.primary
     return TrainingRun(
         *(run.layer, run.length, run.learning_rate, run.seed, run.stage, run.steps, run.folder),
-        value=result.primary.value if result.primary else None,
+        value=score.value if score else None,
         validation_loss=min((loss for _, loss in curve), default=None),
         train_seconds=result.metrics.costs.get("train_seconds"),
         bases=curve[-1][0] if curve else None,
         curve=curve,
+        by_length={at: one.value for at, one in judged.by_length.items()} if judged else {},
+        learned=judged.learned if judged else None,
     )
 
 
@@ -212,16 +225,41 @@ def _estimates(results: Sequence[RunResult]) -> dict[MetricKey, Estimate]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def _by_length(runs: Sequence[Judged]) -> dict[int, Estimate]:
+    """The score of a layer's runs by length of the test windows, if there are several."""
+    lengths = dict.fromkeys(at for one in runs for at in one.by_length)
+    values = {at: estimate([one.by_length[at] for one in runs if at in one.by_length]) for at in sorted(lengths)}
+    return {at: value for at, value in values.items() if value is not None} if len(lengths) > 1 else {}
+
+
 def _baselines(
-    by_layer: Mapping[str, Sequence[RunResult]], estimates: Mapping[str, Mapping[MetricKey, Estimate]]
+    own: Mapping[str, Sequence[Judged]], estimates: Mapping[str, Mapping[MetricKey, Estimate]]
 ) -> dict[str, Estimate]:
     """The primary metric of other candidates. They do not depend on the layer: the first layer's runs are used."""
     baselines: dict[str, Estimate] = {}
-    for layer, results in by_layer.items():
+    for layer, runs in own.items():
         for key, value in estimates[layer].items():
-            if key.candidate != MODEL and key[1:] == results[0].bootstrap.primary_metric[1:]:
+            if key.candidate != MODEL and key[1:] == runs[0].result.bootstrap.primary_metric[1:]:
                 baselines.setdefault(key.candidate, value)
     return baselines
+
+
+def _ahead(
+    baselines: Mapping[str, Estimate],
+    own: Mapping[str, Sequence[Judged]],
+    estimates: Mapping[str, Mapping[MetricKey, Estimate]],
+) -> tuple[str, ...]:
+    """The baselines whose primary metric is above that of every layer, the best first."""
+    best = max(
+        (
+            estimates[layer][key].mean
+            for layer, runs in own.items()
+            if runs and (key := runs[0].result.bootstrap.primary_metric) in estimates[layer]
+        ),
+        default=math.inf,
+    )
+    above = [name for name, baseline in baselines.items() if baseline.mean > best]
+    return tuple(sorted(above, key=lambda name: -baselines[name].mean))
 
 
 def _subgroups(results: Sequence[RunResult]) -> Iterable[SubgroupEstimate]:
@@ -235,24 +273,6 @@ def _subgroups(results: Sequence[RunResult]) -> Iterable[SubgroupEstimate]:
         value = estimate([SeedRun(group.value, np.array(group.replicates)) for group in same])
         if value is not None:
             yield SubgroupEstimate(first.by, first.name, first.kind, first.low, first.high, first.count, value)
-
-
-def read_context(file: Path) -> ContextResult | None:
-    """The effective context in a file of `genoattn context`; None if there is no file."""
-    if not file.is_file():
-        return None
-    context = json.loads(file.read_text("utf-8"))
-    curve = tuple(tuple(map(float, row)) for row in context["curve"])
-    return ContextResult(context["nominal"], context["effective"], curve)
-
-
-def _extrapolation(folder: Path, length: int, factors: Sequence[int], trained: RunResult | None) -> dict[int, Estimate]:
-    """The primary metric of the first seed's model by length of the test windows, from the trained length on."""
-    results = {factor * length: read_run(folder / str(factor)) for factor in factors}
-    if any(results.values()):
-        results = {length: trained, **results}
-    runs = {at: result.primary for at, result in results.items() if result}
-    return {at: value for at, run in runs.items() if run and (value := estimate([run])) is not None}
 
 
 def crossovers(costs: Sequence[LayerCost]) -> list[Crossover]:

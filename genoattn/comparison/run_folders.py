@@ -19,7 +19,7 @@ from genoattn.models.checkpoint import DIVERGED
 Again: TypeAlias = bool | Sequence[str]
 """Complete runs that are made again: all, or those of some stages or folders."""
 
-STAGES = ("costs", "sweep", "final", "context", "longer")
+STAGES = ("costs", "sweep", "final", "context")
 """Parts of a comparison that `again` can name."""
 
 CHECKPOINT = Path("checkpoints", "last.ckpt")

@@ -12,11 +12,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genoattn.comparison.composition import compose_run
-from genoattn.comparison.grid import MIN_WINDOWS, ExperimentGrid, PlannedRun
+from genoattn.comparison.grid import ExperimentGrid, PlannedRun
 from genoattn.comparison.launcher import duration, run_jobs
 from genoattn.comparison.record import LayerCost, Run
-from genoattn.comparison.results import Trained, best_learning_rates, is_finished
+from genoattn.comparison.results import Trained
 from genoattn.comparison.run_folders import Again
+from genoattn.comparison.run_results import ChosenRate, choose_rates, is_finished
 from genoattn.comparison.settings import Budget, ComparisonSettings, Number
 from genoattn.config.overrides import override, quote
 from genoattn.errors import UserError
@@ -29,10 +30,6 @@ Timings: TypeAlias = Mapping[tuple[str, int], Number | None]
 
 START_SECONDS = 10
 """Rough duration of the start and the test of a run, added to its training in estimates of time."""
-
-
-NOT_SCALED = ("_target_", "windows", "threshold_windows")
-"""Parts of `test` that a test at another length does not take from the training run."""
 
 
 def match_sizes(grid: ExperimentGrid, by: Literal["parameters", "flops"]) -> ExperimentGrid:
@@ -69,7 +66,7 @@ def run_comparison(folder: Path, grid: ExperimentGrid, settings: ComparisonSetti
     Raises:
         UserError: A budget of seconds needs the time of a layer that could not be measured.
     """
-    costs = measure_costs(folder, grid, settings.cost_lengths, again)
+    costs = measure_costs(folder, grid, settings.cost_lengths, again, settings.ladder)
     timings = {(cost.layer, cost.length): cost.seconds_per_step for cost in costs}
     pairs = [(layer, length) for length in grid.lengths for layer in grid.layers]
     rates, seeds = settings.learning_rates, settings.seeds
@@ -81,30 +78,38 @@ def run_comparison(folder: Path, grid: ExperimentGrid, settings: ComparisonSetti
         if len(rates) > 1
     ]
 
-    def final_runs(best: Mapping[tuple[str, int], Number]) -> list[PlannedRun]:
-        return [
-            grid.run(*pair, best[pair], seed, "final", steps[pair]) for pair in pairs if pair in best for seed in seeds
-        ]
+    def final_runs(best: Mapping[tuple[str, int], ChosenRate]) -> list[PlannedRun]:
+        chosen = {pair: best[pair].rate for pair in pairs if pair in best}
+        return [grid.run(*pair, rate, seed, "final", steps[pair]) for pair, rate in chosen.items() for seed in seeds]
 
-    first: Mapping[tuple[str, int], Number] = dict.fromkeys(pairs, settings.learning_rates[0])
+    first: Mapping[tuple[str, int], ChosenRate] = dict.fromkeys(pairs, ChosenRate(settings.learning_rates[0]))
     estimates = [
         f"{len(runs)} {name} {duration(sum(_duration(run, timings) for run in runs))}"
         for name, runs in (("runs of the sweep", sweep), ("final runs", final_runs(first)))
     ]
     print(f"estimated time, one run after the other: {', '.join(estimates)}", flush=True)
     failed = _train(folder, sweep, timings, again)
-    final = final_runs(best_learning_rates(folder, sweep) if sweep else first)
+    rates = choose_rates(folder, sweep) if sweep else first
+    final = final_runs(rates)
     failed += _train(folder, final, timings, again)
-    failed += _probe(folder, grid, final, settings, again)
-    return Trained([*sweep, *final], costs, failed)
+    failed += _probe(folder, final, settings, again)
+    return Trained([*sweep, *final], costs, failed, rates)
 
 
 def measure_costs(
-    folder: Path, grid: ExperimentGrid, cost_lengths: Sequence[int] = (), again: Again = False
+    folder: Path,
+    grid: ExperimentGrid,
+    cost_lengths: Sequence[int] = (),
+    again: Again = False,
+    keys: Sequence[int] = (),
 ) -> tuple[LayerCost, ...]:
-    """The costs of every layer by `genoattn plan`, one layer after the other so that they do not share the machine."""
+    """The costs of every layer by `genoattn plan`, one layer after the other so that they do not share the machine.
+
+    The plans hold the capacity of a layer for each of the numbers of `keys` too.
+    """
+    asked = [f"capacity={list(keys)}".replace(" ", "")] if keys else []
     jobs = {
-        f"costs/{length}/{layer}": [*grid.layer_overrides(layer, length), "control=null", "measure=true"]
+        f"costs/{length}/{layer}": [*grid.layer_overrides(layer, length), "control=null", "measure=true", *asked]
         for length in sorted({*grid.lengths, *cost_lengths})
         for layer in grid.layers
     }
@@ -148,11 +153,9 @@ def _train(folder: Path, runs: Sequence[PlannedRun], timings: Timings, again: Ag
     return run_jobs("train", jobs, folder, METRICS_FILE, work=work, again=again)
 
 
-def _probe(
-    folder: Path, grid: ExperimentGrid, final: Sequence[PlannedRun], settings: ComparisonSettings, again: Again
-) -> list[str]:
-    """Effective context and tests at longer windows, of the first seed's models."""
-    contexts, longer = {}, {}
+def _probe(folder: Path, final: Sequence[PlannedRun], settings: ComparisonSettings, again: Again) -> list[str]:
+    """The effective context of the first seed's models."""
+    contexts = {}
     for run in final:
         if run.seed != settings.seeds[0] or not is_finished(folder / run.folder):
             continue
@@ -160,14 +163,8 @@ def _probe(
         trust = f"trust=[{','.join(_other_packages(config))}]"
         keys = ("fasta", "max_leak", "soft_mask", "max_n_fraction", "cache")
         data = [override(f"data.{key}", config.data[key]) for key in keys]
-        test = [override(f"test.{key}", value) for key, value in config.test.items() if key not in NOT_SCALED]
         contexts[f"context/{run.length}/{run.layer}"] = [checkpoint, trust, *data, f"data.length={run.length}"]
-        for factor in settings.extrapolate:
-            windows = max(MIN_WINDOWS, round(grid.windows.test * min(grid.lengths) / run.length / factor))
-            words = [checkpoint, trust, *data, f"data.length={factor * run.length}", "data.vcf=[]", *test]
-            longer[f"longer/{run.length}/{run.layer}/{factor}"] = [*words, f"test.windows={windows}"]
-    failed = run_jobs("context", contexts, folder, "context.json", again=again)
-    return failed + run_jobs("evaluate", longer, folder, METRICS_FILE, again=again)
+    return run_jobs("context", contexts, folder, "context.json", again=again)
 
 
 def _other_packages(config: DictConfig) -> list[str]:

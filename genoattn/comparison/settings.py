@@ -46,6 +46,15 @@ NO_LIMIT = Cost()
 
 
 @dataclass(frozen=True)
+class TakeOff:
+    """The validation accuracy from which a run of a ladder counts as having begun to learn."""
+
+    length: int | None = None
+    """Sample bases of the windows; None: the shortest length of the ladder."""
+    accuracy: Number = 0.6
+
+
+@dataclass(frozen=True)
 class ComparisonSettings:
     """The settings of `genoattn compare` that no training run has (see conf/compare.yaml)."""
 
@@ -64,3 +73,13 @@ class ComparisonSettings:
     cost_limit: Cost = NO_LIMIT
     hypotheses: str | None = None
     """The user's expectations, written before the runs."""
+    ladder: tuple[int, ...] = ()
+    """Lengths of the mixture that every layer is trained on, and at which it is tested; empty: no ladder."""
+    ladder_ceiling: Number = 1.0
+    take_off: TakeOff = TakeOff()
+    spread: Number | None = None
+    """Standard deviation of seeds in an earlier comparison; None: not known before the runs."""
+
+    def tested(self, length: int) -> tuple[int, ...]:
+        """The lengths at which models of a training length are tested, that length included."""
+        return tuple(sorted({length, *self.ladder, *(factor * length for factor in self.extrapolate)}))

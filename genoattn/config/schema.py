@@ -75,6 +75,13 @@ class CostLimit(Settings):
     bytes: Positive | None
 
 
+class TakeOff(Settings):
+    """`take_off` of a comparison: the validation accuracy from which a run of a ladder has begun to learn."""
+
+    length: Count | None
+    accuracy: Annotated[float, Gt(0), Le(1)]
+
+
 class Compare(Train):
     layers: list[str]
     variants: dict[str, list[str]]
@@ -86,6 +93,10 @@ class Compare(Train):
     extrapolate: list[Annotated[int, Ge(2)]]
     cost_lengths: list[Count]
     cost_limit: CostLimit
+    ladder: list[Count]
+    ladder_ceiling: Annotated[float, Gt(0), Le(1)]
+    take_off: TakeOff
+    former: str | None
     hypotheses: str | None
     again: bool | list[str]
     report: str | None
@@ -94,6 +105,7 @@ class Compare(Train):
 
 class Plan(Train):
     measure: bool
+    capacity: list[Count]
     available_memory: str | None
 
 

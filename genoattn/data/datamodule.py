@@ -10,7 +10,8 @@ the batch). Any number of workers, and a run that was resumed, see the same exam
 """
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from typing import final
 
 import lightning
@@ -56,6 +57,7 @@ class GenomeDataModule(lightning.LightningDataModule):
         validation_windows: int,
         workers: int,
         both_strands: bool = False,
+        validation_lengths: Sequence[int] = (),
     ):
         """Build the data module.
 
@@ -68,11 +70,13 @@ class GenomeDataModule(lightning.LightningDataModule):
             validation_windows: Windows of a validation.
             workers: Processes that prepare batches; 0: the training process does.
             both_strands: Add the reverse strand of every example to its batch.
+            validation_lengths: Sample bases of the windows of the validation batches in turn; empty: as in training.
         """
         super().__init__()
         self.training, self.validation, self.tokenizer = training, validation, tokenizer
         self.batch, self.accumulate, self.workers, self.both_strands = batch, accumulate, workers, both_strands
-        self.validation_batches = max(1, validation_windows // batch)
+        self.validation_lengths = tuple(validation_lengths)
+        self.validation_batches = max(1, validation_windows // batch, len(self.validation_lengths))
 
     def _make(self, number: int) -> Batch:
         return self.training.batch(number, self.batch, self.tokenizer, self.both_strands)
@@ -85,6 +89,9 @@ class GenomeDataModule(lightning.LightningDataModule):
         return DataLoader(stream, batch_size=None, num_workers=self.workers, worker_init_fn=_ignore_termination)
 
     def val_dataloader(self) -> DataLoader:
-        numbers = range(self.validation_batches)
-        batches = [self.validation.batch(number, self.batch, self.tokenizer, self.both_strands) for number in numbers]
+        lengths = cycle(self.validation_lengths or (None,))
+        batches = [
+            self.validation.batch(number, self.batch, self.tokenizer, self.both_strands, length)
+            for number, length in zip(range(self.validation_batches), lengths, strict=False)
+        ]
         return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]

@@ -182,7 +182,9 @@ class ExampleDataset:
         entropy = (self.seed, number) if more == 0 else (self.seed, number, more)
         return self.sampler.draw(np.random.default_rng(entropy), stage)
 
-    def batch(self, number: int, size: int, tokenizer: Tokenizer, both_strands: bool = False) -> Batch:
+    def batch(
+        self, number: int, size: int, tokenizer: Tokenizer, both_strands: bool = False, length: int | None = None
+    ) -> Batch:
         """Batch `number`, at the stage of the first batch of its bucket.
 
         Args:
@@ -190,9 +192,11 @@ class ExampleDataset:
             size: Examples of full length; of shorter windows there are more, so that the bases stay the same.
             tokenizer: Makes tokens of the bases.
             both_strands: Add the same examples on the reverse strand.
+            length: Sample bases of a window; None: as the curriculum has it.
         """
         first = number // self.bucket_batches * self.bucket_batches
         stage = self.stage(first * size)
+        stage = stage._replace(length=length or stage.length)
         examples = self._bucket(first, size, stage, tokenizer)[number - first]
         return collate(examples, tokenizer, stage, self.task.context_format, both_strands=both_strands)
 

@@ -25,6 +25,7 @@ class DataSettings:
         soft_mask: "keep": lower-case bases are like any other; "mask": they are read as N.
         max_n_fraction: Windows with a larger share of N are skipped.
         validation_windows: Windows of a validation.
+        validation_lengths: Sample bases of its windows, which are spread over these lengths; None: `length`.
         cache: Folder of encoded genomes; None: $GENOATTN_CACHE, or ~/.cache/genoattn.
         workers: Processes that prepare batches; 0: the training process does.
         bucket_batches: Batches whose examples are sorted by length together, so that little is padded.
@@ -42,6 +43,7 @@ class DataSettings:
     soft_mask: Literal["keep", "mask"] = "keep"
     max_n_fraction: Annotated[int | float, Ge(0), Le(1)] = 0.5
     validation_windows: Annotated[int, Ge(1)] = 64
+    validation_lengths: Sequence[Annotated[int, Ge(1)]] | None = None
     cache: str | None = None
     workers: Annotated[int, Ge(0)] = 0
     bucket_batches: Annotated[int, Ge(1)] = 1

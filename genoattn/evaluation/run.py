@@ -1,5 +1,7 @@
 """Evaluation from Python: the evaluator of each task, and one call for a model."""
 
+from dataclasses import replace
+
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource, open_data_source
 from genoattn.data.tasks.base import MutationDetection, Task
@@ -7,6 +9,7 @@ from genoattn.data.tasks.conditional import Conditional
 from genoattn.errors import UserError
 from genoattn.evaluation.associative_recall import AssociativeRecallEvaluator
 from genoattn.evaluation.base import Candidate, EvaluationResult, Evaluator
+from genoattn.evaluation.by_length import LengthsEvaluator, longest_window, windows_at
 from genoattn.evaluation.conditional.evaluator import ConditionalEvaluator
 from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
 from genoattn.evaluation.language_modeling import LanguageModelEvaluator
@@ -47,7 +50,19 @@ def build_evaluator(
         raise UserError(
             f"data.vcf={data.vcf} has mutations to detect, but {type(task).__name__} reads none; leave data.vcf out"
         )
-    return EVALUATORS[task.evaluator](source, data, test, task, both_strands)
+    if isinstance(task, MutationDetection) and not source.vcfs:
+        print("no data.vcf: only simulated mutations are tested")
+    evaluator = EVALUATORS[task.evaluator](source, data, test, task, both_strands)
+    at_lengths: dict[int, Evaluator] = {}
+    for length in sorted({*(test.lengths or ())} - {data.length}):
+        there, other = task.at_length(length), replace(data, length=length, min_length=None)
+        if longest_window(source) < there.reference_length(length):
+            print(f"test.lengths: {length} is left out; no test block holds a window of so many bases")
+        else:
+            fewer = replace(test, lengths=None, windows=windows_at(length, data, test))
+            quiet = replace(source, vcfs=())
+            at_lengths[length] = EVALUATORS[task.evaluator](quiet, other, fewer, there, both_strands)
+    return LengthsEvaluator(evaluator, data.length, at_lengths) if test.lengths else evaluator
 
 
 def evaluate(

@@ -17,6 +17,7 @@ class TestSettings:
     """
 
     windows: Annotated[int, Ge(1)] = 400
+    lengths: Sequence[Annotated[int, Ge(1)]] | None = None
     rate: Annotated[int | float, Ge(0), Le(1)] = 0.02
     snv: Annotated[int | float, Ge(0), Le(1)] = 0.7
     mnv: Annotated[int | float, Ge(0), Le(1)] = 0.0

@@ -14,7 +14,7 @@ from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.errors import UserError
 from genoattn.evaluation.base import TEST, Candidate
 from genoattn.evaluation.detection.detectors import ModelDetector
-from genoattn.evaluation.detection.evaluator import simulated_windows
+from genoattn.evaluation.detection.evaluator import simulated_windows, unmasked_test_set
 from genoattn.evaluation.detection.results import choose_thresholds, evaluate_detector
 from genoattn.evaluation.detection.scored_calls import HEADLINE_KINDS
 from genoattn.evaluation.metrics import MetricKey, Metrics
@@ -116,7 +116,7 @@ def frame_report(
     predictor: Predictor, name: str, source: DataSource, data: DataSettings, test: TestSettings
 ) -> TokenizerReport:
     """The spread of a detector's scores between the frames of its tokens, and AUPRC with one and with all frames."""
-    test_set = simulated_windows(TEST, test.windows, source, data, test, predictor.task)
+    test_set = unmasked_test_set(simulated_windows(TEST, test.windows, source, data, test, predictor.task), TEST)
     frames = predictor.tokenizer.frame_count
     probabilities = partial(predictor.probabilities_per_base, test_set.examples, MUTATION_OUTPUTS)
     tables = np.stack([np.concatenate(list(probabilities(frame=frame))) for frame in range(frames)])

@@ -32,9 +32,16 @@ class SequenceModule(lightning.LightningModule):
     """Real tokens, and tokens of padding."""
 
     def __init__(
-        self, predictor: Predictor, optimizer: OptimizerFactory, schedule: WarmupCosine, steps: int, seed: int
+        self,
+        predictor: Predictor,
+        optimizer: OptimizerFactory,
+        schedule: WarmupCosine,
+        steps: int,
+        seed: int,
+        by_length: bool = False,
     ):
         super().__init__()
+        self.by_length = by_length
         self.model, self.outputs = predictor.model, dict(predictor.task.outputs)
         self.optimizer, self.schedule, self.steps, self.seed = optimizer, schedule, steps, seed
         classes = {name: output.classes for name, output in self.outputs.items() if not output.number}
@@ -90,7 +97,10 @@ class SequenceModule(lightning.LightningModule):
         for name, metric in self.validation_accuracy.items(keep_base=True):
             target = batch.targets[str(name)].long()
             labelled = target != IGNORE_INDEX
-            metric.update((logits[str(name)].argmax(-1) == target)[labelled].float())
+            right = (logits[str(name)].argmax(-1) == target)[labelled].float()
+            metric.update(right)
+            if self.by_length and batch.stage is not None and len(right):
+                self.log(f"validation/accuracy_{name}_{batch.stage.length}", right.mean(), batch_size=len(right))
         for metrics in (self.validation_auprc, self.validation_accuracy):
             self.log_dict(metrics, batch_size=len(batch.ids))  # type: ignore[arg-type]
 

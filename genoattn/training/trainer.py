@@ -4,6 +4,7 @@ import logging
 import signal
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -17,6 +18,7 @@ from lightning.pytorch.plugins import DoublePrecision, HalfPrecision
 from genoattn.data.batch import Batch
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.datamodule import GenomeDataModule
+from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource, build_dataset
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
@@ -85,8 +87,21 @@ def build_training(
         data.validation_windows,
         data.workers,
         both_strands=recipe.reverse_complement == "equivariant",
+        validation_lengths=_validation_lengths(data),
     )
-    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, trainer.max_steps, recipe.seed), datamodule
+    by_length = len(datamodule.validation_lengths) > 1
+    steps, seed = trainer.max_steps, recipe.seed
+    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, steps, seed, by_length), datamodule
+
+
+def _validation_lengths(data: DataSettings) -> Sequence[int]:
+    """The lengths of the windows of a validation; raises UserError if one is above `data.length`."""
+    lengths = tuple(data.validation_lengths or ())
+    if max(lengths, default=0) > data.length:
+        raise UserError(
+            f"data.validation_lengths: expected at most data.length={data.length} bases, got {max(lengths)}"
+        )
+    return lengths
 
 
 def check_strands(task: Task, reverse_complement: str) -> None:

@@ -91,8 +91,11 @@ class Lab:
             },
             "subgroups": [{**subgroup, "replicates": replicates}],
         }
+        told = json.loads(words.get("test.lengths", "[]"))
+        bootstrap["replicates"] |= {f"model/test_{at}/all/auprc": replicates for at in told}
         (home / "bootstrap.json").write_text(json.dumps(bootstrap))
-        metrics = {"model/test/all/auprc": value, "model/test/snv/auprc": value, "untrained/test/all/auprc": 0.01}
+        metrics = {f"model/test_{at}/all/auprc": value for at in told}
+        metrics |= {"model/test/all/auprc": value, "model/test/snv/auprc": value, "untrained/test/all/auprc": 0.01}
         metrics |= {"kmer_lookup/test/all/auprc": 0.9, "model/test/all/f1": None, "cost/train_seconds": 3.0}
         (home / "metrics.json").write_text(json.dumps(metrics))
         loss = 1 - QUALITY.get(layer, 0.2) + abs(np.log10(rate) + 2.5)  # best at 0.003
@@ -148,12 +151,10 @@ def test_seconds_are_turned_into_steps_of_each_layer(
     steps = {(run.layer, run.stage): run.steps for run in comparison.runs}
     assert steps["full", "final"] == 200 and steps["linear", "final"] == 1600
     assert steps["full", "sweep"] == 20
-    longer = lab.jobs["longer/64/linear/8"]
-    assert "checkpoint=" in " ".join(longer) and "data.length=512" in longer and "trust=[]" in longer
-    # On the genome, and under the test settings, of the training run, or the lengths could not be compared.
-    assert f"data.fasta='{tmp_path / 'x.fa'}'" in longer and "test.rate=0.05" in longer
+    assert "test.lengths=[512]" in lab.jobs["runs/64/linear/final-lr0.003-seed1"]
+    assert "test.lengths=[]" in lab.jobs["runs/64/linear/sweep-lr0.003-seed0"]
     assert f"data.fasta='{tmp_path / 'x.fa'}'" in lab.jobs["context/64/linear"]
-    assert [*comparison.results[0].layers[0].extrapolation] == [64, 512]
+    assert [*comparison.results[0].layers[0].by_length] == [64, 512]
     # 12 runs of 10 s to start and 2 s or 20 s of training; the estimate is printed before the first run.
     estimate = "estimated time, one run after the other: 12 runs of the sweep 2 min, 12 final runs 6 min"
     assert estimate in capsys.readouterr().out
@@ -167,7 +168,9 @@ def test_bases_are_turned_into_steps(lab: Lab, tmp_path: Path) -> None:
 
 def test_equal_layers_do_not_differ_and_a_simulated_difference_is_significant(lab: Lab, tmp_path: Path) -> None:
     again = '+variants.again=["attention=full"]'
-    comparison = compared(tmp_path, "layers=[full,window]", again, *BUDGET, "budget.steps=9", "sweep.steps=3")
+    comparison = compared(
+        tmp_path, "layers=[full,window]", again, *BUDGET, "budget.steps=9", "sweep.steps=3", "extrapolate=[]"
+    )
     [result] = comparison.results
     statistics = result.statistics
     assert statistics is not None and result.recommendation is not None
@@ -217,7 +220,7 @@ def test_a_diverged_learning_rate_is_a_result(lab: Lab, tmp_path: Path, capsys: 
     rates = {layer.layer: layer.learning_rate for layer in result.layers}
     assert rates["full"] in (0.001, 0.01) and "linear" not in rates
     assert not any("linear/final" in place for place in lab.jobs)
-    rows = [row[1:4] + row[5:] for row in report.tables.sweep(comparison).rows if row[1] in ("full", "linear")]
+    rows = [[*row[1:4], *row[5:]] for row in report.tables.sweep(comparison).rows if row[1] in ("full", "linear")]
     assert ["full", "no", "0.003", "diverged at step 12"] in rows
     assert sum(row[-1] == "diverged at step 12" for row in rows) == 4
     missing = report.text.missing(comparison)
@@ -288,10 +291,10 @@ def test_weights_and_biases_has_it_in_one_group(lab: Lab, tmp_path: Path, monkey
 
 
 SMALL = (
-    *("experiment=smoke", "layers=[none]", "seeds=[0]", "budget.seconds=null", "trainer.threads=1"),
+    *("experiment=smoke", "ladder=[16,32]", "layers=[none]", "seeds=[0]", "budget.seconds=null", "trainer.threads=1"),
     *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
 )
-"""Two layers, none and conv, each in a process of its own, two at a time."""
+"""A ladder of two layers, none and conv, each in a process of its own, two at a time."""
 
 
 @pytest.fixture(scope="module")
@@ -327,8 +330,10 @@ def test_a_stopped_comparison_goes_on(home: Path, capsys: pytest.CaptureFixture[
     comparison = Comparison.read(home / "out")
     assert {run.layer for run in comparison.runs} == {"none", "conv"}
     [result] = comparison.results
-    assert comparison.costs and all(layer.context for layer in result.layers)
-    probe = json.loads((home / "out" / "context" / "64" / "none" / "inputs.json").read_text())
+    assert comparison.costs and all(layer.context and [*layer.by_length] == [16, 32] for layer in result.layers)
+    assert comparison.ladder is not None and {*comparison.ladder.rows[0].capacity} == {16, 32}
+    assert [len(row.tokens_to_learn) for row in comparison.ladder.rows] == [1, 1]
+    probe = json.loads((home / "out" / "context" / "32" / "none" / "inputs.json").read_text())
     assert probe["files"]["data.fasta"][0][0] == "small.fa"
 
 

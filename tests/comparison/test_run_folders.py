@@ -121,7 +121,7 @@ def test_stages_and_folders_that_again_names() -> None:
     assert asks_again(["sweep"], sweep) and not asks_again(["sweep"], final)
     assert asks_again(["runs/512/linear/"], final) and asks_again([final], final)
     assert not asks_again(["runs/512/lin"], final) and not asks_again(["runs/51"], final)
-    assert asks_again(["costs"], "costs/512/linear") and asks_again(["longer/512"], "longer/512/linear/2")
+    assert asks_again(["costs"], "costs/512/linear") and asks_again(["context/512"], "context/512/linear")
     check_again(["sweep", "costs/512"])
     with pytest.raises(UserError, match=r"again: expected true, stages .* got finale"):
         check_again(["finale"])

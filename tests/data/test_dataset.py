@@ -176,6 +176,12 @@ def test_validation_is_the_same_every_time(windows: Windows):
     assert once == again == [rows(examples(windows, seed=3).batch(n, 2, TOKENIZER)) for n in range(3)]
 
 
+def test_validation_takes_its_lengths_in_turn_with_as_many_bases(windows: Windows):
+    data = GenomeDataModule(examples(windows), examples(windows, seed=3), TOKENIZER, 2, 1, 2, 0, False, (10, 20, 40))
+    stages = [(batch.stage.length, batch.bases) for batch in data.val_dataloader() if batch.stage]
+    assert stages == [(10, 80), (20, 80), (40, 80)]
+
+
 def test_a_dataset_is_pickled_without_its_genome(windows: Windows):
     copy = pickle.loads(pickle.dumps(examples(windows)))
     stage = CurriculumStage(TASK.rates, LENGTH)

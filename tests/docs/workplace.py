@@ -165,7 +165,7 @@ def cheaper(name: str, words: list[str]) -> list[str]:
     given = dict(word.replace(RUN, newest_run() if RUN in word else "").split("=", 1) for word in words)
     for path in [given[key] for key in ("data.fasta", "data.vcf") if key in given]:
         assert not path.startswith("data/") or Path(path).is_file(), f"{path} is named and is not there"
-    if name == "compare":  # as many lengths, and shorter ones
+    if name == "compare" and "data.length" in given:  # as many lengths, and shorter ones
         given["data.length"] = re.sub(r"\d+", lambda length: str(32 * len(length[0])), given["data.length"])
     if given.get("attention") == "hierarchical" and name == "check-layer":
         given["attention"] = "full"  # other tests check every layer

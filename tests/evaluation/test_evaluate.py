@@ -13,11 +13,16 @@ from genoattn.cli.evaluate import set_labelled_file
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import open_data_source
 from genoattn.data.tasks.language_modeling import LanguageModeling
+from genoattn.data.tasks.paired import Paired
 from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
 from genoattn.evaluation import build_evaluator, evaluate
+from genoattn.evaluation.base import Candidate
+from genoattn.evaluation.by_length import windows_at
+from genoattn.evaluation.detection.evaluator import MutationDetectionEvaluator
+from genoattn.evaluation.metrics import MetricKey
 from genoattn.evaluation.settings import EvaluationData, TestSettings
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
@@ -49,6 +54,39 @@ def test_a_predictor_is_evaluated_beside_the_baselines(predictor: Predictor, dat
     assert result.metrics.select(candidate="aligner", subset="all", metric="f1")
     assert set(result.calibration["model"]["thresholds"]) == {"substitution", "insertion", "deletion"}
     assert result.replicates is not None and len(result.replicates.replicates[result.primary]) == 5
+
+
+def test_further_lengths_have_metrics_of_their_own(
+    predictor: Predictor, data: DataSettings, capsys: pytest.CaptureFixture[str]
+):
+    result = evaluate(predictor, data, replace(TEST, lengths=(16, 64, 128, 4096)))
+    keys = {key.test_set for key in result.metrics}
+    assert keys == {"test", "test_16", "test_128"} and "test.lengths: 4096 is left out" in capsys.readouterr().out
+    assert result.replicates is not None
+    there = result.primary._replace(test_set="test_16")
+    assert len(result.replicates.replicates[there]) == 5 and there in result.metrics
+    rows = {row[0]: row for row in result.tables[-1].rows}
+    assert [*rows] == ["16", "64", "128"] and rows["64"][1] == f"{result.metrics[result.primary]:.3f}"
+    counts = [windows_at(length, data, replace(TEST, windows=200)) for length in (16, 32, 128, 6400)]
+    assert counts == [800, 400, 100, 16]
+
+
+def test_restored_bases_are_counted_where_they_are_masked(data: DataSettings):
+    task, tokenizer = Paired(mask_fraction=0.2), NucleotideTokenizer()
+    heads = {name: output.classes for name, output in task.outputs.items()}
+    torch.manual_seed(0)
+    model = SequenceModel(tokenizer.vocabulary_size + 1, heads, None, partial(NoAttention), segment_count=2, dim=8)
+    assert model.token_head is not None and [*heads][-1] == "restore"
+    with torch.no_grad():  # every base is told to be an A
+        model.token_head.weight.zero_()
+        model.token_head.bias[-4:] = torch.tensor([1.0, 0, 0, 0])
+    evaluator = build_evaluator(open_data_source(data, task, 0), data, TEST, task, False)
+    result = evaluator.evaluate([Candidate("model", "none", Predictor(tokenizer, task, model))])
+    assert isinstance(evaluator, MutationDetectionEvaluator)
+    told = np.concatenate([example.targets["restore"] for example in evaluator.masked])
+    key = MetricKey("model", "test", "all", "restored")
+    assert result.metrics[key] == pytest.approx(np.mean(told[told >= 0] == 0)) and (told >= 0).sum() > 30
+    assert result.replicates is not None and len(result.replicates.replicates[key]) == 5
 
 
 def test_a_predictor_needs_a_length(predictor: Predictor):

@@ -75,11 +75,12 @@ def capacity(factory: Factory, dim: int, causal: bool) -> Outcome:
     return True, f"tells {share:.2f} of the letters stored under {KEYS} random keys", warning if share < TOLD else ""
 
 
-def letters_told(layer: Attention, keys: int, dim: int) -> float:
+def letters_told(layer: Attention, keys: int, dim: int, apart: bool = False) -> float:
     """Share of the letters stored under so many random keys that an untrained layer tells; guessing gives 0.25.
 
     Sixteen tokens repeat one of the keys each, at the same position and with the projection of queries equal to that of
-    keys. The letters are read by the best linear map of the layer's outputs.
+    keys. The letters are read by the best linear map of the layer's outputs. With `apart` these tokens are a segment of
+    their own, so that heads that see only another segment read the keys.
     """
     for heads in layer.modules():
         if isinstance(heads, QKVProjection):
@@ -87,7 +88,9 @@ def letters_told(layer: Attention, keys: int, dim: int) -> float:
             heads.query.weight.data.copy_(shared.expand(-1, heads.count // heads.kv_count, -1, -1).flatten(0, 2))
     x, letters = stored_letters(96, keys, dim)
     with torch.no_grad():
-        y = layer(x, TokenLayout(position_ids=torch.zeros(x.shape[:2], dtype=torch.long)))[:, keys:]
+        segments = (torch.arange(x.shape[1]) >= keys).long().expand(x.shape[:2]) if apart else None
+        positions = torch.zeros(x.shape[:2], dtype=torch.long)
+        y = layer(x, TokenLayout(position_ids=positions, segment_ids=segments))[:, keys:]
     return _told(y, letters)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from genoattn.comparison.record import Comparison
-from genoattn.comparison.report import cost_plots, quality_plots, tables, text
+from genoattn.comparison.report import cost_plots, ladder_plots, quality_plots, tables, text
 from genoattn.comparison.report.html_page import page
 from genoattn.comparison.report.style import Plot
 from genoattn.comparison.settings import Number
@@ -29,7 +29,8 @@ def write(folder: Path, comparison: Comparison) -> None:
 def draw(comparison: Comparison) -> list[Plot]:
     """All plots with something to show."""
     makers = (
-        *(quality_plots.quality, quality_plots.tradeoff, quality_plots.extrapolation),
+        *(quality_plots.quality, quality_plots.tradeoff, quality_plots.lengths),
+        *(ladder_plots.accuracy, ladder_plots.solved, ladder_plots.time_to_learn, ladder_plots.quality_cost),
         *(cost_plots.memory, cost_plots.speed, cost_plots.context, cost_plots.learning, cost_plots.sweep),
     )
     groupings = dict.fromkeys(group.by for _, layer in comparison.layer_results for group in layer.subgroups)
@@ -40,6 +41,8 @@ def draw(comparison: Comparison) -> list[Plot]:
 def print_results(comparison: Comparison) -> None:
     """Print the table of results and the answer at each length."""
     tables.results(comparison).print()
+    if comparison.ladder:
+        tables.ladder(comparison).print()
     for result in comparison.results:
         for sentence in text.answer(comparison, result):
             print(f"{result.length:,} bases: {sentence}")

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 
 from genoattn.comparison.record import Comparison
+from genoattn.comparison.report.ladder_text import growth, ladder_method
 from genoattn.comparison.report.style import Plot
 from genoattn.comparison.report.tables import all_tables, number, p_value
 from genoattn.comparison.report.text import answer, environment, listed, method, missing
@@ -19,10 +20,11 @@ def page(comparison: Comparison, plots: Sequence[Plot], pictures: Mapping[str, b
     sections = {
         "answer": "Answer",
         "results": "Results" if "results" in tables else "",
+        "ladder": "Ladder" if "ladder" in tables else "",
         "differences": "Differences" if matrices else "",
         "subgroups": "Where layers differ" if by or {"subgroups", "metrics"} & {*tables} else "",
         "costs": "Costs" if "costs" in tables else "",
-        "context": "Context and longer sequences" if {"context", "extrapolation"} & {*tables} else "",
+        "context": "Context and longer sequences" if {"context", "lengths"} & {*tables} else "",
         "training": "Training" if {"learning", "sweep"} & {*pictures} or "sweep" in tables else "",
         "hypotheses": "Hypotheses, written before the runs" if settings.hypotheses else "",
         "method": "Method",
@@ -38,12 +40,13 @@ def page(comparison: Comparison, plots: Sequence[Plot], pictures: Mapping[str, b
         answers=[(f"{result.length:,} bases", answer(comparison, result)) for result in results],
         missing=missing(comparison),
         metric=comparison.metric,
+        growth=growth(comparison.ladder) if comparison.ladder else "",
         matrices=matrices,
         tables=tables,
         by=by,
         plots={plot.name: (plot, base64.b64encode(pictures[plot.name]).decode()) for plot in plots},
         hypotheses=(settings.hypotheses or "").split("\n\n"),
-        method=" ".join(method(comparison)),
+        method=" ".join([*method(comparison), *ladder_method(comparison)]),
         made=comparison.environment,
     )
 

@@ -50,7 +50,7 @@ def quality(comparison: Comparison) -> Plot | None:
 
     panels = [(f"{result.length:,} bases", partial(draw, result)) for result in results]
     lines = [Line2D([], [], label=f"{name} (baseline)", **style) for name, style in styles.items()]
-    caption = "Mark: mean; bar: interval; each hollow dot: one seed. A cross at the left: no final run."
+    caption = "Mark: mean; bar: interval; each hollow dot: one seed. A cross at the left: no final run that learned."
     about = ("quality", f"{comparison.metric} by layer", caption, f"{basis(comparison)}; {INTERVAL}")
     return small_multiples(comparison, about, [panels], "", lines, 1.0 + 0.3 * len(order))
 
@@ -114,26 +114,28 @@ def _bars(
         axis.plot([at, at], [estimate.low, estimate.high], "-", color=style["color"], lw=1, alpha=0.6)
 
 
-def extrapolation(comparison: Comparison) -> Plot | None:
-    """Quality at lengths beyond the trained one."""
-    results = [result for result in comparison.results if any(layer.extrapolation for layer in result.layers)]
+def lengths(comparison: Comparison) -> Plot | None:
+    """Quality by length of the test windows; a ladder has a plot of its own."""
+    results = [result for result in comparison.results if any(layer.by_length for layer in result.layers)]
+    if comparison.ladder:
+        return None
 
     def draw(result: LengthResult, axis: Axes) -> None:
-        layers = [layer for layer in result.layers if layer.extrapolation]
+        layers = [layer for layer in result.layers if layer.by_length]
         for place, layer in enumerate(layers):
-            lengths = sorted(layer.extrapolation)
-            across = [shifted(length, place, len(layers)) for length in lengths]
+            tested = sorted(layer.by_length)
+            across = [shifted(length, place, len(layers)) for length in tested]
             style = look(comparison, layer.layer)
-            _bars(axis, across, [layer.extrapolation[length] for length in lengths], style)
+            _bars(axis, across, [layer.by_length[length] for length in tested], style)
         axis.axvline(result.length, color="#555555", ls=":", lw=1, zorder=0)
-        lengths = {length for layer in layers for length in layer.extrapolation}
-        length_axis(axis, [result.length, *lengths], "tested length (bases)")
+        tested = {length for layer in layers for length in layer.by_length}
+        length_axis(axis, [result.length, *tested], "tested length (bases)")
 
     panels = [(f"trained at {result.length:,} bases", partial(draw, result)) for result in results]
-    caption = "Dotted: the trained length, with the same model's score. Layers are moved a little apart."
-    title = f"{comparison.metric} beyond the trained length"
-    rest = f"n = 1 model a layer and length, of seed {comparison.settings.seeds[0]}; 95 % interval over blocks"
-    return small_multiples(comparison, ("extrapolation", title, caption, rest), [panels], comparison.metric)
+    caption = "Dotted: the trained length. Layers are moved a little apart."
+    title = f"{comparison.metric} by length of the test windows"
+    about = ("lengths", title, caption, f"{basis(comparison)}; {INTERVAL}")
+    return small_multiples(comparison, about, [panels], comparison.metric)
 
 
 def tradeoff(comparison: Comparison) -> Plot | None:

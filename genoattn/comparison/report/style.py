@@ -19,6 +19,7 @@ LAYERS += ("flash", "hyena", "striped", "ssd", "nsa")
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B8A800", "#8C564B", "#882255")
 COLOURS += ("#44AA99", "#332288", "#6A3D9A", "#AA4499", "#117733", "#661100", "#6699CC", "#AA4466")
+COLOURS += ("#999933", "#DDCC77", "#CC6677", "#4D9221", "#B15928", "#1B7F9E", "#FB8072")
 """Okabe and Ito (2008) and Tol's muted scheme: readers with a colour vision deficiency can tell them apart."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
+from genoattn.comparison.ladder import Crossing, LadderRow, median
 from genoattn.comparison.record import Comparison, DivergedRun, LayerResult, LengthResult
 from genoattn.comparison.settings import Number
 from genoattn.comparison.statistics import Difference, Estimate
@@ -21,6 +22,7 @@ COSTS = (
     ("peak MiB training", ",.0f", MEBI),
     ("peak MiB forward", ",.0f", MEBI),
     ("MiB before", ",.0f", MEBI),
+    ("GFLOP of the model", ",.4g", 1e9),
 )
 """Heading, format and unit of the fields of `LayerCost`, in their order."""
 
@@ -48,7 +50,7 @@ SUMMARY = (
     *("length", "layer", "groups", "metric", "mean", "low", "high", "seeds", "learning_rate", "steps"),
     *("train_seconds", "parameters", "attention_flops", "attention_state_bytes", "seconds_per_step"),
     *("training_bases_per_second", "forward_bases_per_second", "training_memory_bytes", "forward_memory_bytes"),
-    *("theoretical_context", "effective_context"),
+    *("theoretical_context", "effective_context", "seeds_not_learned"),
 )
 
 
@@ -69,6 +71,7 @@ def _summary(comparison: Comparison, result: LengthResult, layer: LayerResult) -
         *(sum(seconds) / len(seconds) if seconds else None, *astuple(cost)[2:8]),
         *(cost.training_memory, cost.forward_memory),
         *((context.theoretical, context.effective) if context else (None, None)),
+        len(layer.not_learned),
     ]
 
 
@@ -82,9 +85,13 @@ def results(comparison: Comparison) -> Table:
         for layer in result.layers:
             name, cost = layer.layer, comparison.cost(layer.layer, result.length)
             seeds = len(comparison.seeds_of(result.length, name))
-            cells = [length, name, ", ".join(map(str, result.ranks(name))) or "–", interval(result.estimates.get(name))]
+            score, missed = result.estimates.get(name), len(layer.not_learned)
+            cells = [length, name, ", ".join(map(str, result.ranks(name))) or "–"]
+            cells += ["did not learn" if score is None and missed else interval(score)]
             cells += [f"{seeds} of {wanted}" if seeds < wanted else str(seeds)]
-            cells += [number(layer.learning_rate, "g") + " (edge)" * bool(layer.learning_rate_edge)]
+            cells[-1] += f" ({missed} did not learn)" * bool(missed)
+            mark = " (edge)" * bool(layer.learning_rate_edge) + " (none learned)" * (not layer.learning_rate_learned)
+            cells += [number(layer.learning_rate, "g") + mark]
             cells += map(number, (cost.parameters, cost.training_bases_per_second, cost.forward_bases_per_second))
             cells += [number(memory, ",.1f", MEBI) for memory in (cost.training_memory, cost.forward_memory)]
             rows.append([*cells, number(layer.context.effective if layer.context else None)])
@@ -160,15 +167,57 @@ def context(comparison: Comparison) -> Table:
     return Table("Context in bases", ["length", "layer", "receptive field", "effective context"], rows, texts=2)
 
 
-def extrapolation(comparison: Comparison) -> Table:
-    """Quality at lengths beyond the trained one."""
-    rows = [
-        [f"{result.length:,}", layer.layer, number(length), interval(estimate)]
-        for result, layer in comparison.layer_results
-        for length, estimate in layer.extrapolation.items()
-    ]
-    columns = ["trained length", "layer", "tested length", f"{comparison.metric} [95 %]"]
-    return Table("Beyond the trained length", columns, rows, texts=2)
+def lengths(comparison: Comparison) -> Table:
+    """Quality by length of the test windows, and AUPRC by kind of mutation where there is one."""
+    rows, subsets = [], ("snv", "insertion", "deletion")
+    for result, layer in comparison.layer_results:
+        for length, estimate in layer.by_length.items():
+            test_set = "test" if length == result.length else f"test_{length}"
+            kinds = [interval(layer.metrics.get(f"model/{test_set}/{subset}/auprc")) for subset in subsets]
+            rows.append([f"{result.length:,}", layer.layer, number(length), interval(estimate), *kinds])
+    name = comparison.ladder.metric if comparison.ladder else comparison.metric
+    columns = ["trained length", "layer", "tested length", f"{name} [95 %]", *(f"AUPRC, {kind}" for kind in subsets)]
+    return Table("By length of the test windows", columns, rows, texts=2)
+
+
+def ladder(comparison: Comparison) -> Table:
+    """The measures of a ladder, the layer with the longest n50 first; a range over seeds in brackets."""
+    steps = comparison.ladder
+    columns = ["layer", "groups", "n90", "n50", "tokens to learn", "s to learn", "state KiB", "TFLOP", "s of training"]
+    if steps is None:
+        return Table("Ladder", columns, [])
+    columns += [f"{steps.metric} at {length:,}" for length in steps.lengths]
+    by_layer = {layer.layer: layer.by_length for result, layer in comparison.layer_results}
+    rows = []
+    for row in sorted(steps.rows, key=longest_first):
+        curve = by_layer.get(row.layer, {})
+        rows.append(
+            [
+                row.layer,
+                ", ".join(map(str, comparison.results[-1].ranks(row.layer))) or "–",
+                *(crossings(own) for own in (row.solved["n90"], row.solved["n50"], row.tokens_to_learn)),
+                *(crossings(row.seconds_to_learn), number(row.state_bytes, ",.1f", 1024)),
+                *(number(row.flops, ",.3g", 1e12), number(row.seconds)),
+                *(number(curve[length].mean, ".3f") if length in curve else "–" for length in steps.lengths),
+            ]
+        )
+    tokens = max((row.tokens for row in steps.rows if row.tokens), default=None)
+    return Table(f"Ladder: {number(tokens)} tokens of training each", columns, rows, texts=2)
+
+
+def longest_first(row: LadderRow) -> tuple[float, float]:
+    """A key that sorts layers by n50, then by n90, the longest first."""
+    middle = [median(row.solved[name]) for name in ("n50", "n90")]
+    first, second = (-crossing.rank if crossing else 0.0 for crossing in middle)
+    return first, second
+
+
+def crossings(values: Sequence[Crossing]) -> str:
+    """The median of the seeds, and the lowest and the highest if they differ."""
+    if (middle := median(values)) is None:
+        return "–"
+    ranked = [str(crossing) for crossing in sorted(values, key=lambda crossing: (crossing.rank, crossing.value))]
+    return str(middle) if ranked[0] == ranked[-1] else f"{middle} [{ranked[0]} to {ranked[-1]}]"
 
 
 def sweep(comparison: Comparison) -> Table:
@@ -195,6 +244,6 @@ def diverged(run: DivergedRun) -> str:
 
 def all_tables(comparison: Comparison) -> Mapping[str, Table]:
     """All tables with at least one row, by name."""
-    makers = (results, differences, metrics, subgroups, costs, crossovers, context, extrapolation, sweep)
+    makers = (results, ladder, differences, metrics, subgroups, costs, crossovers, context, lengths, sweep)
     tables = {maker.__name__: maker(comparison) for maker in makers}
     return {name: table for name, table in tables.items() if table.rows}

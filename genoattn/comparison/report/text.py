@@ -18,7 +18,11 @@ def answer(comparison: Comparison, result: LengthResult) -> list[str]:
     """The result at one length: recommendation, baselines ahead, differences, Pareto front, learning rates."""
     if result.statistics is None:
         return []
+    unlearned = not_learned(comparison, result)
     sentences = [recommendation(result.recommendation, result.statistics)] if result.recommendation else []
+    if unlearned and not result.recommendation:
+        sentences.append("No layer is recommended: none learned more than none, the layer without attention.")
+    sentences += unlearned
     best = next(iter(result.estimates))
     mean = result.estimates[best].mean
     sentences += [
@@ -40,6 +44,20 @@ def answer(comparison: Comparison, result: LengthResult) -> list[str]:
     return sentences
 
 
+def not_learned(comparison: Comparison, result: LengthResult) -> list[str]:
+    """A sentence on the runs that learned no more than `none`, and one on layers that learned at no rate."""
+    names = [f"{layer.layer} ({plural(layer.not_learned, 'seed')})" for layer in result.layers if layer.not_learned]
+    sentences = [
+        f"Did not learn within the budget of {_budget(comparison.settings.budget)}, no better than none:"
+        f" {listed(names)}. These runs enter no verdict; they say nothing about longer training."
+    ] * bool(names)
+    rateless = [layer.layer for layer in result.layers if not layer.learning_rate_learned]
+    if rateless:
+        middle = next(layer.learning_rate for layer in result.layers if not layer.learning_rate_learned)
+        sentences.append(f"No rate learned in the sweep of {listed(rateless)}: the middle one, {middle:g}, was taken.")
+    return sentences
+
+
 def recommendation(decision: Recommendation, statistics: LayerComparison) -> str:
     """The recommendation at one length."""
     limits = listed([_price(most, unit) for unit, most in asdict(decision.limit).items() if most is not None])
@@ -50,6 +68,12 @@ def recommendation(decision: Recommendation, statistics: LayerComparison) -> str
             return "No layer is recommended: the cost of no layer is known."
         return f"No layer is recommended: none stays{within}; the cheapest, {decision.cheapest}, takes {price}."
     scored = {name: f"{name} ({estimate.mean:.3f})" for name, estimate in statistics.estimates.items()}
+    if decision.ahead:
+        verb = "is" if len(decision.ahead) == 1 else "are"
+        return (
+            f"No layer is recommended: {listed(decision.ahead)} {verb} ahead of every layer; the best of"
+            f" {plural(decision.fitting, 'layer')}{within} is {scored[decision.best]}."
+        )
     best, others = scored[decision.best], plural(decision.fitting, "layer") + within
     if decision.layer is None:
         return (

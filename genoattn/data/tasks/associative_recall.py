@@ -1,6 +1,7 @@
 """Associative recall: the key of a needle is repeated, and the value that followed it is predicted."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Literal, final
 
 import numpy as np
@@ -118,6 +119,12 @@ class AssociativeRecall(Task):
                 f" are at most {length - unit} apart"
             )
         return length
+
+    def at_length(self, length: int) -> "AssociativeRecall":
+        """The same task with no more pairs than fit into half of a window, as in a curriculum."""
+        shorter = copy(self)
+        shorter.pairs = min(self.pairs, max(1, self.placement.capacity(length)))
+        return shorter
 
     def refuse(self, tokens_own: int, causal: bool, reads_on: int = 0) -> str:
         if tokens_own > 1:

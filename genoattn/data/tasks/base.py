@@ -1,7 +1,7 @@
 """The contract of a task: bases of a genome become an example with its labels, before any token."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from jaxtyping import Int8, UInt8
@@ -69,6 +69,10 @@ class Task(ABC):
         """Make an example from a place in a genome, read on its reverse strand if `reverse`; else as `example`."""
         reference = genome.fetch(*window)
         return self.example(reverse_complement(reference) if reverse else reference, length, rates, rng)
+
+    def at_length(self, length: int) -> Self:
+        """The same task in windows of another length, for a test."""
+        return self
 
     def context_tokens(self, length: int) -> int:
         """Tokens of a context for a window of `length` sample bases, if every token owns one base."""

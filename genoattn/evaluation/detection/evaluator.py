@@ -1,12 +1,14 @@
 """The evaluator of a detector: simulated mutations in held-out blocks, then the mutations of each VCF."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
+from genoattn.data.example import Example
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import MutationDetection, Task
@@ -14,6 +16,7 @@ from genoattn.errors import UserError, shorten
 from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator, fixed_windows
 from genoattn.evaluation.detection.detectors import CALL_THRESHOLDS, Detector, ModelDetector, aligner, kmer_lookup
 from genoattn.evaluation.detection.report import detection_table, distance_tables, plot_curves
+from genoattn.evaluation.detection.restored import OUTPUT, restore, restored_table
 from genoattn.evaluation.detection.results import (
     DetectionResult,
     choose_thresholds,
@@ -60,7 +63,9 @@ class MutationDetectionEvaluator(Evaluator):
         assert isinstance(task, MutationDetection)
         self.task, self.test, self.both_strands, self.length = task, test, both_strands, data.length
         simulate = partial(simulated_windows, source=source, data=data, test=test, task=task)
-        self.test_sets = [simulate(TEST, test.windows)]
+        examples = simulate(TEST, test.windows)
+        self.test_sets = [unmasked_test_set(examples, TEST)]
+        self.masked = examples if OUTPUT in task.outputs else []
         held_out = source.splits.test if source.trained_on else ()
         for name, path in name_test_sets(source.vcfs).items():
             mutations = _mutations(name, path, source.genome, data.vcf_filter)
@@ -70,9 +75,7 @@ class MutationDetectionEvaluator(Evaluator):
                     near = np.mean([bases <= NEAR for bases in sets[0].displaced])
                     print(f"{key}: anchors place {near:.2%} of the windows within {NEAR} bases of the VCF's place")
                 self.test_sets += sets
-        if not source.vcfs:
-            print("no data.vcf: only simulated mutations are tested")
-        self._validation_set = partial(simulate, "validation", test.threshold_windows)
+        self._validation_windows = partial(simulate, "validation", test.threshold_windows)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
         results: list[DetectionResult] = []
@@ -83,23 +86,32 @@ class MutationDetectionEvaluator(Evaluator):
         for candidate, detector in zip(candidates, detectors, strict=True):
             thresholds = candidate.calibration.get("thresholds")
             if thresholds is None:
-                validation_set = validation_set or self._validation_set()
+                validation_set = validation_set or unmasked_test_set(self._validation_windows(), "validation")
                 thresholds = choose_thresholds(validation_set, validation_set.scores(detector))
             calibration[candidate.key] = {"thresholds": dict(thresholds)}
             test_sets = self.test_sets if candidate.key in ("model", "control") else quicker_sets
             results += evaluate_detector(test_sets, detector, thresholds, self.test.resamples)
         for baseline in self._baselines():
             results += evaluate_detector(quicker_sets, baseline, CALL_THRESHOLDS, self.test.resamples)
+        restored = [
+            restore(candidate, self.masked, self.both_strands, self.test.resamples)
+            for candidate in candidates
+            if self.masked and candidate.key != "untrained"
+        ]
+        told = Metrics({row.key: row.accuracy for row in restored}, detectors[0].cost._asdict())
+        replicates = replicates_of(results, self.primary)
+        more = {row.key: row.replicates.tolist() for row in restored}
         return EvaluationResult(
-            metrics=metrics_of(results) + Metrics(costs=detectors[0].cost._asdict()),
+            metrics=metrics_of(results) + told,
             tables=[
                 detection_table(results),
                 *distance_tables(results, self.task.context_format.interleaved),
+                *([restored_table(restored)] if restored else []),
             ],
             plots={"precision_recall": partial(plot_curves, results)},
             calibration=calibration,
             primary=self.primary,
-            replicates=replicates_of(results, self.primary),
+            replicates=replace(replicates, replicates={**replicates.replicates, **more}),
         )
 
     def _baselines(self) -> list[Detector]:
@@ -113,11 +125,15 @@ class MutationDetectionEvaluator(Evaluator):
 
 def simulated_windows(
     split: str, count: int, source: DataSource, data: DataSettings, test: TestSettings, task: Task
-) -> TestSet:
-    """A test set of windows from a split, with mutations simulated at the rates of the test settings."""
+) -> list[Example]:
+    """Windows from a split, with mutations simulated at the rates of the test settings, masked as in training."""
     rates = Rates(test.rate, test.snv, test.mnv, test.insertion, test.deletion, test.longest, test.transitions)
-    examples = fixed_windows(split, count, source, data, test, task, rates)
-    return simulated_test_set([example._replace(masking=None) for example in examples], split)
+    return fixed_windows(split, count, source, data, test, task, rates)
+
+
+def unmasked_test_set(examples: Sequence[Example], key: str) -> TestSet:
+    """The test set of simulated windows, in which a detector reads every base."""
+    return simulated_test_set([example._replace(masking=None) for example in examples], key)
 
 
 def placements(name: str, placement: str) -> dict[str, bool]:

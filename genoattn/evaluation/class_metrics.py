@@ -17,8 +17,10 @@ from genoattn.evaluation.report import Table, panel_in, with_interval
 METRIC_COLUMNS = ("AUROC [95 %]", "AUPRC [95 %]", "accuracy", "F1 (macro)", "MCC")
 """The columns of `metric_cells`."""
 
-Prediction: TypeAlias = Answers[Float[np.ndarray, "items classes"]]
-"""The class probabilities of one model or baseline."""
+Prediction: TypeAlias = Answers[Float[np.ndarray, "items *classes"]]
+"""The class probabilities of one model or baseline; or of one that knows no classes, one number of each item that ranks
+the second class above the first.
+"""
 
 
 class ClassificationMetrics(NamedTuple):
@@ -45,27 +47,29 @@ class Rankings(NamedTuple):
 
 
 def classification_metrics(
-    table: Float[np.ndarray, "items classes"],
+    answers: Float[np.ndarray, "items *classes"],
     truth: Int[np.ndarray, "items"],
     resamples: Resamples,
     replicates: Rankings | None = None,
 ) -> ClassificationMetrics:
-    """All metrics of a table of class probabilities; AUROC and AUPRC are NaN if a class is missing.
+    """All metrics of a table of class probabilities, or of numbers, which name no class.
+
+    AUROC and AUPRC are NaN if a class is missing, and so is what numbers do not have.
 
     Args:
-        table: The probability of each class.
+        answers: The probability of each class, or one number of each item.
         truth: The true classes.
         resamples: The resamples behind the intervals.
         replicates: What `resampled_rankings` gave for the same arguments; None: it is computed.
     """
-    everything = rankings(table, truth, np.ones((1, len(truth)), np.int64))
-    replicates = resampled_rankings(table, truth, resamples) if replicates is None else replicates
-    predicted, true, classes = torch.from_numpy(table.argmax(1)), torch.from_numpy(truth), table.shape[1]
+    auroc, auprc = (float(values[0]) for values in rankings(answers, truth, np.ones((1, len(truth)), np.int64)))
+    replicates = resampled_rankings(answers, truth, resamples) if replicates is None else replicates
+    intervals = auroc, *interval(replicates.auroc), auprc, *interval(replicates.auprc)
+    if answers.ndim == 1:
+        return ClassificationMetrics(*intervals, accuracy=math.nan, f1=math.nan, mcc=math.nan)
+    predicted, true, classes = torch.from_numpy(answers.argmax(1)), torch.from_numpy(truth), answers.shape[1]
     return ClassificationMetrics(
-        float(everything.auroc[0]),
-        *interval(replicates.auroc),
-        float(everything.auprc[0]),
-        *interval(replicates.auprc),
+        *intervals,
         accuracy=float((predicted == true).double().mean()),
         f1=float(classification.multiclass_f1_score(predicted, true, classes)),
         mcc=matthews(predicted.numpy(), truth, classes),
@@ -73,20 +77,22 @@ def classification_metrics(
 
 
 def resampled_rankings(
-    table: Float[np.ndarray, "items classes"], truth: Int[np.ndarray, "items"], resamples: Resamples
+    answers: Float[np.ndarray, "items *classes"], truth: Int[np.ndarray, "items"], resamples: Resamples
 ) -> Rankings:
-    """AUROC and AUPRC of a table of class probabilities in every resample."""
-    return rankings(table, truth, resamples.weights[:, resamples.units])
+    """AUROC and AUPRC of class probabilities, or of numbers, in every resample."""
+    return rankings(answers, truth, resamples.weights[:, resamples.units])
 
 
 def rankings(
-    table: Float[np.ndarray, "items classes"],
+    answers: Float[np.ndarray, "items *classes"],
     truth: Int[np.ndarray, "items"],
     times: Int[np.ndarray, "replicates items"],
 ) -> Rankings:
     """AUROC and AUPRC if item i stands times[r, i] times in the test set; see `ClassificationMetrics` on classes."""
-    asked = [1] if table.shape[1] == 2 else range(table.shape[1])
-    each = [_binary_ranking(table[:, number], truth == number, times) for number in asked]
+    table = answers[:, None] if answers.ndim == 1 else answers
+    if table.shape[1] <= 2:
+        return _binary_ranking(table[:, -1], truth == 1, times)
+    each = [_binary_ranking(table[:, number], truth == number, times) for number in range(table.shape[1])]
     return Rankings(*(np.mean(values, 0) for values in zip(*each, strict=True)))
 
 
@@ -117,7 +123,8 @@ def matthews(predicted: Int[np.ndarray, "items"], truth: Int[np.ndarray, "items"
 
 def metric_cells(metrics: ClassificationMetrics) -> list[str]:
     """The cells of a row under `METRIC_COLUMNS`."""
-    return [with_interval(*metrics[:3]), with_interval(*metrics[3:6]), *(f"{value:.3f}" for value in metrics[6:])]
+    others = (f"{value:.3f}" if math.isfinite(value) else "" for value in metrics[6:])
+    return [with_interval(*metrics[:3]), with_interval(*metrics[3:6]), *others]
 
 
 def confusion_table(prediction: Prediction, truth: Int[np.ndarray, "items"], names: Sequence[str]) -> Table:

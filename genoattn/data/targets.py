@@ -14,13 +14,14 @@ class TargetSpec(NamedTuple):
     """An output of the model.
 
     Attributes:
-        classes: Number of classes; 1: a probability; 0: one class per id of the tokenizer.
+        classes: Number of classes; 1: a probability or a number; 0: one class per id of the tokenizer.
         weight: The weight of the output in the loss.
         level: The model predicts per base, per token or per window.
         strand_symmetry: The place on the forward strand of a prediction for the reverse strand. "per_base": at the same
             base; "between_bases": between the same bases, as a deletion; "complement": at the same base, with the
             complement of each class; "invariant": it is for the whole window; "none": it cannot be used.
         balance: The weight of each class in the loss; empty: all equal.
+        number: True if the output is a number, whose targets are numbers and whose loss is the squared error.
     """
 
     classes: int
@@ -28,6 +29,7 @@ class TargetSpec(NamedTuple):
     level: Level = "base"
     strand_symmetry: StrandSymmetry = "per_base"
     balance: tuple[float, ...] = ()
+    number: bool = False
 
 
 MUTATION_OUTPUTS = ("substitution", "insertion", "deletion")

@@ -11,6 +11,7 @@ from genoattn.evaluation.language_modeling import LanguageModelEvaluator
 from genoattn.evaluation.settings import EvaluationData, TestSettings
 from genoattn.evaluation.variant_classification import VariantClassificationEvaluator
 from genoattn.evaluation.window_classification import WindowClassificationEvaluator
+from genoattn.evaluation.window_scores import WindowScoreEvaluator
 from genoattn.models.predictor import Predictor
 from genoattn.models.pretrained import PretrainedModel
 
@@ -20,6 +21,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
     "language": LanguageModelEvaluator,
     "retrieval": AssociativeRecallEvaluator,
     "windows": WindowClassificationEvaluator,
+    "window_scores": WindowScoreEvaluator,
 }
 
 

@@ -12,7 +12,7 @@ from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator
-from genoattn.evaluation.baselines.logistic_regression import features, logistic_regression
+from genoattn.evaluation.baselines.regression import features, logistic_regression
 from genoattn.evaluation.bootstrap import BLOCK, resample
 from genoattn.evaluation.class_metrics import (
     METRIC_COLUMNS,

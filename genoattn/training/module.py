@@ -37,9 +37,9 @@ class SequenceModule(lightning.LightningModule):
         super().__init__()
         self.model, self.outputs = predictor.model, dict(predictor.task.outputs)
         self.optimizer, self.schedule, self.steps, self.seed = optimizer, schedule, steps, seed
-        binary = [name for name, output in self.outputs.items() if output.classes == 1]
-        auprc = {name: BinaryAveragePrecision(ignore_index=IGNORE_INDEX) for name in binary}
-        accuracy = {name: MeanMetric() for name in self.outputs if name not in binary}
+        classes = {name: output.classes for name, output in self.outputs.items() if not output.number}
+        auprc = {name: BinaryAveragePrecision(ignore_index=IGNORE_INDEX) for name, n in classes.items() if n == 1}
+        accuracy = {name: MeanMetric() for name, n in classes.items() if n != 1}
         self.validation_auprc = MetricCollection(dict(auprc), prefix="validation/auprc_", compute_groups=False)
         self.validation_accuracy = MetricCollection(dict(accuracy), prefix="validation/accuracy_", compute_groups=False)
         self.register_buffer("bases_seen", torch.zeros((), dtype=torch.int64))

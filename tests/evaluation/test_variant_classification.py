@@ -13,7 +13,7 @@ from genoattn.cli.main import main
 from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
-from genoattn.evaluation.baselines.logistic_regression import logistic_regression
+from genoattn.evaluation.baselines.regression import logistic_regression
 from genoattn.evaluation.bootstrap import resample
 from genoattn.evaluation.class_metrics import classification_metrics, matthews
 from genoattn.genome.alphabet import decode_bases

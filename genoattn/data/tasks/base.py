@@ -19,8 +19,8 @@ class Task(ABC):
     """Makes examples; does not depend on the tokenizer or the model.
 
     Attributes:
-        evaluator: The evaluation of a model: "detection", "language", "classification", "windows" or
-            "retrieval".
+        evaluator: The evaluation of a model: "detection", "language", "classification", "windows",
+            "window_scores" or "retrieval".
         side_by_side: True if the reference lies beside the bases, so that each token must own one base.
         accepts_short_records: True if a window may be shorter than `length`, as short records are.
         outputs: The outputs of the model by name.
@@ -32,7 +32,7 @@ class Task(ABC):
         rates: The mutation rates of tests and of the end of a curriculum.
     """
 
-    evaluator: ClassVar[str]
+    evaluator: str
     side_by_side: ClassVar[bool] = False
     accepts_short_records: ClassVar[bool] = False
     outputs: dict[str, TargetSpec]

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on simple features of a variant: the baseline of variant classification."""
+"""Regressions on simple features of a variant, logistic for its class and linear for its measured number."""
 
 import numpy as np
 import torch
@@ -54,3 +54,15 @@ def logistic_regression(
 
     optimizer.step(closure)  # type: ignore[arg-type]
     return logits(torch.from_numpy(tested)).softmax(1).detach().numpy()
+
+
+def linear_regression(
+    training: Float[np.ndarray, "training features"],
+    scores: Float[np.ndarray, "training"],
+    tested: Float[np.ndarray, "tested features"],
+) -> Float[np.ndarray, "tested"]:
+    """Numbers of the tested variants; features in standard deviations, L2 penalty 1 on the sum of squares."""
+    mean, spread = training.mean(0), np.maximum(training.std(0), 1e-6)
+    x, rows = (training - mean) / spread, (tested - mean) / spread
+    weight = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ (scores - scores.mean()))
+    return rows @ weight + scores.mean()

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.models import memory_estimate, streaming, training_step
 from benchmarks.operators import run as operators
-from benchmarks.studies import capacity, detection, recall, very_long_windows
+from benchmarks.studies import capacity, detection, recall, strand_frame, very_long_windows
 from genoattn.comparison.record import Comparison, LayerResult, LengthResult
 from genoattn.comparison.report import draw, text
 from genoattn.comparison.report.tables import MEBI, interval, number
@@ -33,6 +33,7 @@ TABLES = {
     "detection": detection.table,
     "memory": memory_estimate.table,
     "recall": recall.table,
+    "strand_frame": strand_frame.table,
     "streaming": streaming.table,
     "training_step": training_step.table,
     "very_long": very_long_windows.table,

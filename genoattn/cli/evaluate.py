@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 from genoattn.cli.values import data_of, output_folder, saved_model, value_of
 from genoattn.data.tasks.base import Task
+from genoattn.data.tasks.region import Region
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.evaluation.base import Candidate
@@ -41,12 +42,14 @@ def main(config: DictConfig) -> None:
 
 
 def set_labelled_file(task: Task, file: str | None, label: str | None) -> None:
-    """Have a task read another file of labelled variants, or another label; None leaves that of training."""
+    """Have a task read another file of labelled variants or regions, or another label; None leaves that of training."""
     if file is None and label is None:
         return
-    if not isinstance(task, VariantClassification):
+    if not isinstance(task, (VariantClassification, Region)):
         given = f"task.file={file}" if label is None else f"task.label={label}"
-        raise UserError(f"{given} is for models of task=variant; this model was trained for {type(task).__name__}")
-    if task.fold is not None:
+        raise UserError(
+            f"{given} is for models of task=variant and task=region; this model was trained for {type(task).__name__}"
+        )
+    if isinstance(task, VariantClassification) and task.fold is not None:
         raise UserError("this model was trained by task.fold; another file or label has other folds, so leave both out")
     task.file, task.label = file or task.file, label or task.label

@@ -239,11 +239,11 @@ def describe_source(source: DataSource) -> str:
         counts = ", ".join(f"{name} {len(variants):,}" for name, variants in source.labelled.items())
         reasons = describe_counts(source.skipped_variants)
         lines.append(f"labelled variants: {rows:,} rows; {counts}{f'; left out: {reasons}' if reasons else ''}")
-    if source.items:
-        lines.append(str(source.items))
         groups = {name: dict.fromkeys(v.group for v in variants) for name, variants in source.labelled.items()}
         if any(groups["test"]):
             lines.append("groups: " + "; ".join(f"{name} {_listed(list(own))}" for name, own in groups.items()))
+    if source.items:
+        lines.append(str(source.items))
     if source.genes:
         path, intervals, skipped = source.genes.path, source.genes.intervals, source.genes.skipped
         reasons = f"; left out: {describe_counts(skipped)}" if skipped else ""

@@ -17,6 +17,7 @@ from genoattn.evaluation.settings import EvaluationData, TestSettings
 from genoattn.evaluation.variant_classification import VariantClassificationEvaluator
 from genoattn.evaluation.variant_scores import VariantScoreEvaluator
 from genoattn.evaluation.window_classification import WindowClassificationEvaluator
+from genoattn.evaluation.window_scores import WindowScoreEvaluator
 from genoattn.models.predictor import Predictor
 from genoattn.models.pretrained import PretrainedModel
 
@@ -28,6 +29,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
     "retrieval": AssociativeRecallEvaluator,
     "windows": WindowClassificationEvaluator,
     "variant_score": VariantScoreEvaluator,
+    "window_scores": WindowScoreEvaluator,
 }
 
 

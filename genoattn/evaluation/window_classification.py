@@ -12,12 +12,13 @@ from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.frame import Frame
+from genoattn.data.tasks.region import Region
 from genoattn.data.tasks.strand import Strand
 from genoattn.data.tasks.window_classification import WindowClassification
 from genoattn.errors import UserError
 from genoattn.evaluation.base import TEST, Candidate, EvaluationResult, Evaluator, fixed_windows
 from genoattn.evaluation.baselines.codons import REACHES, CodonModel
-from genoattn.evaluation.baselines.composition import skew_features, strand_kmers
+from genoattn.evaluation.baselines.composition import region_kmers, skew_features, strand_kmers
 from genoattn.evaluation.baselines.regression import logistic_regression
 from genoattn.evaluation.bootstrap import resample
 from genoattn.evaluation.class_metrics import (
@@ -38,6 +39,9 @@ COLUMNS = ("windows", "model", "number", *METRIC_COLUMNS)
 
 TRAINING_WINDOWS = 5
 """Windows of the training blocks, for each of the test blocks, from which the regressions of the baselines learn."""
+
+MOST_REGIONS = 20_000
+"""Labelled regions of the training split from which a baseline learns at most."""
 
 Features: TypeAlias = Callable[[Example], Float[np.ndarray, "features"]]
 
@@ -64,9 +68,7 @@ class WindowClassificationEvaluator(Evaluator):
                 " averaged if the strand is the label"
             )
         self.task, self.source, self.both_strands, self.resamples = task, source, both_strands, test.resamples
-        windows = partial(fixed_windows, source=source, data=data, test=test, task=task, rates=task.rates)
-        self.examples = windows(TEST, test.windows)
-        self.training = windows("train", TRAINING_WINDOWS * test.windows)
+        self.examples, self.training = held_out_and_training(source, data, test, task)
         self.truth = _labels(self.examples)
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
@@ -121,6 +123,8 @@ class WindowClassificationEvaluator(Evaluator):
         if isinstance(self.task, Strand):
             yield Statistic("gc_skew", "GC skew", skew_features)
             yield Statistic("kmers_3", "3-mers", strand_kmers)
+        elif isinstance(self.task, Region):
+            yield Statistic("kmers_4", "4-mers", region_kmers)
         elif isinstance(self.task, Frame):
             assert self.source.items is not None
             model = CodonModel([gene_bases(self.source.genome, gene) for gene in self.source.items.train])
@@ -134,6 +138,27 @@ class WindowClassificationEvaluator(Evaluator):
         of_second = np.unique(kinds[self.truth == 1])
         if len(self.task.class_names) == 2 and len(of_second) > 1:
             yield from ((str(kind), (self.truth == 0) | (kinds == kind)) for kind in of_second)
+
+
+def held_out_and_training(
+    source: DataSource, data: DataSettings, test: TestSettings, task: Task
+) -> tuple[list[Example], list[Example]]:
+    """The windows that are tested, and those that baselines learn from.
+
+    Of labelled regions they are all that there are, at most `MOST_REGIONS` for the baselines, else random windows.
+    """
+    if isinstance(task, Region):
+        assert source.items is not None
+        training = source.items.of("train")
+        chosen = training[:: -(-len(training) // MOST_REGIONS)]
+        rng = np.random.default_rng(test.seed)  # which such a window does not use
+        tested, learned = (
+            [task.item_example(source.genome, item, data.length, rng) for item in items]
+            for items in (source.items.of(TEST), chosen)
+        )
+        return tested, learned
+    windows = partial(fixed_windows, source=source, data=data, test=test, task=task, rates=task.rates)
+    return windows(TEST, test.windows), windows("train", TRAINING_WINDOWS * test.windows)
 
 
 def _labels(examples: Sequence[Example]) -> np.ndarray:

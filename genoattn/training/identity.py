@@ -19,7 +19,7 @@ FREE = {
 FREE_GROUPS = ("logger.", "test.")
 """Groups of settings that may differ; the seed of the validation windows, `test.seed`, may not."""
 
-CONTENT = {"genome": "data.fasta", "labelled": "task.file", "pretrained": "checkpoint"}
+CONTENT = {"genome": "data.fasta", "labelled": "task.file", "items": "task.file", "pretrained": "checkpoint"}
 """The setting that names each input: its file may be moved, but its content may not differ."""
 
 PACKAGES = ("genoattn", "torch", "lightning")
@@ -51,6 +51,8 @@ class RunIdentity:
 def identify(config: Mapping[str, Any], source: DataSource, pretrained: str | None = None) -> RunIdentity:
     """The identity of a run on a source; `pretrained` is the sha256 of the weights that it begins with."""
     inputs = {"genome": [record.sha256 for record in source.genome.records]}
+    if source.items is not None:
+        inputs["items"] = [hashlib.sha256(repr(source.items).encode()).hexdigest()]
     if source.labelled:
         inputs["labelled"] = [hashlib.sha256(repr(source.labelled).encode()).hexdigest()]
     if pretrained is not None:

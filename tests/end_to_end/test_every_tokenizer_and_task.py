@@ -40,17 +40,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"chr\t{at + 1}\t{bases[at]}\t{'ACGT'['CGTA'.index(bases[at])]}\t{'xy'[at // 7 % 2]}"
         for at in range(0, 9000, 7)
     ]
+    regions = [f"chr\t{at}\t{at + 40}\t{'xy'[at // 7 % 2]}" for at in range(0, 8900, 70)]
+    (folder / "a.bed").write_text("\n".join(regions) + "\n")
     (folder / "a.tsv").write_text("\n".join(["chrom\tpos\tref\talt\tkind", *rows]) + "\n")
     return folder
 
 
-def labels_of(place: Path) -> list[str]:
+def labels_of(place: Path, kind: str) -> list[str]:
+    if kind == "region":
+        return [f"task.file={place / 'a.bed'}", "task.classes=[x,y]"]
+    if kind != "variant":
+        return []
     return [f"task.file={place / 'a.tsv'}", "task.label=kind", "task.classes={benign: [x], pathogenic: [y]}"]
 
 
 @pytest.mark.parametrize(("task", "tokenizer"), list(product(TASKS, TOKENIZERS)))
 def test_a_pair(task: str, tokenizer: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    labels = labels_of(place) if task == "variant" else []
+    labels = labels_of(place, task)
     words = [*TASKS[task], *TOKENIZERS[tokenizer], *SHORT.get(tokenizer, []), *labels]
     run = ["train", "experiment=smoke", *SMALL, *words, f"data.fasta={place / 'a.fa'}", f"hydra.run.dir={tmp_path}/run"]
     refused = task in ("side_by_side", "interleaved", "recall") and tokenizer in ("kmer", "bpe")
@@ -73,7 +79,7 @@ def test_an_experiment(experiment: str, layer: str, place: Path, tmp_path: Path)
     small = ["data.length=64", "data.batch=2", "data.validation_windows=2", "model.dim=16", f"attention={layer}"]
     small += RECALL if experiment.startswith("recall") else []
     small += FRAME if experiment == "frame" else []
-    small += labels_of(place) if experiment == "variant" else []
+    small += labels_of(place, experiment)
     fasta = f"data.fasta={place / 'a.fa'}"
     assert main(["train", f"experiment={experiment}", *SMALL, *small, fasta, f"hydra.run.dir={tmp_path}"]) == 0
 

@@ -123,5 +123,7 @@ def test_another_labelled_file_is_for_variant_models():
     set_labelled_file(task, "b.tsv", None)
     assert (task.file, task.label) == ("b.tsv", "CLNSIG")
     set_labelled_file(SideBySide(), None, None)
-    with pytest.raises(UserError, match=r"task\.file=b\.tsv is for models of task=variant; .* for SideBySide"):
+    with pytest.raises(
+        UserError, match=r"task\.file=b\.tsv is for models of task=variant and task=region; .* for SideBySide"
+    ):
         set_labelled_file(SideBySide(), "b.tsv", None)

@@ -19,8 +19,8 @@ class Task(ABC):
     """Makes examples; does not depend on the tokenizer or the model.
 
     Attributes:
-        evaluator: The evaluation of a model: "detection", "language", "classification", "variant_score", "windows" or
-            "retrieval".
+        evaluator: The evaluation of a model: "detection", "language", "classification", "variant_score", "windows",
+            "window_scores" or "retrieval".
         side_by_side: True if the reference lies beside the bases, so that each token must own one base.
         accepts_short_records: True if a window may be shorter than `length`, as short records are.
         outputs: The outputs of the model by name.

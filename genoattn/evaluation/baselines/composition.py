@@ -34,6 +34,13 @@ def strand_kmers(example: Example, k: int = 3) -> Float[np.ndarray, "features"]:
     return _asymmetry(site, k) * _asymmetry(around, k)
 
 
+def region_kmers(example: Example, k: int = 4) -> Float[np.ndarray, "features"]:
+    """The k-mer frequencies of the site of a window, and the logarithm of its length."""
+    assert example.site is not None
+    low, high = example.site
+    return np.append(kmer_frequencies(example.bases[low:high], k), np.log1p(high - low))
+
+
 def _parts(example: Example) -> tuple[np.ndarray, np.ndarray]:
     """The site of a window and what surrounds it."""
     assert example.site is not None

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias, final
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy import special
 from torchmetrics.functional import classification
 
 from genoattn.data.tasks.variant_classification import VariantClassification
@@ -73,7 +74,7 @@ class VariantClassificationEvaluator(VariantEvaluator):
 
     def predict(self, candidates: Sequence[Candidate]) -> list[Prediction]:
         answers = [
-            Prediction(model.key, model.name, self._probabilities(model))
+            Prediction(model.key, model.name, special.softmax(self.logits(model, "class"), axis=1))
             if isinstance(model.predictor.task, VariantClassification)
             else self.zero_shot(model)
             for model in candidates
@@ -83,13 +84,6 @@ class VariantClassificationEvaluator(VariantEvaluator):
     @property
     def training_targets(self) -> Float[np.ndarray, "variants"]:
         return np.array([variant.label for variant in self.training], float)
-
-    def _probabilities(self, candidate: Candidate) -> Float[np.ndarray, "variants classes"]:
-        tables = [
-            logits["class"][:, 0].double().softmax(-1).cpu().numpy()
-            for _, logits in candidate.predictor.logits(self.examples, self.both_strands)
-        ]
-        return np.concatenate(tables)
 
     def _baselines(self) -> list[Prediction]:
         labels, classes = np.array([variant.label for variant in self.training]), len(self.task.classes)

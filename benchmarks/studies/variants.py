@@ -62,7 +62,7 @@ LAYERS = {
 FOLDS, SEEDS, SHORT, LONG = 3, (0, 1, 2), 128, 512
 LONG_LAYERS = ("full", "none")
 """Layers that are trained with the longer context too, from one seed."""
-STEPS, BATCH, TUNED_STEPS = 150, 32, 60
+STEPS, MORE_STEPS, BATCH, TUNED_STEPS = 150, 600, 32, 60
 TESTED = 400
 """Most variants of a group that a model is tested on, drawn once for all runs."""
 CHECKPOINT = "language"
@@ -79,6 +79,7 @@ class Run(NamedTuple):
     seed: int = 0
     target: str = "class"
     start: str = "nothing"
+    steps: int = STEPS
 
     @property
     def key(self) -> str:
@@ -94,18 +95,22 @@ def grid() -> list[Run]:
     for name in SETS:
         runs += [Run(name, layer, LONG, fold) for layer in LONG_LAYERS for fold in folds]
         runs += [Run(name, "none", fold=fold, target="score") for fold in folds]
-        runs += [Run(name, "language", fold=fold, start=start) for start in ("nothing", CHECKPOINT) for fold in folds]
+        runs += [Run(name, "none", fold=fold, steps=MORE_STEPS) for fold in folds]
+        runs += [
+            Run(name, "language", fold=fold, start=start, steps=TUNED_STEPS)
+            for start in ("nothing", CHECKPOINT)
+            for fold in folds
+        ]
     return runs
 
 
 def words(run: Run) -> list[str]:
     """The settings of a run: of `train` or, for the shape of the language model, of `finetune`."""
     batch = BATCH if run.layer != "language" else BATCH // 2
-    steps = STEPS if run.layer != "language" else TUNED_STEPS
     common = [f"data.fasta={DATA / run.set}.fa.gz", f"data.length={run.length}", f"data.batch={batch}"]
     common += ["data.validation_windows=256", f"task.file={DATA / run.set}.tsv.gz", "task.label=class"]
     common += ["task.score=score", f"task.target={run.target}", f"task.fold={run.fold}/{FOLDS}", *SETS[run.set]]
-    common += [f"seed={run.seed}", f"trainer.max_steps={steps}", f"trainer.validate_every={steps // 6}"]
+    common += [f"seed={run.seed}", f"trainer.max_steps={run.steps}", f"trainer.validate_every={run.steps // 6}"]
     common += ["trainer.threads=1", "trainer.memory_check=false", "curriculum=none"]
     if run.layer == "language":
         return ["checkpoint=language", "task=variant", *common, "optimizer.lr=0.002"]

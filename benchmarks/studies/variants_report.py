@@ -7,7 +7,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from benchmarks.studies.variants import CHECKPOINT, LAYERS, LONG, LONG_LAYERS, SETS, SHORT
+from benchmarks.studies.variants import (
+    CHECKPOINT,
+    LAYERS,
+    LONG,
+    LONG_LAYERS,
+    MORE_STEPS,
+    SETS,
+    SHORT,
+    STEPS,
+    TUNED_STEPS,
+)
 from genoattn.comparison.statistics import Difference, Estimate, SeedRun, compare_layers, estimate
 from genoattn.evaluation.bootstrap import resample
 from genoattn.evaluation.report import Table, with_interval
@@ -32,6 +42,7 @@ class Setting(NamedTuple):
     length: int = SHORT
     target: str = "class"
     start: str = "nothing"
+    steps: int = STEPS
 
 
 class Measured:
@@ -162,9 +173,10 @@ def others(measured: Measured) -> Table:
     for name in SETS:
         cells: list[tuple[str, Setting]] = [
             ("`language`, zero-shot", Setting(name, "zero_shot")),
-            ("`language`, fine-tuned", Setting(name, "language", start=CHECKPOINT)),
-            ("the same model from nothing", Setting(name, "language")),
+            ("`language`, fine-tuned", Setting(name, "language", start=CHECKPOINT, steps=TUNED_STEPS)),
+            ("the same model from nothing", Setting(name, "language", steps=TUNED_STEPS)),
             ("`none`, learning the class", Setting(name, "none")),
+            (f"`none`, {MORE_STEPS} steps for {STEPS}", Setting(name, "none", steps=MORE_STEPS)),
             ("`none`, learning the number", Setting(name, "none", target="score")),
         ]
         for label, setting in cells:
@@ -250,8 +262,8 @@ def _moved(measured: Measured) -> Found | None:
 
 
 def _gained(measured: Measured) -> Found | None:
-    pairs = [(name, Setting(name, "language", start=CHECKPOINT), Setting(name, "language")) for name in SETS]
-    return _over(measured, pairs, float)
+    nothing = {name: Setting(name, "language", steps=TUNED_STEPS) for name in SETS}
+    return _over(measured, [(name, one._replace(start=CHECKPOINT), one) for name, one in nothing.items()], float)
 
 
 def _number(measured: Measured) -> Found | None:

@@ -160,7 +160,7 @@ def contexts(measured: Measured) -> Table:
     """The longer context minus the shorter one, the first seed of both."""
     lines = []
     for name in SETS:
-        for layer in LONG_LAYERS:
+        for layer in LONG_LAYERS[name]:
             pair = measured.difference(Setting(name, layer, LONG), Setting(name, layer), seeds=[0])
             if pair:
                 lines.append([name, f"`{layer}`", _signed(pair)])
@@ -257,7 +257,7 @@ def _over(measured: Measured, pairs: Sequence[tuple[str, Setting, Setting]], siz
 
 
 def _moved(measured: Measured) -> Found | None:
-    pairs = [(f"{n}, `{la}`", Setting(n, la, LONG), Setting(n, la)) for n in SETS for la in LONG_LAYERS]
+    pairs = [(f"{n}, `{la}`", Setting(n, la, LONG), Setting(n, la)) for n in SETS for la in LONG_LAYERS[n]]
     return _over(measured, pairs, abs)
 
 

@@ -45,7 +45,7 @@ def test_the_parts_make_the_grid_and_every_run_has_a_key() -> None:
     runs = grid()
     assert sorted([*share("1/2"), *share("2/2")]) == sorted(runs) and len({run.key for run in runs}) == len(runs)
     assert all(key_of(row(run)) == run.key for run in runs) and set(RIVALS) == set(SETS)
-    assert sum(run.layer == "full" and run.length == LONG for run in runs) == 2 * FOLDS
+    assert sum(run.layer == "full" and run.length == LONG for run in runs) == FOLDS
 
 
 def test_figures_are_of_groups(measured: variants_report.Measured) -> None:

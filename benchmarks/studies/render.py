@@ -7,17 +7,18 @@ Templates call the functions below: `table("file.csv")`, `measured("recall")`, `
 
 import argparse
 import csv
+import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.models import memory_estimate, streaming, training_step
 from benchmarks.operators import run as operators
-from benchmarks.studies import capacity, detection, recall, strand_frame, very_long_windows
+from benchmarks.studies import capacity, detection, recall, strand_frame, variants_report, very_long_windows
 from genoattn.comparison.record import Comparison, LayerResult, LengthResult
 from genoattn.comparison.report import draw, text
 from genoattn.comparison.report.tables import MEBI, interval, number
@@ -72,7 +73,7 @@ def render(name: str) -> Study:
         "answers": lambda: answers(Comparison.read(folder)),
         "layers": lambda length: layers(Comparison.read(folder), length).markdown(),
     }
-    module = template.make_module(values)
+    module = template.make_module(values | _variants(folder))
     return Study(name, str(module).strip() + "\n", module.question, module.result, about["date"])
 
 
@@ -102,6 +103,12 @@ def measured(folder: Path, struck: Sequence[str] = ()) -> str:
 
 def _rows(folder: Path) -> dict:
     return json.loads((folder / "rows.json").read_text("utf-8"))
+
+
+def _variants(folder: Path) -> dict[str, Any]:
+    """What the template of `variants` calls."""
+    file = folder / "rows.json.gz"
+    return variants_report.values(json.loads(gzip.decompress(file.read_bytes()))) if file.is_file() else {}
 
 
 def answers(comparison: Comparison) -> str:

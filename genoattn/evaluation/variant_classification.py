@@ -6,6 +6,7 @@ from typing import final
 
 import numpy as np
 from jaxtyping import Float
+from scipy import special
 
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.evaluation.base import TEST, Candidate, EvaluationResult
@@ -21,7 +22,6 @@ from genoattn.evaluation.class_metrics import (
 from genoattn.evaluation.metrics import MetricKey, Metrics
 from genoattn.evaluation.report import Table
 from genoattn.evaluation.variant_rivals import VariantEvaluator
-from genoattn.genome.progress import progress
 
 COLUMNS = ("variants", "model", "number", *METRIC_COLUMNS)
 
@@ -56,7 +56,7 @@ class VariantClassificationEvaluator(VariantEvaluator):
 
     def predict(self, candidates: Sequence[Candidate]) -> list[Prediction]:
         answers = [
-            Prediction(model.key, model.name, self._probabilities(model))
+            Prediction(model.key, model.name, special.softmax(self.logits(model, "class"), axis=1))
             if isinstance(model.predictor.task, VariantClassification)
             else self.zero_shot(model)
             for model in candidates
@@ -66,14 +66,6 @@ class VariantClassificationEvaluator(VariantEvaluator):
     @property
     def training_targets(self) -> Float[np.ndarray, "variants"]:
         return np.array([variant.label for variant in self.training], float)
-
-    def _probabilities(self, candidate: Candidate) -> Float[np.ndarray, "variants classes"]:
-        tables = []
-        with progress(f"{candidate.name} scores", len(self.examples)) as advance:
-            for _, logits in candidate.predictor.logits(self.examples, self.both_strands):
-                tables.append(logits["class"][:, 0].double().softmax(-1).cpu().numpy())
-                advance(len(tables[-1]))
-        return np.concatenate(tables)
 
     def _baselines(self) -> list[Prediction]:
         labels, classes = np.array([variant.label for variant in self.training]), len(self.task.classes)

@@ -34,6 +34,9 @@ Numbers: TypeAlias = Float[np.ndarray, "variants"]
 MIN_GROUPS = 5
 """With fewer groups in the test than this, blocks or single variants are resampled in their place."""
 
+AT_A_TIME = 256
+"""Variants whose windows are in memory at a time."""
+
 SIGN_SAMPLE = 256
 """Training variants that show the sign of a likelihood ratio."""
 
@@ -50,9 +53,8 @@ class VariantEvaluator(Evaluator):
                 f"task.rivals and task.gff are numbers, which tell two classes apart, and task.classes has"
                 f" {len(task.classes)}"
             )
-        window = partial(task.window_around, source.genome, length=data.length)
-        self.examples = [window(variant) for variant in self.tested]
-        self.training_examples = [window(variant) for variant in self.training]
+        self.consequences = Consequences(source.genome, Path(task.gff)) if task.gff else None
+        self.window = partial(task.window_around, source.genome, length=data.length)
 
     @abstractmethod
     def predict(self, candidates: Sequence[Candidate]) -> list[Answers]:
@@ -65,10 +67,22 @@ class VariantEvaluator(Evaluator):
 
     def features(self) -> tuple[Float[np.ndarray, "training features"], Float[np.ndarray, "tested features"]]:
         """Plain facts of the training and of the tested variants."""
-        return (
-            np.stack([features(*pair) for pair in zip(self.training, self.training_examples, strict=True)]),
-            np.stack([features(*pair) for pair in zip(self.tested, self.examples, strict=True)]),
+        training, tested = (
+            np.stack([features(variant, self.window(variant)) for variant in variants])
+            for variants in (self.training, self.tested)
         )
+        return training, tested
+
+    def logits(self, candidate: Candidate, output: str) -> Float[np.ndarray, "variants classes"]:
+        """The logits of an output for every tested variant, whose windows are made a few at a time."""
+        tables = [
+            logits[output][:, 0].double().cpu().numpy()
+            for first in range(0, len(self.tested), AT_A_TIME)
+            for _, logits in candidate.predictor.logits(
+                [self.window(variant) for variant in self.tested[first : first + AT_A_TIME]], self.both_strands
+            )
+        ]
+        return np.concatenate(tables)
 
     def rivals(self) -> list[Answers[Numbers]]:
         """The columns of `task.rivals`, and the consequences by `task.gff`."""
@@ -78,15 +92,13 @@ class VariantEvaluator(Evaluator):
             columns = [[variant.rivals[number] for variant in variants] for variants in both]
             key = "rival_" + name.replace("/", "_")
             answers.append(Answers(key, name, column_numbers(columns[0], columns[1], self.training_targets)))
-        if self.task.gff:
-            known = Consequences(self.source.genome, Path(self.task.gff))
-            columns = [
+        if known := self.consequences:
+            training, tested = (
                 np.array([SEVERITY.get(known.of(variant.record, variant.mutation), 2) for variant in variants], float)
                 for variants in both
-            ]
-            answers.append(
-                Answers("consequence", "consequence", oriented(columns[0], columns[1], self.training_targets))
             )
+            values = oriented(training, tested, self.training_targets)
+            answers.append(Answers("consequence", "consequence", values))
         return answers
 
     def zero_shot(self, candidate: Candidate) -> Answers[Numbers]:

@@ -51,7 +51,7 @@ class VariantScoreEvaluator(VariantEvaluator):
 
     def predict(self, candidates: Sequence[Candidate]) -> list[Answers[Numbers]]:
         answers = [
-            Answers(model.key, model.name, self._numbers(model))
+            Answers(model.key, model.name, self.logits(model, "score")[:, 0])
             if isinstance(model.predictor.task, VariantClassification)
             else self.zero_shot(model)
             for model in candidates
@@ -70,13 +70,6 @@ class VariantScoreEvaluator(VariantEvaluator):
             np.mean([variant.score for variant in self.training if variant.label == label] or [0.0]) for label in (0, 1)
         ]
         return 1.0 if means[1] >= means[0] else -1.0
-
-    def _numbers(self, candidate: Candidate) -> Numbers:
-        columns = [
-            logits["score"][:, 0, 0].double().cpu().numpy()
-            for _, logits in candidate.predictor.logits(self.examples, self.both_strands)
-        ]
-        return np.concatenate(columns)
 
 
 def _cells(metrics: ScoreMetrics) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from genoattn.cli.evaluate import set_labelled_file
 from genoattn.cli.main import main
 from genoattn.data.settings import DataSettings
 from genoattn.data.source import DataSource, describe_source, open_data_source
@@ -28,7 +29,7 @@ from genoattn.genome.consequence import SEVERITY, Consequences
 from genoattn.genome.labelled_variants import Beside, read_labelled
 from genoattn.genome.sequence_store import Genome, open_genome
 from genoattn.training.loss import loss
-from tests.toy_models import CAUSAL, memoryless, toy_model
+from tests.toy_models import CAUSAL, memoryless, saved, toy_model
 
 DATA = Path(__file__).parents[2] / "data" / "variants"
 LENGTH = 3_000
@@ -107,6 +108,8 @@ def test_folds_that_are_none(text: str) -> None:
 def test_settings_that_contradict(settings: dict, sentence: str, inputs: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         task_of(inputs, **settings)
+    with pytest.raises(UserError, match="another file or label has other folds"):
+        set_labelled_file(task_of(inputs), "b.tsv", None)
 
 
 def test_a_fold_splits_whole_groups_and_sets_the_unit_of_the_number(inputs: Path) -> None:
@@ -115,6 +118,8 @@ def test_a_fold_splits_whole_groups_and_sets_the_unit_of_the_number(inputs: Path
     groups = {name: {variant.group for variant in variants} for name, variants in source.labelled.items()}
     assert groups["test"] == {"exon1", "exon5", "exon9"} and len(groups["validation"]) == 1
     assert "; test exon1, exon5, exon9" in describe_source(source)
+    longer = open_data_source(DataSettings(fasta=str(inputs / "a.fa"), length=8192), task, 0)  # longer than the genome
+    assert longer.labelled == source.labelled
     task.set_targets(source.labelled["train"])
     window = [task.window_around(source.genome, variant, 32) for variant in source.labelled["train"]]
     numbers = np.concatenate([example.targets["score"] for example in window])
@@ -189,6 +194,19 @@ def test_a_run_learns_a_number_and_scores_with_it(inputs: Path, tmp_path: Path) 
     rows = [line.split("\t") for line in (tmp_path / "out.vcf").read_text().splitlines() if line[0] != "#"]
     numbers = np.array([float(row[7].removeprefix("GA_SCORE=")) for row in rows])
     assert spearman(numbers, np.array([float(to in "CG") for _, to in changes])) > 0.7
+
+
+@pytest.mark.usefixtures("quick")
+def test_fine_tuning_stands_beside_the_likelihood_ratio(inputs: Path, tmp_path: Path) -> None:
+    model = saved(tmp_path / "language" / "model", toy_model(CAUSAL, length=16))
+    task = (f"task.file={inputs / 'a.tsv'}", "task.label=kind", "task.classes={weak: [W], strong: [S]}")
+    fold = ("task=variant", "task.groups=part", "task.fold=1/4", "test.resamples=3", "trainer.threads=1")
+    budget = ("trainer.max_steps=1", "data.batch=2", "data.length=16", "data.validation_windows=2")
+    given = (f"checkpoint={model.parent}", *fold, *task, *budget, f"data.fasta={inputs / 'a.fa'}")
+    assert main(["finetune", *given, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert 0 <= metrics["zero_shot/test/all/auroc"] <= 1 and metrics["zero_shot/test/all/accuracy"] is None
+    assert "pretrained/test/all/auroc" not in metrics
 
 
 @pytest.fixture(scope="module")

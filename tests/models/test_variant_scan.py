@@ -16,6 +16,7 @@ from genoattn.models.variant_scan import MUTANTS, RegionScanner
 from genoattn.models.variant_scoring import VariantScorer
 from tests.toy_models import CAUSAL, MASKED, TOKENIZERS, VARIANTS, toy_model
 
+NUMBERS = VARIANTS | {"target": "score", "score": "effect"}
 KMERS = {"_target_": f"{TOKENIZERS}.kmer.KmerTokenizer", "k": 2}
 
 
@@ -39,7 +40,7 @@ def expected(scorer: VariantScorer, genome: Genome, start: int, stop: int) -> np
                 inserted = bytes([column]) if column < 4 else b""
                 alleles.append(Allele(0, Mutation(start + row, start + row + 1, inserted)))
     for place, (values, _) in zip(places, scorer.score(genome, alleles), strict=True):
-        table[place] = values[0] if scorer.objective else np.log(values[0] / (1 - values[0]))
+        table[place] = np.log(values[0] / (1 - values[0])) if scorer.classes else values[0]
     return table
 
 
@@ -62,7 +63,8 @@ def test_continued_states_give_the_scores_of_variants(layer: str, both: bool, ge
 
 
 @pytest.mark.parametrize(
-    ("task", "tokenizer"), [(CAUSAL, None), (CAUSAL, KMERS), (MASKED, None), (MASKED, KMERS), (VARIANTS, None)]
+    ("task", "tokenizer"),
+    [(CAUSAL, None), (CAUSAL, KMERS), (MASKED, None), (MASKED, KMERS), (VARIANTS, None), (NUMBERS, None)],
 )
 def test_a_whole_record(task: dict, tokenizer: dict | None, genome: Genome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(variant_scan, "PIECE", 20)

@@ -24,7 +24,7 @@ BUDGET = {
     "attention/conformance": 610,  # learning far away, capacity, float32, second derivatives
     "models": 2_080,  # windows of blocks; models that come along; scores of variants; steps; exported folders
     "training": 1_250,
-    "evaluation": 2_680,  # calls against a VCF, by what they spell; restored bases; tests at further lengths
+    "evaluation": 2_690,  # calls against a VCF, by what they spell; restored bases; tests at further lengths
     "comparison": 2_850,  # ladders with their measures, plots and tables; which runs learned; power before the runs
     "config, cli and single files": 2_360,  # `detect`, `models`, `score`, `scan`, `export`; work in shards; capacity
 }

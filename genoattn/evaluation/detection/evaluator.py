@@ -1,5 +1,6 @@
 """The evaluator of a detector: simulated mutations in held-out blocks, then the mutations of each VCF."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -41,7 +42,7 @@ from genoattn.genome.simulate import Rates
 from genoattn.genome.vcf import read_variants, to_mutations, vcf_stem
 
 RESERVED = (TEST, "simulated", "train", "validation")
-"""Names of test sets that no VCF gets: those of simulated mutations and of the splits."""
+"""Names of test sets that no VCF gets: those of simulated mutations and of the splits; nor `test_128`, of a length."""
 
 ENDINGS = (HELD_OUT, ORACLE, f"{ORACLE}{HELD_OUT}")
 """The ends of the names of test sets beside that of a VCF."""
@@ -154,7 +155,12 @@ def name_test_sets(vcfs: Sequence[Path]) -> dict[str, Path]:
     used: dict[str, Path] = {}
     for path, base in zip(vcfs, bases, strict=True):
         parts_of = {base.removesuffix(ending) for ending in ENDINGS} - {base}
-        is_taken = base in RESERVED or bases.count(base) > 1 or bool(parts_of & {*bases})
+        is_taken = (
+            base in RESERVED
+            or re.fullmatch(rf"{TEST}_\d+", base) is not None
+            or bases.count(base) > 1
+            or bool(parts_of & {*bases})
+        )
         name = f"{path.absolute().parent.name}-{base}" if is_taken else base
         for key in (name, *(f"{name}{ending}" for ending in ENDINGS)):
             if key in used:

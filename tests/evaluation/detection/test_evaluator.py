@@ -33,6 +33,7 @@ def test_a_name_without_a_folder_is_that_of_the_folder_here(tmp_path: Path, monk
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert list(name_test_sets([Path("test.vcf")])) == ["here-test"]
+    assert list(name_test_sets([Path("test_128.vcf"), Path("test_a.vcf")])) == ["here-test_128", "test_a"]
 
 
 @pytest.mark.parametrize(

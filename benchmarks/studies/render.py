@@ -18,7 +18,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.models import memory_estimate, streaming, training_step
 from benchmarks.operators import run as operators
-from benchmarks.studies import capacity, detection, recall, strand_frame, variants_report, very_long_windows
+from benchmarks.studies import (
+    capacity,
+    conditional,
+    detection,
+    recall,
+    strand_frame,
+    variants_report,
+    very_long_windows,
+)
 from genoattn.comparison.record import Comparison, LayerResult, LengthResult
 from genoattn.comparison.report import draw, text
 from genoattn.comparison.report.tables import MEBI, interval, number
@@ -69,6 +77,8 @@ def render(name: str) -> Study:
         "environment": environment(about),
         "table": lambda file, texts=1: read_table(folder / file, texts).markdown(),
         "measured": lambda struck=(): measured(folder, struck),
+        "strains": lambda layout: conditional.table(_rows(folder)["rows"], layout).markdown(),
+        "best": lambda layout: conditional.best(_rows(folder)["rows"], layout),
         "reliability": lambda: detection.reliability_table(_rows(folder)["reliability"]).markdown(),
         "answers": lambda: answers(Comparison.read(folder)),
         "layers": lambda length: layers(Comparison.read(folder), length).markdown(),
@@ -102,7 +112,8 @@ def measured(folder: Path, struck: Sequence[str] = ()) -> str:
 
 
 def _rows(folder: Path) -> dict:
-    return json.loads((folder / "rows.json").read_text("utf-8"))
+    packed = folder / "rows.json.gz"
+    return json.loads(gzip.decompress(packed.read_bytes()) if packed.is_file() else (folder / "rows.json").read_bytes())
 
 
 def _variants(folder: Path) -> dict[str, Any]:

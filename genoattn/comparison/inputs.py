@@ -25,7 +25,7 @@ from genoattn.paths import genomes_dir
 INPUTS = "inputs.json"
 """The inputs of a run, in its folder."""
 
-FILES = ("data.fasta", "data.vcf", "task.file", "task.split_bed")
+FILES = ("data.fasta", "data.vcf", "data.strains", "task.file", "task.split_bed")
 """Settings that name files; the content of the files counts, not their folder."""
 
 IRRELEVANT = ("logger", "data.cache", "trainer.log_every", "trainer.memory_check", "trainer.resume", "checkpoint")

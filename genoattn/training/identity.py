@@ -19,7 +19,13 @@ FREE = {
 FREE_GROUPS = ("logger.", "test.")
 """Groups of settings that may differ; the seed of the validation windows, `test.seed`, may not."""
 
-CONTENT = {"genome": "data.fasta", "labelled": "task.file", "items": "task.file", "pretrained": "checkpoint"}
+CONTENT = {
+    "genome": "data.fasta",
+    "strains": "data.strains",
+    "labelled": "task.file",
+    "items": "task.file",
+    "pretrained": "checkpoint",
+}
 """The setting that names each input: its file may be moved, but its content may not differ."""
 
 PACKAGES = ("genoattn", "torch", "lightning")
@@ -31,8 +37,8 @@ class RunIdentity:
 
     Attributes:
         config: The resolved config.
-        inputs: By name, the sha256 of every part of an input: of each record of the genome, of the labelled variants
-            and of the pretrained weights.
+        inputs: By name, the sha256 of every part of an input: of each record of the genome, of the strains, of the
+            labelled variants and of the pretrained weights.
     """
 
     config: Mapping[str, Any]
@@ -53,6 +59,9 @@ def identify(config: Mapping[str, Any], source: DataSource, pretrained: str | No
     inputs = {"genome": [record.sha256 for record in source.genome.records]}
     if source.items is not None:
         inputs["items"] = [hashlib.sha256(repr(source.items).encode()).hexdigest()]
+    if source.strains:
+        bases = [block.sample.bases.tobytes() for strain in source.strains for block in strain.blocks]
+        inputs["strains"] = [hashlib.sha256(b"".join(bases)).hexdigest()]
     if source.labelled:
         inputs["labelled"] = [hashlib.sha256(repr(source.labelled).encode()).hexdigest()]
     if pretrained is not None:

@@ -90,10 +90,13 @@ class Conditional(Task):
         return self.window_of(simulated_block(relative, simulate(relative, rates, rng)), 0, length, rng)
 
     def window_of(self, block: StrainBlock, first: int, length: int, rng: np.random.Generator) -> Example:
-        """The example of `length` bases of a strain from base `first` of a block; `rng` draws the masked bases."""
+        """The example of `length` bases of a strain from base `first` of a block; `rng` draws the masked bases.
+
+        The bases of a long insertion, beside which there is no relative, have no label.
+        """
         bases = block.sample.bases[first : first + length]
         relative = block.beside(first, self.lead, len(bases))
-        known = (bases < 4) & (np.arange(len(bases)) >= self.lead)
+        known = (bases < 4) & (np.arange(len(bases)) >= self.lead) & (block.pieces[first : first + length] >= 0)
         masking = None
         if not self.causal:
             known &= rng.random(len(bases)) < self.mask_fraction

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -74,38 +74,54 @@ class ConditionalEvaluator(Evaluator):
         strains = [simulated_strain(TEST, genome, splits.test, rates, test.seed), *source.strains]
         strains += [open_strain(path, genome, data.cache, data.vcf_filter) for path in source.vcfs]
         _check_names(strains)
+        held_out = partial(cut, task=task, repeats=repeats, seed=test.seed)
+        warm = simulated_strain("validation", genome, splits.validation, rates, test.seed)
+        self.validation = {
+            length: held_out(warm, intervals=splits.validation, length=length, bases=WARM) for length in lengths
+        }
         self.sets = []
         for strain in strains:
             for length in lengths:
-                windows = cut(strain, task, splits.test, length, bases, repeats, test.seed)
-                blocks = resample([window.example.block for window in windows], test.resamples)
-                self.sets.append(WindowSet(strain.name, length, windows, blocks))
-        warm = simulated_strain("validation", genome, splits.validation, rates, test.seed)
-        self.validation = {
-            length: cut(warm, task, splits.validation, length, WARM, repeats, test.seed) for length in lengths
-        }
-        self.training = [genome.fetch(*part) for part in splits.train or splits.validation]
+                windows = held_out(strain, intervals=splits.test, length=length, bases=bases)
+                if windows and self.validation[length]:
+                    blocks = resample([window.example.block for window in windows], test.resamples)
+                    self.sets.append(WindowSet(strain.name, length, windows, blocks))
+                elif length == data.length:
+                    raise UserError(
+                        f"{strain.name}: no held-out block holds a window of {length} bases of the strain; choose a"
+                        " shorter data.length"
+                    )
+                else:
+                    print(f"{strain.name}: no held-out block holds a window of {length} bases, as test.context has it")
+        self._training = [genome.fetch(*part) for part in splits.train or splits.validation]
+
+    @cached_property
+    def _counts(self) -> tuple[Counts, KmerCounts]:
+        """The Markov model, and the counts of the mixtures: both of the training blocks."""
+        return Counts(self._training, self.validation[self.length]), KmerCounts(self._training)
+
+    def baselines(self, length: int) -> list[Reader]:
+        """The baselines for windows of one of the lengths, as they are before the first window of a test set."""
+        counts, kmers = self._counts
+        return [counts, *(Mixing(kind, kmers, self.validation[length]) for kind in KINDS)]
 
     def evaluate(self, candidates: Sequence[Candidate]) -> EvaluationResult:
         models = [ModelReader(candidate.key, candidate.name, candidate.predictor) for candidate in candidates]
-        counts = Counts(self.training, self.validation[self.length])
-        kmers = KmerCounts(self.training)
         entries: dict[MetricKey, int | float] = {}
         replicates: dict[MetricKey, Sequence[float]] = {}
         rows: dict[str, list[list[str]]] = {}
         for tested in self.sets:
-            mixing = [Mixing(kind, kmers, self.validation[tested.length]) for kind in KINDS]
             # An untrained model says as little at every length.
-            readers: list[Reader] = [m for m in models if m.key != "untrained" or tested.length == self.length]
-            for reader in (*readers, counts, *mixing):
-                result = _measured(reader, tested, self.both)
+            readers = [model for model in models if model.key != "untrained" or tested.length == self.length]
+            for reader in (*readers, *self.baselines(tested.length)):
+                result = measure(reader, tested, self.both)
                 key = partial(MetricKey, reader.key, tested.strain)
                 for (subset, metric), value in result.metrics.items():
                     entries[key(tested.subset(subset, self.length), metric)] = value
                 if tested.length == self.length and tested.strain == TEST:
                     replicates[self.primary._replace(candidate=reader.key)] = result.replicates.tolist()
                 rows.setdefault(tested.strain, []).append(_row(tested.length, reader.name, result.metrics))
-        entries[MetricKey("counts", TEST, "all", "order")] = counts.choice.order
+        entries[MetricKey("counts", TEST, "all", "order")] = self._counts[0].choice.order
         title = "A strain given its relative: {}, bits per base by bases of context"
         return EvaluationResult(
             metrics=Metrics(entries),
@@ -125,15 +141,15 @@ def _check_names(strains: Sequence[Strain]) -> None:
         )
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
     """Metrics of a reader by subset and name, and the bits that it saves per base in each resample."""
 
     metrics: dict[tuple[str, str], int | float]
     replicates: Float[np.ndarray, "replicates"]
 
 
-def _measured(reader: Reader, tested: WindowSet, both: bool) -> _Measured:
-    """What a reader makes of the windows of a set."""
+def measure(reader: Reader, tested: WindowSet, both: bool) -> Measured:
+    """What a reader makes of the windows of a set; `both` adds up the surprise of both strands."""
     bits, right = _surprise(reader, tested.windows)
     score = bits
     if both:
@@ -163,7 +179,7 @@ def _measured(reader: Reader, tested: WindowSet, both: bool) -> _Measured:
             once = resampled_average_precision(calls, np.ones_like(tested.resamples.weights[:1]))
             metrics[kind, "auprc"] = float(once[0])
             metrics[kind, "auprc_low"], metrics[kind, "auprc_high"] = interval(drawn)
-    return _Measured(metrics, 2 - replicates)
+    return Measured(metrics, 2 - replicates)
 
 
 def _surprise(

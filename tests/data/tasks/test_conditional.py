@@ -16,7 +16,9 @@ from genoattn.data.tasks.conditional import Conditional
 from genoattn.data.tasks.language_modeling import LanguageModeling
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
 from genoattn.errors import UserError
+from genoattn.genome.mutations import Mutation
 from genoattn.genome.simulate import Rates
+from genoattn.genome.strains import simulated_block
 from genoattn.models.predictor import predict
 from tests.toy_genomes import write_genome
 from tests.toy_models import toy_model
@@ -45,6 +47,13 @@ def test_the_relative_before_the_strain() -> None:
     batch = collate([made], NucleotideTokenizer(), None, task.context_format)
     assert batch.base_to_answer is not None
     assert batch.base_to_answer[0].tolist() == list(range(200, 400))  # the separator is token 200
+
+
+def test_a_long_insertion_has_no_labels() -> None:
+    bases = np.random.default_rng(0).integers(0, 4, 200, np.uint8)
+    block = simulated_block(bases, [Mutation(100, 100, bytes(11)), Mutation(150, 150, bytes(9))])
+    made = Conditional(layout="before").window_of(block, 0, 200, np.random.default_rng(0))
+    assert np.flatnonzero(made.targets["base"] == IGNORE_INDEX).tolist() == list(range(100, 111))
 
 
 def test_masked_bases_are_predicted_where_they_stand() -> None:

@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"chr\t{at + 1}\t{bases[at]}\t{'ACGT'['CGTA'.index(bases[at])]}\t{'xy'[at // 7 % 2]}"
         for at in range(0, 9000, 7)
     ]
-    regions = [f"chr\t{at}\t{at + 40}\t{'xy'[at // 7 % 2]}" for at in range(0, 8900, 70)]
+    regions = [f"chr\t{at}\t{at + 40}\t{'xy'[at // 70 % 2]}" for at in range(0, 8900, 70)]
     (folder / "a.bed").write_text("\n".join(regions) + "\n")
     (folder / "a.tsv").write_text("\n".join(["chrom\tpos\tref\talt\tkind", *rows]) + "\n")
     return folder

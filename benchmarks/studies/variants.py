@@ -62,7 +62,7 @@ LAYERS = {
 FOLDS, SEEDS, SHORT, LONG = 3, (0, 1, 2), 128, 512
 LONG_LAYERS = {"brca1": ("full", "none"), "sars2": ("none",)}
 """By set, layers that are trained with the longer context too, from one seed: a run of `full` takes minutes there."""
-STEPS, MORE_STEPS, BATCH, TUNED_STEPS = 150, 600, 32, 60
+STEPS, MORE_STEPS, BATCH, TUNED_STEPS = 300, 1200, 16, 60
 TESTED = 400
 """Most variants of a group that a model is tested on, drawn once for all runs."""
 CHECKPOINT = "language"
@@ -106,8 +106,7 @@ def grid() -> list[Run]:
 
 def words(run: Run) -> list[str]:
     """The settings of a run: of `train` or, for the shape of the language model, of `finetune`."""
-    batch = BATCH if run.layer != "language" else BATCH // 2
-    common = [f"data.fasta={DATA / run.set}.fa.gz", f"data.length={run.length}", f"data.batch={batch}"]
+    common = [f"data.fasta={DATA / run.set}.fa.gz", f"data.length={run.length}", f"data.batch={BATCH}"]
     common += ["data.validation_windows=256", f"task.file={DATA / run.set}.tsv.gz", "task.label=class"]
     common += ["task.score=score", f"task.target={run.target}", f"task.fold={run.fold}/{FOLDS}", *SETS[run.set]]
     common += [f"seed={run.seed}", f"trainer.max_steps={run.steps}", f"trainer.validate_every={run.steps // 6}"]

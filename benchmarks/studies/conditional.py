@@ -152,10 +152,13 @@ def table(rows: Sequence[Mapping[str, Any]], layout: str) -> Table:
 
 
 def best(rows: Sequence[Mapping[str, Any]], layout: str) -> str:
-    """A sentence on the layer of a layout with the fewest bits at the longest context, beside the copy model."""
+    """A sentence on the layer with the fewest bits at the longest context, beside the copy model; "" without layers."""
     length = str(LENGTHS[layout][-1])
     own = [row for row in rows if row["layout"] == layout and "error" not in row]
-    layer = min((row for row in own if "steps" in row), key=lambda row: _bits(row, REAL, length))
+    layers = [row for row in own if "steps" in row]
+    if not layers:
+        return ""
+    layer = min(layers, key=lambda row: _bits(row, REAL, length))
     copies = next(row for row in own if row["layer"] == "copies")
     found, beside = (row["strains"][REAL][length] for row in (layer, copies))
     bits, auprc = "all/bits_per_base", "snv/auprc"

@@ -43,7 +43,8 @@ def test_without_mutations_the_relative_runs_ahead_by_the_lead() -> None:
 def test_the_relative_before_the_strain() -> None:
     task = Conditional(layout="before")
     made = example(task, rates=Rates(rate=0))
-    assert np.array_equal(made.reference, made.bases) and np.array_equal(made.targets["base"], made.bases)
+    assert made.reference is not None and np.array_equal(made.reference, made.bases)
+    assert np.array_equal(made.targets["base"], made.bases)
     batch = collate([made], NucleotideTokenizer(), None, task.context_format)
     assert batch.base_to_answer is not None
     assert batch.base_to_answer[0].tolist() == list(range(200, 400))  # the separator is token 200

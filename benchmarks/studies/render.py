@@ -119,7 +119,7 @@ def _rows(folder: Path) -> dict:
 def _variants(folder: Path) -> dict[str, Any]:
     """What the template of `variants` calls."""
     file = folder / "rows.json.gz"
-    return variants_report.values(json.loads(gzip.decompress(file.read_bytes()))) if file.is_file() else {}
+    return variants_report.values(json.loads(gzip.decompress(file.read_bytes()))) if folder.name == "variants" else {}
 
 
 def answers(comparison: Comparison) -> str:

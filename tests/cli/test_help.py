@@ -38,7 +38,7 @@ def test_help_has_every_setting_in_100_columns(program: str, capsys: pytest.Capt
 
 def test_a_setting_stands_beside_its_default_and_comment() -> None:
     text = program_help("train", PROGRAMS["train"])
-    assert re.search(r"^  data.fasta +null +FASTA file or list of them", text, re.MULTILINE)
+    assert re.search(r"^  data.fasta +null +FASTA file, a pattern such as", text, re.MULTILINE)
     assert re.search(r"^  hierarchical +Hierarchical attention", text, re.MULTILINE)
     assert "checkpoint" in program_help("evaluate", PROGRAMS["evaluate"]).partition("data=genome")[0]
     order = [text.index(f"\n{group}=") for group in ("attention", "task", "data", "model", "trainer", "experiment")]

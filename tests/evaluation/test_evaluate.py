@@ -104,7 +104,7 @@ def test_the_length_is_that_of_training_by_default(capsys: pytest.CaptureFixture
 def test_a_vcf_is_refused_for_a_model_that_detects_no_mutations(data: DataSettings):
     task = LanguageModeling()
     source = open_data_source(data, task, 0)
-    with pytest.raises(UserError, match=r"data\.vcf=x\.vcf has mutations to detect, but LanguageModeling is no task"):
+    with pytest.raises(UserError, match=r"data\.vcf=x\.vcf has mutations to detect, but LanguageModeling reads none"):
         build_evaluator(source, DataSettings(length=64, vcf="x.vcf"), TEST, task, False)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fuzz.trials import KINDS, try_inputs
 
-SHARE = {"fasta": 400, "vcf": 200, "bed": 100, "tsv": 100, "model": 40, "overrides": 6, "vcf_rows": 100}
+SHARE = {"fasta": 400, "vcf": 200, "bed": 100, "tsv": 100, "model": 40, "overrides": 18, "vcf_rows": 100}
 SHARE |= {"gff": 100, "indexes": 100}
 
 

@@ -85,7 +85,9 @@ def test_the_files_that_ship_are_the_files_described() -> None:
     described = [line.split() for line in (DATA / "README.md").read_text().splitlines()]
     files = {words[1]: words[0] for words in described if len(words) == 2 and len(words[0]) == 64}
     assert files == {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in DATA.iterdir() if path.suffix == ".gz"
+        path.relative_to(DATA).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in DATA.rglob("*")
+        if path.suffix in (".gz", ".gff3")
     }
 
 

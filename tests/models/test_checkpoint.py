@@ -139,7 +139,8 @@ def test_shipped_models_are_described_and_small() -> None:
     models = shipped_models()
     assert "detector" in [model.name for model in models]
     for model in models:
-        assert model.size < 1_000_000 and model.purpose and model.command.startswith("genoattn train ")
+        assert model.size < 1_000_000 and model.purpose
+        assert model.command.startswith(("genoattn train ", "genoattn finetune "))
         loaded = load_predictor(model.folder, "cpu")
         assert loaded.card.name == model.card.name
 

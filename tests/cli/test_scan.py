@@ -32,9 +32,14 @@ def run(place: Path, folder: Path, region: str, *words: str, model: str = "causa
     return main(["scan", *given, f"hydra.run.dir={folder}/run", *words])
 
 
+def arrays(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file) as saved:
+        return dict(saved)
+
+
 def test_a_scan_is_the_score_of_every_mutant(place: Path, tmp_path: Path) -> None:
     assert run(place, tmp_path, "a:1:41-47") == 0
-    found = np.load(tmp_path / "s.npz")
+    found = arrays(tmp_path / "s.npz")
     assert found["scores"].shape == (7, 5) and "".join(found["reference"]) == LETTERS[40:47]
     assert "".join(found["mutants"]) == "ACGT-" and (str(found["contig"]), int(found["first"])) == ("a:1", 41)
     rows, places = [], []
@@ -63,7 +68,7 @@ def test_a_scan_is_the_score_of_every_mutant(place: Path, tmp_path: Path) -> Non
 
 def test_a_classifier_and_one_base(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, tmp_path, "a:1:80", model="classes") == 0
-    found = np.load(tmp_path / "s.npz")
+    found = arrays(tmp_path / "s.npz")
     assert str(found["meaning"]) == "log odds of benign" and np.isfinite(found["scores"]).sum() == 4
     assert "1 bases in " in capsys.readouterr().out
 

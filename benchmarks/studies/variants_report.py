@@ -213,7 +213,7 @@ def _pairs(measured: Measured) -> Found | None:
     texts, told = [], []
     for name in SETS:
         runs = {setting.layer: measured.runs(setting) for setting in measured.layers(name)}
-        if len(runs) < len(LAYERS):
+        if len(runs) < len(LAYERS) or any(len(seeds) < 2 for seeds in runs.values()):
             return None
         found = compare_layers(runs).differences
         told += [pair for pair in found if pair.significant]

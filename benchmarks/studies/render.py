@@ -112,14 +112,17 @@ def measured(folder: Path, struck: Sequence[str] = ()) -> str:
 
 
 def _rows(folder: Path) -> dict:
+    return json.loads(_saved(folder))
+
+
+def _saved(folder: Path) -> bytes:
     packed = folder / "rows.json.gz"
-    return json.loads(gzip.decompress(packed.read_bytes()) if packed.is_file() else (folder / "rows.json").read_bytes())
+    return gzip.decompress(packed.read_bytes()) if packed.is_file() else (folder / "rows.json").read_bytes()
 
 
 def _variants(folder: Path) -> dict[str, Any]:
-    """What the template of `variants` calls."""
-    file = folder / "rows.json.gz"
-    return variants_report.values(json.loads(gzip.decompress(file.read_bytes()))) if folder.name == "variants" else {}
+    """The functions that the template of `variants` calls."""
+    return variants_report.values(json.loads(_saved(folder))) if folder.name == "variants" else {}
 
 
 def answers(comparison: Comparison) -> str:

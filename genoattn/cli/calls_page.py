@@ -137,7 +137,7 @@ def call_of(row: Row) -> Call:
 
 
 def contents(stem: str, vcf: Path, assemblies: Assemblies, blocks: Sequence[Block]) -> Iterator[tuple[str, str]]:
-    """What the page holds, by name, as addresses, what it needs most first; an empty or absent file is left out."""
+    """The contents of the page by name, as addresses, the most needed first; an empty or absent file is left out."""
     yield "calls", packed(gzip.decompress(vcf.read_bytes()) if vcf.suffix == ".gz" else vcf.read_bytes())
     files = {"blocks": "blocks.bed", "not tested": "untested.bed", "probability": "bedgraph"}
     texts = {name: Path(f"{stem}.{ending}") for name, ending in files.items()}
@@ -154,7 +154,7 @@ def contents(stem: str, vcf: Path, assemblies: Assemblies, blocks: Sequence[Bloc
 
 
 def embedded(contents: Iterator[tuple[str, str]]) -> tuple[Mapping[str, str], list[str]]:
-    """As many of the contents as `LARGEST` allows, and the names of the others."""
+    """The first contents that `LARGEST` has room for, and the names of the others."""
     data: dict[str, str] = {}
     left_out = []
     for name, content in contents:

@@ -99,7 +99,7 @@ def outputs(out: object, began: float) -> list[Path]:
 
 
 def left_in(folder: Path) -> list[Path]:
-    """What a run left in its folder, hidden files and the page itself apart."""
+    """The files and folders of a run, without hidden ones and the page itself."""
     return sorted(path for path in folder.iterdir() if path.name != PAGE and not path.name.startswith("."))
 
 

@@ -30,7 +30,7 @@ class ScoreMetrics(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """How well numbers rank the second of two classes above the first."""
+    """The quality of numbers that rank the second of two classes above the first."""
 
     auroc: float
     auprc: float

@@ -1,4 +1,4 @@
-"""What evaluators of labelled variants share: their test set, resampling by group, and rivals of a model.
+"""The common part of the evaluators of labelled variants: their test set, resampling by group, and rivals of a model.
 
 A rival is a number for each variant: a column of the file, the consequence for a protein, or the likelihood ratio of a
 language model that was never shown a label. Its sign is learned on the training variants and nothing else of it, so
@@ -63,7 +63,7 @@ class VariantEvaluator(Evaluator):
     @property
     @abstractmethod
     def training_targets(self) -> Numbers:
-        """What is learned, of each training variant."""
+        """The class or number of each training variant, which is learned."""
 
     def features(self) -> tuple[Float[np.ndarray, "training features"], Float[np.ndarray, "tested features"]]:
         """Plain facts of the training and of the tested variants."""

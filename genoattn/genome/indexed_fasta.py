@@ -229,7 +229,7 @@ def _read_index(path: Path, file: int) -> list[_Entry]:
 
 
 def _block_starts(path: Path) -> Int64[np.ndarray, "blocks 2"] | None:
-    """Where each block begins in a bgzip file and in its text, by its .gzi; None of a plain file."""
+    """The beginning of each block in a bgzip file and in its text, by its .gzi; None of a plain file."""
     if not packing(path):
         return None
     index = path.with_name(f"{path.name}.gzi")

@@ -44,7 +44,7 @@ class LabelledVariant(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """What is read beside the class: names of columns or of INFO fields.
+    """The columns that are read beside the class: names of columns or of INFO fields.
 
     Attributes:
         score: The measured number; None for none.

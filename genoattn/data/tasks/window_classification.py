@@ -18,7 +18,7 @@ from genoattn.genome.splits import Splits
 
 
 class Items(NamedTuple):
-    """What the examples of a task are made of, such as genes.
+    """The items that the examples of a task are made of, such as genes.
 
     Attributes:
         name: A word for them in what is printed and in errors, such as "genes".

@@ -27,7 +27,7 @@ def skew_features(example: Example) -> Float[np.ndarray, "1"]:
 
 
 def strand_kmers(example: Example, k: int = 3) -> Float[np.ndarray, "features"]:
-    """How much more frequent each k-mer is than its reverse complement, as `skew_features` combines a site."""
+    """The excess of each k-mer over its reverse complement, as `skew_features` combines a site."""
     if example.site is None:
         return _asymmetry(example.bases, k)
     site, around = _parts(example)

@@ -25,7 +25,7 @@ LONGEST_VERIFIED = 32
 
 
 class Copy(NamedTuple):
-    """What a copy predicts at each base from `start` on."""
+    """The prediction of a copy at each base from `start` on."""
 
     letters: UInt8[np.ndarray, "bases"]
     """The predicted base, `NONE` where there is no copy."""

@@ -149,7 +149,7 @@ class Measured(NamedTuple):
 
 
 def measure(reader: Reader, tested: WindowSet, both: bool) -> Measured:
-    """What a reader makes of the windows of a set; `both` adds up the surprise of both strands."""
+    """The metrics of a reader on the windows of a set; `both` adds up the surprise of both strands."""
     bits, right = _surprise(reader, tested.windows)
     score = bits
     if both:

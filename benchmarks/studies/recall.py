@@ -127,7 +127,9 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
         panel.axhline(chance[0], color="0.5", ls=":", label="needle or near-duplicate at random")
     panel.set_xscale("log", base=2)
     panel.set(xlabel="bases from query to needle", ylabel="exact match of 8 bases", ylim=(-0.03, 1.03))
-    panel.set_title(f"One differing base, trained at 512 bases, tested in windows of {BY_DISTANCE:,}; one seed", fontsize=9)
+    panel.set_title(
+        f"One differing base, trained at 512 bases, tested in windows of {BY_DISTANCE:,}; one seed", fontsize=9
+    )
     figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(file, dpi=130)
     plt.close(figure)

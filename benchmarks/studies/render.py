@@ -28,14 +28,15 @@ from benchmarks.studies import (
     very_long_windows,
 )
 from genoattn.comparison.record import Comparison, LayerResult, LengthResult
-from genoattn.comparison.report import draw, text
+from genoattn.comparison.report import draw, tables, text
+from genoattn.comparison.report.ladder_text import growth
 from genoattn.comparison.report.tables import MEBI, interval, number
 from genoattn.evaluation.report import Table
 from genoattn.files import save_figure, write_text
 
 RESULTS = Path(__file__).parents[2] / "results"
 SUBSETS = ("snv", "insertion", "deletion")
-PLOTS = ("quality", "tradeoff")
+PLOTS = ("quality", "tradeoff", "ladder", "solved", "quality_cost")
 """Plots of a comparison that are committed; `genoattn compare report=results/STUDY` makes all of them."""
 TABLES = {
     "capacity": capacity.table,
@@ -82,6 +83,8 @@ def render(name: str) -> Study:
         "reliability": lambda: detection.reliability_table(_rows(folder)["reliability"]).markdown(),
         "answers": lambda: answers(Comparison.read(folder)),
         "layers": lambda length: layers(Comparison.read(folder), length).markdown(),
+        "ladder": lambda: tables.ladder(Comparison.read(folder)).markdown(),
+        "growth": lambda: _growth(Comparison.read(folder)),
     }
     module = template.make_module(values | _variants(folder))
     return Study(name, str(module).strip() + "\n", module.question, module.result, about["date"])
@@ -123,6 +126,10 @@ def _saved(folder: Path) -> bytes:
 def _variants(folder: Path) -> dict[str, Any]:
     """The functions that the template of `variants` calls."""
     return variants_report.values(json.loads(_saved(folder))) if folder.name == "variants" else {}
+
+
+def _growth(comparison: Comparison) -> str:
+    return growth(comparison.ladder) if comparison.ladder else ""
 
 
 def answers(comparison: Comparison) -> str:

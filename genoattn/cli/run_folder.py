@@ -85,6 +85,7 @@ def card_of(settings: Mapping[str, Any], name: str, tokenizer: Tokenizer, source
         min_length=data["min_length"],
         seed=settings["seed"],
         genome=tuple(record.sha256 for record in source.genome.records),
+        units=source.units,
     )
 
 

@@ -21,6 +21,7 @@ FREE_GROUPS = ("logger.", "test.")
 
 CONTENT = {
     "genome": "data.fasta",
+    "weights": "data.fasta",
     "strains": "data.strains",
     "labelled": "task.file",
     "items": "task.file",
@@ -57,6 +58,8 @@ class RunIdentity:
 def identify(config: Mapping[str, Any], source: DataSource, pretrained: str | None = None) -> RunIdentity:
     """The identity of a run on a source; `pretrained` is the sha256 of the weights that it begins with."""
     inputs = {"genome": [record.sha256 for record in source.genome.records]}
+    if any(file[1:] != (None, "") for file in source.files):  # groups, and weights beside the genome of each
+        inputs["weights"] = [hashlib.sha256(repr([file[1:] for file in source.files]).encode()).hexdigest()]
     if source.items is not None:
         inputs["items"] = [hashlib.sha256(repr(source.items).encode()).hexdigest()]
     if source.strains:

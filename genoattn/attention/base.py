@@ -15,7 +15,7 @@ from genoattn.errors import UserError
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Padding, positions and segments of the tokens of a batch; every field is `[batch, length]` or None."""
+    """Padding, positions and segments of the tokens of a batch; every tensor is `[batch, length]` or None."""
 
     padding_mask: Bool[Tensor, "batch length"] | None = None
     """True at real tokens, False at padding (None: all tokens are real)."""
@@ -23,6 +23,8 @@ class TokenLayout:
     """Positions for rotary embeddings (None: 0, 1, 2, …). The bounds of a window count indices, not positions."""
     segment_ids: Int[Tensor, "batch length"] | None = None
     """The sequence of the context that a token belongs to: reference 0, sample 1 (None: one sequence)."""
+    host: "TokenLayout | None" = None
+    """The same on the CPU, if the tensors are on another device: what Python asks of them need not wait for that."""
 
     @cached_property
     def segments(self) -> tuple[int, ...]:
@@ -46,18 +48,20 @@ class TokenLayout:
     @cached_property
     def positions_in_pairs(self) -> bool:
         """True if tokens 0 and 1 share a position, and so do 2 and 3, and so on, as in interleaved sequences."""
-        if self.position_ids is None or self.position_ids.shape[1] % 2:
-            return False
-        return torch.equal(self.position_ids[:, ::2], self.position_ids[:, 1::2])
+        ids = self.position_ids if self.host is None else self.host.position_ids
+        return ids is not None and ids.shape[1] % 2 == 0 and torch.equal(ids[:, ::2], ids[:, 1::2])
 
     @cached_property
     def turned(self) -> "TokenLayout":
         """The layout of the same tokens from right to left; made once for all layers."""
         parts = (self.padding_mask, self.position_ids, self.segment_ids)
-        return TokenLayout(*(None if t is None else t.flip(1) for t in parts))
+        host = None if self.host is None else self.host.turned
+        return TokenLayout(*(None if t is None else t.flip(1) for t in parts), host=host)
 
     @cached_property
     def _host_segments(self) -> Tensor | None:
+        if self.host is not None:
+            return self.host.segment_ids
         return None if self.segment_ids is None else self.segment_ids.cpu()
 
     def _are_two(self, split: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:

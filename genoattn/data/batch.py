@@ -44,6 +44,7 @@ class Batch:
             the only one) the weights of its tokens, which sum to 1; None if the task has no sites.
         bases: Bases of all examples together.
         reverse_complement: The same examples on the reverse strand.
+        host: The same batch on the CPU, if this one is on another device.
     """
 
     ids: Integer[Tensor, "batch tokens"]
@@ -58,6 +59,7 @@ class Batch:
     pooling_weights: Float[Tensor, "batch sites tokens"] | None = None
     bases: int = 0
     reverse_complement: "Batch | None" = None
+    host: "Batch | None" = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -68,7 +70,9 @@ class Batch:
         }
         targets = {name: target.to(device, non_blocking=non_blocking) for name, target in self.targets.items()}
         reverse = None if self.reverse_complement is None else self.reverse_complement.to(device, non_blocking)
-        return replace(self, **moved, targets=targets, reverse_complement=reverse)
+        host = self if self.ids.device.type == "cpu" else self.host
+        host = None if device.type == "cpu" else host
+        return replace(self, **moved, targets=targets, reverse_complement=reverse, host=host)
 
 
 class _Row(NamedTuple):

@@ -25,9 +25,11 @@ BATCH_BASES = 8_192
 
 def token_layout(batch: Batch) -> TokenLayout:
     """The layout of the tokens of a batch."""
+    host = batch.host or batch
     # Without padding there is no mask: some layers are faster without one.
-    padding_mask = None if bool(batch.padding_mask.all()) else batch.padding_mask
-    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids)
+    padding_mask = None if bool(host.padding_mask.all()) else batch.padding_mask
+    on_host = None if host is batch else token_layout(host)
+    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids, on_host)
 
 
 def predict(

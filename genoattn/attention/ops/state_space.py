@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genoattn.attention.base import State
 from genoattn.attention.ops.chunked_scan import Inputs, chunk_bounds, chunk_length, scan
+from genoattn.attention.ops.sizes import CPU, Sizes, sizes
 
 CHUNK = 64
 
@@ -39,13 +40,13 @@ def state_space_scan(
         with torch.autocast(v.device.type, enabled=False):
             y, (memory,) = _segment((memory,), (c, b, v, log_kept), ())
         return y, memory
-    y, (memory,) = scan(_segment, (memory,), (c, b, v, log_kept), segment=_segment_length(v.shape[2]))
+    y, (memory,) = scan(_segment, (memory,), (c, b, v, log_kept), segment=_segment_length(v.shape[2], sizes(v.device)))
     return y, memory
 
 
-def _segment_length(heads: int) -> int:
+def _segment_length(heads: int, by: Sizes = CPU) -> int:
     """Tokens of a segment of the scan, whose largest tensor is the weights inside its chunks."""
-    return chunk_length(heads * CHUNK, CHUNK)
+    return chunk_length(heads * CHUNK, CHUNK, by)
 
 
 def _segment(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:

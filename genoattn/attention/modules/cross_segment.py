@@ -155,11 +155,12 @@ def slices(layout: TokenLayout, queries: int, causal: bool, before: int = 0, shi
             # Causal queries and keys are as many, but for the keys before the first query.
             stop = min(length, first + 2 * ((lead - 1) // 2 + count)) if causal and shift else length
             views.append(_view(layout, slice(start, queries, 2), slice(first, stop, 2), causal, lead, before))
-    elif layout.boundary is not None and not before:
-        first, second = slice(0, layout.boundary), slice(layout.boundary, length)
-        views.append(_view(layout, second, first, False, layout.boundary, 0))
+    elif layout.boundary is not None:
+        boundary, first = layout.boundary, min(max(layout.boundary - before, 0), queries)  # queries of each segment
+        early, late = slice(0, boundary), slice(boundary, length)
+        views.append(_view(layout, slice(first, queries), early, False, before + first, before))
         if not causal:
-            views.append(_view(layout, first, second, False, -layout.boundary, 0))
+            views.append(_view(layout, slice(0, first), late, False, before - boundary, before))
     return [view for view in views if all(view.counts)]
 
 

@@ -22,6 +22,7 @@ from genoattn.attention.modules.rotary import (
     turns,
 )
 from genoattn.attention.modules.short_convolution import SHORT_CONV, Past, ShortConvolution, no_past
+from genoattn.attention.parallel import Span, halo
 from genoattn.errors import UserError
 
 Turns: TypeAlias = tuple[Tensor, Tensor]
@@ -160,6 +161,14 @@ class QKVProjection(nn.Module):
             return None
         x, layout = read_chunk(max(0, start - self.conv.reach[0]), start)
         return no_past(len(x), x.shape[2], x).before(x, layout)
+
+    def past_of_span(self, x: Float[Tensor, "batch shard dim"], span: Span) -> Past | None:
+        """The tokens of earlier shards that the projections of a shard depend on; None if there are none."""
+        if self.conv is None:
+            return None
+        wide = halo(x, span, self.conv.reach[0], 0)
+        past = wide.x[:, : wide.before]
+        return no_past(len(x), x.shape[2], x).before(past, span.whole.part(past, span.start - wide.before))
 
     def past_after(self, x: Tensor, layout: TokenLayout, past: Past | None) -> Past | None:
         """The tokens up to the last of `x` that the projections of the next tokens depend on."""

@@ -19,7 +19,7 @@ BUDGET = {
     "genome": 3_690,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
     "data": 2_430,  # lists of FASTA files, splits by file and group; tokenizers; interleaved; folds; strands, frames
     "attention": 3_400,  # options of heads in every layer; hyena, ssd, nsa; registers; shards of a sequence
-    "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
+    "attention/ops": 2_340,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,
     "attention/conformance": 700,  # learning far away, capacity, float32, second derivatives; several processes
     "attention/parallel": 500,  # one sequence over several processes: exchanges, states, processes for the checks

@@ -1,6 +1,6 @@
 """A batch: the tokens of several examples as padded tensors, with their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, final
 
@@ -19,7 +19,7 @@ from genoattn.data.example import (
     Example,
     reverse_complement_example,
 )
-from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tokenizers.base import Encoded, Tokenizer, id_dtype
 from genoattn.genome.mutations import Event
 
@@ -44,6 +44,7 @@ class Batch:
             the only one) the weights of its tokens, which sum to 1; None if the task has no sites.
         bases: Bases of all examples together.
         reverse_complement: The same examples on the reverse strand.
+        step_labels: By output, the labels of all batches of a step; None: they are those of this batch.
     """
 
     ids: Integer[Tensor, "batch tokens"]
@@ -58,6 +59,7 @@ class Batch:
     pooling_weights: Float[Tensor, "batch sites tokens"] | None = None
     bases: int = 0
     reverse_complement: "Batch | None" = None
+    step_labels: Int[Tensor, "outputs"] | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -69,6 +71,15 @@ class Batch:
         targets = {name: target.to(device, non_blocking=non_blocking) for name, target in self.targets.items()}
         reverse = None if self.reverse_complement is None else self.reverse_complement.to(device, non_blocking)
         return replace(self, **moved, targets=targets, reverse_complement=reverse)
+
+
+def count_labels(targets: Mapping[str, Tensor], outputs: Mapping[str, TargetSpec]) -> Int[Tensor, "outputs"]:
+    """By output, the number of bases, tokens or windows that have a label; every number counts."""
+    counts = [
+        torch.ones_like(targets[name]).sum() if output.number else (targets[name].long() != IGNORE_INDEX).sum()
+        for name, output in outputs.items()
+    ]
+    return torch.stack([count.long() for count in counts])
 
 
 class _Row(NamedTuple):

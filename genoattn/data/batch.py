@@ -1,6 +1,6 @@
 """A batch: the tokens of several examples as padded tensors, with their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, final
 
@@ -19,7 +19,7 @@ from genoattn.data.example import (
     Example,
     reverse_complement_example,
 )
-from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tokenizers.base import Encoded, Tokenizer, id_dtype
 from genoattn.genome.mutations import Event
 
@@ -45,6 +45,7 @@ class Batch:
         bases: Bases of all examples together.
         reverse_complement: The same examples on the reverse strand.
         host: The same batch on the CPU, if this one is on another device.
+        step_labels: By output, the labels of all batches of a step; None: they are those of this batch.
     """
 
     ids: Integer[Tensor, "batch tokens"]
@@ -60,6 +61,7 @@ class Batch:
     bases: int = 0
     reverse_complement: "Batch | None" = None
     host: "Batch | None" = None
+    step_labels: Int[Tensor, "outputs"] | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -73,6 +75,15 @@ class Batch:
         host = self if self.ids.device.type == "cpu" else self.host
         host = None if device.type == "cpu" else host
         return replace(self, **moved, targets=targets, reverse_complement=reverse, host=host)
+
+
+def count_labels(targets: Mapping[str, Tensor], outputs: Mapping[str, TargetSpec]) -> Int[Tensor, "outputs"]:
+    """By output, the number of bases, tokens or windows that have a label; every number counts."""
+    counts = [
+        torch.ones_like(targets[name]).sum() if output.number else (targets[name].long() != IGNORE_INDEX).sum()
+        for name, output in outputs.items()
+    ]
+    return torch.stack([count.long() for count in counts])
 
 
 class _Row(NamedTuple):

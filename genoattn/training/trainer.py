@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple, final
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -19,6 +18,7 @@ from genoattn.data.batch import Batch
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.datamodule import GenomeDataModule
 from genoattn.data.settings import DataSettings
+from genoattn.data.share import DataShare
 from genoattn.data.source import DataSource, build_dataset
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
@@ -27,10 +27,12 @@ from genoattn.models import cost
 from genoattn.models.predictor import Predictor
 from genoattn.training.callbacks import Progress, StopCleanly
 from genoattn.training.checkpoints import CheckpointFiles, Checkpoints
+from genoattn.training.devices import check_devices, data_share, environment_of, strategy_of
 from genoattn.training.divergence import StopOnDivergence
 from genoattn.training.identity import RunIdentity
 from genoattn.training.loggers import MetricsFile
 from genoattn.training.module import SequenceModule
+from genoattn.training.processes import first_makes, place
 from genoattn.training.recipe import TrainingRecipe
 from genoattn.training.resume import copy_checkpoints
 from genoattn.training.settings import TrainerSettings
@@ -40,6 +42,8 @@ NOISE = (
     r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
     r".*The '.*' does not have many workers",  # examples are cheap
     r"No positive samples found in target",  # a task may simulate no mutation of a kind
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # what is logged is that of all processes already
+    r"`broadcast_buffers` is deprecated",  # of torch 2.13; older ones know no other name
 )
 """Warnings of Lightning that a user can do nothing about."""
 
@@ -69,12 +73,16 @@ class FitResult(NamedTuple):
 
 
 def build_training(
-    predictor: Predictor, source: DataSource, recipe: TrainingRecipe
+    predictor: Predictor, source: DataSource, recipe: TrainingRecipe, share: DataShare | None = None
 ) -> tuple[SequenceModule, GenomeDataModule]:
-    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run."""
+    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run.
+
+    `share` is the part of every batch that is made; None: that of this process.
+    """
     trainer, data, task = recipe.trainer, recipe.data, predictor.task
     if isinstance(task, VariantClassification):
         task.set_targets(source.labelled["train"])
+    check_devices(trainer.processes, data.batch)
     total = trainer.max_steps * trainer.accumulate_batches * data.batch
     check_strands(task, recipe.reverse_complement)
     both = recipe.reverse_complement in ("augment", "average")
@@ -88,6 +96,7 @@ def build_training(
         data.workers,
         both_strands=recipe.reverse_complement == "equivariant",
         validation_lengths=_validation_lengths(data),
+        share=share or data_share(),
     )
     by_length = len(datamodule.validation_lengths) > 1
     steps, seed = trainer.max_steps, recipe.seed
@@ -139,8 +148,10 @@ def fit(
         UserError: The device, the optimiser or the checkpoint cannot be used, or the training diverged.
     """
     checkpoints = folder / "checkpoints"
+    if place().rank:
+        loggers = []
     if resume is not None:
-        step = copy_checkpoints(resume, module, checkpoints)
+        step = first_makes(lambda: copy_checkpoints(resume, module, checkpoints))
         for logger in loggers:
             if isinstance(logger, MetricsFile) and resume.resolve() == (checkpoints / "last.ckpt").resolve():
                 logger.keep_until(step)
@@ -150,7 +161,9 @@ def fit(
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
         diverged = StopOnDivergence(name, folder, settings.log_every)
-        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), Progress()]
+        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name))]
+        if place().rank == 0:
+            callbacks.append(Progress())
         trainer = build_trainer(settings, folder, loggers, callbacks)
         device = trainer.strategy.root_device
         print(_describe(name, module, device, DTYPES[settings.precision.partition("-")[0]]))
@@ -186,10 +199,11 @@ def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger]
     try:
         return Trainer(
             accelerator=settings.accelerator,
-            devices=settings.devices,
+            strategy=strategy_of(settings),
+            devices=settings.devices if place().world > 1 else 1,
+            num_nodes=settings.num_nodes if place().world > 1 else 1,
             precision=None if pure else settings.precision,
-            # Without an environment of its own, Lightning takes Slurm's signals and has the job queued again.
-            plugins=[CheckpointFiles(), LightningEnvironment(), *([pure()] if pure else [])],
+            plugins=[CheckpointFiles(), environment_of(), *([pure()] if pure else [])],
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accumulate_batches,
             gradient_clip_val=settings.gradient_clip or None,

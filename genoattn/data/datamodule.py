@@ -9,17 +9,18 @@ Example i of a run is a pure function of (seed, i), and so is the stage of the c
 the batch). Any number of workers, and a run that was resumed, see the same examples.
 """
 
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
-from typing import final
+from typing import Literal, final
 
 import lightning
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from genoattn.data.batch import Batch
 from genoattn.data.dataset import ExampleDataset
 from genoattn.data.tokenizers.base import Tokenizer
+from genoattn.data.workers import loader_options, worker_count
 
 
 @final
@@ -38,11 +39,6 @@ class BatchStream(IterableDataset):
             number += turns * self.step
 
 
-def _ignore_termination(_: int) -> None:
-    """In a worker: a scheduler signals all processes of a run, and the run needs its workers to end its step."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 @final
 class GenomeDataModule(lightning.LightningDataModule):
     """An endless stream of training batches and a fixed set of validation batches."""
@@ -55,7 +51,7 @@ class GenomeDataModule(lightning.LightningDataModule):
         batch: int,
         accumulate: int,
         validation_windows: int,
-        workers: int,
+        workers: int | Literal["auto"],
         both_strands: bool = False,
         validation_lengths: Sequence[int] = (),
     ):
@@ -68,13 +64,14 @@ class GenomeDataModule(lightning.LightningDataModule):
             batch: Windows per batch.
             accumulate: Batches per optimizer step; a resumed run continues at the batch of its step.
             validation_windows: Windows of a validation.
-            workers: Processes that prepare batches; 0: the training process does.
+            workers: Processes that prepare batches, as `worker_count` has them; 0: the training process does.
             both_strands: Add the reverse strand of every example to its batch.
             validation_lengths: Sample bases of the windows of the validation batches in turn; empty: as in training.
         """
         super().__init__()
         self.training, self.validation, self.tokenizer = training, validation, tokenizer
-        self.batch, self.accumulate, self.workers, self.both_strands = batch, accumulate, workers, both_strands
+        self.batch, self.accumulate, self.both_strands = batch, accumulate, both_strands
+        self.workers = worker_count(workers)
         self.validation_lengths = tuple(validation_lengths)
         self.validation_batches = max(1, validation_windows // batch, len(self.validation_lengths))
 
@@ -86,7 +83,10 @@ class GenomeDataModule(lightning.LightningDataModule):
         ranks = self.trainer.world_size
         start = self.trainer.global_step * self.accumulate * ranks + self.trainer.global_rank
         stream = BatchStream(self._make, start, ranks)
-        return DataLoader(stream, batch_size=None, num_workers=self.workers, worker_init_fn=_ignore_termination)
+        return DataLoader(stream, batch_size=None, **loader_options(self.workers, self.trainer.strategy.root_device))
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)  # from pinned memory beside the step before
 
     def val_dataloader(self) -> DataLoader:
         lengths = cycle(self.validation_lengths or (None,))

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 
 BUDGET = {
     "genome": 3_690,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
-    "data": 2_470,  # lists of FASTA files, splits by file and group; tokenizers; interleaved; folds; strands, frames
+    "data": 2_510,  # lists of FASTA files, splits by file and group; tokenizers; interleaved; folds; strands, frames
     "attention": 3_400,  # options of heads in every layer; hyena, ssd, nsa; registers; shards of a sequence
     "attention/ops": 2_340,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,

@@ -9,11 +9,10 @@ Example i of a run is a pure function of (seed, i), and so is the stage of the c
 the batch). Any number of workers and of processes, and a run that was resumed, see the same examples.
 """
 
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, cycle, islice
-from typing import final
+from typing import Literal, final
 
 import lightning
 import torch
@@ -24,6 +23,7 @@ from genoattn.data.dataset import ExampleDataset
 from genoattn.data.share import WHOLE, DataShare
 from genoattn.data.targets import TargetSpec
 from genoattn.data.tokenizers.base import Tokenizer
+from genoattn.data.workers import loader_options, worker_count
 
 
 @final
@@ -54,11 +54,6 @@ class StepStream:
             yield from (replace(batch, step_labels=labels) for batch in step)
 
 
-def _ignore_termination(_: int) -> None:
-    """In a worker: a scheduler signals all processes of a run, and the run needs its workers to end its step."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 @final
 class GenomeDataModule(lightning.LightningDataModule):
     """An endless stream of training batches and a fixed set of validation batches."""
@@ -71,7 +66,7 @@ class GenomeDataModule(lightning.LightningDataModule):
         batch: int,
         accumulate: int,
         validation_windows: int,
-        workers: int,
+        workers: int | Literal["auto"],
         both_strands: bool = False,
         validation_lengths: Sequence[int] = (),
         share: DataShare = WHOLE,
@@ -85,14 +80,15 @@ class GenomeDataModule(lightning.LightningDataModule):
             batch: Windows per batch, over all processes.
             accumulate: Batches per optimizer step; a resumed run continues at the batch of its step.
             validation_windows: Windows of a validation.
-            workers: Processes that prepare batches; 0: the training process does.
+            workers: Processes that prepare batches, as `worker_count` has them; 0: the training process does.
             both_strands: Add the reverse strand of every example to its batch.
             validation_lengths: Sample bases of the windows of the validation batches in turn; empty: as in training.
             share: The rows of every batch that this process makes.
         """
         super().__init__()
         self.training, self.validation, self.tokenizer = training, validation, tokenizer
-        self.batch, self.accumulate, self.workers, self.both_strands = batch, accumulate, workers, both_strands
+        self.batch, self.accumulate, self.both_strands = batch, accumulate, both_strands
+        self.workers = worker_count(workers)
         self.validation_lengths, self.share = tuple(validation_lengths), share
         self.validation_batches = max(1, validation_windows // batch, len(self.validation_lengths))
 
@@ -108,8 +104,12 @@ class GenomeDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> Iterable[Batch]:
         assert self.trainer is not None
         stream = BatchStream(self.make, self.trainer.global_step * self.accumulate)
-        loader = DataLoader(stream, batch_size=None, num_workers=self.workers, worker_init_fn=_ignore_termination)
+        options = loader_options(self.workers, self.trainer.strategy.root_device)
+        loader = DataLoader(stream, batch_size=None, **options)
         return loader if self.accumulate == 1 else StepStream(loader, self.accumulate, self.training.task.outputs)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)  # from pinned memory beside the step before
 
     def val_dataloader(self) -> DataLoader:
         lengths = cycle(self.validation_lengths or (None,))

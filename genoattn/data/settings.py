@@ -27,7 +27,7 @@ class DataSettings:
         validation_windows: Windows of a validation.
         validation_lengths: Sample bases of its windows, which are spread over these lengths; None: `length`.
         cache: Folder of encoded genomes; None: $GENOATTN_CACHE, or ~/.cache/genoattn.
-        workers: Processes that prepare batches; 0: the training process does.
+        workers: Processes that prepare batches; 0: the training process does; "auto": with a GPU 1 to 4, else 0.
         bucket_batches: Batches whose examples are sorted by length together, so that little is padded.
     """
 
@@ -45,7 +45,7 @@ class DataSettings:
     validation_windows: Annotated[int, Ge(1)] = 64
     validation_lengths: Sequence[Annotated[int, Ge(1)]] | None = None
     cache: str | None = None
-    workers: Annotated[int, Ge(0)] = 0
+    workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto"
     bucket_batches: Annotated[int, Ge(1)] = 1
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from genoattn.data.batch import Batch, collate, count_labels
 from genoattn.data.curriculum import Curriculum, CurriculumStage
@@ -17,6 +18,7 @@ from genoattn.data.share import WHOLE, DataShare
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
+from genoattn.data.workers import loader_options, worker_count
 from genoattn.genome.alphabet import LETTERS
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Event
@@ -143,6 +145,35 @@ def test_all_of_a_batch_moves_to_a_device():
     assert lonely.reference_window is None and lonely.padding_mask.device.type == "meta"
 
 
+def test_all_of_a_batch_is_pinned(monkeypatch: pytest.MonkeyPatch):
+    """As a loader does it: through the method of the batch."""
+    pinned: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.data_ptr()) or tensor)
+    batch = collate([example(3, 7)], TOKENIZER, both_strands=True)
+    again = pin_memory(batch)
+    assert isinstance(again, Batch) and again.events == batch.events and again.reverse_complement is not None
+    both = (batch, again.reverse_complement)
+    tensors = [tensor for one in both for tensor in (one.ids, one.reference_window, one.padding_mask)]
+    expected = [*tensors, *batch.targets.values()]
+    assert sorted(pinned) == sorted(tensor.data_ptr() for tensor in expected if tensor is not None)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processors", "workers"), [(0, 64, 0), (1, 1, 0), (1, 2, 1), (1, 16, 4), (8, 16, 1), (8, 8, 0)]
+)
+def test_workers_where_they_help(monkeypatch: pytest.MonkeyPatch, gpus: int, processors: int, workers: int):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    assert worker_count("auto") == workers and worker_count(3) == 3
+
+
+def test_a_loader_pins_memory_on_a_gpu_alone():
+    options = loader_options(2, torch.device("cuda", 1))
+    assert options["pin_memory"] and options["persistent_workers"] and options["prefetch_factor"] == 4
+    assert loader_options(0, torch.device("cpu")) == {"num_workers": 0, "pin_memory": False}
+
+
 def module(
     windows: Windows, workers: int = 0, step: int = 0, share: DataShare = WHOLE, bucket: int = 1
 ) -> GenomeDataModule:
@@ -151,7 +182,8 @@ def module(
     data = GenomeDataModule(
         training, examples(windows, seed=3), TOKENIZER, 2, 3, 7, workers, share=share
     )  # accumulates three batches of two; validates on seven windows
-    data.trainer = SimpleNamespace(global_step=step)  # type: ignore
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_step=step, strategy=strategy)  # type: ignore
     return data
 
 

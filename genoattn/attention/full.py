@@ -1,6 +1,6 @@
 """Softmax attention over every token: exact, and quadratic in the length."""
 
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -61,16 +61,26 @@ class FullAttention(Attention):
         q, k, v = self.heads.project_and_rotate(x, layout)
         beside = self.registers(q, position_ids_of(x, layout.position_ids), self.heads)
 
+        fused = self.engine.uses_triton(q)
+
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-            fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)
             by = by_triton.softmax_attention if fused else full_attention
-            more = None if beside is None else beside.part(view.queries, view.heads)
-            return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask, beside=more)
+            more: dict[str, Any] = {} if view.segments is None else {"segments": view.segments}
+            more["beside"] = None if beside is None else beside.part(view.queries, view.heads)
+            return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask, **more)
 
         cross_heads = self.heads.cross_heads
         alone = None if beside is None else beside.value
         y = cross_segment_attention(
-            attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal, alone=alone
+            attend,
+            q,
+            k,
+            v,
+            cross_heads=cross_heads,
+            layout=layout,
+            causal=self.causal,
+            alone=alone,
+            knows_segments=fused,
         )
         return self.heads.combine(y, x, layout)
 

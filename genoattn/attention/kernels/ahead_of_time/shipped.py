@@ -17,7 +17,7 @@ LENGTH = 4096
 
 
 MODES = {
-    "flash": ("full", "causal", "window", "padded"),
+    "flash": ("full", "causal", "window", "padded", "alibi", "segments"),
     "linear": ("full", "causal", "decay"),
     "blocks": ("sparse", "hierarchical"),
 }
@@ -26,7 +26,8 @@ MODES = {
 class Configuration(NamedTuple):
     """Device family, operator, dtype, width and mask of a compilation.
 
-    `padded` is causal with padding, `decay` both ways with padding, `sparse` a table by head of blocks of 64 and
+    `padded` is causal with padding, `alibi` a window with padding and costs of distance, `segments` full attention to
+    other segments, `decay` both ways with padding, `sparse` a table by head of blocks of 64 and
     `hierarchical` one table for all heads of blocks of 8 keys for blocks of 16 queries, both causal with padding.
     """
 
@@ -99,10 +100,13 @@ def labelled(configuration: Configuration, descriptors: bool = True) -> dict[str
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
-    left = 512 if mode == "window" else LENGTH
-    right = {"full": LENGTH, "window": 512}.get(mode, 0)
-    out, lse = flash.forward(q, k, v, padding_mask, left, right, 0.125)
-    flash.backward(out, lse, q, k, v, padding_mask, out, lse, left, right, 0.125)
+    left = 512 if mode in ("window", "alibi") else LENGTH
+    right = {"full": LENGTH, "segments": LENGTH, "window": 512, "alibi": 512}.get(mode, 0)
+    marks = None if padding_mask is None else padding_mask.view(torch.uint8)
+    costs = torch.empty(q.shape[2], device="meta") if mode == "alibi" else None
+    masks, settings = (marks, marks, costs), (mode == "segments", left, right, 0, 0.125)
+    out, lse = flash.forward(q, k, v, *masks, *settings)
+    flash.backward(out, lse, q, k, v, *masks, out, lse, *settings)
 
 
 def _linear(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:

@@ -24,12 +24,14 @@ from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.models import cost
+from genoattn.models.precision import fast_dtype
 from genoattn.models.predictor import Predictor
 from genoattn.training.callbacks import Progress, StopCleanly
 from genoattn.training.checkpoints import CheckpointFiles, Checkpoints
 from genoattn.training.divergence import StopOnDivergence
 from genoattn.training.identity import RunIdentity
 from genoattn.training.loggers import MetricsFile
+from genoattn.training.memory_estimate import uses_gpu
 from genoattn.training.module import SequenceModule
 from genoattn.training.recipe import TrainingRecipe
 from genoattn.training.resume import copy_checkpoints
@@ -42,6 +44,10 @@ NOISE = (
     r"No positive samples found in target",  # a task may simulate no mutation of a kind
 )
 """Warnings of Lightning that a user can do nothing about."""
+
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""The dtype of autocast by precision."""
 
 
 DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
@@ -152,8 +158,9 @@ def fit(
         diverged = StopOnDivergence(name, folder, settings.log_every)
         callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), Progress()]
         trainer = build_trainer(settings, folder, loggers, callbacks)
-        device = trainer.strategy.root_device
-        print(_describe(name, module, device, DTYPES[settings.precision.partition("-")[0]]))
+        device, precision = trainer.strategy.root_device, precision_of(settings)
+        said = "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
+        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + said)
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(module, datamodule, ckpt_path=resume)
@@ -164,6 +171,7 @@ def fit(
     if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
         best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
+    module.model.autocast_dtype = AUTOCAST.get(precision)
     module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
@@ -180,14 +188,24 @@ def _describe(name: str, module: SequenceModule, device: torch.device, dtype: to
     return f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters{stack}"
 
 
+def precision_of(settings: TrainerSettings) -> str:
+    """`trainer.precision`; auto is bf16-mixed where a GPU trains that is fast in it, else 32-true."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16-mixed" if uses_gpu(settings.accelerator) and fast_dtype(torch.device("cuda")) else "32-true"
+
+
 def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
     """Lightning's trainer for the settings: device, precision, steps and when it validates."""
-    pure = {"bf16-true": _HalfPrecision, "64-true": _DoublePrecision}.get(settings.precision)
+    precision = precision_of(settings)
+    if settings.precision == "auto" and precision != "32-true":
+        torch.set_float32_matmul_precision("high")  # TF32, in what autocast leaves in float32
+    pure = {"bf16-true": _HalfPrecision, "64-true": _DoublePrecision}.get(precision)
     try:
         return Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
-            precision=None if pure else settings.precision,
+            precision=None if pure else precision,  # type: ignore[arg-type]
             # Without an environment of its own, Lightning takes Slurm's signals and has the job queued again.
             plugins=[CheckpointFiles(), LightningEnvironment(), *([pure()] if pure else [])],
             max_steps=settings.max_steps,

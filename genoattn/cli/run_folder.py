@@ -119,7 +119,7 @@ def finish_run(
 
     model, saved = candidates[0].predictor, {}
     for candidate in candidates:
-        candidate.predictor.model.to(model.device)
+        candidate.predictor.model.to(model.device).autocast_dtype = model.model.autocast_dtype
         if candidate.key in cards:  # before the evaluation, which may take long
             home = _home(folder, candidate.key)
             saved[candidate.key] = save_model(home, candidate.predictor.model, cards[candidate.key])

@@ -24,6 +24,7 @@ from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.models import cost
+from genoattn.models.precision import fast_dtype
 from genoattn.models.predictor import Predictor
 from genoattn.training.callbacks import Progress, StopCleanly
 from genoattn.training.checkpoints import CheckpointFiles, Checkpoints
@@ -31,6 +32,7 @@ from genoattn.training.devices import check_devices, data_share, environment_of,
 from genoattn.training.divergence import StopOnDivergence
 from genoattn.training.identity import RunIdentity
 from genoattn.training.loggers import MetricsFile
+from genoattn.training.memory_estimate import uses_gpu
 from genoattn.training.module import SequenceModule
 from genoattn.training.processes import first_makes, place
 from genoattn.training.recipe import TrainingRecipe
@@ -46,6 +48,10 @@ NOISE = (
     r"`broadcast_buffers` is deprecated",  # of torch 2.13; older ones know no other name
 )
 """Warnings of Lightning that a user can do nothing about."""
+
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""The dtype of autocast by precision."""
 
 
 DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
@@ -165,8 +171,9 @@ def fit(
         if place().rank == 0:
             callbacks.append(Progress())
         trainer = build_trainer(settings, folder, loggers, callbacks)
-        device = trainer.strategy.root_device
-        print(_describe(name, module, device, DTYPES[settings.precision.partition("-")[0]]))
+        device, precision = trainer.strategy.root_device, precision_of(settings)
+        said = "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
+        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + said)
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(module, datamodule, ckpt_path=resume)
@@ -177,6 +184,7 @@ def fit(
     if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
         best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
+    module.model.autocast_dtype = AUTOCAST.get(precision)
     module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
@@ -193,16 +201,26 @@ def _describe(name: str, module: SequenceModule, device: torch.device, dtype: to
     return f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters{stack}"
 
 
+def precision_of(settings: TrainerSettings) -> str:
+    """`trainer.precision`; auto is bf16-mixed where a GPU trains that is fast in it, else 32-true."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16-mixed" if uses_gpu(settings.accelerator) and fast_dtype(torch.device("cuda")) else "32-true"
+
+
 def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
     """Lightning's trainer for the settings: device, precision, steps and when it validates."""
-    pure = {"bf16-true": _HalfPrecision, "64-true": _DoublePrecision}.get(settings.precision)
+    precision = precision_of(settings)
+    if settings.precision == "auto" and precision != "32-true":
+        torch.set_float32_matmul_precision("high")  # TF32, in what autocast leaves in float32
+    pure = {"bf16-true": _HalfPrecision, "64-true": _DoublePrecision}.get(precision)
     try:
         return Trainer(
             accelerator=settings.accelerator,
             strategy=strategy_of(settings),
             devices=settings.devices if place().world > 1 else 1,
             num_nodes=settings.num_nodes if place().world > 1 else 1,
-            precision=None if pure else settings.precision,
+            precision=None if pure else precision,  # type: ignore[arg-type]
             plugins=[CheckpointFiles(), environment_of(), *([pure()] if pure else [])],
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accumulate_batches,

@@ -19,6 +19,7 @@ from tests.attention.kernels.references import (
     poison,
     reference,
     relative_error,
+    skip_without_tiles,
 )
 
 CASES = [
@@ -80,6 +81,7 @@ def check(case: Softmax, function: Callable[..., Any] = flash.flash_attention) -
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_answers_and_gradients(case: Softmax) -> None:
+    skip_without_tiles("flash", case.dtype, case.dim)
     check(case)
 
 
@@ -129,7 +131,7 @@ def test_one_key_for_all_heads_by_a_stride_of_zero() -> None:
     case = Softmax(40, 16, heads=2, kv_heads=1)
     q, k, v, dout, _ = case.inputs()
     expanded = [tensor.expand(-1, -1, 2, -1) for tensor in (k, v)]
-    assert relative_error(flash.flash_attention(q, *expanded), reference(case)[0]) < 2e-6
+    assert relative_error(flash.flash_attention(q, *expanded), reference(case)[0]) < CLOSE
     leaves = [tensor.detach().requires_grad_() for tensor in (q, k, v)]
     out = flash.flash_attention(leaves[0], *(tensor.expand(-1, -1, 2, -1) for tensor in leaves[1:]))
     (out * dout).sum().backward()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from genoattn.attention.modules.rotary import Rope, Turns, position_ids_of, turns
 from genoattn.errors import UserError
 
 
@@ -23,8 +24,10 @@ class TokenLayout:
     """Positions for rotary embeddings (None: 0, 1, 2, …). The bounds of a window count indices, not positions."""
     segment_ids: Int[Tensor, "batch length"] | None = None
     """The sequence of the context that a token belongs to: reference 0, sample 1 (None: one sequence)."""
-    host: "TokenLayout | None" = None
+    host: "TokenLayout | None" = field(default=None, kw_only=True)
     """The same on the CPU, if the tensors are on another device: what Python asks of them need not wait for that."""
+    keeps: bool = field(default=False, kw_only=True)
+    """Keep what a layer computes of it for the next layers; for the layout of one batch, which goes with it."""
 
     @cached_property
     def segments(self) -> tuple[int, ...]:
@@ -56,7 +59,21 @@ class TokenLayout:
         """The layout of the same tokens from right to left; made once for all layers."""
         parts = (self.padding_mask, self.position_ids, self.segment_ids)
         host = None if self.host is None else self.host.turned
-        return TokenLayout(*(None if t is None else t.flip(1) for t in parts), host=host)
+        return TokenLayout(*(None if t is None else t.flip(1) for t in parts), host=host, keeps=self.keeps)
+
+    def turns(self, x: Float[Tensor, "batch length ..."], channels: int, rope: Rope) -> Turns:
+        """Cosine and sine that turn `channels` channels of the tokens x by their positions, in at least float32."""
+        exact = torch.promote_types(x.dtype, torch.float32)
+        if not self.keeps or torch.compiler.is_compiling():
+            return turns(position_ids_of(x, self.position_ids), channels, rope, exact)
+        key = x.shape[1], channels, rope, exact, x.device, torch.is_inference_mode_enabled()
+        if key not in self._turns:
+            self._turns[key] = turns(position_ids_of(x, self.position_ids), channels, rope, exact)
+        return self._turns[key]
+
+    @cached_property
+    def _turns(self) -> dict[tuple, Turns]:
+        return {}
 
     @cached_property
     def _host_segments(self) -> Tensor | None:

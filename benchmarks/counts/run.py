@@ -78,6 +78,17 @@ def table(rows: Sequence[dict[str, Any]], length: int) -> Table:
     return Table(f"{length:,} tokens", columns, lines)
 
 
+def rendered(rows: Sequence[dict[str, Any]]) -> str:
+    """The tables of all lengths."""
+    return "\n".join(table(rows, length).markdown() for length in sorted({row["length"] for row in rows}))
+
+
+def least(rows: Sequence[dict[str, Any]], layer: str, length: int, name: str = "after") -> str:
+    """The least milliseconds of a layer."""
+    (row,) = (row for row in rows if (row["layer"], row["length"], row["name"]) == (layer, length, name))
+    return _short(max(predicted(row)) * 1e3)
+
+
 def _cells(row: dict[str, Any] | None) -> list[str]:
     if row is None:
         return ["not counted"] * 8

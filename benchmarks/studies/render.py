@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmarks.counts import run as counts
 from benchmarks.models import memory_estimate, streaming, training_step
 from benchmarks.operators import run as operators
 from benchmarks.studies import (
@@ -75,7 +76,8 @@ def render(name: str) -> Study:
     template = templates.get_template("README.md.j2")
     values = {
         "command": "```bash\n" + (folder / "command.txt").read_text("utf-8") + "```",
-        "environment": environment(about),
+        "environment": environment(about) if "commit" in about else "",
+        "least": lambda *case: counts.least(_rows(folder)["rows"], *case),
         "table": lambda file, texts=1: read_table(folder / file, texts).markdown(),
         "measured": lambda struck=(): measured(folder, struck),
         "strains": lambda layout: conditional.table(_rows(folder)["rows"], layout).markdown(),
@@ -109,6 +111,8 @@ def measured(folder: Path, struck: Sequence[str] = ()) -> str:
     saved = _rows(folder)
     if folder.name == "operators":
         return operators.rendered(saved)
+    if folder.name == "gpu":
+        return counts.rendered(saved["rows"])
     table = TABLES[folder.name](saved["rows"])
     rows = [[f"~~{cell}~~" for cell in row] if row[0].strip("`") in struck else row for row in table.rows]
     return replace(table, rows=rows).markdown()

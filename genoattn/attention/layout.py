@@ -1,13 +1,15 @@
 """Layout of the tokens of a batch, and the part of a sequence that one of several processes holds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from genoattn.attention.modules.rotary import Rope, Turns, position_ids_of, turns
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,10 @@ class TokenLayout:
     """The sequence of the context that a token belongs to: reference 0, sample 1 (None: one sequence)."""
     span: "Span | None" = None
     """The part of a sequence that these tokens are, if several processes hold it together (None: all of it)."""
-    host: "TokenLayout | None" = None
+    host: "TokenLayout | None" = field(default=None, kw_only=True)
     """The same on the CPU, if the tensors are on another device: what Python asks of them need not wait for that."""
+    keeps: bool = field(default=False, kw_only=True)
+    """Keep what a layer computes of it for the next layers; for the layout of one batch, which goes with it."""
 
     @cached_property
     def segments(self) -> tuple[int, ...]:
@@ -56,7 +60,22 @@ class TokenLayout:
         mask, positions, segments = (
             None if t is None else t.flip(1) for t in (self.padding_mask, self.position_ids, self.segment_ids)
         )
-        return TokenLayout(mask, positions, segments, host=None if self.host is None else self.host.turned)
+        host = None if self.host is None else self.host.turned
+        return TokenLayout(mask, positions, segments, host=host, keeps=self.keeps)
+
+    def turns(self, x: Float[Tensor, "batch length ..."], channels: int, rope: Rope) -> Turns:
+        """Cosine and sine that turn `channels` channels of the tokens x by their positions, in at least float32."""
+        exact = torch.promote_types(x.dtype, torch.float32)
+        if not self.keeps or torch.compiler.is_compiling():
+            return turns(position_ids_of(x, self.position_ids), channels, rope, exact)
+        key = x.shape[1], channels, rope, exact, x.device, torch.is_inference_mode_enabled()
+        if key not in self._turns:
+            self._turns[key] = turns(position_ids_of(x, self.position_ids), channels, rope, exact)
+        return self._turns[key]
+
+    @cached_property
+    def _turns(self) -> dict[tuple, Turns]:
+        return {}
 
     def part(self, x: Float[Tensor, "batch part ..."], start: int) -> "TokenLayout":
         """The layout of the tokens x, which begin at token `start` of these, with explicit positions."""

@@ -30,7 +30,7 @@ def token_layout(batch: Batch) -> TokenLayout:
     # Without padding there is no mask: some layers are faster without one.
     padding_mask = None if bool(host.padding_mask.all()) else batch.padding_mask
     on_host = None if host is batch else token_layout(host)
-    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids, host=on_host)
+    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids, host=on_host, keeps=True)
 
 
 def predict(

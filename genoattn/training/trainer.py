@@ -167,9 +167,8 @@ def fit(
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
         diverged = StopOnDivergence(name, folder, settings.log_every)
-        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name))]
-        if place().rank == 0:
-            callbacks.append(Progress())
+        progress = [Progress()] if place().rank == 0 else []
+        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), *progress]
         trainer = build_trainer(settings, folder, loggers, callbacks)
         device, precision = trainer.strategy.root_device, precision_of(settings)
         said = "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")

@@ -114,9 +114,8 @@ def scan_tokens(
 
 def _segment(x: Tensor, options: LinearOptions) -> int:
     """Tokens of a segment: of one head if one is computed at a time, else of all heads."""
-    wide = len(x) * feature_dim(x.shape[3], options.features)
-    by_head = options.features == "signed" and x.device.type == "cpu"
-    return chunk_length(wide if by_head else x.shape[2] * wide, CHUNK, sizes(x.device))
+    together = 1 if options.features == "signed" and x.device.type == "cpu" else x.shape[2]
+    return chunk_length(together * len(x) * feature_dim(x.shape[3], options.features), CHUNK, sizes(x.device))
 
 
 def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: Features) -> tuple[None, State]:

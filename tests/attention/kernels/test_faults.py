@@ -12,9 +12,10 @@ import torch
 from triton.runtime.errors import InterpreterError
 
 import genoattn.attention.kernels
-from tests.attention.kernels import test_blocks, test_flash, test_linear, test_programs
+from tests.attention.kernels import test_blocks, test_flash, test_heads, test_linear, test_programs
 from tests.attention.kernels.test_blocks import Lists
 from tests.attention.kernels.test_flash import Softmax
+from tests.attention.kernels.test_heads import Case as Heads
 from tests.attention.kernels.test_linear import Case
 
 SOURCE = Path(genoattn.attention.kernels.__file__).parent
@@ -149,6 +150,24 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
         "+ spots % C.SIZE // 2 * 2",
         lambda f: test_blocks.check(Lists(33, 70), f),
     ),
+    "a turn the wrong way in the backward pass": (
+        "heads_kernels",
+        "one * cos + other * sin, other * cos - one * sin",
+        "one * cos - other * sin, other * cos + one * sin",
+        lambda f: test_heads.check(Heads(9), f),
+    ),
+    "the gradient along the head kept": (
+        "heads_kernels",
+        "one * by[:, None] - y_one * less",
+        "one * by[:, None] + 0 * y_one * less",
+        lambda f: test_heads.check(Heads(9), f),
+    ),
+    "the angles of the first sequence for all": (
+        "heads",
+        "0 if len(cos) == 1 else",
+        "0 if len(cos) else",
+        lambda f: test_heads.check(Heads(9, batch=2, sequences=2), f),
+    ),
     "a bias in the wrong base": (
         "blocks",
         "(bias * LOG2E)",
@@ -178,7 +197,8 @@ def planted(folder: Path, file: str, right: str, wrong: str) -> ModuleType:
 
 def family(file: str) -> str:
     """The module with the function that a file's kernels are for."""
-    return "linear" if file.startswith("linear") else "blocks" if file.startswith("block") else "flash"
+    families = {"linear": "linear", "block": "blocks", "heads": "heads"}
+    return next((module for start, module in families.items() if file.startswith(start)), "flash")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -188,6 +208,7 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     module = planted(tmp_path, file, right, wrong)
     functions = {"linear": "linear_sums", "blocks": "block_attention", "flash": "flash_attention"}
+    functions["heads"] = "turned_heads"
     function = getattr(module, functions[family(file)])
     # The interpreter stops where a fault computes with the NaN of padding.
     with pytest.raises((AssertionError, InterpreterError), match=r"off|numerators|assert|invalid value"):

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import blocks, flash, launch, linear
+from genoattn.attention.kernels import blocks, flash, heads, launch, linear
 from tests.attention.kernels.references import DEVICE, relative_error
 from tests.attention.kernels.test_blocks import Lists
 from tests.attention.kernels.test_flash import Softmax
+from tests.attention.kernels.test_heads import Case as Heads
 from tests.attention.kernels.test_linear import Case
 
 GUARD = 64
@@ -44,6 +45,13 @@ def block_call(case: Lists) -> list[Tensor]:
     return [out, lse, *blocks.backward(dout, dlse, q, k, v, *shared, out, lse, *sizes)]
 
 
+def heads_call(case: Heads) -> list[Tensor]:
+    x, scale, up = case.inputs()
+    cos, sin = case.angles() or (None, None)
+    y, gain = heads.forward(x, scale, cos, sin, True, case.factor)
+    return [y, gain, *heads.backward(up, y, gain, scale, cos, sin, case.factor)]
+
+
 CALLS: dict[str, Callable[[], list[Tensor]]] = {
     "flash": lambda: flash_call(Softmax(40, 24, True, heads=2, kv_heads=1, batch=2)),
     "flash with padding": lambda: flash_call(Softmax(40, 16, window=(9, 5), padded=True, batch=2, alibi=True)),
@@ -51,6 +59,7 @@ CALLS: dict[str, Callable[[], list[Tensor]]] = {
     "linear": lambda: linear_call(Case(70, 20, 24, heads=2, batch=2)),
     "blocks": lambda: block_call(Lists(33, 40, key_block=8, slots=3, dim=20, heads=2, batch=2, padded=True)),
     "blocks with bias": lambda: block_call(Lists(40, 40, 32, 32, slots=2, bias=True, causal=True, apart=True)),
+    "heads": lambda: heads_call(Heads(70, 18, heads=3, batch=2, sequences=2)),
     "causal linear": lambda: linear_call(Case(130, 16, 16, True, True, padded=True)),
 }
 

@@ -16,7 +16,7 @@ class TrainerSettings:
     max_steps: Annotated[int, Ge(1)] = 600
     max_seconds: Annotated[int | float, Gt(0)] | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     devices: Annotated[int, Ge(1)] = 1
     num_nodes: Annotated[int, Ge(1)] = 1
     precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -25,6 +25,7 @@ class TrainerSettings:
     validate_every: Annotated[int, Ge(1)] = 100
     log_every: Annotated[int, Ge(1)] = 1
     resume: str | None = None
+    requeue: bool = False
     threads: Annotated[int, Ge(1)] | None = None
     memory_check: bool = True
 

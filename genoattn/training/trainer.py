@@ -43,6 +43,7 @@ NOISE = (
     r".*The '.*' does not have many workers",  # examples are cheap
     r"No positive samples found in target",  # a task may simulate no mutation of a kind
     r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # what is logged is that of all processes already
+    r"FSDP2-wrapped module .* returned a view tensor",  # nothing is changed in place
     r"`broadcast_buffers` is deprecated",  # of torch 2.13; older ones know no other name
 )
 """Warnings of Lightning that a user can do nothing about."""
@@ -174,10 +175,12 @@ def fit(
     if stop.timed_out:
         print(f"{name}: trainer.max_seconds={settings.max_seconds} ended training after step {trainer.global_step}")
     bases = module.bases_since_start
-    if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
-        best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-        module.load_state_dict(best["state_dict"])
-    module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
+    module.gather()
+    if place().rank == 0:
+        if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
+            best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+            module.load_state_dict(best["state_dict"])
+        module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
     return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padding / max(1, real + padding))

@@ -28,7 +28,7 @@ def check_resume(resume: Path, identity: RunIdentity) -> None:
 
     Raises:
         UserError: A checkpoint is missing, damaged or of an older version, or the run differs in more than its budget,
-            logging, workers and evaluation: a line for each difference.
+            logging, workers, devices and evaluation: a line for each difference.
     """
     remove_unfinished(resume.parent)
     for name in ("model", "control"):
@@ -100,8 +100,8 @@ def _check_run(file: Path, run: dict[str, str], identity: RunIdentity, name: str
         raise UserError(f"trainer.resume={file}: the settings of its run cannot be read") from None
     if lines:
         raise UserError(
-            f"trainer.resume={file} is of another run; only budget, logging, workers and evaluation may differ:\n"
-            + "\n".join(f"  {line}" for line in lines)
+            f"trainer.resume={file} is of another run; only budget, logging, workers, devices and evaluation may"
+            " differ:\n" + "\n".join(f"  {line}" for line in lines)
         )
     if versions and file.name == "last.ckpt":
         print(f"trainer.resume: another version, so the run may not go on exactly: {', '.join(versions)}")

@@ -44,7 +44,7 @@ def train_model(
     settings = recipe.trainer
     module, datamodule = build_training(predictor, source, recipe)
     if settings.memory_check:
-        each_makes(lambda: check_memory(module, datamodule, settings.accelerator))
+        each_makes(lambda: check_memory(module, datamodule, settings.accelerator, settings.shards))
     resume = checkpoint_of(Path(settings.resume), name) if settings.resume else None
     if resume and not resume.is_file():  # the run was stopped before this model
         resume = None

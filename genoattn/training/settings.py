@@ -34,6 +34,11 @@ class TrainerSettings:
         """Processes of the run, one for each device."""
         return self.devices * self.num_nodes
 
+    @property
+    def shards(self) -> int:
+        """Parts that the weights of a model are shared out in."""
+        return self.processes if self.strategy == "fsdp" else 1
+
 
 @dataclass(frozen=True)
 class FinetuneSettings:

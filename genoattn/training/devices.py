@@ -45,7 +45,7 @@ def strategy_of(settings: TrainerSettings) -> Strategy | str:
     if settings.strategy == "fsdp":
         if settings.precision == "16-mixed":
             raise UserError("trainer.strategy=fsdp knows no trainer.precision=16-mixed; bf16-mixed needs no scaling")
-        return ShardedStrategy()
+        return ShardedStrategy(settings.sharded_checkpoints)
     # Every process changes its buffers alike. A model may have a weight that a batch does not use.
     return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True, timeout=WAIT)
 

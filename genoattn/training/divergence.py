@@ -60,7 +60,7 @@ class StopOnDivergence(Callback):
         if place().rank == 0:
             write_json(self.folder / DIVERGED, about)
         last = self.folder / "checkpoints" / "last.ckpt"
-        saved = f"the last finite checkpoint is {last}" if last.is_file() else "no checkpoint was written before"
+        saved = f"the last finite checkpoint is {last}" if last.exists() else "no checkpoint was written before"
         raise UserError(
             f"{self.name} diverged: {reason} at step {step}, at a learning rate of {rate:.3g} and"
             f" trainer.gradient_clip={clip}; choose a lower optimizer.lr; {saved}"

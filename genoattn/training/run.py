@@ -46,7 +46,7 @@ def train_model(
     if settings.memory_check:
         each_makes(lambda: check_memory(module, datamodule, settings.accelerator, settings.shards))
     resume = checkpoint_of(Path(settings.resume), name) if settings.resume else None
-    if resume and not resume.is_file():  # the run was stopped before this model
+    if resume and not resume.exists():  # the run was stopped before this model
         resume = None
     fitted = fit(name, module, datamodule, settings, run if name == "model" else run / name, loggers, identity, resume)
     skipped = datamodule.training.sampler.skipped + datamodule.validation.sampler.skipped

@@ -20,6 +20,7 @@ class TrainerSettings:
     devices: Annotated[int, Ge(1)] = 1
     num_nodes: Annotated[int, Ge(1)] = 1
     precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
+    sharded_checkpoints: bool = False
     accumulate_batches: Annotated[int, Ge(1)] = 1
     gradient_clip: Annotated[int | float, Ge(0)] = 1.0
     validate_every: Annotated[int, Ge(1)] = 100

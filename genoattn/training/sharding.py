@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
@@ -27,6 +28,7 @@ from torch.optim import Optimizer
 from genoattn.models import cost
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.processes import WAIT, place
+from genoattn.training.sharded_files import read_plain, shapes, write_shards
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 """Whole tensors on the CPU of the first process; nothing on the others."""
@@ -75,23 +77,43 @@ def own_part(weight: Tensor) -> Tensor:
 class ShardedStrategy(ModelParallelStrategy):
     """Lightning's strategy, with checkpoints in which the moments of a weight have the number of any other strategy."""
 
-    def __init__(self) -> None:
-        super().__init__(place().world, 1, save_distributed_checkpoint=False, timeout=WAIT)
+    def __init__(self, parts: bool) -> None:
+        """Build the strategy; `parts` writes every checkpoint in parts, one of each process."""
+        super().__init__(place().world, 1, save_distributed_checkpoint=parts, timeout=WAIT)
+        self.parts = parts
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         optimizer = getattr(optimizer, "_optimizer", optimizer)  # of Lightning's wrapper
         assert self.model is not None
-        state: Any = get_optimizer_state_dict(self.model, optimizer, options=FULL)
-        if place().rank:
-            return {}
         numbers = {name: number for number, name in enumerate(self._names(optimizer))}
+        state: Any = get_optimizer_state_dict(self.model, optimizer, options=None if self.parts else FULL)
+        if not state:  # of a process that gets none
+            return {}
         groups = [group | {"params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
-        moments = {numbers[name]: moments for name, moments in state["state"].items()}
-        return {"state": moments, "param_groups": groups}
+        if self.parts:
+            return {"state": {}, "param_groups": groups}
+        return {"state": {numbers[name]: own for name, own in state["state"].items()}, "param_groups": groups}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None) -> None:
+        if not self.parts:
+            super().save_checkpoint(checkpoint, filepath)
+            return
+        assert self.model is not None
+        names = [self._names(optimizer) for optimizer in self.optimizers]
+        plain = checkpoint | {"state_dict": shapes(checkpoint["state_dict"]), "optimizer_names": names}
+        write_shards(Path(filepath), checkpoint["global_step"], plain, self._tensors())
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         assert self.model is not None
-        checkpoint = self.checkpoint_io.load_checkpoint(checkpoint_path)
+        path = Path(checkpoint_path)
+        if path.is_dir():
+            tensors = self._tensors()
+            load(tensors, checkpoint_id=path.resolve())
+            set_model_state_dict(self.model, tensors["state_dict"])
+            for number, optimizer in enumerate(self.optimizers):
+                set_optimizer_state_dict(self.model, optimizer, tensors[f"optimizer_{number}"])
+            return read_plain(path)
+        checkpoint = self.checkpoint_io.load_checkpoint(path)
         set_model_state_dict(self.model, checkpoint["state_dict"], options=FULL)
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             names = self._names(optimizer)
@@ -102,6 +124,13 @@ class ShardedStrategy(ModelParallelStrategy):
             whole: Any = {"state": moments, "param_groups": groups}
             set_optimizer_state_dict(self.model, optimizer, whole, options=FULL)
         return checkpoint
+
+    def _tensors(self) -> dict[str, Any]:
+        """The states that each process has a part of."""
+        assert self.model is not None
+        states = [get_optimizer_state_dict(self.model, optimizer) for optimizer in self.optimizers]
+        named = {f"optimizer_{number}": state for number, state in enumerate(states)}
+        return {"state_dict": get_model_state_dict(self.model), **named}
 
     def _names(self, optimizer: Optimizer) -> list[str]:
         """The names of the weights of an optimizer, in its order."""

@@ -178,7 +178,7 @@ def fit(
     module.gather()
     if place().rank == 0:
         if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
-            best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+            best = CheckpointFiles().load_checkpoint(checkpoints / "best.ckpt")
             module.load_state_dict(best["state_dict"])
         module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]

@@ -1,5 +1,6 @@
 """Training on several processes is the training of one: weights, figures, files, and what is said."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,20 @@ def test_the_place_of_a_process() -> None:
 def test_what_one_process_refuses(words: list[str], sentence: str, fasta: Path, tmp_path: Path) -> None:
     status, _, said = call_main(["train", *WORDS, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path / 'run'}", *words])
     assert status == 2 and sentence in said and said.count("\n") == 1
+
+
+def test_plan_tells_of_each_process(fasta: Path, tmp_path: Path) -> None:
+    words = [word for word in WORDS if word != "trainer.memory_check=false"]
+    words += [f"data.fasta={fasta}", "data.length=512", "capacity=[]", "available_memory=2GiB"]
+    found = []
+    for more in (["trainer.devices=1"], ["trainer.devices=2"]):
+        run = tmp_path / f"{len(found)}"
+        status, said, _ = call_main(["plan", *words, *more, f"hydra.run.dir={run}"])
+        assert status == 0 and ("each of 2 processes of the training takes" in said) == bool(found)
+        found.append(json.loads((run / "plan.json").read_text())["predicted"])
+    one, two = found
+    assert one["available_bytes"] == 2 * two["available_bytes"] == 2**31
+    assert two["longest_length"] > one["longest_length"] / 2
 
 
 def test_what_several_processes_refuse(two: Ranks, fasta: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from genoattn.models.block import Block
+from genoattn.training.sharded_files import read_whole
 from tests.parallel.conftest import WORDS, largest_difference, last
 from tests.parallel.ranks import Ranks, call_main
 from tests.parallel.test_stop_and_resume import call_stopped
@@ -42,16 +43,15 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_shards_train_as_whole_models_to_the_last_bit(
-    case: str, fasta: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_shards_train_as_whole_models(case: str, fasta: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     world, *more = CASES[case]
     ddp, fsdp = both(request.getfixturevalue(world), tmp_path, "train", *UNCLIPPED, *more, f"data.fasta={fasta}")
-    assert largest_difference(ddp, fsdp) == 0
+    tolerance = 1e-6 if world == "four" else 0  # four numbers have several sums
+    assert largest_difference(ddp, fsdp) <= tolerance
     one, other = last(ddp), last(fsdp)
-    torch.testing.assert_close(one["optimizer_states"], other["optimizer_states"], rtol=0, atol=0)
+    torch.testing.assert_close(one["optimizer_states"], other["optimizer_states"], rtol=0, atol=tolerance)
     assert one["loops"] == other["loops"] and one["lr_schedulers"] == other["lr_schedulers"]
-    torch.testing.assert_close(trained(ddp), trained(fsdp), rtol=0, atol=0)
+    torch.testing.assert_close(trained(ddp), trained(fsdp), rtol=0, atol=tolerance)
 
 
 def test_adapters_are_sharded(two: Ranks, fasta: Path, tmp_path: Path) -> None:
@@ -76,6 +76,33 @@ def test_a_run_goes_on_with_another_strategy(two: Ranks, four: Ranks, fasta: Pat
     assert [status for status, _, _ in stopped] == [143] * 4 and last(run)["global_step"] == 4
     assert call_main(here)[0] == 0
     assert largest_difference(whole, run) < 1e-6
+
+
+def test_checkpoints_in_parts(two: Ranks, four: Ranks, fasta: Path, tmp_path: Path) -> None:
+    words = ["train", *WORDS, "trainer.max_steps=6", f"data.fasta={fasta}", SHARDED, "trainer.sharded_checkpoints=true"]
+    whole, run, other = (tmp_path / name for name in ("whole", "run", "other"))
+    plain = [*words, "trainer.sharded_checkpoints=false", "trainer.devices=2", f"hydra.run.dir={whole}"]
+    assert [status for status, _, _ in two.run(call_main, plain)] == [0, 0]
+
+    stopped = two.run(call_stopped, 1, signal.SIGTERM, 3, [*words, "trainer.devices=2", f"hydra.run.dir={run}"])
+    assert [status for status, _, _ in stopped] == [143, 143]
+    checkpoints, checkpoint = run / "checkpoints", run / "checkpoints" / "last.ckpt"
+    names = {path.name for path in checkpoints.iterdir()}
+    assert names == {"best.ckpt", "best.ckpt.2", "last.ckpt", "last.ckpt.3"} and checkpoint.is_symlink()
+
+    more = f"trainer.resume={checkpoint}"
+    answers = two.run(call_main, [*words, "trainer.devices=2", more, f"hydra.run.dir={other}"])  # on as many processes
+    assert [status for status, _, _ in answers] == [0, 0]
+    torch.testing.assert_close(trained(other), trained(whole), rtol=0, atol=0)
+    found, expected = read_whole(other / "checkpoints" / "last.ckpt"), last(whole)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0)
+
+    stopped = four.run(call_stopped, 0, signal.SIGTERM, 2, [*words, "trainer.devices=4", more, f"hydra.run.dir={run}"])
+    assert [status for status, _, _ in stopped] == [143] * 4
+    assert call_main([*words, more, f"hydra.run.dir={run}"])[0] == 0  # in one process, which writes files
+    assert largest_difference(whole, run) < 1e-6
+    assert {path.name for path in checkpoints.iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
 def look(words: list[str]) -> list[str]:

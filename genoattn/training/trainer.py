@@ -27,7 +27,7 @@ from genoattn.models import cost
 from genoattn.models.predictor import Predictor
 from genoattn.training.callbacks import Progress, StopCleanly
 from genoattn.training.checkpoints import CheckpointFiles, Checkpoints
-from genoattn.training.devices import check_devices, data_share, environment_of, strategy_of
+from genoattn.training.devices import check_devices, check_processes, data_share, environment_of, strategy_of
 from genoattn.training.divergence import StopOnDivergence
 from genoattn.training.identity import RunIdentity
 from genoattn.training.loggers import MetricsFile
@@ -146,9 +146,11 @@ def fit(
         resume: A last.ckpt to go on from, which was checked; in `folder`, metrics.csv is continued from its step.
 
     Raises:
-        UserError: The device, the optimiser or the checkpoint cannot be used, or the training diverged.
+        UserError: The device, the optimiser or the checkpoint cannot be used, the training diverged, or the processes
+            for its devices were not started.
     """
     checkpoints = folder / "checkpoints"
+    check_processes(settings.devices, settings.num_nodes)
     if place().rank:
         loggers = []
     if resume is not None:

@@ -125,5 +125,8 @@ def test_weights_are_shared_out_and_narrow_ones_learn(two: Ranks, fasta: Path, t
     words += ["trainer.precision=bf16-mixed", "trainer.max_steps=2", "data.length=16", "data.validation_windows=4"]
     first, second = two.run(look, words)
     assert first == second == ["FSDPBlock, weights Parameter", "0 "]
+    pure = two.run(call_main, [*words, "trainer.precision=bf16-true", f"hydra.run.dir={tmp_path / 'pure'}"])
+    assert [status for status, _, _ in pure] == [0, 0]
+    assert {weight.dtype for weight in trained(tmp_path / "pure").values()} == {torch.float32}
     refused = two.run(call_main, [*words, "trainer.precision=16-mixed", f"hydra.run.dir={tmp_path / 'other'}"])
     assert refused[0][2].startswith("trainer.strategy=fsdp knows no trainer.precision=16-mixed")

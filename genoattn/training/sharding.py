@@ -96,7 +96,8 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: object = None) -> None:
         if not self.parts:
-            super().save_checkpoint(checkpoint, filepath)
+            if self.is_global_zero:
+                self.checkpoint_io.save_checkpoint(checkpoint, filepath)
             return
         assert self.model is not None
         names = [self._names(optimizer) for optimizer in self.optimizers]

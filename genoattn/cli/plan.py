@@ -51,7 +51,7 @@ def main(config: DictConfig) -> None:
     else:
         limit = available_bytes(gpu, devices)
     tokens = datamodule.validation.batch(0, 1, tokenizer).ids.shape[1]
-    estimate = estimate_memory(module, datamodule, gpu)
+    estimate = estimate_memory(module, datamodule, gpu, recipe.trainer.shards)
     predicted = cost.predicted_cost(predictor.model, tokens)._asdict() | {
         "tokens": tokens,
         "training_peak_bytes": estimate.training.at(estimate.length),
@@ -85,7 +85,7 @@ def longer_estimate(
         with suppress(UserError):
             source = open_data_source(longer.data, predictor.task, longer.seed)
             share = DataShare(world=longer.trainer.processes)
-            return estimate_memory(*build_training(predictor, source, longer, share), gpu)
+            return estimate_memory(*build_training(predictor, source, longer, share), gpu, longer.trainer.shards)
     return estimate
 
 

@@ -23,7 +23,7 @@ BUDGET = {
     "attention/kernels": 2_000,
     "attention/conformance": 700,  # learning far away, capacity, float32, second derivatives; several processes
     "attention/parallel": 500,  # one sequence over several processes: exchanges, states, processes for the checks
-    "models": 2_180,  # shards of a sequence; windows of blocks; models that come along; scores of variants; steps; exported folders
+    "models": 2_240,  # windows of blocks; models that come along; scores of variants; exported folders; shards
     "training": 1_265,
     "evaluation": 3_885,  # calls against a VCF, by the sequences that they spell; strains, context mixing and copies
     "comparison": 2_850,  # ladders with their measures, plots and tables; which runs learned; power before the runs

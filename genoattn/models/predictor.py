@@ -15,6 +15,7 @@ from genoattn.data.example import Example
 from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
+from genoattn.models.precision import autocast_of
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.models.shards import gather_answers, own_labels
 
@@ -27,9 +28,11 @@ BATCH_BASES = 8_192
 
 def token_layout(batch: Batch) -> TokenLayout:
     """The layout of the tokens of a batch."""
+    host = batch.host or batch
     # Without padding there is no mask: some layers are faster without one.
-    padding_mask = None if bool(batch.padding_mask.all()) else batch.padding_mask
-    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids)
+    padding_mask = None if bool(host.padding_mask.all()) else batch.padding_mask
+    on_host = None if host is batch else token_layout(host)
+    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids, host=on_host, keeps=True)
 
 
 def predict(
@@ -83,12 +86,11 @@ def per_base(
 
 def _one_strand(model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec], group: Any) -> dict[str, Tensor]:
     inputs = batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights
+    long = batch.ids.shape[1] >= CHUNKED_ABOVE and not torch.is_grad_enabled() and group is None
+    with autocast_of(model):
+        logits = model.forward_chunked(*inputs) if long else model(*inputs, group=group)
     if group is not None:
-        logits = model(*inputs, group=group)
         logits = gather_answers(logits, list(model.token_heads), batch.ids.shape[1], group)
-    else:
-        long = batch.ids.shape[1] >= CHUNKED_ABOVE and not torch.is_grad_enabled()
-        logits = (model.forward_chunked if long else model)(*inputs)
     return _at_levels(logits, batch, outputs)
 
 
@@ -127,7 +129,9 @@ def predict_shard(model: SequenceModel, batch: Batch, outputs: Mapping[str, Targ
     )
     if not divided:
         return ShardAnswers(predict(model, batch, outputs, group), batch.targets, divided)
-    logits = model(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights, group=group)
+    inputs = batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights
+    with autocast_of(model):
+        logits = model(*inputs, group=group)
     shard = logits[next(iter(divided))].shape[1]
     others = [name for name in model.token_heads if name not in divided]
     logits = gather_answers(logits, others, batch.ids.shape[1], group)

@@ -16,6 +16,7 @@ from genoattn.attention.modules.streaming import slice_layout
 from genoattn.errors import UserError
 from genoattn.models.block import ActivationCheckpointing, AttentionFactory, Block, BlockState, ConvStem
 from genoattn.models.pair_stem import AlignmentStem
+from genoattn.models.precision import Head
 from genoattn.models.shards import pool_sites, shard_inputs
 
 CHUNK = 4096
@@ -53,6 +54,9 @@ class SequenceModel(nn.Module):
         causal: True if no token may see a later one.
         activation_checkpointing: Activations that blocks recompute in the backward pass: none, mlp or block.
     """
+
+    autocast_dtype: torch.dtype | None = None
+    """The dtype of autocast in which the model answers outside of training; None: none."""
 
     def __init__(
         self,
@@ -107,9 +111,9 @@ class SequenceModel(nn.Module):
             for number in range(depth)
         )
         self.norm = nn.RMSNorm(dim)
-        self.token_head = nn.Linear(dim, sum(self.token_heads.values())) if token_heads else None
+        self.token_head = Head(dim, sum(self.token_heads.values())) if token_heads else None
         numbers = sum(self.sequence_heads.values())
-        self.sequence_head = nn.Linear((sites + 1) * dim, numbers) if sequence_heads else None
+        self.sequence_head = Head((sites + 1) * dim, numbers) if sequence_heads else None
 
     def forward(
         self,

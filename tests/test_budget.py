@@ -24,12 +24,12 @@ BUDGET = {
     "attention/conformance": 700,  # learning far away, capacity, float32, second derivatives; several processes
     "attention/parallel": 500,  # one sequence over several processes: exchanges, states, processes for the checks
     "models": 2_290,  # windows of blocks; models that come along; scores of variants; exported folders; shards
-    "training": 1_565,
+    "training": 1_610,
     "evaluation": 3_885,  # calls against a VCF, by the sequences that they spell; strains, context mixing and copies
     "comparison": 2_850,  # ladders with their measures, plots and tables; which runs learned; power before the runs
-    "config, cli and single files": 2_850,  # `detect`, `score`, `scan`, `export`; shards; pages; --quiet
+    "config, cli and single files": 2_855,  # `detect`, `score`, `scan`, `export`; shards; pages; --quiet
 }
-"""Lines of code by folder: about 28,800 in all. The line of attention leaves out its sub-folders listed here."""
+"""Lines of code by folder: about 28,900 in all. The line of attention leaves out its sub-folders listed here."""
 
 LINES_OF_A_FILE = 300
 LINES_OF_A_FUNCTION = 60

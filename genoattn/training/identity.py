@@ -13,7 +13,7 @@ from genoattn.errors import shorten
 FREE = {
     *(f"trainer.{name}" for name in ("max_steps", "max_seconds", "validate_every", "log_every", "threads")),
     *("trainer.memory_check", "trainer.resume", "data.workers", "data.cache", "data.vcf"),
-    *("trainer.strategy", "trainer.devices", "trainer.num_nodes"),
+    *("trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.sequence_parallel"),
 }
 """Settings that may differ when a run is resumed: budget, logging, workers, devices and evaluation."""
 

@@ -42,7 +42,7 @@ def train_model(
     settings = recipe.trainer
     module, datamodule = build_training(predictor, source, recipe)
     if settings.memory_check:
-        each_makes(lambda: check_memory(module, datamodule, settings.accelerator))
+        each_makes(lambda: check_memory(module, datamodule, settings.accelerator, settings.sequence_parallel))
     resume = checkpoint_of(Path(settings.resume), name) if settings.resume else None
     if resume and not resume.is_file():  # the run was stopped before this model
         resume = None

@@ -45,7 +45,8 @@ def main(config: DictConfig) -> None:
     tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
     predictor = model_of(config, "attention", task, tokenizer)
     gpu, devices, processes = uses_gpu(recipe.trainer.accelerator), recipe.trainer.devices, recipe.trainer.processes
-    module, datamodule = build_training(predictor, source, recipe, DataShare(world=processes))
+    shards = recipe.trainer.sequence_parallel
+    module, datamodule = build_training(predictor, source, recipe, DataShare(world=processes // shards))
     if config.available_memory:
         limit = parse_size(config.available_memory) / (1 if gpu else devices)
     else:
@@ -54,10 +55,10 @@ def main(config: DictConfig) -> None:
     estimate = estimate_memory(module, datamodule, gpu, recipe.trainer.shards)
     predicted = cost.predicted_cost(predictor.model, tokens)._asdict() | {
         "tokens": tokens,
-        "training_peak_bytes": estimate.training.at(estimate.length),
-        "forward_peak_bytes": estimate.forward.at(estimate.length),
+        "training_peak_bytes": estimate.training.at(-(-estimate.length // shards)),
+        "forward_peak_bytes": estimate.forward.at(-(-estimate.length // shards)),
         "available_bytes": limit,
-        "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit),
+        "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit) * shards,
         "model_flops": cost.model_flops(predictor.model, tokens),
     }
     told = capacity(predictor.model, config.capacity, recipe.seed)
@@ -84,7 +85,7 @@ def longer_estimate(
         longer = replace(recipe, data=replace(recipe.data, length=MAX_PROBE))
         with suppress(UserError):
             source = open_data_source(longer.data, predictor.task, longer.seed)
-            share = DataShare(world=longer.trainer.processes)
+            share = DataShare(world=longer.trainer.processes // longer.trainer.sequence_parallel)
             return estimate_memory(*build_training(predictor, source, longer, share), gpu, longer.trainer.shards)
     return estimate
 

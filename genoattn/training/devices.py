@@ -12,13 +12,24 @@ from genoattn.training.settings import TrainerSettings
 from genoattn.training.sharding import ShardedStrategy
 
 
-def check_devices(devices: int, batch: int) -> None:
+def check_devices(devices: int, batch: int, sequence_parallel: int = 1) -> None:
     """Check that the devices of a run share a batch evenly.
 
     Raises:
-        UserError: `data.batch` is no multiple of their number.
+        UserError: `data.batch` is no multiple of their number, or that is none of `trainer.sequence_parallel`.
     """
-    if batch % devices:
+    groups, rest = divmod(devices, sequence_parallel)
+    if rest:
+        raise UserError(
+            f"trainer.sequence_parallel={sequence_parallel} must divide the {devices} of trainer.devices × "
+            "trainer.num_nodes"
+        )
+    if sequence_parallel > 1 and batch % groups:
+        raise UserError(
+            f"data.batch={batch} is the batch of all devices together, so it must be a multiple of the {groups} groups"
+            f" of trainer.sequence_parallel={sequence_parallel} devices"
+        )
+    if batch % groups:
         raise UserError(
             f"data.batch={batch} is the batch of all devices together, so it must be a multiple of the"
             f" {devices} of trainer.devices × trainer.num_nodes"
@@ -33,9 +44,9 @@ def check_processes(devices: int, nodes: int) -> None:
         raise UserError(f"trainer.devices={devices} and trainer.num_nodes={nodes}: {started}")
 
 
-def data_share() -> DataShare:
-    """The share of every batch that this process makes."""
-    return DataShare(place().rank, place().world)
+def data_share(sequence_parallel: int = 1) -> DataShare:
+    """The share of every batch that this process makes; processes that hold a sequence together make the same."""
+    return DataShare(place().rank // sequence_parallel, max(1, place().world // sequence_parallel))
 
 
 def strategy_of(settings: TrainerSettings) -> Strategy | str:

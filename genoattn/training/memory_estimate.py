@@ -152,20 +152,26 @@ def _state_bytes(module: SequenceModule, shards: int) -> int:
     return 4 * whole if shards == 1 else 4 * whole // shards + whole - sum(blocks) + max(blocks)
 
 
-def check_memory(module: SequenceModule, datamodule: GenomeDataModule, accelerator: str, shards: int = 1) -> None:
-    """Raises UserError if a run is estimated to need more memory than there is, and says what would fit."""
+def check_memory(
+    module: SequenceModule, datamodule: GenomeDataModule, accelerator: str, shards: int = 1, weight_shards: int = 1
+) -> None:
+    """Raises UserError if a run is estimated to need more memory than there is, and says what would fit.
+
+    A process that computes one of several `shards` of a sequence needs about that share of its memory, and keeps one of
+    `weight_shards` parts of the weights.
+    """
     gpu = uses_gpu(accelerator)
     limit = available_bytes(gpu, place().local_world)
-    (curve, _, length), size = estimate_memory(module, datamodule, gpu, shards), datamodule.rows
-    needed = curve.at(length)
+    (curve, _, length), size = estimate_memory(module, datamodule, gpu, weight_shards), datamodule.rows
+    needed = curve.at(-(-length // shards))
     if needed <= limit:
         return
     window = (needed - curve.constant) / size
     fits = []
     if (shorter := curve.longest(limit)) > 0:
-        fits.append(f"data.length={shorter} at this batch")
+        fits.append(f"data.length={shorter * shards} at this batch")
     if (fewer := int((limit - curve.constant) / window)) > 0:
-        fits.append(f"data.batch={fewer * place().world} at this length")
+        fits.append(f"data.batch={fewer * place().world // shards} at this length")
     raise UserError(
         f"data.length={length} with data.batch={datamodule.batch} is estimated to need {needed / 2**30:.1f} GiB, and"
         f" {limit / 2**30:.1f} GiB are free; {' or '.join(fits) or 'no shorter window'} would fit;"

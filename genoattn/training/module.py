@@ -2,7 +2,8 @@
 
 import math
 import time
-from typing import NamedTuple, final
+from functools import cached_property
+from typing import Any, NamedTuple, final
 
 import lightning
 import numpy as np
@@ -22,6 +23,7 @@ from genoattn.training.loss import LossSums, mean_loss, sum_losses
 from genoattn.training.processes import place, sum_over_processes
 from genoattn.training.recipe import OptimizerFactory
 from genoattn.training.schedule import WarmupCosine
+from genoattn.training.sequence_parallel import is_first, sequence_group, sum_losses_of_shard
 from genoattn.training.sharding import fill, full_weights, shard
 
 
@@ -44,9 +46,10 @@ class SequenceModule(lightning.LightningModule):
         steps: int,
         seed: int,
         by_length: bool = False,
+        sequence_parallel: int = 1,
     ):
         super().__init__()
-        self.by_length, self._whole = by_length, None
+        self.by_length, self._sequence_parallel, self._whole = by_length, sequence_parallel, None
         self.model, self.outputs = predictor.model, dict(predictor.task.outputs)
         self.optimizer, self.schedule, self.steps, self.seed = optimizer, schedule, steps, seed
         classes = {name: output.classes for name, output in self.outputs.items() if not output.number}
@@ -59,7 +62,12 @@ class SequenceModule(lightning.LightningModule):
         self._start_seconds, self._start_bases = 0.0, 0
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, "batch _ _"]]:
-        return predict(self.model, batch, self.outputs)
+        return predict(self.model, batch, self.outputs, self.group)
+
+    @cached_property
+    def group(self) -> Any:
+        """The processes that hold a sequence together with this one; None if it holds its own."""
+        return sequence_group(self._sequence_parallel, self.device)
 
     def configure_model(self) -> None:
         """Share out the weights, once, if the strategy has a mesh of processes for it."""
@@ -99,8 +107,11 @@ class SequenceModule(lightning.LightningModule):
         The first is summed by the backward passes of a step and averaged over processes: then it is the mean over all
         labels of the step, however they are dealt out.
         """
-        own = sum_losses(self(batch), batch.targets, self.outputs)
-        seen = _over_all(own, batch)
+        if self.group is None:
+            own = sum_losses(self(batch), batch.targets, self.outputs)
+        else:
+            own = sum_losses_of_shard(self.model, batch, self.outputs, self.group)
+        seen = _over_all(own, batch, is_first(self.group))
         self.bases_seen += seen.bases
         self.tokens_seen += torch.stack([seen.real, seen.padding])
         losses = mean_loss(*seen.of_batch, self.outputs)
@@ -121,7 +132,7 @@ class SequenceModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         logits = self(batch)
-        seen = _over_all(sum_losses(logits, batch.targets, self.outputs), batch)
+        seen = _over_all(sum_losses(logits, batch.targets, self.outputs), batch, is_first(self.group))
         self.log("validation/loss", mean_loss(*seen.of_batch, self.outputs).total, batch_size=seen.rows)
         for name, metric in self.validation_auprc.items(keep_base=True):
             metric.update(logits[str(name)][..., 0].float().flatten(), batch.targets[str(name)].long().flatten())
@@ -161,14 +172,20 @@ class _Seen(NamedTuple):
     rows: int
 
 
-def _over_all(own: LossSums, batch: Batch) -> _Seen:
-    """The numbers of a batch, added up by one collective if there are several processes."""
+def _over_all(own: LossSums, batch: Batch, counts_batch: bool) -> _Seen:
+    """The numbers of a batch, added up by one collective if there are several processes.
+
+    Of several that have the same batch, one counts its bases and tokens.
+    """
     sums, labels = own.sums.detach(), own.labels
     step_labels = labels if batch.step_labels is None else batch.step_labels
     real, rows = batch.padding_mask.sum(), len(batch.ids)
     if place().world == 1:
         return _Seen(LossSums(sums, labels), step_labels, batch.bases, real, batch.padding_mask.numel() - real, rows)
     counts = torch.tensor([batch.bases, batch.padding_mask.numel(), rows], device=sums.device)
+    if not counts_batch:
+        real, counts = torch.zeros_like(real), torch.zeros_like(counts)
+        step_labels = step_labels if batch.step_labels is None else torch.zeros_like(step_labels)
     numbers = torch.cat([sums.double(), *(part.double() for part in (labels, step_labels, real[None], counts))])
     sums, labels, step_labels, others = sum_over_processes(numbers).split([*3 * [len(sums)], 4])
     real, bases, tokens, rows = others.long().unbind()

@@ -44,7 +44,8 @@ def train_model(
     settings = recipe.trainer
     module, datamodule = build_training(predictor, source, recipe)
     if settings.memory_check:
-        each_makes(lambda: check_memory(module, datamodule, settings.accelerator, settings.shards))
+        parts = settings.sequence_parallel, settings.shards
+        each_makes(lambda: check_memory(module, datamodule, settings.accelerator, *parts))
     resume = checkpoint_of(Path(settings.resume), name) if settings.resume else None
     if resume and not resume.exists():  # the run was stopped before this model
         resume = None

@@ -19,6 +19,7 @@ class TrainerSettings:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     devices: Annotated[int, Ge(1)] = 1
     num_nodes: Annotated[int, Ge(1)] = 1
+    sequence_parallel: Annotated[int, Ge(1)] = 1
     precision: Literal["auto", "32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"] = "auto"
     sharded_checkpoints: bool = False
     accumulate_batches: Annotated[int, Ge(1)] = 1

@@ -89,7 +89,7 @@ def build_training(
     trainer, data, task = recipe.trainer, recipe.data, predictor.task
     if isinstance(task, VariantClassification):
         task.set_targets(source.labelled["train"])
-    check_devices(trainer.processes, data.batch)
+    check_devices(trainer.processes, data.batch, trainer.sequence_parallel)
     total = trainer.max_steps * trainer.accumulate_batches * data.batch
     check_strands(task, recipe.reverse_complement)
     both = recipe.reverse_complement in ("augment", "average")
@@ -103,11 +103,12 @@ def build_training(
         data.workers,
         both_strands=recipe.reverse_complement == "equivariant",
         validation_lengths=_validation_lengths(data),
-        share=share or data_share(),
+        share=share or data_share(trainer.sequence_parallel),
     )
     by_length = len(datamodule.validation_lengths) > 1
     steps, seed = trainer.max_steps, recipe.seed
-    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, steps, seed, by_length), datamodule
+    words = {"by_length": by_length, "sequence_parallel": trainer.sequence_parallel}
+    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, steps, seed, **words), datamodule
 
 
 def _validation_lengths(data: DataSettings) -> Sequence[int]:

@@ -9,10 +9,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from typing import TextIO
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
@@ -189,13 +190,9 @@ def run_job(program: str, starter: int, start: Callable[[Path], list[str]] | Non
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     words = start(folder) if start else job.overrides.task
-    command = [sys.executable, "-m", "genoattn", program, *words, *search_path()]
-    command.append(f"hydra.run.dir={quote(folder)}")
     every = 1 if os.getppid() == starter else None
     with (folder / LOG).open("a") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=job.runtime.cwd, preexec_fn=_end_with_parent
-        )
+        process = _started(program, words, folder, log, job.runtime.cwd)
         while True:
             try:
                 return process.wait(every)
@@ -207,6 +204,51 @@ def run_job(program: str, starter: int, start: Callable[[Path], list[str]] | Non
                 process.kill()
                 process.wait()
                 raise
+
+
+def run_on_devices(
+    program: str, jobs: Mapping[str, Sequence[str]], folder: Path, result_file: str, devices: Sequence[str]
+) -> None:
+    """Run a program once for each job, one at a time on each device of this machine; the arguments are as in `spread`.
+
+    Args:
+        program: Name of the program.
+        jobs: Overrides of each job, by its place inside `folder`.
+        folder: The folder of all jobs.
+        result_file: The file that a successful job leaves in its place.
+        devices: Names of the devices in torch; a process sees no other GPU than its own. Processes on the CPU share the
+            processors, unless $OMP_NUM_THREADS is set.
+    """
+    waiting, running = list(jobs), dict.fromkeys(enumerate(devices))
+    share = str(max(1, (os.cpu_count() or 1) // len(devices)))
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    with ExitStack() as stack:
+        stack.enter_context(_progress(program, {folder / place / result_file: 1.0 for place in jobs}))
+        while waiting or any(running.values()):
+            for device, process in running.items():
+                if process is not None and process.poll() is not None:
+                    running[device] = None
+                if running[device] is None and waiting:
+                    place, environment = folder / waiting[0], dict(os.environ)
+                    if device[1] == "cpu":
+                        environment.setdefault("OMP_NUM_THREADS", share)
+                    else:
+                        number = int(device[1].partition(":")[2])
+                        environment["CUDA_VISIBLE_DEVICES"] = seen[number] if seen else str(number)
+                    log = stack.enter_context((place / LOG).open("a"))
+                    started = _started(program, jobs[waiting.pop(0)], place, log, os.getcwd(), environment)
+                    stack.callback(started.kill)  # of no effect on a process that has ended
+                    running[device] = started
+            time.sleep(0.05)
+
+
+def _started(
+    program: str, words: Sequence[str], folder: Path, log: TextIO, cwd: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "genoattn", program, *words, *search_path(), f"hydra.run.dir={quote(folder)}"]
+    return subprocess.Popen(
+        command, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, preexec_fn=_end_with_parent, env=environment
+    )
 
 
 def prepare_start(folder: Path) -> list[str]:

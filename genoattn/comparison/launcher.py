@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from genoattn.comparison.cluster_jobs import Starter, cancel_slurm_jobs
 from genoattn.comparison.composition import search_path
 from genoattn.comparison.inputs import RunInputs, sentence
 from genoattn.comparison.run_folders import CHECKPOINT, Again, prepare, set_aside
@@ -112,7 +113,7 @@ def spread(
     )
     launched = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(loader, Callbacks(master)),
-        task_function=partial(run_job, program, os.getpid(), start),
+        task_function=partial(run_job, program, Starter.here(), start),
         config=master,
     )
     for name in ("hydra", "hydra_plugins"):  # the launchers' own lines on each job
@@ -120,7 +121,12 @@ def spread(
     share = {folder / place / result_file: (work or {}).get(place, 1.0) for place in jobs}
     with _progress(program, share):
         places = [[f"hydra.sweep.subdir={quote(place)}", *words] for place, words in jobs.items()]
-        ended = launched.launch(places, 0)
+        cancel_slurm_jobs(folder, "left by a run that was killed")
+        try:
+            ended = launched.launch(places, 0)
+        except BaseException:
+            cancel_slurm_jobs(folder, "because this program was stopped")
+            raise
     return {place: job.return_value for place, job in zip(jobs, ended, strict=True)}
 
 
@@ -180,24 +186,25 @@ def duration(seconds: int | float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def run_job(program: str, starter: int, start: Callable[[Path], list[str]] | None, _: DictConfig) -> int:
+def run_job(program: str, starter: Starter, start: Callable[[Path], list[str]] | None, _: DictConfig) -> int:
     """Run one job in a process of its own, its output in a file of its folder, and return its exit status.
 
     `start` gives the overrides from the folder of the job; None: those of the job. `starter` is the process that
-    launches all jobs. If it ends, a worker of a launcher kills its job and ends too; otherwise it would go on with the
-    jobs in its queue.
+    launches all jobs. If it ends, a worker of a launcher on its machine kills its job and ends too; otherwise it would
+    go on with the jobs in its queue. Slurm's jobs are cancelled by `cancel_slurm_jobs`, and Ray ends those of a driver
+    that has ended.
     """
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     words = start(folder) if start else job.overrides.task
-    every = 1 if os.getppid() == starter else None
+    every = 1 if starter.is_near and starter.process != os.getpid() else None
     with (folder / LOG).open("a") as log:
         process = _started(program, words, folder, log, job.runtime.cwd)
         while True:
             try:
                 return process.wait(every)
             except subprocess.TimeoutExpired:
-                if os.getppid() != starter:
+                if starter.has_ended:
                     process.kill()
                     os._exit(1)  # no process is left to report to
             except KeyboardInterrupt:  # the next comparison runs the job again

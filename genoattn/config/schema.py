@@ -107,6 +107,7 @@ class Compare(Train):
 class Plan(Train):
     measure: bool
     capacity: list[Count]
+    devices: list[Count]
     available_memory: str | None
 
 

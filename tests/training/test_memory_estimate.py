@@ -186,10 +186,21 @@ def test_a_plan_says_what_it_predicts_and_measures(tmp_path: Path, capsys: pytes
         "trainer.threads=1",
         "available_memory=2GiB",
     ]
-    assert main([*words, "measure=true", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    assert main([*words, "measure=true", "devices=[2,3]", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
     found = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert "fits into 2.00 GiB" in " ".join(capsys.readouterr().out.split())
     assert found["predicted"]["longest_length"] > 64 and found["predicted"]["available_bytes"] == 2 * GIB
+    rows = {(row["way"], row["devices"]): row for row in found["devices"]}
+    shared = ("ddp with sequence_parallel", "fsdp with sequence_parallel")
+    assert [*rows] == [
+        ("ddp", 2),
+        ("fsdp", 2),
+        *((way, 2) for way in shared),
+        *((way, 3) for way in shared),
+    ]  # batch: 16
+    assert rows["ddp", 2]["state"] == 16 * found["predicted"]["parameters"] == 2 * rows["fsdp", 2]["state"]
+    assert 0 < rows["fsdp", 2]["gathered"] <= 4 * found["predicted"]["parameters"] and not rows["ddp", 2]["gathered"]
+    assert rows[shared[0], 3]["activations"] == pytest.approx(rows["ddp", 2]["activations"] * 2 / 3, rel=1e-6)
     figures = ("seconds_per_step", "training_bases_per_second", "forward_bases_per_second", "training_peak_bytes")
     assert all(found["measured"][key] > 0 for key in figures)
     assert (

@@ -170,12 +170,10 @@ def fit(
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
         diverged = StopOnDivergence(name, folder, settings.log_every)
-        progress = [Progress()] if place().rank == 0 else []
-        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), *progress]
+        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), *[Progress()][place().rank :]]
         trainer = build_trainer(settings, folder, loggers, callbacks)
         device, precision = trainer.strategy.root_device, precision_of(settings)
-        said = "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
-        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + said)
+        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + _said(precision, settings))
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(module, datamodule, ckpt_path=resume)
@@ -192,6 +190,11 @@ def fit(
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
     return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padding / max(1, real + padding))
+
+
+def _said(precision: str, settings: TrainerSettings) -> str:
+    """The precision of a training, where it is not that of the weights."""
+    return "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
 
 
 def _take_best(module: SequenceModule, checkpoints: Path) -> None:

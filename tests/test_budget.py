@@ -22,8 +22,8 @@ BUDGET = {
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,
     "attention/conformance": 610,  # learning far away, capacity, float32, second derivatives
-    "models": 2_105,  # windows of blocks; models that come along; scores of variants; steps; exported folders
-    "training": 1_265,
+    "models": 2_165,  # models that come along; scores of variants; steps; exports; autocast and segments of a device
+    "training": 1_285,  # precision by device
     "evaluation": 3_885,  # calls against a VCF, by the sequences that they spell; strains, context mixing and copies
     "comparison": 2_850,  # ladders with their measures, plots and tables; which runs learned; power before the runs
     "config, cli and single files": 2_785,  # `detect`, `score`, `scan`, `export`; shards; pages; --quiet

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.models.precision import autocast_of
+from genoattn.models.segments import Segments, segments
 from genoattn.models.sequence_model import SequenceModel
 
 CHUNKED_ABOVE = 32_768
-"""Tokens from which a model that is not in training computes layer by layer, in chunks."""
+"""Tokens from which a model that is not in training computes layer by layer, in chunks; on a GPU with memory, more."""
 
 BATCH_BASES = 8_192
-"""Bases of a batch of `Predictor.logits`: larger batches cost time, because each layer then gets new memory."""
+"""Bases of a batch of `Predictor.logits` on a CPU: larger ones cost time, because each layer then gets new memory."""
 
 
 def token_layout(batch: Batch) -> TokenLayout:
@@ -80,14 +82,20 @@ def per_base(
 
 
 def _one_strand(model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec]) -> dict[str, Tensor]:
-    long = batch.ids.shape[1] >= CHUNKED_ABOVE and not torch.is_grad_enabled()
-    forward = model.forward_chunked if long else model
+    forward, length = model, batch.ids.shape[1]
+    if length >= CHUNKED_ABOVE and not torch.is_grad_enabled():
+        at = _segments(model, batch.ids.device)
+        forward = partial(model.forward_chunked, chunk=at.tokens) if length >= at.above else model
     with autocast_of(model):
         logits = forward(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
     return {
         name: per_base(logits[name], batch.base_to_answer, output.classes) if output.level == "base" else logits[name]
         for name, output in outputs.items()
     }
+
+
+def _segments(model: SequenceModel, device: torch.device) -> Segments:
+    return segments(device, model.embed.embedding_dim, CHUNKED_ABOVE, BATCH_BASES)
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,8 @@ class Predictor:
         """
         training = self.model.training
         self.model.eval()
-        size = max(1, BATCH_BASES // max(map(context_length, examples), default=1))
+        bases = _segments(self.model, self.device).batch
+        size = max(1, bases // max(map(context_length, examples), default=1))
         try:
             for first in range(0, len(examples), size):
                 chosen = examples[first : first + size]

@@ -64,6 +64,7 @@ class FitResult(NamedTuple):
         stopped_by: The signal that ended it, such as that of Ctrl-C; None: no signal did.
         tokens: Tokens of a window of the first validation batch.
         padding: Share of padding among all tokens seen.
+        peak_bytes: Peak memory of the training: of tensors on a GPU, else of this whole process.
     """
 
     seconds: float
@@ -72,6 +73,7 @@ class FitResult(NamedTuple):
     stopped_by: signal.Signals | None
     tokens: int
     padding: float
+    peak_bytes: int
 
 
 def build_training(
@@ -161,10 +163,11 @@ def fit(
         device, precision = trainer.strategy.root_device, precision_of(settings)
         said = "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
         print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + said)
+        cost.reset_peak(device)
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(module, datamodule, ckpt_path=resume)
-        seconds = time.perf_counter() - start
+        seconds, peak = time.perf_counter() - start, cost.peak_bytes(device)
     if stop.timed_out:
         print(f"{name}: trainer.max_seconds={settings.max_seconds} ended training after step {trainer.global_step}")
     bases = module.bases_since_start
@@ -175,7 +178,8 @@ def fit(
     module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
-    return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padding / max(1, real + padding))
+    padded = padding / max(1, real + padding)
+    return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padded, peak)
 
 
 def _describe(name: str, module: SequenceModule, device: torch.device, dtype: torch.dtype) -> str:

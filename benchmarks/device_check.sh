@@ -14,7 +14,14 @@ rm -f "$OUT/rows.jsonl"
 if compgen -G '.wheels/*.whl' >/dev/null; then
   "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$SITE" .wheels/*.whl
 fi
-export PYTHONPATH=$PWD:$SITE PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH=$PWD:$SITE
+# The programs ask for the version of their package, which a checkout that was not installed lacks.
+if ! "$PYTHON" -c 'import importlib.metadata as m; m.version("genoattn")' 2>/dev/null; then
+  mkdir -p "$SITE/genoattn.dist-info"
+  printf 'Metadata-Version: 2.1\nName: genoattn\n%s\n' "$(sed -n 's/^version = "\(.*\)"/Version: \1/p' pyproject.toml)" \
+    >"$SITE/genoattn.dist-info/METADATA"
+fi
+export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONDONTWRITEBYTECODE=1
 export GENOATTN_CACHE=${GENOATTN_CACHE:-${TMPDIR:-/tmp}/genoattn-genomes} TOKENIZERS_PARALLELISM=false
 if [ "${GENOATTN_DRY:-}" = 1 ]; then
   export TRITON_INTERPRET=1

@@ -1,6 +1,7 @@
 """Part `bench`: attention beside torch's own (SDPA by flash and cuDNN, varlen, FlexAttention), judged by float64."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -40,9 +41,11 @@ def cases() -> tuple[tuple[Mode, int, int], ...]:
 
 
 def run(part: Part) -> None:
-    """Every contender in every case."""
-    for mode, dim, heads in cases():
-        for name in CONTENDERS:
+    """Every contender in every case; FlexAttention, which compiles for long, after all others."""
+    for flexible in (False, True):
+        for (mode, dim, heads), name in product(cases(), CONTENDERS):
+            if (name == "FlexAttention") != flexible:
+                continue
             labels = {"by": name, "mode": mode.name, "length": mode.length, "dim": dim, "heads": heads}
             part.case(lambda n=name, m=mode, d=dim, h=heads: measured(n, m, d, h), **labels)
 

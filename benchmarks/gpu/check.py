@@ -25,15 +25,9 @@ class Worker:
         self._start()
 
     def _start(self) -> None:
-        left = self.until - time.perf_counter()
-        words = [
-            "--out",
-            str(self.rows.parent),
-            "--seconds",
-            f"{left:.1f}",
-            "--share",
-            f"{self.share[0]}/{self.share[1]}",
-        ]
+        until = time.time() + self.until - time.perf_counter()  # of a clock that another process has too
+        share = f"{self.share[0]}/{self.share[1]}"
+        words = ["--out", str(self.rows.parent), "--until", f"{until:.1f}", "--share", share]
         with self.rows.with_name(f"{self.name}.log").open("a") as log:
             self.process = subprocess.Popen([*COMMAND, self.name, *words], stdout=log, stderr=log)
 

@@ -29,8 +29,16 @@ def build(name: str, dim: int, causal: bool) -> Attention:
     return (made[0] if isinstance(made, list) else made)(dim=dim, causal=causal)
 
 
-def model(name: str, dim: int, depth: int) -> nn.Module:
-    """A model with one logit for each of 4 bases at every token."""
+def model(name: str, dim: int, depth: int, recompute: bool = False) -> nn.Module:
+    """A model with one logit for each of 4 bases at every token; `recompute` keeps no activations within blocks."""
     from genoattn.models.sequence_model import SequenceModel
 
-    return SequenceModel(8, {"token": 4}, None, factory(name, dim // (16 if DRY else 64)), dim=dim, depth=depth)
+    return SequenceModel(
+        8,
+        {"token": 4},
+        None,
+        factory(name, dim // (16 if DRY else 64)),
+        dim=dim,
+        depth=depth,
+        activation_checkpointing="block" if recompute else "none",
+    )

@@ -31,7 +31,7 @@ class Part:
     """
 
     def __init__(self, name: str, out: Path, seconds: float, share: tuple[int, int] = (0, 1)):
-        self.name, self.out, self.share = name, out, share
+        self.name, self.out, self.share, self.seconds = name, out, share, seconds
         self.until = time.perf_counter() + seconds
         self.begun = out.with_name(f".{name}.{share[0]}.json")
         """File with the labels of the case that runs now, for whoever finds this process dead."""

@@ -151,7 +151,7 @@ def run_costs(predictor: Predictor, fitted: FitResult) -> dict[str, int | float]
     return cost.predicted_cost(predictor.model, fitted.tokens)._asdict() | {
         "train_seconds": fitted.seconds,
         "bases_per_second": fitted.bases / max(fitted.seconds, 1e-9),
-        "peak_bytes": cost.peak_bytes(predictor.device),
+        "peak_bytes": fitted.peak_bytes,
         "padding": fitted.padding,
         "tokens": fitted.tokens,
     }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +17,15 @@ from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.models.precision import autocast_of
+from genoattn.models.segments import Segments, segments
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.models.shards import gather_answers, own_labels
 
 CHUNKED_ABOVE = 32_768
-"""Tokens from which a model that is not in training computes layer by layer, in chunks."""
+"""Tokens from which a model that is not in training computes layer by layer, in chunks; on a GPU with memory, more."""
 
 BATCH_BASES = 8_192
-"""Bases of a batch of `Predictor.logits`: larger batches cost time, because each layer then gets new memory."""
+"""Bases of a batch of `Predictor.logits` on a CPU: larger ones cost time, because each layer then gets new memory."""
 
 
 def token_layout(batch: Batch) -> TokenLayout:
@@ -86,9 +88,12 @@ def per_base(
 
 def _one_strand(model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec], group: Any) -> dict[str, Tensor]:
     inputs = batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights
-    long = batch.ids.shape[1] >= CHUNKED_ABOVE and not torch.is_grad_enabled() and group is None
+    forward, length = partial(model, group=group), batch.ids.shape[1]
+    if length >= CHUNKED_ABOVE and not torch.is_grad_enabled() and group is None:
+        at = _segments(model, batch.ids.device)
+        forward = partial(model.forward_chunked, chunk=at.tokens) if length >= at.above else model
     with autocast_of(model):
-        logits = model.forward_chunked(*inputs) if long else model(*inputs, group=group)
+        logits = forward(*inputs)
     if group is not None:
         logits = gather_answers(logits, list(model.token_heads), batch.ids.shape[1], group)
     return _at_levels(logits, batch, outputs)
@@ -141,6 +146,10 @@ def predict_shard(model: SequenceModel, batch: Batch, outputs: Mapping[str, Targ
     return ShardAnswers(_at_levels(logits, batch, outputs), targets, divided)
 
 
+def _segments(model: SequenceModel, device: torch.device) -> Segments:
+    return segments(device, model.embed.embedding_dim, CHUNKED_ABOVE, BATCH_BASES)
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A model with the tokenizer and the task that it was built for."""
@@ -180,7 +189,8 @@ class Predictor:
 
     def batches(self, examples: Sequence[Example], both_strands: bool = False, frame: int = 0) -> Iterator[Batch]:
         """The batches of `logits`, on the CPU; its arguments are the same."""
-        size = max(1, BATCH_BASES // max(map(context_length, examples), default=1))
+        bases = _segments(self.model, self.device).batch
+        size = max(1, bases // max(map(context_length, examples), default=1))
         for first in range(0, len(examples), size):
             chosen = examples[first : first + size]
             yield collate(chosen, self.tokenizer, None, self.task.context_format, frame, both_strands)

@@ -22,6 +22,7 @@ from genoattn.data.datamodule import GenomeDataModule
 from genoattn.errors import UserError
 from genoattn.models import cost
 from genoattn.models.predictor import CHUNKED_ABOVE, token_layout
+from genoattn.models.segments import segments
 from genoattn.training.loss import loss
 from genoattn.training.module import SequenceModule
 from genoattn.training.processes import place
@@ -123,7 +124,9 @@ def estimate_memory(
     for length in {max(1, round(share * longest)) for share in SHARES} - {longest}:
         with suppress(UserError):  # too short for the task
             batches[length] = _probe(datamodule, length)
-    chunked = dataset.length * batches[longest].ids.shape[1] / longest >= CHUNKED_ABOVE
+    device, dim = torch.device("cuda" if gpu else "cpu"), module.model.embed.embedding_dim
+    above = segments(device, dim, CHUNKED_ABOVE, 0).above
+    chunked = dataset.length * batches[longest].ids.shape[1] / longest >= above
     parameters = sum(weight.numel() * weight.element_size() for weight in module.model.parameters())
     with _undisturbed(module):
         training = {length: _training_bytes(module, batch) for length, batch in batches.items()}

@@ -69,6 +69,7 @@ class FitResult(NamedTuple):
         stopped_by: The signal that ended it, such as that of Ctrl-C; None: no signal did.
         tokens: Tokens of a window of the first validation batch.
         padding: Share of padding among all tokens seen.
+        peak_bytes: Peak memory of the training: of tensors on a GPU, else of this whole process.
     """
 
     seconds: float
@@ -77,6 +78,7 @@ class FitResult(NamedTuple):
     stopped_by: signal.Signals | None
     tokens: int
     padding: float
+    peak_bytes: int
 
 
 def build_training(
@@ -174,22 +176,21 @@ def fit(
         trainer = build_trainer(settings, folder, loggers, callbacks)
         device, precision = trainer.strategy.root_device, precision_of(settings)
         print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + _said(precision, settings))
+        cost.reset_peak(device)
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(module, datamodule, ckpt_path=resume)
-        seconds = time.perf_counter() - start
+        seconds, peak = time.perf_counter() - start, cost.peak_bytes(device)
     if stop.timed_out:
         print(f"{name}: trainer.max_seconds={settings.max_seconds} ended training after step {trainer.global_step}")
     bases = module.bases_since_start
     module.gather()
     if place().rank == 0:
-        if not stop.stopped_by:
-            _take_best(module, checkpoints)
-        module.model.autocast_dtype = AUTOCAST.get(precision)
-        module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
+        _take_best(module, None if stop.stopped_by else checkpoints / "best.ckpt", device, precision)
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
-    return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padding / max(1, real + padding))
+    padded = padding / max(1, real + padding)
+    return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padded, peak)
 
 
 def _said(precision: str, settings: TrainerSettings) -> str:
@@ -197,10 +198,12 @@ def _said(precision: str, settings: TrainerSettings) -> str:
     return "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
 
 
-def _take_best(module: SequenceModule, checkpoints: Path) -> None:
-    """Load the weights of the lowest validation loss, if there was a validation."""
-    if (checkpoints / "best.ckpt").exists():
-        module.load_state_dict(CheckpointFiles().load_checkpoint(checkpoints / "best.ckpt")["state_dict"])
+def _take_best(module: SequenceModule, best: Path | None, device: torch.device, precision: str) -> None:
+    """Load the weights of the lowest validation loss, if there was one, and make the model ready to be evaluated."""
+    if best and best.exists():
+        module.load_state_dict(CheckpointFiles().load_checkpoint(best)["state_dict"])
+    module.model.autocast_dtype = AUTOCAST.get(precision)
+    module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
 
 
 def _describe(name: str, module: SequenceModule, device: torch.device, dtype: torch.dtype) -> str:

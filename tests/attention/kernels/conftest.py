@@ -36,7 +36,10 @@ def patch_builtin(package: object, builder: object, scope: object) -> None:
             interpreter._patch_attr(package, name, member, builder, scope)
 
 
-numpy_dtype_of_scalar = cache(interpreter._get_np_dtype)
+@cache
+def numpy_dtype_of_scalar(dtype: tl.dtype) -> np.dtype:
+    """The dtype of NumPy for a number of Triton."""
+    return original_numpy_dtype(dtype)
 
 
 def numpy_dtype(dtype: tl.dtype) -> np.dtype:
@@ -45,9 +48,11 @@ def numpy_dtype(dtype: tl.dtype) -> np.dtype:
     return np.dtype(np.uint64) if isinstance(scalar, tl.pointer_type) else numpy_dtype_of_scalar(scalar)
 
 
-# Both run many times in each kernel: together they took 40% of the time of the tests.
-interpreter._patch_builtin = patch_builtin
-interpreter._get_np_dtype = numpy_dtype
+if INTERPRETED:  # on a GPU Triton may be older and lack them
+    # Both run many times in each kernel: together they took 40% of the time of the tests.
+    original_numpy_dtype = interpreter._get_np_dtype
+    interpreter._patch_builtin = patch_builtin
+    interpreter._get_np_dtype = numpy_dtype
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,13 +21,14 @@ from genoattn.comparison.record import Comparison
 
 
 def runs(folder: Path) -> Iterator[dict]:
-    """The folder, the overrides and the metrics of every complete run."""
+    """The folder, the overrides and the metrics of every complete run, without the ends of intervals."""
     for file in sorted(folder.glob("runs/*/*/*/metrics.json")):
+        metrics = json.loads(file.read_text("utf-8"))
         inputs = json.loads((file.parent / "inputs.json").read_text("utf-8"))
         yield {
             "folder": str(file.parent.relative_to(folder)),
             "overrides": inputs.get("overrides", []),
-            "metrics": json.loads(file.read_text("utf-8")),
+            "metrics": {name: value for name, value in metrics.items() if not name.endswith(("_low", "_high"))},
         }
 
 
@@ -45,7 +46,8 @@ def keep(folder: Path, home: Path, command: Path) -> None:
     for name, content in packed.items():
         (home / name).write_bytes(gzip.compress(content, 9, mtime=0))
     made = asdict(Comparison.read(home).environment)
-    about = {key: made[key] for key in ("date", "processor", "system", "threads", "versions")} | {"commit": commit()}
+    about = {key: made[key] for key in ("processor", "system", "threads", "versions")}
+    about |= {"date": made["date"][:10], "commit": commit()}
     (home / "environment.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
     if command.resolve() != (home / "command.txt").resolve():
         shutil.copyfile(command, home / "command.txt")

@@ -37,8 +37,6 @@ from genoattn.files import save_figure, write_text
 
 RESULTS = Path(__file__).parents[2] / "results"
 SUBSETS = ("snv", "insertion", "deletion")
-PLOTS = ("quality", "tradeoff", "ladder", "solved", "quality_cost")
-"""Plots of a comparison that are committed; `genoattn compare report=results/STUDY` makes all of them."""
 TABLES = {
     "capacity": capacity.table,
     "detection": detection.table,
@@ -179,10 +177,11 @@ def overview(rendered: Sequence[Study]) -> str:
 
 
 def draw_plots(name: str) -> None:
-    """Draw the committed plots of a comparison again."""
+    """Draw the plots of a comparison that its page shows; `genoattn compare report=results/STUDY` makes all of them."""
+    page = (RESULTS / name / "README.md.j2").read_text("utf-8")
     comparison = Comparison.read(RESULTS / name)
     for plot in draw(comparison):
-        if plot.name in PLOTS:
+        if f"({plot.name}.png)" in page:
             save_figure(plot.figure, RESULTS / name / f"{plot.name}.png")
 
 

@@ -22,6 +22,7 @@ from genoattn.models import cost
 from genoattn.models.build import train_tokenizer
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
+from genoattn.models.sharding import DeviceMemory, device_memory, memory_rows
 from genoattn.training.memory_estimate import (
     MAX_LENGTH,
     MAX_PROBE,
@@ -52,7 +53,7 @@ def main(config: DictConfig) -> None:
     else:
         limit = available_bytes(gpu, devices)
     tokens = datamodule.validation.batch(0, 1, tokenizer).ids.shape[1]
-    estimate = estimate_memory(module, datamodule, gpu)
+    estimate = estimate_memory(module, datamodule, gpu, recipe.trainer.shards)
     predicted = cost.predicted_cost(predictor.model, tokens)._asdict() | {
         "tokens": tokens,
         "training_peak_bytes": estimate.training.at(-(-estimate.length // shards)),
@@ -62,16 +63,32 @@ def main(config: DictConfig) -> None:
         "model_flops": cost.model_flops(predictor.model, tokens),
     }
     told = capacity(predictor.model, config.capacity, recipe.seed)
+    memory = on_devices(predictor.model, recipe, estimate, config.devices)
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = build_trainer(recipe.trainer, folder, [], [])
         measured = time_steps(module, datamodule, trainer)._asdict()
-    write_json(folder / "plan.json", {"predicted": predicted, "measured": measured, "letters_told": told}, indent=2)
+    of_devices = [one._asdict() | {"total": one.total} for one in memory]
+    content = {"predicted": predicted, "measured": measured, "letters_told": told, "devices": of_devices}
+    write_json(folder / "plan.json", content, indent=2)
     table(choice("attention"), predicted, measured or {}).print()
+    if memory:
+        columns = ["", "devices", "weights and their state", "gathered", "activations", "all"]
+        Table("MiB of each device", columns, memory_rows(memory)).print()
     for keys, share in told.items():
         print(f"untrained, one layer tells {share:.2f} of the letters under {keys:,} random keys")
     print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch, processes))
+
+
+def on_devices(
+    model: SequenceModel, recipe: TrainingRecipe, estimate: MemoryEstimate, devices: Sequence[int]
+) -> list[DeviceMemory]:
+    """The memory of each of several devices, for each of these numbers of devices."""
+    curve = estimate.training
+    share = getattr(recipe.trainer, "processes", 1)  # the estimate is of the windows of one process
+    activations = (curve.at(estimate.length) - curve.constant) * share
+    return [one for number in devices for one in device_memory(model, activations, recipe.data.batch, number)]
 
 
 def longer_estimate(
@@ -86,7 +103,7 @@ def longer_estimate(
         with suppress(UserError):
             source = open_data_source(longer.data, predictor.task, longer.seed)
             share = DataShare(world=longer.trainer.processes // longer.trainer.sequence_parallel)
-            return estimate_memory(*build_training(predictor, source, longer, share), gpu)
+            return estimate_memory(*build_training(predictor, source, longer, share), gpu, longer.trainer.shards)
     return estimate
 
 

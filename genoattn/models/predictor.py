@@ -169,17 +169,21 @@ class Predictor:
         """
         training = self.model.training
         self.model.eval()
-        size = max(1, BATCH_BASES // max(map(context_length, examples), default=1))
         try:
-            for first in range(0, len(examples), size):
-                chosen = examples[first : first + size]
-                batch = collate(chosen, self.tokenizer, None, self.task.context_format, frame, both_strands)
+            for batch in self.batches(examples, both_strands, frame):
                 batch = batch.to(self.device)
                 with torch.no_grad():
                     logits = predict(self.model, batch, self.task.outputs)
                 yield batch, logits
         finally:
             self.model.train(training)
+
+    def batches(self, examples: Sequence[Example], both_strands: bool = False, frame: int = 0) -> Iterator[Batch]:
+        """The batches of `logits`, on the CPU; its arguments are the same."""
+        size = max(1, BATCH_BASES // max(map(context_length, examples), default=1))
+        for first in range(0, len(examples), size):
+            chosen = examples[first : first + size]
+            yield collate(chosen, self.tokenizer, None, self.task.context_format, frame, both_strands)
 
     def probabilities_per_base(
         self, examples: Sequence[Example], outputs: Sequence[str], both_strands: bool = False, frame: int = 0

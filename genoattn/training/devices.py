@@ -9,6 +9,7 @@ from genoattn.data.share import DataShare
 from genoattn.errors import UserError
 from genoattn.training.processes import WAIT, place
 from genoattn.training.settings import TrainerSettings
+from genoattn.training.sharding import ShardedStrategy
 
 
 def check_devices(devices: int, batch: int, sequence_parallel: int = 1) -> None:
@@ -52,6 +53,10 @@ def strategy_of(settings: TrainerSettings) -> Strategy | str:
     """Lightning's strategy for the devices of a run."""
     if place().world == 1:
         return "auto"
+    if settings.strategy == "fsdp":
+        if settings.precision == "16-mixed":
+            raise UserError("trainer.strategy=fsdp knows no trainer.precision=16-mixed; bf16-mixed needs no scaling")
+        return ShardedStrategy(settings.sharded_checkpoints)
     # Every process changes its buffers alike. A model may have a weight that a batch does not use.
     return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True, timeout=WAIT)
 

@@ -18,11 +18,13 @@ from genoattn.data.batch import Batch
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.errors import UserError
 from genoattn.models.predictor import Predictor, predict
+from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.loss import LossSums, mean_loss, sum_losses
 from genoattn.training.processes import place, sum_over_processes
 from genoattn.training.recipe import OptimizerFactory
 from genoattn.training.schedule import WarmupCosine
 from genoattn.training.sequence_parallel import is_first, sequence_group, sum_losses_of_shard
+from genoattn.training.sharding import fill, full_weights, shard
 
 
 @final
@@ -33,6 +35,8 @@ class SequenceModule(lightning.LightningModule):
     """Bases that the model has learned from."""
     tokens_seen: Tensor
     """Real tokens, and tokens of padding."""
+    _whole: list[SequenceModel] | None
+    """The model of the predictor while its weights are shared out; in a list, as it is no part of this module."""
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class SequenceModule(lightning.LightningModule):
         sequence_parallel: int = 1,
     ):
         super().__init__()
-        self.by_length, self._sequence_parallel = by_length, sequence_parallel
+        self.by_length, self._sequence_parallel, self._whole = by_length, sequence_parallel, None
         self.model, self.outputs = predictor.model, dict(predictor.task.outputs)
         self.optimizer, self.schedule, self.steps, self.seed = optimizer, schedule, steps, seed
         classes = {name: output.classes for name, output in self.outputs.items() if not output.number}
@@ -64,6 +68,23 @@ class SequenceModule(lightning.LightningModule):
     def group(self) -> Any:
         """The processes that hold a sequence together with this one; None if it holds its own."""
         return sequence_group(self._sequence_parallel, self.device)
+
+    def configure_model(self) -> None:
+        """Share out the weights, once, if the strategy has a mesh of processes for it."""
+        if self.device_mesh is None or self._whole is not None:
+            return
+        self.trainer.precision_plugin.convert_module(self.model)  # in place
+        narrow = self.trainer.precision == "bf16-mixed"
+        self._whole = [self.model]
+        self.model = shard(self.model, self.device_mesh["data_parallel"], narrow)
+
+    def gather(self) -> None:
+        """Put the model of the predictor back in place of a sharded one; on the first process, with the weights."""
+        if self._whole is not None:
+            weights = full_weights(self)
+            (self.model,) = self._whole
+            if place().rank == 0:
+                fill(self.model, weights)
 
     def on_fit_start(self) -> None:
         self._start_seconds, self._start_bases = time.perf_counter(), int(self.bases_seen)

@@ -1,6 +1,7 @@
 """Training on several processes is the training of one: weights, figures, files, and what is said."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,28 @@ def test_the_place_of_a_process() -> None:
 def test_what_one_process_refuses(words: list[str], sentence: str, fasta: Path, tmp_path: Path) -> None:
     status, _, said = call_main(["train", *WORDS, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path / 'run'}", *words])
     assert status == 2 and sentence in said and said.count("\n") == 1
+
+
+def call_by_slurm(folder: Path, words: list[str]) -> int:
+    """A program in a process that looks like a task of `srun`, with run folders in `folder`."""
+    rank, world, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    task = SLURM | STEP | {"PROCID": rank, "LOCALID": rank, "STEP_NUM_TASKS": world, "STEP_NUM_NODES": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            patch.delenv(name)
+        for name, value in task.items():
+            patch.setenv(f"SLURM_{name}", value)
+        patch.setenv("MASTER_PORT", port)
+        patch.chdir(folder)
+        return call_main(words)[0]
+
+
+def test_tasks_of_slurm_share_a_new_run_folder(two: Ranks, fasta: Path, tmp_path: Path) -> None:
+    words = ["train", *WORDS, f"data.fasta={fasta}", "trainer.devices=2", "trainer.max_steps=2"]
+    assert two.run(call_by_slurm, tmp_path, words) == [0, 0]
+    (run,) = (tmp_path / "runs" / "train").iterdir()
+    wanted = {"config.yaml", "metrics.csv", "train.log", "checkpoints/last.ckpt", ".hydra/config.yaml"}
+    assert wanted <= files(run) and not (tmp_path / "outputs").exists()
 
 
 def test_plan_tells_of_each_process(fasta: Path, tmp_path: Path) -> None:

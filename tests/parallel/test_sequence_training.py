@@ -16,6 +16,7 @@ CASES = {
     "two and two": (4, 2, *DOUBLE, "trainer.accumulate_batches=2", "model.activation_checkpointing=mlp"),
     "bases that share a context": (4, 4, *DOUBLE, "task=paired", "heads=default", "reverse_complement=equivariant"),
     "tokens": (2, 2, *DOUBLE, "task=pretrain", "heads=default", "curriculum=none", "tokenizer=kmer", "tokenizer.k=3"),
+    "sharded weights": (4, 2, *DOUBLE, "trainer.strategy=fsdp", "trainer.gradient_clip=0"),
 }
 
 

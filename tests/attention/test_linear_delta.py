@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from genoattn.attention.delta import naive_delta_rule
+from genoattn.attention.linear import LinearAttention
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.linear_reference import naive_linear_attention
 from genoattn.attention.ops import sizes
@@ -226,3 +228,15 @@ def test_the_least_denominator_is_that_of_the_square(causal: bool, fades: bool) 
     phi = feature_map(q, "elu")[0, -1, 0] @ feature_map(k, "elu")[0, :, 0].sum(0)
     assert phi < 1e-6 and expected.abs().max() > 1e-4
     assert torch.allclose(linear_attention(q, k, v, causal=causal, decay=rates), expected, rtol=1e-6, atol=0)
+
+
+def test_a_decay_is_recomputed_under_another_default_dtype():
+    """Lightning's float64 is the default dtype of the forward pass, and not of a backward pass that computes again."""
+    layer, x = LinearAttention(8, False).double(), torch.randn(1, 70, 8, dtype=torch.float64, requires_grad=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        y = checkpoint(layer, x, use_reentrant=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    found, expected = (torch.autograd.grad(z.square().sum(), x)[0] for z in (y, layer(x)))
+    torch.testing.assert_close(found, expected)

@@ -20,7 +20,8 @@ CHUNK = 64
 
 def decay_factor(decay: Float[Tensor, "heads"], distance: Tensor) -> Tensor:
     """Factor [heads, …] after `distance` tokens."""
-    return torch.exp(-decay.view(-1, *(1,) * distance.dim()) * distance)
+    # A sum of integers and a float has the default dtype, which may be another one when a block is computed again.
+    return torch.exp(-decay.view(-1, *(1,) * distance.dim()) * distance.to(decay.dtype))
 
 
 def read_chunks(

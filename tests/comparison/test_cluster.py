@@ -210,6 +210,7 @@ def test_the_same_comparison_by_another_launcher(
     """Ray is not among the packages of `make test`: its wheel of 79 MB takes longer to start than all else here."""
     pytest.importorskip(module)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     shutil.copytree(by_joblib / "joblib" / "costs", by_joblib / chosen / "costs")  # no launcher measures them
     assert compare(by_joblib, chosen) == 0
     assert without_times(by_joblib / chosen) == without_times(by_joblib / "joblib")

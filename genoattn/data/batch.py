@@ -1,6 +1,6 @@
 """A batch: the tokens of several examples as padded tensors, with their labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, final
 
@@ -19,7 +19,7 @@ from genoattn.data.example import (
     Example,
     reverse_complement_example,
 )
-from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tokenizers.base import Encoded, Tokenizer, id_dtype
 from genoattn.genome.mutations import Event
 
@@ -44,6 +44,8 @@ class Batch:
             the only one) the weights of its tokens, which sum to 1; None if the task has no sites.
         bases: Bases of all examples together.
         reverse_complement: The same examples on the reverse strand.
+        host: The same batch on the CPU, if this one is on another device.
+        step_labels: By output, the labels of all batches of a step; None: they are those of this batch.
     """
 
     ids: Integer[Tensor, "batch tokens"]
@@ -58,10 +60,13 @@ class Batch:
     pooling_weights: Float[Tensor, "batch sites tokens"] | None = None
     bases: int = 0
     reverse_complement: "Batch | None" = None
+    host: "Batch | None" = None
+    step_labels: Int[Tensor, "outputs"] | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return moved if device.type == "cpu" else moved._from(self)
 
     def pin_memory(self) -> "Batch":
         """The same batch in pinned memory, from where it goes to a GPU while the GPU computes; a loader calls this."""
@@ -75,7 +80,23 @@ class Batch:
         }
         targets = {name: change(target) for name, target in self.targets.items()}
         reverse = None if self.reverse_complement is None else self.reverse_complement._map(change)
-        return replace(self, **changed, targets=targets, reverse_complement=reverse)
+        return replace(self, **changed, targets=targets, reverse_complement=reverse, host=None)
+
+    def _from(self, source: "Batch") -> "Batch":
+        """This batch, which was moved from `source`, with the one on the CPU."""
+        reverse, host = self.reverse_complement, source if source.ids.device.type == "cpu" else source.host
+        if reverse is not None and source.reverse_complement is not None:
+            reverse = reverse._from(source.reverse_complement)
+        return replace(self, reverse_complement=reverse, host=host)
+
+
+def count_labels(targets: Mapping[str, Tensor], outputs: Mapping[str, TargetSpec]) -> Int[Tensor, "outputs"]:
+    """By output, the number of bases, tokens or windows that have a label; every number counts."""
+    counts = [
+        torch.ones_like(targets[name]).sum() if output.number else (targets[name].long() != IGNORE_INDEX).sum()
+        for name, output in outputs.items()
+    ]
+    return torch.stack([count.long() for count in counts])
 
 
 class _Row(NamedTuple):

@@ -69,6 +69,7 @@ class _NoAttention(nn.Module):
 def reset_peak(device: torch.device) -> None:
     """Let `peak_bytes` start again from the present; without effect where the system offers no means."""
     if device.type == "cuda":
+        torch.cuda.init()  # a device that was not used yet has no statistics
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with contextlib.suppress(OSError):  # Linux, and not in every container

@@ -19,7 +19,7 @@ from genoattn.errors import UserError
 from genoattn.models.build import train_tokenizer
 from genoattn.training import memory_estimate
 from genoattn.training.loss import loss
-from genoattn.training.memory_estimate import MemoryCurve, check_memory, estimate_memory, parse_size
+from genoattn.training.memory_estimate import MemoryCurve, _state_bytes, check_memory, estimate_memory, parse_size
 from genoattn.training.module import SequenceModule
 from genoattn.training.trainer import build_training
 from tests.toy_genomes import write_genome
@@ -35,6 +35,15 @@ def prepared(folder: Path, *words: str) -> tuple[SequenceModule, GenomeDataModul
     source = open_data_source(recipe.data, task, config.seed)
     tokenizer = train_tokenizer(value_of(config.tokenizer), source, config.seed)
     return build_training(model_of(config, "attention", task, tokenizer), source, recipe)
+
+
+def test_what_a_process_keeps_of_a_model_that_is_shared_out(tmp_path: Path) -> None:
+    module, _ = prepared(tmp_path, "data.length=64", "model.depth=2")
+    sizes = {name: 4 * weight.numel() for name, weight in module.model.named_parameters()}
+    whole, block = sum(sizes.values()), sum(size for name, size in sizes.items() if name.startswith("blocks.0."))
+    rest = sum(size for name, size in sizes.items() if not name.startswith("blocks."))
+    assert _state_bytes(module, 1) == 4 * whole
+    assert _state_bytes(module, 4) == whole + rest + block
 
 
 @pytest.mark.parametrize("layer", ["linear", "full", "hierarchical"])

@@ -13,7 +13,7 @@ from genoattn.evaluation.base import Candidate
 from genoattn.evaluation.baselines.kmer_chaining import KmerCaller
 from genoattn.evaluation.baselines.pairwise_alignment import AlignmentCaller
 from genoattn.genome.progress import tracked
-from genoattn.models.cost import peak_bytes
+from genoattn.models.cost import peak_bytes, reset_peak
 
 CALL_THRESHOLDS: dict[str, float] = dict.fromkeys(COLUMNS, 0.5)
 """Thresholds of a detector that scores 0 and 1."""
@@ -47,6 +47,7 @@ class ModelDetector:
         self.cost = ScoringCost()
 
     def __call__(self, examples: Sequence[Example]) -> list[Float[np.ndarray, "length columns"]]:
+        reset_peak(self.predictor.device)
         seconds, cpu_seconds = time.perf_counter(), time.process_time()
         total: list[np.ndarray] = []
         outputs = [output for output in COLUMNS if output in self.predictor.task.outputs]
@@ -59,7 +60,7 @@ class ModelDetector:
             self.cost.score_seconds + time.perf_counter() - seconds,
             self.cost.score_cpu_seconds + time.process_time() - cpu_seconds,
             self.cost.scored_bases + bases,
-            peak_bytes(next(self.predictor.model.parameters()).device),
+            max(self.cost.score_peak_bytes, peak_bytes(self.predictor.device)),
         )
         return [scores / self.frames for scores in total]
 

@@ -23,7 +23,7 @@ BUDGET = {
     "attention/kernels": 2_435,  # windows of every kind, other segments, padding by spans
     "attention/conformance": 700,  # learning far away, capacity, float32, second derivatives; several processes
     "attention/parallel": 500,  # one sequence over several processes: exchanges, states, processes for the checks
-    "models": 2_405,  # windows of blocks; models that come along; scores of variants; steps; exported folders
+    "models": 2_415,  # windows of blocks; models that come along; scores of variants; steps; exported folders
     "training": 1_860,  # several devices: how processes begin, agree and end; shards of weights, checkpoints in parts
     "evaluation": 3_885,  # calls against a VCF, by the sequences that they spell; strains, context mixing and copies
     "comparison": 2_945,  # ladders with their measures, plots and tables; which runs learned; power before the runs

@@ -86,7 +86,7 @@ def on_devices(
 ) -> list[DeviceMemory]:
     """The memory of each of several devices, for each of these numbers of devices."""
     curve = estimate.training
-    share = getattr(recipe.trainer, "processes", 1)  # the estimate is of the windows of one process
+    share = recipe.trainer.processes  # the estimate is of the windows of one process
     activations = (curve.at(estimate.length) - curve.constant) * share
     return [one for number in devices for one in device_memory(model, activations, recipe.data.batch, number)]
 

@@ -1,5 +1,6 @@
 """A model on several devices of a machine: a process for each computes batches; answers come back in order."""
 
+import os
 import pickle
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +8,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import count, cycle
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Literal, final
 
 import torch
@@ -49,7 +51,7 @@ class DevicePool:
         """Start the processes at their first batch; on the CPU they share the threads of this one."""
         self.devices, context = tuple(devices), get_context("spawn")
         share = max(1, torch.get_num_threads() // len(devices)) if devices[0] == "cpu" else torch.get_num_threads()
-        self._processes = [ProcessPoolExecutor(1, context, torch.set_num_threads, (share,)) for _ in devices]
+        self._processes = [ProcessPoolExecutor(1, context, _begin, (share,)) for _ in devices]
         self._numbers, self._turns = count(), cycle(self._processes)
 
     def hold(self, predictor: Predictor) -> int:
@@ -101,6 +103,19 @@ class SpreadPredictor(Predictor):
                 "a process of devices=… ended; is there memory for the model on each? devices=1 needs one process"
             ) from None
         return batch.to(self.device), {name: logit.to(self.device) for name, logit in logits.items()}
+
+
+def _begin(threads: int) -> None:
+    """In a process of a device: it ends with the one that started it, also if that is killed."""
+    torch.set_num_threads(threads)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 _held: dict[int, Predictor] = {}

@@ -1,13 +1,17 @@
 """Comparisons on clusters: their jobs end with them, and every launcher gives the same comparison."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import DictConfig
 
 from genoattn.cli.main import main
 from genoattn.comparison import launcher
@@ -52,6 +56,22 @@ def test_what_is_not_over_is_cancelled_once(
     assert capsys.readouterr().err == "3 jobs of Slurm cancelled, because of this test\n"
     cancel_slurm_jobs(submitted, "again")
     assert len(noted.read_text().split()) == 3 and (submitted / ".submitit" / "81" / CANCELLED).is_file()
+
+
+def test_what_submitit_leaves_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its executor for Slurm, with stand-ins for Slurm's programs."""
+    submitit = pytest.importorskip("submitit")
+    noted = fake_scancel(tmp_path, monkeypatch)
+    for name, line in (("sbatch", 'echo "Submitted batch job 4711"'), ("srun", "exit 0")):
+        (noted.parent / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (noted.parent / "bin" / name).chmod(0o755)
+    executor = submitit.AutoExecutor(cluster="slurm", folder=tmp_path / ".submitit" / "%j")
+    executor.update_parameters(timeout_min=5, slurm_array_parallelism=2)
+    jobs = executor.map_array(abs, [1, 2, 3])
+    assert list(open_slurm_jobs(tmp_path)) == [job.job_id for job in jobs] == ["4711_0", "4711_1", "4711_2"]
+    jobs[1].paths.result_pickle.touch()
+    cancel_slurm_jobs(tmp_path, "because of this test")
+    assert noted.read_text().split() == ["4711_0", "4711_2"] and not open_slurm_jobs(tmp_path)
 
 
 def test_jobs_that_cannot_be_cancelled_are_named(
@@ -114,6 +134,33 @@ def test_a_starter_that_has_ended_is_noticed() -> None:
     assert starter.has_ended
 
 
+def test_a_job_ends_with_its_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is no child of the program that launched it: as under submitit and Ray."""
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+        pass
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        return started[0]
+
+    class Exit(Exception):
+        """In place of the end of the worker."""
+
+    def leave(status: int) -> None:
+        raise Exit(status)
+
+    job = SimpleNamespace(
+        runtime=SimpleNamespace(output_dir=str(tmp_path), cwd="."), overrides=SimpleNamespace(task=["seed=1"])
+    )
+    monkeypatch.setattr(launcher, "_started", start)
+    monkeypatch.setattr(launcher.HydraConfig, "get", lambda: job)
+    monkeypatch.setattr(launcher.os, "_exit", leave)
+    with pytest.raises(Exit):
+        launcher.run_job("train", Starter(Starter.here().host, ended.pid), None, DictConfig({}))
+    assert started[0].wait(60) == -signal.SIGKILL
+
+
 WORDS = (
     *("experiment=smoke", "data.length=32", "layers=[conv]", "learning_rates=[0.01]", "seeds=[0]", "extrapolate=[]"),
     *("budget.seconds=null", "budget.steps=2", "sweep.seconds=null", "sweep.steps=1", "test.resamples=4"),
@@ -122,7 +169,7 @@ WORDS = (
 LAUNCHERS = {
     "joblib": ["hydra.launcher.n_jobs=2"],
     "submitit_local": ["hydra.launcher.timeout_min=10"],
-    "ray": ["hydra.launcher.ray.init.num_cpus=2", "hydra.launcher.ray.remote.num_cpus=1"],
+    "ray": ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_cpus=1"],
 }
 
 
@@ -163,6 +210,8 @@ def test_the_same_comparison_by_another_launcher(
     """Ray is not among the packages of `make test`: its wheel of 79 MB takes longer to start than all else here."""
     pytest.importorskip(module)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    shutil.copytree(by_joblib / "joblib" / "costs", by_joblib / chosen / "costs")  # no launcher measures them
     assert compare(by_joblib, chosen) == 0
     assert without_times(by_joblib / chosen) == without_times(by_joblib / "joblib")
     assert len(without_times(by_joblib / chosen).runs) == 2

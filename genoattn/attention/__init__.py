@@ -5,6 +5,7 @@ A layer is a subclass of `Attention` with `forward`, `naive`, `flops` and `state
 """
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
+from genoattn.attention.layout import Span
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 
-__all__ = ["Attention", "ChunkReader", "HeadOptions", "QKVProjection", "State", "TokenLayout", "zero_padding"]
+__all__ = ["Attention", "ChunkReader", "HeadOptions", "QKVProjection", "Span", "State", "TokenLayout", "zero_padding"]

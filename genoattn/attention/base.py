@@ -2,74 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from genoattn.attention.layout import Span, TokenLayout
+from genoattn.attention.parallel.shards import halo, tied
 from genoattn.errors import UserError
-
-
-@dataclass(frozen=True)
-class TokenLayout:
-    """Padding, positions and segments of the tokens of a batch; every field is `[batch, length]` or None."""
-
-    padding_mask: Bool[Tensor, "batch length"] | None = None
-    """True at real tokens, False at padding (None: all tokens are real)."""
-    position_ids: Int[Tensor, "batch length"] | None = None
-    """Positions for rotary embeddings (None: 0, 1, 2, …). The bounds of a window count indices, not positions."""
-    segment_ids: Int[Tensor, "batch length"] | None = None
-    """The sequence of the context that a token belongs to: reference 0, sample 1 (None: one sequence)."""
-
-    @cached_property
-    def segments(self) -> tuple[int, ...]:
-        """The segments of the batch; empty without `segment_ids`. Read on the host, once for all layers."""
-        return () if self._host_segments is None else tuple(self._host_segments.unique().tolist())
-
-    @cached_property
-    def alternating(self) -> bool:
-        """True if every sequence has two segments that take turns token by token, the same one first."""
-        return self._are_two(lambda ids: (ids[:, ::2], ids[:, 1::2]))
-
-    @cached_property
-    def boundary(self) -> int | None:
-        """Index of the first token of the second segment, if every sequence has two, one after the other."""
-        ids = self._host_segments
-        if ids is None or not ids.numel():
-            return None
-        index = int((ids[0] == ids[0, 0]).sum())
-        return index if self._are_two(lambda ids: (ids[:, :index], ids[:, index:])) else None
-
-    @cached_property
-    def positions_in_pairs(self) -> bool:
-        """True if tokens 0 and 1 share a position, and so do 2 and 3, and so on, as in interleaved sequences."""
-        if self.position_ids is None or self.position_ids.shape[1] % 2:
-            return False
-        return torch.equal(self.position_ids[:, ::2], self.position_ids[:, 1::2])
-
-    @cached_property
-    def turned(self) -> "TokenLayout":
-        """The layout of the same tokens from right to left; made once for all layers."""
-        parts = (self.padding_mask, self.position_ids, self.segment_ids)
-        return TokenLayout(*(None if t is None else t.flip(1) for t in parts))
-
-    @cached_property
-    def _host_segments(self) -> Tensor | None:
-        return None if self.segment_ids is None else self.segment_ids.cpu()
-
-    def _are_two(self, split: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:
-        """True if the two parts of the segment ids hold one id each, and not the same."""
-        if self._host_segments is None or len(self.segments) != 2:
-            return False
-        first, second = split(self._host_segments)
-        if not first.numel() or not second.numel():
-            return False
-        a, b = first[0, 0], second[0, 0]
-        return bool(a != b and (first == a).all() and (second == b).all())
-
 
 State: TypeAlias = tuple[Tensor, ...]
 """The memory of a causal layer of the tokens so far: numbers in at least float32, and counts."""
@@ -99,6 +40,14 @@ class Attention(nn.Module, ABC):
     """Within the receptive field, only tokens at multiples of this distance are seen."""
     asymmetry: str | None = None
     """Reason why reversing the input does not reverse the output of a bidirectional layer; None if it does."""
+    shard_multiple: int = 1
+    """Tokens that a shard of a sequence must be a multiple of, if several processes hold the sequence."""
+
+    def __call__(self, x: Tensor, layout: TokenLayout = TokenLayout(), **words: Any) -> Tensor:
+        """`forward`, or `forward_span` for a part of a sequence that several processes hold together."""
+        if layout.span is None:
+            return super().__call__(x, layout, **words)
+        return self.forward_span(x, layout.alone, layout.span, **words)
 
     @abstractmethod
     def forward(
@@ -113,6 +62,34 @@ class Attention(nn.Module, ABC):
         Returns:
             One output for each token, `[batch, length, dim]`, 0 at padding.
         """
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """Mix the tokens of a sequence of which this process holds one shard; all of its processes call this together.
+
+        A layer with a receptive field fetches the neighbours of its shard. Any other layer writes this itself, with
+        what `genoattn.attention.parallel` offers. Every process must take part in every exchange, forwards and
+        backwards, whatever its shard needs: see `genoattn.attention.parallel.shards.tied`.
+
+        Args:
+            x: Tokens of the shard `[batch, shard, dim]`.
+            layout: Their layout, with positions in the whole sequence and without a span.
+            span: The shard, and the layout of the whole sequence.
+
+        Returns:
+            The outputs of `forward` at the tokens of the shard.
+
+        Raises:
+            UserError: The layer cannot be computed so.
+        """
+        if self.receptive_field is None:
+            raise UserError(
+                f"{self._name} cannot be computed by several processes together: it has no receptive field and no "
+                "forward_span of its own"
+            )
+        wide = halo(x, span, *self.receptive_field)
+        return tied(wide.inner(self(wide.x, wide.layout)), wide.x)
 
     @abstractmethod
     def naive(

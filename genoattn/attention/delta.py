@@ -22,6 +22,8 @@ from genoattn.attention.modules.short_convolution import Past, no_past
 from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.delta_rule import DeltaInputs, chunk_size, delta_rule, inverse_flops
+from genoattn.attention.parallel import Span
+from genoattn.attention.parallel.delta import delta_over_shards
 
 MEMORIES = (16.0, 1024.0)
 """Tokens that the memory of the first and of the last head fades in by a factor e, before training."""
@@ -99,6 +101,17 @@ class DeltaAttention(Attention):
         if self.heads.cross_heads:
             outputs.append(self._across(inputs, x, layout))
         return self._combine(outputs, x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """Each shard turns a memory S into M S + A; processes exchange M and A of both directions."""
+        inputs = self._split(x, layout, self.heads.past_of_span(x, span))
+        parts = self._parts(segments_of(span.whole))
+        pieces = [part.inputs(inputs, x, layout) for part in parts]
+        ways = (False,) if self.causal else (False, True)
+        outputs = delta_over_shards(pieces, ways, span)
+        return self._combine([part.outputs(y, x, layout) for part, y in zip(parts, outputs, strict=True)], x, layout)
 
     def _across(self, inputs: DeltaInputs, x: Tensor, layout: TokenLayout) -> Tensor:
         """Outputs of the heads that see another segment."""

@@ -1,6 +1,6 @@
 """Softmax attention over every token: exact, and quadratic in the length."""
 
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from genoattn.attention.modules.registers import Registers
 from genoattn.attention.modules.rotary import position_ids_of
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.softmax import full_attention
+from genoattn.attention.parallel import Span, gather_tokens, tied
 from genoattn.errors import UserError
 
 
@@ -59,20 +60,49 @@ class FullAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         q, k, v = self.heads.project_and_rotate(x, layout)
-        beside = self.registers(q, position_ids_of(x, layout.position_ids), self.heads)
+        return self.heads.combine(self._attend(q, k, v, layout, position_ids_of(x, layout.position_ids)), x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """The queries of the shard over the keys and values of all shards, which are gathered."""
+        q, k, v = self.heads.project_and_rotate(x, layout)
+        keys_values = gather_tokens(torch.cat([k, v], dim=-1), span)
+        k, v = keys_values.split([k.shape[-1], v.shape[-1]], dim=-1)
+        y = self._attend(q, k, v, span.whole, position_ids_of(x, layout.position_ids), span.start)
+        return self.heads.combine(tied(y, keys_values), x, layout)
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, positions: Tensor, before: int = 0
+    ) -> Tensor:
+        """Outputs of the queries at these positions, the first of which is token `before` of the keys.
+
+        The layout is that of the keys.
+        """
+        beside = self.registers(q, positions, self.heads)
+        fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)  # as many: not a shard of the queries
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-            fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)
+            first = before if view.stride == 1 else view.first
+            more: dict[str, Any] = {} if fused else {"before": first}
+            if view.segments is not None:
+                more["segments"] = view.segments
+            more["beside"] = None if beside is None else beside.part(view.queries, view.heads)
             by = by_triton.softmax_attention if fused else full_attention
-            more = None if beside is None else beside.part(view.queries, view.heads)
-            return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask, beside=more)
+            return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask, **more)
 
-        cross_heads = self.heads.cross_heads
-        alone = None if beside is None else beside.value
-        y = cross_segment_attention(
-            attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal, alone=alone
+        return cross_segment_attention(
+            attend,
+            q,
+            k,
+            v,
+            cross_heads=self.heads.cross_heads,
+            layout=layout,
+            causal=self.causal,
+            before=before,
+            alone=None if beside is None else beside.value,
+            knows_segments=fused,
         )
-        return self.heads.combine(y, x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
 from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
 from genoattn.attention.modules.dispatch import Backend
-from genoattn.attention.modules.feature_maps import FEATURES, feature_dim
-from genoattn.attention.modules.linear_parts import LinearPart, log_memories
+from genoattn.attention.modules.feature_maps import feature_dim
+from genoattn.attention.modules.linear_parts import LinearPart, check_features, log_memories, scan_flops
 from genoattn.attention.modules.linear_reference import naive_linear_attention
 from genoattn.attention.modules.norms import rms_normed
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
@@ -20,7 +20,7 @@ from genoattn.attention.modules.rotary import position_ids_of
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
 from genoattn.attention.modules.short_convolution import Past, no_past
 from genoattn.attention.ops import triton as by_triton
-from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
+from genoattn.attention.ops.chunk_state import CHUNK
 from genoattn.attention.ops.chunked_scan import chunk_bounds, chunk_length
 from genoattn.attention.ops.linear import (
     LinearOptions,
@@ -33,10 +33,8 @@ from genoattn.attention.ops.linear import (
     query_state,
     reverse_states,
 )
-from genoattn.errors import UserError
-
-MAX_TAYLOR_CHANNELS = 32
-
+from genoattn.attention.parallel import Span
+from genoattn.attention.parallel.linear import linear_over_shards
 
 ROTATED_BEFORE = frozenset({"taylor", "signed"})
 """Features that are made of rotated queries and keys; the others are rotated themselves."""
@@ -73,16 +71,8 @@ class LinearAttention(Attention):
         backend: str = "auto",
     ):
         super().__init__()
-        if features not in FEATURES:
-            raise UserError(f"attention.features must be one of {', '.join(FEATURES)}, got {features}")
-        if features == "exp" and not heads.qk_norm:
-            raise UserError("attention.features=exp overflows without heads.qk_norm=true, got qk_norm false")
         self.heads = QKVProjection(dim, heads, key_dim=key_dim, short_conv=short_conv)
-        if features == "taylor" and self.heads.key_dim > MAX_TAYLOR_CHANNELS:
-            raise UserError(
-                f"attention.features=taylor squares the channels of a key, at most {MAX_TAYLOR_CHANNELS}, got "
-                f"{self.heads.key_dim}: give attention.key_dim={MAX_TAYLOR_CHANNELS} or less"
-            )
+        check_features(features, heads.qk_norm, self.heads.key_dim)
         self.causal = causal
         self.features = features
         self.asymmetry = self.heads.asymmetry
@@ -123,6 +113,15 @@ class LinearAttention(Attention):
             attend, q, k, v, cross_heads=self.heads.cross_heads, layout=layout, causal=self.causal, fits=self._fits
         )
         return self._combine([y], x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        qkv, whole = self._project(x, layout, self.heads.past_of_span(x, span)), self._options(x, layout)
+        parts = self._parts(segments_of(span.whole))
+        inputs = [(*part.inputs(qkv), part.options(whole, layout, x)) for part in parts]
+        outputs = zip(parts, linear_over_shards(inputs, self.causal, span), strict=True)
+        return self._combine([part.outputs(y, layout, x) for part, y in outputs], x, layout)
 
     def _fits(self, view: View) -> bool:
         """True if distances within slices give the decay between them."""
@@ -278,15 +277,10 @@ class LinearAttention(Attention):
         apart = self.features_rotate  # numerator and denominator are sums of their own
         if not heads or (not self.causal and not self.decay):
             return self.heads.flops(length) + 4 * length * heads * features * width
-        segments = chunk_bounds(length, chunk_length(features, CHUNK))
         summed = self.features == "signed" or not self.decay  # no products make a denominator
         widths = (width, 1) if apart else (width if summed else width + 1,)
-        inside = sum(
-            chunk_flops(stop - start, features, channels, 1 if self.causal else 2)
-            for start, stop in segments
-            for channels in widths
-        )
-        if not self.causal and len(segments) > 1:  # states ahead of the segments
+        inside = scan_flops(length, features, widths, 1 if self.causal else 2)
+        if not self.causal and length > chunk_length(features, CHUNK):  # states ahead of the segments
             inside += 2 * length * features * (width + 1)
         return self.heads.flops(length) + heads * inside
 

@@ -13,14 +13,13 @@ from genoattn.attention.modules.head_options import HeadOptions
 from genoattn.attention.modules.rotary import VALUE_ROPE, position_ids_of, rotate
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
 from genoattn.attention.modules.short_convolution import Past, ShortConvolution, no_past
-from genoattn.attention.modules.state_space_parts import ScanInputs, StateSpacePart, scan_turns
+from genoattn.attention.modules.state_space_parts import LEFT, RIGHT, ScanInputs, StateSpacePart, scan_turns, turned_to
+from genoattn.attention.modules.state_space_settings import check_widths, step_biases
 from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.state_space import state_space_flops, state_space_scan
-from genoattn.errors import UserError
-
-LEFT, RIGHT = 0, 1
-"""Where a direction begins; its index among the parameters of both."""
+from genoattn.attention.parallel import Span, halo
+from genoattn.attention.parallel.state_space import state_space_over_shards
 
 
 @final
@@ -65,19 +64,8 @@ class StateSpaceAttention(Attention):
         short: int = 4,
     ):
         super().__init__()
-        for name, value in (("state", state), ("expand", expand), ("short", short)):
-            if value < 1:
-                raise UserError(f"attention.{name} must be 1 or more, got {value}")
         self.count, self.state, inner = heads.count, state, expand * dim
-        if inner % self.count:
-            raise UserError(
-                f"heads.count must divide attention.expand times the model's dim, {inner}, got {self.count}"
-            )
-        if heads.rotate_values and inner // self.count % 2:
-            raise UserError(
-                "heads.rotate_values=true turns pairs of channels, so a head needs an even number of them, got "
-                f"{inner // self.count}"
-            )
+        check_widths(heads, inner, state=state, expand=expand, short=short)
         self.cross_heads, self.rotate_values = heads.cross_segment_count, heads.rotate_values
         self.own_heads = self.count - self.cross_heads
         self.causal = causal
@@ -92,10 +80,8 @@ class StateSpaceAttention(Attention):
         # What writes and what reads begin with a part in common, so that an untrained memory is read as a fading mean.
         biases = torch.cat([torch.zeros(inner), torch.full((2 * state,), 0.5)])
         self.convolution_bias = nn.Parameter(biases.repeat(len(self.directions), 1))
-        kinds = [(torch.arange(n) + 0.5) / n for n in (self.own_heads, self.cross_heads)]
-        spans = 2 ** (3 + 9 * torch.cat(kinds))
         many = (len(self.directions), 1)
-        self.step_bias = nn.Parameter(torch.expm1(1 / spans).log().repeat(many))  # dt is 1 / span
+        self.step_bias = nn.Parameter(step_biases(self.own_heads, self.cross_heads).repeat(many))
         self.log_rate = nn.Parameter(torch.zeros(self.count).repeat(many))
         # A long memory is written weakly: beside a skip of 1, as published, what it holds of far tokens would drown.
         self.skip = nn.Parameter(torch.zeros(self.own_heads).repeat(many))
@@ -109,11 +95,30 @@ class StateSpaceAttention(Attention):
         sides = []
         for at in self.directions:
             turned = layout.turned if at == RIGHT else layout
-            v, whole = self._inputs(self._convolution(at)(_turned(mixed, at), turned), step_size, layout, at)
+            v, whole = self._inputs(self._convolution(at)(turned_to(mixed, at), turned), step_size, layout, at)
             outputs = [self._scan(self._parts(())[0], whole, turned)[0]] if self.own_heads else []
             if self.cross_heads:
                 outputs.append(self._across(whole, turned))
-            sides.append(_turned(self._joined(outputs, v, at), at))
+            sides.append(turned_to(self._joined(outputs, v, at), at))
+        return self._gated(sides, x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """The convolutions read the neighbours of the shard; processes exchange what each shard writes and keeps."""
+        reach, parts = self._convolution(LEFT).reach[0], self._parts(segments_of(span.whole))
+        wide = halo(x, span, reach, 0 if self.causal else reach)
+        mixed, step_size = self._projected(wide.x, wide.layout)
+        values, inputs, layouts = [], [], (layout, layout.turned)
+        for at in self.directions:
+            convolved = self._convolution(at)(*wide.from_one_side(mixed, at == RIGHT))
+            v, whole = self._inputs(convolved, wide.inner(step_size), layout, at)
+            values.append(v)
+            inputs += [(part.inputs(whole, layouts[at]), at == RIGHT) for part in parts]
+        scanned, sides = iter(state_space_over_shards(inputs, span)), []
+        for at, v in enumerate(values):
+            outputs = [part.outputs(next(scanned), v, layouts[at]) for part in parts]
+            sides.append(turned_to(self._joined(outputs, v, at), at))
         return self._gated(sides, x, layout)
 
     def _across(self, whole: ScanInputs, layout: TokenLayout) -> Tensor:
@@ -133,14 +138,14 @@ class StateSpaceAttention(Attention):
         sides = []
         for at in self.directions:
             turned, outputs = layout.turned if at == RIGHT else layout, []
-            v, whole = self._inputs(self._convolution(at).naive(_turned(mixed, at), turned), step_size, layout, at)
+            v, whole = self._inputs(self._convolution(at).naive(turned_to(mixed, at), turned), step_size, layout, at)
             for part in self._parts(segments_of(layout)):
                 c, b, written, log_kept = (t.to(v.dtype) for t in part.inputs(whole, turned))
                 faded = log_kept.cumsum(1).transpose(1, 2)
                 kept = (faded[..., :, None] - faded[..., None, :]).masked_fill(ahead, float("-inf")).exp()
                 weights = torch.einsum("btn,bsn->bts", c, b)[:, None] * kept
                 outputs.append(part.outputs(torch.einsum("bhts,bshp->bthp", weights, written), whole.c, turned))
-            sides.append(_turned(self._joined(outputs, v, at), at))
+            sides.append(turned_to(self._joined(outputs, v, at), at))
         return self._gated(sides, x, layout)
 
     def _convolution(self, at: int) -> ShortConvolution:
@@ -169,11 +174,11 @@ class StateSpaceAttention(Attention):
         `convolved` is in that order already, the other arguments are not.
         """
         v, b, c = F.silu(convolved + self.convolution_bias[at]).split([len(self.norm), self.state, self.state], dim=-1)
-        step_size = _turned(step_size, at) + self.step_bias[at]
+        step_size = turned_to(step_size, at) + self.step_bias[at]
         dt = F.softplus(step_size.to(torch.promote_types(step_size.dtype, torch.float32)))
         v = v.unflatten(-1, (self.count, -1)).to(dt.dtype)
         if self.rotate_values:
-            v = rotate(v, _turned(position_ids_of(v, layout.position_ids), at), VALUE_ROPE)
+            v = rotate(v, turned_to(position_ids_of(v, layout.position_ids), at), VALUE_ROPE)
         return v, ScanInputs(c, b, v * dt[..., None], -dt * self.log_rate[at].exp())
 
     def _scan(
@@ -211,12 +216,12 @@ class StateSpaceAttention(Attention):
         for at, (*memories, past_x, past_segments) in states.items():
             past, convolution = Past(past_x, past_segments), self._convolution(at)
             turned = layout.turned if at == RIGHT else layout
-            tokens = past.before(_turned(mixed, at), turned)
+            tokens = past.before(turned_to(mixed, at), turned)
             convolved = convolution(tokens.x.to(mixed.dtype), past.layout_before(turned), past.x.shape[1])
             v, whole = self._inputs(convolved, step_size, layout, at)
             parts = zip(self._parts(segments), memories, strict=True)
             scanned = [self._scan(part, whole, turned, memory) for part, memory in parts]
-            sides.append(_turned(self._joined([y for y, _ in scanned], v, at), at))
+            sides.append(turned_to(self._joined([y for y, _ in scanned], v, at), at))
             after[at] = *(memory for _, memory in scanned), *tokens.last(convolution.reach[0])
         return sides, after
 
@@ -290,8 +295,3 @@ class StateSpaceAttention(Attention):
         """
         past = min(length, self._convolution(LEFT).reach[0]) * self.mixed.out_features
         return 4 * (self.state * self.out.in_features + past)
-
-
-def _turned(x: Tensor, at: int) -> Tensor:
-    """The tokens in the order of a direction."""
-    return x.flip(1) if at == RIGHT else x

@@ -11,7 +11,8 @@ from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.ops.topk import ROWS, topk_attention
+from genoattn.attention.ops.sizes import CPU
+from genoattn.attention.ops.topk import topk_attention
 from genoattn.errors import UserError
 
 
@@ -58,10 +59,11 @@ class TopKAttention(Attention):
             )
         q, k, v = self._project(x, layout)
         allowed = self._allowed(x, layout)
+        most = self.k or math.ceil((self.fraction or 0) * x.shape[1]) + 1  # rounding may add one
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
-            return topk_attention(q, k, v, causal=view.causal, allowed=allowed[:, view.queries], **masks)
+            return topk_attention(q, k, v, causal=view.causal, allowed=allowed[:, view.queries], most=most, **masks)
 
         cross_heads = self.heads.cross_heads
         y = cross_segment_attention(attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal)
@@ -109,8 +111,9 @@ class TopKAttention(Attention):
         """
         pairs = length**2
         if self.causal:
-            blocks = math.ceil(length / ROWS)
-            pairs = sum(min(ROWS, length - at * ROWS) * min(length, (at + 1) * ROWS) for at in range(blocks))
+            rows = CPU.topk_rows
+            blocks = math.ceil(length / rows)
+            pairs = sum(min(rows, length - at * rows) * min(length, (at + 1) * rows) for at in range(blocks))
         return self.heads.flops(length) + 4 * pairs * self.heads.own_heads * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:

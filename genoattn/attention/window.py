@@ -1,10 +1,10 @@
 """Softmax attention over a sliding window: exact inside the window, linear in the length."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, final
+from typing import Any, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
@@ -14,6 +14,7 @@ from genoattn.attention.modules.cross_segment import (
     reference_cross_segment_attention,
 )
 from genoattn.attention.modules.dispatch import Backend
+from genoattn.attention.modules.kv_cache import KVCache
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import visibility_mask
 from genoattn.attention.modules.registers import Registers
@@ -22,26 +23,9 @@ from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
 from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
+from genoattn.attention.parallel import Span, fetch, tied
+from genoattn.attention.parallel.global_tokens import Seen, attend_from_few, first_tokens, seen_by_first
 from genoattn.errors import UserError
-
-
-class KVCache(NamedTuple):
-    """Keys (rotated), values and layout of the tokens that later tokens see, at the heads of keys."""
-
-    k: Float[Tensor, "batch cached kv_heads dim_head"]
-    v: Float[Tensor, "batch cached kv_heads dim_head"]
-    padding_mask: Bool[Tensor, "batch cached"]
-    segments: Int[Tensor, "batch cached"]
-
-    def append(self, more: "KVCache") -> "KVCache":
-        """The tokens of two caches one after another."""
-        return KVCache(*(torch.cat(pair, dim=1) for pair in zip(self, more, strict=True)))
-
-    def keep_from(self, start: int, first: int = 0) -> "KVCache":
-        """The first tokens and all from `start` on."""
-        if first >= start:
-            return self
-        return KVCache(*(torch.cat([t[:, :first], t[:, start:]], dim=1) for t in self))
 
 
 @final
@@ -89,10 +73,7 @@ class WindowAttention(Attention):
         if not global_tokens:
             self.receptive_field = (self.left * dilation, self.right * dilation)
         self.alibi = heads.positions == "alibi"
-        plain = dilation == 1 and not global_tokens and not self.alibi
-        self.engine = Backend(
-            backend, "flash", None if plain else "the kernel knows no dilation, no global tokens and no alibi"
-        )
+        self.engine = Backend(backend, "flash")
         self.asymmetry = self.heads.asymmetry
         if self.asymmetry is None and (left != right or global_tokens):
             self.asymmetry = "left and right are not as wide" if left != right else "global tokens are the first ones"
@@ -102,6 +83,35 @@ class WindowAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         positions = position_ids_of(x, layout.position_ids)
         return self.heads.combine(self._attend(*self.heads.project_and_rotate(x, layout), layout, positions), x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """Neighbours and global tokens are fetched; what global tokens read of all shards is summed over processes."""
+        if not self.global_tokens:
+            return super().forward_span(x, layout, span)
+        first = min(self.global_tokens, span.total)
+        seen = Seen(span, first, self.left * self.stride, self.right * self.stride)
+        came, before = fetch(x, span, seen.others), seen.before
+        shard = slice(before, before + span.length)
+        wide = torch.cat([came[:, :before], x, came[:, before:]], dim=1)
+        keys = span.whole.at(wide, seen.index(x.device))
+        q, k, v = self.heads.project_and_rotate(wide, keys)
+        q = q[:, shard]
+        y = self._attend(q, k, v, keys, position_ids_of(x, layout.position_ids), before)
+        if not self.causal:
+            few = self._global_outputs(q, k[:, shard], v[:, shard], layout, span)[:, span.start : span.stop]
+            y = torch.cat([few, y[:, few.shape[1] :]], dim=1)
+        return self.heads.combine(tied(y, came), x, layout)
+
+    def _global_outputs(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, span: Span) -> Tensor:
+        """Outputs of the global tokens of a sequence, which see all shards, from what this shard has."""
+        first = min(self.global_tokens, span.total)
+        q = first_tokens(q, span, first)
+        whole = span.whole.part(q, 0)
+        beside = self.registers(q, position_ids_of(q, whole.position_ids), self.heads)
+        visible = seen_by_first(span, layout, k, first, (self.heads.own_heads, self.heads.cross_heads))
+        return zero_padding(attend_from_few(q, k, v, visible, span, beside), whole.padding_mask)
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, positions: Tensor, before: int = 0
@@ -114,15 +124,12 @@ class WindowAttention(Attention):
 
         beside = self.registers(q, positions, self.heads)
 
+        fused = self.engine.uses_triton(q)
+
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             first, (left, right) = before if view.stride == 1 else view.first, view.sides(self.left, self.right)
-            masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
-            more = None if beside is None else beside.part(view.queries, view.heads)
-            if not first and q.shape[1] == k.shape[1] and self.engine.uses_triton(q):
-                return by_triton.softmax_attention(
-                    q, k, v, causal=self.causal, window=(left, right), beside=more, **masks
-                )
-            return window_attention(
+            more: dict[str, Any] = {} if view.segments is None else {"segments": view.segments}
+            return (by_triton.window_attention if fused and k.shape[1] else window_attention)(
                 q,
                 k,
                 v,
@@ -132,9 +139,11 @@ class WindowAttention(Attention):
                 dilation=self.stride,
                 global_tokens=self.global_tokens,
                 before=first,
+                padding_mask=view.padding_mask,
+                key_mask=view.key_mask,
                 slopes=costs,
-                beside=more,
-                **masks,
+                beside=None if beside is None else beside.part(view.queries, view.heads),
+                **more,
             )
 
         return cross_segment_attention(
@@ -148,6 +157,7 @@ class WindowAttention(Attention):
             fits=self._fits,
             before=before,
             alone=None if beside is None else beside.value,
+            knows_segments=fused,
         )
 
     def _fits(self, view: View) -> bool:

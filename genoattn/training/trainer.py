@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple, final
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -19,6 +18,7 @@ from genoattn.data.batch import Batch
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.datamodule import GenomeDataModule
 from genoattn.data.settings import DataSettings
+from genoattn.data.share import DataShare
 from genoattn.data.source import DataSource, build_dataset
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
@@ -28,11 +28,13 @@ from genoattn.models.precision import fast_dtype
 from genoattn.models.predictor import Predictor
 from genoattn.training.callbacks import Progress, StopCleanly
 from genoattn.training.checkpoints import CheckpointFiles, Checkpoints
+from genoattn.training.devices import check_devices, check_processes, data_share, environment_of, strategy_of
 from genoattn.training.divergence import StopOnDivergence
 from genoattn.training.identity import RunIdentity
 from genoattn.training.loggers import MetricsFile
 from genoattn.training.memory_estimate import uses_gpu
 from genoattn.training.module import SequenceModule
+from genoattn.training.processes import first_makes, place
 from genoattn.training.recipe import TrainingRecipe
 from genoattn.training.resume import copy_checkpoints
 from genoattn.training.settings import TrainerSettings
@@ -42,6 +44,9 @@ NOISE = (
     r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
     r".*The '.*' does not have many workers",  # examples are cheap
     r"No positive samples found in target",  # a task may simulate no mutation of a kind
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # what is logged is that of all processes already
+    r"FSDP2-wrapped module .* returned a view tensor",  # nothing is changed in place
+    r"`broadcast_buffers` is deprecated",  # of torch 2.13; older ones know no other name
 )
 """Warnings of Lightning that a user can do nothing about."""
 
@@ -77,12 +82,16 @@ class FitResult(NamedTuple):
 
 
 def build_training(
-    predictor: Predictor, source: DataSource, recipe: TrainingRecipe
+    predictor: Predictor, source: DataSource, recipe: TrainingRecipe, share: DataShare | None = None
 ) -> tuple[SequenceModule, GenomeDataModule]:
-    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run."""
+    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run.
+
+    `share` is the part of every batch that is made; None: that of this process.
+    """
     trainer, data, task = recipe.trainer, recipe.data, predictor.task
     if isinstance(task, VariantClassification):
         task.set_targets(source.labelled["train"])
+    check_devices(trainer.processes, data.batch, trainer.sequence_parallel)
     total = trainer.max_steps * trainer.accumulate_batches * data.batch
     check_strands(task, recipe.reverse_complement)
     both = recipe.reverse_complement in ("augment", "average")
@@ -96,10 +105,12 @@ def build_training(
         data.workers,
         both_strands=recipe.reverse_complement == "equivariant",
         validation_lengths=_validation_lengths(data),
+        share=share or data_share(trainer.sequence_parallel),
     )
     by_length = len(datamodule.validation_lengths) > 1
     steps, seed = trainer.max_steps, recipe.seed
-    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, steps, seed, by_length), datamodule
+    words = {"by_length": by_length, "sequence_parallel": trainer.sequence_parallel}
+    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, steps, seed, **words), datamodule
 
 
 def _validation_lengths(data: DataSettings) -> Sequence[int]:
@@ -144,11 +155,14 @@ def fit(
         resume: A last.ckpt to go on from, which was checked; in `folder`, metrics.csv is continued from its step.
 
     Raises:
-        UserError: The device, the optimiser or the checkpoint cannot be used, or the training diverged.
+        UserError: The device, the optimiser or the checkpoint cannot be used, the training diverged, or the processes
+            for its devices were not started.
     """
     checkpoints = folder / "checkpoints"
+    check_processes(settings.devices, settings.num_nodes)
+    loggers = [] if place().rank else loggers
     if resume is not None:
-        step = copy_checkpoints(resume, module, checkpoints)
+        step = first_makes(lambda: copy_checkpoints(resume, module, checkpoints))
         for logger in loggers:
             if isinstance(logger, MetricsFile) and resume.resolve() == (checkpoints / "last.ckpt").resolve():
                 logger.keep_until(step)
@@ -158,11 +172,10 @@ def fit(
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
         diverged = StopOnDivergence(name, folder, settings.log_every)
-        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), Progress()]
+        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), *[Progress()][place().rank :]]
         trainer = build_trainer(settings, folder, loggers, callbacks)
         device, precision = trainer.strategy.root_device, precision_of(settings)
-        said = "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
-        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + said)
+        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + _said(precision, settings))
         cost.reset_peak(device)
         start = time.perf_counter()
         with stop.listening():
@@ -171,15 +184,26 @@ def fit(
     if stop.timed_out:
         print(f"{name}: trainer.max_seconds={settings.max_seconds} ended training after step {trainer.global_step}")
     bases = module.bases_since_start
-    if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
-        best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-        module.load_state_dict(best["state_dict"])
-    module.model.autocast_dtype = AUTOCAST.get(precision)
-    module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
+    module.gather()
+    if place().rank == 0:
+        _take_best(module, None if stop.stopped_by else checkpoints / "best.ckpt", device, precision)
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
     padded = padding / max(1, real + padding)
     return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padded, peak)
+
+
+def _said(precision: str, settings: TrainerSettings) -> str:
+    """The precision of a training, where it is not that of the weights."""
+    return "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
+
+
+def _take_best(module: SequenceModule, best: Path | None, device: torch.device, precision: str) -> None:
+    """Load the weights of the lowest validation loss, if there was one, and make the model ready to be evaluated."""
+    if best and best.exists():
+        module.load_state_dict(CheckpointFiles().load_checkpoint(best)["state_dict"])
+    module.model.autocast_dtype = AUTOCAST.get(precision)
+    module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
 
 
 def _describe(name: str, module: SequenceModule, device: torch.device, dtype: torch.dtype) -> str:
@@ -208,10 +232,11 @@ def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger]
     try:
         return Trainer(
             accelerator=settings.accelerator,
-            devices=settings.devices,
+            strategy=strategy_of(settings),
+            devices=settings.devices if place().world > 1 else 1,
+            num_nodes=settings.num_nodes if place().world > 1 else 1,
             precision=None if pure else precision,  # type: ignore[arg-type]
-            # Without an environment of its own, Lightning takes Slurm's signals and has the job queued again.
-            plugins=[CheckpointFiles(), LightningEnvironment(), *([pure()] if pure else [])],
+            plugins=[CheckpointFiles(), environment_of(), *([pure()] if pure else [])],
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accumulate_batches,
             gradient_clip_val=settings.gradient_clip or None,

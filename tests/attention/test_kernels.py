@@ -20,6 +20,7 @@ INTERPRETED = (
     "test_flash.py",
     "test_linear.py",
     "test_blocks.py",
+    "test_heads.py",
     "test_programs.py",
     "test_layer.py",
     "test_faults.py",

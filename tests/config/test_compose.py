@@ -52,7 +52,7 @@ def complaint(overrides: list[str], program: str = "train") -> str:
         ("seed=${sed}", "seed: Interpolation key 'sed' not found"),
         ("hydra.run.dir=${sed}", "Interpolation key 'sed' not found"),
         ("hydra/sweeper=ax", "hydra/sweeper=ax: this needs a plugin of Hydra; pip install hydra-ax-sweeper"),
-        ("hydra/launcher=submitit_slurm", "this needs a plugin of Hydra; pip install hydra-submitit-launcher"),
+        ("hydra/launcher=rq", "this needs a plugin of Hydra; pip install hydra-rq-launcher"),
         ("hydra.searchpath=[file:///nowhere]", "path=/nowhere is not available"),
         ("checkpoint=???", "checkpoint must be given: checkpoint=…"),
         ("~attention", "Key 'attention' is missing: this program needs it"),
@@ -202,6 +202,13 @@ def test_a_run_folder_names_its_layer() -> None:
     assert folder.startswith("runs/train/") and folder.endswith("_window")
     assert config_of_run("plan", []).hydra.run.dir.startswith("runs/plan/")
     assert config_of_run("compare", ["name=mine"]).hydra.run.dir == "runs/compare/mine"
+
+
+def test_an_experiment_may_hold_settings_of_a_comparison() -> None:
+    compared = compose("compare", ["experiment=study_gpu", "learning_rates=[0.1]"])
+    assert max(compared.ladder) == 8192 and compared.learning_rates == [0.1] and compared.task.shift == 8
+    check(compared, "compare")
+    assert "ladder" not in compose("train", ["experiment=study_gpu"])
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

@@ -410,7 +410,6 @@ def test_several_loggers(genome: tuple[Path, Path], tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("trainer.devices=2", "trainer.devices must be 1: training on several devices does not work yet, got 2"),
         ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
         ("optimizer.lr=nan", "optimizer: Invalid learning rate: nan"),
         ("optimizer.lr=inf", "optimizer.lr must be a finite number, got inf"),

@@ -3,7 +3,13 @@
 All but `matches_naive` are independent of the layer's own reference, because they must catch a mistake made in both.
 """
 
-from genoattn.attention.conformance import cost, exact, learning, streaming  # noqa: F401  (each registers its checks)
+from genoattn.attention.conformance import (  # noqa: F401  (each registers its checks)
+    cost,
+    exact,
+    learning,
+    parallel,
+    streaming,
+)
 from genoattn.attention.conformance.check import CHECKS, CheckResult, Factory
 from genoattn.errors import UserError
 

@@ -13,11 +13,14 @@ from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.ops.long_convolution import transform_flops
 
 
-def output_and_gradients(layer: Attention, x: Tensor, layout: TokenLayout, naive: bool = False) -> list[Tensor]:
-    """The output, and the gradients of a fixed random sum of it by the input and by every parameter."""
+def output_and_gradients(
+    layer: Attention, x: Tensor, layout: TokenLayout, naive: bool = False, upstream: Tensor | None = None
+) -> list[Tensor]:
+    """The output, and the gradients of its sum times `upstream` (fixed random numbers) by the input and parameters."""
     x = x.clone().requires_grad_()
     y = layer.naive(x, layout) if naive else layer(x, layout)
-    upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
+    if upstream is None:
+        upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
     inputs = [x, *layer.parameters()]
     return [y.detach(), *torch.autograd.grad(y, inputs, upstream, allow_unused=True, materialize_grads=True)]
 

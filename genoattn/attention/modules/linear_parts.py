@@ -7,8 +7,12 @@ import torch
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout
+from genoattn.attention.modules.feature_maps import FEATURES
 from genoattn.attention.modules.segment_copies import SegmentCopies
+from genoattn.attention.ops.chunk_state import CHUNK, chunk_flops
+from genoattn.attention.ops.chunked_scan import chunk_bounds, chunk_length
 from genoattn.attention.ops.linear import LinearOptions
+from genoattn.errors import UserError
 
 OWN, CROSS = (8, 2048), (8, 64)
 """Shortest and longest memory in tokens before training, of heads that see all segments and of those that see another.
@@ -18,10 +22,32 @@ another segment is near where segments are interleaved.
 """
 
 
+MAX_TAYLOR_CHANNELS = 32
+
+
+def check_features(features: str, qk_norm: bool, key_dim: int) -> None:
+    """Refuse an unknown feature map, and one that these keys would make too large."""
+    if features not in FEATURES:
+        raise UserError(f"attention.features must be one of {', '.join(FEATURES)}, got {features}")
+    if features == "exp" and not qk_norm:
+        raise UserError("attention.features=exp overflows without heads.qk_norm=true, got qk_norm false")
+    if features == "taylor" and key_dim > MAX_TAYLOR_CHANNELS:
+        raise UserError(
+            f"attention.features=taylor squares the channels of a key, at most {MAX_TAYLOR_CHANNELS}, got {key_dim}: "
+            f"give attention.key_dim={MAX_TAYLOR_CHANNELS} or less"
+        )
+
+
 def log_memories(own: int, cross: int) -> Tensor:
     """Logarithms of the memories [own + cross] of heads, evenly spread within each kind; one has the longest."""
     kinds = ((own, OWN), (cross, CROSS))
     return torch.cat([torch.linspace(math.log(long), math.log(short), n).flip(0) for n, (short, long) in kinds])
+
+
+def scan_flops(length: int, features: int, widths: tuple[int, ...], ways: int) -> int:
+    """FLOPs of the scans of one head over values of these widths, in one direction or both."""
+    segments = chunk_bounds(length, chunk_length(features, CHUNK))
+    return sum(chunk_flops(stop - start, features, width, ways) for start, stop in segments for width in widths)
 
 
 class LinearPart(NamedTuple):

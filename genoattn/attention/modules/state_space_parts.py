@@ -9,6 +9,14 @@ from genoattn.attention.base import TokenLayout
 from genoattn.attention.modules.segment_copies import HeadPart
 from genoattn.attention.ops.state_space import state_space_scan
 
+LEFT, RIGHT = 0, 1
+"""Where a direction begins; its index among the parameters of both."""
+
+
+def turned_to(x: Tensor, at: int) -> Tensor:
+    """The tokens in the order of a direction."""
+    return x.flip(1) if at == RIGHT else x
+
 
 class ScanInputs(NamedTuple):
     """Inputs of the recurrence in one direction, in its order of tokens."""

@@ -57,12 +57,10 @@ def slice_layout(layout: TokenLayout, x: Tensor, start: int, stop: int) -> Token
 
 
 def _between(layout: TokenLayout, start: int, stop: int) -> TokenLayout:
-    return TokenLayout(
-        *(
-            None if t is None else t[:, start:stop]
-            for t in (layout.padding_mask, layout.position_ids, layout.segment_ids)
-        )
+    mask, positions, segments = (
+        None if t is None else t[:, start:stop] for t in (layout.padding_mask, layout.position_ids, layout.segment_ids)
     )
+    return TokenLayout(mask, positions, segments)
 
 
 def _joined(left: TokenLayout, right: TokenLayout) -> TokenLayout:
@@ -71,4 +69,5 @@ def _joined(left: TokenLayout, right: TokenLayout) -> TokenLayout:
         (left.position_ids, right.position_ids),
         (left.segment_ids, right.segment_ids),
     )
-    return TokenLayout(*(None if a is None or b is None else torch.cat([a, b], dim=1) for a, b in pairs))
+    mask, positions, segments = (None if a is None or b is None else torch.cat([a, b], dim=1) for a, b in pairs)
+    return TokenLayout(mask, positions, segments)

@@ -8,13 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genoattn.attention.modules.autograd import first_order_only
+from genoattn.attention.ops.sizes import sizes
 
 MASKED_SCORE = -1e30
 """Added to the score of an invisible key: below any score, and finite, so that no row becomes NaN."""
-
-
-SCRATCH = {"cpu": 2**20, "cuda": 2**26}
-"""Elements of a gathered tensor, or of scores, in memory at a time by device type; other devices as on a CPU."""
 
 
 FUSED = frozenset({"cpu"})
@@ -22,8 +19,8 @@ FUSED = frozenset({"cpu"})
 
 
 def chunks_that_fit(total: int, each: int, device: torch.device) -> Iterator[slice]:
-    """Slices of `total` items of `each` elements, with at most `SCRATCH` elements in a slice."""
-    step = max(1, SCRATCH.get(device.type, SCRATCH["cpu"]) // each)
+    """Slices of `total` items of `each` elements, with at most `sizes(device).gathered` elements in a slice."""
+    step = max(1, sizes(device).gathered // each)
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))
 
@@ -92,14 +89,14 @@ def _index_and_mask(
     index = (blocks.clamp_min(0) * len(heads) + heads).flatten(0, 1)
     visible = real[blocks.clamp_min(0)] & (blocks >= 0)[..., None]
     mask = None
-    if not visible.all():
+    if real.device.type != "cpu" or not visible.all():  # on a GPU the question would cost more
         mask = torch.where(visible, 0.0, MASKED_SCORE).to(dtype).flatten(2).flatten(0, 1)[:, None]
     if causal:  # a block's own, if it has a key to read, is the last of its blocks
         block = real.shape[1]
         ahead = torch.ones(block, block, dtype=torch.bool, device=real.device).triu(1)
         own = F.pad(torch.where(ahead, MASKED_SCORE, 0.0).to(dtype), (visible.shape[2] * block - block, 0))[None]
         last = blocks[..., -1] == torch.arange(len(chosen), device=chosen.device)[rows, None]
-        own = own if last.all() else own * last.flatten()[:, None, None]
+        own = own if last.device.type == "cpu" and last.all() else own * last.flatten()[:, None, None]
         mask = own if mask is None else mask + own
     return index, mask
 

@@ -25,9 +25,7 @@ from genoattn.attention.ops.hierarchical_pooling import (
     unpooled_tokens,
 )
 from genoattn.attention.ops.hierarchical_softmax import softmax_over_sets, softmax_over_sets_backward
-
-ROWS = 8192
-"""Queries of all sequences and heads that are computed at a time, so that their scores fit into the cache."""
+from genoattn.attention.ops.sizes import sizes
 
 
 class Schedule(NamedTuple):
@@ -120,7 +118,7 @@ class HierarchicalFunction(torch.autograd.Function):
     def forward(ctx, q, k, v, positions, padding_mask, causal: bool, block: int, rope: Rope):
         ctx.save_for_backward(q, k, v, positions, padding_mask)
         ctx.schedule = schedule = Schedule(q.shape[1], block, causal, rope)
-        segments = schedule.segments(ROWS // (q.shape[0] * q.shape[2]))
+        segments = schedule.segments(sizes(q.device).hierarchical_rows // (q.shape[0] * q.shape[2]))
         far_levels = _far_levels(schedule, segments, k, v, positions, padding_mask)
         y, workspace = torch.empty(q.shape, dtype=q.dtype, device=q.device), Workspace()
         for start, stop in segments:
@@ -137,7 +135,7 @@ class HierarchicalFunction(torch.autograd.Function):
     def backward(ctx, upstream):
         q, k, v, positions, padding_mask = ctx.saved_tensors
         schedule, (batch, _, heads, dim_head) = ctx.schedule, q.shape
-        segments = schedule.segments(ROWS // (batch * heads))
+        segments = schedule.segments(sizes(q.device).hierarchical_rows // (batch * heads))
         far_levels = _far_levels(schedule, segments, k, v, positions, padding_mask)
         if far_levels is not None:
             far_levels = far_levels._replace(totals=(torch.zeros_like(far_levels.k), torch.zeros_like(far_levels.v)))

@@ -17,6 +17,7 @@ from genoattn.attention.modules.feature_maps import feature_dim, feature_map
 from genoattn.attention.modules.rotary import Rope, rotate
 from genoattn.attention.ops.chunk_state import CHUNK, decay_factor, read_chunks, read_totals
 from genoattn.attention.ops.chunked_scan import Inputs, State, chunk_length, scan
+from genoattn.attention.ops.sizes import sizes
 from genoattn.attention.ops.whole_sums import Plan, whole_sums
 
 EPSILON = 1e-6
@@ -64,13 +65,13 @@ def empty_state(batch: int, heads: int, features: int, channels: int, like: Tens
 
 def accumulate_state(k: Tensor, v: Tensor, state: LinearState, options: LinearOptions) -> LinearState:
     """Add these tokens to the state."""
-    _, (memory, count) = _scan_tokens(_accumulate_state, options, state, (k, v, *options.of_keys))
+    _, (memory, count) = scan_tokens(_accumulate_state, options, state, (k, v, *options.of_keys))
     return memory, count
 
 
 def query_state(q: Tensor, state: LinearState, options: LinearOptions) -> Tensor:
     """Outputs of these queries from the state alone."""
-    return _scan_tokens(_query_state, options, (), (q, *options.of_queries), state)[0]
+    return scan_tokens(_query_state, options, (), (q, *options.of_queries), state)[0]
 
 
 def causal_scan(
@@ -79,14 +80,14 @@ def causal_scan(
     """Causal attention: the output of each token from the state and the tokens up to it, and the new state."""
     pieces = (q, k, v, *options.of_queries, *options.of_keys)
     step = partial(_causal_scan, lead=options.lead)
-    y, (memory, count) = _scan_tokens(step, options, state, pieces, (options.decay,))
+    y, (memory, count) = scan_tokens(step, options, state, pieces, (options.decay,))
     return y, (memory, count)
 
 
 def reverse_states(k: Tensor, v: Tensor, ahead: Tensor, options: LinearOptions) -> Tensor:
     """Decayed state, at the first of these tokens, of these tokens and of those ahead of them."""
     pieces = (k, v, *options.of_keys)
-    return _scan_tokens(_reverse_states, options, (ahead,), pieces, (options.decay,), ahead=True)[1][0]
+    return scan_tokens(_reverse_states, options, (ahead,), pieces, (options.decay,), ahead=True)[1][0]
 
 
 def bidirectional_scan(
@@ -97,13 +98,13 @@ def bidirectional_scan(
     if q.shape[1] <= _segment(q, options):
         borders = ahead[:, None]
     else:
-        borders, _ = _scan_tokens(_reverse_states, options, (ahead,), (k, v, *options.of_keys), decay, ahead=True)
+        borders, _ = scan_tokens(_reverse_states, options, (ahead,), (k, v, *options.of_keys), decay, ahead=True)
     pieces = (q, k, v, *options.of_queries, *options.of_keys, borders)
-    y, (memory,) = _scan_tokens(step, options, (memory,), pieces, decay)
+    y, (memory,) = scan_tokens(step, options, (memory,), pieces, decay)
     return y, memory
 
 
-def _scan_tokens(
+def scan_tokens(
     step: Any, options: LinearOptions, state: State, pieces: Inputs, shared: Inputs = (), *, ahead: bool = False
 ) -> tuple[Any, State]:
     """Scan from the left, or with `ahead` from the right with one output for each segment."""
@@ -113,14 +114,14 @@ def _scan_tokens(
 
 def _segment(x: Tensor, options: LinearOptions) -> int:
     """Tokens of a segment: of one head if one is computed at a time, else of all heads."""
-    wide = len(x) * feature_dim(x.shape[3], options.features)
-    return chunk_length(wide if options.features == "signed" else x.shape[2] * wide, CHUNK)
+    together = 1 if options.features == "signed" and x.device.type == "cpu" else x.shape[2]
+    return chunk_length(together * len(x) * feature_dim(x.shape[3], options.features), CHUNK, sizes(x.device))
 
 
 def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: Features) -> tuple[None, State]:
     """Add a segment to the state and to the count of its tokens."""
     (memory, count), (k, v, padding_mask, positions) = state, pieces
-    phi, rotated = _features_of(k, padding_mask, positions, features)
+    phi, rotated = features_of(k, padding_mask, positions, features)
     written = rotated.permute(0, 2, 3, 1) @ v.to(phi.dtype).transpose(1, 2)
     memory = memory + torch.cat([written, phi.sum(1)[..., None]], dim=-1)
     return None, (memory, count + _ones(k, padding_mask).sum(1))
@@ -129,7 +130,7 @@ def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: Feat
 def _query_state(state: State, pieces: Inputs, shared: Inputs, *, features: Features) -> tuple[Tensor, State]:
     """Outputs from the state of all tokens."""
     (q, padding_mask, positions), (memory, count) = pieces, shared
-    phi, rotated = _features_of(q, None, positions, features)
+    phi, rotated = features_of(q, None, positions, features)
     numerator = (rotated.transpose(1, 2) @ memory[..., :-1]).transpose(1, 2)
     signed = features[0] == "signed"
     denominator = None if signed else (phi.transpose(1, 2) @ memory[..., -1:]).transpose(1, 2)
@@ -153,7 +154,7 @@ def _causal_scan(
 def _reverse_states(state: State, pieces: Inputs, shared: Inputs, *, features: Features) -> tuple[Tensor, State]:
     """Decayed state ahead of a segment, as its output, and the state at its first token."""
     (memory,), (k, v, padding_mask, positions), (decay,) = state, pieces, shared
-    phi, rotated = _features_of(k, padding_mask, positions, features)
+    phi, rotated = features_of(k, padding_mask, positions, features)
     left = decay_factor(decay, torch.arange(k.shape[1] + 1, device=k.device))
     faded = v.to(phi.dtype).transpose(1, 2) * left[:, :-1, None]
     written = rotated.permute(0, 2, 3, 1) @ faded
@@ -191,8 +192,8 @@ def _read(
     signed = features[0] == "signed"
     # Values are narrower than features, and a key without a value writes nothing: but only a key of 0 counts as none.
     by_head = decay is None and positions is None
-    phi_q, rotated_q = _features_of(q, None, positions, features, by_head)
-    phi_k, rotated_k = _features_of(k, None if signed else of_keys[0], of_keys[1], features, by_head)
+    phi_q, rotated_q = features_of(q, None, positions, features, by_head)
+    phi_k, rotated_k = features_of(k, None if signed else of_keys[0], of_keys[1], features, by_head)
     v = zero_padding(v.to(phi_k.dtype), of_keys[0] if signed else None)
     far, total = (None, None) if ahead is None else (ahead[..., :-1], ahead[..., -1:])
     if rotated_q is phi_q and not signed and decay is None:
@@ -228,7 +229,7 @@ def _normalise(
     return zero_padding(y, padding_mask)
 
 
-def _features_of(
+def features_of(
     x: Tensor, padding_mask: Tensor | None, positions: Tensor | None, features: Features, by_head: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Features φ(x) in at least float32, 0 at padding, and the same rotated by the positions."""
@@ -287,9 +288,8 @@ def linear_attention(
         return query_state(q, accumulate_state(k, v, state, options), options)
     mask, _ = options.of_keys
     keys = torch.full((len(k),), k.shape[1], device=k.device) if mask is None else mask.sum(1)
-    features_of = partial(_features_of, features=(features, rope))
     plan = Plan(
-        features_of,
+        partial(features_of, features=(features, rope)),
         options.of_queries,
         options.of_keys,
         features != "signed",

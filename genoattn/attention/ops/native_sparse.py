@@ -6,7 +6,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.ops.block_gather import GatheredAttention, chunks_that_fit
-from genoattn.attention.ops.chunked_scan import CACHE_ELEMENTS, Inputs, State, scan
+from genoattn.attention.ops.chunked_scan import Inputs, State, scan
+from genoattn.attention.ops.sizes import sizes
 
 
 def compressed_attention(
@@ -22,7 +23,7 @@ def compressed_attention(
     saved for the backward pass.
     """
     index = torch.arange(q.shape[1], device=q.device)[None]
-    segment = max(1, CACHE_ELEMENTS // (q.shape[2] * k.shape[1]))
+    segment = max(1, sizes(q.device).segment // (q.shape[2] * k.shape[1]))
     ends = None if last is None else last[None]
     return scan(_compressed, (), (q, index), (k, v, real, ends), segment=segment)[0]
 

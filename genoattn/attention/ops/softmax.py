@@ -7,9 +7,7 @@ from torch import Tensor
 
 from genoattn.attention.base import zero_padding
 from genoattn.attention.ops.beside import Beside, read, with_key
-
-ROWS = 1024
-"""Queries that are computed at a time if each of them has a mask of its own."""
+from genoattn.attention.ops.sizes import sizes
 
 
 def full_attention(
@@ -21,6 +19,7 @@ def full_attention(
     padding_mask: Bool[Tensor, "batch queries"] | None = None,
     key_mask: Bool[Tensor, "batch keys"] | None = None,
     beside: Beside | None = None,
+    before: int = 0,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention without a stored score matrix.
 
@@ -32,15 +31,19 @@ def full_attention(
         padding_mask: True for real tokens; the output is 0 at padding.
         key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
         beside: A key of each query that belongs to no token.
+        before: Keys before that of the first query of a causal layer.
     """
     if beside is not None:  # a first token that answers nothing: with it key i still is the last of causal query i
         q, k, v = with_key(q, k, v, beside)
         masks = (None if mask is None else F.pad(mask, (1, 0), value=True) for mask in (padding_mask, key_mask))
         q = F.pad(q, (0, 0, 0, 0, 1, 0))
-        y = full_attention(q, k, v, causal=causal, **dict(zip(("padding_mask", "key_mask"), masks, strict=True)))
+        words = dict(zip(("padding_mask", "key_mask"), masks, strict=True))
+        y = full_attention(q, k, v, causal=causal, before=before, **words)
         return read(y[:, 1:], beside)
+    if causal and before and key_mask is None:
+        key_mask = torch.ones(k.shape[:2], dtype=torch.bool, device=k.device)
     if key_mask is not None:
-        return zero_padding(_attend_to_some(q, k, v, key_mask, causal), padding_mask)
+        return zero_padding(_attend_to_some(q, k, v, key_mask, causal, before), padding_mask)
     if padding_mask is None:
         return _attend(q, k, v, causal=causal)
     if not causal:
@@ -54,17 +57,18 @@ def full_attention(
     return zero_padding(torch.zeros_like(y).scatter(1, order.expand_as(y), y), padding_mask)
 
 
-def _attend_to_some(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor, causal: bool) -> Tensor:
+def _attend_to_some(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor, causal: bool, before: int) -> Tensor:
     """Attention to the keys of a mask that is not that of the queries; 0 for a query without a key."""
     if not causal:
         some = key_mask.any(1, keepdim=True)
         return zero_padding(_attend(q, k, v, visible=(key_mask | ~some)[:, None, None, :]), some.expand(q.shape[:2]))
-    some, outputs = key_mask.cummax(1).values, []
-    for start in range(0, q.shape[1], ROWS):  # a mask of some rows at a time, so that memory stays linear
-        rows = slice(start, min(start + ROWS, q.shape[1]))
-        stop = rows.stop
+    some, outputs = key_mask.cummax(1).values[:, before : before + q.shape[1]], []
+    many = sizes(q.device).masked_rows
+    for start in range(0, q.shape[1], many):  # a mask of some rows at a time, so that memory stays linear
+        rows = slice(start, min(start + many, q.shape[1]))
+        stop = before + rows.stop
         index = torch.arange(stop, device=q.device)
-        visible = (key_mask[:, None, :stop] & (index <= index[rows, None])) | ~some[:, rows, None]
+        visible = (key_mask[:, None, :stop] & (index <= index[before + start :, None])) | ~some[:, rows, None]
         outputs.append(_attend(q[:, rows], k[:, :stop], v[:, :stop], visible=visible[:, None]))
     return zero_padding(torch.cat(outputs, dim=1), some) if outputs else q
 

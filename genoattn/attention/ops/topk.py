@@ -8,8 +8,7 @@ from torch import Tensor
 
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.autograd import first_order_only
-
-ROWS = 128
+from genoattn.attention.ops.sizes import sizes
 
 
 def topk_attention(
@@ -19,12 +18,13 @@ def topk_attention(
     *,
     causal: bool,
     allowed: Int[Tensor, "batch queries"],
+    most: int,
     padding_mask: Bool[Tensor, "batch queries"] | None = None,
     key_mask: Bool[Tensor, "batch keys"] | None = None,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention of each query over its `allowed` visible keys of highest score, or all if they are fewer.
 
-    The scores of `ROWS` queries are in memory at a time, in the backward pass too. The selection has no gradient.
+    The scores of some queries are in memory at a time, in the backward pass too. The selection has no gradient.
 
     Args:
         q: Queries.
@@ -32,6 +32,7 @@ def topk_attention(
         v: Values.
         causal: Hide later tokens.
         allowed: Number of keys of each query.
+        most: A number that no query has more keys than; it may be above the number of all keys.
         padding_mask: True for real tokens; the output is 0 at padding.
         key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
     """
@@ -41,19 +42,25 @@ def topk_attention(
         wide = torch.promote_types(q.dtype, torch.float32)
         real = padding_mask if key_mask is None else key_mask
         real = torch.ones(k.shape[:2], dtype=torch.bool, device=q.device) if real is None else real
-        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, causal, q.shape[-1] ** -0.5)
+        y = _TopK.apply(
+            *(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, most, real, causal, q.shape[-1] ** -0.5
+        )
     assert isinstance(y, Tensor)
     return zero_padding(y.transpose(1, 2), padding_mask).to(v.dtype)
 
 
-def _weights(q: Tensor, k: Tensor, allowed: Tensor, key_mask: Tensor, causal: bool, start: int, scale: float) -> Tensor:
+def _weights(
+    q: Tensor, k: Tensor, allowed: Tensor, most: int, key_mask: Tensor, causal: bool, start: int, scale: float
+) -> Tensor:
     """Weights of a block of queries over the keys: [batch, heads, rows, keys]."""
+    if q.device.type == "cpu":  # on a GPU the question would cost more than what it saves
+        most = int(allowed.max())
     scores = q @ k.transpose(-1, -2) * scale
     hidden = ~key_mask[:, None, None, : k.shape[2]]
     if causal:
         index = torch.arange(k.shape[2], device=q.device)
         hidden = hidden | (index > index[start : start + q.shape[2], None])
-    best = scores.masked_fill(hidden, float("-inf")).topk(min(int(allowed.max()), k.shape[2]), dim=-1)
+    best = scores.masked_fill(hidden, float("-inf")).topk(min(most, k.shape[2]), dim=-1)
     rank = torch.arange(best.values.shape[-1], device=q.device)
     chosen = (rank < allowed[:, None, :, None]) & best.values.isfinite()
     # A row without a visible key becomes a softmax of equal scores, whose weights are then set to 0.
@@ -64,16 +71,25 @@ def _weights(q: Tensor, k: Tensor, allowed: Tensor, key_mask: Tensor, causal: bo
 class _TopK(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, key_mask: Tensor, causal: bool, scale: float
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        allowed: Tensor,
+        most: int,
+        key_mask: Tensor,
+        causal: bool,
+        scale: float,
     ) -> Tensor:
         y = torch.empty_like(q, memory_format=torch.contiguous_format)
-        for start in range(0, q.shape[2], ROWS):
-            rows = slice(start, start + ROWS)
-            end = min(start + ROWS, k.shape[2]) if causal else k.shape[2]
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], key_mask, causal, start, scale)
+        many = sizes(q.device).topk_rows
+        for start in range(0, q.shape[2], many):
+            rows = slice(start, start + many)
+            end = min(start + many, k.shape[2]) if causal else k.shape[2]
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], most, key_mask, causal, start, scale)
             y[:, :, rows] = weights @ v[:, :, :end]
         ctx.save_for_backward(q, k, v, allowed, key_mask, y)
-        ctx.causal, ctx.scale = causal, scale
+        ctx.most, ctx.causal, ctx.scale = most, causal, scale
         return y
 
     @staticmethod
@@ -82,13 +98,15 @@ class _TopK(torch.autograd.Function):
         q, k, v, allowed, key_mask, y = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         shared = (upstream[0] * y).sum(-1, keepdim=True)
-        for start in range(0, q.shape[2], ROWS):
-            rows = slice(start, start + ROWS)
-            end = min(start + ROWS, k.shape[2]) if ctx.causal else k.shape[2]
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], key_mask, ctx.causal, start, ctx.scale)
+        many = sizes(q.device).topk_rows
+        for start in range(0, q.shape[2], many):
+            rows = slice(start, start + many)
+            end = min(start + many, k.shape[2]) if ctx.causal else k.shape[2]
+            words = allowed[:, rows], ctx.most, key_mask, ctx.causal, start, ctx.scale
+            weights = _weights(q[:, :, rows], k[:, :, :end], *words)
             dy = upstream[0][:, :, rows]
             dv[:, :, :end] += weights.transpose(-1, -2) @ dy
             dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * ctx.scale
             dq[:, :, rows] = dscores @ k[:, :, :end]
             dk[:, :, :end] += dscores.transpose(-1, -2) @ q[:, :, rows]
-        return dq, dk, dv, None, None, None, None
+        return dq, dk, dv, None, None, None, None, None

@@ -3,6 +3,8 @@
 Kernels are imported inside the functions, because the rest of the package works without triton.
 """
 
+from typing import Any, TypeAlias
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -11,31 +13,91 @@ from torch import Tensor
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.rotary import Rope, rotate
-from genoattn.attention.ops.beside import Beside, merge
+from genoattn.attention.ops.beside import Beside, merge, merge_outputs
 from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
-from genoattn.attention.ops.hierarchical_pooling import levels
+from genoattn.attention.ops.hierarchical_cells import cell_sums, cells_of
 from genoattn.attention.ops.linear import EPSILON
+
+Segments: TypeAlias = tuple[Int[Tensor, "batch queries"], Int[Tensor, "batch keys"]]
+"""Ids of the segments of queries and of keys, from 0 to 127."""
 
 
 def softmax_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length kv_heads dim_head"],
-    v: Float[Tensor, "batch length kv_heads dim_head"],
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys kv_heads dim_head"],
+    v: Float[Tensor, "batch keys kv_heads dim_head"],
     *,
     causal: bool,
-    window: tuple[int, int] | None = None,
-    padding_mask: Bool[Tensor, "batch length"] | None = None,
-    key_mask: Bool[Tensor, "batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch queries"] | None = None,
+    key_mask: Bool[Tensor, "batch keys"] | None = None,
+    segments: Segments | None = None,
     beside: Beside | None = None,
-) -> Float[Tensor, "batch length heads dim_head"]:
-    """`full_attention`, or `window_attention` with the `left` and `right` of `window`."""
+) -> Float[Tensor, "batch queries heads dim_head"]:
+    """`full_attention`; with `segments` a query sees only the keys of other segments than its own."""
     from genoattn.attention.kernels.flash import flash_attention
 
     q, k, v = _as_computed(q, k, v)
-    y, lse = flash_attention(
-        q, k, v, causal=causal, window=window, padding_mask=padding_mask, key_mask=key_mask, return_lse=True
-    )
+    masks = {"padding_mask": padding_mask, "key_mask": key_mask, "segments": segments}
+    y, lse = flash_attention(q, k, v, causal=causal, return_lse=True, **masks)
     return y if beside is None else zero_padding(merge(y, lse, beside), padding_mask)
+
+
+def window_attention(
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys kv_heads dim_head"],
+    v: Float[Tensor, "batch keys kv_heads dim_head"],
+    *,
+    left: int,
+    right: int,
+    causal: bool,
+    dilation: int = 1,
+    global_tokens: int = 0,
+    before: int = 0,
+    padding_mask: Bool[Tensor, "batch queries"] | None = None,
+    key_mask: Bool[Tensor, "batch keys"] | None = None,
+    segments: Segments | None = None,
+    slopes: Float[Tensor, "heads"] | None = None,
+    beside: Beside | None = None,
+) -> Float[Tensor, "batch queries heads dim_head"]:
+    """`window_attention`; with `segments` a query sees only the keys of other segments than its own.
+
+    The answers over the window and over global tokens are merged by their log-sum-exps.
+    """
+    from genoattn.attention.kernels.flash import flash_attention
+
+    q, k, v = _as_computed(q, k, v)
+    key_mask = padding_mask if key_mask is None else key_mask
+
+    def attend(queries: slice, keys: slice, **words: Any) -> tuple[Tensor, Tensor]:
+        """Outputs and log-sum-exps of some queries over some keys."""
+        masks = {"padding_mask": _part(padding_mask, queries), "key_mask": _part(key_mask, keys)}
+        ids = None if segments is None else (segments[0][:, queries], segments[1][:, keys])
+        some = q[:, queries], k[:, keys], v[:, keys]
+        y, lse = flash_attention(*some, slopes=slopes, segments=ids, return_lse=True, **masks, **words)
+        return y, lse
+
+    first = min(global_tokens, k.shape[1])
+    near = {"window": (left, right), "dilation": dilation}
+    if first:
+        own = min(max(first - before, 0), q.shape[1])  # queries that are global
+        some, rest, front = slice(own), slice(own, None), slice(first)
+        parts = []
+        if own and causal:
+            parts.append(attend(some, front, window=(first, 0), before=before))
+        elif own:
+            parts.append(attend(some, slice(None)))
+        if own < q.shape[1]:
+            window = attend(rest, slice(first, None), before=before + own - first, **near)
+            parts.append(merge_outputs(*window, *attend(rest, front)))
+        outputs, sums = zip(*parts, strict=True)
+        y, lse = torch.cat(outputs, 1), torch.cat(sums, 2)
+    else:
+        y, lse = attend(slice(None), slice(None), before=before, **near)
+    return y if beside is None else zero_padding(merge(y, lse, beside), padding_mask)
+
+
+def _part(mask: Tensor | None, tokens: slice) -> Tensor | None:
+    return None if mask is None else mask[:, tokens]
 
 
 def linear_attention(
@@ -121,68 +183,29 @@ def hierarchical_attention(
     """`hierarchical_attention`, with the cells of all levels one after another and read by lists."""
     from genoattn.attention.kernels.blocks import block_attention
 
-    length, half = q.shape[1], block // 2
+    batch, length = q.shape[:2]
+    cells = cells_of(length, block, causal, q.device)
     visible = padding_mask if key_mask is None else key_mask
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if visible is None else visible
-    position_ids = None if positions is None else positions.expand(q.shape[:2])
-    count = levels(length, block)
-    keys, values, biases, ends = [], [], [], []
-    sums = [F.pad(zero_padding(t.float(), real), (0, 0, 0, 0, 0, -length % block)) for t in (k, v)]
-    number = F.pad(real.long(), (0, -length % block))
-    place = None if position_ids is None else F.pad(position_ids * real, (0, -length % block))
-    for level in range(count):
-        if level:  # pairs of cells are merged, and empty cells fill up the last block
-            rest = -(number.shape[1] // 2) % block
-            sums = [F.pad(t.unflatten(1, (-1, 2)).sum(2), (0, 0, 0, 0, 0, rest)) for t in sums]
-            number = F.pad(number.unflatten(1, (-1, 2)).sum(2), (0, rest))
-            place = None if place is None else F.pad(place.unflatten(1, (-1, 2)).sum(2), (0, rest))
-        tokens = number.clamp_min(1)
-        mean_k, mean_v = (t / tokens[..., None, None] for t in sums)
-        keys.append(mean_k if place is None else rotate(mean_k, place // tokens, rope))
-        values.append(mean_v)
-        biases.append(torch.where(number > 0, tokens.float().log(), float("-inf")))
-        ends.append((torch.arange(1, number.shape[1] + 1, device=q.device) << level) - 1)
-    table = _runs(length, block, [len(level_ends) // half for level_ends in ends], causal, q.device)[None, None]
-    q, all_k, all_v = _as_computed(
-        q if position_ids is None else rotate(q, position_ids, rope),
-        torch.cat(keys, 1).to(q.dtype),
-        torch.cat(values, 1).to(q.dtype),
-    )
+    tokens = (cells.stops - cells.starts)[None] if visible is None else cells.sums(visible.long())
+    mean_k, mean_v = (cell_sums(k, v, visible, cells.levels) / tokens.clamp_min(1)[:, :, None, None]).unbind(0)
+    if positions is not None:
+        placed = positions if visible is None else positions * visible
+        mean_k = rotate(mean_k, cells.sums(placed) // tokens.clamp_min(1), rope)
+        q = rotate(q, positions, rope)
+    q, all_k, all_v = _as_computed(q, mean_k.to(q.dtype), mean_v.to(q.dtype))
     y = block_attention(
         q,
         all_k,
         all_v,
-        table,
+        cells.lists,
         query_block=block,
-        key_block=half,
-        bias=torch.cat(biases, 1),
-        ends=torch.cat(ends) if causal else None,
+        key_block=block // 2,
+        bias=tokens.float().log().expand(batch, -1),  # -inf for a cell without tokens
+        ends=cells.ends if causal else None,
         padding_mask=padding_mask,
     )
     assert isinstance(y, Tensor)
     return y
-
-
-def _runs(length: int, block: int, counts: list[int], causal: bool, device: torch.device) -> Int[Tensor, "blocks runs"]:
-    """Runs of half a block of cells that each query block reads, -1 for none; `counts` are the runs of each level.
-
-    Of the tokens a query block reads those of its block and of the neighbouring blocks; of each higher level the three
-    runs of these blocks that the level below does not cover.
-    """
-    own = torch.arange(-(-length // block), device=device)[:, None]
-    wanted = [2 * own + torch.arange(-2, 4, device=device)]
-    for level in range(1, len(counts)):
-        below, here = own >> (level - 1), own >> level
-        neighbours = 2 * here + torch.arange(-2, 4, device=device)
-        unread = (neighbours - below).abs() > 1
-        wanted.append(neighbours[unread].view(len(own), 3))
-    first, lists = 0, []
-    for level, (runs, count) in enumerate(zip(wanted, counts, strict=True)):
-        last = 2 * own + 1 if level == 0 else own >> (level - 1)
-        exists = (runs >= 0) & (runs < count) & ((runs <= last) | (not causal))
-        lists.append(torch.where(exists, runs + first, -1))
-        first += count
-    return torch.cat(lists, dim=1)
 
 
 def _as_computed(*tensors: Tensor) -> list[Tensor]:

@@ -30,8 +30,10 @@ PARTS = {
     "whole": Plan("programs.whole", 70),
 }
 """The parts in their order; 555 seconds at most."""
-BESIDE = {"flex": Plan("against.warm", 150)}
-"""Parts that run beside the first ones."""
+BESIDE = {"flex": Plan("against.warm", 120)}
+"""Parts that run beside the first ones, which time nothing."""
+TIMED = "tune"
+"""The first part that times, and has the machine for itself."""
 
 
 def run(name: str, out: Path, seconds: float, share: tuple[int, int] = (0, 1)) -> None:

@@ -8,7 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.__main__ import BESIDE, PARTS, Plan, run
+import torch
+
+from benchmarks.common.measure import versions
+from benchmarks.gpu.__main__ import BESIDE, PARTS, TIMED, Plan, run
 from benchmarks.gpu.record import DEAD, DRY, bad, read_rows, write_row
 
 COMMAND = (sys.executable, "-m", "benchmarks.gpu")
@@ -82,22 +85,33 @@ def check(rows: Path, seconds: float) -> int:
     """
     begin = time.perf_counter()
     until = begin + seconds
+    write_row(rows, {"part": "machine", "case": machine()})
     if DRY:
         for name in [*BESIDE, *PARTS]:
             run(name, rows, seconds)
     else:
         beside = [worker for name, plan in BESIDE.items() for worker in started(name, plan, rows, begin + plan.seconds)]
         for name, plan in PARTS.items():
+            if name == TIMED:
+                wait(beside)
             here = time.perf_counter()
             if until - here < GRACE:
                 write_row(rows, {"part": name, "cut": "no time was left for it"})
                 continue
             wait(started(name, plan, rows, min(here + plan.seconds, until)))
             print(f"{name}: {time.perf_counter() - here:.0f} s", flush=True)
-        wait(beside)
     read = read_rows(rows)
     print("\n".join(summary(read)), flush=True)
     return int(bool(bad(read)))
+
+
+def machine() -> dict[str, Any]:
+    """The device, and the versions of what is measured."""
+    about = versions(("torch", "triton", "numpy", "lightning"))
+    if DRY:
+        return {"device": "none: a dry run, whose times mean nothing", **about}
+    known = torch.cuda.get_device_properties(0)
+    return {"device": known.name, "sm": f"{known.major}.{known.minor}", "gib": known.total_memory / 2**30, **about}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:

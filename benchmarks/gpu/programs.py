@@ -57,7 +57,7 @@ def program(words: list[str], folder: Path, seconds: float) -> dict[str, Any]:
                 command, stdout=output, stderr=output, timeout=max(1, seconds), check=False
             ).returncode
         except subprocess.TimeoutExpired:
-            return {"exit": None, "said": f"longer than {seconds:.0f} s"}
+            return {"exit": None, "cut": f"after {seconds:.0f} s"}
     lines = (folder / "output").read_text("utf-8", "replace").strip().splitlines() or [""]
     return {"exit": code} | ({"said": lines[-1][:200]} if code else {})
 
@@ -79,6 +79,8 @@ def trained(name: str, backend: str | None, part: Part) -> dict[str, Any]:
     else:
         words += [*SMALL, *GPU, f"trainer.max_steps={STEPS}", f"trainer.validate_every={STEPS}", "data.length=512"]
     row = program(words, folder, part.left())
+    if "cut" in row:
+        return row
     losses = _losses(folder / "metrics.csv")
     share = max(1, len(losses) // 10)
     first, last = (sum(some) / max(1, len(some)) for some in (losses[:share], losses[-share:]))
@@ -146,7 +148,7 @@ def _smoke() -> list[str]:
 
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"good": row["exit"] == 0}
+    return row if "cut" in row else row | {"good": row["exit"] == 0}
 
 
 def scanned(folder: Path, part: Part) -> dict[str, Any]:

@@ -37,17 +37,17 @@ MODES = (
 
 
 def run(part: Part) -> None:
-    """What ships and every right candidate, mode by mode."""
-    right = {_key(row) for row in read_rows(part.out) if row.get("good")} - {
-        _key(row) for row in read_rows(part.out) if row.get("good") is False
-    }
+    """What ships, and every candidate that was right with and without a window, mode by mode."""
+    tested = {_key(row): row.get("good", False) for row in read_rows(part.out) if row["part"] == "correct"}
+    asked = list(candidates.every())
+    wrong = {_of(one) for one in asked if not tested.get((*_of(one), one.edge))}
     modes = [Mode("window", 40, 9, 5)] if DRY else MODES
-    shapes = dict.fromkeys((one.kernel, one.dim) for one in candidates.every())
+    shapes = dict.fromkeys((one.kernel, one.dim) for one in asked)
     for mode in modes:
         for kernel, dim in shapes:
-            tried = dict.fromkeys(one._replace(edge=mode.left is not None) for one in candidates.every())
+            tried = dict.fromkeys(one._replace(edge=mode.left is not None) for one in asked)
             for one in [None, *(one for one in tried if (one.kernel, one.dim) == (kernel, dim))]:
-                if one is None or _of(one) in right:
+                if one is None or _of(one) not in wrong:
                     labels = {
                         "kernel": kernel,
                         "dim": dim,
@@ -59,8 +59,7 @@ def run(part: Part) -> None:
 
 def _key(row: dict[str, Any]) -> tuple:
     case = row.get("case", {})
-    tiles = case.get("tiles") if isinstance(case, dict) else None
-    return (case["kernel"], case["dim"], *tiles) if isinstance(tiles, list) else ()
+    return (case["kernel"], case["dim"], *case["tiles"], case["edge"]) if case.get("kind") == "tiles" else ()
 
 
 def _of(one: Candidate) -> tuple:

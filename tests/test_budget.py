@@ -18,11 +18,11 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 BUDGET = {
     "genome": 3_660,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
     "data": 2_295,  # tokenizers as tokenizer.json; interleaved layout, mixed lengths; folds of groups; strands, frames
-    "attention": 3_390,  # options of heads in every layer; hyena, ssd, nsa; registers; shards of a sequence
+    "attention": 3_545,  # options of heads in every layer; hyena, ssd, nsa; registers; shards in every layer
     "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
     "attention/kernels": 2_000,
     "attention/conformance": 700,  # learning far away, capacity, float32, second derivatives; several processes
-    "attention/parallel": 500,  # one sequence over several processes: exchanges, states, processes for the checks
+    "attention/parallel": 645,  # exchanges, states, cells, chosen blocks and channels; processes for the checks
     "models": 2_105,  # windows of blocks; models that come along; scores of variants; steps; exported folders
     "training": 1_265,
     "evaluation": 3_885,  # calls against a VCF, by the sequences that they spell; strains, context mixing and copies

@@ -7,9 +7,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from tests import gpus
 from tests.plots import save_nothing
 from tests.shapes import check_shapes
 
+gpus.hide()
 check_shapes("genoattn.attention", "genoattn.models")
 collect_ignore = ["attention/kernels"]  # run by attention/test_kernels.py, in processes of their own
 

@@ -39,10 +39,10 @@ BINS = (0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 1)
 OUTPUTS = ("substitution", "insertion", "deletion")
 
 
-def write_sample(name: str, folder: Path) -> tuple[Path, Path]:
-    """A FASTA of the reference with the mutations of a bundled VCF, or with planted ones, and the VCF of them."""
+def write_sample(name: str, folder: Path, bases: int | None = None) -> tuple[Path, Path]:
+    """A FASTA of the reference, or its first `bases`, with mutations of a bundled VCF or planted ones; their VCF."""
     genome = open_genome([REFERENCE])
-    reference, contig = genome.fetch(0, 0, genome.lengths[0]), genome.names[0]
+    reference, contig = genome.fetch(0, 0, bases or genome.lengths[0]), genome.names[0]
     folder.mkdir(parents=True, exist_ok=True)
     if name == "planted":
         mutations = simulate(reference, PLANTED, np.random.default_rng(SEED))

@@ -1,4 +1,4 @@
-"""Exact match among near-duplicates that differ in one base, by layer: trained at 512 bases, tested at up to 16,384.
+"""Exact match among near-duplicates that differ in one base, by layer: trained at 512 bases, tested at up to 65,536.
 
     python -m benchmarks.studies.recall [LAYER ...] [--steps 300]
 
@@ -20,9 +20,15 @@ from benchmarks.studies.programs import command_line, run, set_otherwise
 from genoattn.comparison.report.style import COLOURS, LINES, MARKS
 from genoattn.evaluation.report import Table
 
-LAYERS = ("full", "sparse", "window", "linear", "hierarchical", "none")
-WINDOWS = {512: 100, 2048: 50, 16384: 40}
+LAYERS = ("full", "sparse", "sparse_1", "window", "linear", "hierarchical", "none")
+SETTINGS = {"sparse_1": ("attention=sparse", "attention.pool=1")}
+"""Layers with settings of their own: every pair of tokens is scored, instead of means of eight."""
+WINDOWS = {512: 100, 2048: 50, 16384: 40, 65536: 25}
 """Windows that are tested at each length, four queries each."""
+BY_DISTANCE = 16384
+"""The length at which exact match is told by distance."""
+TOO_LONG = {"full": 16384}
+"""The longest windows of a layer whose time grows with the square of the length."""
 NEAREST = 160
 """Bases: the least distance from a query to its needle; the greatest is that of the window."""
 METRICS = ("queries", "exact", "exact_low", "exact_high", "accuracy", "misled")
@@ -49,7 +55,8 @@ def _low(name: str) -> int:
 
 def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
     """Train a layer at the shortest length and test it at every length."""
-    words = ("experiment=recall", f"attention={name}", "control=null", "trainer.threads=1", "test.windows=1")
+    attention = SETTINGS.get(name, (f"attention={name}",))
+    words = ("experiment=recall", *attention, "control=null", "trainer.threads=1", "test.windows=1")
     budget = (f"trainer.max_steps={steps}", f"trainer.validate_every={steps}", "test.resamples=2")
     trained = run("train", home / "train", [*words, *budget])
     if "error" in trained:
@@ -57,9 +64,11 @@ def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
     costs = {key: trained[f"cost/{key}"] for key in ("parameters", "train_seconds")}
     row: dict[str, Any] = {"layer": name, "steps": steps, **costs, "lengths": {}}
     for length, windows in WINDOWS.items():
+        if length > TOO_LONG.get(name, length):
+            continue
         folder, model = home / str(length), home / "train"
-        if length == max(WINDOWS):
-            model = set_otherwise(model, home / "far", "distance", [NEAREST, length])
+        if length >= BY_DISTANCE:
+            model = set_otherwise(model, home / f"far_{length}", "distance", [NEAREST, length])
         overrides = (f"checkpoint={model}", "data.vcf=[]", f"data.length={length}", f"test.windows={windows}")
         row["lengths"][str(length)] = summary(run("evaluate", folder, overrides))
     return row
@@ -67,7 +76,6 @@ def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each layer: exact match at each length, and at the longest by distance."""
-    last = max(WINDOWS)
     names = next((list(distances) for row in rows if (distances := _far(row))), [])
     lines = []
     for row in rows:
@@ -79,13 +87,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Table:
         lines.append([f"`{row['layer']}`", f"{row['parameters']:,}", f"{row['steps']:,}", *cells])
     columns = ["attention", "parameters", "steps", *(f"{length:,} bases" for length in WINDOWS)]
     columns += [f"{name.replace('-', '–')} away" for name in names]
-    title = f"exact match of 8 bases, needle against near-duplicate; by distance in windows of {last:,}"
+    title = f"exact match of 8 bases, needle against near-duplicate; by distance in windows of {BY_DISTANCE:,}"
     return Table(title, columns, lines)
 
 
 def _far(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metrics at each distance in the longest windows."""
-    return row.get("lengths", {}).get(str(max(WINDOWS)), {}).get("distances", {})
+    """The metrics at each distance in windows of BY_DISTANCE bases."""
+    return row.get("lengths", {}).get(str(BY_DISTANCE), {}).get("distances", {})
 
 
 def _exact(metrics: Mapping[str, Any]) -> str:
@@ -101,7 +109,6 @@ def _short(metrics: Mapping[str, Any] | None) -> str:
 def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Exact match against the distance from query to needle, in the longest windows; bars: 95 % over genomic blocks."""
     figure, panel = plt.subplots(figsize=(9, 4.2), layout="constrained")
-    last = max(WINDOWS)
     known = [row for row in rows if _far(row)]
     for number, row in enumerate(known):
         distances = _far(row)
@@ -115,12 +122,14 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
         label = f"{row['layer']}, {row['steps']:,} steps"  # a layer may stand in two lines
         look = {"color": COLOURS[number], "marker": MARKS[number], "linestyle": LINES[number % len(LINES)]}
         panel.errorbar(places, exact, bars, ms=5, lw=1, capsize=2, label=label, **look)
-    chance = [row["lengths"][str(last)]["chance"] for row in known]
+    chance = [row["lengths"][str(BY_DISTANCE)]["chance"] for row in known]
     if chance:
         panel.axhline(chance[0], color="0.5", ls=":", label="needle or near-duplicate at random")
     panel.set_xscale("log", base=2)
     panel.set(xlabel="bases from query to needle", ylabel="exact match of 8 bases", ylim=(-0.03, 1.03))
-    panel.set_title(f"One differing base, trained at 512 bases, tested in windows of {last:,}; one seed", fontsize=9)
+    panel.set_title(
+        f"One differing base, trained at 512 bases, tested in windows of {BY_DISTANCE:,}; one seed", fontsize=9
+    )
     figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(file, dpi=130)
     plt.close(figure)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmarks.counts import run as counts
 from benchmarks.models import memory_estimate, streaming, training_step
 from benchmarks.operators import run as operators
 from benchmarks.studies import (
@@ -28,14 +29,15 @@ from benchmarks.studies import (
     very_long_windows,
 )
 from genoattn.comparison.record import Comparison, LayerResult, LengthResult
-from genoattn.comparison.report import draw, text
+from genoattn.comparison.report import draw, tables, text
+from genoattn.comparison.report.ladder_text import growth
 from genoattn.comparison.report.tables import MEBI, interval, number
 from genoattn.evaluation.report import Table
 from genoattn.files import save_figure, write_text
 
 RESULTS = Path(__file__).parents[2] / "results"
 SUBSETS = ("snv", "insertion", "deletion")
-PLOTS = ("quality", "tradeoff")
+PLOTS = ("quality", "tradeoff", "ladder", "solved", "quality_cost")
 """Plots of a comparison that are committed; `genoattn compare report=results/STUDY` makes all of them."""
 TABLES = {
     "capacity": capacity.table,
@@ -74,7 +76,8 @@ def render(name: str) -> Study:
     template = templates.get_template("README.md.j2")
     values = {
         "command": "```bash\n" + (folder / "command.txt").read_text("utf-8") + "```",
-        "environment": environment(about),
+        "environment": environment(about) if "commit" in about else "",
+        "least": lambda *case: counts.least(_rows(folder)["rows"], *case),
         "table": lambda file, texts=1: read_table(folder / file, texts).markdown(),
         "measured": lambda struck=(): measured(folder, struck),
         "strains": lambda layout: conditional.table(_rows(folder)["rows"], layout).markdown(),
@@ -82,6 +85,8 @@ def render(name: str) -> Study:
         "reliability": lambda: detection.reliability_table(_rows(folder)["reliability"]).markdown(),
         "answers": lambda: answers(Comparison.read(folder)),
         "layers": lambda length: layers(Comparison.read(folder), length).markdown(),
+        "ladder": lambda: tables.ladder(Comparison.read(folder)).markdown(),
+        "growth": lambda: _growth(Comparison.read(folder)),
     }
     module = template.make_module(values | _variants(folder))
     return Study(name, str(module).strip() + "\n", module.question, module.result, about["date"])
@@ -106,6 +111,8 @@ def measured(folder: Path, struck: Sequence[str] = ()) -> str:
     saved = _rows(folder)
     if folder.name == "operators":
         return operators.rendered(saved)
+    if folder.name == "gpu":
+        return counts.rendered(saved["rows"])
     table = TABLES[folder.name](saved["rows"])
     rows = [[f"~~{cell}~~" for cell in row] if row[0].strip("`") in struck else row for row in table.rows]
     return replace(table, rows=rows).markdown()
@@ -123,6 +130,10 @@ def _saved(folder: Path) -> bytes:
 def _variants(folder: Path) -> dict[str, Any]:
     """The functions that the template of `variants` calls."""
     return variants_report.values(json.loads(_saved(folder))) if folder.name == "variants" else {}
+
+
+def _growth(comparison: Comparison) -> str:
+    return growth(comparison.ladder) if comparison.ladder else ""
 
 
 def answers(comparison: Comparison) -> str:

@@ -1,6 +1,6 @@
 """Softmax attention over every token: exact, and quadratic in the length."""
 
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -80,15 +80,16 @@ class FullAttention(Attention):
         The layout is that of the keys.
         """
         beside = self.registers(q, positions, self.heads)
+        fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)  # as many: not a shard of the queries
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-            more = None if beside is None else beside.part(view.queries, view.heads)
-            first, mask, keys = before if view.stride == 1 else view.first, view.padding_mask, view.key_mask
-            if not first and q.shape[1] == k.shape[1] and self.engine.uses_triton(q):
-                by = by_triton.softmax_attention
-                return by(q, k, v, causal=view.causal, padding_mask=mask, key_mask=keys, beside=more)
-            words = {"causal": view.causal, "padding_mask": mask, "key_mask": keys}
-            return full_attention(q, k, v, beside=more, before=first, **words)
+            first = before if view.stride == 1 else view.first
+            more: dict[str, Any] = {} if fused else {"before": first}
+            if view.segments is not None:
+                more["segments"] = view.segments
+            more["beside"] = None if beside is None else beside.part(view.queries, view.heads)
+            by = by_triton.softmax_attention if fused else full_attention
+            return by(q, k, v, causal=view.causal, padding_mask=view.padding_mask, key_mask=view.key_mask, **more)
 
         return cross_segment_attention(
             attend,
@@ -100,6 +101,7 @@ class FullAttention(Attention):
             causal=self.causal,
             before=before,
             alone=None if beside is None else beside.value,
+            knows_segments=fused,
         )
 
     def naive(

@@ -1,7 +1,7 @@
 """Layout of the tokens of a batch, and the part of a sequence that one of several processes holds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from genoattn.attention.modules.rotary import Rope, Turns, position_ids_of, turns
+
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Padding, positions and segments of the tokens of a batch; each of the three is `[batch, length]` or None."""
+    """Padding, positions and segments of the tokens of a batch; each tensor is `[batch, length]` or None."""
 
     padding_mask: Bool[Tensor, "batch length"] | None = None
     """True at real tokens, False at padding (None: all tokens are real)."""
@@ -22,6 +24,10 @@ class TokenLayout:
     """The sequence of the context that a token belongs to: reference 0, sample 1 (None: one sequence)."""
     span: "Span | None" = None
     """The part of a sequence that these tokens are, if several processes hold it together (None: all of it)."""
+    host: "TokenLayout | None" = field(default=None, kw_only=True)
+    """The same on the CPU, if the tensors are on another device: what Python asks of them need not wait for that."""
+    keeps: bool = field(default=False, kw_only=True)
+    """Keep what a layer computes of it for the next layers; for the layout of one batch, which goes with it."""
 
     @cached_property
     def segments(self) -> tuple[int, ...]:
@@ -45,9 +51,8 @@ class TokenLayout:
     @cached_property
     def positions_in_pairs(self) -> bool:
         """True if tokens 0 and 1 share a position, and so do 2 and 3, and so on, as in interleaved sequences."""
-        if self.position_ids is None or self.position_ids.shape[1] % 2:
-            return False
-        return torch.equal(self.position_ids[:, ::2], self.position_ids[:, 1::2])
+        ids = self.position_ids if self.host is None else self.host.position_ids
+        return ids is not None and ids.shape[1] % 2 == 0 and torch.equal(ids[:, ::2], ids[:, 1::2])
 
     @cached_property
     def turned(self) -> "TokenLayout":
@@ -55,7 +60,22 @@ class TokenLayout:
         mask, positions, segments = (
             None if t is None else t.flip(1) for t in (self.padding_mask, self.position_ids, self.segment_ids)
         )
-        return TokenLayout(mask, positions, segments)
+        host = None if self.host is None else self.host.turned
+        return TokenLayout(mask, positions, segments, host=host, keeps=self.keeps)
+
+    def turns(self, x: Float[Tensor, "batch length ..."], channels: int, rope: Rope) -> Turns:
+        """Cosine and sine that turn `channels` channels of the tokens x by their positions, in at least float32."""
+        exact = torch.promote_types(x.dtype, torch.float32)
+        if not self.keeps or torch.compiler.is_compiling():
+            return turns(position_ids_of(x, self.position_ids), channels, rope, exact)
+        key = x.shape[1], channels, rope, exact, x.device, torch.is_inference_mode_enabled()
+        if key not in self._turns:
+            self._turns[key] = turns(position_ids_of(x, self.position_ids), channels, rope, exact)
+        return self._turns[key]
+
+    @cached_property
+    def _turns(self) -> dict[tuple, Turns]:
+        return {}
 
     def part(self, x: Float[Tensor, "batch part ..."], start: int) -> "TokenLayout":
         """The layout of the tokens x, which begin at token `start` of these, with explicit positions."""
@@ -76,6 +96,8 @@ class TokenLayout:
 
     @cached_property
     def _host_segments(self) -> Tensor | None:
+        if self.host is not None:
+            return self.host.segment_ids
         return None if self.segment_ids is None else self.segment_ids.cpu()
 
     def _are_two(self, split: Callable[[Tensor], tuple[Tensor, Tensor]]) -> bool:

@@ -11,7 +11,8 @@ from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.ops.topk import ROWS, topk_attention
+from genoattn.attention.ops.sizes import CPU
+from genoattn.attention.ops.topk import topk_attention
 from genoattn.attention.parallel import Span, gather_tokens, tied
 from genoattn.errors import UserError
 
@@ -71,11 +72,12 @@ class TopKAttention(Attention):
                 f"{self.max_length} tokens, got {k.shape[1]}"
             )
         allowed = self._allowed(k, layout)[:, before : before + q.shape[1]]
+        most = self.k or math.ceil((self.fraction or 0) * k.shape[1]) + 1  # rounding may add one
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
             first, some = before if view.stride == 1 else view.first, allowed[:, view.queries]
-            return topk_attention(q, k, v, causal=view.causal, allowed=some, before=first, **masks)
+            return topk_attention(q, k, v, causal=view.causal, allowed=some, most=most, before=first, **masks)
 
         words = {"cross_heads": self.heads.cross_heads, "layout": layout, "causal": self.causal, "before": before}
         return cross_segment_attention(attend, q, k, v, **words)
@@ -122,8 +124,9 @@ class TopKAttention(Attention):
         """
         pairs = length**2
         if self.causal:
-            blocks = math.ceil(length / ROWS)
-            pairs = sum(min(ROWS, length - at * ROWS) * min(length, (at + 1) * ROWS) for at in range(blocks))
+            rows = CPU.topk_rows
+            blocks = math.ceil(length / rows)
+            pairs = sum(min(rows, length - at * rows) * min(length, (at + 1) * rows) for at in range(blocks))
         return self.heads.flops(length) + 4 * pairs * self.heads.own_heads * self.heads.dim_head
 
     def state_bytes(self, length: int) -> int:

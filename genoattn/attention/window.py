@@ -1,7 +1,7 @@
 """Softmax attention over a sliding window: exact inside the window, linear in the length."""
 
 from collections.abc import Iterator
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -73,10 +73,7 @@ class WindowAttention(Attention):
         if not global_tokens:
             self.receptive_field = (self.left * dilation, self.right * dilation)
         self.alibi = heads.positions == "alibi"
-        plain = dilation == 1 and not global_tokens and not self.alibi
-        self.engine = Backend(
-            backend, "flash", None if plain else "the kernel knows no dilation, no global tokens and no alibi"
-        )
+        self.engine = Backend(backend, "flash")
         self.asymmetry = self.heads.asymmetry
         if self.asymmetry is None and (left != right or global_tokens):
             self.asymmetry = "left and right are not as wide" if left != right else "global tokens are the first ones"
@@ -127,15 +124,12 @@ class WindowAttention(Attention):
 
         beside = self.registers(q, positions, self.heads)
 
+        fused = self.engine.uses_triton(q)
+
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             first, (left, right) = before if view.stride == 1 else view.first, view.sides(self.left, self.right)
-            masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
-            more = None if beside is None else beside.part(view.queries, view.heads)
-            if not first and q.shape[1] == k.shape[1] and self.engine.uses_triton(q):
-                return by_triton.softmax_attention(
-                    q, k, v, causal=self.causal, window=(left, right), beside=more, **masks
-                )
-            return window_attention(
+            more: dict[str, Any] = {} if view.segments is None else {"segments": view.segments}
+            return (by_triton.window_attention if fused and k.shape[1] else window_attention)(
                 q,
                 k,
                 v,
@@ -145,9 +139,11 @@ class WindowAttention(Attention):
                 dilation=self.stride,
                 global_tokens=self.global_tokens,
                 before=first,
+                padding_mask=view.padding_mask,
+                key_mask=view.key_mask,
                 slopes=costs,
-                beside=more,
-                **masks,
+                beside=None if beside is None else beside.part(view.queries, view.heads),
+                **more,
             )
 
         return cross_segment_attention(
@@ -161,6 +157,7 @@ class WindowAttention(Attention):
             fits=self._fits,
             before=before,
             alone=None if beside is None else beside.value,
+            knows_segments=fused,
         )
 
     def _fits(self, view: View) -> bool:

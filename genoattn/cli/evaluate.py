@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
 
     evaluator = build_evaluator(source, data, value_of(config.test), predictor.task, both_strands)
     untrained = build_from_card(card, card.seed, tuple(config.trust))
-    untrained.model.to(predictor.device)
+    untrained.model.to(predictor.device).autocast_dtype = predictor.model.autocast_dtype
     candidates.append(Candidate("untrained", "untrained", untrained, card.untrained_calibration))
     result = evaluator.evaluate(candidates)
 

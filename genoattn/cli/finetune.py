@@ -14,6 +14,7 @@ from genoattn.evaluation.base import Candidate
 from genoattn.models.build import build_model, check_card
 from genoattn.models.card import ModelCard
 from genoattn.training.finetuning import check_peft, load_matching, merge_adapters, same_task, select_trainable
+from genoattn.training.processes import only_first, place
 from genoattn.training.settings import FinetuneSettings
 
 
@@ -38,7 +39,7 @@ def main(config: DictConfig) -> float | None:
     if recipe.data.length != pretrained.card.length:
         print(f"data.length is {recipe.data.length}; the model was trained on windows of {pretrained.card.length}")
     test, both = value_of(config.test), recipe.scores_both_strands
-    evaluator = build_evaluator(source, recipe.data, test, task, both)
+    evaluator = only_first(lambda: build_evaluator(source, recipe.data, test, task, both))
 
     settings, tokenizer = plain(config), pretrained.predictor.tokenizer
     card = card_of(inherit(settings, pretrained.card), pretrained.card.name, tokenizer, source)
@@ -61,6 +62,8 @@ def main(config: DictConfig) -> float | None:
         candidates.append(Candidate("zero_shot", "zero-shot", pretrained.predictor))
     untrained = build_model(*factories, task, tokenizer, recipe.seed)
     candidates.append(Candidate("untrained", "untrained", untrained))
+    if place().rank:  # the first process goes on alone
+        return None
     return finish_run(folder, evaluator, candidates, cards, fitted, loggers)
 
 

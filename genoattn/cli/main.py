@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from genoattn.cli.console import announce, quiet, tee
 from genoattn.errors import UserError, did_you_mean
+from genoattn.training import processes
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,6 +36,9 @@ PROGRAMS = {
     "kernels": "compile the GPU kernels without a GPU and report the compiler's figures",
 }
 """The programs; each is the module of this folder with the same name, `-` written as `_`."""
+
+ON_DEVICES = ("train", "finetune")
+"""Programs that run on several devices, in a process for each."""
 
 WITHOUT_PAGE = ("compare", "models", "check-layer", "kernels")
 """Programs without run.html: a comparison has a page of its own, the others only print."""
@@ -99,7 +104,20 @@ def main(argv: list[str] | None = None) -> int:
         return _run(program, ["genoattn", program, *rest], config)
 
     with quiet() if arguments.quiet else nullcontext():
-        return run_program(program, run, arguments.overrides, arguments.multirun)
+        if program not in ON_DEVICES:
+            return run_program(program, run, arguments.overrides, arguments.multirun)
+        with processes.joined():
+            code = run_program(program, run, arguments.overrides, arguments.multirun, _shared)
+            if code:
+                processes.end_together()
+            return code
+
+
+def _shared(make: Callable[[], Path]) -> Path:
+    """The run folder: that of the program that started this process, or that which the first process makes."""
+    if processes.FOLDER in os.environ and processes.place().world > 1:
+        return Path(os.environ[processes.FOLDER])
+    return processes.first_makes(make)
 
 
 def _run(program: str, command: list[str], config: DictConfig) -> float | None:
@@ -107,6 +125,13 @@ def _run(program: str, command: list[str], config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig  # late, as a mistake need not wait for the modules of programs
 
     folder, began = Path(HydraConfig.get().runtime.output_dir), time.time()
+    if program in ON_DEVICES:
+        if launched := _launch(command[1:], config, folder):
+            raise SystemExit(launched)
+        if launched == 0:
+            return None
+        if processes.place().rank:
+            return import_module(f"genoattn.cli.{program}").main(config)
     with tee(folder / f"{program}.log"):
         result = import_module(f"genoattn.cli.{program.replace('-', '_')}").main(config)
         if program in WITHOUT_PAGE:
@@ -116,6 +141,20 @@ def _run(program: str, command: list[str], config: DictConfig) -> float | None:
         announce(f"run folder: {folder}")
         write_run_page(folder, program, command, config, began)
         return result
+
+
+def _launch(words: list[str], config: DictConfig, folder: Path) -> int | None:
+    """Start the processes of a run on several devices and wait for their end; None: this is one of them."""
+    settings, alone = config.trainer, processes.place().world == 1
+    if alone and settings.devices == settings.num_nodes == 1:
+        return None
+    from genoattn.training.devices import check_devices, check_processes
+
+    check_devices(settings.devices * settings.num_nodes, config.data.batch)
+    if alone and settings.num_nodes == 1:
+        return processes.launch(words, settings.devices, folder)
+    check_processes(settings.devices, settings.num_nodes)
+    return None
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from genoattn.attention.conformance.learning import letters_told
 from genoattn.cli.run_folder import begin_run
 from genoattn.cli.values import choice, model_of, open_source, recipe_of, value_of
+from genoattn.data.share import DataShare
 from genoattn.data.source import open_data_source
 from genoattn.errors import UserError
 from genoattn.evaluation.report import Table
@@ -43,9 +44,12 @@ def main(config: DictConfig) -> None:
     seed_everything(recipe.seed, verbose=False)
     tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
     predictor = model_of(config, "attention", task, tokenizer)
-    module, datamodule = build_training(predictor, source, recipe)
-    gpu = uses_gpu(recipe.trainer.accelerator)
-    limit = parse_size(config.available_memory) if config.available_memory else available_bytes(gpu)
+    gpu, devices, processes = uses_gpu(recipe.trainer.accelerator), recipe.trainer.devices, recipe.trainer.processes
+    module, datamodule = build_training(predictor, source, recipe, DataShare(world=processes))
+    if config.available_memory:
+        limit = parse_size(config.available_memory) / (1 if gpu else devices)
+    else:
+        limit = available_bytes(gpu, devices)
     tokens = datamodule.validation.batch(0, 1, tokenizer).ids.shape[1]
     estimate = estimate_memory(module, datamodule, gpu)
     predicted = cost.predicted_cost(predictor.model, tokens)._asdict() | {
@@ -66,7 +70,7 @@ def main(config: DictConfig) -> None:
     table(choice("attention"), predicted, measured or {}).print()
     for keys, share in told.items():
         print(f"untrained, one layer tells {share:.2f} of the letters under {keys:,} random keys")
-    print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch))
+    print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch, processes))
 
 
 def longer_estimate(
@@ -80,7 +84,8 @@ def longer_estimate(
         longer = replace(recipe, data=replace(recipe.data, length=MAX_PROBE))
         with suppress(UserError):
             source = open_data_source(longer.data, predictor.task, longer.seed)
-            return estimate_memory(*build_training(predictor, source, longer), gpu)
+            share = DataShare(world=longer.trainer.processes)
+            return estimate_memory(*build_training(predictor, source, longer, share), gpu)
     return estimate
 
 
@@ -97,13 +102,14 @@ def capacity(model: SequenceModel, keys: Sequence[int], seed: int) -> dict[int, 
     return told
 
 
-def describe(needed: int | float, limit: int | float, longest: int, batch: int) -> str:
+def describe(needed: int | float, limit: int | float, longest: int, batch: int, processes: int = 1) -> str:
     """Says if the run fits, and the longest windows that would."""
     result = "fits into" if needed <= limit else "does not fit into"
     length = f"{longest:,}" if longest < MAX_LENGTH else f"{MAX_LENGTH:,} or more"
+    each = f"each of {processes} processes of the " if processes > 1 else ""
     return (
-        f"training takes about {needed / 2**30:.2f} GiB and {result} {limit / 2**30:.2f} GiB; the longest windows that"
-        f" fit at data.batch={batch} are of {length} bases"
+        f"{each}training takes about {needed / 2**30:.2f} GiB and {result} {limit / 2**30:.2f} GiB; the longest windows"
+        f" that fit at data.batch={batch} are of {length} bases"
     )
 
 

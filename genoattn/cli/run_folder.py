@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from genoattn.models.checkpoint import save_model
 from genoattn.models.nodes import complete_node
 from genoattn.models.predictor import Predictor
 from genoattn.training.identity import RunIdentity, identify
+from genoattn.training.processes import place
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -39,9 +41,11 @@ def begin_run(config: DictConfig) -> Path:
     folder = output_folder()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-    remove_unfinished(folder)
-    if not is_own_checkpoint(config.trainer.resume, folder):
-        _write_config(folder, config)
+        os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)  # else Lightning divides the cores by the processes
+    if place().rank == 0:
+        remove_unfinished(folder)
+        if not is_own_checkpoint(config.trainer.resume, folder):
+            _write_config(folder, config)
     return folder
 
 
@@ -62,7 +66,8 @@ def identify_run(config: DictConfig, folder: Path, source: DataSource, pretraine
     identity = identify(plain(config), source, pretrained)
     if config.trainer.resume:
         check_resume(Path(config.trainer.resume), identity)
-        _write_config(folder, config)
+        if place().rank == 0:
+            _write_config(folder, config)
     return identity
 
 
@@ -85,6 +90,7 @@ def card_of(settings: Mapping[str, Any], name: str, tokenizer: Tokenizer, source
         min_length=data["min_length"],
         seed=settings["seed"],
         genome=tuple(record.sha256 for record in source.genome.records),
+        units=source.units,
     )
 
 
@@ -113,7 +119,7 @@ def finish_run(
 
     model, saved = candidates[0].predictor, {}
     for candidate in candidates:
-        candidate.predictor.model.to(model.device)
+        candidate.predictor.model.to(model.device).autocast_dtype = model.model.autocast_dtype
         if candidate.key in cards:  # before the evaluation, which may take long
             home = _home(folder, candidate.key)
             saved[candidate.key] = save_model(home, candidate.predictor.model, cards[candidate.key])

@@ -9,6 +9,7 @@ from genoattn.cli.values import choice, loggers_of, model_of, open_source, plain
 from genoattn.evaluation.base import Candidate
 from genoattn.models.build import train_tokenizer
 from genoattn.models.nodes import complete_node
+from genoattn.training.processes import first_makes, only_first, place
 
 
 def main(config: DictConfig) -> float | None:
@@ -17,7 +18,7 @@ def main(config: DictConfig) -> float | None:
     recipe, task, settings = recipe_of(config), value_of(config.task), plain(config)
     source = open_source(recipe.data, task, recipe.seed)
     identity = identify_run(config, folder, source)
-    tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
+    tokenizer = first_makes(lambda: train_tokenizer(value_of(config.tokenizer), source, recipe.seed))
     # Late: lightning takes seconds to import, and a mistake in the data need not wait for it.
     from lightning import seed_everything
 
@@ -27,7 +28,7 @@ def main(config: DictConfig) -> float | None:
 
     seed_everything(recipe.seed, verbose=False)
     test, both = value_of(config.test), recipe.scores_both_strands
-    evaluator = build_evaluator(source, recipe.data, test, task, both)
+    evaluator = only_first(lambda: build_evaluator(source, recipe.data, test, task, both))
 
     model = model_of(config, "attention", task, tokenizer)
     loggers = build_loggers(folder, loggers_of(config), settings)
@@ -43,4 +44,6 @@ def main(config: DictConfig) -> float | None:
         candidates.append(Candidate("control", name, control))
         cards["control"] = replace(cards["model"], name=name, attention=complete_node(settings["control"]))
     candidates.append(Candidate("untrained", "untrained", model_of(config, "attention", task, tokenizer)))
+    if place().rank:  # the first process goes on alone
+        return None
     return finish_run(folder, evaluator, candidates, cards, fitted, loggers)

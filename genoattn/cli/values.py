@@ -18,6 +18,7 @@ from genoattn.models.build import LoadedModel, build_model, load_predictor
 from genoattn.models.card import uses_both_strands
 from genoattn.models.predictor import Predictor
 from genoattn.models.shipped import DETECTOR
+from genoattn.training.processes import each_makes, place
 from genoattn.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def model_of(config: DictConfig, key: str, task: Task, tokenizer: Tokenizer) -> 
 
 def open_source(data: DataSettings, task: Task, seed: int, trained: TrainingSplit | None = None) -> DataSource:
     """Open a genome for a task and print how it is split; `trained` is the split of a saved model."""
-    source = open_data_source(data, task, seed, trained)
+    source = each_makes(lambda: open_data_source(data, task, seed, trained))
     print(describe_source(source))
     return source
 
@@ -93,5 +94,5 @@ def data_of(config: DictConfig, loaded: LoadedModel) -> SavedModelData:
 
 
 def loggers_of(config: DictConfig) -> list[Logger]:
-    """The loggers that were chosen, besides metrics.csv."""
-    return [value_of(node) for node in config.logger.values()]
+    """The loggers that were chosen, besides metrics.csv; of several processes the first one has them."""
+    return [] if place().rank else [value_of(node) for node in config.logger.values()]

@@ -17,6 +17,7 @@ from genoattn.comparison.code import CodeReader
 from genoattn.comparison.composition import search_path
 from genoattn.config.compose import compose
 from genoattn.config.overrides import value_in
+from genoattn.data.genome_list import fasta_paths
 from genoattn.data.source import BUNDLED_GENOME
 from genoattn.errors import UserError, shorten
 from genoattn.files import file_sha256, input_paths, path_and_type, write_json
@@ -168,7 +169,7 @@ def _named_files(settings: Mapping[str, Any], key: str) -> list[tuple[str, Path]
     if value is not None and key == "task.split_bed":
         return [(Path(value).name, path_and_type(value)[0])]  # the type of a GFF3 is a part of its name
     if value is not None:
-        return [(path.name, path) for path in input_paths(value, key)]
+        return [(path.name, path) for path in (fasta_paths if key == "data.fasta" else input_paths)(value, key)]
     fasta, vcfs = BUNDLED_GENOME
     bundled = key == "data.vcf" and settings.get("data.fasta") is None
     names = [fasta] if key == "data.fasta" else vcfs if bundled else []

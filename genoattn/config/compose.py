@@ -4,7 +4,7 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from genoattn.paths import conf_dir
 
 Main = Callable[[DictConfig], float | None]
 """The `main` of a program; it returns the primary metric, for sweepers that search."""
+
+Share = Callable[[Callable[[], Path]], Path]
+"""Called with a function that makes the run folder, returns the folder that one process of the run made."""
 
 
 def compose(program: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -73,8 +76,12 @@ def available_layers() -> list[str]:
         return GlobalHydra.instance().config_loader().get_group_options("attention", overrides=words)
 
 
-def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bool = False) -> int:
+def run_program(
+    program: str, main: Main, overrides: Sequence[str], multirun: bool = False, share: Share | None = None
+) -> int:
     """Compose and check a config, then run `main` in a run folder; with `multirun`, once for each value of a sweep.
+
+    `share` gives all processes of a run the folder that one of them makes; None: this process makes it.
 
     Returns:
         The exit status. 0: done. 2: a mistake of the user, in sentences on stderr. 128 and the number of a signal:
@@ -82,7 +89,10 @@ def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bo
     """
     try:
         with _hydra(program):
-            (_run_sweep if multirun else _run_once)(program, main, list(overrides))
+            if multirun:
+                _run_sweep(program, main, list(overrides))
+            else:
+                _run_once(program, main, list(overrides), share or (lambda make: make()))
     except (UserError, InstantiationException) as error:
         mistake = error if isinstance(error, UserError) else error.__cause__  # Hydra wraps errors of constructors
         if not isinstance(mistake, UserError):
@@ -96,10 +106,17 @@ def run_program(program: str, main: Main, overrides: Sequence[str], multirun: bo
     return 0
 
 
-def _run_once(program: str, main: Main, overrides: list[str]) -> None:
+def _run_once(program: str, main: Main, overrides: list[str], share: Share) -> None:
     config = _compose(program, overrides, True)
     check(_without_hydra(config), program)
-    with _run_folder(program, config, "hydra.run.dir", overrides):
+    with ExitStack() as stack:
+        made: list[Path] = []
+
+        def make() -> Path:
+            made.append(stack.enter_context(_run_folder(program, config, "hydra.run.dir", overrides)))
+            return made[0]
+
+        _set_folder(config, share(make), made != [])
         context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(config))
         job = run_job(lambda config: main(_read_only(config)), config, "hydra.run.dir", None, context)
         with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of a run that failed
@@ -110,6 +127,8 @@ def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:
     for job in sweep_jobs(overrides):
         config = _compose(program, job, True)
         check(_without_hydra(config), program)
+        if OmegaConf.select(config, "trainer.devices", default=1) != 1:
+            raise UserError("-m runs its jobs in one process, one after another, so it needs trainer.devices=1")
 
     def run(config: DictConfig) -> float | None:
         _complete(config, HydraConfig.get())
@@ -147,13 +166,18 @@ def _run_folder(program: str, config: DictConfig, key: str, overrides: Sequence[
                 make_named_folder(job, key)
     else:
         folder = make_new_folder(folder, key)
-        if key == "hydra.run.dir":
-            with read_write(config.hydra), open_dict(config.hydra):
-                config.hydra.run.dir = str(folder)
-                config.hydra.runtime.output_dir = str(folder.absolute())
-            HydraConfig.instance().set_config(config)  # other settings may refer to the folder
     with lock_folder(folder, key):
         yield folder
+
+
+def _set_folder(config: DictConfig, folder: Path, made: bool) -> None:
+    """Set the run folder of a composed config; Hydra writes its files into one that was made here."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.run.dir = str(folder)
+        config.hydra.runtime.output_dir = str(folder.absolute())
+        if not made:
+            config.hydra.output_subdir = None
+    HydraConfig.instance().set_config(config)  # other settings may refer to the folder
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A batch: the tokens of several examples as padded tensors, with their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, final
 
@@ -19,7 +19,7 @@ from genoattn.data.example import (
     Example,
     reverse_complement_example,
 )
-from genoattn.data.targets import IGNORE_INDEX
+from genoattn.data.targets import IGNORE_INDEX, TargetSpec
 from genoattn.data.tokenizers.base import Encoded, Tokenizer, id_dtype
 from genoattn.genome.mutations import Event
 
@@ -44,6 +44,8 @@ class Batch:
             the only one) the weights of its tokens, which sum to 1; None if the task has no sites.
         bases: Bases of all examples together.
         reverse_complement: The same examples on the reverse strand.
+        host: The same batch on the CPU, if this one is on another device.
+        step_labels: By output, the labels of all batches of a step; None: they are those of this batch.
     """
 
     ids: Integer[Tensor, "batch tokens"]
@@ -58,17 +60,43 @@ class Batch:
     pooling_weights: Float[Tensor, "batch sites tokens"] | None = None
     bases: int = 0
     reverse_complement: "Batch | None" = None
+    host: "Batch | None" = None
+    step_labels: Int[Tensor, "outputs"] | None = None
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
-        moved = {
-            field.name: value.to(device, non_blocking=non_blocking)
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return moved if device.type == "cpu" else moved._from(self)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in pinned memory, from where it goes to a GPU while the GPU computes; a loader calls this."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        changed = {
+            field.name: change(value)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        targets = {name: target.to(device, non_blocking=non_blocking) for name, target in self.targets.items()}
-        reverse = None if self.reverse_complement is None else self.reverse_complement.to(device, non_blocking)
-        return replace(self, **moved, targets=targets, reverse_complement=reverse)
+        targets = {name: change(target) for name, target in self.targets.items()}
+        reverse = None if self.reverse_complement is None else self.reverse_complement._map(change)
+        return replace(self, **changed, targets=targets, reverse_complement=reverse, host=None)
+
+    def _from(self, source: "Batch") -> "Batch":
+        """This batch, which was moved from `source`, with the one on the CPU."""
+        reverse, host = self.reverse_complement, source if source.ids.device.type == "cpu" else source.host
+        if reverse is not None and source.reverse_complement is not None:
+            reverse = reverse._from(source.reverse_complement)
+        return replace(self, reverse_complement=reverse, host=host)
+
+
+def count_labels(targets: Mapping[str, Tensor], outputs: Mapping[str, TargetSpec]) -> Int[Tensor, "outputs"]:
+    """By output, the number of bases, tokens or windows that have a label; every number counts."""
+    counts = [
+        torch.ones_like(targets[name]).sum() if output.number else (targets[name].long() != IGNORE_INDEX).sum()
+        for name, output in outputs.items()
+    ]
+    return torch.stack([count.long() for count in counts])
 
 
 class _Row(NamedTuple):
@@ -137,8 +165,11 @@ def _encode(example: Example, tokenizer: Tokenizer, context_format: ContextForma
     encoded = tokenizer.encode(example.bases, frame)
     ids, token_targets = _mask(encoded, example.masking, tokenizer, context_format)
     starts, length = encoded.token_starts, len(example.bases)
-    owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=length))
-    base_to_answer = owner * tokenizer.max_token_length + np.arange(length) - starts[owner]
+    if tokenizer.max_token_length == 1:
+        owner, base_to_answer = starts, starts.copy()
+    else:
+        owner = np.repeat(np.arange(len(starts)), np.diff(starts, append=length))
+        base_to_answer = owner * tokenizer.max_token_length + np.arange(length) - starts[owner]
     no_pooling, real = np.zeros((0, 0)), np.ones(len(ids), np.bool_)
     if example.reference is None:
         weights = _pooling_weights(_sites(example), [starts], [0], len(ids))

@@ -10,6 +10,7 @@ import numpy as np
 from genoattn.data.batch import Batch, collate
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.example import Example, reverse_complement_example
+from genoattn.data.share import WHOLE, DataShare
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.conditional import Conditional
@@ -183,9 +184,15 @@ class ExampleDataset:
         return self.sampler.draw(np.random.default_rng(entropy), stage)
 
     def batch(
-        self, number: int, size: int, tokenizer: Tokenizer, both_strands: bool = False, length: int | None = None
+        self,
+        number: int,
+        size: int,
+        tokenizer: Tokenizer,
+        both_strands: bool = False,
+        length: int | None = None,
+        share: DataShare = WHOLE,
     ) -> Batch:
-        """Batch `number`, at the stage of the first batch of its bucket.
+        """Batch `number`, or a share of it, at the stage of the first batch of its bucket.
 
         Args:
             number: The number of the batch, from 0.
@@ -193,15 +200,20 @@ class ExampleDataset:
             tokenizer: Makes tokens of the bases.
             both_strands: Add the same examples on the reverse strand.
             length: Sample bases of a window; None: as the curriculum has it.
+            share: The rows that are made; by default all.
         """
         first = number // self.bucket_batches * self.bucket_batches
         stage = self.stage(first * size)
         stage = stage._replace(length=length or stage.length)
-        examples = self._bucket(first, size, stage, tokenizer)[number - first]
+        rows = share.rows(max(1, round(size * self.length / stage.length)))
+        if self.bucket_batches == 1:
+            examples = [self.example(number * size + row % size, stage, row // size) for row in rows]
+        else:
+            examples = self._bucket(first, size, stage, tokenizer)[number - first][rows.start : rows.stop]
         return collate(examples, tokenizer, stage, self.task.context_format, both_strands=both_strands)
 
     def _bucket(self, first: int, size: int, stage: CurriculumStage, tokenizer: Tokenizer) -> list[list[Example]]:
-        """The examples of the batches of a bucket; in a bucket of several batches, each holds similar lengths."""
+        """The examples of the batches of a bucket of several batches, each of which holds similar lengths."""
         if self._last_bucket is not None and self._last_bucket[0] == (first, size):
             return self._last_bucket[1]
         count = max(1, round(size * self.length / stage.length))
@@ -209,11 +221,10 @@ class ExampleDataset:
             [self.example(batch * size + number % size, stage, number // size) for number in range(count)]
             for batch in range(first, first + self.bucket_batches)
         ]
-        if self.bucket_batches > 1:
-            ranked = sorted(chain(*batches), key=lambda example: len(tokenizer.encode(example.bases).ids))
-            order = np.random.default_rng([self.seed, first, self.bucket_batches]).permutation(self.bucket_batches)
-            batches = [ranked[turn * count : (turn + 1) * count] for turn in order.tolist()]
-            self._last_bucket = (first, size), batches
+        ranked = sorted(chain(*batches), key=lambda example: len(tokenizer.encode(example.bases).ids))
+        order = np.random.default_rng([self.seed, first, self.bucket_batches]).permutation(self.bucket_batches)
+        batches = [ranked[turn * count : (turn + 1) * count] for turn in order.tolist()]
+        self._last_bucket = (first, size), batches
         return batches
 
     def __getstate__(self) -> dict:

@@ -1,14 +1,15 @@
 """The source of examples: a genome with its splits, VCFs of real mutations of it, and labelled variants."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.dataset import ExampleDataset, ItemSampler, StrainSampler, VariantSampler, WindowSampler
+from genoattn.data.genome_list import GenomeFile, genome_files
 from genoattn.data.settings import DataSettings, TrainingSplit
-from genoattn.data.tasks.base import MutationDetection, Task
+from genoattn.data.splitting import split_as_trained, split_genome, split_units
+from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.conditional import Conditional
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.data.tasks.window_classification import ItemClassification, Items
@@ -21,7 +22,7 @@ from genoattn.genome.labelled_variants import LabelledVariant
 from genoattn.genome.leak_audit import LeakAudit, audit_leak, check_leak
 from genoattn.genome.regions import RegionFile
 from genoattn.genome.sequence_store import Genome, open_genome
-from genoattn.genome.splits import Splits, split_blocks, split_records, test_only
+from genoattn.genome.splits import Splits
 from genoattn.genome.strains import Strain, open_strain
 from genoattn.genome.windows import Windows
 from genoattn.paths import genomes_dir
@@ -45,6 +46,8 @@ class DataSource:
         genes: The file of genes that split the labelled variants.
         new_records: The records that a saved model was not trained on; all of their bases are held out.
         leak: What the held-out blocks share with the training blocks; None without training blocks.
+        files: The FASTA files of the genome, with their weights and groups.
+        units: The number of the file or group of each record, where the split keeps them whole; else none.
     """
 
     genome: Genome
@@ -57,6 +60,13 @@ class DataSource:
     items: Items | None = None
     new_records: tuple[int, ...] = ()
     leak: LeakAudit | None = None
+    files: tuple[GenomeFile, ...] = ()
+    units: tuple[int, ...] = ()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The share of windows of each file beside those of the others; none where every base is equally likely."""
+        return tuple(file.weight for file in self.files if file.weight is not None)
 
     @property
     def trained_on(self) -> bool:
@@ -86,18 +96,21 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     _check_min_length(data, task)
     folder = genomes_dir()
     bundled = data.fasta is None and data.vcf is None
-    fastas = input_paths(data.fasta, "data.fasta") if data.fasta else [folder / BUNDLED_GENOME[0]]
+    files = genome_files(data.fasta or str(folder / BUNDLED_GENOME[0]), "data.fasta")
     vcfs = [folder / name for name in BUNDLED_GENOME[1]] if bundled else input_paths(data.vcf or [], "data.vcf")
-    genome = open_genome(fastas, Path(data.cache) if data.cache else None, data.soft_mask)
+    genome = open_genome([file.path for file in files], Path(data.cache) if data.cache else None, data.soft_mask)
     if isinstance(task, VariantClassification) and task.fold:
         assigned = variants_by_fold(genome, task, data.length, data.vcf_filter)
         splits = spans(assigned.by_split)
         return DataSource(genome, splits, tuple(vcfs), labelled=assigned.by_split, skipped_variants=assigned.skipped)
+    units = split_units(genome, files, data.split)
     if trained is None:
-        splits, new = split_genome(genome, task, data.length, data.split, seed, data.min_length), ()
+        splits, new = split_genome(genome, task, data, seed, units), ()
     else:
-        splits, new = split_as_trained(genome, task, data, seed, trained)
-    source = DataSource(genome, splits, tuple(vcfs), _strains(data, task, genome), new_records=new)
+        splits, new = split_as_trained(genome, task, data, seed, trained, units)
+    strains = _strains(data, task, genome)
+    source = DataSource(genome, splits, tuple(vcfs), strains, new_records=new, files=tuple(files), units=units)
+    _check_weights(source, task)
     if trained is not None and source.trained_on:
         seed = trained.seed
     parts = splits[:3]
@@ -111,64 +124,8 @@ def open_data_source(data: DataSettings, task: Task, seed: int, trained: Trainin
     if not parts[0]:
         return source
     leak = audit_leak(genome, *parts)
-    check_leak(leak, data.max_leak, whole_records=trained is None and data.split == "record")
+    check_leak(leak, data.max_leak, data.split if trained is None else "block")
     return replace(source, leak=leak)
-
-
-def split_genome(
-    genome: Genome, task: Task, length: int, split: str, seed: int, min_length: int | None = None
-) -> Splits:
-    """Split a genome by `block` or by `record` for windows of `length` sample bases."""
-    window = task.reference_length(length)
-    if split == "record":
-        return split_records(genome.names, genome.lengths, window, seed=seed, min_length=min_length)
-    return split_blocks(genome.lengths, window, names=genome.names, min_length=min_length)
-
-
-def split_as_trained(
-    genome: Genome, task: Task, data: DataSettings, seed: int, trained: TrainingSplit
-) -> tuple[Splits, tuple[int, ...]]:
-    """The splits of a genome for a saved model, and the numbers of the records that it was not trained on."""
-    new = tuple(number for number, record in enumerate(genome.records) if record.sha256 not in trained.genome)
-    window = task.reference_length(data.length)
-    if len(new) == len(genome.records):
-        if isinstance(task, MutationDetection):
-            return test_only(genome.names, genome.lengths, window), new
-        return split_genome(genome, task, data.length, data.split, seed, data.min_length), new
-    splits = _repeat_split(genome, task, trained)
-    whole = [Interval(record, 0, genome.lengths[record]) for record in new if genome.lengths[record] >= window]
-    test = tuple(sorted([*splits.test, *whole]))
-    if not test:
-        raise UserError(
-            "data.fasta holds no base that the training of this model held out: all of its records are for training;"
-            " name the whole genome that the model was trained on, or another genome"
-        )
-    short = tuple(genome.names[record] for record in new if genome.lengths[record] < window)
-    validation = splits.validation or test
-    return Splits(splits.train, validation, test, splits.skipped + short), new
-
-
-def _repeat_split(genome: Genome, task: Task, trained: TrainingSplit) -> Splits:
-    """The split of the training for those records of a genome that it had."""
-    window, min_length = task.reference_length(trained.length), trained.min_length
-    known = [number for number, record in enumerate(genome.records) if record.sha256 in trained.genome]
-    if trained.split == "record":
-        if Counter(trained.genome) - Counter(genome.records[number].sha256 for number in known):
-            # Without all of its records the split cannot be repeated, and any of them may be for training.
-            return Splits(tuple(Interval(number, 0, genome.lengths[number]) for number in known), (), (), ())
-        of_sequence: dict[str, list[int]] = {sha256: [] for sha256 in trained.genome}
-        for number in known:
-            of_sequence[genome.records[number].sha256].append(number)
-        known = [of_sequence[sha256].pop(0) for sha256 in trained.genome]  # in the order of the training
-    names, lengths = [genome.names[number] for number in known], [genome.lengths[number] for number in known]
-    if trained.split == "record":
-        splits = split_records(names, lengths, window, seed=trained.seed, min_length=min_length)
-    else:  # a record is cut into blocks by its own length alone
-        splits = split_blocks(lengths, window, names=names, min_length=min_length, require_test=False)
-    train, validation, test = (
-        tuple(sorted(interval._replace(record=known[interval.record]) for interval in split)) for split in splits[:3]
-    )
-    return Splits(train, validation, test, splits.skipped)
 
 
 def build_dataset(
@@ -191,7 +148,8 @@ def build_dataset(
         items = ItemSampler(source.genome, source.items.of(split), task, both_strands)
         return ExampleDataset(items, task, data.length, seed, curriculum, total, data.bucket_batches)
     if not isinstance(task, VariantClassification):
-        return build_window_dataset(source, intervals, data, task, seed, total, curriculum, both_strands)
+        weights = source.weights if split != "test" else ()
+        return build_window_dataset(source, intervals, data, task, seed, total, curriculum, both_strands, weights)
     sampler = VariantSampler(source.genome, source.labelled[split], task, both_strands)
     return ExampleDataset(sampler, task, data.length, seed, curriculum, total, data.bucket_batches)
 
@@ -205,10 +163,11 @@ def build_window_dataset(
     total: int,
     curriculum: Curriculum,
     both_strands: bool = False,
+    weights: Sequence[float] = (),
 ) -> ExampleDataset:
-    """The examples of a task from windows within intervals."""
+    """The examples of a task from windows within intervals; `weights` are the shares of the files, if there are any."""
     window = task.reference_length(data.length)
-    windows = Windows(source.genome, intervals, window, data.max_n_fraction, data.min_length)
+    windows = Windows(source.genome, intervals, window, data.max_n_fraction, data.min_length, weights)
     sampler = WindowSampler(windows, task, both_strands)
     return ExampleDataset(sampler, task, data.length, seed, curriculum, total, data.bucket_batches)
 
@@ -222,6 +181,7 @@ def describe_source(source: DataSource) -> str:
     )
     short = f", {len(splits.skipped)} records too short" if splits.skipped else ""
     lines = [f"genome: {len(genome.records)} record(s), {genome.total:,} bases; {sizes}{short}"]
+    lines += _describe_files(source)
     if source.leak:
         lines.append(str(source.leak))
     if not source.trained_on:
@@ -253,6 +213,22 @@ def describe_source(source: DataSource) -> str:
     return "\n".join(lines)
 
 
+def _describe_files(source: DataSource) -> list[str]:
+    """Which files or groups each split holds, and the share of the training windows of each file that has a weight."""
+    lines, records = [], source.genome.records
+    if source.units and source.splits.train:
+        by_file = source.units == tuple(record.file for record in records)
+        names = [file.path.name if by_file else file.group for file in source.files]
+        held = [dict.fromkeys(names[records[interval.record].file] for interval in part) for part in source.splits[:3]]
+        lines.append("; ".join(f"{split}: {_listed(list(own))}" for split, own in zip(SPLITS, held, strict=True)))
+    if source.weights and source.splits.train:
+        drawn = sorted({records[interval.record].file for interval in source.splits.train})
+        total = sum(source.weights[file] for file in drawn)
+        shares = [f"{source.files[file].path.name} {source.weights[file] / total:.1%}" for file in drawn]
+        lines.append(f"training windows by file: {_listed(shares)}")
+    return lines
+
+
 def _listed(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
@@ -266,6 +242,14 @@ def _strains(data: DataSettings, task: Task, genome: Genome) -> tuple[Strain, ..
     for strain in strains:
         print(f"{strain.name}: {strain.share:.1%} of the strain lies beside the genome")
     return tuple(strains)
+
+
+def _check_weights(source: DataSource, task: Task) -> None:
+    if source.weights and (source.strains or isinstance(task, ItemClassification | VariantClassification)):
+        raise UserError(
+            "data.fasta: weights are shares of windows that are drawn from the genome, and this task draws"
+            f" {'strains' if source.strains else 'labelled examples'}; leave the column weight out"
+        )
 
 
 def _check_min_length(data: DataSettings, task: Task) -> None:

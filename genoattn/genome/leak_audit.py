@@ -74,15 +74,15 @@ def audit_leak(
     return LeakAudit(in_test, in_test if validation == test else share(validation), duplicate_records(genome))
 
 
-def check_leak(leak: LeakAudit, most: int | float | None, whole_records: bool) -> None:
-    """Raises UserError if more than the share `most` leaks, or with `whole_records` if a record stands twice."""
+def check_leak(leak: LeakAudit, most: int | float | None, split: str) -> None:
+    """Raises UserError if more than the share `most` leaks, or in a split of whole records if one stands twice."""
     if most is None:
         return
-    if whole_records and leak.duplicates:
+    if split != "block" and leak.duplicates:
         second, first = leak.duplicates[0]
         raise UserError(
             f"data.fasta holds the sequence of record {shorten(first)} again as {shorten(second)}, and"
-            " data.split=record may train on one and test on the other; keep one of them, or set data.max_leak=null"
+            f" data.split={split} may train on one and test on the other; keep one of them, or set data.max_leak=null"
         )
     if leak.test > most or leak.validation > most:
         name, share = ("test", leak.test) if leak.test > most else ("validation", leak.validation)

@@ -134,6 +134,9 @@ def _pieces(letters: bytes, mutations: Iterable[Mutation]) -> list[Mutation]:
             )
         end = stop
         shared = min(stop - start, len(inserted))
+        if shared == 0 or (stop - start == len(inserted) == 1 and letters[start] != inserted[0]):
+            pieces += [mutation] if inserted or stop > start else []  # most are one piece, and stay the same tuple
+            continue
         begin = None
         for at in range(shared):
             differs = letters[start + at] != inserted[at]
@@ -216,13 +219,16 @@ def slice_sample(sample: Sample, start: int, stop: int) -> Sample:
     stop = min(stop, len(sample.bases))
     arrays = (array[start:stop] for array in sample[:-1])
     begin, end = (bisect_left(sample.events, base, key=lambda event: event.start) for base in (start, stop))
-    events = (
-        event._replace(
-            start=event.start - start,
-            stop=min(event.stop, stop) - start,
-            earliest=max(event.earliest, start) - start,
-            latest=min(event.latest, stop) - start,
-        )
-        for event in sample.events[begin:end]
-    )
+    events = [
+        Event(
+            kind,
+            size,
+            first - start,
+            min(last, stop) - start,
+            max(earliest, start) - start,
+            min(latest, stop) - start,
+            reference,
+        )  # no `_replace`, which takes three times as long
+        for kind, size, first, last, earliest, latest, reference in sample.events[begin:end]
+    ]
     return Sample(*arrays, events=tuple(events))

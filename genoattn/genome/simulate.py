@@ -12,6 +12,7 @@ from genoattn.errors import UserError
 from genoattn.genome.mutations import Mutation
 
 _SNV, _MNV, _INSERTION, _DELETION = range(4)
+_SINGLE = [bytes([base]) for base in range(4)]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
     flips = _flips(chance, rates.transitions).tobytes()
     copied = (rng.random(len(starts)) < rates.duplication).tolist()
 
-    letters = reference.tobytes()
+    letters, is_known = reference.tobytes(), int(reference.max(initial=0)) <= 3
     mutations: list[Mutation] = []
     free = 0  # the first base that a next event may begin at
     events = zip(starts.tolist(), kinds.tolist(), sizes.tolist(), ends.tolist(), copied, strict=True)
@@ -92,9 +93,11 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
         indel = kind in (_INSERTION, _DELETION)
         if start < free or (indel and start == 0) or stop > len(letters) - indel:
             continue
-        if max(letters[start : max(stop, start + 1)]) > 3:
+        if not is_known and max(letters[start : max(stop, start + 1)]) > 3:
             continue
-        if kind == _DELETION:
+        if kind == _SNV:
+            inserted = _SINGLE[letters[start] ^ flips[end - 1]]
+        elif kind == _DELETION:
             inserted = b""
         elif kind == _INSERTION:
             before = letters[max(start - size, 0) : start]

@@ -1,6 +1,6 @@
 """The split of a genome into training, validation and test: by blocks of every record, or by whole records."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -88,39 +88,52 @@ def split_records(
     test: float = 0.1,
     seed: int = 0,
     min_length: int | None = None,
+    units: Sequence[int] = (),
+    kind: str = "record",
 ) -> Splits:
     """Give whole records to test and validation as long as they fit into the fraction, the others to training.
 
     No split stays empty, even if its only record is larger than its fraction. The seed decides
     the order in which records are given out. Records shorter than a window are used for training if they have at least
-    `min_length` bases. Raises UserError if fewer than three records hold a window.
+    `min_length` bases. With `units`, the number of the file or group of each record, these are given out as a whole;
+    `kind` is their name. Raises UserError if fewer than three records, files or groups hold a window.
     """
     _check_fractions(validation, test)
     _check_longest(names, lengths, window)
-    usable = [record for record, length in enumerate(lengths) if length >= window]
-    if len(usable) < 3:
+    units = units or range(len(lengths))
+    bases: dict[int, int] = {}  # of each unit that holds a window
+    for unit, length in sorted(zip(units, lengths, strict=True)):
+        if length >= window:
+            bases[unit] = bases.get(unit, 0) + length
+    if len(bases) < 3:
         raise UserError(
-            f"data.split=record needs at least three records of a window or more ({window} bases: data.length and the"
-            f" flanks of the task), found {len(usable)}; use data.split=block"
+            f"data.split={kind} needs at least three {kind}s of a window or more ({window} bases: data.length and the"
+            f" flanks of the task), found {len(bases)}; use data.split=block"
         )
-    total = sum(lengths[record] for record in usable)
+    total = sum(bases.values())
     room = {"test": test * total, "validation": validation * total}
-    records: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
-    for record in np.random.default_rng(seed).permutation(usable).tolist():
-        split = next((name for name in room if lengths[record] <= room[name]), "train")
-        records[split].append(record)
+    given: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    for unit in np.random.default_rng(seed).permutation(list(bases)).tolist():
+        split = next((name for name in room if bases[unit] <= room[name]), "train")
+        given[split].append(unit)
         if split != "train":
-            room[split] -= lengths[record]
-    for chosen in records.values():
+            room[split] -= bases[unit]
+    for chosen in given.values():
         if not chosen:
-            fullest = max(records.values(), key=len)
-            chosen.append(min(fullest, key=lambda record: lengths[record]))
+            fullest = max(given.values(), key=len)
+            chosen.append(min(fullest, key=bases.__getitem__))
             fullest.remove(chosen[0])
     shortest = min(min_length or window, window)
-    records["train"] += [record for record, length in enumerate(lengths) if shortest <= length < window]
-    train, validation_records, test_records = (
-        tuple(Interval(record, 0, lengths[record]) for record in sorted(records[name])) for name in Splits._fields[:3]
-    )
+    held_out = {*given["validation"], *given["test"]}
+    given["train"] = [unit for unit in set(units) if unit not in held_out]
+
+    def records(split: str) -> Iterator[Interval]:
+        own, least = set(given[split]), shortest if split == "train" else window
+        for record, length in enumerate(lengths):
+            if units[record] in own and length >= least:
+                yield Interval(record, 0, length)
+
+    train, validation_records, test_records = (tuple(records(name)) for name in Splits._fields[:3])
     return Splits(train, validation_records, test_records, _too_short(names, lengths, shortest))
 
 

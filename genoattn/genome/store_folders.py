@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -34,8 +35,8 @@ def find_store(paths: Sequence[Path], cache: Path | None = None) -> StorePlace:
     """Find where the store of some FASTA files is or will be, by their content; raises UserError as `open_genome`."""
     if not paths:
         raise UserError("data.fasta names no file; expected at least one")
-    for number, path in enumerate(paths):
-        if path in paths[:number]:
+    for path, times in Counter(paths).items():
+        if times > 1:
             raise UserError(f"the FASTA {path} is named twice; expected each file once")
     root = Path(os.path.expanduser(cache or os.environ.get("GENOATTN_CACHE") or "~/.cache/genoattn"))
     remove_abandoned(root)

@@ -1,5 +1,6 @@
 """Windows of a genome: drawn at random, side by side, or cut out with N beyond the ends of a record."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import final
 
@@ -28,6 +29,7 @@ class Windows:
         length: int,
         max_n_fraction: float = 0.5,
         min_length: int | None = None,
+        weights: Sequence[float] = (),
     ):
         """Windows within intervals.
 
@@ -37,6 +39,8 @@ class Windows:
             length: Bases of a window.
             max_n_fraction: A window with a larger share of N is skipped.
             min_length: A shorter interval with at least so many bases is one window; None: it is left out.
+            weights: The share of windows of each file of the genome, beside those of the other files that hold a
+                window; none: every start is equally likely.
 
         Raises:
             UserError: No interval holds a window, or `max_n_fraction` is out of range.
@@ -53,12 +57,26 @@ class Windows:
                 f"no block of the genome holds a window of {length} bases (data.length and the flanks of the task);"
                 " choose a shorter data.length"
             )
+        files = [genome.records[interval.record].file for interval in self.intervals] if weights else []
+        if weights:  # the intervals of a file stand together
+            order = sorted(range(len(files)), key=files.__getitem__)
+            self.intervals, files = tuple(self.intervals[number] for number in order), sorted(files)
         self._cumulative_starts = np.cumsum([max(1, interval.length - length + 1) for interval in self.intervals])
+        # Of each file: the start after its last one, and the sum of the weights up to it.
+        self._ends = np.array([self._cumulative_starts[bisect_right(files, file) - 1] for file in sorted({*files})])
+        self._shares = np.cumsum([weights[file] for file in sorted({*files})])
 
     def draw(self, rng: np.random.Generator) -> Interval:
-        """A random window, every start equally likely; raises UserError if 1,000 draws in a row have too many N."""
+        """A random window; raises UserError if 1,000 draws in a row have too many N.
+
+        Every start is equally likely, or with weights every start in a file that was drawn by its share.
+        """
+        low, high = 0, int(self._cumulative_starts[-1])
+        if len(self._shares):
+            file = int(np.searchsorted(self._shares, rng.random() * self._shares[-1], side="right"))
+            low, high = int(self._ends[file - 1]) if file else 0, int(self._ends[file])
         for _ in range(MAX_DRAWS):
-            start = int(rng.integers(self._cumulative_starts[-1]))
+            start = int(rng.integers(low, high))
             number = int(np.searchsorted(self._cumulative_starts, start, side="right"))
             interval = self.intervals[number]
             # Counted from the end: the last start of the interval leaves no base to its right.

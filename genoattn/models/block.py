@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from genoattn.attention.base import Attention, State, TokenLayout, contract_error, zero_padding
 from genoattn.attention.modules.streaming import overlapping_chunks, slice_layout
+from genoattn.attention.parallel import halo
 from genoattn.errors import UserError
 from genoattn.models.recompute import checkpointed_mlp
 
@@ -139,13 +140,19 @@ class Block(nn.Module):
     def _forward(self, x: Tensor, layout: TokenLayout) -> Tensor:
         x = x + self.attention(self.attention_norm(x), layout)
         if self.conv is not None and self.conv_norm is not None:
-            x = x + self.conv(self.conv_norm(x), layout.padding_mask)
+            x = x + self._convolved(self.conv, self.conv_norm(x), layout)
         last = self.mlp[-1]
         # A LoRA adapter in place of the last layer is not linear in its own parameters.
         if self.activation_checkpointing == "mlp" and self.training and type(last) is nn.Linear:
             inner = nn.Sequential(self.mlp_norm, *list(self.mlp)[:-1])
             return x + checkpointed_mlp(inner, last, x, list(inner.parameters()))
         return x + self.mlp(self.mlp_norm(x))
+
+    def _convolved(self, conv: Convolution, x: Tensor, layout: TokenLayout) -> Tensor:
+        if layout.span is None:
+            return conv(x, layout.padding_mask)
+        wide = halo(x, layout.span, *conv.sides)
+        return wide.inner(conv(wide.x, wide.layout.padding_mask))
 
     def forward_chunked(self, x: Float[Tensor, "batch length dim"], layout: TokenLayout, chunk: int) -> None:
         """The same as `forward`, in place, `chunk` tokens at a time."""

@@ -21,6 +21,7 @@ from genoattn.models.block import AttentionFactory
 from genoattn.models.card import ModelCard, description_of, weights_of
 from genoattn.models.checkpoint import find_model, load_weights, read_shapes
 from genoattn.models.nodes import PACKAGE, CheckedNode, Place, check_node
+from genoattn.models.precision import fast_dtype
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
 from genoattn.models.shipped import DETECTOR
@@ -145,7 +146,8 @@ def load_predictor(
         with _no_more_numbers_than(saved, weights_of(folder).name):
             predictor = build_from_card(card, None, trust)
     load_weights(folder, predictor.model, card.weights)
-    predictor.model.to(default_device() if device is None else device)
+    place = default_device() if device is None else torch.device(device)
+    predictor.model.to(place).autocast_dtype = fast_dtype(place)
     return LoadedModel(card, predictor, folder)
 
 

@@ -37,7 +37,7 @@ class ModelCard:
         attention: Config node of the attention layer.
         reverse_complement: Use of the other strand in training: none, augment, average or equivariant.
         length: Bases of a training window.
-        split: Kind of split into training, validation and test: block or record.
+        split: Kind of split into training, validation and test: block, record, file or group.
         min_length: Shortest record in bases that was used whole; None if records had to hold a window.
         seed: Seed of the weights and of the data.
         genome: sha256 of every record of the genome.
@@ -45,6 +45,7 @@ class ModelCard:
         untrained_calibration: The same for the model before training.
         weights: sha256 of the file of weights that the card belongs to; None until both are saved.
         format: Version of this format.
+        units: Number of the file or group of every record, where the split kept them whole; a card may lack it.
     """
 
     name: str
@@ -54,7 +55,7 @@ class ModelCard:
     attention: Node
     reverse_complement: ReverseComplement
     length: Count
-    split: Literal["block", "record"]
+    split: Literal["block", "record", "file", "group"]
     min_length: Count | None
     seed: Seed
     genome: tuple[str, ...]
@@ -62,6 +63,7 @@ class ModelCard:
     untrained_calibration: Calibration = field(default_factory=dict)
     weights: str | None = None
     format: int = FORMAT
+    units: tuple[int, ...] = ()
 
     @property
     def scores_both_strands(self) -> bool:
@@ -71,11 +73,12 @@ class ModelCard:
     @property
     def training_split(self) -> TrainingSplit:
         """The records that the model was trained on, and the settings that split them."""
-        return TrainingSplit(self.genome, self.length, self.split, self.seed, self.min_length)
+        return TrainingSplit(self.genome, self.length, self.split, self.seed, self.min_length, self.units)
 
     def to_json(self) -> dict[str, Any]:
         """The card as plain values, in the order of model.json."""
-        return {"format": self.format, **asdict(self), "genome": list(self.genome)}
+        values = {"format": self.format, **asdict(self), "genome": list(self.genome), "units": list(self.units)}
+        return values if self.units else {key: value for key, value in values.items() if key != "units"}
 
     def write(self, folder: Path) -> None:
         """Write model.json, whole or not at all."""
@@ -105,7 +108,7 @@ class ModelCard:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise UserError(f"{file} is not a model description of format {FORMAT}, the only one this version can read")
         names = [attribute.name for attribute in fields(cls)]
-        if missing := [name for name in names if name not in values]:
+        if missing := [name for name in names if name not in values and name != "units"]:
             raise UserError(f"{file} lacks {', '.join(missing)}")
         try:
             check_plain(values, "")
@@ -117,7 +120,7 @@ class ModelCard:
             raise UserError(f"{file}: weights: expected the sha256 of {weights_of(folder).name}, got null")
         if not values["name"].isprintable():
             raise UserError(f"{file}: name: expected printable characters, got {shorten(values['name'])}")
-        return cls(**{**values, "genome": tuple(values["genome"])})
+        return cls(**{**values, "genome": tuple(values["genome"]), "units": tuple(values.get("units", ()))})
 
 
 def description_of(folder: Path) -> Path:

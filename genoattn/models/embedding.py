@@ -10,6 +10,7 @@ from genoattn.data.tasks.base import MutationDetection, Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.genome.mutations import Sample
 from genoattn.genome.windows import slice_padded
+from genoattn.models.precision import autocast_of
 from genoattn.models.predictor import Predictor, token_layout
 
 
@@ -31,7 +32,9 @@ def compared(task: MutationDetection, reference: UInt8[np.ndarray, "_"], sample:
 
 def base_vectors(predictor: Predictor, batch: Batch) -> Float[Tensor, "batch bases dim"]:
     """The vector that the heads of a model read for each base: that of the token that owns it."""
-    return of_bases(predictor, batch, predictor.model.features(batch.ids, batch.reference_window, token_layout(batch)))
+    with autocast_of(predictor.model):
+        features = predictor.model.features(batch.ids, batch.reference_window, token_layout(batch))
+    return of_bases(predictor, batch, features)
 
 
 def of_bases(predictor: Predictor, batch: Batch, features: Float[Tensor, "batch tokens dim"]) -> Tensor:

@@ -14,6 +14,7 @@ from genoattn.data.example import Example
 from genoattn.data.targets import TargetSpec
 from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
+from genoattn.models.precision import autocast_of
 from genoattn.models.sequence_model import SequenceModel
 
 CHUNKED_ABOVE = 32_768
@@ -25,9 +26,11 @@ BATCH_BASES = 8_192
 
 def token_layout(batch: Batch) -> TokenLayout:
     """The layout of the tokens of a batch."""
+    host = batch.host or batch
     # Without padding there is no mask: some layers are faster without one.
-    padding_mask = None if bool(batch.padding_mask.all()) else batch.padding_mask
-    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids)
+    padding_mask = None if bool(host.padding_mask.all()) else batch.padding_mask
+    on_host = None if host is batch else token_layout(host)
+    return TokenLayout(padding_mask, batch.position_ids, batch.segment_ids, host=on_host, keeps=True)
 
 
 def predict(
@@ -81,7 +84,8 @@ def per_base(
 def _one_strand(model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec]) -> dict[str, Tensor]:
     long = batch.ids.shape[1] >= CHUNKED_ABOVE and not torch.is_grad_enabled()
     forward = model.forward_chunked if long else model
-    logits = forward(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
+    with autocast_of(model):
+        logits = forward(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
     return {
         name: per_base(logits[name], batch.base_to_answer, output.classes) if output.level == "base" else logits[name]
         for name, output in outputs.items()

@@ -4,17 +4,20 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from genoattn.attention.base import TokenLayout, zero_padding
+from genoattn.attention.base import TokenLayout
+from genoattn.attention.layout import Span
 from genoattn.attention.modules.streaming import slice_layout
 from genoattn.errors import UserError
 from genoattn.models.block import ActivationCheckpointing, AttentionFactory, Block, BlockState, ConvStem
 from genoattn.models.pair_stem import AlignmentStem
+from genoattn.models.precision import Head
+from genoattn.models.shards import pool_sites, shard_inputs
 
 CHUNK = 4096
 """Tokens that are computed together in `forward_chunked`."""
@@ -51,6 +54,9 @@ class SequenceModel(nn.Module):
         causal: True if no token may see a later one.
         activation_checkpointing: Activations that blocks recompute in the backward pass: none, mlp or block.
     """
+
+    autocast_dtype: torch.dtype | None = None
+    """The dtype of autocast in which the model answers outside of training; None: none."""
 
     def __init__(
         self,
@@ -105,9 +111,9 @@ class SequenceModel(nn.Module):
             for number in range(depth)
         )
         self.norm = nn.RMSNorm(dim)
-        self.token_head = nn.Linear(dim, sum(self.token_heads.values())) if token_heads else None
+        self.token_head = Head(dim, sum(self.token_heads.values())) if token_heads else None
         numbers = sum(self.sequence_heads.values())
-        self.sequence_head = nn.Linear((sites + 1) * dim, numbers) if sequence_heads else None
+        self.sequence_head = Head((sites + 1) * dim, numbers) if sequence_heads else None
 
     def forward(
         self,
@@ -115,6 +121,7 @@ class SequenceModel(nn.Module):
         reference_window: Integer[Tensor, "batch wide"] | None = None,
         layout: TokenLayout = TokenLayout(),
         pooling_weights: Float[Tensor, "batch sites length"] | None = None,
+        group: Any = None,
     ) -> dict[str, Float[Tensor, "batch answers numbers"]]:
         """Logits of every head.
 
@@ -123,11 +130,17 @@ class SequenceModel(nn.Module):
             reference_window: Reference ids `[batch, length + 2 max_shift]` of a model with an alignment stem.
             layout: Padding mask, position ids and segment ids.
             pooling_weights: Weights `[batch, sites, length]` of the tokens of each site, for the sequence heads.
+            group: The processes that compute a shard of the sequence each. All of them give the whole batch.
 
         Returns:
-            By output, `[batch, length, numbers]` of a token head or `[batch, 1, numbers]` of a sequence head.
+            By output, `[batch, length, numbers]` of a token head or `[batch, 1, numbers]` of a sequence head. With a
+            group, the token heads of each process answer for the tokens of its shard; the last shards may hold padding.
         """
-        return self.heads(self.features(ids, reference_window, layout), layout.padding_mask, pooling_weights)
+        if group is None:
+            return self.heads(self.features(ids, reference_window, layout), layout.padding_mask, pooling_weights)
+        inputs = shard_inputs(ids, reference_window, layout, pooling_weights, group, self.shard_multiple)
+        x = self.features(inputs.ids, inputs.reference_window, inputs.layout)
+        return self.heads(x, inputs.layout.padding_mask, inputs.pooling_weights, inputs.span)
 
     def features(
         self,
@@ -135,8 +148,14 @@ class SequenceModel(nn.Module):
         reference_window: Integer[Tensor, "batch wide"] | None = None,
         layout: TokenLayout = TokenLayout(),
     ) -> Float[Tensor, "batch length dim"]:
-        """The input of the heads: every token after the last block and the norm. Arguments as of `forward`."""
-        x = self._embedded(ids, reference_window, layout)
+        """The input of the heads: every token after the last block and the norm. Arguments as of `forward`.
+
+        With a span in the layout, which is then that of a shard, the ids are those of the whole sequence.
+        """
+        if layout.span is None:
+            x = self._embedded(ids, reference_window, layout)
+        else:
+            x = self._embedded_part(ids, reference_window, layout.span.whole, layout.span.start, layout.span.stop)
         for block in self.blocks:
             x = block(x, layout)
         return self.norm(x)
@@ -157,15 +176,9 @@ class SequenceModel(nn.Module):
         """
         length = ids.shape[1]
         x = self.embed.weight.new_empty(len(ids), length, self.embed.embedding_dim)
-        sides = [stem.sides for stem in (self.stem_conv, self.alignment_stem) if stem is not None]
-        before, after = (max(side) for side in zip((0, 0), *sides, strict=True))
-        wider = 0 if self.alignment_stem is None else 2 * self.alignment_stem.max_shift
         for start in range(0, length, chunk):
             stop = min(start + chunk, length)
-            low, high = max(0, start - before), min(length, stop + after)
-            reference = None if reference_window is None else reference_window[:, low : high + wider]
-            wide = self._embedded(ids[:, low:high], reference, slice_layout(layout, ids, low, high))
-            x[:, start:stop] = wide[:, start - low : stop - low]
+            x[:, start:stop] = self._embedded_part(ids, reference_window, layout, start, stop)
         for block in self.blocks:
             assert isinstance(block, Block)
             block.forward_chunked(x, layout, chunk)
@@ -205,6 +218,24 @@ class SequenceModel(nn.Module):
         read = 0 if self.stem_conv is None else self.stem_conv.sides[0]
         return self.norm(x), ModelState(wide[:, max(wide.shape[1] - read, 0) :], tuple(states))
 
+    @property
+    def shard_multiple(self) -> int:
+        """Tokens that a shard of a sequence must be a multiple of, if several processes hold the sequence."""
+        layers = [block.attention for block in self.blocks if isinstance(block, Block)]
+        return math.lcm(1 + self.interleaved, *(layer.shard_multiple for layer in layers))
+
+    def _embedded_part(
+        self, ids: Tensor, reference_window: Tensor | None, layout: TokenLayout, start: int, stop: int
+    ) -> Tensor:
+        """The embedding of tokens [start, stop), which reads their neighbours."""
+        sides = [stem.sides for stem in (self.stem_conv, self.alignment_stem) if stem is not None]
+        before, after = (max(side) for side in zip((0, 0), *sides, strict=True))
+        wider = 0 if self.alignment_stem is None else 2 * self.alignment_stem.max_shift
+        low, high = max(0, start - before), min(ids.shape[1], stop + after)
+        reference = None if reference_window is None else reference_window[:, low : high + wider]
+        wide = self._embedded(ids[:, low:high], reference, slice_layout(layout, ids, low, high))
+        return wide[:, start - low : stop - low]
+
     def _embedded(self, ids: Tensor, reference_window: Tensor | None, layout: TokenLayout) -> Tensor:
         kinds = [(ids, self.embed)]
         if self.segment_embedding is not None and layout.segment_ids is not None:
@@ -225,31 +256,20 @@ class SequenceModel(nn.Module):
         return x
 
     def heads(
-        self, x: Float[Tensor, "batch length dim"], padding_mask: Tensor | None, pooling_weights: Tensor | None
+        self,
+        x: Float[Tensor, "batch length dim"],
+        padding_mask: Tensor | None,
+        pooling_weights: Tensor | None,
+        span: Span | None = None,
     ) -> dict[str, Tensor]:
-        """Logits of every head from what `features` returns; arguments and result as of `forward`."""
+        """Logits of every head from what `features` returns, of a shard if there is a span; as of `forward`."""
         logits: dict[str, Tensor] = {}
         if self.token_head is not None:
             split = self.token_head(x).split(list(self.token_heads.values()), -1)
             logits |= dict(zip(self.token_heads, split, strict=True))
         if self.sequence_head is not None:
             assert (pooling_weights is not None) == (self.sites > 0), "of a task with as many sites as the model has"
-            pooled = pool_sites(x, pooling_weights, padding_mask)
+            pooled = pool_sites(x, pooling_weights, padding_mask, span)
             split = self.sequence_head(pooled).split(list(self.sequence_heads.values()), -1)
             logits |= dict(zip(self.sequence_heads, split, strict=True))
         return logits
-
-
-def pool_sites(
-    x: Float[Tensor, "batch length dim"],
-    pooling_weights: Float[Tensor, "batch sites length"] | None,
-    padding_mask: Bool[Tensor, "batch length"] | None,
-) -> Float[Tensor, "batch 1 wide"]:
-    """The first site, each other one minus the first, and the mean of all tokens, concatenated."""
-    x = zero_padding(x, padding_mask)
-    count = x.shape[1] if padding_mask is None else padding_mask.sum(1, keepdim=True)
-    mean = x.sum(1) / count
-    if pooling_weights is None:
-        return mean[:, None]
-    first, *others = (pooling_weights.to(x.dtype) @ x).unbind(1)
-    return torch.cat([first, *(other - first for other in others), mean], -1)[:, None]

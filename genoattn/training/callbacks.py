@@ -14,6 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from genoattn.training.processes import highest, place
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and the signal of schedulers, of `kill` and of a machine that shuts down."""
 
@@ -24,7 +26,7 @@ class StopCleanly(Callback):
 
     The first two are validated. A signal adds no validation, so that a resumed run equals one that was never stopped.
     Lightning's Timer would stop between the batches of a step, and its own Ctrl-C within a batch; neither can be
-    resumed exactly.
+    resumed exactly. Of several processes all end after the same step, whichever of them was told to.
     """
 
     def __init__(self, seconds: float | None):
@@ -56,8 +58,9 @@ class StopCleanly(Callback):
             if self.stopped_by and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.stopped_by = self.stopped_by or signal.Signals(number)
-            loop = trainer.fit_loop.epoch_loop
-            loop.max_steps = min(loop.max_steps, trainer.global_step + 1)
+            if place().world == 1:
+                loop = trainer.fit_loop.epoch_loop
+                loop.max_steps = min(loop.max_steps, trainer.global_step + 1)
 
         self._steps, self._stop = trainer.max_steps, stop
         self._listen()
@@ -77,8 +80,17 @@ class StopCleanly(Callback):
             return
         finished = trainer.global_step >= self._steps
         late = time.perf_counter() - self._start >= self.seconds and not self.stopped_by
-        self.timed_out = late and not finished
-        trainer.should_stop = trainer.strategy.reduce_boolean_decision(late or finished, all=False)
+        if place().world > 1:
+            number, late = highest(self.stopped_by or 0, late)
+            if number:
+                self.stopped_by, late = signal.Signals(number), False
+                trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
+        self.timed_out = bool(late) and not finished
+        trainer.should_stop = bool(late) or finished
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        (number,) = highest(self.stopped_by or 0)  # it may have come after the last step
+        self.stopped_by = signal.Signals(number) if number else None
 
 
 @final

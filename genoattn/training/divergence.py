@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from genoattn.errors import UserError
 from genoattn.files import write_json
 from genoattn.models.checkpoint import DIVERGED
+from genoattn.training.processes import place
 
 
 @final
@@ -25,15 +26,16 @@ class StopOnDivergence(Callback):
         self.name, self.folder, self.log_every = name, folder, log_every
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        (self.folder / DIVERGED).unlink(missing_ok=True)
+        if place().rank == 0:
+            (self.folder / DIVERGED).unlink(missing_ok=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         waits = pl_module.device.type == "cpu" or trainer.global_step % self.log_every == 0
-        if waits and isinstance(outputs, Mapping) and not math.isfinite(outputs["loss"]):
+        if waits and isinstance(outputs, Mapping) and not math.isfinite(outputs["of_all"]):
             within = (batch_idx + 1) % trainer.accumulate_grad_batches > 0
-            loss = float(outputs["loss"])
+            loss = float(outputs["of_all"])
             self._stop(trainer, f"the loss is {loss}", loss, trainer.global_step + within)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,7 +53,8 @@ class StopOnDivergence(Callback):
         rate = float(f"{trainer.callback_metrics['learning_rate']:.6g}")  # a float32
         clip = trainer.gradient_clip_val or 0
         about = {"step": step, "learning_rate": rate, "gradient_clip": clip, "loss": str(loss)}
-        write_json(self.folder / DIVERGED, about)
+        if place().rank == 0:
+            write_json(self.folder / DIVERGED, about)
         last = self.folder / "checkpoints" / "last.ckpt"
         saved = f"the last finite checkpoint is {last}" if last.is_file() else "no checkpoint was written before"
         raise UserError(

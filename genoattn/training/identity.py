@@ -13,14 +13,16 @@ from genoattn.errors import shorten
 FREE = {
     *(f"trainer.{name}" for name in ("max_steps", "max_seconds", "validate_every", "log_every", "threads")),
     *("trainer.memory_check", "trainer.resume", "data.workers", "data.cache", "data.vcf"),
+    *("trainer.strategy", "trainer.devices", "trainer.num_nodes"),
 }
-"""Settings that may differ when a run is resumed: budget, logging, workers and evaluation."""
+"""Settings that may differ when a run is resumed: budget, logging, workers, devices and evaluation."""
 
 FREE_GROUPS = ("logger.", "test.")
 """Groups of settings that may differ; the seed of the validation windows, `test.seed`, may not."""
 
 CONTENT = {
     "genome": "data.fasta",
+    "weights": "data.fasta",
     "strains": "data.strains",
     "labelled": "task.file",
     "items": "task.file",
@@ -57,6 +59,8 @@ class RunIdentity:
 def identify(config: Mapping[str, Any], source: DataSource, pretrained: str | None = None) -> RunIdentity:
     """The identity of a run on a source; `pretrained` is the sha256 of the weights that it begins with."""
     inputs = {"genome": [record.sha256 for record in source.genome.records]}
+    if any(file[1:] != (None, "") for file in source.files):  # groups, and weights beside the genome of each
+        inputs["weights"] = [hashlib.sha256(repr([file[1:] for file in source.files]).encode()).hexdigest()]
     if source.items is not None:
         inputs["items"] = [hashlib.sha256(repr(source.items).encode()).hexdigest()]
     if source.strains:

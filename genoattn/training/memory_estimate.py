@@ -24,6 +24,7 @@ from genoattn.models import cost
 from genoattn.models.predictor import CHUNKED_ABOVE, token_layout
 from genoattn.training.loss import loss
 from genoattn.training.module import SequenceModule
+from genoattn.training.processes import place
 
 SHARES = (0.25, 0.5, 1.0)
 """Lengths of the probes as shares of the longest probe."""
@@ -101,7 +102,7 @@ class MemoryEstimate(NamedTuple):
 
 
 def estimate_memory(module: SequenceModule, datamodule: GenomeDataModule, gpu: bool = False) -> MemoryEstimate:
-    """Estimate the peaks of training and of predicting from steps on windows of at most `MAX_PROBE` bases.
+    """Estimate the peaks of a process, in training and in predicting, from windows of at most `MAX_PROBE` bases.
 
     Live tensors are counted operator by operator; memory inside a kernel is not seen. The steps run on the CPU, in
     single precision and with torch's operators, also if the run trains on a GPU: in mixed precision and with Triton's
@@ -113,7 +114,7 @@ def estimate_memory(module: SequenceModule, datamodule: GenomeDataModule, gpu: b
         datamodule: The examples of the run.
         gpu: True to leave out the memory of this process, which is not on the GPU.
     """
-    dataset, size = datamodule.training, datamodule.batch
+    dataset, size = datamodule.training, datamodule.rows
     longest = min(dataset.length, MAX_PROBE)
     batches = {longest: _probe(datamodule, longest)}
     for length in {max(1, round(share * longest)) for share in SHARES} - {longest}:
@@ -138,8 +139,8 @@ def estimate_memory(module: SequenceModule, datamodule: GenomeDataModule, gpu: b
 def check_memory(module: SequenceModule, datamodule: GenomeDataModule, accelerator: str) -> None:
     """Raises UserError if a run is estimated to need more memory than there is, and says what would fit."""
     gpu = uses_gpu(accelerator)
-    limit = available_bytes(gpu)
-    (curve, _, length), size = estimate_memory(module, datamodule, gpu), datamodule.batch
+    limit = available_bytes(gpu, place().local_world)
+    (curve, _, length), size = estimate_memory(module, datamodule, gpu), datamodule.rows
     needed = curve.at(length)
     if needed <= limit:
         return
@@ -148,9 +149,9 @@ def check_memory(module: SequenceModule, datamodule: GenomeDataModule, accelerat
     if (shorter := curve.longest(limit)) > 0:
         fits.append(f"data.length={shorter} at this batch")
     if (fewer := int((limit - curve.constant) / window)) > 0:
-        fits.append(f"data.batch={fewer} at this length")
+        fits.append(f"data.batch={fewer * place().world} at this length")
     raise UserError(
-        f"data.length={length} with data.batch={size} is estimated to need {needed / 2**30:.1f} GiB, and"
+        f"data.length={length} with data.batch={datamodule.batch} is estimated to need {needed / 2**30:.1f} GiB, and"
         f" {limit / 2**30:.1f} GiB are free; {' or '.join(fits) or 'no shorter window'} would fit;"
         " model.activation_checkpointing=mlp or block needs less, and trainer.memory_check=false tries it all the same"
     )
@@ -161,12 +162,12 @@ def uses_gpu(accelerator: str) -> bool:
     return accelerator != "cpu" and torch.cuda.is_available()
 
 
-def available_bytes(gpu: bool) -> int | float:
-    """Bytes that a run may take here: the free memory of the GPU, or that of the machine and this process's own."""
+def available_bytes(gpu: bool, processes: int = 1) -> int | float:
+    """Bytes that a process may take here: free memory of its GPU, or its own and its part of what the machine has."""
     if gpu:
         return torch.cuda.mem_get_info()[0]
     own = psutil.Process().memory_info().rss
-    return own + min(psutil.virtual_memory().available, _cgroup_bytes())
+    return own + min(psutil.virtual_memory().available, _cgroup_bytes()) / processes
 
 
 def parse_size(size: str) -> int:

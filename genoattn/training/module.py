@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import final
+from typing import NamedTuple, final
 
 import lightning
 import numpy as np
@@ -17,7 +17,8 @@ from genoattn.data.batch import Batch
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.errors import UserError
 from genoattn.models.predictor import Predictor, predict
-from genoattn.training.loss import loss
+from genoattn.training.loss import LossSums, mean_loss, sum_losses
+from genoattn.training.processes import place, sum_over_processes
 from genoattn.training.recipe import OptimizerFactory
 from genoattn.training.schedule import WarmupCosine
 
@@ -60,22 +61,29 @@ class SequenceModule(lightning.LightningModule):
         self._start_seconds, self._start_bases = time.perf_counter(), int(self.bases_seen)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Dropout of a batch depends on the seed and the batch alone, so that a resumed run equals one without a stop.
+        # Dropout of a batch depends on seed, batch and process alone: a resumed run equals one without a stop.
         accumulate = self.trainer.accumulate_grad_batches
         number = self.trainer.global_step * accumulate + batch_idx % accumulate
-        torch.manual_seed(int(np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)[0]))
+        entropy = (self.seed, number, place().rank) if place().rank else (self.seed, number)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
     @property
     def bases_since_start(self) -> int:
         """Bases seen since training began or was resumed."""
         return int(self.bases_seen) - self._start_bases
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        losses = loss(self(batch), batch.targets, self.outputs)
-        real = batch.padding_mask.sum()
-        self.bases_seen += batch.bases
-        self.tokens_seen += torch.stack([real, batch.padding_mask.numel() - real])
-        self.log("padding", 1 - real / batch.padding_mask.numel())
+    def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
+        """The loss to descend, and the loss of the batch over all processes, `of_all`.
+
+        The first is summed by the backward passes of a step and averaged over processes: then it is the mean over all
+        labels of the step, however they are dealt out.
+        """
+        own = sum_losses(self(batch), batch.targets, self.outputs)
+        seen = _over_all(own, batch)
+        self.bases_seen += seen.bases
+        self.tokens_seen += torch.stack([seen.real, seen.padding])
+        losses = mean_loss(*seen.of_batch, self.outputs)
+        self.log("padding", 1 - seen.real / (seen.real + seen.padding))
         self.log("loss", losses.total)
         self.log_dict({f"loss/{name}": term for name, term in losses.terms.items()})
         seconds = time.perf_counter() - self._start_seconds
@@ -87,11 +95,13 @@ class SequenceModule(lightning.LightningModule):
             shares = {name: getattr(rates, name) for name in ("rate", "snv", "mnv", "insertion", "deletion")}
             self.log_dict({f"curriculum/{name}": float(value) for name, value in shares.items()})
             self.log("curriculum/length", float(length))
-        return losses.total
+        times = self.trainer.accumulate_grad_batches * place().world
+        return {"loss": mean_loss(own.sums, seen.step_labels, self.outputs).total * times, "of_all": losses.total}
 
     def validation_step(self, batch: Batch, _: int) -> None:
         logits = self(batch)
-        self.log("validation/loss", loss(logits, batch.targets, self.outputs).total, batch_size=len(batch.ids))
+        seen = _over_all(sum_losses(logits, batch.targets, self.outputs), batch)
+        self.log("validation/loss", mean_loss(*seen.of_batch, self.outputs).total, batch_size=seen.rows)
         for name, metric in self.validation_auprc.items(keep_base=True):
             metric.update(logits[str(name)][..., 0].float().flatten(), batch.targets[str(name)].long().flatten())
         for name, metric in self.validation_accuracy.items(keep_base=True):
@@ -99,10 +109,13 @@ class SequenceModule(lightning.LightningModule):
             labelled = target != IGNORE_INDEX
             right = (logits[str(name)].argmax(-1) == target)[labelled].float()
             metric.update(right)
-            if self.by_length and batch.stage is not None and len(right):
-                self.log(f"validation/accuracy_{name}_{batch.stage.length}", right.mean(), batch_size=len(right))
+            if self.by_length and batch.stage is not None:
+                number, count = sum_over_processes(torch.stack([right.sum(), labelled.sum().float()]))
+                if count > 0:
+                    key = f"validation/accuracy_{name}_{batch.stage.length}"
+                    self.log(key, number / count, batch_size=int(count))
         for metrics in (self.validation_auprc, self.validation_accuracy):
-            self.log_dict(metrics, batch_size=len(batch.ids))  # type: ignore[arg-type]
+            self.log_dict(metrics, batch_size=seen.rows)  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> dict:
         try:
@@ -114,3 +127,30 @@ class SequenceModule(lightning.LightningModule):
             raise UserError(f"optimizer.lr must be a finite number, got {rates[0]}")
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class _Seen(NamedTuple):
+    """A batch in numbers, over all processes."""
+
+    of_batch: LossSums
+    step_labels: Tensor
+    bases: int | Tensor
+    real: Tensor
+    padding: Tensor
+    rows: int
+
+
+def _over_all(own: LossSums, batch: Batch) -> _Seen:
+    """The numbers of a batch, added up by one collective if there are several processes."""
+    sums, labels = own.sums.detach(), own.labels
+    step_labels = labels if batch.step_labels is None else batch.step_labels
+    real, rows = batch.padding_mask.sum(), len(batch.ids)
+    if place().world == 1:
+        return _Seen(LossSums(sums, labels), step_labels, batch.bases, real, batch.padding_mask.numel() - real, rows)
+    counts = torch.tensor([batch.bases, batch.padding_mask.numel(), rows], device=sums.device)
+    numbers = torch.cat([sums.double(), *(part.double() for part in (labels, step_labels, real[None], counts))])
+    sums, labels, step_labels, others = sum_over_processes(numbers).split([*3 * [len(sums)], 4])
+    real, bases, tokens, rows = others.long().unbind()
+    return _Seen(
+        LossSums(sums.to(own.sums.dtype), labels.long()), step_labels.long(), bases, real, tokens - real, int(rows)
+    )

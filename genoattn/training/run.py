@@ -9,6 +9,7 @@ from genoattn.data.source import DataSource
 from genoattn.models.predictor import Predictor
 from genoattn.training.identity import RunIdentity
 from genoattn.training.memory_estimate import check_memory
+from genoattn.training.processes import each_makes
 from genoattn.training.recipe import TrainingRecipe
 from genoattn.training.resume import checkpoint_of
 from genoattn.training.trainer import FitResult, build_training, fit
@@ -41,7 +42,7 @@ def train_model(
     settings = recipe.trainer
     module, datamodule = build_training(predictor, source, recipe)
     if settings.memory_check:
-        check_memory(module, datamodule, settings.accelerator)
+        each_makes(lambda: check_memory(module, datamodule, settings.accelerator))
     resume = checkpoint_of(Path(settings.resume), name) if settings.resume else None
     if resume and not resume.is_file():  # the run was stopped before this model
         resume = None

@@ -5,8 +5,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from genoattn.errors import UserError
-
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -18,8 +16,10 @@ class TrainerSettings:
     max_steps: Annotated[int, Ge(1)] = 600
     max_seconds: Annotated[int | float, Gt(0)] | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
     devices: Annotated[int, Ge(1)] = 1
-    precision: Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"] = "32-true"
+    num_nodes: Annotated[int, Ge(1)] = 1
+    precision: Literal["auto", "32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"] = "auto"
     accumulate_batches: Annotated[int, Ge(1)] = 1
     gradient_clip: Annotated[int | float, Ge(0)] = 1.0
     validate_every: Annotated[int, Ge(1)] = 100
@@ -28,11 +28,10 @@ class TrainerSettings:
     threads: Annotated[int, Ge(1)] | None = None
     memory_check: bool = True
 
-    def __post_init__(self) -> None:
-        if self.devices != 1:
-            raise UserError(
-                f"trainer.devices must be 1: training on several devices does not work yet, got {self.devices}"
-            )
+    @property
+    def processes(self) -> int:
+        """Processes of the run, one for each device."""
+        return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True)

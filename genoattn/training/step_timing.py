@@ -71,9 +71,8 @@ class StepTimer:
         self.optimizer.step()
 
     def batch(self, number: int) -> Batch:
-        """Batch `number` of the training, on its device."""
-        data = self.data
-        return data.training.batch(number, data.batch, data.tokenizer, data.both_strands).to(self.device)
+        """Batch `number` of the training, as one process makes it, on its device."""
+        return self.data.make(number).to(self.device)
 
     def train(self, first: int, turn: int) -> Throughput:
         """Time one step at a learning rate of 0, on the batches from number `first` on; each turn takes others.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple, final
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -19,18 +18,23 @@ from genoattn.data.batch import Batch
 from genoattn.data.curriculum import Curriculum
 from genoattn.data.datamodule import GenomeDataModule
 from genoattn.data.settings import DataSettings
+from genoattn.data.share import DataShare
 from genoattn.data.source import DataSource, build_dataset
 from genoattn.data.tasks.base import Task
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.models import cost
+from genoattn.models.precision import fast_dtype
 from genoattn.models.predictor import Predictor
 from genoattn.training.callbacks import Progress, StopCleanly
 from genoattn.training.checkpoints import CheckpointFiles, Checkpoints
+from genoattn.training.devices import check_devices, data_share, environment_of, strategy_of
 from genoattn.training.divergence import StopOnDivergence
 from genoattn.training.identity import RunIdentity
 from genoattn.training.loggers import MetricsFile
+from genoattn.training.memory_estimate import uses_gpu
 from genoattn.training.module import SequenceModule
+from genoattn.training.processes import first_makes, place
 from genoattn.training.recipe import TrainingRecipe
 from genoattn.training.resume import copy_checkpoints
 from genoattn.training.settings import TrainerSettings
@@ -40,8 +44,14 @@ NOISE = (
     r".*You're resuming from a checkpoint that ended before the epoch ended",  # the data goes on where the run stands
     r".*The '.*' does not have many workers",  # examples are cheap
     r"No positive samples found in target",  # a task may simulate no mutation of a kind
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # what is logged is that of all processes already
+    r"`broadcast_buffers` is deprecated",  # of torch 2.13; older ones know no other name
 )
 """Warnings of Lightning that a user can do nothing about."""
+
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""The dtype of autocast by precision."""
 
 
 DTYPES = {"64": torch.float64, "32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
@@ -69,12 +79,16 @@ class FitResult(NamedTuple):
 
 
 def build_training(
-    predictor: Predictor, source: DataSource, recipe: TrainingRecipe
+    predictor: Predictor, source: DataSource, recipe: TrainingRecipe, share: DataShare | None = None
 ) -> tuple[SequenceModule, GenomeDataModule]:
-    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run."""
+    """The Lightning module and its data: the same examples, seed, schedule and steps for every model of a run.
+
+    `share` is the part of every batch that is made; None: that of this process.
+    """
     trainer, data, task = recipe.trainer, recipe.data, predictor.task
     if isinstance(task, VariantClassification):
         task.set_targets(source.labelled["train"])
+    check_devices(trainer.processes, data.batch)
     total = trainer.max_steps * trainer.accumulate_batches * data.batch
     check_strands(task, recipe.reverse_complement)
     both = recipe.reverse_complement in ("augment", "average")
@@ -88,6 +102,7 @@ def build_training(
         data.workers,
         both_strands=recipe.reverse_complement == "equivariant",
         validation_lengths=_validation_lengths(data),
+        share=share or data_share(),
     )
     by_length = len(datamodule.validation_lengths) > 1
     steps, seed = trainer.max_steps, recipe.seed
@@ -139,8 +154,10 @@ def fit(
         UserError: The device, the optimiser or the checkpoint cannot be used, or the training diverged.
     """
     checkpoints = folder / "checkpoints"
+    if place().rank:
+        loggers = []
     if resume is not None:
-        step = copy_checkpoints(resume, module, checkpoints)
+        step = first_makes(lambda: copy_checkpoints(resume, module, checkpoints))
         for logger in loggers:
             if isinstance(logger, MetricsFile) and resume.resolve() == (checkpoints / "last.ckpt").resolve():
                 logger.keep_until(step)
@@ -150,10 +167,12 @@ def fit(
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
         diverged = StopOnDivergence(name, folder, settings.log_every)
-        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), Progress()]
+        progress = [Progress()] if place().rank == 0 else []
+        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), *progress]
         trainer = build_trainer(settings, folder, loggers, callbacks)
-        device = trainer.strategy.root_device
-        print(_describe(name, module, device, DTYPES[settings.precision.partition("-")[0]]))
+        device, precision = trainer.strategy.root_device, precision_of(settings)
+        said = "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
+        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + said)
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(module, datamodule, ckpt_path=resume)
@@ -164,6 +183,7 @@ def fit(
     if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
         best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
+    module.model.autocast_dtype = AUTOCAST.get(precision)
     module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
@@ -180,16 +200,27 @@ def _describe(name: str, module: SequenceModule, device: torch.device, dtype: to
     return f"{name}: {', '.join(kinds)} on {device}, {parameters:,} parameters{stack}"
 
 
+def precision_of(settings: TrainerSettings) -> str:
+    """`trainer.precision`; auto is bf16-mixed where a GPU trains that is fast in it, else 32-true."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16-mixed" if uses_gpu(settings.accelerator) and fast_dtype(torch.device("cuda")) else "32-true"
+
+
 def build_trainer(settings: TrainerSettings, folder: Path, loggers: list[Logger], callbacks: list[Callback]) -> Trainer:
     """Lightning's trainer for the settings: device, precision, steps and when it validates."""
-    pure = {"bf16-true": _HalfPrecision, "64-true": _DoublePrecision}.get(settings.precision)
+    precision = precision_of(settings)
+    if settings.precision == "auto" and precision != "32-true":
+        torch.set_float32_matmul_precision("high")  # TF32, in what autocast leaves in float32
+    pure = {"bf16-true": _HalfPrecision, "64-true": _DoublePrecision}.get(precision)
     try:
         return Trainer(
             accelerator=settings.accelerator,
-            devices=settings.devices,
-            precision=None if pure else settings.precision,
-            # Without an environment of its own, Lightning takes Slurm's signals and has the job queued again.
-            plugins=[CheckpointFiles(), LightningEnvironment(), *([pure()] if pure else [])],
+            strategy=strategy_of(settings),
+            devices=settings.devices if place().world > 1 else 1,
+            num_nodes=settings.num_nodes if place().world > 1 else 1,
+            precision=None if pure else precision,  # type: ignore[arg-type]
+            plugins=[CheckpointFiles(), environment_of(), *([pure()] if pure else [])],
             max_steps=settings.max_steps,
             accumulate_grad_batches=settings.accumulate_batches,
             gradient_clip_val=settings.gradient_clip or None,

@@ -21,6 +21,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
 
 
 def queries(width: int, dtype: torch.dtype, device: torch.device = CUDA) -> torch.Tensor:
@@ -40,10 +41,25 @@ def test_announced_is_what_runs(gpu: None, heads: HeadOptions, dim_head: int, dt
 
 
 def test_layers_that_no_kernel_computes(gpu: None) -> None:
-    assert "knows no dilation" in WindowAttention(32, False, dilation=2).describe_backend(CUDA)
     assert "no learned decay" in LinearAttention(32, False, decay=True).describe_backend(CUDA)
     assert PyramidAttention(32, False).describe_backend(CUDA) == "triton: on a GPU; torch at the coarsest level"
     assert FullAttention(32, False).describe_backend(CUDA) == "torch"
+
+
+def test_every_window_has_a_kernel(gpu: None) -> None:
+    alibi = HeadOptions(count=2, positions="alibi")
+    for layer in (WindowAttention(32, False, dilation=2, global_tokens=3), WindowAttention(32, False, alibi)):
+        assert layer.describe_backend(CUDA) == "triton: on a GPU"
+        assert layer.engine.uses_triton(queries(16, torch.float32))
+
+
+def test_the_dtype_of_autocast_counts(gpu: None) -> None:
+    """Queries may be float32 under autocast, and are cast before the kernel."""
+    layer = WindowAttention(256, False, HeadOptions(count=2))
+    assert not layer.engine.uses_triton(queries(128, torch.float32))
+    with torch.autocast("cuda", torch.bfloat16):
+        assert layer.engine.uses_triton(queries(128, torch.float32))
+    assert layer.describe_backend(CUDA, torch.bfloat16) == "triton: on a GPU"
 
 
 def test_a_layer_of_triton_takes_torch_in_the_memory_estimate(gpu: None) -> None:

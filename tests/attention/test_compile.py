@@ -12,11 +12,11 @@ from genoattn.attention.conv import ConvolutionAttention
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hyena import HyenaAttention
 from genoattn.attention.linear import LinearAttention
-from genoattn.attention.ops import chunked_scan
+from genoattn.attention.ops import sizes
 from genoattn.attention.ssd import StateSpaceAttention
 from genoattn.attention.window import WindowAttention
 
-chunked_scan.CACHE_ELEMENTS = 1  # 70 tokens are two segments of a scan
+sizes.BY_DEVICE["cpu"] = sizes.CPU._replace(segment=1)  # 70 tokens are two segments of a scan
 BOTH_WAYS = (ConvolutionAttention, FullAttention, LinearAttention, WindowAttention)
 for kind in (*BOTH_WAYS, HyenaAttention, StateSpaceAttention):
     for causal in (False, True) if kind in BOTH_WAYS else (True,):

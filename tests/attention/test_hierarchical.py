@@ -7,6 +7,7 @@ from genoattn.attention.base import TokenLayout
 from genoattn.attention.conformance.probes import LargestTensor
 from genoattn.attention.conformance.streaming import in_chunks
 from genoattn.attention.hierarchical import HierarchicalAttention
+from genoattn.attention.ops import sizes
 from genoattn.attention.ops.hierarchical import hierarchical_attention
 
 DIRECTIONS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
@@ -21,7 +22,7 @@ def test_answers_and_gradients_are_the_same_in_any_segments(causal, monkeypatch)
     inputs = [t.requires_grad_() for t in (q, k, v)]
 
     def tried(rows):
-        monkeypatch.setattr("genoattn.attention.ops.hierarchical.ROWS", rows)
+        monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(hierarchical_rows=rows))
         y = hierarchical_attention(q, k, v, causal=causal, block=BLOCK, positions=positions, padding_mask=mask)
         return [y.detach(), *torch.autograd.grad(y, inputs, upstream)]
 
@@ -47,7 +48,7 @@ def test_only_queries_keys_and_values_are_kept_for_the_gradient(causal):
 
 @DIRECTIONS
 def test_no_tensor_on_the_way_is_larger_than_the_queries(causal, monkeypatch):
-    monkeypatch.setattr("genoattn.attention.ops.hierarchical.ROWS", 256)
+    monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(hierarchical_rows=256))
     q, k, v = (torch.randn(1, 2048, 2, 8, requires_grad=True) for _ in range(3))
     with LargestTensor() as largest:
         hierarchical_attention(q, k, v, causal=causal, block=BLOCK).sum().backward()

@@ -8,6 +8,7 @@ from torch import Tensor
 from genoattn.attention.delta import naive_delta_rule
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.linear_reference import naive_linear_attention
+from genoattn.attention.ops import sizes
 from genoattn.attention.ops.chunked_scan import scan
 from genoattn.attention.ops.delta_rule import delta_rule
 from genoattn.attention.ops.linear import LinearOptions, causal_scan, empty_state, linear_attention
@@ -96,7 +97,7 @@ def test_linear_is_the_same_in_any_chunks_and_segments(causal, fades, monkeypatc
     for chunk, numbers in ((64, 2**20), (16, 2000), (7, 1), (300, 1)):
         monkeypatch.setattr("genoattn.attention.ops.chunk_state.CHUNK", chunk)
         monkeypatch.setattr("genoattn.attention.ops.linear.CHUNK", chunk)
-        monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", numbers)
+        monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(segment=numbers))
         y, *_ = to_chunks = found(linear_attention)
         assert torch.allclose(y, square[0], atol=1e-10)
         if chunk == 64:
@@ -119,7 +120,7 @@ def test_gradients_of_decay_rates_are_those_of_the_square(causal, features, leng
 
     square = found(naive_linear_attention)
     for numbers in (2**20, 1):
-        monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", numbers)
+        monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(segment=numbers))
         for got, expected in zip(found(linear_attention), square, strict=True):
             assert torch.allclose(got, expected, atol=1e-9)
 
@@ -129,7 +130,7 @@ def test_memory_of_either_order_and_queries_of_another_length_than_keys(causal, 
     q, k, v = drawn(length=150, grad=True)
     q_, k_, v_ = (t.detach().repeat(1, 1, 2, 1)[:, :, ::2].requires_grad_() for t in (q, k, v))  # not contiguous
     few = slice(None) if causal else slice(100)
-    monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", 1)
+    monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(segment=1))
     y = linear_attention(q_[:, few], k_, v_, causal=causal)
     expected = naive_linear_attention(*(t.detach().repeat(1, 1, 2, 1)[:, :, ::2] for t in (q, k, v)), causal=causal)
     assert torch.allclose(y, expected[:, few], atol=1e-10)
@@ -172,7 +173,7 @@ def test_delta_is_its_recurrence_in_any_chunks_and_segments(ahead, monkeypatch):
     recurrent = naive_delta_rule(q, k, v, write, log_kept, ahead)
     for chunk, numbers in ((64, 2**20), (64, 1), (16, 400), (300, 1)):  # 300: the whole square
         monkeypatch.setattr("genoattn.attention.ops.delta_rule.CHUNK", chunk)
-        monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", numbers)
+        monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(segment=numbers))
         y, _ = delta_rule(q, k, v, write, log_kept, empty, ahead)
         assert torch.allclose(y, recurrent, atol=1e-10)
 
@@ -207,7 +208,7 @@ def kept_beside(inputs, run) -> int:
 @DIRECTIONS
 @FADES
 def test_backward_keeps_queries_keys_values_and_small_states(causal, fades, monkeypatch):
-    monkeypatch.setattr("genoattn.attention.ops.chunked_scan.CACHE_ELEMENTS", 8192)  # segments of 512 tokens
+    monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(segment=8192))  # segments of 512 tokens
     q, k, v = drawn(length=2048, grad=True)
     decay = torch.tensor([0.5, 0.01], dtype=torch.float64) if fades else None
     beside = kept_beside((q, k, v), lambda: linear_attention(q, k, v, causal=causal, decay=decay))

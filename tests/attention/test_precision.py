@@ -1,5 +1,7 @@
 """Layers in half precision, under autocast and in float64: the same computation, as exact as its numbers allow."""
 
+import copy
+
 import pytest
 import torch
 
@@ -39,6 +41,25 @@ def test_a_layer_whose_weights_are_bfloat16(variant, settings, causal):
     # A choice of keys from rounded scores is another choice, of keys that are nearly as good.
     assert relative_error(y, exact(x, TokenLayout(padding_mask))) < (0.5 if variant in ("sparse", "topk") else 0.05)
     assert rounded.naive(x.bfloat16(), TokenLayout(padding_mask)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("variant", "settings"), BFLOAT16, ids=str)
+def test_under_autocast_a_layer_is_at_most_twice_as_far_off_as_plain_code(variant, settings):
+    """The rule by which FlashAttention tests its kernels; float64 of the slow code is right."""
+    torch.manual_seed(0)
+    layer = build(variant, **settings)(dim=DIM, causal=variant == "delta").eval()
+    exact = copy.deepcopy(layer).double()
+    x, upstream = torch.randn(1, 40, DIM), torch.randn(1, 40, DIM)
+
+    def gradients(act, x, autocast=True):
+        x = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = act(x)
+        return [y, *torch.autograd.grad(y, x, upstream.to(y.dtype))]
+
+    right = gradients(exact.naive, x.double(), autocast=False)
+    for ours, plain, expected in zip(gradients(layer, x), gradients(layer.naive, x), right, strict=True):
+        assert relative_error(ours, expected) <= 2 * relative_error(plain, expected) + 1e-3
 
 
 @pytest.mark.parametrize("settings", [{"dilation": 3}, {"global_tokens": 4}, {"positions": "alibi"}], ids=str)

@@ -9,7 +9,7 @@ from genoattn.attention.base import TokenLayout
 from genoattn.attention.conformance.probes import count_cost
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.ops import block_gather as gathered
-from genoattn.attention.ops import block_sparse
+from genoattn.attention.ops import block_sparse, sizes
 from genoattn.attention.ops.block_sparse import select_blocks, sparse_attention
 from genoattn.attention.sparse import SparseAttention
 
@@ -115,7 +115,7 @@ def test_neither_the_groups_nor_the_kernel_change_the_answer(causal, padded, mon
     *qkv, mask = random(90)
     settings = {"causal": causal, "padding_mask": mask if padded else None}
     expected = answer_and_gradients(*qkv, **settings)
-    monkeypatch.setattr(gathered, "SCRATCH", {"cpu": 1})
+    monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(gathered=1))
     one_by_one = answer_and_gradients(*qkv, **settings)
     for module in (gathered, block_sparse):
         monkeypatch.setattr(module, "FUSED", frozenset())
@@ -156,7 +156,7 @@ class NewBytes(TorchDispatchMode):
 
 @DIRECTIONS
 def test_a_training_step_grows_with_the_length_alone(causal, monkeypatch):
-    monkeypatch.setattr(gathered, "SCRATCH", {"cpu": 2**13})  # many groups
+    monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(gathered=2**13))  # many groups
 
     def step(length):
         q, k, v = torch.randn(3, 1, length, 2, 8, requires_grad=True)

@@ -6,6 +6,7 @@ import torch
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.modules.short_convolution import ShortConvolution
+from genoattn.attention.ops import sizes
 from genoattn.attention.ops.state_space import state_space_scan
 from genoattn.attention.ssd import StateSpaceAttention
 from genoattn.errors import UserError
@@ -13,7 +14,7 @@ from genoattn.errors import UserError
 
 @pytest.mark.parametrize("length", [1, 63, 64, 150])
 def test_the_scan_is_the_recurrence(length, monkeypatch):
-    monkeypatch.setattr("genoattn.attention.ops.state_space._segment_length", lambda heads: 128)
+    monkeypatch.setattr("genoattn.attention.ops.state_space._segment_length", lambda heads, by: 128)
     torch.manual_seed(0)
     c, b = torch.randn(2, 2, length, 5, dtype=torch.float64)
     v, log_kept = torch.randn(2, length, 3, 4, dtype=torch.float64), -torch.rand(2, length, 3, dtype=torch.float64)
@@ -71,7 +72,7 @@ def test_rotated_values_turn_what_comes_from_elsewhere(causal):
 
 @pytest.mark.parametrize(("left", "right"), [(3, 0), (1, 1), (0, 0), (0, 2)])
 def test_short_convolution(left, right, monkeypatch):
-    monkeypatch.setattr("genoattn.attention.modules.short_convolution.CACHE_ELEMENTS", 40)  # several pieces
+    monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(convolved=40))  # several pieces
     torch.manual_seed(0)
     convolution = ShortConvolution(5, left, right).double()
     for length in (1, 2, 9):

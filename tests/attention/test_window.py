@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genoattn.attention.modules.reference import reference_attention
-from genoattn.attention.ops import block_softmax, sliding_window_blocks
+from genoattn.attention.ops import block_softmax, sizes, sliding_window_blocks
 from genoattn.attention.ops.sliding_window import window_attention, windowed_attention
 from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
 
@@ -31,8 +31,7 @@ def seen_pairs(length, left, right, dilation=1, first=0, causal=False, mask=None
     ],
 )
 def test_a_window_sees_the_keys_it_says(left, right, dilation, first, causal, monkeypatch):
-    monkeypatch.setattr(sliding_window_blocks, "BLOCK", 4)
-    monkeypatch.setattr(sliding_window_blocks, "CHUNK_QUERIES", 8)
+    monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(window_block=4, window_queries=8))
     # With scores of 0 and one channel to each value, a channel of an answer is the weight of one key.
     length, mask = 33, torch.ones(33, dtype=torch.bool)
     mask[10:13] = mask[-1] = False
@@ -70,8 +69,7 @@ def largest_difference(some, others):
 )
 def test_no_cut_into_blocks_shows(left, right, dilation, first, sloped, block, segment, batch, plain, monkeypatch):
     """Holes of padding stand across the borders of segments, one of them longer than a segment; gradients too."""
-    monkeypatch.setattr(sliding_window_blocks, "BLOCK", block)
-    monkeypatch.setattr(sliding_window_blocks, "CHUNK_QUERIES", segment)
+    monkeypatch.setitem(sizes.BY_DEVICE, "cpu", sizes.CPU._replace(window_block=block, window_queries=segment))
     monkeypatch.setattr(sliding_window_blocks, "backward_block", lambda window: block)
     if plain:  # what other devices than the CPU run
         monkeypatch.setattr(block_softmax, "fused", block_softmax.unfused)

@@ -204,6 +204,13 @@ def test_a_run_folder_names_its_layer() -> None:
     assert config_of_run("compare", ["name=mine"]).hydra.run.dir == "runs/compare/mine"
 
 
+def test_an_experiment_may_hold_settings_of_a_comparison() -> None:
+    compared = compose("compare", ["experiment=study_gpu", "learning_rates=[0.1]"])
+    assert max(compared.ladder) == 8192 and compared.learning_rates == [0.1] and compared.task.shift == 8
+    check(compared, "compare")
+    assert "ladder" not in compose("train", ["experiment=study_gpu"])
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_checks_and_builds(group: str, choice: str) -> None:
     programs = [program for program in PROGRAMS if group in groups_of(program)]

@@ -3,20 +3,22 @@
 import itertools
 import pickle
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from genoattn.data.batch import Batch, collate
+from genoattn.data.batch import Batch, collate, count_labels
 from genoattn.data.curriculum import Curriculum, CurriculumStage
 from genoattn.data.datamodule import GenomeDataModule
 from genoattn.data.dataset import ExampleDataset, WindowSampler
 from genoattn.data.example import Example
+from genoattn.data.share import WHOLE, DataShare
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.data.tokenizers.nucleotide import NucleotideTokenizer
+from genoattn.data.workers import loader_options, worker_count
 from genoattn.genome.alphabet import LETTERS
 from genoattn.genome.intervals import Interval
 from genoattn.genome.mutations import Event
@@ -143,11 +145,45 @@ def test_all_of_a_batch_moves_to_a_device():
     assert lonely.reference_window is None and lonely.padding_mask.device.type == "meta"
 
 
-def module(windows: Windows, workers: int = 0, **where: Any) -> GenomeDataModule:
+def test_all_of_a_batch_is_pinned(monkeypatch: pytest.MonkeyPatch):
+    """As a loader does it: through the method of the batch."""
+    pinned: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.data_ptr()) or tensor)
+    batch = collate([example(3, 7)], TOKENIZER, both_strands=True)
+    again = pin_memory(batch)
+    assert isinstance(again, Batch) and again.events == batch.events and again.reverse_complement is not None
+    both = (batch, again.reverse_complement)
+    tensors = [tensor for one in both for tensor in (one.ids, one.reference_window, one.padding_mask)]
+    expected = [*tensors, *batch.targets.values()]
+    assert sorted(pinned) == sorted(tensor.data_ptr() for tensor in expected if tensor is not None)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processors", "workers"), [(0, 64, 0), (1, 1, 0), (1, 2, 1), (1, 16, 4), (8, 16, 1), (8, 8, 0)]
+)
+def test_workers_where_they_help(monkeypatch: pytest.MonkeyPatch, gpus: int, processors: int, workers: int):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    assert worker_count("auto") == workers and worker_count(3) == 3
+
+
+def test_a_loader_pins_memory_on_a_gpu_alone():
+    options = loader_options(2, torch.device("cuda", 1))
+    assert options["pin_memory"] and options["persistent_workers"] and options["prefetch_factor"] == 4
+    assert loader_options(0, torch.device("cpu")) == {"num_workers": 0, "pin_memory": False}
+
+
+def module(
+    windows: Windows, workers: int = 0, step: int = 0, share: DataShare = WHOLE, bucket: int = 1
+) -> GenomeDataModule:
+    training = examples(windows, curriculum=MOVING)
+    training.bucket_batches = bucket
     data = GenomeDataModule(
-        examples(windows, curriculum=MOVING), examples(windows, seed=3), TOKENIZER, 2, 3, 7, workers
+        training, examples(windows, seed=3), TOKENIZER, 2, 3, 7, workers, share=share
     )  # accumulates three batches of two; validates on seven windows
-    data.trainer = SimpleNamespace(**({"global_step": 0, "world_size": 1, "global_rank": 0} | where))  # type: ignore
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_step=step, strategy=strategy)  # type: ignore
     return data
 
 
@@ -164,10 +200,32 @@ def test_workers_take_turns(windows: Windows):
 
 def test_a_resumed_training_continues_at_its_batch(windows: Windows):
     alone = batches(module(windows), 8)
-    assert batches(module(windows, global_step=2), 2) == alone[6:]
-    first, second = (batches(module(windows, world_size=2, global_rank=rank), 4) for rank in (0, 1))
-    assert [first[0], second[0], first[1], second[1]] == alone[:4]
-    assert batches(module(windows, global_step=1, world_size=2, global_rank=1), 1) == alone[7:]
+    assert batches(module(windows, step=2), 2) == alone[6:]
+
+
+@pytest.mark.parametrize("bucket", [1, 2])
+def test_processes_share_every_batch(windows: Windows, bucket: int):
+    alone = batches(module(windows, bucket=bucket), 6)
+    first, second = (batches(module(windows, share=DataShare(rank, 2), bucket=bucket), 6) for rank in (0, 1))
+    assert [[*one, *other] for one, other in zip(first, second, strict=True)] == alone
+    assert batches(module(windows, step=1, share=DataShare(1, 2), bucket=bucket), 3) == second[3:]
+    validation = [list(module(windows, share=share).val_dataloader()) for share in (WHOLE, DataShare(1, 2))]
+    assert [rows(batch) for batch in validation[1]] == [rows(batch)[1:] for batch in validation[0]]
+
+
+def test_a_batch_knows_the_labels_of_its_step(windows: Windows):
+    made = list(itertools.islice(module(windows).train_dataloader(), 6))
+    own = [count_labels(batch.targets, TASK.outputs) for batch in made]
+    told = [batch.step_labels.tolist() for batch in made if batch.step_labels is not None]
+    assert told == 3 * [torch.stack(own[:3]).sum(0).tolist()] + 3 * [torch.stack(own[3:]).sum(0).tolist()]
+    assert not torch.equal(own[0], own[1])
+
+
+@pytest.mark.parametrize(("count", "world"), [(8, 4), (10, 4), (5, 2), (3, 3)])
+def test_shares_cover_a_batch(count: int, world: int):
+    parts = [DataShare(rank, world).rows(count) for rank in range(world)]
+    assert [row for part in parts for row in part] == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= (count % world > 0)
 
 
 def test_validation_is_the_same_every_time(windows: Windows):

@@ -1,5 +1,6 @@
 """A genome is split for training, and for a saved model what its training held out is held out again."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import pytest
 from hydra.utils import instantiate
 
 from genoattn.config.compose import compose
+from genoattn.data.curriculum import Curriculum
 from genoattn.data.settings import DataSettings, TrainingSplit
-from genoattn.data.source import DataSource, describe_source, open_data_source
+from genoattn.data.source import DataSource, build_dataset, describe_source, open_data_source
 from genoattn.data.tasks.language_modeling import LanguageModeling
 from genoattn.data.tasks.side_by_side import SideBySide
 from genoattn.data.tasks.variant_classification import VariantClassification
 from genoattn.errors import UserError
 from genoattn.genome.intervals import Interval
+from genoattn.genome.vcf import read_variants
+from genoattn.training.identity import identify
 
 pytestmark = pytest.mark.usefixtures("alone")
 TASK = SideBySide(max_shift=4)
@@ -124,6 +128,88 @@ def test_what_is_held_out_is_audited(tmp_path: Path) -> None:
     assert open_data_source(replace(near, max_leak=None), TASK, seed=0).leak
     known = TrainingSplit(("another",), length=64, split="block", seed=0)
     assert open_data_source(near, TASK, 0, known).leak is None  # the training blocks are not at hand
+
+
+@pytest.fixture(scope="module")
+def assemblies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six files with the records chr1 and chr2 each, three groups, and a list of them with weights."""
+    folder, rows = tmp_path_factory.mktemp("assemblies"), ["path\tweight\tgroup"]
+    for number in range(6):
+        letters = "".join(np.random.default_rng(number).choice(list("ACGT"), 4_000))
+        (folder / f"s{number}.fa").write_text(f">chr1\n{letters[:3_000]}\n>chr2\n{letters[3_000:]}\n")
+        rows.append(f"s{number}.fa\t{number + 1}\t{'xyz'[number % 3]}")
+    (folder / "files.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def held(source: DataSource) -> list[set[int]]:
+    """The files of each split."""
+    return [{source.genome.records[interval.record].file for interval in part} for part in source.splits[:3]]
+
+
+@pytest.mark.parametrize(("split", "sizes"), [("file", [1, 1, 4]), ("group", [2, 2, 2])])
+def test_files_and_groups_stay_whole_and_a_saved_model_repeats_their_split(
+    assemblies: Path, split: str, sizes: list[int]
+) -> None:
+    data = DataSettings(length=64, fasta=f"@{assemblies}/files.tsv", split=split)  # type: ignore[arg-type]
+    source = open_data_source(data, TASK, seed=1)
+    files = held(source)
+    assert sorted(map(len, files)) == sizes and set.union(*files) == set(range(6))
+    assert all(len({file % 3 for file in own}) == 1 for own in files) or split == "file"
+    assert [interval[1:] for part in source.splits[:3] for interval in part] == [(0, 3_000), (0, 1_000)] * 6
+    text = describe_source(source)
+    assert re.search(
+        r"\ntrain: [xyz]; validation: [xyz]; test: [xyz]\n" if split == "group" else r"\ntrain: s\d.fa, s", text
+    )
+    trained = replace(training_split(source, data, seed=1), units=source.units)
+    plain = replace(data, fasta=f"{assemblies}/s*.fa", split="block", length=32)
+    assert open_data_source(plain, TASK, seed=2, trained=trained).splits == source.splits
+    plain = replace(data, fasta=f"{assemblies}/s*.fa", split="group")
+    with pytest.raises(UserError, match=r"data\.split=group: .*s0\.fa has no group; expected data\.fasta=@files\.tsv"):
+        open_data_source(plain, TASK, seed=2)
+
+
+def test_weights_are_shares_of_the_training_windows(assemblies: Path) -> None:
+    data = DataSettings(length=64, fasta=f"@{assemblies}/files.tsv")
+    source = open_data_source(data, TASK, seed=0)
+    assert "training windows by file: s0.fa 4.8%, s1.fa 9.5%, " in describe_source(source)
+
+    def counts(split: str) -> np.ndarray:
+        dataset = build_dataset(source, split, data, TASK, 0, 1, Curriculum())
+        blocks = [dataset.example(number, dataset.stage(0)).block for number in range(2_100)]
+        return np.bincount([source.genome.records[block[0]].file for block in blocks if block], minlength=6)
+
+    expected = 100 * np.arange(1, 7)
+    assert np.all(np.abs(counts("train") - expected) < 4 * np.sqrt(expected))
+    assert np.all(np.abs(counts("test") - 350) < 4 * np.sqrt(350))  # every base alike
+    table = Path(assemblies / "variants.tsv")
+    table.write_text("chrom\tpos\tref\talt\n")
+    own, plain = (identify({}, replace(source, files=files)).inputs for files in (source.files, ()))
+    other = identify({}, replace(source, files=(source.files[0]._replace(weight=9.0), *source.files[1:]))).inputs
+    assert "weights" not in plain and own["weights"] != other["weights"]  # a resumed run would see other examples
+    with pytest.raises(UserError, match=r"weights are shares of windows .* this task draws labelled examples"):
+        open_data_source(data, VariantClassification(str(table), "kind", {"cold": ["x"], "hot": ["y"]}), 0)
+
+
+def test_a_name_that_stands_in_several_files_is_that_of_the_file_and_the_record(
+    assemblies: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = DataSettings(length=64, fasta=f"@{assemblies}/files.tsv")
+    genome = open_data_source(data, TASK, seed=0).genome
+    assert genome.names[:4] == ("s0:chr1", "s0:chr2", "s1:chr1", "s1:chr2") and genome.index("s5:chr2") == 11
+    said = "2 record names stand in several FASTA files; chr1 is read as s0:chr1, s1:chr1, s2:chr1 and 3 more"
+    assert said in capsys.readouterr().out
+    with pytest.raises(UserError, match="'chr1' stands in several FASTA files: name one of s0:chr1, s1:chr1"):
+        genome.index("chr1")
+    vcf = assemblies / "x.vcf"
+    vcf.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nchr1\t9\t.\tA\tC\t.\t.\t.\n")
+    with pytest.raises(UserError, match="the contig 'chr1' stands in several FASTA files, and may be any of s0:chr1"):
+        read_variants(vcf, dict(zip(genome.names, genome.lengths, strict=True)))
+    letters = "ACGT"[genome.fetch(genome.index("s3:chr1"), 8, 9)[0]]
+    other = "ACGT".replace(letters, "")[0]
+    vcf.write_text(vcf.read_text().replace("chr1\t9\t.\tA\tC", f"s3:chr1\t9\t.\t{letters}\t{other}"))
+    found = read_variants(vcf, dict(zip(genome.names, genome.lengths, strict=True)))
+    assert [(v.contig, v.start) for v in found.by_contig["s3:chr1"]] == [("s3:chr1", 8)]
 
 
 def test_classes_of_a_user_take_the_place_of_those_of_clinvar() -> None:

@@ -118,8 +118,8 @@ def test_the_genomes_that_ship_leak_their_repeats_alone(name: str, tmp_path: Pat
 )
 def test_too_large_a_leak_is_an_error(audit: LeakAudit, words: str) -> None:
     with pytest.raises(UserError) as error:
-        check_leak(audit, 0.5, whole_records=True)
+        check_leak(audit, 0.5, split="record")
     assert str(error.value).startswith(words) and "set data.max_leak=null" in str(error.value)
-    check_leak(audit, None, whole_records=True)
-    check_leak(audit._replace(duplicates=()), 0.7, whole_records=True)
-    check_leak(audit, 0.7, whole_records=False)
+    check_leak(audit, None, split="record")
+    check_leak(audit._replace(duplicates=()), 0.7, split="record")
+    check_leak(audit, 0.7, split="block")

@@ -62,6 +62,13 @@ def test_round_trip(saved: tuple[Path, nn.Module]):
     assert ModelCard.read(run / "model") == replace(CARD, weights=sha256)
 
 
+def test_a_card_keeps_which_records_stay_together(tmp_path: Path):
+    card = replace(CARD, split="group", units=(0, 1), weights="ab")
+    card.write(tmp_path)
+    assert ModelCard.read(tmp_path) == card and card.training_split.units == (0, 1)
+    assert "units" not in CARD.to_json()
+
+
 def test_a_folder_without_a_pickle(saved: tuple[Path, nn.Module]):
     run, original = saved
     save_model(run / "model", original, CARD)  # over the old one

@@ -410,7 +410,6 @@ def test_several_loggers(genome: tuple[Path, Path], tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("trainer.devices=2", "trainer.devices must be 1: training on several devices does not work yet, got 2"),
         ("optimizer.lr=-1", "optimizer: Invalid learning rate: -1"),
         ("optimizer.lr=nan", "optimizer: Invalid learning rate: nan"),
         ("optimizer.lr=inf", "optimizer.lr must be a finite number, got inf"),
@@ -428,9 +427,12 @@ def test_settings_that_cannot_train(
 
 @pytest.mark.usefixtures("unplotted")
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
-def test_a_run_in_another_precision(precision: str, genome: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_run_in_another_precision(
+    precision: str, genome: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = (f"data.fasta={genome[0]}", "control=null", "trainer.max_steps=2", f"trainer.precision={precision}")
     assert train(tmp_path, *words) == 0
+    assert f" parameters, {precision}\n" in capsys.readouterr().out
     weights = load_file(tmp_path / "model" / "weights.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert all(tensor.isfinite().all() for tensor in weights.values())

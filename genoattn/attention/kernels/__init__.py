@@ -7,8 +7,8 @@ import torch
 
 from genoattn.errors import UserError
 
-WIDEST = 128
-"""Channels of a head."""
+WIDEST = {"flash": 128, "linear": 128, "blocks": 128, "heads": 256}
+"""Most channels of a head by kernel."""
 
 
 MIN_CAPABILITY = (8, 0)
@@ -33,7 +33,7 @@ def available(device: torch.device) -> tuple[bool, str]:
 
 
 def refusal(kernel: str, device: torch.device, dtype: torch.dtype, dim_head: int) -> str | None:
-    """Reason why the `flash`, `linear` or `blocks` kernels do not run on such heads; None if they do."""
+    """Reason why the `flash`, `linear`, `blocks` or `heads` kernels do not run on such heads; None if they do."""
     runs, reason = available(device)
     if not runs:
         return reason
@@ -42,8 +42,10 @@ def refusal(kernel: str, device: torch.device, dtype: torch.dtype, dim_head: int
         launch,
     )
 
-    if dtype not in launch.DTYPES or dim_head > WIDEST:
+    if dtype not in launch.DTYPES or dim_head > WIDEST[kernel]:
         return f"the kernels know no heads of {dim_head} channels in {dtype}"
+    if kernel == "heads":  # it has no tiles to fit
+        return None
     family, width, size = launch.family(device), configurations.power_of_two(dim_head), dtype.itemsize
     try:
         if kernel == "linear":

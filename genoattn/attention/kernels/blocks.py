@@ -14,7 +14,7 @@ from genoattn.attention.kernels.block_kernels import (
     block_forward_kernel,
 )
 from genoattn.attention.kernels.configurations import INTERPRETED, block_tiles, power_of_two
-from genoattn.attention.kernels.flash import row_deltas
+from genoattn.attention.kernels.flash_launch import row_deltas
 from genoattn.errors import UserError
 
 LOG2E = 1.4426950408889634
@@ -203,9 +203,9 @@ def backward(
     keys, kv_heads, dtype = k.shape[1], k.shape[2], q.dtype
     q, k, v, out, dout = (launch.readable(tensor) for tensor in (q, k, v, out, dout))
     dlse, lse, table = dlse.contiguous(), lse.contiguous(), table.contiguous()
-    delta = row_deltas(out, dout, dlse, padding_mask)
     dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
     byte_flags, mask_stride = launch.flags(padding_mask, lse)
+    delta = row_deltas(out, dout, dlse, None if padding_mask is None else byte_flags)
     key_masks = [_base_2(bias, lse), lse if ends is None else ends.contiguous()]
     strides = [launch.strides_of(tensor) for tensor in (q, k, v, dout)]
     factor, group = scale * LOG2E, heads // kv_heads

@@ -80,16 +80,23 @@ for bfloat16 or float32 (as three TF32 products), full, causal, windowed both wa
 entry is missing, all its candidates spilled. None has been timed."""
 
 
-def flash_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
+FLASH_MARKED = {
+    (family, 2, "dkv"): {32: Tiles(32, 64, 4, 2), 64: Tiles(32, 128, 8, 2)} for family in ("sm_80", "sm_86")
+}
+"""Other tiles, where padding or segments give the kernel more loops and masks: those of FLASH spill there."""
+
+
+def flash_tiles(kernel: str, family: str, dim: int, itemsize: int, marked: bool = False) -> Tiles:
     """Tiles of the forward, dq or dkv kernel for heads of `dim` (a power of two) in numbers of `itemsize` bytes.
 
-    Heads of 16 take the tiles of 32.
+    Heads of 16 take the tiles of 32. `marked`: tokens have marks of padding or segments.
 
     Raises:
         UserError: No tiles without spills are known.
     """
     known = FLASH[family, itemsize][kernel]
-    tiles = known.get(max(dim, 32))
+    special = FLASH_MARKED.get((family, itemsize, kernel), {}) if marked else {}
+    tiles = special.get(max(dim, 32)) or known.get(max(dim, 32))
     if tiles is None:
         raise _no_tiles(kernel, family, dim, itemsize)
     return tiles

@@ -22,6 +22,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 ROWS_OF_DELTA = 64
 
 
+ROWS_OF_SPAN = 8192
+
+
 LONGEST = 2**30
 """Tokens of one sequence: positions are int32 and so is the sum of two of them. Offsets are int64."""
 

@@ -10,12 +10,8 @@ import triton.language as tl
 NO_DESCRIPTORS: tl.constexpr = tl.constexpr(False)
 
 
-IS_KEY: tl.constexpr = tl.constexpr(1)
-"""Bit of the byte of a token in the mask of flash attention: the token is read as a key."""
-
-
-IS_QUERY: tl.constexpr = tl.constexpr(2)
-"""Bit of the byte of a token in the mask of flash attention: the token is answered."""
+REAL: tl.constexpr = tl.constexpr(1)
+"""Bit of the byte of a token in a mask that is set for real tokens; the bits above it hold the token's segment."""
 
 
 @triton.jit
@@ -61,15 +57,14 @@ def load_tile(
 @triton.jit
 def load_padding_mask(padding_mask, first, length, ROWS: tl.constexpr):
     """Read the padding mask [ROWS] from row `first` on: true for real tokens, false past the end."""
-    rows = first + tl.arange(0, ROWS)
-    return tl.load(padding_mask + rows.to(tl.int64), mask=rows < length, other=0) != 0
+    return (load_marks(padding_mask, first, length, ROWS) & REAL) != 0
 
 
 @triton.jit
-def load_marks(marks, first, length, ROWS: tl.constexpr, BIT: tl.constexpr):
-    """True for the tokens [ROWS] from row `first` on whose byte has this bit, false past the end."""
+def load_marks(marks, first, length, ROWS: tl.constexpr):
+    """Read the bytes of a mask [ROWS] from row `first` on; 0 past the end."""
     rows = first + tl.arange(0, ROWS)
-    return (tl.load(marks + rows.to(tl.int64), mask=rows < length, other=0) & BIT) != 0
+    return tl.load(marks + rows.to(tl.int64), mask=rows < length, other=0)
 
 
 @triton.jit
@@ -86,20 +81,59 @@ def store_tile(
 
 
 @triton.jit
-def visible_range(first, last, left, right, length, BLOCK: tl.constexpr, LEFT_EDGE: tl.constexpr, PADDED: tl.constexpr):
+def visible_range(first, last, left, right, span, BLOCK: tl.constexpr, EDGE: tl.constexpr):
     """Bounds (start, full, ragged, stop) of the columns that rows `first` to `last` attend to.
 
-    Row i attends to columns i - left to i + right. Tiles from `full` to `ragged` are attended by every row and need no
-    mask; with PADDED there are none. All bounds but `stop` are multiples of BLOCK.
+    Row i attends to columns i - left to i + right. Of the columns those before `begin` and from `end` on are hidden,
+    and those from `begin` to `solid` are all real; `span` holds the three. Tiles from `full` to `ragged` are attended
+    by every row and need no mask. Without EDGE neither `left` nor `begin` hides a column. All bounds but `stop` are
+    multiples of BLOCK.
     """
-    start = tl.maximum(first - left, 0) // BLOCK * BLOCK
-    stop = tl.minimum(last + right + 1, length)
-    if PADDED:
-        return start, stop, stop, stop
+    begin, solid, end = span
+    start = tl.maximum(first - left, begin) // BLOCK * BLOCK
+    stop = tl.maximum(tl.minimum(last + right + 1, end), start)
     bound = tl.cdiv(stop, BLOCK) * BLOCK
-    full = tl.minimum(tl.cdiv(tl.maximum(last - left, 0), BLOCK) * BLOCK, bound) if LEFT_EDGE else start
-    ragged = tl.maximum(tl.minimum(first + right + 1, length) // BLOCK * BLOCK, full)
+    full = tl.minimum(tl.cdiv(tl.maximum(last - left, begin), BLOCK) * BLOCK, bound) if EDGE else start
+    ragged = tl.maximum(tl.maximum(tl.minimum(first + right + 1, solid), 0) // BLOCK * BLOCK, full)
     return start, full, ragged, stop
+
+
+@triton.jit
+def load_span(spans, row, length, MARKED: tl.constexpr):
+    """First real token, end of the real tokens that follow it, and end of all real tokens of a row of marks.
+
+    Without marks all tokens are real.
+    """
+    begin, solid, end = 0, length, length
+    if MARKED:
+        at = row.to(tl.int64) * 3
+        begin = tl.load(spans + at)
+        solid = tl.load(spans + (at + 1))
+        end = tl.load(spans + (at + 2))
+    return begin, solid, end
+
+
+@triton.jit(do_not_specialize=["length"])
+def span_kernel(marks, spans, length, BLOCK: tl.constexpr):
+    """The three numbers of `load_span` of one row of marks [rows, length]; 0, 0 and 0 for a row of padding."""
+    row = tl.program_id(0)
+    marks += row.to(tl.int64) * length
+    begin, end = length, 0
+    for first in range(0, length, BLOCK):
+        index = first + tl.arange(0, BLOCK)
+        real = load_padding_mask(marks, first, length, BLOCK)
+        begin = tl.minimum(begin, tl.min(tl.where(real, index, length)))
+        end = tl.maximum(end, tl.max(tl.where(real, index + 1, 0)))
+    begin = tl.minimum(begin, end)
+    solid = end
+    for first in range(begin // BLOCK * BLOCK, end, BLOCK):
+        index = first + tl.arange(0, BLOCK)
+        real = load_padding_mask(marks, first, length, BLOCK)
+        solid = tl.minimum(solid, tl.min(tl.where(real | (index < begin), end, index)))
+    at = row.to(tl.int64) * 3
+    tl.store(spans + at, begin)
+    tl.store(spans + (at + 1), solid)
+    tl.store(spans + (at + 2), end)
 
 
 @triton.jit

@@ -27,6 +27,9 @@ from genoattn.attention.layout import Span
 from genoattn.attention.modules.pieces import join, split
 from genoattn.attention.modules.reference import Columns, reference_attention
 
+IDS = 128
+"""Segments that `attend` can tell apart in one call, if it knows segments at all: ids from 0 to 127."""
+
 
 class View(NamedTuple):
     """The tokens of one call of a layer's operator: some queries of a sequence and the keys that they may see."""
@@ -47,6 +50,8 @@ class View(NamedTuple):
     """Number of queries and of keys, if they are slices."""
     heads: slice = slice(None)
     """The heads of the layer that are computed."""
+    segments: tuple[Tensor, Tensor] | None = None
+    """Segments of the queries and of the keys, of which a query sees those of other segments only."""
 
     def sides(self, left: int, right: int) -> tuple[int, int]:
         """The sides of a window of the sequence, counted in the slices; below 0 where no window of them is the same."""
@@ -78,6 +83,7 @@ def cross_segment_attention(
     fits: Callable[[View], bool] = lambda _: True,
     before: int = 0,
     alone: Float[Tensor, "batch queries heads dim_value"] | None = None,
+    knows_segments: bool = False,
 ) -> Float[Tensor, "batch queries heads dim_value"]:
     """Apply `attend`, with the last `cross_heads` heads limited to keys of other segments.
 
@@ -92,6 +98,7 @@ def cross_segment_attention(
         fits: True for the slices that `attend` can compute; else it gets all tokens, with a mask of the keys.
         before: Tokens before the first query.
         alone: Outputs of queries that see no token (None: 0).
+        knows_segments: True if `attend` computes views with `segments`; it then gets them in one call.
     """
     mask, own = layout.padding_mask, q.shape[2] - cross_heads
     plain = View(causal, _queries_of(mask, before, q), None if q.shape[1] == k.shape[1] else mask, heads=slice(own))
@@ -103,7 +110,8 @@ def cross_segment_attention(
     views = slices(layout, q.shape[1], causal, before) if len(layout.segments) > 1 else []
     if not views or not all(fits(view) for view in views):
         if len(layout.segments) > 1 or alone is None:
-            y = _masked(attend, q[:, :, own:], k[:, :, own_keys:], v[:, :, own_keys:], layout, causal, before)
+            masked = _by_ids if knows_segments and set(layout.segments) <= set(range(IDS)) else _masked
+            y = masked(attend, q[:, :, own:], k[:, :, own_keys:], v[:, :, own_keys:], layout, causal, before)
         else:
             y = zero_padding(alone[:, :, own:], _queries_of(mask, before, q))
         if not own:
@@ -170,6 +178,16 @@ def _by_segment(layout: TokenLayout, causal: bool) -> Iterator[View]:
         if layout.padding_mask is not None:
             own, others = own & layout.padding_mask, others & layout.padding_mask
         yield View(causal, own, others)
+
+
+def _by_ids(attend: Attend, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, causal: bool, before: int) -> Tensor:
+    """`_masked` in one call, by the segments of queries and keys."""
+    if len(layout.segments) < 2:
+        return v.new_zeros(*q.shape[:3], v.shape[3])
+    mask, ids, heads = layout.padding_mask, layout.segment_ids, slice(-q.shape[2], None)
+    assert ids is not None
+    segments = ids[:, before : before + q.shape[1]], ids
+    return attend(q, k, v, View(causal, _queries_of(mask, before, q), mask, heads=heads, segments=segments))
 
 
 def slices(layout: TokenLayout, queries: int, causal: bool, before: int = 0, shift: bool = True) -> list[View]:

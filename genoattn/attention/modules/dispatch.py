@@ -42,7 +42,9 @@ class Backend:
 
     def uses_triton(self, q: Tensor) -> bool:
         """True if the kernels compute these queries."""
-        return q.numel() > 0 and self._refusal(q.device, q.dtype, q.shape[-1]) is None
+        autocast = torch.is_autocast_enabled(q.device.type)
+        dtype = torch.get_autocast_dtype(q.device.type) if autocast else q.dtype
+        return q.numel() > 0 and self._refusal(q.device, dtype, q.shape[-1]) is None
 
     def description(self, device: torch.device, dtype: torch.dtype, width: int) -> str:
         """The backend and its reason, for heads of this width: `uses_triton` in words."""

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genoattn.attention.modules import fused
 from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.modules.rotary import head_groups, turn_into
 
@@ -18,9 +19,15 @@ def normed_heads(
     x: Float[Tensor, "batch length heads channels"],
     log_scale: Float[Tensor, "heads"],
     turned: tuple[Tensor, Tensor] | None = None,
+    factor: float = 1.0,
 ) -> Float[Tensor, "batch length heads channels"]:
-    """`x / rms(x) * exp(log_scale / 2)` by head, then rotated by `turns` if they are given."""
-    return _NormedHeads.apply(x, log_scale, *(turned or (None, None)))  # pyright: ignore
+    """`x / rms(x) * exp(log_scale / 2) * factor` by head, then rotated by `turns` if they are given."""
+    if fused.fuses(x):
+        from genoattn.attention.kernels.heads import turned_heads  # late: it imports triton
+
+        return turned_heads(x, log_scale, turned, factor=factor)
+    y: Tensor = _NormedHeads.apply(x, log_scale, *(turned or (None, None)))  # pyright: ignore
+    return y if factor == 1 else y * factor
 
 
 class _NormedHeads(torch.autograd.Function):

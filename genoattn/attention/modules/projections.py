@@ -1,7 +1,7 @@
 """Projections to queries, keys and values by head, and of the outputs of heads."""
 
 import math
-from typing import TypeAlias, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -12,21 +12,10 @@ from genoattn.attention.base import ChunkReader, TokenLayout, zero_padding
 from genoattn.attention.modules.gate import Gate
 from genoattn.attention.modules.head_options import HeadOptions
 from genoattn.attention.modules.norms import normed_heads
-from genoattn.attention.modules.rotary import (
-    ROTARY,
-    VALUE_ROPE,
-    VALUES_ROTARY,
-    position_ids_of,
-    rotate,
-    rotated,
-    turns,
-)
+from genoattn.attention.modules.rotary import ROTARY, VALUE_ROPE, VALUES_ROTARY, Turns, rotated
 from genoattn.attention.modules.short_convolution import SHORT_CONV, Past, ShortConvolution, no_past
 from genoattn.attention.parallel import Span, halo
 from genoattn.errors import UserError
-
-Turns: TypeAlias = tuple[Tensor, Tensor]
-"""Cosine and sine of the rotation, from `turns`."""
 
 
 @final
@@ -129,10 +118,7 @@ class QKVProjection(nn.Module):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout, past: Past | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`project`, with queries and keys rotated by their positions if positions are rotary."""
-        turned = None
-        if self.rotary:
-            exact = torch.promote_types(x.dtype, torch.float32)
-            turned = turns(position_ids_of(x, layout.position_ids), self.key_dim, self.rope, exact)
+        turned = layout.turns(x, self.key_dim, self.rope) if self.rotary else None
         return self._project(x, layout, past, turned)
 
     def _project(
@@ -198,7 +184,7 @@ class QKVProjection(nn.Module):
         """Keys and values by head from their projections."""
         k, v = (t.unflatten(-1, (self.kv_count, -1)) for t in (k, v))
         if self.rotate_values:
-            v = rotate(v, position_ids_of(x, layout.position_ids), VALUE_ROPE)
+            v = rotated(v, layout.turns(x, self.dim_head, VALUE_ROPE))
         return self._normed(k, turned, keys=True), v
 
     def _normed(self, x: Tensor, turned: Turns | None, keys: bool = False) -> Tensor:
@@ -207,9 +193,9 @@ class QKVProjection(nn.Module):
             scale = self.log_logit_scale
             if self.kv_count < self.count:  # a shared key has no scale of its own: that of each query is its square
                 scale = scale.new_zeros(x.shape[2]) if keys else 2 * scale
-            x = normed_heads(x, scale, turned)
-        elif turned is not None:
-            x = rotated(x, turned)
+            return normed_heads(x, scale, turned, self.rope.temperature)
+        if turned is not None:
+            return rotated(x, turned, self.rope.temperature)
         return x if self.rope.temperature == 1 else x * self.rope.temperature
 
     def normed(self, keys: Float[Tensor, "few heads dim_head"]) -> Float[Tensor, "few heads dim_head"]:
@@ -230,7 +216,8 @@ class QKVProjection(nn.Module):
             layout: Their layout.
         """
         if self.rotate_values:
-            y = rotate(y, -position_ids_of(x, layout.position_ids), VALUE_ROPE)
+            cos, sin = layout.turns(x, self.dim_head, VALUE_ROPE)
+            y = rotated(y, (cos, -sin))
         y = y.flatten(2)
         return self.out(y if self.gate is None else self.gate(y, zero_padding(x, layout.padding_mask)))
 

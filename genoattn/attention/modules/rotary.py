@@ -1,11 +1,13 @@
 """Rotary positions of queries and keys, and the slopes of ALiBi."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from genoattn.attention.modules import fused
 
 ROTARY = "rotary positions turn queries and keys by what lies before them"
 """Reason of the asymmetry of a layer with rotated features."""
@@ -13,6 +15,10 @@ ROTARY = "rotary positions turn queries and keys by what lies before them"
 
 VALUES_ROTARY = "rotated values tell a token before from a token after"
 """Reason of the asymmetry of a layer with rotated values."""
+
+
+Turns: TypeAlias = tuple[Tensor, Tensor]
+"""Cosine and sine of a rotation, from `turns`."""
 
 
 class Rope(NamedTuple):
@@ -76,11 +82,16 @@ def rotate(
 
 
 def rotated(
-    x: Float[Tensor, "batch length heads dim_head"], turned: tuple[Tensor, Tensor]
+    x: Float[Tensor, "batch length heads dim_head"], turned: Turns, factor: float = 1.0
 ) -> Float[Tensor, "batch length heads dim_head"]:
-    """`rotate` by the cosine and sine that `turns` gives."""
+    """`rotate` by the cosine and sine that `turns` gives, times a factor."""
+    if fused.fuses(x):
+        from genoattn.attention.kernels.heads import turned_heads  # late: it imports triton
+
+        return turned_heads(x, None, turned, norm=False, factor=factor)
     y: Tensor = _Rotate.apply(x.to(turned[0].dtype), *turned)  # pyright: ignore[reportAssignmentType]
-    return y.to(x.dtype)
+    y = y.to(x.dtype)
+    return y if factor == 1 else y * factor
 
 
 def rotated_at(

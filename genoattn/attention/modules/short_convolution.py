@@ -8,10 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genoattn.attention.base import TokenLayout, zero_padding
-
-CACHE_ELEMENTS = 2**18
-"""Elements of a tensor that is computed at a time on a CPU."""
-
+from genoattn.attention.ops.sizes import sizes
 
 SHORT_CONV = "short convolutions look to the left"
 """Reason of the asymmetry of a layer with short convolutions."""
@@ -173,5 +170,5 @@ class _Convolution(torch.autograd.Function):
 
 def _pieces(x: Tensor, first: int, last: int) -> list[tuple[int, int]]:
     """Bounds of the tokens that are computed together: few enough for the cache of a CPU."""
-    step = max(1, CACHE_ELEMENTS // x[:, 0].numel()) if x.device.type == "cpu" else max(1, last - first)
+    step = max(1, sizes(x.device).convolved // x[:, 0].numel())
     return [(start, min(start + step, last)) for start in range(first, last, step)]

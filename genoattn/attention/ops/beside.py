@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+LOWEST = -1e30
+"""Stands for a log-sum-exp of -inf where differences are taken."""
+
 
 class Beside(NamedTuple):
     """A key that each query sees beside the tokens, whatever masks and windows say."""
@@ -54,3 +57,17 @@ def merge(y: Tensor, lse: Float[Tensor, "batch heads queries"], beside: Beside) 
     weight = (beside.score - lse.transpose(1, 2)).sigmoid()[..., None]
     merged = y * (1 - weight) if beside.value is None else y * (1 - weight) + weight * beside.value
     return merged.to(y.dtype)
+
+
+def merge_outputs(
+    y: Float[Tensor, "batch queries heads dim_head"],
+    lse: Float[Tensor, "batch heads queries"],
+    other: Float[Tensor, "batch queries heads dim_head"],
+    other_lse: Float[Tensor, "batch heads queries"],
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp over two sets of keys, from those over each; 0 and -inf for a query that sees no key."""
+    first, second = (t.masked_fill(t == float("-inf"), LOWEST) for t in (lse, other_lse))
+    share = (second - first).sigmoid().transpose(1, 2)[..., None]
+    merged = torch.lerp(y.to(share.dtype), other.to(share.dtype), share).to(y.dtype)
+    total = torch.logaddexp(first, second)
+    return merged, total.masked_fill(total <= LOWEST / 2, float("-inf"))

@@ -9,13 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.modules.autograd import first_order_only
+from genoattn.attention.ops.sizes import sizes
 
 MASKED_SCORE = -1e30
 """Added to the score of an invisible key: below any score, and finite, so that no row becomes NaN."""
-
-
-SCRATCH = {"cpu": 2**20, "cuda": 2**26}
-"""Elements of a gathered tensor, or of scores, in memory at a time by device type; other devices as on a CPU."""
 
 
 FUSED = frozenset({"cpu"})
@@ -23,8 +20,8 @@ FUSED = frozenset({"cpu"})
 
 
 def chunks_that_fit(total: int, each: int, device: torch.device) -> Iterator[slice]:
-    """Slices of `total` items of `each` elements, with at most `SCRATCH` elements in a slice."""
-    step = max(1, SCRATCH.get(device.type, SCRATCH["cpu"]) // each)
+    """Slices of `total` items of `each` elements, with at most `sizes(device).gathered` elements in a slice."""
+    step = max(1, sizes(device).gathered // each)
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))
 
@@ -117,14 +114,14 @@ def _index_and_mask(
     index = blocks.clamp_min(0)
     visible = real[index] & (blocks >= 0)[..., None]
     mask = None
-    if not visible.all():
+    if real.device.type != "cpu" or not visible.all():  # on a GPU the question would cost more
         mask = torch.where(visible, 0.0, MASKED_SCORE).to(dtype).flatten(2).flatten(0, 1)[:, None]
     if own is not None:  # a block's own, if it has a key to read, is the last of its blocks
         block = real.shape[1]
         ahead = torch.ones(block, block, dtype=torch.bool, device=real.device).triu(1)
         last = blocks[..., -1] == own[rows]
         ends = F.pad(torch.where(ahead, MASKED_SCORE, 0.0).to(dtype), (visible.shape[2] * block - block, 0))[None]
-        ends = ends if last.all() else ends * last.flatten()[:, None, None]
+        ends = ends if last.device.type == "cpu" and last.all() else ends * last.flatten()[:, None, None]
         mask = ends if mask is None else mask + ends
     return index.flatten(0, 1), mask
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from genoattn.attention.modules.autograd import first_order_only
+from genoattn.attention.ops.sizes import CPU, Sizes
 
 State: TypeAlias = tuple[Tensor, ...]
 
@@ -19,13 +20,9 @@ Step: TypeAlias = Callable[[State, Inputs, Inputs], tuple[Tensor | None, State]]
 """`step(state, pieces, shared)`: the outputs of a segment's tokens, or None, and the state after it."""
 
 
-CACHE_ELEMENTS = 2**19
-"""Elements of a tensor of one segment: few enough to stay in the cache, many enough to hide the cost of calls."""
-
-
-def chunk_length(numbers: int, chunk: int) -> int:
+def chunk_length(numbers: int, chunk: int, by: Sizes = CPU) -> int:
     """Tokens of a segment, a multiple of the chunk, if the largest tensor has `numbers` elements for each token."""
-    return max(CACHE_ELEMENTS // numbers // chunk, 1) * chunk
+    return max(by.segment // numbers // chunk, 1) * chunk
 
 
 def chunk_bounds(length: int, segment: int, backwards: bool = False) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from genoattn.attention.base import State
 from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.ops.chunked_scan import Inputs, chunk_length, scan
+from genoattn.attention.ops.sizes import sizes
 
 DeltaInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Queries, keys, values, write strength of each token, and logarithm of its decay."""
@@ -57,7 +58,8 @@ def delta_rule(
         return v.to(memory.dtype), memory
     step = partial(_backward_step if ahead else _forward_step, own=not ahead if own is None else own)
     pieces = q, k, v, write, log_kept
-    y, (memory,) = scan(step, (memory,), pieces, segment=chunk_length(q[0, 0].numel(), CHUNK), backwards=ahead)
+    segment = chunk_length(q[0, 0].numel(), CHUNK, sizes(q.device))
+    y, (memory,) = scan(step, (memory,), pieces, segment=segment, backwards=ahead)
     return y, memory
 
 

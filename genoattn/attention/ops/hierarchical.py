@@ -25,9 +25,7 @@ from genoattn.attention.ops.hierarchical_pooling import (
     unpooled_tokens,
 )
 from genoattn.attention.ops.hierarchical_softmax import softmax_over_sets, softmax_over_sets_backward
-
-ROWS = 8192
-"""Queries of all sequences and heads that are computed at a time, so that their scores fit into the cache."""
+from genoattn.attention.ops.sizes import sizes
 
 
 class Schedule(NamedTuple):
@@ -136,7 +134,8 @@ class HierarchicalFunction(torch.autograd.Function):
     def forward(ctx, q, k, v, positions, padding_mask, far_k, far_v, schedule: Schedule, part: Part):
         ctx.save_for_backward(q, k, v, positions, padding_mask, far_k, far_v)
         ctx.schedule, ctx.part = schedule, part
-        segments = schedule.segments(ROWS // (q.shape[0] * q.shape[2]), part.start, part.start + q.shape[1])
+        rows = sizes(q.device).hierarchical_rows // (q.shape[0] * q.shape[2])
+        segments = schedule.segments(rows, part.start, part.start + q.shape[1])
         far_levels = _far_levels(schedule, segments, part, k, v, positions, padding_mask, far_k, far_v)
         y, workspace = torch.empty(q.shape, dtype=q.dtype, device=q.device), Workspace()
         for start, stop in segments:
@@ -151,7 +150,8 @@ class HierarchicalFunction(torch.autograd.Function):
     def backward(ctx, upstream):
         q, k, v, positions, padding_mask, far_k, far_v = ctx.saved_tensors
         schedule, part, (batch, _, heads, dim_head) = ctx.schedule, ctx.part, q.shape
-        segments = schedule.segments(ROWS // (batch * heads), part.start, part.start + q.shape[1])
+        many = sizes(q.device).hierarchical_rows // (batch * heads)
+        segments = schedule.segments(many, part.start, part.start + q.shape[1])
         far_levels = _far_levels(schedule, segments, part, k, v, positions, padding_mask, far_k, far_v)
         if far_levels is not None:
             far_levels = far_levels._replace(totals=(torch.zeros_like(far_levels.k), torch.zeros_like(far_levels.v)))

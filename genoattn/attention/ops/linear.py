@@ -17,6 +17,7 @@ from genoattn.attention.modules.feature_maps import feature_dim, feature_map
 from genoattn.attention.modules.rotary import Rope, rotate
 from genoattn.attention.ops.chunk_state import CHUNK, decay_factor, read_chunks, read_totals
 from genoattn.attention.ops.chunked_scan import Inputs, State, chunk_length, scan
+from genoattn.attention.ops.sizes import sizes
 from genoattn.attention.ops.whole_sums import Plan, whole_sums
 
 EPSILON = 1e-6
@@ -113,8 +114,8 @@ def scan_tokens(
 
 def _segment(x: Tensor, options: LinearOptions) -> int:
     """Tokens of a segment: of one head if one is computed at a time, else of all heads."""
-    wide = len(x) * feature_dim(x.shape[3], options.features)
-    return chunk_length(wide if options.features == "signed" else x.shape[2] * wide, CHUNK)
+    together = 1 if options.features == "signed" and x.device.type == "cpu" else x.shape[2]
+    return chunk_length(together * len(x) * feature_dim(x.shape[3], options.features), CHUNK, sizes(x.device))
 
 
 def _accumulate_state(state: State, pieces: Inputs, _: Inputs, *, features: Features) -> tuple[None, State]:

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.ops.block_gather import chunks_that_fit
-from genoattn.attention.ops.chunked_scan import CACHE_ELEMENTS, Inputs, State, scan
+from genoattn.attention.ops.chunked_scan import Inputs, State, scan
+from genoattn.attention.ops.sizes import sizes
 
 
 def compressed_attention(
@@ -25,7 +26,7 @@ def compressed_attention(
     tokens before the first query. Only inputs are saved for the backward pass.
     """
     index = torch.arange(before, before + q.shape[1], device=q.device)[None]
-    segment = max(1, CACHE_ELEMENTS // (q.shape[2] * k.shape[1]))
+    segment = max(1, sizes(q.device).segment // (q.shape[2] * k.shape[1]))
     ends = None if last is None else last[None]
     return scan(_compressed, (), (q, index), (k, v, real, ends), segment=segment)[0]
 

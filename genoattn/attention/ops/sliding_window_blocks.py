@@ -15,13 +15,7 @@ from genoattn.attention.ops.block_softmax import (
     beside_gradients,
     merge_softmax,
 )
-
-BLOCK = 32
-"""Queries of a block in the forward pass: with few queries few scores outside the window are computed."""
-
-
-CHUNK_QUERIES = 2048
-"""Approximate number of queries in one call of the kernel."""
+from genoattn.attention.ops.sizes import CPU, sizes
 
 
 class GlobalKeys(NamedTuple):
@@ -121,7 +115,7 @@ def keys_in_window(key_mask: Bool[Tensor, "batch keys"], window: Window, queries
 
 def scored_pairs(queries: int, keys: int, window: Window) -> int:
     """Number of (query, key) pairs that are scored in one sequence, including those outside the window."""
-    phases = schedule(queries, keys, window, 1, BLOCK, CHUNK_QUERIES)
+    phases = schedule(queries, keys, window, 1, CPU.window_block, CPU.window_queries)
     return sum(run.blocks * run.rows * run.keys for *_, phase in phases for run in phase)
 
 
@@ -135,15 +129,15 @@ class _WindowAttention(torch.autograd.Function):
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         total = torch.empty(batch, queries, heads, 1, dtype=q.dtype, device=q.device)
         scale = q.shape[-1] ** -0.5
-        step, segment = window.dilation, _chunk_queries(padding_mask, slopes)
-        for phase, own, near, calls in schedule(queries, k.shape[1], window, batch, BLOCK, segment):
+        step, segment, block = window.dilation, _chunk_queries(padding_mask, slopes, q), sizes(q.device).window_block
+        for phase, own, near, calls in schedule(queries, k.shape[1], window, batch, block, segment):
             x, o, t = q[:, phase::step], out[:, phase::step], total[:, phase::step]
             keys, values, key_mask = (
                 k[:, own::step],
                 v[:, own::step],
                 None if padding_mask is None else padding_mask[:, own::step],
             )
-            mask = _window_bias(near, min(BLOCK, x.shape[1]), None if slopes is None else slopes * step, q)
+            mask = _window_bias(near, min(block, x.shape[1]), None if slopes is None else slopes * step, q)
             for run in calls:
                 bias = _block_bias(mask, key_mask, run)
                 y, lse = attend(_queries(x, run), _keys(keys, run), _keys(values, run), bias, scale)
@@ -186,7 +180,7 @@ class _WindowAttention(torch.autograd.Function):
         g = _rows_of_channels(g)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         more = () if global_mask is None else (torch.zeros_like(global_k), torch.zeros_like(global_v))
-        step, segment, block = window.dilation, _chunk_queries(padding_mask, slopes), backward_block(window)
+        step, segment, block = window.dilation, _chunk_queries(padding_mask, slopes, q), backward_block(window)
         for phase, own, near, calls in schedule(q.shape[1], k.shape[1], window, len(q), block, segment):
             mine = [t[:, phase::step] for t in (g, q, out, total, dq)]
             keys, values, to_k, to_v = (t[:, own::step] for t in (k, v, dk, dv))
@@ -213,15 +207,12 @@ class _WindowAttention(torch.autograd.Function):
         return dq, dk, dv, *(more or (None, None)), *beside, None, None, None, None, None, None
 
 
-def _chunk_queries(padding_mask: Tensor | None, slopes: Tensor | None) -> int:
+def _chunk_queries(padding_mask: Tensor | None, slopes: Tensor | None, q: Tensor) -> int:
     """Queries of a call: fewer if padding gives each block a mask, still fewer if ALiBi gives each head one."""
-    return (
-        CHUNK_QUERIES
-        if padding_mask is None
-        else CHUNK_QUERIES // 4
-        if slopes is None
-        else CHUNK_QUERIES // (4 * len(slopes))
-    )
+    many = sizes(q.device).window_queries
+    if padding_mask is None:
+        return many
+    return many // 4 if slopes is None else many // (4 * len(slopes))
 
 
 def _view(x: Tensor, row: int | None, start: int, blocks: int, rows: int, step: int) -> Tensor:
@@ -275,4 +266,6 @@ def _block_bias(mask: Tensor, padding_mask: Tensor | None, run: BlockBatch) -> T
     if padding_mask is None:
         return mask
     visible = _keys(padding_mask[..., None, None], run)[..., 0]  # [blocks, 1, keys]
-    return mask if visible.all() else mask.masked_fill(~visible[:, :, None], float("-inf"))
+    if visible.device.type == "cpu" and visible.all():  # on a GPU the question would cost more than the mask
+        return mask
+    return mask.masked_fill(~visible[:, :, None], float("-inf"))

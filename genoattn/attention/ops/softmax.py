@@ -7,9 +7,7 @@ from torch import Tensor
 
 from genoattn.attention.base import zero_padding
 from genoattn.attention.ops.beside import Beside, read, with_key
-
-ROWS = 1024
-"""Queries that are computed at a time if each of them has a mask of its own."""
+from genoattn.attention.ops.sizes import sizes
 
 
 def full_attention(
@@ -65,8 +63,9 @@ def _attend_to_some(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor, causal: b
         some = key_mask.any(1, keepdim=True)
         return zero_padding(_attend(q, k, v, visible=(key_mask | ~some)[:, None, None, :]), some.expand(q.shape[:2]))
     some, outputs = key_mask.cummax(1).values[:, before : before + q.shape[1]], []
-    for start in range(0, q.shape[1], ROWS):  # a mask of some rows at a time, so that memory stays linear
-        rows = slice(start, min(start + ROWS, q.shape[1]))
+    many = sizes(q.device).masked_rows
+    for start in range(0, q.shape[1], many):  # a mask of some rows at a time, so that memory stays linear
+        rows = slice(start, min(start + many, q.shape[1]))
         stop = before + rows.stop
         index = torch.arange(stop, device=q.device)
         visible = (key_mask[:, None, :stop] & (index <= index[before + start :, None])) | ~some[:, rows, None]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genoattn.attention.base import State
 from genoattn.attention.ops.chunked_scan import Inputs, chunk_bounds, chunk_length, scan
+from genoattn.attention.ops.sizes import CPU, Sizes, sizes
 
 CHUNK = 64
 
@@ -39,7 +40,7 @@ def state_space_scan(
         with torch.autocast(v.device.type, enabled=False):
             y, (memory,) = _segment((memory,), (c, b, v, log_kept), ())
         return y, memory
-    y, (memory,) = scan(_segment, (memory,), (c, b, v, log_kept), segment=_segment_length(v.shape[2]))
+    y, (memory,) = scan(_segment, (memory,), (c, b, v, log_kept), segment=_segment_length(v.shape[2], sizes(v.device)))
     return y, memory
 
 
@@ -50,7 +51,7 @@ def state_space_memory(
     memory: Float[Tensor, "batch heads state channels"],
 ) -> Float[Tensor, "batch heads state channels"]:
     """The last state of `state_space_scan`, without its outputs."""
-    return scan(_written, (memory,), (b, v, log_kept), segment=_segment_length(v.shape[2]))[1][0]
+    return scan(_written, (memory,), (b, v, log_kept), segment=_segment_length(v.shape[2], sizes(v.device)))[1][0]
 
 
 def _written(state: State, pieces: Inputs, _: Inputs) -> tuple[None, State]:
@@ -63,9 +64,9 @@ def _written(state: State, pieces: Inputs, _: Inputs) -> tuple[None, State]:
     return None, (memory * last.exp()[..., None, None] + added,)
 
 
-def _segment_length(heads: int) -> int:
+def _segment_length(heads: int, by: Sizes = CPU) -> int:
     """Tokens of a segment of the scan, whose largest tensor is the weights inside its chunks."""
-    return chunk_length(heads * CHUNK, CHUNK)
+    return chunk_length(heads * CHUNK, CHUNK, by)
 
 
 def _segment(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.autograd import first_order_only
-
-ROWS = 128
+from genoattn.attention.ops.sizes import sizes
 
 
 def topk_attention(
@@ -20,13 +19,14 @@ def topk_attention(
     *,
     causal: bool,
     allowed: Int[Tensor, "batch queries"],
+    most: int,
     padding_mask: Bool[Tensor, "batch queries"] | None = None,
     key_mask: Bool[Tensor, "batch keys"] | None = None,
     before: int = 0,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention of each query over its `allowed` visible keys of highest score, or all if they are fewer.
 
-    The scores of `ROWS` queries are in memory at a time, in the backward pass too. The selection has no gradient.
+    The scores of some queries are in memory at a time, in the backward pass too. The selection has no gradient.
 
     Args:
         q: Queries.
@@ -34,6 +34,7 @@ def topk_attention(
         v: Values.
         causal: Hide later tokens.
         allowed: Number of keys of each query.
+        most: A number that no query has more keys than; it may be above the number of all keys.
         padding_mask: True for real tokens; the output is 0 at padding.
         key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
         before: Keys before that of the first query of a causal layer.
@@ -45,22 +46,26 @@ def topk_attention(
         real = padding_mask if key_mask is None else key_mask
         real = torch.ones(k.shape[:2], dtype=torch.bool, device=q.device) if real is None else real
         settings = before if causal else None, q.shape[-1] ** -0.5
-        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, real, *settings)
+        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, most, real, *settings)
     assert isinstance(y, Tensor)
     return zero_padding(y.transpose(1, 2), padding_mask).to(v.dtype)
 
 
-def _weights(q: Tensor, k: Tensor, allowed: Tensor, key_mask: Tensor, own: int | None, scale: float) -> Tensor:
+def _weights(
+    q: Tensor, k: Tensor, allowed: Tensor, most: int, key_mask: Tensor, own: int | None, scale: float
+) -> Tensor:
     """Weights of a block of queries over the keys: [batch, heads, rows, keys].
 
     `own` is the key of the first query of a causal layer.
     """
+    if q.device.type == "cpu":  # on a GPU the question would cost more than what it saves
+        most = int(allowed.max())
     scores = q @ k.transpose(-1, -2) * scale
     hidden = ~key_mask[:, None, None, : k.shape[2]]
     if own is not None:
         index = torch.arange(k.shape[2], device=q.device)
         hidden = hidden | (index > index[own : own + q.shape[2], None])
-    best = scores.masked_fill(hidden, float("-inf")).topk(min(int(allowed.max()), k.shape[2]), dim=-1)
+    best = scores.masked_fill(hidden, float("-inf")).topk(min(most, k.shape[2]), dim=-1)
     rank = torch.arange(best.values.shape[-1], device=q.device)
     chosen = (rank < allowed[:, None, :, None]) & best.values.isfinite()
     # A row without a visible key becomes a softmax of equal scores, whose weights are then set to 0.
@@ -68,11 +73,12 @@ def _weights(q: Tensor, k: Tensor, allowed: Tensor, key_mask: Tensor, own: int |
     return torch.zeros_like(scores).scatter(-1, best.indices, weights)
 
 
-def _blocks(queries: int, keys: int, before: int | None) -> Iterator[tuple[slice, int, int | None]]:
+def _blocks(q: Tensor, keys: int, before: int | None) -> Iterator[tuple[slice, int, int | None]]:
     """Blocks of queries, each with the end of the keys that it may see and, causal, the key of its first query."""
-    for start in range(0, queries, ROWS):
+    rows = sizes(q.device).topk_rows
+    for start in range(0, q.shape[2], rows):
         own = None if before is None else before + start
-        yield slice(start, start + ROWS), keys if own is None else min(own + ROWS, keys), own
+        yield slice(start, start + rows), keys if own is None else min(own + rows, keys), own
 
 
 class _TopK(torch.autograd.Function):
@@ -80,14 +86,22 @@ class _TopK(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, key_mask: Tensor, before: int | None, scale: float
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        allowed: Tensor,
+        most: int,
+        key_mask: Tensor,
+        before: int | None,
+        scale: float,
     ) -> Tensor:
         y = torch.empty_like(q, memory_format=torch.contiguous_format)
-        for rows, end, own in _blocks(q.shape[2], k.shape[2], before):
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], key_mask, own, scale)
+        for rows, end, own in _blocks(q, k.shape[2], before):
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], most, key_mask, own, scale)
             y[:, :, rows] = weights @ v[:, :, :end]
         ctx.save_for_backward(q, k, v, allowed, key_mask, y)
-        ctx.before, ctx.scale = before, scale
+        ctx.most, ctx.before, ctx.scale = most, before, scale
         return y
 
     @staticmethod
@@ -96,11 +110,11 @@ class _TopK(torch.autograd.Function):
         q, k, v, allowed, key_mask, y = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         shared = (upstream[0] * y).sum(-1, keepdim=True)
-        for rows, end, own in _blocks(q.shape[2], k.shape[2], ctx.before):
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], key_mask, own, ctx.scale)
+        for rows, end, own in _blocks(q, k.shape[2], ctx.before):
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], ctx.most, key_mask, own, ctx.scale)
             dy = upstream[0][:, :, rows]
             dv[:, :, :end] += weights.transpose(-1, -2) @ dy
             dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * ctx.scale
             dq[:, :, rows] = dscores @ k[:, :, :end]
             dk[:, :, :end] += dscores.transpose(-1, -2) @ q[:, :, rows]
-        return dq, dk, dv, None, None, None, None
+        return dq, dk, dv, None, None, None, None, None

@@ -3,6 +3,8 @@
 Kernels are imported inside the functions, because the rest of the package works without triton.
 """
 
+from typing import Any, TypeAlias
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -11,31 +13,91 @@ from torch import Tensor
 from genoattn.attention.base import zero_padding
 from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.rotary import Rope, rotate
-from genoattn.attention.ops.beside import Beside, merge
+from genoattn.attention.ops.beside import Beside, merge, merge_outputs
 from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
 from genoattn.attention.ops.hierarchical_pooling import levels
 from genoattn.attention.ops.linear import EPSILON
 
+Segments: TypeAlias = tuple[Int[Tensor, "batch queries"], Int[Tensor, "batch keys"]]
+"""Ids of the segments of queries and of keys, from 0 to 127."""
+
 
 def softmax_attention(
-    q: Float[Tensor, "batch length heads dim_head"],
-    k: Float[Tensor, "batch length kv_heads dim_head"],
-    v: Float[Tensor, "batch length kv_heads dim_head"],
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys kv_heads dim_head"],
+    v: Float[Tensor, "batch keys kv_heads dim_head"],
     *,
     causal: bool,
-    window: tuple[int, int] | None = None,
-    padding_mask: Bool[Tensor, "batch length"] | None = None,
-    key_mask: Bool[Tensor, "batch length"] | None = None,
+    padding_mask: Bool[Tensor, "batch queries"] | None = None,
+    key_mask: Bool[Tensor, "batch keys"] | None = None,
+    segments: Segments | None = None,
     beside: Beside | None = None,
-) -> Float[Tensor, "batch length heads dim_head"]:
-    """`full_attention`, or `window_attention` with the `left` and `right` of `window`."""
+) -> Float[Tensor, "batch queries heads dim_head"]:
+    """`full_attention`; with `segments` a query sees only the keys of other segments than its own."""
     from genoattn.attention.kernels.flash import flash_attention
 
     q, k, v = _as_computed(q, k, v)
-    y, lse = flash_attention(
-        q, k, v, causal=causal, window=window, padding_mask=padding_mask, key_mask=key_mask, return_lse=True
-    )
+    masks = {"padding_mask": padding_mask, "key_mask": key_mask, "segments": segments}
+    y, lse = flash_attention(q, k, v, causal=causal, return_lse=True, **masks)
     return y if beside is None else zero_padding(merge(y, lse, beside), padding_mask)
+
+
+def window_attention(
+    q: Float[Tensor, "batch queries heads dim_head"],
+    k: Float[Tensor, "batch keys kv_heads dim_head"],
+    v: Float[Tensor, "batch keys kv_heads dim_head"],
+    *,
+    left: int,
+    right: int,
+    causal: bool,
+    dilation: int = 1,
+    global_tokens: int = 0,
+    before: int = 0,
+    padding_mask: Bool[Tensor, "batch queries"] | None = None,
+    key_mask: Bool[Tensor, "batch keys"] | None = None,
+    segments: Segments | None = None,
+    slopes: Float[Tensor, "heads"] | None = None,
+    beside: Beside | None = None,
+) -> Float[Tensor, "batch queries heads dim_head"]:
+    """`window_attention`; with `segments` a query sees only the keys of other segments than its own.
+
+    The answers over the window and over global tokens are merged by their log-sum-exps.
+    """
+    from genoattn.attention.kernels.flash import flash_attention
+
+    q, k, v = _as_computed(q, k, v)
+    key_mask = padding_mask if key_mask is None else key_mask
+
+    def attend(queries: slice, keys: slice, **words: Any) -> tuple[Tensor, Tensor]:
+        """Outputs and log-sum-exps of some queries over some keys."""
+        masks = {"padding_mask": _part(padding_mask, queries), "key_mask": _part(key_mask, keys)}
+        ids = None if segments is None else (segments[0][:, queries], segments[1][:, keys])
+        some = q[:, queries], k[:, keys], v[:, keys]
+        y, lse = flash_attention(*some, slopes=slopes, segments=ids, return_lse=True, **masks, **words)
+        return y, lse
+
+    first = min(global_tokens, k.shape[1])
+    near = {"window": (left, right), "dilation": dilation}
+    if first:
+        own = min(max(first - before, 0), q.shape[1])  # queries that are global
+        some, rest, front = slice(own), slice(own, None), slice(first)
+        parts = []
+        if own and causal:
+            parts.append(attend(some, front, window=(first, 0), before=before))
+        elif own:
+            parts.append(attend(some, slice(None)))
+        if own < q.shape[1]:
+            window = attend(rest, slice(first, None), before=before + own - first, **near)
+            parts.append(merge_outputs(*window, *attend(rest, front)))
+        outputs, sums = zip(*parts, strict=True)
+        y, lse = torch.cat(outputs, 1), torch.cat(sums, 2)
+    else:
+        y, lse = attend(slice(None), slice(None), before=before, **near)
+    return y if beside is None else zero_padding(merge(y, lse, beside), padding_mask)
+
+
+def _part(mask: Tensor | None, tokens: slice) -> Tensor | None:
+    return None if mask is None else mask[:, tokens]
 
 
 def linear_attention(

@@ -140,4 +140,6 @@ def inversion_labels(sample: Sample) -> Int8[np.ndarray, "length"]:
 
 
 def _labels(mutated: np.ndarray, ambiguous: np.ndarray) -> Int8[np.ndarray, "length"]:
-    return np.where(mutated, 1, np.where(ambiguous, IGNORE_INDEX, 0)).astype(np.int8)
+    labels = np.where(ambiguous, np.int8(IGNORE_INDEX), np.int8(0))
+    labels[mutated] = 1
+    return labels

@@ -206,7 +206,7 @@ class Paired(MutationDetection):
         labels = mutation_labels(sample)
         if "inversion" in self.outputs:
             labels["inversion"] = inversion_labels(sample)
-        targets = {name: np.where(inside, label, IGNORE_INDEX).astype(np.int8) for name, label in labels.items()}
+        targets = {name: np.where(inside, label, np.int8(IGNORE_INDEX)) for name, label in labels.items()}
         if "offset" in self.outputs:
             near = inside & (np.abs(ahead) <= self.max_offset)
             targets["offset"] = np.where(near, ahead + self.max_offset, IGNORE_INDEX).astype(np.int8)
@@ -219,7 +219,7 @@ class Paired(MutationDetection):
         """Mask some bases: their labels are "offset" and, if they are as in the reference, "restore"."""
         masked = rng.random(len(example.bases)) < self.mask_fraction
         targets = {
-            name: np.where(masked & (name != "offset"), IGNORE_INDEX, target).astype(np.int8)
+            name: target if name == "offset" else np.where(masked, np.int8(IGNORE_INDEX), target)
             for name, target in example.targets.items()
         }
         same = (example.targets["substitution"] == 0) & (example.targets["insertion"] == 0) & (example.bases < 4)

@@ -20,7 +20,7 @@ from tests.shapes import check_shapes
 # Modules without a kernel: the hook would wrap kernels too, which triton then could not read.
 check_shapes(*(f"genoattn.attention.kernels.{name}" for name in ("flash", "linear", "blocks")))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-AHEAD = "test_compiled.py"
+AHEAD, ON_DEVICE = "test_compiled.py", "test_device.py"
 
 
 @cache
@@ -55,5 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name == AHEAD and INTERPRETED:
             item.add_marker(pytest.mark.skip(reason="kernels are interpreted here, so they cannot be compiled"))
+        if item.path.name == ON_DEVICE and INTERPRETED:
+            item.add_marker(pytest.mark.skip(reason="kernels are interpreted here, so half precision is not"))
         if item.path.name != AHEAD and not INTERPRETED and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="neither a GPU nor TRITON_INTERPRET=1"))

@@ -9,11 +9,13 @@ from types import ModuleType
 
 import pytest
 import torch
+from triton.runtime.errors import InterpreterError
 
 import genoattn.attention.kernels
-from tests.attention.kernels import test_blocks, test_flash, test_linear, test_programs
+from tests.attention.kernels import test_blocks, test_flash, test_heads, test_linear, test_programs
 from tests.attention.kernels.test_blocks import Lists
 from tests.attention.kernels.test_flash import Softmax
+from tests.attention.kernels.test_heads import Case as Heads
 from tests.attention.kernels.test_linear import Case
 
 SOURCE = Path(genoattn.attention.kernels.__file__).parent
@@ -24,26 +26,26 @@ LONG = Softmax(129, 16, window=(70, 9))
 FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
     "the right edge of a mask": (
         "flash_forward",
-        "keys <= queries + right",
-        "keys < queries + right",
+        "keys <= places + right",
+        "keys < places + right",
         lambda f: test_flash.check(EDGE, f),
     ),
     "the left edge of a mask": (
         "flash_forward",
-        "keys >= queries - left",
-        "keys > queries - left",
+        "keys >= places - left",
+        "keys > places - left",
         lambda f: test_flash.check(EDGE, f),
     ),
     "the last tile within reach": (
         "tiles",
-        "last + right + 1, length",
-        "last + right - 32, length",
+        "last + right + 1, end",
+        "last + right - 32, end",
         lambda f: test_flash.check(EDGE, f),
     ),
     "an edge tile taken for a full one": (
         "tiles",
-        "first + right + 1, length",
-        "first + right + 32, length",
+        "first + right + 1, solid",
+        "first + right + 32, solid",
         lambda f: test_flash.check(LONG, f),
     ),
     "offsets of rows in 32 bits": (
@@ -78,12 +80,48 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
     ),
     "one query head for all of a group": (
         "flash_backward",
-        "q_at = head * group + member",
-        "q_at = head * group",
+        "head_q = head * group + member",
+        "head_q = head * group",
         lambda f: test_flash.check(Softmax(33, 16, heads=2), f),
     ),
+    "a gap in the padding taken for tokens": (
+        "tiles",
+        "tl.where(real | (index < begin), end, index)",
+        "tl.where(real | (index < begin), end, end)",
+        lambda f: test_flash.check(Softmax(97, 16, padded=True), f),
+    ),
+    "padded keys left in a gradient": (
+        "flash_backward",
+        "dv_tile = tl.where(real, dv_tile, 0.0)",
+        "dv_tile = dv_tile + 0.0",
+        lambda f: test_flash.check(Softmax(97, 16, padded=True, at_ends=True, batch=2), f),
+    ),
+    "queries before their place": (
+        "flash_backward",
+        "place = first - before",
+        "place = first",
+        lambda f: test_flash.check(Softmax(40, 16, keys=130, before=70, window=(5, 5)), f),
+    ),
+    "the cost of distance in a gradient": (
+        "flash_backward",
+        "scores -= slope * tl.abs(keys - places)",
+        "scores -= slope * tl.abs(keys - rows[None, :])",
+        lambda f: test_flash.check(Softmax(33, 16, alibi=True, keys=50, before=9), f),
+    ),
+    "the own segment seen": (
+        "flash_forward",
+        "(q_marks >> 1) != (k_marks >> 1)",
+        "(q_marks >> 2) != (k_marks >> 2)",
+        lambda f: test_flash.check(Softmax(33, 16, segments=2), f),
+    ),
+    "the mask of another phase": (
+        "flash_forward",
+        "head // (heads // phases)",
+        "0 * head",
+        lambda f: test_flash.check(Softmax(40, 16, window=(4, 4), dilation=2, padded=True), f),
+    ),
     "scores not in base 2": (
-        "flash",
+        "flash_launch",
         "LOG2E = 1.4426950408889634",
         "LOG2E = 1.0",
         lambda f: test_flash.check(Softmax(33, 16), f),
@@ -111,6 +149,24 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
         "+ spots % C.SIZE",
         "+ spots % C.SIZE // 2 * 2",
         lambda f: test_blocks.check(Lists(33, 70), f),
+    ),
+    "a turn the wrong way in the backward pass": (
+        "heads_kernels",
+        "one * cos + other * sin, other * cos - one * sin",
+        "one * cos - other * sin, other * cos + one * sin",
+        lambda f: test_heads.check(Heads(9), f),
+    ),
+    "the gradient along the head kept": (
+        "heads_kernels",
+        "one * by[:, None] - y_one * less",
+        "one * by[:, None] + 0 * y_one * less",
+        lambda f: test_heads.check(Heads(9), f),
+    ),
+    "the angles of the first sequence for all": (
+        "heads",
+        "0 if len(cos) == 1 else",
+        "0 if len(cos) else",
+        lambda f: test_heads.check(Heads(9, batch=2, sequences=2), f),
     ),
     "a bias in the wrong base": (
         "blocks",
@@ -141,7 +197,8 @@ def planted(folder: Path, file: str, right: str, wrong: str) -> ModuleType:
 
 def family(file: str) -> str:
     """The module with the function that a file's kernels are for."""
-    return "linear" if file.startswith("linear") else "blocks" if file.startswith("block") else "flash"
+    families = {"linear": "linear", "block": "blocks", "heads": "heads"}
+    return next((module for start, module in families.items() if file.startswith(start)), "flash")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -151,14 +208,16 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     module = planted(tmp_path, file, right, wrong)
     functions = {"linear": "linear_sums", "blocks": "block_attention", "flash": "flash_attention"}
+    functions["heads"] = "turned_heads"
     function = getattr(module, functions[family(file)])
-    with pytest.raises(AssertionError, match=r"off|numerators|assert"):
+    # The interpreter stops where a fault computes with the NaN of padding.
+    with pytest.raises((AssertionError, InterpreterError), match=r"off|numerators|assert|invalid value"):
         check(function)
 
 
 def test_a_copy_without_a_fault_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    module = planted(tmp_path, "flash", "LOG2E", "LOG2E")
+    module = planted(tmp_path, "flash_launch", "LOG2E", "LOG2E")
     test_flash.check(EDGE, module.flash_attention)
     test_programs.check_far("tokens", module.flash_attention, pad=True)
     assert module.flash_attention(*[torch.ones(1, 3, 1, 16, device=test_flash.DEVICE)] * 3).shape == (1, 3, 1, 16)

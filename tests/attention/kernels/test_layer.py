@@ -26,14 +26,21 @@ from tests.training.quick import leave_out_evaluation
 
 TWO = HeadOptions(count=2)
 PLAIN, CROSS = replace(TWO, positions="none"), replace(TWO, cross_segment=0.5)
+ALIBI = replace(TWO, positions="alibi")
 ELU = partial(LinearAttention, features="elu", key_dim=None, decay=False)
 LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
     "full": ("softmax_attention", partial(FullAttention, heads=CROSS)),
-    "window": ("softmax_attention", partial(WindowAttention, left=20, right=9, heads=CROSS)),
+    "window": ("window_attention", partial(WindowAttention, left=20, right=9, heads=CROSS)),
+    "window, dilated": ("window_attention", partial(WindowAttention, left=5, right=3, dilation=3, heads=CROSS)),
+    "window, global": ("window_attention", partial(WindowAttention, left=4, right=3, global_tokens=5, heads=CROSS)),
+    "window, alibi": (
+        "window_attention",
+        partial(WindowAttention, left=9, right=3, heads=replace(TWO, positions="alibi")),
+    ),
     "full, sink": ("softmax_attention", partial(FullAttention, heads=TWO, kv_heads=1, sink=True)),
     "window, registers": (
-        "softmax_attention",
-        partial(WindowAttention, left=20, right=9, heads=CROSS, sink=True, registers=2),
+        "window_attention",
+        partial(WindowAttention, left=20, right=9, heads=CROSS, sink=True, registers=2, global_tokens=3),
     ),
     "linear": ("linear_attention", partial(ELU, heads=CROSS)),
     "linear, not turned": ("linear_attention", partial(ELU, heads=PLAIN, features="relu")),
@@ -104,7 +111,6 @@ def test_the_loss_curve_is_that_of_torch() -> None:
 @pytest.mark.parametrize(
     ("factory", "settings", "words"),
     [
-        (WindowAttention, {"dilation": 2}, "attention.backend=triton: the kernel knows no dilation"),
         (LinearAttention, {"decay": True}, "attention.backend=triton: the kernel knows no learned decay"),
         (SparseAttention, {"block_size": 24}, "attention.backend=triton: the kernel knows blocks of 16, 32, 64 tokens"),
         (FullAttention, {}, "attention.backend must be one of auto, torch, triton, got cuda"),

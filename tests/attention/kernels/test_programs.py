@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import blocks, flash, launch, linear
+from genoattn.attention.kernels import blocks, flash, heads, launch, linear
 from tests.attention.kernels.references import DEVICE, relative_error
 from tests.attention.kernels.test_blocks import Lists
 from tests.attention.kernels.test_flash import Softmax
+from tests.attention.kernels.test_heads import Case as Heads
 from tests.attention.kernels.test_linear import Case
 
 GUARD = 64
@@ -21,10 +22,11 @@ NORESERVE = 0x4000
 
 def flash_call(case: Softmax) -> list[Tensor]:
     q, k, v, dout, dlse = case.inputs()
-    padding_mask, length = case.padding_mask(), case.length
-    left, right = flash._sides(length, case.causal, case.window)
-    out, lse = flash.forward(q, k, v, padding_mask, left, right, 0.2)
-    return [out, lse, *flash.backward(dout, dlse, q, k, v, padding_mask, out, lse, left, right, 0.2)]
+    own, others = case.segment_ids() or (None, None)
+    masks = flash._marks(case.padding_mask(), own), flash._marks(case.padding_mask(True), others), case.slopes()
+    settings = (case.segments > 0, *flash._sides(case.length, case.causal, case.window), case.before, 0.2)
+    out, lse = flash.forward(q, k, v, *masks, *settings)
+    return [out, lse, *flash.backward(dout, dlse, q, k, v, *masks, out, lse, *settings)]
 
 
 def linear_call(case: Case) -> list[Tensor]:
@@ -43,12 +45,21 @@ def block_call(case: Lists) -> list[Tensor]:
     return [out, lse, *blocks.backward(dout, dlse, q, k, v, *shared, out, lse, *sizes)]
 
 
+def heads_call(case: Heads) -> list[Tensor]:
+    x, scale, up = case.inputs()
+    cos, sin = case.angles() or (None, None)
+    y, gain = heads.forward(x, scale, cos, sin, True, case.factor)
+    return [y, gain, *heads.backward(up, y, gain, scale, cos, sin, case.factor)]
+
+
 CALLS: dict[str, Callable[[], list[Tensor]]] = {
     "flash": lambda: flash_call(Softmax(40, 24, True, heads=2, kv_heads=1, batch=2)),
-    "flash with padding": lambda: flash_call(Softmax(40, 16, window=(9, 5), padded=True, batch=2)),
+    "flash with padding": lambda: flash_call(Softmax(40, 16, window=(9, 5), padded=True, batch=2, alibi=True)),
+    "flash of segments": lambda: flash_call(Softmax(40, 16, segments=2, keys=50, before=7)),
     "linear": lambda: linear_call(Case(70, 20, 24, heads=2, batch=2)),
     "blocks": lambda: block_call(Lists(33, 40, key_block=8, slots=3, dim=20, heads=2, batch=2, padded=True)),
     "blocks with bias": lambda: block_call(Lists(40, 40, 32, 32, slots=2, bias=True, causal=True, apart=True)),
+    "heads": lambda: heads_call(Heads(70, 18, heads=3, batch=2, sequences=2)),
     "causal linear": lambda: linear_call(Case(130, 16, 16, True, True, padded=True)),
 }
 
@@ -164,7 +175,9 @@ def operators() -> dict[str, tuple[Callable, tuple]]:
     """Operators of torch, with arguments."""
     q, k, v, dout, dlse = Softmax(9, 16, heads=2, kv_heads=1).inputs()
     padding_mask = torch.ones(1, 9, dtype=torch.bool, device=DEVICE)
-    out, lse = flash.forward(q, k, v, padding_mask, 4, 9, 0.25)
+    marks = padding_mask.view(torch.uint8)
+    masks, settings = (marks, marks.clone(), torch.ones(2, device=DEVICE)), (False, 4, 9, 0, 0.25)
+    out, lse = flash.forward(q, k, v, *masks, *settings)
     p, f, w, g, h = Case(9, 16, 24, heads=2).inputs()
     rate = torch.tensor([-0.1, -0.2], device=DEVICE)
     table, bias = torch.zeros(1, 1, 1, 1, dtype=torch.int32, device=DEVICE), torch.zeros(1, 9, device=DEVICE)
@@ -172,8 +185,8 @@ def operators() -> dict[str, tuple[Callable, tuple]]:
     block_out, block_lse = blocks.forward(q, k, v, *lists, 16, 16, 0.25)
     leaves = [tensor.requires_grad_() for tensor in (q, k, v, p, f, w)]
     return {
-        "flash_forward": (flash.flash_forward, (*leaves[:3], padding_mask, 4, 9, 0.25)),
-        "flash_backward": (flash.flash_backward, (dout, dlse, *leaves[:3], padding_mask, out, lse, 4, 9, 0.25)),
+        "flash_forward": (flash.flash_forward, (*leaves[:3], *masks, *settings)),
+        "flash_backward": (flash.flash_backward, (dout, dlse, *leaves[:3], *masks, out, lse, *settings)),
         "block_forward": (blocks.block_forward, (*leaves[:3], *lists, 16, 16, 0.25)),
         "block_backward": (
             blocks.block_backward,

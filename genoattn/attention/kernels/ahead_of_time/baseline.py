@@ -11,7 +11,7 @@ from genoattn.attention.kernels.ahead_of_time.shipped import Configuration, labe
 BASELINE = Path(__file__).with_name("baseline.json")
 
 
-WITHOUT_PRODUCTS = ("delta", "scan")
+WITHOUT_PRODUCTS = ("delta", "scan", "span", "heads")
 
 
 Known = dict[str, dict[str, Statistics]]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import blocks, flash, launch, linear
+from genoattn.attention.kernels import blocks, flash, heads, launch, linear
 from genoattn.attention.kernels.ahead_of_time.compile import Statistics, compile_launch, statistics
 from genoattn.attention.kernels.launch import Launch
 
@@ -17,17 +17,20 @@ LENGTH = 4096
 
 
 MODES = {
-    "flash": ("full", "causal", "window", "padded"),
+    "flash": ("full", "causal", "window", "padded", "alibi", "segments"),
     "linear": ("full", "causal", "decay"),
     "blocks": ("sparse", "hierarchical"),
+    "heads": ("normed", "turned", "both"),
 }
 
 
 class Configuration(NamedTuple):
     """Device family, operator, dtype, width and mask of a compilation.
 
-    `padded` is causal with padding, `decay` both ways with padding, `sparse` a table by head of blocks of 64 and
-    `hierarchical` one table for all heads of blocks of 8 keys for blocks of 16 queries, both causal with padding.
+    `padded` is causal with padding, `alibi` a window with padding and costs of distance, `segments` full attention to
+    other segments, `decay` both ways with padding, `sparse` a table by head of blocks of 64 and
+    `hierarchical` one table for all heads of blocks of 8 keys for blocks of 16 queries, both causal with padding. The
+    modes of `heads` are what is done to them.
     """
 
     family: str
@@ -58,6 +61,9 @@ def configurations() -> Iterator[Configuration]:
             yield Configuration(family, "linear", "float32", width, "decay")
             for mode in MODES["blocks"]:
                 yield Configuration(family, "blocks", "float32", width, mode)
+        for mode in MODES["heads"]:
+            for dtype, width in (("bfloat16", 64), ("bfloat16", 128), ("float32", 64)):
+                yield Configuration(family, "heads", dtype, width, mode)
 
 
 def tested() -> Iterator[Configuration]:
@@ -70,6 +76,8 @@ def tested() -> Iterator[Configuration]:
     yield Configuration("sm_100", "flash", "bfloat16", 64, "causal")
     yield Configuration("sm_100", "blocks", "bfloat16", 64, "hierarchical")
     yield Configuration("gfx942", "flash", "bfloat16", 32, "full")
+    yield Configuration("sm_80", "heads", "float32", 64, "normed")
+    yield Configuration("sm_90", "heads", "bfloat16", 64, "both")
 
 
 def launches(configuration: Configuration, descriptors: bool = True) -> list[Launch]:
@@ -80,7 +88,8 @@ def launches(configuration: Configuration, descriptors: bool = True) -> list[Lau
         torch.ones(2, LENGTH, dtype=torch.bool, device="meta") if mode not in ("full", "causal", "window") else None
     )
     with launch.record_launches(family, descriptors) as recordings:
-        {"flash": _flash, "linear": _linear, "blocks": _blocks}[operator](q, k, v, padding_mask, mode)
+        by = {"flash": _flash, "linear": _linear, "blocks": _blocks, "heads": _heads}[operator]
+        by(q, k, v, padding_mask, mode)
     distinct = {}
     for recorded in recordings:
         distinct.setdefault(_label(recorded), recorded)
@@ -99,10 +108,13 @@ def labelled(configuration: Configuration, descriptors: bool = True) -> dict[str
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
-    left = 512 if mode == "window" else LENGTH
-    right = {"full": LENGTH, "window": 512}.get(mode, 0)
-    out, lse = flash.forward(q, k, v, padding_mask, left, right, 0.125)
-    flash.backward(out, lse, q, k, v, padding_mask, out, lse, left, right, 0.125)
+    left = 512 if mode in ("window", "alibi") else LENGTH
+    right = {"full": LENGTH, "segments": LENGTH, "window": 512, "alibi": 512}.get(mode, 0)
+    marks = None if padding_mask is None else padding_mask.view(torch.uint8)
+    costs = torch.empty(q.shape[2], device="meta") if mode == "alibi" else None
+    masks, settings = (marks, marks, costs), (mode == "segments", left, right, 0, 0.125)
+    out, lse = flash.forward(q, k, v, *masks, *settings)
+    flash.backward(out, lse, q, k, v, *masks, out, lse, *settings)
 
 
 def _linear(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
@@ -120,6 +132,13 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: 
     bias, ends = torch.empty(2, LENGTH, device="meta"), torch.empty(LENGTH, dtype=torch.int32, device="meta")
     out, lse = blocks.forward(q, k, v, table, bias, ends, padding_mask, *sizes, 0.125)
     blocks.backward(out, lse, q, k, v, table, bias, ends, padding_mask, out, lse, *sizes, 0.125)
+
+
+def _heads(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
+    scale = None if mode == "turned" else torch.empty(q.shape[2], device="meta")
+    cos = None if mode == "normed" else torch.empty(1, LENGTH, 1, q.shape[3] // 2, device="meta")
+    y, gain = heads.forward(q, scale, cos, cos, mode != "turned", 1.0)
+    heads.backward(k, y, gain, scale, cos, cos, 1.0)
 
 
 KERNELS = ("forward", "dkv")

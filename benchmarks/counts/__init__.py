@@ -1,0 +1,1 @@
+"""What layers would ask of a GPU, counted without one."""

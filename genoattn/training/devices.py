@@ -1,0 +1,50 @@
+"""The devices of a run: the strategy of Lightning that trains on them, and the share of every batch of this process."""
+
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from genoattn.data.share import DataShare
+from genoattn.errors import UserError
+from genoattn.training.processes import WAIT, place
+from genoattn.training.settings import TrainerSettings
+
+
+def check_devices(devices: int, batch: int) -> None:
+    """Check that the devices of a run share a batch evenly.
+
+    Raises:
+        UserError: `data.batch` is no multiple of their number.
+    """
+    if batch % devices:
+        raise UserError(
+            f"data.batch={batch} is the batch of all devices together, so it must be a multiple of the"
+            f" {devices} of trainer.devices × trainer.num_nodes"
+        )
+
+
+def check_processes(devices: int, nodes: int) -> None:
+    """Raises UserError if as many processes as a run has devices were not started."""
+    world = place().world
+    if devices * nodes != world:
+        started = f"{world} processes were started" if world > 1 else "torchrun or srun must start the processes"
+        raise UserError(f"trainer.devices={devices} and trainer.num_nodes={nodes}: {started}")
+
+
+def data_share() -> DataShare:
+    """The share of every batch that this process makes."""
+    return DataShare(place().rank, place().world)
+
+
+def strategy_of(settings: TrainerSettings) -> Strategy | str:
+    """Lightning's strategy for the devices of a run."""
+    if place().world == 1:
+        return "auto"
+    # Every process changes its buffers alike. A model may have a weight that a batch does not use.
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True, timeout=WAIT)
+
+
+def environment_of() -> ClusterEnvironment:
+    """Lightning's view of the processes. With Slurm's own it would take Slurm's signals and queue the job again."""
+    return TorchElasticEnvironment() if place().world > 1 else LightningEnvironment()

@@ -13,6 +13,7 @@ pass, parameters apart, each storage once; memory is the highest resident memory
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -28,10 +29,10 @@ from benchmarks.models.sequence_parallel_paper import FLOAT, formula, paper
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.full import FullAttention
 from genoattn.attention.parallel import shard
-from genoattn.attention.parallel.processes import processes
+from genoattn.attention.parallel.processes import Processes, processes
 from genoattn.evaluation.report import Table
 
-DEPTH = 4
+DEPTH, PATIENCE = 4, timedelta(hours=3)
 
 
 class Moved(TorchDispatchMode):
@@ -121,8 +122,9 @@ def steps_table(length: int, worlds: Sequence[int], recompute: str) -> Table:
     """A line for each number of processes: the largest of all processes, and over a share of the first line's."""
     lines, first = [], None
     for world in worlds:
-        found = processes(world).run(step, length, recompute)
-        processes(world).close()
+        started = Processes(world, PATIENCE)
+        found = started.run(step, length, recompute)
+        started.close()
         saved, memory, moved = (max(one[key] for one in found) for key in ("saved", "memory", "moved"))
         first = first or (saved * world, memory * world)
         ratios = [f"{got * world / whole:.3f}" for got, whole in zip((saved, memory), first, strict=True)]

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -48,7 +47,7 @@ class Attention(nn.Module, ABC):
         """`forward`, or `forward_span` for a part of a sequence that several processes hold together."""
         if layout.span is None:
             return super().__call__(x, layout, **words)
-        return self.forward_span(x, replace(layout, span=None), layout.span, **words)
+        return self.forward_span(x, layout.alone, layout.span, **words)
 
     @abstractmethod
     def forward(

@@ -1,7 +1,7 @@
 """Layout of the tokens of a batch, and the part of a sequence that one of several processes holds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -76,6 +76,11 @@ class TokenLayout:
     @cached_property
     def _turns(self) -> dict[tuple, Turns]:
         return {}
+
+    @cached_property
+    def alone(self) -> "TokenLayout":
+        """The layout of the same tokens without a span; made once for all layers."""
+        return replace(self, span=None)
 
     def part(self, x: Float[Tensor, "batch part ..."], start: int) -> "TokenLayout":
         """The layout of the tokens x, which begin at token `start` of these, with explicit positions."""

@@ -55,6 +55,7 @@ from genoattn.models.detection import (
     related,
     window_scorer,
 )
+from genoattn.models.devices import local_devices
 
 ENDINGS = (".vcf.gz", ".vcf")
 
@@ -65,7 +66,8 @@ MODULES = ("genoattn.models.detection", "genoattn.genome.assembly_placement")
 
 def main(config: DictConfig) -> None:
     """Place the sample on the reference, score all windows by shards, and write calls, tracks and a report."""
-    folder, out, shards = output_folder(), Path(config.out).expanduser(), chosen_shards(config)
+    devices = local_devices(config.devices)
+    folder, out, shards = output_folder(), Path(config.out).expanduser(), chosen_shards(config, len(devices))
     stem = check_output(out)
     references, samples = (input_paths(config[name], name) for name in ("reference", "sample"))
     genome, other = open_genome(references), open_genome(samples)
@@ -87,7 +89,7 @@ def main(config: DictConfig) -> None:
     blocks = BlockScorer(records, contigs, placement.blocks, task, length, config.track)
     places = [ShardFolder(parts, shard, blocks.chunks[-1], inputs, SCORES) for shard in shards]
     scorer = window_scorer(loaded.predictor, loaded.card, both)
-    do_shards("detect", parts, places, lambda todo: blocks.score(todo, scorer))
+    do_shards("detect", parts, places, lambda todo: blocks.score(todo, scorer), devices)
     if config.shard is None:
         calls = calls_and_track(blocks.joined(places), assemblies, Path(f"{stem}.bedgraph") if config.track else None)
         write_parts(Path(f"{stem}.untested.bed"), untested, assemblies.names.records)

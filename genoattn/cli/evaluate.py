@@ -1,5 +1,9 @@
 """The report of training for a saved model: on the bundled genome, or on another genome and its variants."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
 from omegaconf import DictConfig
 
 from genoattn.cli.values import data_of, output_folder, saved_model, value_of
@@ -12,6 +16,7 @@ from genoattn.evaluation.metrics import Metrics
 from genoattn.evaluation.report import write_report
 from genoattn.models import cost
 from genoattn.models.build import build_from_card, load_predictor
+from genoattn.models.devices import DevicePool, SpreadPredictor, local_devices
 
 
 def main(config: DictConfig) -> None:
@@ -32,13 +37,28 @@ def main(config: DictConfig) -> None:
     untrained = build_from_card(card, card.seed, tuple(config.trust))
     untrained.model.to(predictor.device).autocast_dtype = predictor.model.autocast_dtype
     candidates.append(Candidate("untrained", "untrained", untrained, card.untrained_calibration))
-    result = evaluator.evaluate(candidates)
+    with on_devices(candidates, local_devices(config.devices)) as spread:
+        result = evaluator.evaluate(spread)
 
     tokens = predictor.task.context_tokens(data.length)
     metrics = result.metrics + Metrics(costs=cost.predicted_cost(predictor.model, tokens)._asdict())
     if result.replicates:
         result.replicates.write(folder)
     write_report(folder, result.tables, metrics, result.plots)
+
+
+@contextmanager
+def on_devices(candidates: Sequence[Candidate], devices: Sequence[str]) -> Iterator[Sequence[Candidate]]:
+    """The same candidates, whose batches are computed by a process for each device if there are several."""
+    if len(devices) == 1:
+        yield candidates
+        return
+    print(f"{len(devices)} processes compute: {', '.join(devices)}")
+    pool = DevicePool(devices)
+    try:
+        yield [replace(one, predictor=SpreadPredictor.of(one.predictor, pool)) for one in candidates]
+    finally:
+        pool.close()
 
 
 def set_labelled_file(task: Task, file: str | None, label: str | None) -> None:

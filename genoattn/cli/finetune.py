@@ -50,6 +50,8 @@ def main(config: DictConfig) -> float | None:
     select_trainable(model.model, finetune.mode, value_of(config.lora), initialised, recipe.seed)
     loggers = build_loggers(folder, loggers_of(config), settings)
     fitted = train_model(recipe, "model", model, source, folder, loggers, identity)
+    if place().rank:  # the first process goes on alone
+        return None
     if finetune.mode == "lora":
         merge_adapters(model.model)
 
@@ -62,8 +64,6 @@ def main(config: DictConfig) -> float | None:
         candidates.append(Candidate("zero_shot", "zero-shot", pretrained.predictor))
     untrained = build_model(*factories, task, tokenizer, recipe.seed)
     candidates.append(Candidate("untrained", "untrained", untrained))
-    if place().rank:  # the first process goes on alone
-        return None
     return finish_run(folder, evaluator, candidates, cards, fitted, loggers)
 
 

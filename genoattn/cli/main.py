@@ -150,7 +150,7 @@ def _launch(words: list[str], config: DictConfig, folder: Path) -> int | None:
         return None
     from genoattn.training.devices import check_devices, check_processes
 
-    check_devices(settings.devices * settings.num_nodes, config.data.batch)
+    check_devices(settings.devices * settings.num_nodes, config.data.batch, settings.sequence_parallel)
     if alone and settings.num_nodes == 1:
         return processes.launch(words, settings.devices, folder)
     check_processes(settings.devices, settings.num_nodes)

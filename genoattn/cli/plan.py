@@ -22,6 +22,7 @@ from genoattn.models import cost
 from genoattn.models.build import train_tokenizer
 from genoattn.models.predictor import Predictor
 from genoattn.models.sequence_model import SequenceModel
+from genoattn.models.sharding import DeviceMemory, device_memory, memory_rows
 from genoattn.training.memory_estimate import (
     MAX_LENGTH,
     MAX_PROBE,
@@ -45,32 +46,49 @@ def main(config: DictConfig) -> None:
     tokenizer = train_tokenizer(value_of(config.tokenizer), source, recipe.seed)
     predictor = model_of(config, "attention", task, tokenizer)
     gpu, devices, processes = uses_gpu(recipe.trainer.accelerator), recipe.trainer.devices, recipe.trainer.processes
-    module, datamodule = build_training(predictor, source, recipe, DataShare(world=processes))
+    shards = recipe.trainer.sequence_parallel
+    module, datamodule = build_training(predictor, source, recipe, DataShare(world=processes // shards))
     if config.available_memory:
         limit = parse_size(config.available_memory) / (1 if gpu else devices)
     else:
         limit = available_bytes(gpu, devices)
     tokens = datamodule.validation.batch(0, 1, tokenizer).ids.shape[1]
-    estimate = estimate_memory(module, datamodule, gpu)
+    estimate = estimate_memory(module, datamodule, gpu, recipe.trainer.shards)
     predicted = cost.predicted_cost(predictor.model, tokens)._asdict() | {
         "tokens": tokens,
-        "training_peak_bytes": estimate.training.at(estimate.length),
-        "forward_peak_bytes": estimate.forward.at(estimate.length),
+        "training_peak_bytes": estimate.training.at(-(-estimate.length // shards)),
+        "forward_peak_bytes": estimate.forward.at(-(-estimate.length // shards)),
         "available_bytes": limit,
-        "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit),
+        "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit) * shards,
         "model_flops": cost.model_flops(predictor.model, tokens),
     }
     told = capacity(predictor.model, config.capacity, recipe.seed)
+    memory = on_devices(predictor.model, recipe, estimate, config.devices)
     measured = None
     if config.measure:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = build_trainer(recipe.trainer, folder, [], [])
         measured = time_steps(module, datamodule, trainer)._asdict()
-    write_json(folder / "plan.json", {"predicted": predicted, "measured": measured, "letters_told": told}, indent=2)
+    of_devices = [one._asdict() | {"total": one.total} for one in memory]
+    content = {"predicted": predicted, "measured": measured, "letters_told": told, "devices": of_devices}
+    write_json(folder / "plan.json", content, indent=2)
     table(choice("attention"), predicted, measured or {}).print()
+    if memory:
+        columns = ["", "devices", "weights and their state", "gathered", "activations", "all"]
+        Table("MiB of each device", columns, memory_rows(memory)).print()
     for keys, share in told.items():
         print(f"untrained, one layer tells {share:.2f} of the letters under {keys:,} random keys")
     print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch, processes))
+
+
+def on_devices(
+    model: SequenceModel, recipe: TrainingRecipe, estimate: MemoryEstimate, devices: Sequence[int]
+) -> list[DeviceMemory]:
+    """The memory of each of several devices, for each of these numbers of devices."""
+    curve = estimate.training
+    share = getattr(recipe.trainer, "processes", 1)  # the estimate is of the windows of one process
+    activations = (curve.at(estimate.length) - curve.constant) * share
+    return [one for number in devices for one in device_memory(model, activations, recipe.data.batch, number)]
 
 
 def longer_estimate(
@@ -84,8 +102,8 @@ def longer_estimate(
         longer = replace(recipe, data=replace(recipe.data, length=MAX_PROBE))
         with suppress(UserError):
             source = open_data_source(longer.data, predictor.task, longer.seed)
-            share = DataShare(world=longer.trainer.processes)
-            return estimate_memory(*build_training(predictor, source, longer, share), gpu)
+            share = DataShare(world=longer.trainer.processes // longer.trainer.sequence_parallel)
+            return estimate_memory(*build_training(predictor, source, longer, share), gpu, longer.trainer.shards)
     return estimate
 
 

@@ -41,7 +41,8 @@ def begin_run(config: DictConfig) -> Path:
     folder = output_folder()
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-        os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)  # else Lightning divides the cores by the processes
+        if place().world > 1:  # else Lightning divides the cores by the processes
+            os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)
     if place().rank == 0:
         remove_unfinished(folder)
         if not is_own_checkpoint(config.trainer.resume, folder):

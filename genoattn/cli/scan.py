@@ -22,6 +22,7 @@ from genoattn.genome.alphabet import decode_bases
 from genoattn.genome.indexed_fasta import Sequences, open_for_parts
 from genoattn.genome.intervals import Interval
 from genoattn.genome.progress import progress
+from genoattn.models.devices import local_devices
 from genoattn.models.shipped import LANGUAGE
 from genoattn.models.variant_scan import MUTANTS, PIECE, RegionScanner
 from genoattn.models.variant_scoring import VariantScorer
@@ -40,7 +41,8 @@ _REGION = re.compile(r"(.+):([0-9,]+)(?:-([0-9,]+))?")
 
 def main(config: DictConfig) -> None:
     """Scan the region by shards, and write the table as .npz and .tsv, and the heat map as .png and .svg."""
-    folder, out, shards = output_folder(), Path(config.out).expanduser(), chosen_shards(config)
+    devices = local_devices(config.devices, gpus=0)
+    folder, out, shards = output_folder(), Path(config.out).expanduser(), chosen_shards(config, len(devices))
     check_prefix(out)
     genome = open_for_parts(input_paths(config.fasta, "fasta"))
     region = region_of(config.region, genome)
@@ -51,7 +53,7 @@ def main(config: DictConfig) -> None:
     inputs = {"region": [genome.names[region.record], region.start, region.stop]}
     inputs |= scorer_inputs(genome, scorer, model.card)
     places = [ShardFolder(parts, shard, -(-region.length // PIECE), inputs) for shard in shards]
-    done = do_shards("scan", parts, places, lambda todo: scan(genome, region, todo, scanner))
+    done = do_shards("scan", parts, places, lambda todo: scan(genome, region, todo, scanner), devices)
     seconds = totals(done)[1]
     bases = sum(part_of(region, place).length for place in places)
     write_report(folder, [], Metrics(costs={"bases": bases, "scan_seconds": seconds}), {})

@@ -24,6 +24,7 @@ from genoattn.genome.progress import progress
 from genoattn.genome.scorable import REASONS, Allele, AlleleReader
 from genoattn.genome.vcf_rows import ENCODING, ERRORS, LAST, InfoField, Row, completed_header, read_rows, survey
 from genoattn.genome.vcf_writer import open_vcf
+from genoattn.models.devices import local_devices
 from genoattn.models.shipped import LANGUAGE
 from genoattn.models.variant_scoring import Scored, ScoreField, VariantScorer
 
@@ -37,8 +38,9 @@ PLACE, MISSING = 4, "NA"
 
 def main(config: DictConfig) -> None:
     """Read the whole VCF once for its mistakes, score it by shards, and join them to the VCF, a table and a report."""
+    devices = local_devices(config.devices, gpus=0)
     folder, out, path = output_folder(), Path(config.out).expanduser(), Path(config.vcf).expanduser()
-    table, shards = Path(f"{check_output(out)}.tsv"), chosen_shards(config)
+    table, shards = Path(f"{check_output(out)}.tsv"), chosen_shards(config, len(devices))
     if path.resolve() == out.resolve():
         raise UserError(f"out={out} is the VCF that is read; expected another name")
     genome = open_for_parts(input_paths(config.fasta, "fasta"))
@@ -53,7 +55,7 @@ def main(config: DictConfig) -> None:
     inputs = {"vcf": file_digest(path, "vcf"), "ref_policy": config.ref_policy}
     inputs |= scorer_inputs(genome, scorer, model.card)
     places = [ShardFolder(parts, shard, outline.rows, inputs) for shard in shards]
-    done = do_shards("score", parts, places, lambda todo: score(path, todo, reader, scorer))
+    done = do_shards("score", parts, places, lambda todo: score(path, todo, reader, scorer), devices)
     report(folder, sum(len(place.part) for place in places), *totals(done))
     if config.shard is None:
         lengths = dict(zip(genome.names, genome.lengths, strict=True))

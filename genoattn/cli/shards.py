@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from genoattn.comparison.code import CodeReader
-from genoattn.comparison.launcher import LOG, spread, stopped_by_sigterm
+from genoattn.comparison.launcher import LOG, run_on_devices, spread, stopped_by_sigterm
 from genoattn.config.overrides import quote
 from genoattn.errors import UserError, shorten
 from genoattn.files import cannot_write, file_sha256, replace_when_done, write_json
@@ -29,8 +29,8 @@ from genoattn.models.variant_scoring import VariantScorer
 RECORD, ROWS = "shard.json", "rows.tsv"
 """What a shard that is done leaves in its folder: what it was made from, and its rows."""
 
-OWN = ("shards", "shard", "parts")
-"""Settings that say how the work is cut; no result depends on them."""
+OWN = ("shards", "shard", "parts", "devices")
+"""Settings that say how the work is cut and who does it; no result depends on them."""
 
 SCORERS = ("genoattn.models.variant_scoring", "genoattn.models.variant_scan", "genoattn.genome.vcf_rows")
 """Modules that score, with all that they import."""
@@ -128,14 +128,15 @@ class ShardFolder:
         return done.inputs.get(name) != self.inputs.get(name)
 
 
-def chosen_shards(config: DictConfig) -> list[Shard]:
-    """The shards that this process is to see done: all `shards`, or the one that `shard` names.
+def chosen_shards(config: DictConfig, devices: int = 1) -> list[Shard]:
+    """The shards that this process is to see done: all `shards`, one for each device at least, or what `shard` names.
 
     Raises:
         UserError: `shard` is none, or there is no folder that it could share with the others.
     """
     if config.shard is None:
-        return [Shard(number, config.shards) for number in range(1, config.shards + 1)]
+        total = max(config.shards, devices)
+        return [Shard(number, total) for number in range(1, total + 1)]
     match = _SHARD.fullmatch(config.shard)
     shard = Shard(*map(int, match.groups())) if match else Shard(0, 0)
     if not 1 <= shard.number <= shard.total:
@@ -148,15 +149,23 @@ def chosen_shards(config: DictConfig) -> list[Shard]:
 
 
 def do_shards(
-    program: str, parts: Path, places: Sequence[ShardFolder], work: Callable[[Sequence[ShardFolder]], object]
+    program: str,
+    parts: Path,
+    places: Sequence[ShardFolder],
+    work: Callable[[Sequence[ShardFolder]], object],
+    devices: Sequence[str] = ("cpu",),
 ) -> list[Done]:
-    """See that shards are done: by Hydra's launcher if another one than its default was chosen, else in this process.
+    """See that shards are done.
+
+    Hydra's launcher does them if another one than its default was chosen, else a process for each device if there are
+    several, else this process.
 
     Args:
         program: Name of the program, which a launcher starts with `shard=number/total` for each shard.
         parts: The folder of all shards.
         places: The shards; those that are done already are left alone.
         work: Does shards in this process, one after the other.
+        devices: The devices, by their names in torch.
 
     Returns:
         The record of each shard.
@@ -171,14 +180,18 @@ def do_shards(
         place.begin()
     again = f"the same command with parts={quote(parts)}"
     try:
-        if len(places) == 1 or HydraConfig.get().runtime.choices["hydra/launcher"] == "basic":
+        launched = HydraConfig.get().runtime.choices["hydra/launcher"] != "basic"
+        if len(places) == 1 or (len(devices) == 1 and not launched):
             work(todo)
         else:
             words = [word for word in HydraConfig.get().overrides.task if word.lstrip("+").partition("=")[0] not in OWN]
             words.append(f"parts={quote(parts.absolute())}")
-            jobs = {place.shard.place: [*words, f"shard={place.shard}"] for place in todo}
+            jobs = {place.shard.place: [*words, f"shard={place.shard}", "devices=1"] for place in todo}
             with stopped_by_sigterm():
-                spread(program, jobs, parts, RECORD)
+                if launched:
+                    spread(program, jobs, parts, RECORD)
+                else:
+                    run_on_devices(program, jobs, parts, RECORD, devices)
     except KeyboardInterrupt:
         if total > 1:
             print(f"stopped; {again} goes on where it stopped", file=sys.stderr)

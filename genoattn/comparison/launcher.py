@@ -9,10 +9,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from typing import TextIO
 
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
@@ -23,6 +24,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from genoattn.comparison.cluster_jobs import Starter, cancel_slurm_jobs
 from genoattn.comparison.composition import search_path
 from genoattn.comparison.inputs import RunInputs, sentence
 from genoattn.comparison.run_folders import CHECKPOINT, Again, prepare, set_aside
@@ -111,7 +113,7 @@ def spread(
     )
     launched = Plugins.instance().instantiate_launcher(
         hydra_context=HydraContext(loader, Callbacks(master)),
-        task_function=partial(run_job, program, os.getpid(), start),
+        task_function=partial(run_job, program, Starter.here(), start),
         config=master,
     )
     for name in ("hydra", "hydra_plugins"):  # the launchers' own lines on each job
@@ -119,7 +121,12 @@ def spread(
     share = {folder / place / result_file: (work or {}).get(place, 1.0) for place in jobs}
     with _progress(program, share):
         places = [[f"hydra.sweep.subdir={quote(place)}", *words] for place, words in jobs.items()]
-        ended = launched.launch(places, 0)
+        cancel_slurm_jobs(folder, "left by a run that was killed")
+        try:
+            ended = launched.launch(places, 0)
+        except BaseException:
+            cancel_slurm_jobs(folder, "because this program was stopped")
+            raise
     return {place: job.return_value for place, job in zip(jobs, ended, strict=True)}
 
 
@@ -179,34 +186,76 @@ def duration(seconds: int | float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def run_job(program: str, starter: int, start: Callable[[Path], list[str]] | None, _: DictConfig) -> int:
+def run_job(program: str, starter: Starter, start: Callable[[Path], list[str]] | None, _: DictConfig) -> int:
     """Run one job in a process of its own, its output in a file of its folder, and return its exit status.
 
     `start` gives the overrides from the folder of the job; None: those of the job. `starter` is the process that
-    launches all jobs. If it ends, a worker of a launcher kills its job and ends too; otherwise it would go on with the
-    jobs in its queue.
+    launches all jobs. If it ends, a worker of a launcher on its machine kills its job and ends too; otherwise it would
+    go on with the jobs in its queue. Slurm's jobs are cancelled by `cancel_slurm_jobs`, and Ray ends those of a driver
+    that has ended.
     """
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
     words = start(folder) if start else job.overrides.task
-    command = [sys.executable, "-m", "genoattn", program, *words, *search_path()]
-    command.append(f"hydra.run.dir={quote(folder)}")
-    every = 1 if os.getppid() == starter else None
+    every = 1 if starter.is_near and starter.process != os.getpid() else None
     with (folder / LOG).open("a") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=job.runtime.cwd, preexec_fn=_end_with_parent
-        )
+        process = _started(program, words, folder, log, job.runtime.cwd)
         while True:
             try:
                 return process.wait(every)
             except subprocess.TimeoutExpired:
-                if os.getppid() != starter:
+                if starter.has_ended:
                     process.kill()
                     os._exit(1)  # no process is left to report to
             except KeyboardInterrupt:  # the next comparison runs the job again
                 process.kill()
                 process.wait()
                 raise
+
+
+def run_on_devices(
+    program: str, jobs: Mapping[str, Sequence[str]], folder: Path, result_file: str, devices: Sequence[str]
+) -> None:
+    """Run a program once for each job, one at a time on each device of this machine; the arguments are as in `spread`.
+
+    Args:
+        program: Name of the program.
+        jobs: Overrides of each job, by its place inside `folder`.
+        folder: The folder of all jobs.
+        result_file: The file that a successful job leaves in its place.
+        devices: Names of the devices in torch; a process sees no other GPU than its own. Processes on the CPU share the
+            processors, unless $OMP_NUM_THREADS is set.
+    """
+    waiting, running = list(jobs), dict.fromkeys(enumerate(devices))
+    share = str(max(1, (os.cpu_count() or 1) // len(devices)))
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    with ExitStack() as stack:
+        stack.enter_context(_progress(program, {folder / place / result_file: 1.0 for place in jobs}))
+        while waiting or any(running.values()):
+            for device, process in running.items():
+                if process is not None and process.poll() is not None:
+                    running[device] = None
+                if running[device] is None and waiting:
+                    place, environment = folder / waiting[0], dict(os.environ)
+                    if device[1] == "cpu":
+                        environment.setdefault("OMP_NUM_THREADS", share)
+                    else:
+                        number = int(device[1].partition(":")[2])
+                        environment["CUDA_VISIBLE_DEVICES"] = seen[number] if seen else str(number)
+                    log = stack.enter_context((place / LOG).open("a"))
+                    started = _started(program, jobs[waiting.pop(0)], place, log, os.getcwd(), environment)
+                    stack.callback(started.kill)  # of no effect on a process that has ended
+                    running[device] = started
+            time.sleep(0.05)
+
+
+def _started(
+    program: str, words: Sequence[str], folder: Path, log: TextIO, cwd: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "genoattn", program, *words, *search_path(), f"hydra.run.dir={quote(folder)}"]
+    return subprocess.Popen(
+        command, stdout=log, stderr=subprocess.STDOUT, cwd=cwd, preexec_fn=_end_with_parent, env=environment
+    )
 
 
 def prepare_start(folder: Path) -> list[str]:

@@ -109,6 +109,7 @@ def run_program(
 def _run_once(program: str, main: Main, overrides: list[str], share: Share) -> None:
     config = _compose(program, overrides, True)
     check(_without_hydra(config), program)
+    _go_on(config, overrides)
     with ExitStack() as stack:
         made: list[Path] = []
 
@@ -121,6 +122,17 @@ def _run_once(program: str, main: Main, overrides: list[str], share: Share) -> N
         job = run_job(lambda config: main(_read_only(config)), config, "hydra.run.dir", None, context)
         with redirect_stderr(io.StringIO()):  # Hydra prints the overrides of a run that failed
             _ = job.return_value  # raises what `main` raised
+
+
+def _go_on(config: DictConfig, overrides: list[str]) -> None:
+    """With `trainer.requeue`, set `trainer.resume` to the checkpoint that the job left in its folder."""
+    if not OmegaConf.select(config, "trainer.requeue") or config.trainer.resume:
+        return
+    if not any(word.lstrip("+").startswith("hydra.run.dir=") for word in overrides):
+        raise UserError("trainer.requeue=true needs hydra.run.dir=…, the folder in which the job goes on")
+    last = Path(config.hydra.run.dir) / "checkpoints" / "last.ckpt"
+    if last.exists():
+        config.trainer.resume = str(last)
 
 
 def _run_sweep(program: str, main: Main, overrides: list[str]) -> None:

@@ -51,7 +51,7 @@ def make_named_folder(folder: Path, key: str, resume: str | None = None) -> Path
         raise UserError(f"{key}: the run folder {folder} cannot be written to")
     if work and not is_own_checkpoint(resume, folder):
         last = folder / "checkpoints" / "last.ckpt"
-        resumed = f", or go on with that run by trainer.resume={last}" if last.is_file() else ""
+        resumed = f", or go on with that run by trainer.resume={last}" if last.exists() else ""
         raise UserError(f"{key}={folder} holds a run already ({work.name}); choose another folder{resumed}")
     return folder
 

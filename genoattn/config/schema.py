@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 Count = Annotated[int, Ge(1)]
+Devices = Count | Literal["auto"]
 Positive = Annotated[float, Gt(0)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # the range that numpy takes
 ReverseComplement = Literal["none", "augment", "average", "equivariant"]
@@ -106,6 +107,7 @@ class Compare(Train):
 class Plan(Train):
     measure: bool
     capacity: list[Count]
+    devices: list[Count]
     available_memory: str | None
 
 
@@ -129,6 +131,7 @@ class SavedModel(Settings):
 class Evaluate(SavedModel):
     task: LabelledFile
     test: Target
+    devices: Devices
 
 
 class Context(SavedModel):
@@ -149,6 +152,7 @@ class Detect(Settings):
     threshold: Annotated[float, Ge(0), Le(1)]
     min_placed: Annotated[float, Ge(0), Le(1)]
     reverse_complement: ReverseComplement | None
+    devices: Devices
     shards: Count
     shard: str | None
     parts: str | None
@@ -165,6 +169,7 @@ class Score(Settings):
     both_strands: bool | None
     embeddings: bool
     batch: Count
+    devices: Devices
     shards: Count
     shard: str | None
     parts: str | None
@@ -179,6 +184,7 @@ class Scan(Settings):
     length: Annotated[int, Ge(2)] | None
     both_strands: bool | None
     batch: Count
+    devices: Devices
     shards: Count
     shard: str | None
     parts: str | None

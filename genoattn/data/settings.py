@@ -19,7 +19,7 @@ class DataSettings:
             None: training simulates strains.
         vcf_filter: "PASS": records of VCFs whose FILTER is PASS or missing; else an expression of bcftools; None: all.
         min_length: Records shorter than `length`, but with at least so many bases, are windows as a whole.
-        batch: Windows per batch.
+        batch: Windows per batch, over all devices of a run.
         split: "block": contiguous blocks of every record; "record", "file", "group": whole records, files or groups.
         max_leak: Largest share of the minimizers of a held-out split that may occur in training blocks; None: no limit.
         soft_mask: "keep": lower-case bases are like any other; "mask": they are read as N.

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout
@@ -16,6 +17,7 @@ from genoattn.data.tasks.base import Task
 from genoattn.data.tokenizers.base import Tokenizer
 from genoattn.models.precision import autocast_of
 from genoattn.models.sequence_model import SequenceModel
+from genoattn.models.shards import gather_answers, own_labels
 
 CHUNKED_ABOVE = 32_768
 """Tokens from which a model that is not in training computes layer by layer, in chunks."""
@@ -34,17 +36,18 @@ def token_layout(batch: Batch) -> TokenLayout:
 
 
 def predict(
-    model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec]
+    model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec], group: Any = None
 ) -> dict[str, Float[Tensor, "batch _ _"]]:
     """The logits of every output, `[batch, answers, classes]` at its own level.
 
     If the batch holds the other strand too, both go through the same weights and their logits are averaged. The result
-    is then equivariant by construction, except for outputs whose strand symmetry is "none".
+    is then equivariant by construction, except for outputs whose strand symmetry is "none". The processes of a `group`
+    compute a shard of each sequence; all of them get all logits.
     """
-    forward = _one_strand(model, batch, outputs)
+    forward = _one_strand(model, batch, outputs, group)
     if batch.reverse_complement is None:
         return forward
-    reverse = _one_strand(model, batch.reverse_complement, outputs)
+    reverse = _one_strand(model, batch.reverse_complement, outputs, group)
     lengths = (batch.padding_mask if batch.base_to_answer is None else batch.base_to_answer >= 0).sum(1)
     return {
         name: forward[name]
@@ -81,15 +84,61 @@ def per_base(
     return answers.gather(1, base_to_answer.clamp_min(0)[..., None].expand(-1, -1, classes))
 
 
-def _one_strand(model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec]) -> dict[str, Tensor]:
-    long = batch.ids.shape[1] >= CHUNKED_ABOVE and not torch.is_grad_enabled()
-    forward = model.forward_chunked if long else model
+def _one_strand(model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec], group: Any) -> dict[str, Tensor]:
+    inputs = batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights
+    long = batch.ids.shape[1] >= CHUNKED_ABOVE and not torch.is_grad_enabled() and group is None
     with autocast_of(model):
-        logits = forward(batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights)
+        logits = model.forward_chunked(*inputs) if long else model(*inputs, group=group)
+    if group is not None:
+        logits = gather_answers(logits, list(model.token_heads), batch.ids.shape[1], group)
+    return _at_levels(logits, batch, outputs)
+
+
+def _at_levels(
+    logits: Mapping[str, Tensor], batch: Batch, outputs: Mapping[str, TargetSpec]
+) -> dict[str, Float[Tensor, "batch _ _"]]:
+    """The logits of the outputs, with those of tokens turned to those of bases where an output is of bases."""
     return {
         name: per_base(logits[name], batch.base_to_answer, output.classes) if output.level == "base" else logits[name]
         for name, output in outputs.items()
     }
+
+
+class ShardAnswers(NamedTuple):
+    """What one process answers of a batch whose sequences several processes hold."""
+
+    logits: dict[str, Float[Tensor, "batch _ _"]]
+    targets: dict[str, Shaped[Tensor, "batch _"]]
+    divided: frozenset[str]
+    """Outputs of which each process has the logits and labels of its own tokens; of the others all have all."""
+
+
+def predict_shard(model: SequenceModel, batch: Batch, outputs: Mapping[str, TargetSpec], group: Any) -> ShardAnswers:
+    """The logits and labels that a process of a group learns from.
+
+    Where an answer belongs to a token, it stays with the token. Outputs of the whole window, of bases that share a
+    token and of both strands are the same on all processes.
+    """
+    divided = frozenset(
+        name
+        for name, output in outputs.items()
+        if name in model.token_heads
+        and (output.level == "token" or batch.base_to_answer is None)
+        and not output.number
+        and batch.reverse_complement is None
+    )
+    if not divided:
+        return ShardAnswers(predict(model, batch, outputs, group), batch.targets, divided)
+    inputs = batch.ids, batch.reference_window, token_layout(batch), batch.pooling_weights
+    with autocast_of(model):
+        logits = model(*inputs, group=group)
+    shard = logits[next(iter(divided))].shape[1]
+    others = [name for name in model.token_heads if name not in divided]
+    logits = gather_answers(logits, others, batch.ids.shape[1], group)
+    targets = {
+        name: own_labels(target, shard, group) if name in divided else target for name, target in batch.targets.items()
+    }
+    return ShardAnswers(_at_levels(logits, batch, outputs), targets, divided)
 
 
 @dataclass(frozen=True)
@@ -120,17 +169,21 @@ class Predictor:
         """
         training = self.model.training
         self.model.eval()
-        size = max(1, BATCH_BASES // max(map(context_length, examples), default=1))
         try:
-            for first in range(0, len(examples), size):
-                chosen = examples[first : first + size]
-                batch = collate(chosen, self.tokenizer, None, self.task.context_format, frame, both_strands)
+            for batch in self.batches(examples, both_strands, frame):
                 batch = batch.to(self.device)
                 with torch.no_grad():
                     logits = predict(self.model, batch, self.task.outputs)
                 yield batch, logits
         finally:
             self.model.train(training)
+
+    def batches(self, examples: Sequence[Example], both_strands: bool = False, frame: int = 0) -> Iterator[Batch]:
+        """The batches of `logits`, on the CPU; its arguments are the same."""
+        size = max(1, BATCH_BASES // max(map(context_length, examples), default=1))
+        for first in range(0, len(examples), size):
+            chosen = examples[first : first + size]
+            yield collate(chosen, self.tokenizer, None, self.task.context_format, frame, both_strands)
 
     def probabilities_per_base(
         self, examples: Sequence[Example], outputs: Sequence[str], both_strands: bool = False, frame: int = 0

@@ -1,15 +1,18 @@
 """A batch of which several processes compute a shard each: every one has all ids, and the layout of its own tokens."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout, zero_padding
 from genoattn.attention.layout import Span
-from genoattn.attention.parallel import shard, total_states
+from genoattn.attention.parallel import gather_tokens, shard, total_states
+from genoattn.attention.parallel.collectives import processes
+from genoattn.data.targets import IGNORE_INDEX
 
 
 class ShardInputs(NamedTuple):
@@ -53,6 +56,25 @@ def shard_inputs(
     )
     weights = None if pooling_weights is None else pooling_weights[..., part]
     return ShardInputs(F.pad(ids, (0, more)), reference_window, own, weights)
+
+
+def gather_answers(
+    logits: Mapping[str, Float[Tensor, "batch _ _"]], names: Sequence[str], length: int, group: Any
+) -> dict[str, Float[Tensor, "batch _ _"]]:
+    """The logits with those of the named token heads for all `length` tokens, in one collective."""
+    if not names:
+        return dict(logits)
+    rank, world = processes(group)
+    span = Span(group, rank, world, logits[names[0]].shape[1], TokenLayout())
+    whole = gather_tokens(torch.cat([logits[name] for name in names], -1), span)[:, :length]
+    return dict(logits) | dict(zip(names, whole.split([logits[name].shape[-1] for name in names], -1), strict=True))
+
+
+def own_labels(labels: Shaped[Tensor, "batch length"], shard: int, group: Any) -> Shaped[Tensor, "batch shard"]:
+    """The labels of the `shard` tokens of this process; none at the padding that fills up the last shards."""
+    rank, world = processes(group)
+    labels = F.pad(labels, (0, world * shard - labels.shape[1]), value=IGNORE_INDEX)
+    return labels[:, rank * shard : (rank + 1) * shard]
 
 
 def pool_sites(

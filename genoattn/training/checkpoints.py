@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import CheckpointIO
 
 from genoattn.files import cannot_write, replace_when_done
+from genoattn.training.sharded_files import read_whole, remove_folders
 
 
 @final
@@ -70,11 +71,13 @@ class CheckpointFiles(CheckpointIO):
                 if isinstance(error.__context__, OSError):
                     raise error.__context__ from None
                 raise
+        remove_folders(path)
 
     def load_checkpoint(
         self, path: str | PathLike[str], map_location: object = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        path = Path(path)
+        return read_whole(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
 
     def remove_checkpoint(self, path: str | PathLike[str]) -> None:
         Path(path).unlink(missing_ok=True)

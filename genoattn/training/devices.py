@@ -9,15 +9,27 @@ from genoattn.data.share import DataShare
 from genoattn.errors import UserError
 from genoattn.training.processes import WAIT, place
 from genoattn.training.settings import TrainerSettings
+from genoattn.training.sharding import ShardedStrategy
 
 
-def check_devices(devices: int, batch: int) -> None:
+def check_devices(devices: int, batch: int, sequence_parallel: int = 1) -> None:
     """Check that the devices of a run share a batch evenly.
 
     Raises:
-        UserError: `data.batch` is no multiple of their number.
+        UserError: `data.batch` is no multiple of their number, or that is none of `trainer.sequence_parallel`.
     """
-    if batch % devices:
+    groups, rest = divmod(devices, sequence_parallel)
+    if rest:
+        raise UserError(
+            f"trainer.sequence_parallel={sequence_parallel} must divide the {devices} of trainer.devices × "
+            "trainer.num_nodes"
+        )
+    if sequence_parallel > 1 and batch % groups:
+        raise UserError(
+            f"data.batch={batch} is the batch of all devices together, so it must be a multiple of the {groups} groups"
+            f" of trainer.sequence_parallel={sequence_parallel} devices"
+        )
+    if batch % groups:
         raise UserError(
             f"data.batch={batch} is the batch of all devices together, so it must be a multiple of the"
             f" {devices} of trainer.devices × trainer.num_nodes"
@@ -32,15 +44,19 @@ def check_processes(devices: int, nodes: int) -> None:
         raise UserError(f"trainer.devices={devices} and trainer.num_nodes={nodes}: {started}")
 
 
-def data_share() -> DataShare:
-    """The share of every batch that this process makes."""
-    return DataShare(place().rank, place().world)
+def data_share(sequence_parallel: int = 1) -> DataShare:
+    """The share of every batch that this process makes; processes that hold a sequence together make the same."""
+    return DataShare(place().rank // sequence_parallel, max(1, place().world // sequence_parallel))
 
 
 def strategy_of(settings: TrainerSettings) -> Strategy | str:
     """Lightning's strategy for the devices of a run."""
     if place().world == 1:
         return "auto"
+    if settings.strategy == "fsdp":
+        if settings.precision == "16-mixed":
+            raise UserError("trainer.strategy=fsdp knows no trainer.precision=16-mixed; bf16-mixed needs no scaling")
+        return ShardedStrategy(settings.sharded_checkpoints)
     # Every process changes its buffers alike. A model may have a weight that a batch does not use.
     return DDPStrategy(broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True, timeout=WAIT)
 

@@ -11,7 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from genoattn.errors import UserError
 from genoattn.files import write_json
 from genoattn.models.checkpoint import DIVERGED
-from genoattn.training.processes import place
+from genoattn.training.processes import highest, place
+from genoattn.training.sharding import own_part
 
 
 @final
@@ -45,9 +46,12 @@ class StopOnDivergence(Callback):
         self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for name, weight in pl_module.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
-                self._stop(trainer, f"the weight {name} is not finite", math.nan, trainer.global_step)
+        weights = ((name, own_part(weight)) for name, weight in pl_module.named_parameters())
+        name = next((name for name, weight in weights if not bool(torch.isfinite(weight).all())), None)
+        if highest(int(name is not None)) == [1]:  # of any process
+            self._stop(
+                trainer, f"the weight {name or 'of another process'} is not finite", math.nan, trainer.global_step
+            )
 
     def _stop(self, trainer: Trainer, reason: str, loss: float, step: int) -> None:
         rate = float(f"{trainer.callback_metrics['learning_rate']:.6g}")  # a float32
@@ -56,7 +60,7 @@ class StopOnDivergence(Callback):
         if place().rank == 0:
             write_json(self.folder / DIVERGED, about)
         last = self.folder / "checkpoints" / "last.ckpt"
-        saved = f"the last finite checkpoint is {last}" if last.is_file() else "no checkpoint was written before"
+        saved = f"the last finite checkpoint is {last}" if last.exists() else "no checkpoint was written before"
         raise UserError(
             f"{self.name} diverged: {reason} at step {step}, at a learning rate of {rate:.3g} and"
             f" trainer.gradient_clip={clip}; choose a lower optimizer.lr; {saved}"

@@ -13,7 +13,8 @@ from genoattn.errors import shorten
 FREE = {
     *(f"trainer.{name}" for name in ("max_steps", "max_seconds", "validate_every", "log_every", "threads")),
     *("trainer.memory_check", "trainer.resume", "data.workers", "data.cache", "data.vcf"),
-    *("trainer.strategy", "trainer.devices", "trainer.num_nodes"),
+    *("trainer.strategy", "trainer.devices", "trainer.num_nodes", "trainer.requeue", "trainer.sequence_parallel"),
+    "trainer.sharded_checkpoints",
 }
 """Settings that may differ when a run is resumed: budget, logging, workers, devices and evaluation."""
 

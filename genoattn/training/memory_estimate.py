@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import torch
 from pydantic import ByteSize, TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
@@ -101,7 +101,9 @@ class MemoryEstimate(NamedTuple):
     length: int
 
 
-def estimate_memory(module: SequenceModule, datamodule: GenomeDataModule, gpu: bool = False) -> MemoryEstimate:
+def estimate_memory(
+    module: SequenceModule, datamodule: GenomeDataModule, gpu: bool = False, shards: int = 1
+) -> MemoryEstimate:
     """Estimate the peaks of a process, in training and in predicting, from windows of at most `MAX_PROBE` bases.
 
     Live tensors are counted operator by operator; memory inside a kernel is not seen. The steps run on the CPU, in
@@ -113,6 +115,7 @@ def estimate_memory(module: SequenceModule, datamodule: GenomeDataModule, gpu: b
         module: The model and its optimiser.
         datamodule: The examples of the run.
         gpu: True to leave out the memory of this process, which is not on the GPU.
+        shards: Parts that the weights are shared out in.
     """
     dataset, size = datamodule.training, datamodule.rows
     longest = min(dataset.length, MAX_PROBE)
@@ -129,27 +132,46 @@ def estimate_memory(module: SequenceModule, datamodule: GenomeDataModule, gpu: b
     before = parameters if gpu else cost.current_bytes(torch.device("cpu"))
     lengths, scale = sorted(batches), ALLOCATOR_OVERHEAD * size
     return MemoryEstimate(
-        # Added are the gradients and the two moments of AdamW.
-        _fit_curve(lengths, [scale * training[length] for length in lengths], before + 3 * parameters),
+        _fit_curve(
+            lengths,
+            [scale * training[length] for length in lengths],
+            before - parameters + _state_bytes(module, shards),
+        ),
         _fit_curve(lengths, [scale * forward[length] for length in lengths], before),
         dataset.length,
     )
 
 
-def check_memory(module: SequenceModule, datamodule: GenomeDataModule, accelerator: str) -> None:
-    """Raises UserError if a run is estimated to need more memory than there is, and says what would fit."""
+def _state_bytes(module: SequenceModule, shards: int) -> int:
+    """Weights, gradients and the two moments of AdamW; of shards also the weights that are gathered at a time."""
+
+    def size(part: nn.Module) -> int:
+        return sum(weight.numel() * weight.element_size() for weight in part.parameters())
+
+    whole, blocks = size(module.model), [size(block) for block in cost.blocks(module.model)]
+    return 4 * whole if shards == 1 else 4 * whole // shards + whole - sum(blocks) + max(blocks)
+
+
+def check_memory(
+    module: SequenceModule, datamodule: GenomeDataModule, accelerator: str, shards: int = 1, weight_shards: int = 1
+) -> None:
+    """Raises UserError if a run is estimated to need more memory than there is, and says what would fit.
+
+    A process that computes one of several `shards` of a sequence needs about that share of its memory, and keeps one of
+    `weight_shards` parts of the weights.
+    """
     gpu = uses_gpu(accelerator)
     limit = available_bytes(gpu, place().local_world)
-    (curve, _, length), size = estimate_memory(module, datamodule, gpu), datamodule.rows
-    needed = curve.at(length)
+    (curve, _, length), size = estimate_memory(module, datamodule, gpu, weight_shards), datamodule.rows
+    needed = curve.at(-(-length // shards))
     if needed <= limit:
         return
     window = (needed - curve.constant) / size
     fits = []
     if (shorter := curve.longest(limit)) > 0:
-        fits.append(f"data.length={shorter} at this batch")
+        fits.append(f"data.length={shorter * shards} at this batch")
     if (fewer := int((limit - curve.constant) / window)) > 0:
-        fits.append(f"data.batch={fewer * place().world} at this length")
+        fits.append(f"data.batch={fewer * place().world // shards} at this length")
     raise UserError(
         f"data.length={length} with data.batch={datamodule.batch} is estimated to need {needed / 2**30:.1f} GiB, and"
         f" {limit / 2**30:.1f} GiB are free; {' or '.join(fits) or 'no shorter window'} would fit;"

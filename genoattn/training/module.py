@@ -2,7 +2,8 @@
 
 import math
 import time
-from typing import NamedTuple, final
+from functools import cached_property
+from typing import Any, NamedTuple, final
 
 import lightning
 import numpy as np
@@ -17,10 +18,13 @@ from genoattn.data.batch import Batch
 from genoattn.data.targets import IGNORE_INDEX
 from genoattn.errors import UserError
 from genoattn.models.predictor import Predictor, predict
+from genoattn.models.sequence_model import SequenceModel
 from genoattn.training.loss import LossSums, mean_loss, sum_losses
 from genoattn.training.processes import place, sum_over_processes
 from genoattn.training.recipe import OptimizerFactory
 from genoattn.training.schedule import WarmupCosine
+from genoattn.training.sequence_parallel import is_first, sequence_group, sum_losses_of_shard
+from genoattn.training.sharding import fill, full_weights, shard
 
 
 @final
@@ -31,6 +35,8 @@ class SequenceModule(lightning.LightningModule):
     """Bases that the model has learned from."""
     tokens_seen: Tensor
     """Real tokens, and tokens of padding."""
+    _whole: list[SequenceModel] | None
+    """The model of the predictor while its weights are shared out; in a list, as it is no part of this module."""
 
     def __init__(
         self,
@@ -40,9 +46,10 @@ class SequenceModule(lightning.LightningModule):
         steps: int,
         seed: int,
         by_length: bool = False,
+        sequence_parallel: int = 1,
     ):
         super().__init__()
-        self.by_length = by_length
+        self.by_length, self._sequence_parallel, self._whole = by_length, sequence_parallel, None
         self.model, self.outputs = predictor.model, dict(predictor.task.outputs)
         self.optimizer, self.schedule, self.steps, self.seed = optimizer, schedule, steps, seed
         classes = {name: output.classes for name, output in self.outputs.items() if not output.number}
@@ -55,7 +62,29 @@ class SequenceModule(lightning.LightningModule):
         self._start_seconds, self._start_bases = 0.0, 0
 
     def forward(self, batch: Batch) -> dict[str, Float[Tensor, "batch _ _"]]:
-        return predict(self.model, batch, self.outputs)
+        return predict(self.model, batch, self.outputs, self.group)
+
+    @cached_property
+    def group(self) -> Any:
+        """The processes that hold a sequence together with this one; None if it holds its own."""
+        return sequence_group(self._sequence_parallel, self.device)
+
+    def configure_model(self) -> None:
+        """Share out the weights, once, if the strategy has a mesh of processes for it."""
+        if self.device_mesh is None or self._whole is not None:
+            return
+        self.trainer.precision_plugin.convert_module(self.model)  # in place
+        narrow = self.trainer.precision == "bf16-mixed"
+        self._whole = [self.model]
+        self.model = shard(self.model, self.device_mesh["data_parallel"], narrow)
+
+    def gather(self) -> None:
+        """Put the model of the predictor back in place of a sharded one; on the first process, with the weights."""
+        if self._whole is not None:
+            weights = full_weights(self)
+            (self.model,) = self._whole
+            if place().rank == 0:
+                fill(self.model, weights)
 
     def on_fit_start(self) -> None:
         self._start_seconds, self._start_bases = time.perf_counter(), int(self.bases_seen)
@@ -78,8 +107,11 @@ class SequenceModule(lightning.LightningModule):
         The first is summed by the backward passes of a step and averaged over processes: then it is the mean over all
         labels of the step, however they are dealt out.
         """
-        own = sum_losses(self(batch), batch.targets, self.outputs)
-        seen = _over_all(own, batch)
+        if self.group is None:
+            own = sum_losses(self(batch), batch.targets, self.outputs)
+        else:
+            own = sum_losses_of_shard(self.model, batch, self.outputs, self.group)
+        seen = _over_all(own, batch, is_first(self.group))
         self.bases_seen += seen.bases
         self.tokens_seen += torch.stack([seen.real, seen.padding])
         losses = mean_loss(*seen.of_batch, self.outputs)
@@ -100,7 +132,7 @@ class SequenceModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         logits = self(batch)
-        seen = _over_all(sum_losses(logits, batch.targets, self.outputs), batch)
+        seen = _over_all(sum_losses(logits, batch.targets, self.outputs), batch, is_first(self.group))
         self.log("validation/loss", mean_loss(*seen.of_batch, self.outputs).total, batch_size=seen.rows)
         for name, metric in self.validation_auprc.items(keep_base=True):
             metric.update(logits[str(name)][..., 0].float().flatten(), batch.targets[str(name)].long().flatten())
@@ -140,14 +172,20 @@ class _Seen(NamedTuple):
     rows: int
 
 
-def _over_all(own: LossSums, batch: Batch) -> _Seen:
-    """The numbers of a batch, added up by one collective if there are several processes."""
+def _over_all(own: LossSums, batch: Batch, counts_batch: bool) -> _Seen:
+    """The numbers of a batch, added up by one collective if there are several processes.
+
+    Of several that have the same batch, one counts its bases and tokens.
+    """
     sums, labels = own.sums.detach(), own.labels
     step_labels = labels if batch.step_labels is None else batch.step_labels
     real, rows = batch.padding_mask.sum(), len(batch.ids)
     if place().world == 1:
         return _Seen(LossSums(sums, labels), step_labels, batch.bases, real, batch.padding_mask.numel() - real, rows)
     counts = torch.tensor([batch.bases, batch.padding_mask.numel(), rows], device=sums.device)
+    if not counts_batch:
+        real, counts = torch.zeros_like(real), torch.zeros_like(counts)
+        step_labels = step_labels if batch.step_labels is None else torch.zeros_like(step_labels)
     numbers = torch.cat([sums.double(), *(part.double() for part in (labels, step_labels, real[None], counts))])
     sums, labels, step_labels, others = sum_over_processes(numbers).split([*3 * [len(sums)], 4])
     real, bases, tokens, rows = others.long().unbind()

@@ -238,10 +238,11 @@ def launch(words: Sequence[str], devices: int, folder: Path) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in logging.root.manager.loggerDict:  # every logger of torch's launcher has a level of its own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // devices)))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)
-    os.environ[FOLDER] = str(folder)
     signals = "SIGTERM,SIGINT,SIGHUP,SIGQUIT" + (",SIGUSR1,SIGUSR2" if "SLURM_JOB_ID" in os.environ else "")
     with tempfile.TemporaryDirectory() as logs:
         config = LaunchConfig(
@@ -257,6 +258,7 @@ def launch(words: Sequence[str], devices: int, folder: Path) -> int:
             signals_to_handle=signals,
         )
         try:
+            os.environ[FOLDER] = str(folder)
             elastic_launch(config, sys.executable)("-m", "genoattn", *words)
         except SignalException as ended:
             return 128 + ended.sigval
@@ -266,8 +268,10 @@ def launch(words: Sequence[str], devices: int, folder: Path) -> int:
                 return failure.exitcode
             number = signal.Signals(-failure.exitcode)
             last = folder / "checkpoints" / "last.ckpt"
-            resumed = f"; go on with trainer.resume={last}" if last.is_file() else ""
+            resumed = f"; go on with trainer.resume={last}" if last.exists() else ""
             ended_by = f"process {rank} of the run was ended by {number.name}, and the others with it"
             print(f"{ended_by}{resumed}", file=sys.stderr)
             return 128 + number
+        finally:
+            del os.environ[FOLDER]
     return 0

@@ -13,6 +13,7 @@ from genoattn.files import remove_unfinished, replace_when_done
 from genoattn.models.checkpoint import check_archive, check_fit
 from genoattn.training.identity import RunIdentity, differences, other_versions
 from genoattn.training.module import SequenceModule
+from genoattn.training.sharded_files import PLAIN, copy_checkpoint, read_plain
 
 REQUIRED = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
 """Keys of every checkpoint, with Lightning's version and the run."""
@@ -28,7 +29,7 @@ def check_resume(resume: Path, identity: RunIdentity) -> None:
 
     Raises:
         UserError: A checkpoint is missing, damaged or of an older version, or the run differs in more than its budget,
-            logging, workers and evaluation: a line for each difference.
+            logging, workers, devices and evaluation: a line for each difference.
     """
     remove_unfinished(resume.parent)
     for name in ("model", "control"):
@@ -38,7 +39,7 @@ def check_resume(resume: Path, identity: RunIdentity) -> None:
             _check_run(last, state["run"], identity, name)
             best = last.with_name("best.ckpt")
             if state["callbacks"]["Checkpoints"]["lowest"] < math.inf:
-                if not best.is_file():
+                if not best.exists():
                     raise UserError(f"trainer.resume={resume} needs {best}, the best checkpoint so far, which is gone")
                 _check_run(best, _read(best)["run"], identity, name)
 
@@ -52,14 +53,16 @@ def copy_checkpoints(resume: Path, module: SequenceModule, checkpoints: Path) ->
     Raises:
         UserError: The model does not fit.
     """
-    state: dict[str, Any] = torch.load(resume, map_location="cpu", weights_only=True)
+    state = _load(resume)
     check_fit(resume, state["state_dict"], module.state_dict())
     weights = sum(weight.requires_grad for weight in module.model.parameters())
     if sum(len(group["params"]) for group in state["optimizer_states"][0]["param_groups"]) != weights:
         raise UserError(f"trainer.resume={resume}: its optimizer does not train the {weights} weights of this model")
     checkpoints.mkdir(parents=True, exist_ok=True)
     for name, file in (("last.ckpt", resume), ("best.ckpt", resume.with_name("best.ckpt"))):
-        if file.is_file() and file.resolve() != (checkpoints / name).resolve():
+        if file.is_dir() and file.resolve() != (checkpoints / name).resolve():
+            copy_checkpoint(file, checkpoints / name)
+        elif file.is_file() and file.resolve() != (checkpoints / name).resolve():
             with replace_when_done(checkpoints / name) as temporary:
                 shutil.copyfile(file, temporary)
     return state["global_step"]
@@ -67,12 +70,12 @@ def copy_checkpoints(resume: Path, module: SequenceModule, checkpoints: Path) ->
 
 def _read(file: Path) -> dict[str, Any]:
     """A checkpoint with all that a resumed run needs; nothing of a pickle is run."""
-    if not file.is_file():
+    if not (file.is_file() or (file / PLAIN).is_file()):
         reason = "is a folder; expected its checkpoints/last.ckpt" if file.is_dir() else "does not exist"
         raise UserError(f"trainer.resume={file} {reason}")
-    check_archive(file)
+    check_archive(file / PLAIN if file.is_dir() else file)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = _load(file)
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError):
         state = None
     if not isinstance(state, dict) or "state_dict" not in state:
@@ -93,6 +96,11 @@ def _read(file: Path) -> dict[str, Any]:
     return state
 
 
+def _load(file: Path) -> dict[str, Any]:
+    """A checkpoint; of one in parts, the shapes of its weights."""
+    return read_plain(file) if file.is_dir() else torch.load(file, map_location="cpu", weights_only=True)
+
+
 def _check_run(file: Path, run: dict[str, str], identity: RunIdentity, name: str) -> None:
     try:
         lines, versions = differences(run, identity, name), other_versions(run)
@@ -100,8 +108,8 @@ def _check_run(file: Path, run: dict[str, str], identity: RunIdentity, name: str
         raise UserError(f"trainer.resume={file}: the settings of its run cannot be read") from None
     if lines:
         raise UserError(
-            f"trainer.resume={file} is of another run; only budget, logging, workers and evaluation may differ:\n"
-            + "\n".join(f"  {line}" for line in lines)
+            f"trainer.resume={file} is of another run; only budget, logging, workers, devices and evaluation may"
+            " differ:\n" + "\n".join(f"  {line}" for line in lines)
         )
     if versions and file.name == "last.ckpt":
         print(f"trainer.resume: another version, so the run may not go on exactly: {', '.join(versions)}")

@@ -1,6 +1,8 @@
 """One model of a run, trained."""
 
+import os
 import signal
+import subprocess
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
@@ -9,7 +11,7 @@ from genoattn.data.source import DataSource
 from genoattn.models.predictor import Predictor
 from genoattn.training.identity import RunIdentity
 from genoattn.training.memory_estimate import check_memory
-from genoattn.training.processes import each_makes
+from genoattn.training.processes import each_makes, place
 from genoattn.training.recipe import TrainingRecipe
 from genoattn.training.resume import checkpoint_of
 from genoattn.training.trainer import FitResult, build_training, fit
@@ -42,9 +44,10 @@ def train_model(
     settings = recipe.trainer
     module, datamodule = build_training(predictor, source, recipe)
     if settings.memory_check:
-        each_makes(lambda: check_memory(module, datamodule, settings.accelerator))
+        parts = settings.sequence_parallel, settings.shards
+        each_makes(lambda: check_memory(module, datamodule, settings.accelerator, *parts))
     resume = checkpoint_of(Path(settings.resume), name) if settings.resume else None
-    if resume and not resume.is_file():  # the run was stopped before this model
+    if resume and not resume.exists():  # the run was stopped before this model
         resume = None
     fitted = fit(name, module, datamodule, settings, run if name == "model" else run / name, loggers, identity, resume)
     skipped = datamodule.training.sampler.skipped + datamodule.validation.sampler.skipped
@@ -54,5 +57,20 @@ def train_model(
         last = run / "checkpoints" / "last.ckpt"
         reason = "Ctrl-C" if fitted.stopped_by == signal.SIGINT else fitted.stopped_by.name
         print(f"{name} was stopped by {reason} after step {fitted.steps}; go on with trainer.resume={last}")
+        if settings.requeue and fitted.stopped_by.name == "SIGUSR1" and place().rank == 0:
+            requeue()
         raise SystemExit(128 + fitted.stopped_by)
     return fitted
+
+
+def requeue() -> None:
+    """Have Slurm queue this job, or this task of an array, again."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID", "")
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        failure = done.stderr.strip() if done.returncode else ""
+    except OSError as error:
+        failure = str(error)
+    refused = f"trainer.requeue: job {job} could not be queued again: {failure}"
+    print(refused if failure else f"job {job} is queued again")

@@ -16,15 +16,18 @@ class TrainerSettings:
     max_steps: Annotated[int, Ge(1)] = 600
     max_seconds: Annotated[int | float, Gt(0)] | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     devices: Annotated[int, Ge(1)] = 1
     num_nodes: Annotated[int, Ge(1)] = 1
+    sequence_parallel: Annotated[int, Ge(1)] = 1
     precision: Literal["auto", "32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed"] = "auto"
+    sharded_checkpoints: bool = False
     accumulate_batches: Annotated[int, Ge(1)] = 1
     gradient_clip: Annotated[int | float, Ge(0)] = 1.0
     validate_every: Annotated[int, Ge(1)] = 100
     log_every: Annotated[int, Ge(1)] = 1
     resume: str | None = None
+    requeue: bool = False
     threads: Annotated[int, Ge(1)] | None = None
     memory_check: bool = True
 
@@ -32,6 +35,11 @@ class TrainerSettings:
     def processes(self) -> int:
         """Processes of the run, one for each device."""
         return self.devices * self.num_nodes
+
+    @property
+    def shards(self) -> int:
+        """Parts that the weights of a model are shared out in."""
+        return self.processes if self.strategy == "fsdp" else 1
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from genoattn.models.precision import fast_dtype
 from genoattn.models.predictor import Predictor
 from genoattn.training.callbacks import Progress, StopCleanly
 from genoattn.training.checkpoints import CheckpointFiles, Checkpoints
-from genoattn.training.devices import check_devices, data_share, environment_of, strategy_of
+from genoattn.training.devices import check_devices, check_processes, data_share, environment_of, strategy_of
 from genoattn.training.divergence import StopOnDivergence
 from genoattn.training.identity import RunIdentity
 from genoattn.training.loggers import MetricsFile
@@ -45,6 +45,7 @@ NOISE = (
     r".*The '.*' does not have many workers",  # examples are cheap
     r"No positive samples found in target",  # a task may simulate no mutation of a kind
     r"It is recommended to use `self.log\(.*sync_dist=True\)`",  # what is logged is that of all processes already
+    r"FSDP2-wrapped module .* returned a view tensor",  # nothing is changed in place
     r"`broadcast_buffers` is deprecated",  # of torch 2.13; older ones know no other name
 )
 """Warnings of Lightning that a user can do nothing about."""
@@ -88,7 +89,7 @@ def build_training(
     trainer, data, task = recipe.trainer, recipe.data, predictor.task
     if isinstance(task, VariantClassification):
         task.set_targets(source.labelled["train"])
-    check_devices(trainer.processes, data.batch)
+    check_devices(trainer.processes, data.batch, trainer.sequence_parallel)
     total = trainer.max_steps * trainer.accumulate_batches * data.batch
     check_strands(task, recipe.reverse_complement)
     both = recipe.reverse_complement in ("augment", "average")
@@ -102,11 +103,12 @@ def build_training(
         data.workers,
         both_strands=recipe.reverse_complement == "equivariant",
         validation_lengths=_validation_lengths(data),
-        share=share or data_share(),
+        share=share or data_share(trainer.sequence_parallel),
     )
     by_length = len(datamodule.validation_lengths) > 1
     steps, seed = trainer.max_steps, recipe.seed
-    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, steps, seed, by_length), datamodule
+    words = {"by_length": by_length, "sequence_parallel": trainer.sequence_parallel}
+    return SequenceModule(predictor, recipe.optimizer, recipe.schedule, steps, seed, **words), datamodule
 
 
 def _validation_lengths(data: DataSettings) -> Sequence[int]:
@@ -151,11 +153,12 @@ def fit(
         resume: A last.ckpt to go on from, which was checked; in `folder`, metrics.csv is continued from its step.
 
     Raises:
-        UserError: The device, the optimiser or the checkpoint cannot be used, or the training diverged.
+        UserError: The device, the optimiser or the checkpoint cannot be used, the training diverged, or the processes
+            for its devices were not started.
     """
     checkpoints = folder / "checkpoints"
-    if place().rank:
-        loggers = []
+    check_processes(settings.devices, settings.num_nodes)
+    loggers = [] if place().rank else loggers
     if resume is not None:
         step = first_makes(lambda: copy_checkpoints(resume, module, checkpoints))
         for logger in loggers:
@@ -167,12 +170,10 @@ def fit(
         for message in NOISE:
             warnings.filterwarnings("ignore", message)
         diverged = StopOnDivergence(name, folder, settings.log_every)
-        progress = [Progress()] if place().rank == 0 else []
-        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), *progress]
+        callbacks = [stop, diverged, Checkpoints(checkpoints, identity.state(name)), *[Progress()][place().rank :]]
         trainer = build_trainer(settings, folder, loggers, callbacks)
         device, precision = trainer.strategy.root_device, precision_of(settings)
-        said = "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
-        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + said)
+        print(_describe(name, module, device, DTYPES[precision.partition("-")[0]]) + _said(precision, settings))
         start = time.perf_counter()
         with stop.listening():
             trainer.fit(module, datamodule, ckpt_path=resume)
@@ -180,14 +181,26 @@ def fit(
     if stop.timed_out:
         print(f"{name}: trainer.max_seconds={settings.max_seconds} ended training after step {trainer.global_step}")
     bases = module.bases_since_start
-    if (checkpoints / "best.ckpt").exists() and not stop.stopped_by:
-        best = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
-        module.load_state_dict(best["state_dict"])
-    module.model.autocast_dtype = AUTOCAST.get(precision)
-    module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
+    module.gather()
+    if place().rank == 0:
+        if not stop.stopped_by:
+            _take_best(module, checkpoints)
+        module.model.autocast_dtype = AUTOCAST.get(precision)
+        module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
     return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padding / max(1, real + padding))
+
+
+def _said(precision: str, settings: TrainerSettings) -> str:
+    """The precision of a training, where it is not that of the weights."""
+    return "" if precision == "32-true" else f", {precision}" + (", TF32" if settings.precision == "auto" else "")
+
+
+def _take_best(module: SequenceModule, checkpoints: Path) -> None:
+    """Load the weights of the lowest validation loss, if there was a validation."""
+    if (checkpoints / "best.ckpt").exists():
+        module.load_state_dict(CheckpointFiles().load_checkpoint(checkpoints / "best.ckpt")["state_dict"])
 
 
 def _describe(name: str, module: SequenceModule, device: torch.device, dtype: torch.dtype) -> str:

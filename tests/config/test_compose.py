@@ -52,7 +52,7 @@ def complaint(overrides: list[str], program: str = "train") -> str:
         ("seed=${sed}", "seed: Interpolation key 'sed' not found"),
         ("hydra.run.dir=${sed}", "Interpolation key 'sed' not found"),
         ("hydra/sweeper=ax", "hydra/sweeper=ax: this needs a plugin of Hydra; pip install hydra-ax-sweeper"),
-        ("hydra/launcher=submitit_slurm", "this needs a plugin of Hydra; pip install hydra-submitit-launcher"),
+        ("hydra/launcher=rq", "this needs a plugin of Hydra; pip install hydra-rq-launcher"),
         ("hydra.searchpath=[file:///nowhere]", "path=/nowhere is not available"),
         ("checkpoint=???", "checkpoint must be given: checkpoint=…"),
         ("~attention", "Key 'attention' is missing: this program needs it"),

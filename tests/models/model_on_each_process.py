@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from genoattn.attention.base import TokenLayout
+from genoattn.data.batch import Batch
+from genoattn.data.targets import TargetSpec
+from genoattn.models.predictor import ShardAnswers, predict, predict_shard
 from genoattn.models.sequence_model import SequenceModel
 
 
@@ -33,7 +36,7 @@ def loss_of(step: Step, logits: dict[str, Tensor], tokens: Tensor, world: int) -
     return loss if step.sequences is None else loss + F.cross_entropy(logits["kind"][:, 0], step.sequences)
 
 
-def alone(model: SequenceModel, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+def on_one(model: SequenceModel, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and gradients of one process."""
     loss = loss_of(step, model(*step[:4]), step.tokens, 1)
     loss.backward()
@@ -58,3 +61,12 @@ def _gradients(model: SequenceModel) -> dict[str, Tensor]:
     found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad()
     return found
+
+
+def answers(
+    model: SequenceModel, batch: Batch, outputs: dict[str, TargetSpec]
+) -> tuple[dict[str, Tensor], ShardAnswers]:
+    """All logits of a batch, and what this process learns from."""
+    group = torch.distributed.group.WORLD
+    with torch.no_grad():
+        return predict(model, batch, outputs, group), predict_shard(model, batch, outputs, group)

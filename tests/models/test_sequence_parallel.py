@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +16,13 @@ from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.parallel.processes import processes
 from genoattn.attention.ssd import StateSpaceAttention
 from genoattn.attention.window import WindowAttention
+from genoattn.data.batch import collate
+from genoattn.data.targets import IGNORE_INDEX
+from genoattn.models.embedding import alone
+from genoattn.models.predictor import predict
 from genoattn.models.sequence_model import SequenceModel
-from tests.models.model_on_each_process import Step, alone, on_each
+from tests.models.model_on_each_process import Step, answers, on_each, on_one
+from tests.toy_models import MASKED, NUCLEOTIDE, TASKS, TOKENIZERS, toy_model
 
 HEADS = HeadOptions(count=2, cross_segment=0.5)
 LAYERS = [
@@ -27,6 +33,7 @@ LAYERS = [
     partial(StateSpaceAttention, heads=HEADS, state=4),
     ConvolutionAttention,
 ]
+KMER = {"_target_": f"{TOKENIZERS}.kmer.KmerTokenizer", "k": 3}
 MODELS = {
     "one sequence": {"length": 61, "causal": False, "activation_checkpointing": "none"},
     "causal": {"length": 64, "causal": True, "activation_checkpointing": "mlp"},
@@ -57,7 +64,7 @@ def built(length, interleaved=False, sites=0, max_shift=None, causal=False, **se
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_is_that_of_one_process(name):
     model, step = built(**MODELS[name])
-    loss, gradients = alone(model, step)
+    loss, gradients = on_one(model, step)
     for world in (2, 4):
         for told, found in processes(world).run(on_each, model, step):
             assert torch.allclose(told, loss, rtol=1e-12, atol=0)
@@ -70,3 +77,38 @@ def test_a_shard_holds_whole_units_of_all_layers():
     model.blocks[0].attention.shard_multiple = 3
     model.blocks[1].attention.shard_multiple = 4
     assert model.shard_multiple == 12
+
+
+TASKS_DIVIDED = {
+    "masked": (MASKED, NUCLEOTIDE, {"token"}),
+    "masked, k-mers": (MASKED, KMER, {"token"}),
+    "side by side": ({"_target_": f"{TASKS}.side_by_side.SideBySide", "max_shift": 2}, NUCLEOTIDE, None),
+    "paired": ({"_target_": f"{TASKS}.paired.Paired"}, NUCLEOTIDE, set()),
+}
+
+
+@pytest.mark.parametrize("name", TASKS_DIVIDED)
+@pytest.mark.parametrize("both_strands", [False, True])
+def test_answers_of_a_batch_are_those_of_one_process(name, both_strands):
+    task, tokenizer, divided = TASKS_DIVIDED[name]
+    predictor = toy_model(task, tokenizer).predictor
+    model, outputs, rng = predictor.model.double().eval(), dict(predictor.task.outputs), np.random.default_rng(0)
+    examples = [alone(predictor.task, rng.integers(0, 4, length, dtype=np.uint8)) for length in (37, 30)]
+    batch = collate(examples, predictor.tokenizer, None, predictor.task.context_format, 0, both_strands)
+    with torch.no_grad():
+        expected = predict(model, batch, outputs)
+    found = processes(2).run(answers, model, batch, outputs)
+    parts = [answer for _, answer in found]
+    assert parts[0].divided == (set() if both_strands else set(outputs) if divided is None else divided)
+    for output in outputs:
+        for whole, _ in found:
+            assert torch.allclose(whole[output], expected[output], rtol=0, atol=1e-12)
+        if output in parts[0].divided:
+            logits, labels = (
+                torch.cat([getattr(part, key)[output] for part in parts], 1) for key in ("logits", "targets")
+            )
+            length = expected[output].shape[1]
+            assert torch.allclose(logits[:, :length], expected[output], rtol=0, atol=1e-12)
+            assert torch.equal(labels[:, :length], batch.targets[output]) and (labels[:, length:] == IGNORE_INDEX).all()
+        else:
+            assert all(torch.allclose(part.logits[output], expected[output], rtol=0, atol=1e-12) for part in parts)

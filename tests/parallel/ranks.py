@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ SECONDS = 120
 class Ranks:
     """Processes of one world; `run` gives all of them the same call and returns what each of them returned."""
 
-    def __init__(self, world: int):
+    def __init__(self, world: int, cache: Path):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*PRELOAD])
         with socket.socket() as free:
@@ -33,7 +34,7 @@ class Ranks:
         self.world, self.pipes, self.processes = world, list[Connection](), list[Any]()
         for rank in range(world):
             own, other = context.Pipe()
-            process = context.Process(target=_work, args=(rank, world, port, other), daemon=True)
+            process = context.Process(target=_work, args=(rank, world, port, cache, other), daemon=True)
             process.start()
             other.close()
             self.pipes.append(own)
@@ -59,10 +60,11 @@ class Ranks:
             process.join()
 
 
-def _work(rank: int, world: int, port: int, calls: Connection) -> None:
+def _work(rank: int, world: int, port: int, cache: Path, calls: Connection) -> None:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")
     values = (rank, rank, world, world, port)
     os.environ |= {name: str(value) for name, value in zip(names, values, strict=True)} | {"MASTER_ADDR": "localhost"}
+    os.environ["GENOATTN_CACHE"] = str(cache)
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     leave_out_evaluation(pytest.MonkeyPatch())

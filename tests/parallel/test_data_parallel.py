@@ -1,51 +1,20 @@
 """Training on several processes is the training of one: weights, figures, files, and what is said."""
 
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from genoattn.training import processes
+from tests.parallel.conftest import WORDS, largest_difference
 from tests.parallel.ranks import Ranks, call_main
-from tests.toy_genomes import write_genome
 from tests.toy_models import CAUSAL, saved, toy_model
-from tests.training.quick import leave_out_evaluation, rows
+from tests.training.quick import rows
 
-pytestmark = pytest.mark.usefixtures("alone")
-
-WORDS = ("experiment=smoke", "control=null", "trainer.threads=1", "trainer.memory_check=false", "data.batch=4")
-WORDS += ("trainer.accelerator=cpu", "optimizer.lr=0.01", "schedule.warmup=0", "data.vcf=null", "+optimizer.eps=0.01")
-"""A step of Adam with its own eps makes a difference of 1e-9 in a gradient near zero a difference of lr."""
-
-
-@pytest.fixture(scope="module")
-def two(alone: None) -> Iterator[Ranks]:
-    ranks = Ranks(2)
-    yield ranks
-    ranks.end()
-
-
-@pytest.fixture(scope="module")
-def four(alone: None) -> Iterator[Ranks]:
-    ranks = Ranks(4)
-    yield ranks
-    ranks.end()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        leave_out_evaluation(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def fasta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_genome(tmp_path_factory.mktemp("genome"), "chr", seed=1)[0]
+pytestmark = pytest.mark.usefixtures("alone", "evaluation_left_out")
 
 
 def alone_and_together(ranks: Ranks, folder: Path, *words: str) -> tuple[Path, Path]:
@@ -57,19 +26,6 @@ def alone_and_together(ranks: Ranks, folder: Path, *words: str) -> tuple[Path, P
     assert (status, grumbled) == (0, "") and f"run folder: {several}\n" in said
     assert others == [(0, "", "")] * (ranks.world - 1)
     return one, several
-
-
-def last(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def largest_difference(one: Path, other: Path) -> float:
-    """Largest difference of a weight at the end; the bases and tokens that were seen must be equal."""
-    first, second = last(one)["state_dict"], last(other)["state_dict"]
-    assert first.keys() == second.keys()
-    assert torch.equal(first["bases_seen"], second["bases_seen"])
-    assert first.pop("tokens_seen")[0] == second["tokens_seen"][0]  # padding is that of each process
-    return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
 def assert_same_figures(one: Path, other: Path, tolerance: float) -> None:
@@ -154,6 +110,42 @@ def test_the_place_of_a_process() -> None:
 def test_what_one_process_refuses(words: list[str], sentence: str, fasta: Path, tmp_path: Path) -> None:
     status, _, said = call_main(["train", *WORDS, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path / 'run'}", *words])
     assert status == 2 and sentence in said and said.count("\n") == 1
+
+
+def call_by_slurm(folder: Path, words: list[str]) -> int:
+    """A program in a process that looks like a task of `srun`, with run folders in `folder`."""
+    rank, world, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    task = SLURM | STEP | {"PROCID": rank, "LOCALID": rank, "STEP_NUM_TASKS": world, "STEP_NUM_NODES": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            patch.delenv(name)
+        for name, value in task.items():
+            patch.setenv(f"SLURM_{name}", value)
+        patch.setenv("MASTER_PORT", port)
+        patch.chdir(folder)
+        return call_main(words)[0]
+
+
+def test_tasks_of_slurm_share_a_new_run_folder(two: Ranks, fasta: Path, tmp_path: Path) -> None:
+    words = ["train", *WORDS, f"data.fasta={fasta}", "trainer.devices=2", "trainer.max_steps=2"]
+    assert two.run(call_by_slurm, tmp_path, words) == [0, 0]
+    (run,) = (tmp_path / "runs" / "train").iterdir()
+    wanted = {"config.yaml", "metrics.csv", "train.log", "checkpoints/last.ckpt", ".hydra/config.yaml"}
+    assert wanted <= files(run) and not (tmp_path / "outputs").exists()
+
+
+def test_plan_tells_of_each_process(fasta: Path, tmp_path: Path) -> None:
+    words = [word for word in WORDS if word != "trainer.memory_check=false"]
+    words += [f"data.fasta={fasta}", "data.length=512", "capacity=[]", "available_memory=2GiB"]
+    found = []
+    for more in (["trainer.devices=1"], ["trainer.devices=2"]):
+        run = tmp_path / f"{len(found)}"
+        status, said, _ = call_main(["plan", *words, *more, f"hydra.run.dir={run}"])
+        assert status == 0 and ("each of 2 processes of the training takes" in said) == bool(found)
+        found.append(json.loads((run / "plan.json").read_text())["predicted"])
+    one, two = found
+    assert one["available_bytes"] == 2 * two["available_bytes"] == 2**31
+    assert two["longest_length"] > one["longest_length"] / 2
 
 
 def test_what_several_processes_refuse(two: Ranks, fasta: Path, tmp_path: Path) -> None:

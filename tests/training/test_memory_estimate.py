@@ -19,7 +19,7 @@ from genoattn.errors import UserError
 from genoattn.models.build import train_tokenizer
 from genoattn.training import memory_estimate
 from genoattn.training.loss import loss
-from genoattn.training.memory_estimate import MemoryCurve, check_memory, estimate_memory, parse_size
+from genoattn.training.memory_estimate import MemoryCurve, _state_bytes, check_memory, estimate_memory, parse_size
 from genoattn.training.module import SequenceModule
 from genoattn.training.trainer import build_training
 from tests.toy_genomes import write_genome
@@ -35,6 +35,15 @@ def prepared(folder: Path, *words: str) -> tuple[SequenceModule, GenomeDataModul
     source = open_data_source(recipe.data, task, config.seed)
     tokenizer = train_tokenizer(value_of(config.tokenizer), source, config.seed)
     return build_training(model_of(config, "attention", task, tokenizer), source, recipe)
+
+
+def test_what_a_process_keeps_of_a_model_that_is_shared_out(tmp_path: Path) -> None:
+    module, _ = prepared(tmp_path, "data.length=64", "model.depth=2")
+    sizes = {name: 4 * weight.numel() for name, weight in module.model.named_parameters()}
+    whole, block = sum(sizes.values()), sum(size for name, size in sizes.items() if name.startswith("blocks.0."))
+    rest = sum(size for name, size in sizes.items() if not name.startswith("blocks."))
+    assert _state_bytes(module, 1) == 4 * whole
+    assert _state_bytes(module, 4) == whole + rest + block
 
 
 @pytest.mark.parametrize("layer", ["linear", "full", "hierarchical"])
@@ -177,10 +186,21 @@ def test_a_plan_says_what_it_predicts_and_measures(tmp_path: Path, capsys: pytes
         "trainer.threads=1",
         "available_memory=2GiB",
     ]
-    assert main([*words, "measure=true", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
+    assert main([*words, "measure=true", "devices=[2,3]", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
     found = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert "fits into 2.00 GiB" in " ".join(capsys.readouterr().out.split())
     assert found["predicted"]["longest_length"] > 64 and found["predicted"]["available_bytes"] == 2 * GIB
+    rows = {(row["way"], row["devices"]): row for row in found["devices"]}
+    shared = ("ddp with sequence_parallel", "fsdp with sequence_parallel")
+    assert [*rows] == [
+        ("ddp", 2),
+        ("fsdp", 2),
+        *((way, 2) for way in shared),
+        *((way, 3) for way in shared),
+    ]  # batch: 16
+    assert rows["ddp", 2]["state"] == 16 * found["predicted"]["parameters"] == 2 * rows["fsdp", 2]["state"]
+    assert 0 < rows["fsdp", 2]["gathered"] <= 4 * found["predicted"]["parameters"] and not rows["ddp", 2]["gathered"]
+    assert rows[shared[0], 3]["activations"] == pytest.approx(rows["ddp", 2]["activations"] * 2 / 3, rel=1e-6)
     figures = ("seconds_per_step", "training_bases_per_second", "forward_bases_per_second", "training_peak_bytes")
     assert all(found["measured"][key] > 0 for key in figures)
     assert (

@@ -204,7 +204,7 @@ def test_another_run_is_refused_line_by_line(whole: Path, tmp_path: Path, capsys
     assert quick_train(whole, *words, f"trainer.resume={last}") == 2
     first, *lines = capsys.readouterr().err.splitlines()
     assert first == (
-        f"trainer.resume={last} is of another run; only budget, logging, workers and evaluation may differ:"
+        f"trainer.resume={last} is of another run; only budget, logging, workers, devices and evaluation may differ:"
     )
     assert "  optimizer.lr: 2 → 0.5" in lines and "  seed: 0 → 7" in lines
     linear, none = (f'"genoattn.attention.{module}Attention"' for module in ("linear.Linear", "none.No"))

@@ -1,15 +1,14 @@
-"""Kernels of attention over lists of key blocks: forward, dQ by query blocks, dK and dV by key blocks; no atomics.
+"""Kernels of attention over lists of key blocks, by query blocks: forward and dQ; block_gradients has dK and dV.
 
 A list names blocks of SIZE keys for a block of QUERIES queries; tiles are of BLOCK_Q and BLOCK_K: a block of queries
 may be split into several tiles. A tile of keys is filled from the blocks of a list one after another, so that small
-blocks give full tiles too. dK and dV use the inverted lists: `readers` holds the query blocks that read each key block
-and `begins` the position of the first reader of each key block.
+blocks give full tiles too.
 
 Legend: q, out, dout, dq [batch, length, heads, WIDTH]; k, v, dk, dv [batch, keys, kv_heads, WIDTH]; table [batch or 1,
-heads or 1, query blocks, slots] of key blocks, negative for none; bias [batch, keys] added to scores in base 2, -inf
-for a key that is hidden and not read; ends [keys], the last token that each key stands for; lse, delta [batch, heads,
-length]; `strides` in the order of the tensors, then of table and padding_mask; `sizes` as unpacked. `scale` holds
-log2(e); `group` query heads share a key head.
+heads or 1, query blocks, slots] of key blocks, negative for none; counts [batch or 1, heads or 1, query blocks] of the
+slots to read; bias [batch, keys] added to scores in base 2, -inf for a key that is hidden and not read; ends [keys],
+the last token that each key stands for; lse, delta [batch, heads, length]; `strides` in the order of the tensors, then
+of table and padding_mask; `sizes` as unpacked. `scale` holds log2(e); `group` query heads share a key head.
 """
 
 # pyright takes a kernel for plain Python, and does not know that a tl.constexpr has the attributes of its value.
@@ -43,6 +42,7 @@ class BlockConstants(NamedTuple):
     WIDTH: int
     BIAS: bool
     ENDS: bool
+    COUNTED: bool
     PADDED: bool
     PRECISION: str
 
@@ -91,20 +91,25 @@ def listed_scores(q_tile, k_tile, queries, length, real, key_bias, last, scale, 
 
 
 @triton.jit
-def listed_keys(k, v, table, bias, ends, batch, head, first, strides, sizes, C: tl.constexpr):
+def listed_keys(k, v, table, counts, bias, ends, batch, head, first, strides, sizes, C: tl.constexpr):
     """Pointers to the keys and values of one sequence and head, to their masks and to the list of a query block."""
     k_strides, v_strides, table_strides = strides
-    count, group, slots = sizes
+    count, group, slots, blocks = sizes
     bias += batch.to(tl.int64) * count
-    table += batch.to(tl.int64) * table_strides[0] + head.to(tl.int64) * table_strides[1]
-    table += (first // C.QUERIES).to(tl.int64) * slots
+    row = batch.to(tl.int64) * table_strides[0] + head.to(tl.int64) * table_strides[1]
+    row = row * blocks + first // C.QUERIES
+    table += row * slots
+    if C.COUNTED:
+        slots = tl.load(counts + row)
     k += batch.to(tl.int64) * k_strides[0] + (head // group).to(tl.int64) * k_strides[2]
     v += batch.to(tl.int64) * v_strides[0] + (head // group).to(tl.int64) * v_strides[2]
     return k, v, k_strides, v_strides, table, bias, ends, slots, count
 
 
 @triton.jit
-def block_forward_kernel(q, k, v, table, bias, ends, padding_mask, out, lse, strides, sizes, scale, C: tl.constexpr):
+def block_forward_kernel(
+    q, k, v, table, counts, bias, ends, padding_mask, out, lse, strides, sizes, scale, C: tl.constexpr
+):
     """Outputs and log-sum-exps of one block of queries."""
     q_strides, k_strides, v_strides, out_strides, table_strides, mask_stride = strides
     length, count, heads, group, slots = sizes
@@ -115,7 +120,8 @@ def block_forward_kernel(q, k, v, table, bias, ends, padding_mask, out, lse, str
     batch = program // (tiles * heads)
     padding_mask += batch.to(tl.int64) * mask_stride
     key_strides = (k_strides, v_strides, table_strides)
-    keys = listed_keys(k, v, table, bias, ends, batch, head, first, key_strides, (count, group, slots), C)
+    key_sizes = (count, group, slots, tl.cdiv(length, C.QUERIES))
+    keys = listed_keys(k, v, table, counts, bias, ends, batch, head, first, key_strides, key_sizes, C)
     q_tile = load_tile(
         q, batch, first, head, q_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
     )
@@ -123,7 +129,7 @@ def block_forward_kernel(q, k, v, table, bias, ends, padding_mask, out, lse, str
     mixed = tl.full([C.BLOCK_Q, C.DIM], 0.0, tl.float32)
     total = tl.full([C.BLOCK_Q], 0.0, tl.float32)
     peak = tl.full([C.BLOCK_Q], float("-inf"), tl.float32)
-    for at in range(0, slots * C.SIZE, C.BLOCK_K):
+    for at in range(0, keys[7] * C.SIZE, C.BLOCK_K):
         index, real, key_bias, last, k_tile = load_listed_keys(keys, at, C)
         scores, visible = listed_scores(q_tile, k_tile, queries, length, real, key_bias, last, scale, C)
         scores = tl.where(visible, scores, float("-inf"))
@@ -141,7 +147,7 @@ def block_forward_kernel(q, k, v, table, bias, ends, padding_mask, out, lse, str
 
 @triton.jit
 def block_dq_kernel(
-    q, k, v, table, bias, ends, padding_mask, dout, lse, delta, dq, strides, sizes, scale, C: tl.constexpr
+    q, k, v, table, counts, bias, ends, padding_mask, dout, lse, delta, dq, strides, sizes, scale, C: tl.constexpr
 ):
     """dQ of one block of queries."""
     q_strides, k_strides, v_strides, dout_strides, dq_strides, table_strides, mask_stride = strides
@@ -153,7 +159,8 @@ def block_dq_kernel(
     batch = program // (tiles * heads)
     padding_mask += batch.to(tl.int64) * mask_stride
     key_strides = (k_strides, v_strides, table_strides)
-    keys = listed_keys(k, v, table, bias, ends, batch, head, first, key_strides, (count, group, slots), C)
+    key_sizes = (count, group, slots, tl.cdiv(length, C.QUERIES))
+    keys = listed_keys(k, v, table, counts, bias, ends, batch, head, first, key_strides, key_sizes, C)
     q_tile = load_tile(
         q, batch, first, head, q_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
     )
@@ -168,7 +175,7 @@ def block_dq_kernel(
     attends = lse_rows > float("-inf")
     lse_rows = tl.where(attends, lse_rows, 0.0)
     dq_tile = tl.full([C.BLOCK_Q, C.DIM], 0.0, tl.float32)
-    for at in range(0, slots * C.SIZE, C.BLOCK_K):
+    for at in range(0, keys[7] * C.SIZE, C.BLOCK_K):
         index, real, key_bias, last, k_tile = load_listed_keys(keys, at, C)
         v_tile = load_rows(keys[1], index.to(tl.int64) * v_strides[1], real, C.DIM, C.WIDTH)
         scores, visible = listed_scores(q_tile, k_tile, queries, length, real, key_bias, last, scale, C)
@@ -177,79 +184,3 @@ def block_dq_kernel(
         _, ds = score_gradient(scores, products, lse_rows[:, None], delta_rows[:, None], visible, 1.0, True)
         dq_tile = tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision=C.PRECISION)
     store_tile(dq, dq_tile * (scale * LN2), batch, first, head, dq_strides, length, C.BLOCK_Q, C.DIM, C.WIDTH)
-
-
-@triton.jit
-def add_dkv(dk_tile, dv_tile, key, query_source, at, first, scale, C: tl.constexpr):
-    """Add the parts of dK and dV of a key tile that the query tile from `first` on gives.
-
-    Tiles of scores are [keys, queries]. Row 0 of this head is number `rows_at` of lse and delta.
-    """
-    k_tile, v_tile, real, key_bias, last = key
-    q, dout, q_strides, dout_strides, lse, delta, padding_mask, batch, length = query_source
-    head, rows_at = at
-    q_tile = load_tile(
-        q, batch, first, head, q_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
-    )
-    dout_tile = load_tile(
-        dout, batch, first, head, dout_strides, length, padding_mask, C.BLOCK_Q, C.DIM, C.WIDTH, True, C.PADDED
-    )
-    queries = first + tl.arange(0, C.BLOCK_Q)
-    lse_rows = tl.load(lse + rows_at + queries.to(tl.int64), mask=queries < length, other=float("-inf"))
-    delta_rows = tl.load(delta + rows_at + queries.to(tl.int64), mask=queries < length, other=0.0)
-    attends = lse_rows > float("-inf")
-    lse_rows = tl.where(attends, lse_rows, 0.0)
-    visible = real[:, None] & attends[None, :]
-    if C.ENDS:
-        visible = visible & (last[:, None] <= queries[None, :])
-    scores = tl.dot(k_tile, q_tile.T, input_precision=C.PRECISION) * scale + key_bias[:, None]
-    products = tl.dot(v_tile, dout_tile.T, input_precision=C.PRECISION)
-    weights, ds = score_gradient(scores, products, lse_rows[None, :], delta_rows[None, :], visible, 1.0, True)
-    dv_tile = tl.dot(weights.to(dout_tile.dtype), dout_tile, dv_tile, input_precision=C.PRECISION)
-    dk_tile = tl.dot(ds.to(q_tile.dtype), q_tile, dk_tile, input_precision=C.PRECISION)
-    return dk_tile, dv_tile
-
-
-@triton.jit
-def block_dkv_kernel(
-    q, k, v, readers, begins, bias, ends, padding_mask, dout, lse, delta, dk, dv, strides, sizes, scale, C: tl.constexpr
-):
-    """dK and dV of a tile of a block of keys, from the query blocks whose lists hold it; the tile may be the wider.
-
-    `table_steps`: by how much the number of a table grows with the sequence and with the head, 0 where it is shared.
-    """
-    q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, table_steps, mask_stride = strides
-    length, count, kv_heads, group = sizes
-    program = tl.program_id(0)
-    TILES: tl.constexpr = C.QUERIES // C.BLOCK_Q
-    ROWS: tl.constexpr = min(C.SIZE, C.BLOCK_K)
-    blocks = tl.cdiv(count, C.SIZE)
-    tiles = blocks * (C.SIZE // ROWS)
-    first_key = program % tiles * ROWS
-    block = first_key // C.SIZE
-    head = program // tiles % kv_heads
-    batch = program // (tiles * kv_heads)
-    spots = tl.arange(0, C.BLOCK_K)
-    index = first_key + spots
-    padding_mask += batch.to(tl.int64) * mask_stride
-    inside = (spots < ROWS) & (index < count)
-    real, key_bias, last = load_key_masks(bias + batch.to(tl.int64) * count, ends, index, inside, C)
-    k += batch.to(tl.int64) * k_strides[0] + head.to(tl.int64) * k_strides[2]
-    v += batch.to(tl.int64) * v_strides[0] + head.to(tl.int64) * v_strides[2]
-    k_tile = load_rows(k, index.to(tl.int64) * k_strides[1], real, C.DIM, C.WIDTH)
-    v_tile = load_rows(v, index.to(tl.int64) * v_strides[1], real, C.DIM, C.WIDTH)
-    dk_tile = tl.full([C.BLOCK_K, C.DIM], 0.0, tl.float32)
-    dv_tile = tl.full([C.BLOCK_K, C.DIM], 0.0, tl.float32)
-    key = (k_tile, v_tile, real, key_bias, last)
-    query_source = (q, dout, q_strides, dout_strides, lse, delta, padding_mask, batch, length)
-    for member in range(group):
-        q_at = head * group + member
-        rows_at = (batch * kv_heads * group + q_at).to(tl.int64) * length
-        place = (batch * table_steps[0] + q_at * table_steps[1]).to(tl.int64) * blocks + block
-        for step in range(tl.load(begins + place) * TILES, tl.load(begins + (place + 1)) * TILES):
-            first = (tl.load(readers + step // TILES) * C.QUERIES + step % TILES * C.BLOCK_Q).to(tl.int32)
-            dk_tile, dv_tile = add_dkv(dk_tile, dv_tile, key, query_source, (q_at, rows_at), first, scale, C)
-    # Rows of a tile wider than its block belong to the next block's program.
-    stop = tl.minimum(first_key + ROWS, count)
-    store_tile(dk, dk_tile * (scale * LN2), batch, first_key, head, dk_strides, stop, C.BLOCK_K, C.DIM, C.WIDTH)
-    store_tile(dv, dv_tile, batch, first_key, head, dv_strides, stop, C.BLOCK_K, C.DIM, C.WIDTH)

@@ -7,12 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.kernels import launch
-from genoattn.attention.kernels.block_kernels import (
-    BlockConstants,
-    block_dkv_kernel,
-    block_dq_kernel,
-    block_forward_kernel,
-)
+from genoattn.attention.kernels.block_gradients import block_dkv_kernel, block_sum_kernel
+from genoattn.attention.kernels.block_kernels import BlockConstants, block_dq_kernel, block_forward_kernel
+from genoattn.attention.kernels.block_lists import BlockLists, list_work, most_parts
 from genoattn.attention.kernels.configurations import INTERPRETED, block_tiles, power_of_two
 from genoattn.attention.kernels.flash_launch import row_deltas
 from genoattn.errors import UserError
@@ -33,7 +30,7 @@ def block_attention(
     q: Float[Tensor, "batch length heads dim_head"],
     k: Float[Tensor, "batch keys kv_heads dim_head"],
     v: Float[Tensor, "batch keys kv_heads dim_head"],
-    block_table: Int[Tensor, "tables table_heads query_blocks slots"],
+    block_table: Int[Tensor, "tables table_heads query_blocks slots"] | BlockLists,
     *,
     query_block: int,
     key_block: int,
@@ -49,7 +46,8 @@ def block_attention(
         q: Queries.
         k: Keys; they may stand for several tokens each, for example as their mean.
         v: Values.
-        block_table: Key blocks of each query block, negative for none. One table may serve all sequences or heads.
+        block_table: Key blocks of each query block, negative for none; one table may serve all sequences or heads. Or
+            lists with what is known of them, as from `cached_lists`.
         query_block: Queries of a block: 16, 32 or 64.
         key_block: Keys of a block: a power of two from 1 to 64.
         bias: Added to every score with a key, without a gradient; -inf hides the key, which is then not read.
@@ -65,7 +63,8 @@ def block_attention(
     Raises:
         UserError: Shapes, dtypes, device or block sizes that the kernel does not support.
     """
-    _check(q, k, v, block_table, query_block, key_block)
+    lists = block_table if isinstance(block_table, BlockLists) else BlockLists(block_table)
+    _check(q, k, v, lists.table, query_block, key_block)
     shapes = {"bias": (bias, k.shape[:2]), "ends": (ends, k.shape[1:2]), "padding_mask": (padding_mask, q.shape[:2])}
     for name, (tensor, shape) in shapes.items():
         if tensor is not None and tensor.shape != shape:
@@ -73,9 +72,8 @@ def block_attention(
     factor = float(q.shape[-1] ** -0.5 if scale is None else scale)
     key_bias = None if bias is None else bias.detach().float()
     key_ends = None if ends is None else ends.int()
-    out, lse = block_forward(
-        q, k, v, block_table.int(), key_bias, key_ends, padding_mask, query_block, key_block, factor
-    )
+    lists = lists._replace(table=lists.table.int())
+    out, lse = block_forward(q, k, v, *lists, key_bias, key_ends, padding_mask, query_block, key_block, factor)
     return (out, lse) if return_lse else out
 
 
@@ -107,6 +105,7 @@ def _constants(
     q: Tensor,
     bias: Tensor | None,
     ends: Tensor | None,
+    counts: Tensor | None,
     padding_mask: Tensor | None,
     blocks: tuple[int, int],
 ) -> dict[str, Any]:
@@ -122,6 +121,7 @@ def _constants(
         WIDTH=q.shape[-1],
         BIAS=bias is not None,
         ENDS=ends is not None,
+        COUNTED=counts is not None,
         PADDED=padding_mask is not None,
         PRECISION=launch.precision(q.dtype, family),
     )
@@ -129,23 +129,8 @@ def _constants(
 
 
 def _table_strides(table: Tensor) -> tuple[int, int]:
-    """Strides of the tables of a contiguous stack by sequence and by head; 0 where one table serves all."""
-    return 0 if table.shape[0] == 1 else table.stride(0), 0 if table.shape[1] == 1 else table.stride(1)
-
-
-def invert_block_table(
-    table: Int[Tensor, "tables table_heads query_blocks slots"], blocks: int
-) -> tuple[Tensor, Tensor]:
-    """Invert the lists: the query blocks that read each key block, and the position of each one's first reader.
-
-    Readers are in the order of tables, heads, key blocks and query blocks. The last of the positions is the end.
-    """
-    tables, heads, count, slots = table.shape
-    at = torch.arange(tables * heads, device=table.device)[:, None, None] * blocks
-    owner = torch.where(table >= 0, at.view(tables, heads, 1, 1) + table, tables * heads * blocks).flatten()
-    order = owner.argsort(stable=True)
-    begins = torch.searchsorted(owner[order], torch.arange(tables * heads * blocks + 1, device=table.device))
-    return (order // slots % count).int(), begins
+    """Rows of lists between sequences and between heads, over the query blocks; 0 where one table serves all."""
+    return 0 if table.shape[0] == 1 else table.shape[1], 0 if table.shape[1] == 1 else 1
 
 
 def forward(
@@ -153,6 +138,10 @@ def forward(
     k: Tensor,
     v: Tensor,
     table: Tensor,
+    counts: Tensor | None,
+    readers: Tensor | None,
+    work: Tensor | None,
+    sums: Tensor | None,
     bias: Tensor | None,
     ends: Tensor | None,
     padding_mask: Tensor | None,
@@ -167,11 +156,12 @@ def forward(
     lse = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
     table = table.contiguous()
     byte_flags, mask_stride = launch.flags(padding_mask, lse)
-    constants = _constants("forward", q, bias, ends, padding_mask, (query_block, key_block))
+    constants = _constants("forward", q, bias, ends, counts, padding_mask, (query_block, key_block))
     key_ends = lse if ends is None else ends.contiguous()
     strides = (*map(launch.strides_of, (q, k, v, out)), _table_strides(table), mask_stride)
     sizes = length, k.shape[1], heads, heads // k.shape[2], table.shape[3]
-    arguments = [q, k, v, table, _base_2(bias, lse), key_ends, byte_flags, out, lse, strides, sizes, scale * LOG2E]
+    lists = [table, table if counts is None else counts.contiguous()]
+    arguments = [q, k, v, *lists, _base_2(bias, lse), key_ends, byte_flags, out, lse, strides, sizes, scale * LOG2E]
     programs = -(-length // constants["C"].BLOCK_Q) * heads * batch
     launch.launch(block_forward_kernel, programs, arguments, constants)
     return out.to(dtype), lse
@@ -189,6 +179,10 @@ def backward(
     k: Tensor,
     v: Tensor,
     table: Tensor,
+    counts: Tensor | None,
+    readers: Tensor | None,
+    work: Tensor | None,
+    sums: Tensor | None,
     bias: Tensor | None,
     ends: Tensor | None,
     padding_mask: Tensor | None,
@@ -209,21 +203,45 @@ def backward(
     key_masks = [_base_2(bias, lse), lse if ends is None else ends.contiguous()]
     strides = [launch.strides_of(tensor) for tensor in (q, k, v, dout)]
     factor, group = scale * LOG2E, heads // kv_heads
-    constants = _constants("dq", q, bias, ends, padding_mask, (query_block, key_block))
-    arguments = [q, k, v, table, *key_masks, byte_flags, dout, lse, delta, dq]
-    arguments += [(*strides, launch.strides_of(dq), _table_strides(table), mask_stride)]
+    constants = _constants("dq", q, bias, ends, counts, padding_mask, (query_block, key_block))
+    arguments = [q, k, v, table, table if counts is None else counts.contiguous(), *key_masks, byte_flags]
+    arguments += [dout, lse, delta, dq, (*strides, launch.strides_of(dq), _table_strides(table), mask_stride)]
     arguments += [(length, keys, heads, group, table.shape[3]), factor]
     launch.launch(block_dq_kernel, -(-length // constants["C"].BLOCK_Q) * heads * batch, arguments, constants)
-    blocks = -(-keys // key_block)
-    readers, begins = invert_block_table(table, blocks)
-    table_steps = (table.shape[1] if table.shape[0] > 1 else 0, 1 if table.shape[1] > 1 else 0)
-    constants = _constants("dkv", q, bias, ends, padding_mask, (query_block, key_block))
-    arguments = [q, k, v, readers, begins, *key_masks, byte_flags, dout, lse, delta, dk, dv]
-    arguments += [(*strides, launch.strides_of(dk), launch.strides_of(dv), table_steps, mask_stride)]
-    arguments += [(length, keys, kv_heads, group), factor]
-    tiles = blocks * max(1, key_block // constants["C"].BLOCK_K)
-    launch.launch(block_dkv_kernel, tiles * kv_heads * batch, arguments, constants)
+    constants = _constants("dkv", q, bias, ends, counts, padding_mask, (query_block, key_block))
+    lists = BlockLists(table, counts, readers, work, sums)
+    sources = [q, k, v, *key_masks, byte_flags, dout, lse, delta]
+    _launch_dkv(lists, sources, [dk, dv], (strides, mask_stride), (length, keys, kv_heads, group), factor, constants)
     return dq.to(dtype), dk.to(dtype), dv.to(dtype)
+
+
+def _launch_dkv(
+    lists: BlockLists,
+    sources: list[Tensor],
+    gradients: list[Tensor],
+    strides: tuple[list[tuple[int, ...]], int],
+    sizes: tuple[int, int, int, int],
+    factor: float,
+    constants: dict[str, Any],
+) -> None:
+    """Launch dK and dV by the work of the lists, and the sum of the parts of key blocks with many readers."""
+    (q, k, v, bias, ends, byte_flags, dout, lse, delta), fixed = sources, constants["C"]
+    _, keys, kv_heads, group = sizes
+    shared = lists.table.shape[1] == 1
+    table_heads, members = (1, group) if shared else (kv_heads, 1)
+    readers, work, sums = lists.readers, lists.work, lists.sums
+    if readers is None or work is None or sums is None:
+        readers, work, sums = list_work(lists.table, table_heads, -(-keys // fixed.SIZE))
+    shares = k.shape[0] // lists.table.shape[0] * (kv_heads // table_heads)
+    many = most_parts(lists.table) * shares
+    parts = k.new_empty(many, 2, fixed.SIZE, fixed.WIDTH, dtype=torch.float32) if many else delta
+    own = [launch.strides_of(tensor) for tensor in gradients]
+    arguments = [q, k, v, work, readers, bias, ends, byte_flags, dout, lse, delta, *gradients, parts]
+    arguments += [(*strides[0], *own), (*sizes, members, work.shape[0], table_heads, shares, strides[1]), factor]
+    tiles = work.shape[0] * max(1, fixed.SIZE // fixed.BLOCK_K)
+    launch.launch(block_dkv_kernel, tiles * shares, arguments, constants)
+    arguments = [sums, parts, *gradients, tuple(own), (keys, kv_heads, sums.shape[0], table_heads, shares)]
+    launch.launch(block_sum_kernel, sums.shape[0] * shares, arguments, {"C": fixed})
 
 
 block_forward = torch.library.custom_op("genoattn::block_forward", forward, mutates_args=())
@@ -233,40 +251,14 @@ block_backward = torch.library.custom_op("genoattn::block_backward", backward, m
 
 
 @block_forward.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    table: Tensor,
-    bias: Tensor | None,
-    ends: Tensor | None,
-    padding_mask: Tensor | None,
-    query_block: int,
-    key_block: int,
-    scale: float,
-):
-    batch, length, heads, _ = q.shape
+def _(q: Tensor, *_: Any):
+    batch, length, heads = q.shape[:3]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     return out, q.new_empty(batch, heads, length, dtype=torch.float32)
 
 
 @block_backward.register_fake
-def _(
-    dout: Tensor,
-    dlse: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    table: Tensor,
-    bias: Tensor | None,
-    ends: Tensor | None,
-    padding_mask: Tensor | None,
-    out: Tensor,
-    lse: Tensor,
-    query_block: int,
-    key_block: int,
-    scale: float,
-):
+def _(dout: Tensor, dlse: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
 
 
@@ -277,7 +269,7 @@ def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -
 
 
 def _gradients(ctx: Any, dout: Tensor, dlse: Tensor):
-    return *block_backward(dout, dlse, *ctx.saved_tensors, *ctx.numbers), *[None] * 7
+    return *block_backward(dout, dlse, *ctx.saved_tensors, *ctx.numbers), *[None] * 11
 
 
 block_forward.register_autograd(_gradients, setup_context=_save_for_backward)

@@ -42,8 +42,8 @@ class Backend:
 
     def uses_triton(self, q: Tensor) -> bool:
         """True if the kernels compute these queries."""
-        autocast = torch.is_autocast_enabled(q.device.type)
-        dtype = torch.get_autocast_dtype(q.device.type) if autocast else q.dtype
+        autocast = q.device.type == "cuda" and torch.is_autocast_enabled("cuda")
+        dtype = torch.get_autocast_dtype("cuda") if autocast else q.dtype
         return q.numel() > 0 and self._refusal(q.device, dtype, q.shape[-1]) is None
 
     def description(self, device: torch.device, dtype: torch.dtype, width: int) -> str:

@@ -15,7 +15,7 @@ from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.rotary import Rope, rotate
 from genoattn.attention.ops.beside import Beside, merge, merge_outputs
 from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
-from genoattn.attention.ops.hierarchical_pooling import levels
+from genoattn.attention.ops.hierarchical_cells import cell_sums, cells_of
 from genoattn.attention.ops.linear import EPSILON
 
 Segments: TypeAlias = tuple[Int[Tensor, "batch queries"], Int[Tensor, "batch keys"]]
@@ -183,68 +183,29 @@ def hierarchical_attention(
     """`hierarchical_attention`, with the cells of all levels one after another and read by lists."""
     from genoattn.attention.kernels.blocks import block_attention
 
-    length, half = q.shape[1], block // 2
+    batch, length = q.shape[:2]
+    cells = cells_of(length, block, causal, q.device)
     visible = padding_mask if key_mask is None else key_mask
-    real = torch.ones(q.shape[:2], dtype=torch.bool, device=q.device) if visible is None else visible
-    position_ids = None if positions is None else positions.expand(q.shape[:2])
-    count = levels(length, block)
-    keys, values, biases, ends = [], [], [], []
-    sums = [F.pad(zero_padding(t.float(), real), (0, 0, 0, 0, 0, -length % block)) for t in (k, v)]
-    number = F.pad(real.long(), (0, -length % block))
-    place = None if position_ids is None else F.pad(position_ids * real, (0, -length % block))
-    for level in range(count):
-        if level:  # pairs of cells are merged, and empty cells fill up the last block
-            rest = -(number.shape[1] // 2) % block
-            sums = [F.pad(t.unflatten(1, (-1, 2)).sum(2), (0, 0, 0, 0, 0, rest)) for t in sums]
-            number = F.pad(number.unflatten(1, (-1, 2)).sum(2), (0, rest))
-            place = None if place is None else F.pad(place.unflatten(1, (-1, 2)).sum(2), (0, rest))
-        tokens = number.clamp_min(1)
-        mean_k, mean_v = (t / tokens[..., None, None] for t in sums)
-        keys.append(mean_k if place is None else rotate(mean_k, place // tokens, rope))
-        values.append(mean_v)
-        biases.append(torch.where(number > 0, tokens.float().log(), float("-inf")))
-        ends.append((torch.arange(1, number.shape[1] + 1, device=q.device) << level) - 1)
-    table = _runs(length, block, [len(level_ends) // half for level_ends in ends], causal, q.device)[None, None]
-    q, all_k, all_v = _as_computed(
-        q if position_ids is None else rotate(q, position_ids, rope),
-        torch.cat(keys, 1).to(q.dtype),
-        torch.cat(values, 1).to(q.dtype),
-    )
+    tokens = (cells.stops - cells.starts)[None] if visible is None else cells.sums(visible.long())
+    mean_k, mean_v = (cell_sums(k, v, visible, cells.levels) / tokens.clamp_min(1)[:, :, None, None]).unbind(0)
+    if positions is not None:
+        placed = positions if visible is None else positions * visible
+        mean_k = rotate(mean_k, cells.sums(placed) // tokens.clamp_min(1), rope)
+        q = rotate(q, positions, rope)
+    q, all_k, all_v = _as_computed(q, mean_k.to(q.dtype), mean_v.to(q.dtype))
     y = block_attention(
         q,
         all_k,
         all_v,
-        table,
+        cells.lists,
         query_block=block,
-        key_block=half,
-        bias=torch.cat(biases, 1),
-        ends=torch.cat(ends) if causal else None,
+        key_block=block // 2,
+        bias=tokens.float().log().expand(batch, -1),  # -inf for a cell without tokens
+        ends=cells.ends if causal else None,
         padding_mask=padding_mask,
     )
     assert isinstance(y, Tensor)
     return y
-
-
-def _runs(length: int, block: int, counts: list[int], causal: bool, device: torch.device) -> Int[Tensor, "blocks runs"]:
-    """Runs of half a block of cells that each query block reads, -1 for none; `counts` are the runs of each level.
-
-    Of the tokens a query block reads those of its block and of the neighbouring blocks; of each higher level the three
-    runs of these blocks that the level below does not cover.
-    """
-    own = torch.arange(-(-length // block), device=device)[:, None]
-    wanted = [2 * own + torch.arange(-2, 4, device=device)]
-    for level in range(1, len(counts)):
-        below, here = own >> (level - 1), own >> level
-        neighbours = 2 * here + torch.arange(-2, 4, device=device)
-        unread = (neighbours - below).abs() > 1
-        wanted.append(neighbours[unread].view(len(own), 3))
-    first, lists = 0, []
-    for level, (runs, count) in enumerate(zip(wanted, counts, strict=True)):
-        last = 2 * own + 1 if level == 0 else own >> (level - 1)
-        exists = (runs >= 0) & (runs < count) & ((runs <= last) | (not causal))
-        lists.append(torch.where(exists, runs + first, -1))
-        first += count
-    return torch.cat(lists, dim=1)
 
 
 def _as_computed(*tensors: Tensor) -> list[Tensor]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-PATIENCE = timedelta(seconds=120)
+PATIENCE = timedelta(minutes=5)
 """Time after which a process that waits for the others gives up."""
 
 
@@ -26,7 +26,8 @@ class ProcessesError(RuntimeError):
 class Processes:
     """`world` processes on the CPU that exchange tensors by gloo, each with one thread."""
 
-    def __init__(self, world: int):
+    def __init__(self, world: int, patience: timedelta = PATIENCE):
+        self._patience = patience.total_seconds() + 30
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
             ["genoattn.attention.conformance", "torch._dynamo"]
@@ -36,7 +37,7 @@ class Processes:
         for rank in range(world):
             here, there = context.Pipe()
             meeting = Path(self._folder.name) / "meeting"
-            process = context.Process(target=_serve, args=(there, rank, world, str(meeting)), daemon=True)
+            process = context.Process(target=_serve, args=(there, rank, world, str(meeting), patience), daemon=True)
             process.start()
             there.close()
             self._pipes.append(here)
@@ -57,7 +58,7 @@ class Processes:
             pipe.send_bytes(call)
         results: dict[Connection, Any] = {}
         while len(results) < len(self._pipes):
-            ready = wait([pipe for pipe in self._pipes if pipe not in results], PATIENCE.total_seconds() + 30)
+            ready = wait([pipe for pipe in self._pipes if pipe not in results], self._patience)
             if not ready:
                 self.close()
                 raise ProcessesError("a process does not answer")
@@ -91,11 +92,11 @@ def processes(world: int) -> Processes:
     return Processes(world)
 
 
-def _serve(pipe: Connection, rank: int, world: int, meeting: str) -> None:
+def _serve(pipe: Connection, rank: int, world: int, meeting: str, patience: timedelta) -> None:
     """Answer calls until the pipe is closed."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world, timeout=PATIENCE
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world, timeout=patience
     )
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:

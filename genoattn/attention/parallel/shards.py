@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -66,7 +67,7 @@ def shard(
     if some.shape[1] < length:
         some = F.pad(some, (*(0, 0) * (x.dim() - 2), 0, length - some.shape[1]))
     own = whole.part(some, span.start)
-    return some, TokenLayout(own.padding_mask, own.position_ids, own.segment_ids, span)
+    return some, replace(own, span=span, keeps=layout.keeps)
 
 
 def padded_layout(layout: TokenLayout, x: Shaped[Tensor, "batch length ..."], length: int) -> TokenLayout:
@@ -75,9 +76,10 @@ def padded_layout(layout: TokenLayout, x: Shaped[Tensor, "batch length ..."], le
     Positions and segments of the padding follow those two tokens before them, so that segments which take turns still
     do, and no segment begins anew.
     """
-    more, mask = length - x.shape[1], layout.padding_mask
-    if not more:
+    if x.shape[1] == length:
         return layout
+    host = None if layout.host is None else padded_layout(layout.host, x.cpu(), length)
+    more, mask = length - x.shape[1], layout.padding_mask
     if mask is None:
         mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
 
@@ -87,7 +89,8 @@ def padded_layout(layout: TokenLayout, x: Shaped[Tensor, "batch length ..."], le
         last = ids[:, -2:] if ids.shape[1] > 1 else ids.expand(-1, 2)
         return torch.cat([ids, last.repeat(1, more // 2 + 1)[:, :more]], dim=1)
 
-    return TokenLayout(F.pad(mask, (0, more)), longer(layout.position_ids), longer(layout.segment_ids))
+    ids = longer(layout.position_ids), longer(layout.segment_ids)
+    return TokenLayout(F.pad(mask, (0, more)), *ids, host=host, keeps=layout.keeps)
 
 
 def fetch(

@@ -1,7 +1,6 @@
 """Attention over lists of key blocks against a dense reference in float64, run by the interpreter or on a GPU."""
 
 import inspect
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import blocks
+from genoattn.attention.kernels import block_lists, blocks
 from genoattn.errors import UserError
 from tests.attention.kernels.references import DEVICE, dense, failures, outputs_and_gradients, poison
 
@@ -124,6 +123,15 @@ CASES = [
 ]
 
 
+SPLIT = [
+    Lists(130, 33, slots=3),
+    Lists(97, 40, 16, 4, slots=6, bias=True, causal=True, padded=True, heads=2, kv_heads=2, batch=2),
+    Lists(130, 64, 32, 64, slots=1, heads=4, kv_heads=2, batch=2, apart=True),
+    Lists(65, 33, heads=2, kv_heads=1, apart=True),
+]
+"""Cases with key blocks that many query blocks read."""
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_answers_and_gradients(case: Lists) -> None:
     check(case)
@@ -138,11 +146,50 @@ def test_lists_of_everything_are_full_attention() -> None:
     assert (actual - right.transpose(1, 2)).abs().max() < 1e-6
 
 
-def test_lists_turned_round() -> None:
+def test_lists_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_lists, "PART", 2)
     table = torch.tensor([[[[0, 2], [2, -1], [-1, -1]], [[1, 0], [0, 1], [2, 0]]]])
-    readers, begins = blocks.invert_block_table(table, 3)
-    said = [readers[start:stop].tolist() for start, stop in itertools.pairwise(begins)]
-    assert said == [[0], [], [0, 1], [0, 1, 2], [0, 1], [2]]
+    readers, work, sums = block_lists.list_work(table, 2, 3)
+    said = [(place, readers[start:stop].tolist(), part) for place, start, stop, part in work.tolist()]
+    # Key block 0 of the second head has three readers: two programs, two parts.
+    assert said[:7] == [
+        (0, [0], -1),
+        (1, [], -1),
+        (2, [0, 1], -1),
+        (3, [0, 1], 0),
+        (3, [2], 1),
+        (4, [0, 1], -1),
+        (5, [2], -1),
+    ]
+    assert all(place == -1 and not read for place, read, _ in said[7:])
+    assert sums.tolist()[0] == [3, 0, 2] and all(place == -1 for place, *_ in sums.tolist()[1:])
+    one_head = block_lists.list_work(table, 1, 3)
+    assert one_head.readers[:5].tolist() == [0, 3, 4, 5, 3]
+
+
+def test_lists_without_their_empty_slots() -> None:
+    lists = block_lists.compact(torch.tensor([[[[-1, 3, -1, 1], [-1, -1, -1, -1], [0, 1, 2, 3]]]]))
+    assert lists.table[0, 0].tolist() == [[3, 1, -1, -1], [-1] * 4, [0, 1, 2, 3]]
+    assert lists.counts is not None and lists.counts[0, 0].tolist() == [2, 0, 4]
+
+
+@pytest.mark.parametrize("case", SPLIT, ids=str)
+def test_readers_split_over_programs(case: Lists, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_lists, "PART", 2)
+    check(case)
+
+
+def test_cached_lists_give_the_same_bits() -> None:
+    case = Lists(97, 70, key_block=8, slots=5, bias=True, causal=True, batch=2, heads=2, kv_heads=2)
+    *tensors, dout, dlse = case.inputs()
+    table, shared = case.table(), {"query_block": 16, "key_block": 8, "return_lse": True, **case.settings()}
+    found = [
+        outputs_and_gradients(
+            lambda *given, lists=lists: blocks.block_attention(*given, lists, **shared), tensors, [dout, dlse]
+        )
+        for lists in (block_lists.compact(table.int())._replace(counts=None), block_lists.cached_lists(table, 9))
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize(

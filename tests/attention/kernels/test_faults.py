@@ -21,6 +21,13 @@ from tests.attention.kernels.test_linear import Case
 SOURCE = Path(genoattn.attention.kernels.__file__).parent
 COUNT = itertools.count()
 
+
+def check_split(attend: Callable) -> None:
+    """Fails unless key blocks with more readers than a program takes have right gradients."""
+    sys.modules[attend.__module__.replace(".blocks", ".block_lists")].PART = 2  # pyright: ignore
+    test_blocks.check(Lists(65, 33), attend)
+
+
 EDGE = Softmax(70, 16, window=(20, 9))
 LONG = Softmax(129, 16, window=(70, 9))
 FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
@@ -167,6 +174,12 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
         "0 if len(cos) == 1 else",
         "0 if len(cos) else",
         lambda f: test_heads.check(Heads(9, batch=2, sequences=2), f),
+    ),
+    "a part of the readers left out": (
+        "block_gradients",
+        "tl.where(named < 0, 0, many)",
+        "tl.where(named < 0, 0, 1)",
+        lambda f: check_split(f),
     ),
     "a bias in the wrong base": (
         "blocks",

@@ -39,7 +39,7 @@ def block_call(case: Lists) -> list[Tensor]:
     q, k, v, dout, dlse = case.inputs()
     given = case.settings()
     ends = None if given["ends"] is None else given["ends"].int()
-    shared = (case.table().int(), given["bias"], ends, given["padding_mask"])
+    shared = (case.table().int(), None, None, None, None, given["bias"], ends, given["padding_mask"])
     sizes = (case.query_block, case.key_block, 0.2)
     out, lse = blocks.forward(q, k, v, *shared, *sizes)
     return [out, lse, *blocks.backward(dout, dlse, q, k, v, *shared, out, lse, *sizes)]
@@ -181,7 +181,7 @@ def operators() -> dict[str, tuple[Callable, tuple]]:
     p, f, w, g, h = Case(9, 16, 24, heads=2).inputs()
     rate = torch.tensor([-0.1, -0.2], device=DEVICE)
     table, bias = torch.zeros(1, 1, 1, 1, dtype=torch.int32, device=DEVICE), torch.zeros(1, 9, device=DEVICE)
-    lists = (table, bias, torch.arange(9, dtype=torch.int32, device=DEVICE), padding_mask)
+    lists = (table, None, None, None, None, bias, torch.arange(9, dtype=torch.int32, device=DEVICE), padding_mask)
     block_out, block_lse = blocks.forward(q, k, v, *lists, 16, 16, 0.25)
     leaves = [tensor.requires_grad_() for tensor in (q, k, v, p, f, w)]
     return {

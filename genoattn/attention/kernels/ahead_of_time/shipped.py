@@ -130,8 +130,10 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: 
         2 if mode == "sparse" else 1, heads, LENGTH // sizes[0], slots, dtype=torch.int32, device="meta"
     )
     bias, ends = torch.empty(2, LENGTH, device="meta"), torch.empty(LENGTH, dtype=torch.int32, device="meta")
-    out, lse = blocks.forward(q, k, v, table, bias, ends, padding_mask, *sizes, 0.125)
-    blocks.backward(out, lse, q, k, v, table, bias, ends, padding_mask, out, lse, *sizes, 0.125)
+    counts = None if mode == "sparse" else torch.empty(1, 1, LENGTH // sizes[0], dtype=torch.int32, device="meta")
+    given, settings = (table, counts, None, None, None, bias, ends, padding_mask), (sizes[0], sizes[1], 0.125)
+    out, lse = blocks.forward(q, k, v, *given, *settings)
+    blocks.backward(out, lse, q, k, v, *given, out, lse, *settings)
 
 
 def _heads(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:

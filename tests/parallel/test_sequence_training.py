@@ -39,7 +39,7 @@ def test_settings_that_do_not_fit(two: Ranks, fasta: Path, tmp_path: Path) -> No
     words = ["train", *WORDS, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}", "trainer.devices=2"]
     for more, sentence in (
         (["trainer.sequence_parallel=3"], "trainer.sequence_parallel=3 must divide the 2 of trainer.devices"),
-        (["trainer.sequence_parallel=2", "attention=topk"], "cannot be computed by several processes together"),
+        (["trainer.sequence_parallel=2", "attention=topk", "attention.max_length=9"], "attention.max_length=9 tokens"),
     ):
         status, _, grumbled = two.run(call_main, [*words, *more])[0]
         assert status == 2 and sentence in grumbled

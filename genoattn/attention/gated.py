@@ -1,6 +1,7 @@
 """A sigmoid gate in any other layer, computed from the token itself."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal, final
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 from genoattn.attention.modules.gate import Gate
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
+from genoattn.attention.parallel import Span
 from genoattn.errors import UserError
 
 
@@ -52,6 +54,7 @@ class GatedAttention(Attention):
             self.wrapped.receptive_field,
             self.wrapped.stride,
         )
+        self.shard_multiple = self.wrapped.shard_multiple
         self.weights_sum_to_one = False
         self.asymmetry = self.wrapped.asymmetry
 
@@ -59,6 +62,12 @@ class GatedAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         return self._gated(x, layout, self.wrapped(x, layout))
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """A gate reads only its own token."""
+        return self._gated(x, layout, self.wrapped(x, replace(layout, span=span)))
 
     def _gated(self, x: Tensor, layout: TokenLayout, y: Tensor) -> Tensor:
         return y if self.gate is None else self.gate(y, zero_padding(x, layout.padding_mask))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import Attention, ChunkReader, TokenLayout, zero_padding
-from genoattn.attention.modules.cross_segment import View, cross_segment_attention
+from genoattn.attention.modules.cross_segment import View, attend_over_shards, cross_segment_attention
 from genoattn.attention.modules.dispatch import KERNEL_BLOCKS, NO_SUCH_BLOCK, Backend
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.rotary import Rope, position_ids_of, rotate
@@ -22,6 +22,7 @@ from genoattn.attention.ops.hierarchical import (
 from genoattn.attention.ops.hierarchical_partition import Workspace
 from genoattn.attention.ops.hierarchical_pooling import (
     HIDDEN,
+    NEAR_LEVELS,
     PooledTokens,
     chunk_unit,
     concatenate,
@@ -29,6 +30,8 @@ from genoattn.attention.ops.hierarchical_pooling import (
     pool_to_level,
     unpooled_tokens,
 )
+from genoattn.attention.parallel import Span, halo, positions_of_all, tied
+from genoattn.attention.parallel.hierarchical import hierarchical_over_shards
 from genoattn.errors import UserError
 
 
@@ -97,6 +100,7 @@ class HierarchicalAttention(Attention):
         self.causal = causal
         self.weights_sum_to_one = self.heads.averages
         self.block_size = block_size
+        self.shard_multiple = block_size << (NEAR_LEVELS - 1)
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
         self.asymmetry = self.heads.asymmetry
 
@@ -104,6 +108,23 @@ class HierarchicalAttention(Attention):
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         return self._answers(None, x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """The neighbours of the shard are fetched; of all others the cells of the levels above are gathered."""
+        schedule = Schedule(span.total, self.block_size, self.causal, self.heads.rope)
+        wide = halo(x, span, schedule.chunk_unit, 0 if self.causal else schedule.chunk_unit)
+        q, k, v = self.heads.project(wide.x, wide.layout)
+        positions = positions_of_all(x, span) if self.heads.rotary else None
+
+        def attend(view: View) -> Tensor:
+            some = (wide.inner(q)[:, :, view.heads], k[:, :, view.heads], v[:, :, view.heads])
+            return hierarchical_over_shards(*some, positions, view, wide.before, span, schedule)
+
+        cross_heads = self.heads.cross_heads
+        y = attend_over_shards(attend, wide.inner(v), cross_heads=cross_heads, span=span, causal=self.causal)
+        return self.heads.combine(tied(y, wide.x), x, layout)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()

@@ -17,6 +17,7 @@ from genoattn.attention.modules.rotary import VALUE_ROPE, position_ids_of, rotat
 from genoattn.attention.modules.short_convolution import ShortConvolution
 from genoattn.attention.modules.streaming import Chunk, overlapping_chunks
 from genoattn.attention.ops.long_convolution import convolution_flops, long_convolution, transform_length
+from genoattn.attention.parallel import Span, halo, own_channels, tied, to_channels, to_shards
 from genoattn.errors import UserError
 
 GROUP_ELEMENTS = 2**24
@@ -112,6 +113,21 @@ class HyenaAttention(Attention):
         with torch.autocast(x.device.type, enabled=False):
             y = self._convolved(y, self._filter(self._hidden(offset), offset, slice(None)), layout, self.cross)
         return self._combined(q, kv, y, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """Each process convolves some channels of the whole sequence, to which shards are exchanged, and back."""
+        wide = halo(x, span, *self._reach())
+        q, kv = (wide.inner(t) for t in self._split(self._projected(wide.x, wide.layout), wide.layout))
+        channels, dim = own_channels(kv.shape[2], span), kv.shape[2]
+        came = y = to_channels(self._rotated(kv, layout, 1), span)
+        if y.numel():
+            offset, across = self._offsets(span.total), channels.stop - max(channels.start, self.own)
+            with torch.autocast(x.device.type, enabled=False):
+                taps = self._filter(self._hidden(offset), offset, channels)
+                y = self._convolved(y, taps, span.whole, max(0, across))
+        return tied(self._combined(q, kv, to_shards(tied(y, came).to(kv.dtype), span, dim), layout), wide.x)
 
     def _convolved(self, kv: Tensor, taps: Tensor, layout: TokenLayout, across: int) -> Tensor:
         """Some channels of a sequence, convolved; the last `across` see the tokens of other segments only."""

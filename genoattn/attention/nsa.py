@@ -4,18 +4,27 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, TokenLayout, zero_padding
-from genoattn.attention.modules.cross_segment import View, cross_segment_attention, reference_masks
+from genoattn.attention.modules.compression import Compression
+from genoattn.attention.modules.cross_segment import (
+    View,
+    attend_over_shards,
+    cross_segment_attention,
+    reference_masks,
+)
 from genoattn.attention.modules.projections import HeadOptions, QKVProjection, Turns
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
-from genoattn.attention.modules.rotary import VALUE_ROPE, position_ids_of, rotate, rotated, turns
-from genoattn.attention.ops.block_sparse import masks_by_block
-from genoattn.attention.ops.native_sparse import choose_blocks, compressed_attention, selected_attention
+from genoattn.attention.modules.rotary import VALUE_ROPE, position_ids_of, rotate, rotated_at, turns
+from genoattn.attention.ops.block_gather import selected_attention
+from genoattn.attention.ops.block_sparse import in_blocks, masks_by_block
+from genoattn.attention.ops.native_sparse import choose_blocks, compressed_attention
 from genoattn.attention.ops.sliding_window import window_attention
 from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
+from genoattn.attention.parallel import Span, halo, mask_of_all, tied
+from genoattn.attention.parallel.native_sparse import native_sparse_over_shards
 from genoattn.errors import UserError
 
 BRANCHES = 3
@@ -81,13 +90,14 @@ class NativeSparseAttention(Attention):
         self.heads = QKVProjection(dim, heads)
         # The layer itself rotates values, of two branches: the third compresses them as they are.
         self.rotate_values, self.heads.rotate_values = self.heads.rotate_values, False
-        self.compress_keys = _Compression(cell_size, self.heads.dim_head)
-        self.compress_values = _Compression(cell_size, self.heads.dim_head)
+        self.compress_keys = Compression(cell_size, self.heads.dim_head)
+        self.compress_values = Compression(cell_size, self.heads.dim_head)
         self.gates = nn.Linear(dim, BRANCHES * self.heads.count)
         self.causal = causal
         self.weights_sum_to_one = False
         self.asymmetry = "a cell compresses its tokens in their order"
         self.cell_size, self.block_size, self.blocks_per_query = cell_size, block_size, blocks_per_query
+        self.shard_multiple = block_size
         self.window = Window(window, 0 if causal else window)
 
     def forward(
@@ -107,11 +117,11 @@ class NativeSparseAttention(Attention):
                 q, k, v, cell_k, cell_v = (t.to(wide) for t in (q, k, v, cell_k, cell_v))
                 compressed = compressed_attention(q, cell_k, cell_v, real_cells, self._last(real_cells))
                 chosen = choose_blocks(
-                    _in_blocks(q, block), cell_k, real_q, real_k, real_cells, causal=self.causal, blocks=few
+                    in_blocks(q, block), cell_k, real_q, real_k, real_cells, causal=self.causal, blocks=few
                 )
-                q, k = _turned(q, angles, view.queries), _turned(k, angles, view.keys)
-                v = _turned(v, of_values, view.keys)
-                block_q, block_k, block_v = (_in_blocks(t, block) for t in (q, k, v))
+                q, k = rotated_at(q, angles, view.queries), rotated_at(k, angles, view.keys)
+                v = rotated_at(v, of_values, view.keys)
+                block_q, block_k, block_v = (in_blocks(t, block) for t in (q, k, v))
                 selected = selected_attention(block_q, block_k, block_v, chosen, real_k, self.causal)
                 selected = selected.flatten(1, 2)[:, : q.shape[1]]
                 left, right = view.sides(self.window.left, self.window.right)
@@ -119,15 +129,59 @@ class NativeSparseAttention(Attention):
                 near = window_attention(
                     q, k, v, left=left, right=right, causal=self.causal, padding_mask=real, key_mask=keys
                 )
-                of_cells, of_blocks, of_window = gates[:, view.queries, view.heads].unbind(-2)
-                y = _turned(of_blocks * selected + of_window * near, of_values, view.queries, back=True)
-                return zero_padding(y + of_cells * compressed, view.padding_mask)
+                return self._weighed((compressed, selected, near), gates, of_values, view)
 
         cross_heads = self.heads.cross_heads
         y = cross_segment_attention(
             attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal, fits=self._fits
         )
         return self.heads.combine(y.to(x.dtype), x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """Cells are gathered, the blocks that the shard chooses are fetched, and its neighbours within the window."""
+        wide = halo(x, span, self.window.left, self.window.right)
+        q, k, v = self.heads.project(wide.x, wide.layout)
+        gates, (angles, of_values) = self._gates(wide.x, wide.layout), self._angles(wide.x, wide.layout)
+        inner, exact = slice(wide.before, wide.before + span.length), torch.promote_types(q.dtype, torch.float32)
+
+        def attend(view: View) -> Tensor:
+            some_q, some_k, some_v = (t[:, :, view.heads] for t in (q, k, v))
+            mask = mask_of_all(x, span, view.padding_mask)
+            real_k = masks_by_block(mask, self.block_size, mask, view.key_mask)[1]
+            blocks = real_k[:, span.start // self.block_size : span.stop // self.block_size]
+            plain = View(self.causal, key_mask=blocks.flatten(1))
+            cell_k, cell_v, _ = self._cells(wide.inner(some_k), wide.inner(some_v), blocks, plain)
+            with torch.autocast(x.device.type, enabled=False):
+                branches = native_sparse_over_shards(
+                    wide.inner(some_q).to(exact),
+                    rotated_at(some_q.to(exact), angles, slice(None)),
+                    rotated_at(some_k.to(exact), angles, slice(None)),
+                    rotated_at(some_v.to(exact), of_values, slice(None)),
+                    cell_k.to(exact),
+                    cell_v.to(exact),
+                    view._replace(padding_mask=mask, key_mask=real_k.flatten(1)),
+                    span,
+                    block=self.block_size,
+                    blocks=self.blocks_per_query,
+                    window=self.window,
+                )
+                own = View(self.causal, mask[:, span.start : span.stop], queries=inner, heads=view.heads)
+                return self._weighed(branches, gates, of_values, own)
+
+        cross_heads, like = self.heads.cross_heads, wide.inner(v).to(exact)
+        y = attend_over_shards(attend, like, cross_heads=cross_heads, span=span, causal=self.causal)
+        return self.heads.combine(tied(y.to(x.dtype), wide.x), x, layout)
+
+    def _weighed(
+        self, branches: tuple[Tensor, Tensor, Tensor], gates: Tensor, of_values: Turns | None, view: View
+    ) -> Tensor:
+        """Outputs of the three branches, weighed by the gates at the queries of a view."""
+        (compressed, selected, near), some = branches, gates[:, view.queries, view.heads]
+        of_cells, of_blocks, of_window = some.unbind(-2)
+        y = rotated_at(of_blocks * selected + of_window * near, of_values, view.queries, back=True)
+        return zero_padding(y + of_cells * compressed, view.padding_mask)
 
     def _fits(self, view: View) -> bool:
         """True if cells, blocks and windows of slices hold the tokens that those of the whole hold."""
@@ -200,7 +254,7 @@ class NativeSparseAttention(Attention):
         size, places = self.cell_size // view.stride, slice(view.keys.start, None, view.stride)
         in_cells = real.flatten(1).unflatten(1, (-1, size))
         k, v = (zero_padding(t, view.key_mask) for t in (k, v))
-        k, v = (_in_blocks(t, real.shape[2]).flatten(1, 2).unflatten(1, (-1, size)) for t in (k, v))
+        k, v = (in_blocks(t, real.shape[2]).flatten(1, 2).unflatten(1, (-1, size)) for t in (k, v))
         keys = self.compress_keys(k, in_cells, places)
         if self.heads.qk_norm:
             keys = F.rms_norm(keys, keys.shape[-1:], eps=1e-6)
@@ -242,41 +296,3 @@ class NativeSparseAttention(Attention):
         Heads that see another segment have cells for each segment of queries.
         """
         return 4 * 2 * (length + length // self.cell_size) * self.heads.count * self.heads.dim_head
-
-
-def _turned(x: Tensor, angles: Turns | None, tokens: slice, back: bool = False) -> Tensor:
-    """`x` at these tokens, rotated by its part of the angles of all tokens."""
-    if angles is None:
-        return x
-    cos, sin = angles
-    return rotated(x, (cos[:, tokens], (-sin if back else sin)[:, tokens]))
-
-
-def _in_blocks(x: Tensor, block: int) -> Float[Tensor, "batch count block heads dim_head"]:
-    tail = -x.shape[1] % block
-    return (F.pad(x, (0, 0, 0, 0, 0, tail)) if tail else x).unflatten(1, (-1, block))
-
-
-class _Compression(nn.Module):
-    """Mean of the real tokens of each cell, plus a network of all of them and their places; 0 if none is real.
-
-    What is not real is 0 in `x`, which holds the tokens at these places of a cell.
-    """
-
-    def __init__(self, size: int, width: int):
-        super().__init__()
-        self.places = nn.Parameter(0.02 * torch.randn(size, 1, width))
-        self.hidden = nn.Linear(size * width, 2 * width, bias=False)
-        self.out = nn.Linear(2 * width, width, bias=False)
-        self.weights = self.hidden.weight.numel() + self.out.weight.numel()
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch cells size heads dim_head"],
-        real: Bool[Tensor, "batch cells size"],
-        places: slice = slice(None),
-    ) -> Float[Tensor, "batch cells heads dim_head"]:
-        tokens = (x + self.places[places]).masked_fill(~real[..., None, None], 0).transpose(2, 3).flatten(3)
-        mean = x.sum(2) / real.sum(2).clamp_min(1)[..., None, None]
-        weight = self.hidden.weight.unflatten(1, (len(self.places), -1))[:, places].flatten(1)
-        return mean + self.out(F.gelu(F.linear(tokens, weight)))

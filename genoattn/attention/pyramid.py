@@ -1,5 +1,6 @@
 """Attention at several resolutions, side by side: windows at the fine ones, everything at the coarsest."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -14,6 +15,7 @@ from genoattn.attention.base import Attention, TokenLayout, zero_padding
 from genoattn.attention.full import FullAttention
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.modules.rotary import position_ids_of
+from genoattn.attention.parallel import Span, halo, tied
 from genoattn.attention.window import WindowAttention
 from genoattn.errors import UserError
 
@@ -38,11 +40,21 @@ def pooled(
 
 
 def spread(
-    y: Float[Tensor, "batch cells dim"], pool: int, length: int, causal: bool
+    y: Float[Tensor, "batch cells dim"], pool: int, length: int, causal: bool, before: int = 0
 ) -> Float[Tensor, "batch length dim"]:
-    """Each cell's answer at its tokens; in a causal layer at those that follow its last but one, and 0 before any."""
+    """Each cell's answer at its tokens; in a causal layer at those that follow its last but one, and 0 before any.
+
+    The first token comes `before` cells after the first one.
+    """
     y = y.repeat_interleave(pool, dim=1)
-    return (F.pad(y, (0, 0, pool - 1, 0)) if causal else y)[:, :length]
+    return (F.pad(y, (0, 0, pool - 1, 0)) if causal else y)[:, before * pool : before * pool + length]
+
+
+def _places(x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor]:
+    """The mask and the positions of the tokens x, written out."""
+    mask = layout.padding_mask
+    mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
+    return mask, position_ids_of(x, layout.position_ids).expand(mask.shape)
 
 
 @final
@@ -84,6 +96,7 @@ class PyramidAttention(Attention):
         self.levels = nn.ModuleList(WindowAttention(dim, causal, each, left, right) for each in windows)
         self.levels.append(FullAttention(dim, causal, last))
         self.dim = dim
+        self.shard_multiple = math.lcm(*self.pool_sizes)
         self.asymmetry = next((level.asymmetry for level in self._each() if level.asymmetry is not None), None)
 
     def forward(
@@ -91,16 +104,30 @@ class PyramidAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         length = x.shape[1]
         x = zero_padding(x, layout.padding_mask)
-        padding_mask = (
-            torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            if layout.padding_mask is None
-            else layout.padding_mask
-        )
-        positions = position_ids_of(x, layout.position_ids).expand(padding_mask.shape)
+        padding_mask, positions = _places(x, layout)
         fine, *coarser = self._each()
         total = fine(x, layout)
         for pool, level in zip(self.pool_sizes[1:], coarser, strict=True):
             total = total + spread(level(*pooled(x, padding_mask, positions, pool)), pool, length, self.causal)
+        return zero_padding(total, layout.padding_mask)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """Every level is computed over shards of its cells; a causal shard fetches the last answer before it."""
+        x = zero_padding(x, layout.padding_mask)
+        padding_mask, positions = _places(x, layout)
+        whole = x[:, :1, :1].detach().expand(-1, span.total, -1)
+        fine, *coarser = self._each()
+        total = fine(x, replace(layout, span=span))
+        for pool, level in zip(self.pool_sizes[1:], coarser, strict=True):
+            cells, of_cells = pooled(x, padding_mask, positions, pool)
+            some = replace(span, length=span.length // pool, whole=pooled(whole, *_places(whole, span.whole), pool)[1])
+            y, before = level(cells, replace(of_cells, span=some)), 0
+            if self.causal:
+                wide = halo(y, some, 1, 0)
+                y, before = tied(wide.x, wide.x), wide.before
+            total = total + spread(y, pool, span.length, self.causal, before)
         return zero_padding(total, layout.padding_mask)
 
     def naive(
@@ -108,12 +135,7 @@ class PyramidAttention(Attention):
     ) -> Float[Tensor, "batch length dim"]:
         length = x.shape[1]
         x = zero_padding(x, layout.padding_mask)
-        padding_mask = (
-            torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            if layout.padding_mask is None
-            else layout.padding_mask
-        )
-        positions = position_ids_of(x, layout.position_ids).expand(padding_mask.shape)
+        padding_mask, positions = _places(x, layout)
         index, total = torch.arange(length, device=x.device), torch.zeros_like(x)
         for pool, level in zip(self.pool_sizes, self._each(), strict=True):
             cells = torch.arange(-(-length // pool), device=x.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 from genoattn.attention.base import Attention, TokenLayout
 from genoattn.attention.modules.cross_segment import (
     View,
+    attend_over_shards,
     cross_segment_attention,
     other_segment,
     reference_masks,
@@ -18,6 +19,8 @@ from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.block_sparse import sparse_attention
+from genoattn.attention.parallel import Span
+from genoattn.attention.parallel.blocks import sparse_over_shards
 from genoattn.errors import UserError
 
 
@@ -63,17 +66,14 @@ class SparseAttention(Attention):
         self.causal = causal
         self.weights_sum_to_one = self.heads.averages
         self.block_size, self.blocks_per_query, self.max_length = block_size, blocks_per_query, max_length
+        self.shard_multiple = block_size
         self.engine = Backend(backend, "blocks", None if block_size in KERNEL_BLOCKS else NO_SUCH_BLOCK)
         self.asymmetry = self.heads.asymmetry
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        if x.shape[1] > self.max_length:
-            raise UserError(
-                "attention=sparse scores every pair of blocks and takes at most attention.max_length="
-                f"{self.max_length} tokens, got {x.shape[1]}"
-            )
+        self._refuse_longer(x.shape[1])
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             block, pool = self.block_size // view.stride, self.pool // view.stride
@@ -88,6 +88,28 @@ class SparseAttention(Attention):
             attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal, fits=self._fits
         )
         return self.heads.combine(y, x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """The means of keys that are scored are gathered, then the blocks that the shard selects are fetched."""
+        self._refuse_longer(span.total)
+        q, k, v = self._project(x, layout)
+
+        def attend(view: View) -> Tensor:
+            some_q, some_k, some_v = (t[:, :, view.heads] for t in (q, k, v))
+            words = {"block": self.block_size, "blocks": self.blocks_per_query, "pool": self.pool}
+            return sparse_over_shards(some_q, some_k, some_v, view, span, **words)
+
+        y = attend_over_shards(attend, v, cross_heads=self.heads.cross_heads, span=span, causal=self.causal)
+        return self.heads.combine(y, x, layout)
+
+    def _refuse_longer(self, length: int) -> None:
+        if length > self.max_length:
+            raise UserError(
+                "attention=sparse scores every pair of blocks and takes at most attention.max_length="
+                f"{self.max_length} tokens, got {length}"
+            )
 
     def _project(self, x: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor, Tensor]:
         # Not in half precision, whose rounded scores would select other blocks.

@@ -13,6 +13,7 @@ from genoattn.attention.modules.projections import HeadOptions, QKVProjection
 from genoattn.attention.modules.reference import reference_attention, visibility_mask
 from genoattn.attention.ops.sizes import CPU
 from genoattn.attention.ops.topk import topk_attention
+from genoattn.attention.parallel import Span, gather_tokens, tied
 from genoattn.errors import UserError
 
 
@@ -52,22 +53,34 @@ class TopKAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        if x.shape[1] > self.max_length:
+        return self.heads.combine(self._attend(*self._project(x, layout), layout), x, layout)
+
+    def forward_span(
+        self, x: Float[Tensor, "batch shard dim"], layout: TokenLayout, span: Span
+    ) -> Float[Tensor, "batch shard dim"]:
+        """The queries of the shard over the keys and values of all shards, which are gathered: all pairs are scored."""
+        q, k, v = self._project(x, layout)
+        keys_values = gather_tokens(torch.cat([k, v], dim=-1), span)
+        k, v = keys_values.chunk(2, dim=-1)
+        return self.heads.combine(tied(self._attend(q, k, v, span.whole, span.start), keys_values), x, layout)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, before: int = 0) -> Tensor:
+        """Outputs of queries, the first of which is token `before` of the keys; the layout is that of the keys."""
+        if k.shape[1] > self.max_length:
             raise UserError(
                 "attention=topk scores every pair of tokens and takes at most attention.max_length="
-                f"{self.max_length} tokens, got {x.shape[1]}"
+                f"{self.max_length} tokens, got {k.shape[1]}"
             )
-        q, k, v = self._project(x, layout)
-        allowed = self._allowed(x, layout)
-        most = self.k or math.ceil((self.fraction or 0) * x.shape[1]) + 1  # rounding may add one
+        allowed = self._allowed(k, layout)[:, before : before + q.shape[1]]
+        most = self.k or math.ceil((self.fraction or 0) * k.shape[1]) + 1  # rounding may add one
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             masks = {"padding_mask": view.padding_mask, "key_mask": view.key_mask}
-            return topk_attention(q, k, v, causal=view.causal, allowed=allowed[:, view.queries], most=most, **masks)
+            first, some = before if view.stride == 1 else view.first, allowed[:, view.queries]
+            return topk_attention(q, k, v, causal=view.causal, allowed=some, most=most, before=first, **masks)
 
-        cross_heads = self.heads.cross_heads
-        y = cross_segment_attention(attend, q, k, v, cross_heads=cross_heads, layout=layout, causal=self.causal)
-        return self.heads.combine(y, x, layout)
+        words = {"cross_heads": self.heads.cross_heads, "layout": layout, "causal": self.causal, "before": before}
+        return cross_segment_attention(attend, q, k, v, **words)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()

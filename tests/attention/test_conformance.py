@@ -126,6 +126,7 @@ def test_check(variant, causal, check):
     # The control: a task that a layer without mixing learns would show nothing about those with it.
     expected = not (variant == "none" and check == "learns")
     assert result.holds == expected, f"{result.name}: {result.detail} (catches {result.why})"
+    assert not (check.startswith("parallel") and "refused" in result.detail), result.detail
 
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if check not in SKIPPED_CHECKS])

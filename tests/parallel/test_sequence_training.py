@@ -38,5 +38,9 @@ def test_several_processes_train_a_sequence_as_one(
 
 def test_settings_that_do_not_fit(two: Ranks, fasta: Path, tmp_path: Path) -> None:
     words = ["train", *WORDS, f"data.fasta={fasta}", f"hydra.run.dir={tmp_path}", "trainer.devices=2"]
-    status, _, grumbled = two.run(call_main, [*words, "trainer.sequence_parallel=3"])[0]
-    assert status == 2 and "trainer.sequence_parallel=3 must divide the 2 of trainer.devices" in grumbled
+    for more, sentence in (
+        (["trainer.sequence_parallel=3"], "trainer.sequence_parallel=3 must divide the 2 of trainer.devices"),
+        (["trainer.sequence_parallel=2", "attention=topk", "attention.max_length=9"], "attention.max_length=9 tokens"),
+    ):
+        status, _, grumbled = two.run(call_main, [*words, *more])[0]
+        assert status == 2 and sentence in grumbled

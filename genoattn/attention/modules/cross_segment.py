@@ -15,7 +15,7 @@ where the operator has no equivalent on slices, it computes each segment's queri
 keys. A query without another segment to see has the output 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import TokenLayout, zero_padding
+from genoattn.attention.layout import Span
 from genoattn.attention.modules.pieces import join, split
 from genoattn.attention.modules.reference import Columns, reference_attention
 
@@ -136,14 +137,47 @@ def _masked(attend: Attend, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout
     y, heads = v.new_zeros(*q.shape[:3], v.shape[3]), slice(-q.shape[2], None)
     if len(layout.segments) < 2:
         return y
+    for view in _by_segment(layout, causal):
+        y = y + attend(q, k, v, view._replace(padding_mask=_queries_of(view.padding_mask, before, q), heads=heads))
+    return y
+
+
+def attend_over_shards(
+    attend: Callable[[View], Tensor],
+    v: Float[Tensor, "batch shard heads dim_value"],
+    *,
+    cross_heads: int,
+    span: Span,
+    causal: bool,
+) -> Float[Tensor, "batch shard heads dim_value"]:
+    """`cross_segment_attention` of a shard of a sequence, always by masks, which are those of the whole sequence.
+
+    Args:
+        attend: Outputs of the queries of the shard, for the heads of a view, 0 at tokens that its mask leaves out.
+        v: Values of the shard.
+        cross_heads: Number of heads that see other segments only.
+        span: The shard.
+        causal: Hide later tokens.
+    """
+    whole, own = span.whole, v.shape[2] - cross_heads
+    parts = [attend(View(causal, whole.padding_mask, heads=slice(own)))] if own else []
+    if cross_heads:
+        y, heads = torch.zeros_like(v[:, :, own:]), slice(own, None)
+        if len(whole.segments) > 1:
+            y = sum((attend(view._replace(heads=heads)) for view in _by_segment(whole, causal)), y)
+        parts.append(y)
+    return torch.cat(parts, dim=2)
+
+
+def _by_segment(layout: TokenLayout, causal: bool) -> Iterator[View]:
+    """The queries of each segment with the keys of all others, by masks."""
     assert layout.segment_ids is not None
     for segment in layout.segments:
         own = layout.segment_ids == segment
         others = ~own
         if layout.padding_mask is not None:
             own, others = own & layout.padding_mask, others & layout.padding_mask
-        y = y + attend(q, k, v, View(causal, _queries_of(own, before, q), others, heads=heads))
-    return y
+        yield View(causal, own, others)
 
 
 def _by_ids(attend: Attend, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout, causal: bool, before: int) -> Tensor:

@@ -94,6 +94,19 @@ def rotated(
     return y if factor == 1 else y * factor
 
 
+def rotated_at(
+    x: Float[Tensor, "batch tokens heads dim_head"],
+    turned: tuple[Tensor, Tensor] | None,
+    tokens: slice,
+    back: bool = False,
+) -> Float[Tensor, "batch tokens heads dim_head"]:
+    """`x`, which are these of all tokens, turned by the part of what `turns` gives for all; None: not at all."""
+    if turned is None:
+        return x
+    cos, sin = turned
+    return rotated(x, (cos[:, tokens], (-sin if back else sin)[:, tokens]))
+
+
 def turns(
     positions: Int[Tensor, "batch length"], channels: int, rope: Rope, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "sequences length 1 half"], Float[Tensor, "sequences length 1 half"]]:

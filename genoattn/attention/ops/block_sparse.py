@@ -1,12 +1,19 @@
 """Block-sparse attention: each block of queries attends to the key blocks of highest score."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
-from genoattn.attention.ops.block_gather import FUSED, GatheredAttention, at_least_float32, chunks_that_fit
+from genoattn.attention.ops.block_gather import (
+    FUSED,
+    at_least_float32,
+    chunks_that_fit,
+    selected_attention,
+)
 
 
 def select_blocks(
@@ -27,24 +34,58 @@ def select_blocks(
     later queries: the queries are those of the previous block and the first one of this block. A block without such
     queries takes the nearest blocks.
     """
-    batch, count, block, heads, _ = q.shape
-    parts = block // pool
-    asking, asked = _means(q, real_q, pool)
-    if causal:  # [batch, count, parts + 1, heads, channels]
-        asking = torch.cat([F.pad(asking[:, :-1], (0, 0) * 3 + (1, 0)), q[:, :, :1].to(asking.dtype)], dim=2)
-        asked = torch.cat([F.pad(asked[:, :-1], (0, 0, 1, 0)), real_q[:, :, :1]], dim=2)
-    means, some = _means(k, real_k, pool)
-    keys = means.flatten(1, 2).permute(0, 2, 3, 1)  # [batch, heads, channels, count * parts]
-    hidden = ~some.flatten(1)[:, None, None]
-    index = torch.arange(count, device=q.device)
-    without_query = ~asked.any(-1)[:, None, :, None]  # blocks without a query to score with
-    empty = ~real_k.any(-1)[:, None, None, :]
+    asking, keys = pools_of(q, real_q, pool), pools_of(k, real_k, pool)
+    if causal:
+        asking = earlier_pools(asking, q, real_q)
+    return choose_by_pools(asking, keys, causal=causal, blocks=blocks)
+
+
+class Pools(NamedTuple):
+    """Means of the real tokens of each pool of each block, at least float32, or rounding would select other blocks."""
+
+    means: Float[Tensor, "batch count parts heads dim_head"]
+    real: Bool[Tensor, "batch count parts"]
+    """True for pools with a real token."""
+
+
+def pools_of(x: Tensor, real: Tensor, pool: int) -> Pools:
+    """The pools of x `[batch, count, block, heads, dim_head]`, of which the tokens that are `real` count."""
+    x, real = x.to(at_least_float32(x)).unflatten(2, (-1, pool)), real.unflatten(2, (-1, pool))
+    sums = (real.to(x.dtype)[..., None, :] @ x.flatten(4)).squeeze(-2).unflatten(-1, x.shape[4:])
+    return Pools(sums / real.sum(-1).clamp_min(1)[..., None, None], real.any(-1))
+
+
+def earlier_pools(pools: Pools, q: Tensor, real: Tensor, before: Pools | None = None) -> Pools:
+    """The queries that select for each block of a causal layer: the pools of the block before and its first query.
+
+    `before` are those of the block before the first one.
+    """
+    means, some = (t[:, :-1] for t in pools)
+    if before is None:
+        means, some = F.pad(means, (0, 0) * 3 + (1, 0)), F.pad(some, (0, 0, 1, 0))
+    else:
+        means, some = torch.cat([before.means, means], dim=1), torch.cat([before.real, some], dim=1)
+    means = torch.cat([means, q[:, :, :1].to(means.dtype)], dim=2)
+    return Pools(means, torch.cat([some, real[:, :, :1]], dim=2))
+
+
+def choose_by_pools(
+    asking: Pools, keys: Pools, *, causal: bool, blocks: int, first: int = 0
+) -> Int[Tensor, "batch count heads chosen"]:
+    """`select_blocks` from the pools of the queries that select; `first` is the key block of the first query block."""
+    batch, count, parts, heads, _ = keys.means.shape
+    asks, queries = asking.means.shape[2], asking.means.shape[1]
+    by_channel = keys.means.flatten(1, 2).permute(0, 2, 3, 1)  # [batch, heads, channels, count * parts]
+    hidden = ~keys.real.flatten(1)[:, None, None]
+    index = torch.arange(count, device=by_channel.device)
+    without_query = ~asking.real.any(-1)[:, None, :, None]  # blocks without a query to score with
+    empty = ~keys.real.any(-1)[:, None, None, :]
     chosen = []
-    for rows in chunks_that_fit(count, batch * heads * count * parts * asking.shape[2], q.device):
-        scores = asking[:, rows].flatten(1, 2).transpose(1, 2) @ keys
-        scores = scores.masked_fill(hidden | ~asked[:, rows].flatten(1)[:, None, :, None], float("-inf"))
-        scores = scores.unflatten(2, (-1, asking.shape[2])).unflatten(-1, (count, parts)).amax((3, 5))
-        ahead = index[None, :] - index[rows, None]
+    for rows in chunks_that_fit(queries, batch * heads * count * parts * asks, by_channel.device):
+        scores = asking.means[:, rows].flatten(1, 2).transpose(1, 2) @ by_channel
+        scores = scores.masked_fill(hidden | ~asking.real[:, rows].flatten(1)[:, None, :, None], float("-inf"))
+        scores = scores.unflatten(2, (-1, asks)).unflatten(-1, (count, parts)).amax((3, 5))
+        ahead = index[None, :] - index[first : first + queries][rows, None]
         scores = torch.where(without_query[:, :, rows], -ahead.abs().to(scores.dtype), scores)
         scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
         if causal:
@@ -54,14 +95,10 @@ def select_blocks(
     return torch.cat(chosen, dim=1)
 
 
-def _means(x: Tensor, real: Tensor, pool: int) -> tuple[Tensor, Tensor]:
-    """Means of each `pool` tokens over the real ones [batch, count, parts, heads, channels], and true if there are any.
-
-    They are at least float32, or rounding would select other blocks.
-    """
-    x, real = x.to(at_least_float32(x)).unflatten(2, (-1, pool)), real.unflatten(2, (-1, pool))
-    sums = (real.to(x.dtype)[..., None, :] @ x.flatten(4)).squeeze(-2).unflatten(-1, x.shape[4:])
-    return sums / real.sum(-1).clamp_min(1)[..., None, None], real.any(-1)
+def in_blocks(x: Tensor, block: int) -> Float[Tensor, "batch count block heads dim_head"]:
+    """Tokens x `[batch, length, heads, dim_head]` by block, with zeros at the end up to a whole block."""
+    tail = -x.shape[1] % block
+    return (F.pad(x, (0, 0, 0, 0, 0, tail)) if tail else x).unflatten(1, (-1, block))
 
 
 def masks_by_block(
@@ -77,6 +114,14 @@ def masks_by_block(
         for mask in (real, real if key_mask is None else key_mask)
     )
     return queries, keys
+
+
+def computed_dtype(v: Tensor) -> torch.dtype:
+    """The dtype of attention to the selected blocks: that of autocast, or of the values."""
+    device = v.device.type
+    if device in FUSED:  # a CPU is slow in half precision
+        return at_least_float32(v)
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else v.dtype
 
 
 def sparse_attention(
@@ -111,18 +156,12 @@ def sparse_attention(
     length, kind = q.shape[1], v.dtype
     tail = -length % block
     real_q, real_k = masks_by_block(q, block, padding_mask, key_mask)
-    computed = torch.get_autocast_dtype(q.device.type) if torch.is_autocast_enabled(q.device.type) else kind
-    computed = at_least_float32(v) if q.device.type in FUSED else computed  # a CPU is slow in half precision
+    computed = computed_dtype(v)
     with torch.autocast(q.device.type, enabled=False):
         if tail:
             q, k, v = (F.pad(t, (0, 0, 0, 0, 0, tail)) for t in (q, k, v))
         q, k, v = (t.unflatten(1, (-1, block)) for t in (q, k, v))
         chosen = select_blocks(q.detach(), k.detach(), real_q, real_k, causal=causal, blocks=blocks, pool=pool)
-        # Block c of sequence b becomes block b * count + c of all, so that groups need not end where a sequence does.
-        first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
-        chosen = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
-        q, k, v = (t.to(computed).flatten(0, 1).transpose(1, 2) for t in (q, k, v))
-        y = GatheredAttention.apply(q, k, v, chosen, real_k.flatten(0, 1), causal, q.shape[-1] ** -0.5)
-    assert isinstance(y, Tensor)
-    y = y.transpose(1, 2).unflatten(0, real_k.shape[:2]).flatten(1, 2)[:, :length]
+        q, k, v = (t.to(computed) for t in (q, k, v))
+        y = selected_attention(q, k, v, chosen, real_k, causal).flatten(1, 2)[:, :length]
     return zero_padding(y, padding_mask).to(kind)

@@ -41,10 +41,10 @@ class Schedule(NamedTuple):
         """Number of tokens: segments begin at its multiples and read as many keys on either side."""
         return chunk_unit(self.length, self.block)
 
-    def segments(self, size: int) -> list[tuple[int, int]]:
-        """Bounds of segments of at least one unit."""
-        size = max(1, size // self.chunk_unit) * self.chunk_unit
-        return [(start, min(start + size, self.length)) for start in range(0, self.length, size)]
+    def segments(self, size: int, first: int = 0, last: int | None = None) -> list[tuple[int, int]]:
+        """Bounds of segments of at least one unit, of all tokens or of those from `first` to `last`."""
+        size, last = max(1, size // self.chunk_unit) * self.chunk_unit, self.length if last is None else last
+        return [(start, min(start + size, last)) for start in range(first, last, size)]
 
     def neighbours(self, start: int, stop: int) -> tuple[int, int]:
         """First and last token whose keys a segment reads one by one or in near cells."""
@@ -111,65 +111,85 @@ def attend_chunk(
     return y.view(batch, heads, -1, dim_head)[:, :, :count].transpose(1, 2)
 
 
+class Part(NamedTuple):
+    """The queries of a part of a sequence, the tokens around them, and the cells of the whole."""
+
+    start: int
+    """Token of the first query, a multiple of the unit."""
+    first: int
+    """Token of the first key; keys reach a unit beyond the queries, as far as there are tokens."""
+    count: Int[Tensor, "batch cells"] | None = None
+    """Number of real tokens of each cell of the lowest far level of the whole sequence."""
+    positions: Int[Tensor, "batch cells"] | None = None
+    """Sum of their positions."""
+
+
 class HierarchicalFunction(torch.autograd.Function):
-    """`apply(q, k, v, positions, padding_mask, causal, block, rope)`; only these are saved for the backward pass."""
+    """`apply(q, k, v, positions, padding_mask, far_k, far_v, schedule, part)`; no more is saved for the backward pass.
+
+    Positions and mask are those of the keys. The far cells are pooled here from all keys if they are not given.
+    """
 
     @staticmethod
-    def forward(ctx, q, k, v, positions, padding_mask, causal: bool, block: int, rope: Rope):
-        ctx.save_for_backward(q, k, v, positions, padding_mask)
-        ctx.schedule = schedule = Schedule(q.shape[1], block, causal, rope)
-        segments = schedule.segments(sizes(q.device).hierarchical_rows // (q.shape[0] * q.shape[2]))
-        far_levels = _far_levels(schedule, segments, k, v, positions, padding_mask)
+    def forward(ctx, q, k, v, positions, padding_mask, far_k, far_v, schedule: Schedule, part: Part):
+        ctx.save_for_backward(q, k, v, positions, padding_mask, far_k, far_v)
+        ctx.schedule, ctx.part = schedule, part
+        rows = sizes(q.device).hierarchical_rows // (q.shape[0] * q.shape[2])
+        segments = schedule.segments(rows, part.start, part.start + q.shape[1])
+        far_levels = _far_levels(schedule, segments, part, k, v, positions, padding_mask, far_k, far_v)
         y, workspace = torch.empty(q.shape, dtype=q.dtype, device=q.device), Workspace()
         for start, stop in segments:
             first, last = schedule.neighbours(start, stop)
-            pooled = _unpooled(k, v, positions, padding_mask, first, last)
-            position_ids = None if positions is None else positions[:, start:stop]
-            y[:, start:stop] = attend_chunk(
-                schedule, start, q[:, start:stop], position_ids, pooled, first, far_levels, workspace
-            )
+            pooled = _unpooled(k, v, positions, padding_mask, first - part.first, last - part.first)
+            own, position_ids = _own(part, positions, start, stop)
+            y[:, own] = attend_chunk(schedule, start, q[:, own], position_ids, pooled, first, far_levels, workspace)
         return y
 
     @staticmethod
     @first_order_only
     def backward(ctx, upstream):
-        q, k, v, positions, padding_mask = ctx.saved_tensors
-        schedule, (batch, _, heads, dim_head) = ctx.schedule, q.shape
-        segments = schedule.segments(sizes(q.device).hierarchical_rows // (batch * heads))
-        far_levels = _far_levels(schedule, segments, k, v, positions, padding_mask)
+        q, k, v, positions, padding_mask, far_k, far_v = ctx.saved_tensors
+        schedule, part, (batch, _, heads, dim_head) = ctx.schedule, ctx.part, q.shape
+        many = sizes(q.device).hierarchical_rows // (batch * heads)
+        segments = schedule.segments(many, part.start, part.start + q.shape[1])
+        far_levels = _far_levels(schedule, segments, part, k, v, positions, padding_mask, far_k, far_v)
         if far_levels is not None:
             far_levels = far_levels._replace(totals=(torch.zeros_like(far_levels.k), torch.zeros_like(far_levels.v)))
         dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
         workspace, done = Workspace(), 0
         for start, stop in segments:
             first, last = schedule.neighbours(start, stop)
-            near_levels = schedule.near_levels(
-                _unpooled(k, v, positions, padding_mask, first, last), first, start, stop
-            )
+            near = first - part.first, last - part.first
+            pooled = _unpooled(k, v, positions, padding_mask, *near)
+            near_levels = schedule.near_levels(pooled, first, start, stop)
             totals = (
                 workspace(name, t, *t.shape).zero_()
                 for name, t in (("near k", near_levels.k), ("near v", near_levels.v))
             )
             near_levels = near_levels._replace(totals=tuple(totals))
-            position_ids = None if positions is None else positions[:, start:stop]
-            rows = schedule.rows(_rotated(q[:, start:stop], position_ids, schedule.rope)).mul(dim_head**-0.5)
-            d_rows = softmax_over_sets_backward(
-                rows,
-                schedule.rows(upstream[:, start:stop]),
-                schedule.sets(near_levels, far_levels, start, stop),
-                workspace,
-            ).mul_(dim_head**-0.5)
-            d_rotated = d_rows.view(batch, heads, -1, dim_head)[:, :, : stop - start].transpose(1, 2)
+            own, position_ids = _own(part, positions, start, stop)
+            rows = schedule.rows(_rotated(q[:, own], position_ids, schedule.rope)).mul(dim_head**-0.5)
+            sets = schedule.sets(near_levels, far_levels, start, stop)
+            d_rows = softmax_over_sets_backward(rows, schedule.rows(upstream[:, own]), sets, workspace)
+            d_rotated = d_rows.mul_(dim_head**-0.5).view(batch, heads, -1, dim_head)[:, :, : stop - start]
             back = None if position_ids is None else -position_ids
-            dq[:, start:stop] = _rotated(d_rotated, back, schedule.rope)
+            dq[:, own] = _rotated(d_rotated.transpose(1, 2), back, schedule.rope)
             for total, gradient in zip((dk, dv), unpool_gradients(near_levels), strict=True):
-                total[:, first:done] += gradient[:, : done - first]
-                total[:, done:last] = gradient[:, done - first :]
-            done = last
-        if far_levels is not None:
-            for total, gradient in zip((dk, dv), unpool_gradients(far_levels), strict=True):
+                total[:, near[0] : done] += gradient[:, : done - near[0]]
+                total[:, done : near[1]] = gradient[:, done - near[0] :]
+            done = near[1]
+        of_cells: tuple[Tensor, ...] = () if far_levels is None else unpool_gradients(far_levels)
+        if far_k is None:
+            for total, gradient in zip((dk, dv), of_cells, strict=bool(of_cells)):
                 _spread(gradient, total, padding_mask, segments)
-        return dq, dk, dv, None, None, None, None, None
+            of_cells = ()
+        return dq, dk, dv, None, None, *(of_cells or (None, None)), None, None
+
+
+def _own(part: Part, positions: Tensor | None, start: int, stop: int) -> tuple[slice, Tensor | None]:
+    """The queries of a segment among those of a part, and their positions."""
+    of_keys = slice(start - part.first, stop - part.first)
+    return slice(start - part.start, stop - part.start), None if positions is None else positions[:, of_keys]
 
 
 def _rotated(x: Tensor, positions: Tensor | None, rope: Rope) -> Tensor:
@@ -186,11 +206,17 @@ def _unpooled(
 def _far_levels(
     schedule: Schedule,
     segments: list[tuple[int, int]],
+    part: Part,
     k: Tensor,
     v: Tensor,
     positions: Tensor | None,
     padding_mask: Tensor | None,
+    far_k: Tensor | None,
+    far_v: Tensor | None,
 ) -> LevelBuffer | None:
+    if far_k is not None and far_v is not None:
+        assert part.count is not None
+        return schedule.far_levels([PooledTokens(far_k, far_v, part.count, part.positions)])
     return schedule.far_levels(
         pool_to_level(_unpooled(k, v, positions, padding_mask, start, stop)) for start, stop in segments
     )
@@ -244,7 +270,8 @@ def hierarchical_attention(
         return v
     position_ids = None if positions is None else positions.expand(q.shape[:2])
     visible = padding_mask if key_mask is None else key_mask
-    y = HierarchicalFunction.apply(q, k, v, position_ids, visible, causal, block, rope)
+    schedule = Schedule(q.shape[1], block, causal, rope)
+    y = HierarchicalFunction.apply(q, k, v, position_ids, visible, None, None, schedule, Part(0, 0))
     return zero_padding(y, answerable(padding_mask, key_mask, causal))
 
 

@@ -1,11 +1,13 @@
 """The compressed and the selected branch of native sparse attention (arXiv 2502.11089)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from genoattn.attention.ops.block_gather import GatheredAttention, chunks_that_fit
+from genoattn.attention.ops.block_gather import chunks_that_fit
 from genoattn.attention.ops.chunked_scan import Inputs, State, scan
 from genoattn.attention.ops.sizes import sizes
 
@@ -16,13 +18,14 @@ def compressed_attention(
     v: Float[Tensor, "batch cells heads dim_head"],
     real: Bool[Tensor, "batch cells"],
     last: Int[Tensor, "cells"] | None,
+    before: int = 0,
 ) -> Float[Tensor, "batch length heads dim_head"]:
     """Softmax attention of each token over the cells that are real; 0 for a token that sees none.
 
-    With `last`, the last token of each cell, a token sees the cells that end at itself or before. Only inputs are
-    saved for the backward pass.
+    With `last`, the last token of each cell, a token sees the cells that end at itself or before; there are `before`
+    tokens before the first query. Only inputs are saved for the backward pass.
     """
-    index = torch.arange(q.shape[1], device=q.device)[None]
+    index = torch.arange(before, before + q.shape[1], device=q.device)[None]
     segment = max(1, sizes(q.device).segment // (q.shape[2] * k.shape[1]))
     ends = None if last is None else last[None]
     return scan(_compressed, (), (q, index), (k, v, real, ends), segment=segment)[0]
@@ -49,7 +52,7 @@ def _weights(q: Tensor, k: Tensor, visible: Tensor) -> Float[Tensor, "batch head
 
 @torch.no_grad()
 def choose_blocks(
-    q: Float[Tensor, "batch count block heads dim_head"],
+    q: Float[Tensor, "batch queries block heads dim_head"],
     k: Float[Tensor, "batch cells heads dim_head"],
     real_q: Bool[Tensor, "batch count block"],
     real_k: Bool[Tensor, "batch count block"],
@@ -57,51 +60,47 @@ def choose_blocks(
     *,
     causal: bool,
     blocks: int,
-) -> Int[Tensor, "batch count heads chosen"]:
+    first: int = 0,
+    before: Callable[[Tensor], Tensor] = lambda weight: torch.zeros_like(weight[:, :, :1]),
+) -> Int[Tensor, "batch queries heads chosen"]:
     """Choose the key blocks of each query block, in ascending order, after -1 for each missing block.
 
     The block itself and its neighbours (in a causal layer the one before) are always chosen. The others have the
     highest weight in compressed attention, summed over their cells and over the real queries of the block; causal: over
     those of the block before and the first of this block, because later queries must not choose for earlier ones. A
     block without such queries takes the nearest blocks. A block without a real key is never chosen.
+
+    Args:
+        q: Queries by block, of a part of the sequence that begins with its block `first`.
+        k: Keys of all cells.
+        real_q: True for the real queries of all blocks.
+        real_k: True for the keys to read of all blocks.
+        real_cells: True for cells with a key to read.
+        causal: Read only earlier blocks.
+        blocks: Key blocks of each query block.
+        first: Block of the first queries.
+        before: Returns the weights `[batch, heads, 1, count]` of the block before, from those of the given ones.
     """
-    batch, count, size, heads, _ = q.shape
-    cells = k.shape[1] // count
+    (batch, queries, size, heads, _), count = q.shape, real_k.shape[1]
+    cells, mine = k.shape[1] // count, slice(first, first + queries)
     last = torch.arange(1, k.shape[1] + 1, device=q.device) * (size // cells) - 1 if causal else None
     sums, firsts = [], []
-    for rows in chunks_that_fit(count, batch * heads * size * k.shape[1], q.device):
-        index = torch.arange(count * size, device=q.device).view(count, size)[rows].flatten()
+    for rows in chunks_that_fit(queries, batch * heads * size * k.shape[1], q.device):
+        index = torch.arange(count * size, device=q.device).view(count, size)[mine][rows].flatten()
         weights = _weights(q[:, rows].flatten(1, 2), k, _visible(index, real_cells, last))
-        weights = weights.unflatten(-1, (count, cells)).sum(-1) * real_q[:, rows].flatten(1)[:, None, :, None]
-        weights = weights.unflatten(2, (-1, size))
+        asked = real_q[:, mine][:, rows].flatten(1)[:, None, :, None]
+        weights = (weights.unflatten(-1, (count, cells)).sum(-1) * asked).unflatten(2, (-1, size))
         sums.append(weights.sum(3))
         firsts.append(weights[:, :, :, 0])
     weight, asking = torch.cat(sums, dim=2), real_q.any(-1)
     if causal:
-        weight = F.pad(weight[:, :, :-1], (0, 0, 1, 0)) + torch.cat(firsts, dim=2)
+        weight = torch.cat([before(weight), weight[:, :, :-1]], dim=2) + torch.cat(firsts, dim=2)
         asking = F.pad(asking[:, :-1], (1, 0)) | real_q[:, :, 0]
     index = torch.arange(count, device=q.device)
-    ahead = index - index[:, None]
-    weight = torch.where(asking[:, None, :, None], weight, -ahead.abs().to(weight.dtype))
+    ahead = index - index[mine, None]
+    weight = torch.where(asking[:, None, mine, None], weight, -ahead.abs().to(weight.dtype))
     weight = weight.masked_fill(ahead.abs() <= 1, float("inf"))
     weight = weight.masked_fill(~real_k.any(-1)[:, None, None], float("-inf"))
     weight = weight.masked_fill(ahead > 0, float("-inf")) if causal else weight
     best = weight.topk(min(blocks, count), dim=-1, sorted=False)
     return best.indices.masked_fill(best.values == float("-inf"), -1).sort(-1).values.transpose(1, 2)
-
-
-def selected_attention(
-    q: Float[Tensor, "batch count block heads dim_head"],
-    k: Float[Tensor, "batch count block heads dim_head"],
-    v: Float[Tensor, "batch count block heads dim_head"],
-    chosen: Int[Tensor, "batch count heads few"],
-    real: Bool[Tensor, "batch count block"],
-    causal: bool,
-) -> Float[Tensor, "batch count block heads dim_head"]:
-    """Softmax attention of each query block over the tokens of its chosen key blocks; any finite value at padding."""
-    first = torch.arange(len(q), device=q.device)[:, None, None, None] * q.shape[1]
-    table = torch.where(chosen < 0, chosen, chosen + first).flatten(0, 1)
-    q, k, v = (t.flatten(0, 1).transpose(1, 2) for t in (q, k, v))
-    y = GatheredAttention.apply(q, k, v, table, real.flatten(0, 1), causal, q.shape[-1] ** -0.5)
-    assert isinstance(y, Tensor)
-    return y.transpose(1, 2).unflatten(0, real.shape[:2])

@@ -1,5 +1,6 @@
 """Top-k attention: each query attends to its keys of highest score, computed for blocks of queries."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ def topk_attention(
     most: int,
     padding_mask: Bool[Tensor, "batch queries"] | None = None,
     key_mask: Bool[Tensor, "batch keys"] | None = None,
+    before: int = 0,
 ) -> Float[Tensor, "batch queries heads dim_head"]:
     """Softmax attention of each query over its `allowed` visible keys of highest score, or all if they are fewer.
 
@@ -35,6 +37,7 @@ def topk_attention(
         most: A number that no query has more keys than; it may be above the number of all keys.
         padding_mask: True for real tokens; the output is 0 at padding.
         key_mask: True for the keys to read, if not all real tokens; the output is 0 for a query without any.
+        before: Keys before that of the first query of a causal layer.
     """
     if not q.numel():
         return v
@@ -42,24 +45,26 @@ def topk_attention(
         wide = torch.promote_types(q.dtype, torch.float32)
         real = padding_mask if key_mask is None else key_mask
         real = torch.ones(k.shape[:2], dtype=torch.bool, device=q.device) if real is None else real
-        y = _TopK.apply(
-            *(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, most, real, causal, q.shape[-1] ** -0.5
-        )
+        settings = before if causal else None, q.shape[-1] ** -0.5
+        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, most, real, *settings)
     assert isinstance(y, Tensor)
     return zero_padding(y.transpose(1, 2), padding_mask).to(v.dtype)
 
 
 def _weights(
-    q: Tensor, k: Tensor, allowed: Tensor, most: int, key_mask: Tensor, causal: bool, start: int, scale: float
+    q: Tensor, k: Tensor, allowed: Tensor, most: int, key_mask: Tensor, own: int | None, scale: float
 ) -> Tensor:
-    """Weights of a block of queries over the keys: [batch, heads, rows, keys]."""
+    """Weights of a block of queries over the keys: [batch, heads, rows, keys].
+
+    `own` is the key of the first query of a causal layer.
+    """
     if q.device.type == "cpu":  # on a GPU the question would cost more than what it saves
         most = int(allowed.max())
     scores = q @ k.transpose(-1, -2) * scale
     hidden = ~key_mask[:, None, None, : k.shape[2]]
-    if causal:
+    if own is not None:
         index = torch.arange(k.shape[2], device=q.device)
-        hidden = hidden | (index > index[start : start + q.shape[2], None])
+        hidden = hidden | (index > index[own : own + q.shape[2], None])
     best = scores.masked_fill(hidden, float("-inf")).topk(min(most, k.shape[2]), dim=-1)
     rank = torch.arange(best.values.shape[-1], device=q.device)
     chosen = (rank < allowed[:, None, :, None]) & best.values.isfinite()
@@ -68,7 +73,17 @@ def _weights(
     return torch.zeros_like(scores).scatter(-1, best.indices, weights)
 
 
+def _blocks(q: Tensor, keys: int, before: int | None) -> Iterator[tuple[slice, int, int | None]]:
+    """Blocks of queries, each with the end of the keys that it may see and, causal, the key of its first query."""
+    rows = sizes(q.device).topk_rows
+    for start in range(0, q.shape[2], rows):
+        own = None if before is None else before + start
+        yield slice(start, start + rows), keys if own is None else min(own + rows, keys), own
+
+
 class _TopK(torch.autograd.Function):
+    """`before` is the number of keys before that of the first query of a causal layer, None for one that is not."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -78,18 +93,15 @@ class _TopK(torch.autograd.Function):
         allowed: Tensor,
         most: int,
         key_mask: Tensor,
-        causal: bool,
+        before: int | None,
         scale: float,
     ) -> Tensor:
         y = torch.empty_like(q, memory_format=torch.contiguous_format)
-        many = sizes(q.device).topk_rows
-        for start in range(0, q.shape[2], many):
-            rows = slice(start, start + many)
-            end = min(start + many, k.shape[2]) if causal else k.shape[2]
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], most, key_mask, causal, start, scale)
+        for rows, end, own in _blocks(q, k.shape[2], before):
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], most, key_mask, own, scale)
             y[:, :, rows] = weights @ v[:, :, :end]
         ctx.save_for_backward(q, k, v, allowed, key_mask, y)
-        ctx.most, ctx.causal, ctx.scale = most, causal, scale
+        ctx.most, ctx.before, ctx.scale = most, before, scale
         return y
 
     @staticmethod
@@ -98,12 +110,8 @@ class _TopK(torch.autograd.Function):
         q, k, v, allowed, key_mask, y = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         shared = (upstream[0] * y).sum(-1, keepdim=True)
-        many = sizes(q.device).topk_rows
-        for start in range(0, q.shape[2], many):
-            rows = slice(start, start + many)
-            end = min(start + many, k.shape[2]) if ctx.causal else k.shape[2]
-            words = allowed[:, rows], ctx.most, key_mask, ctx.causal, start, ctx.scale
-            weights = _weights(q[:, :, rows], k[:, :, :end], *words)
+        for rows, end, own in _blocks(q, k.shape[2], ctx.before):
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], ctx.most, key_mask, own, ctx.scale)
             dy = upstream[0][:, :, rows]
             dv[:, :, :end] += weights.transpose(-1, -2) @ dy
             dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * ctx.scale

@@ -7,8 +7,18 @@ each of them, forwards and backwards.
 """
 
 from genoattn.attention.layout import Span
+from genoattn.attention.parallel.channels import own_channels, to_channels, to_shards
 from genoattn.attention.parallel.collectives import exchange, gather, total
-from genoattn.attention.parallel.shards import Wide, fetch, gather_tokens, halo, shard, tied
+from genoattn.attention.parallel.shards import (
+    Wide,
+    fetch,
+    gather_tokens,
+    halo,
+    mask_of_all,
+    positions_of_all,
+    shard,
+    tied,
+)
 from genoattn.attention.parallel.states import carried, gather_states, total_states
 
 __all__ = [
@@ -21,8 +31,13 @@ __all__ = [
     "gather_states",
     "gather_tokens",
     "halo",
+    "mask_of_all",
+    "own_channels",
+    "positions_of_all",
     "shard",
     "tied",
+    "to_channels",
+    "to_shards",
     "total",
     "total_states",
 ]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from genoattn.attention.layout import Span, TokenLayout
@@ -143,6 +143,19 @@ def halo(x: Shaped[Tensor, "batch shard ..."], span: Span, left: int, right: int
 def gather_tokens(x: Shaped[Tensor, "batch shard ..."], span: Span) -> Shaped[Tensor, "batch total ..."]:
     """The tokens of all shards."""
     return gather(x, span).transpose(0, 1).flatten(1, 2)
+
+
+def positions_of_all(x: Shaped[Tensor, "batch ..."], span: Span) -> Int[Tensor, "batch total"]:
+    """The positions of all tokens of the sequences of which x holds a shard."""
+    ids = span.whole.position_ids
+    return torch.arange(span.total, device=x.device).expand(len(x), -1) if ids is None else ids
+
+
+def mask_of_all(
+    x: Shaped[Tensor, "batch ..."], span: Span, mask: Bool[Tensor, "batch total"] | None
+) -> Bool[Tensor, "batch total"]:
+    """A mask of all tokens of the sequences of which x holds a shard, written out: None is true everywhere."""
+    return torch.ones(len(x), span.total, dtype=torch.bool, device=x.device) if mask is None else mask
 
 
 def tied(y: Shaped[Tensor, "..."], *collected: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:

@@ -154,10 +154,7 @@ def fit(
     if place().rank:
         loggers = []
     if resume is not None:
-        step = first_makes(lambda: copy_checkpoints(resume, module, checkpoints))
-        for logger in loggers:
-            if isinstance(logger, MetricsFile) and resume.resolve() == (checkpoints / "last.ckpt").resolve():
-                logger.keep_until(step)
+        _take_up(resume, module, checkpoints, loggers)
     stop = StopCleanly(settings.max_seconds)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of devices, and no advertisements
     with warnings.catch_warnings():
@@ -186,6 +183,14 @@ def fit(
     tokens = datamodule.validation.batch(0, 1, datamodule.tokenizer).ids.shape[1]
     real, padding = module.tokens_seen.tolist()
     return FitResult(seconds, bases, trainer.global_step, stop.stopped_by, tokens, padding / max(1, real + padding))
+
+
+def _take_up(resume: Path, module: SequenceModule, checkpoints: Path, loggers: list[Logger]) -> None:
+    """Have the checkpoints and, if the run goes on in its folder, the figures of the steps before a checkpoint."""
+    step = first_makes(lambda: copy_checkpoints(resume, module, checkpoints))
+    for logger in loggers:
+        if isinstance(logger, MetricsFile) and resume.resolve() == (checkpoints / "last.ckpt").resolve():
+            logger.keep_until(step)
 
 
 def _describe(name: str, module: SequenceModule, device: torch.device, dtype: torch.dtype) -> str:

@@ -23,7 +23,7 @@ BUDGET = {
     "attention/kernels": 2_000,
     "attention/conformance": 610,  # learning far away, capacity, float32, second derivatives
     "models": 2_105,  # windows of blocks; models that come along; scores of variants; steps; exported folders
-    "training": 1_785,  # processes of several devices: how they begin, agree and end; shards and checkpoints in parts
+    "training": 1_790,  # processes of several devices: how they begin, agree and end; shards and checkpoints in parts
     "evaluation": 3_885,  # calls against a VCF, by the sequences that they spell; strains, context mixing and copies
     "comparison": 2_850,  # ladders with their measures, plots and tables; which runs learned; power before the runs
     "config, cli and single files": 2_860,  # `detect`, `score`, `scan`, `export`; shards; pages; --quiet

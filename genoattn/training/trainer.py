@@ -162,10 +162,7 @@ def fit(
     check_processes(settings.devices, settings.num_nodes)
     loggers = [] if place().rank else loggers
     if resume is not None:
-        step = first_makes(lambda: copy_checkpoints(resume, module, checkpoints))
-        for logger in loggers:
-            if isinstance(logger, MetricsFile) and resume.resolve() == (checkpoints / "last.ckpt").resolve():
-                logger.keep_until(step)
+        _take_up(resume, module, checkpoints, loggers)
     stop = StopCleanly(settings.max_seconds)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no news of devices, and no advertisements
     with warnings.catch_warnings():
@@ -204,6 +201,14 @@ def _take_best(module: SequenceModule, best: Path | None, device: torch.device, 
         module.load_state_dict(CheckpointFiles().load_checkpoint(best)["state_dict"])
     module.model.autocast_dtype = AUTOCAST.get(precision)
     module.to(device, torch.float32)  # Lightning leaves it on the CPU; weights are saved and evaluated as float32
+
+
+def _take_up(resume: Path, module: SequenceModule, checkpoints: Path, loggers: list[Logger]) -> None:
+    """Have the checkpoints and, if the run goes on in its folder, the figures of the steps before a checkpoint."""
+    step = first_makes(lambda: copy_checkpoints(resume, module, checkpoints))
+    for logger in loggers:
+        if isinstance(logger, MetricsFile) and resume.resolve() == (checkpoints / "last.ckpt").resolve():
+            logger.keep_until(step)
 
 
 def _describe(name: str, module: SequenceModule, device: torch.device, dtype: torch.dtype) -> str:

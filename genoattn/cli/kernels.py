@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from omegaconf import DictConfig
 
 from genoattn.errors import UserError
+from genoattn.files import write_json
 
 
 def main(config: DictConfig) -> None:
@@ -14,8 +15,21 @@ def main(config: DictConfig) -> None:
         raise UserError("genoattn kernels needs triton, which is not installed")
     from genoattn.attention.kernels.ahead_of_time.report import show, show_ablations  # late: it imports triton
 
+    if config["tune"]:
+        tune()
+        return
     if config["choices"]:
         show_ablations(config["family"])
         return
     if show(config["all"], config["family"], config["update"]):  # a config has a method update
         raise SystemExit(1)
+
+
+def tune() -> None:
+    """Time the tiles of flash attention on this machine's GPU and write those that are fastest into the table."""
+    from genoattn.attention.kernels.ahead_of_time.tune import tune_here
+    from genoattn.attention.kernels.configurations import TIMED, timed_tiles
+
+    found = tune_here(print)
+    write_json(TIMED, {**timed_tiles(), **found}, indent=1)
+    print(f"the fastest tiles of this GPU now are those of its family: {TIMED}")

@@ -217,6 +217,7 @@ class Kernels(Settings):
     family: Literal["sm_80", "sm_86", "sm_90", "sm_100", "gfx942"] | None
     update: bool
     choices: bool
+    tune: bool
 
 
 class Models(Settings):

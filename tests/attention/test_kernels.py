@@ -78,6 +78,15 @@ def test_triton_asked_for_where_it_cannot_run(tmp_path: Path, monkeypatch: pytes
     )
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_tiles_are_timed_on_a_gpu_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(sys, "argv", ["genoattn"])
+    assert main(["kernels", "tune=true", f"hydra.run.dir={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert said == "tune=true times kernels on a GPU: Triton's kernels need a GPU and there is none\n"
+
+
 def test_every_file_is_run() -> None:
     assert {file.name for file in FOLDER.glob("test_*.py")} == {*INTERPRETED, "test_compiled.py", "test_device.py"}
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from genoattn.attention.kernels import launch
-from genoattn.attention.kernels.configurations import INTERPRETED, Tiles, flash_tiles, power_of_two
+from genoattn.attention.kernels.configurations import NARROW, Tiles, flash_tiles, power_of_two
 from genoattn.attention.kernels.flash_backward import delta_kernel, dkv_kernel, dq_kernel
 from genoattn.attention.kernels.flash_forward import FlashConstants, forward_kernel
 from genoattn.attention.kernels.tiles import span_kernel
@@ -43,17 +43,21 @@ class _Setup(NamedTuple):
     sources: Sequence[Tensor | TensorDescriptor]
 
 
-def _setup(kernel: str, by_query: Sequence[Tensor], by_key: Sequence[Tensor], masks: _Masks, edge: bool) -> _Setup:
+def _setup(
+    kernel: str, by_query: Sequence[Tensor], by_key: Sequence[Tensor], masks: _Masks, reach: int, edge: bool
+) -> _Setup:
     """Setup of a kernel that reads the tensors of `by_query` in query tiles and those of `by_key` in key tiles.
 
-    `edge` is true if the window is bounded on its far side, so that the tiles there need a mask.
+    `reach` is the number of keys that a window holds beside the query's own, and `edge` is true if it is bounded on its
+    far side, so that the tiles there need a mask.
     """
     tensors = [*by_query, *by_key]
     width, family = tensors[0].shape[-1], launch.family(tensors[0].device)
     dim = power_of_two(width)
     marked = masks.q_marks is not None, masks.k_marks is not None
-    size = tensors[0].element_size()
-    tiles = INTERPRETED if launch.INTERPRETED else flash_tiles(kernel, family, dim, size, any(marked))
+    narrow = reach < NARROW < by_key[0].shape[1]
+    mode = "narrow" if narrow else "marked" if any(marked) else "plain"
+    tiles = flash_tiles(kernel, family, dim, tensors[0].element_size(), mode, launch.INTERPRETED)
     # Padding must not be read, and a descriptor reads whole tiles.
     descriptors = not any(marked) and launch.has_descriptors(family) and launch.can_describe(tensors)
     fixed = FlashConstants(
@@ -62,7 +66,7 @@ def _setup(kernel: str, by_query: Sequence[Tensor], by_key: Sequence[Tensor], ma
         DIM=dim,
         WIDTH=width,
         EDGE=edge or marked[0 if kernel == "dkv" else 1],
-        FULL=not masks.segments,
+        FULL=not masks.segments and not narrow,
         Q_MARKS=marked[0],
         K_MARKS=marked[1],
         SEGMENTS=masks.segments,
@@ -110,7 +114,7 @@ def forward(
     dtype, (q, k, v) = q.dtype, (launch.readable(tensor) for tensor in (q, k, v))
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
-    setup = _setup("forward", [q], [k, v], masks, left < length + before)
+    setup = _setup("forward", [q], [k, v], masks, left + right, left < length + before)
     strides = (*map(launch.strides_of, (q, k, v, out)),)
     sizes = (length, k.shape[1], heads, heads // k.shape[2], masks.phases(batch))
     programs = -(-length // setup.tiles.queries) * heads * batch
@@ -166,13 +170,13 @@ def backward(
     group, phases = heads // kv_heads, masks.phases(batch)
     window = (left, right, before, scale * LOG2E)
     spans = _spans(k_marks)
-    setup = _setup("dq", [q, dout], [k, v], masks, left < length + before)
+    setup = _setup("dq", [q, dout], [k, v], masks, left + right, left < length + before)
     q_source, dout_source, k_source, v_source = setup.sources
     arguments = [q_source, k_source, v_source, *masks.pointers(spans, lse), dout_source, lse, delta, dq]
     arguments += [(*strides, launch.strides_of(dq)), (length, keys, heads, group, phases), *window]
     launch.launch(dq_kernel, -(-length // setup.tiles.queries) * heads * batch, arguments, setup.constants)
     spans = spans if _same(q_marks, k_marks) else _spans(q_marks)
-    setup = _setup("dkv", [q, dout], [k, v], masks, right < keys - before)
+    setup = _setup("dkv", [q, dout], [k, v], masks, left + right, right < keys - before)
     q_source, dout_source, k_source, v_source = setup.sources
     arguments = [q_source, k_source, v_source, *masks.pointers(spans, lse), dout_source, lse, delta, dk, dv]
     arguments += [(*strides, launch.strides_of(dk), launch.strides_of(dv)), (length, keys, kv_heads, group, phases)]

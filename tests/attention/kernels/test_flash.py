@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import flash
+from genoattn.attention.kernels import configurations, flash, flash_launch
+from genoattn.attention.kernels.ahead_of_time import tune
+from genoattn.attention.kernels.configurations import Tiles, forced_tiles
 from genoattn.errors import UserError
 from tests.attention.kernels.references import (
     CLOSE,
@@ -83,6 +85,55 @@ def check(case: Softmax, function: Callable[..., Any] = flash.flash_attention) -
 def test_answers_and_gradients(case: Softmax) -> None:
     skip_without_tiles("flash", case.dtype, case.dim)
     check(case)
+
+
+@pytest.mark.parametrize("tiles", [Tiles(16, 64, 4, 1), Tiles(64, 16, 4, 1)], ids=str)
+def test_tiles_that_are_not_square(tiles: Tiles) -> None:
+    """As those are that ship for half precision; the usual ones here are square."""
+    with forced_tiles("forward", tiles), forced_tiles("dq", tiles), forced_tiles("dkv", tiles):
+        check(Softmax(150, 16, window=(70, 20), padded=True, at_ends=True))
+
+
+def test_a_narrow_window_with_a_mask_in_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flash_launch, "NARROW", 16)
+    check(Softmax(97, 16, window=(7, 5), padded=True))
+    check(Softmax(40, 16, window=(4, 0), keys=50, before=9))
+
+
+def test_the_fastest_tiles_that_answer_right() -> None:
+    """With a clock of its own: one candidate does not compile, another answers wrong, the last is the fastest."""
+    case, said = tune.Case("dq", 64, "plain"), []
+    first, second, *_, last = tune.CANDIDATES["dq"]
+
+    def measure(case: tune.Case, tiles: Tiles) -> float:
+        if tiles == first:
+            raise RuntimeError("out of resources: shared memory\nmore")
+        if tiles == second:
+            raise ValueError("dk is off by 1.0e+00")
+        return 1.0 if tiles == last else 2.0
+
+    table = tune.tune([case], measure, said.append)
+    assert table == {"dq 16 bit, heads of 64, plain": {"tiles": list(last), "ms": 1.0}}
+    assert "is left out: out of resources: shared memory" in said[0] and "left out: dk is off" in said[1]
+    assert not tune.tune([case], lambda *_: 1 / 0, said.append)
+
+
+def test_timed_tiles_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"dkv 16 bit, heads of 128, narrow": {"tiles": [64, 32, 4, 2], "ms": 1.0}}
+    monkeypatch.setattr(configurations, "timed_tiles", lambda: {"sm_90": {"tiles": row}})
+    assert configurations.flash_tiles("dkv", "sm_90", 128, 2, "narrow") == Tiles(64, 32, 4, 2)
+    assert configurations.flash_tiles("dkv", "sm_90", 128, 2) == Tiles(32, 128, 8, 2)
+    assert configurations.flash_tiles("dkv", "sm_80", 64, 2, "marked") == Tiles(32, 128, 8, 2)
+
+
+@pytest.mark.parametrize("mode", tune.WINDOWS)
+def test_a_candidate_is_compared_with_float64(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = tune.Case("dkv", 16, mode)
+    with forced_tiles("dkv", Tiles(16, 32, 4, 1)):
+        tune.check(case, DEVICE, torch.float32, 66)
+        monkeypatch.setattr(tune, "TOLERANCE", 1e-9)
+        with pytest.raises(ValueError, match="is off by"):
+            tune.check(case, DEVICE, torch.float32, 66)
 
 
 @pytest.mark.parametrize("causal", [False, True])

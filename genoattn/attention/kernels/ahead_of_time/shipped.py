@@ -17,7 +17,7 @@ LENGTH = 4096
 
 
 MODES = {
-    "flash": ("full", "causal", "window", "padded", "alibi", "segments"),
+    "flash": ("full", "causal", "window", "narrow", "padded", "alibi", "segments"),
     "linear": ("full", "causal", "decay"),
     "blocks": ("sparse", "hierarchical"),
     "heads": ("normed", "turned", "both"),
@@ -27,10 +27,10 @@ MODES = {
 class Configuration(NamedTuple):
     """Device family, operator, dtype, width and mask of a compilation.
 
-    `padded` is causal with padding, `alibi` a window with padding and costs of distance, `segments` full attention to
-    other segments, `decay` both ways with padding, `sparse` a table by head of blocks of 64 and
-    `hierarchical` one table for all heads of blocks of 8 keys for blocks of 16 queries, both causal with padding. The
-    modes of `heads` are what is done to them.
+    `narrow` is a window of 128 tokens on either side, `padded` causal with padding, `alibi` a window with padding and
+    costs of distance, `segments` full attention to other segments, `decay` both ways with padding, `sparse` a table by
+    head of blocks of 64 and `hierarchical` one table for all heads of blocks of 8 keys for blocks of 16 queries, both
+    causal with padding. The modes of `heads` are what is done to them.
     """
 
     family: str
@@ -71,6 +71,7 @@ def tested() -> Iterator[Configuration]:
     yield Configuration("sm_80", "flash", "bfloat16", 64, "padded")
     yield Configuration("sm_86", "linear", "float32", 32, "decay")
     yield Configuration("sm_90", "flash", "bfloat16", 128, "window")
+    yield Configuration("sm_90", "flash", "bfloat16", 64, "narrow")
     yield Configuration("sm_90", "linear", "bfloat16", 64, "decay")
     yield Configuration("sm_90", "blocks", "bfloat16", 64, "sparse")
     yield Configuration("sm_100", "flash", "bfloat16", 64, "causal")
@@ -84,9 +85,8 @@ def launches(configuration: Configuration, descriptors: bool = True) -> list[Lau
     """Launches of the forward and the backward pass, each kernel once; `descriptors` as in `record_launches`."""
     family, operator, dtype, width, mode = configuration
     q, k, v = (torch.empty(2, LENGTH, 8, width, dtype=getattr(torch, dtype), device="meta") for _ in range(3))
-    padding_mask = (
-        torch.ones(2, LENGTH, dtype=torch.bool, device="meta") if mode not in ("full", "causal", "window") else None
-    )
+    bare = mode in ("full", "causal", "window", "narrow")
+    padding_mask = None if bare else torch.ones(2, LENGTH, dtype=torch.bool, device="meta")
     with launch.record_launches(family, descriptors) as recordings:
         by = {"flash": _flash, "linear": _linear, "blocks": _blocks, "heads": _heads}[operator]
         by(q, k, v, padding_mask, mode)
@@ -108,8 +108,8 @@ def labelled(configuration: Configuration, descriptors: bool = True) -> dict[str
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
-    left = 512 if mode in ("window", "alibi") else LENGTH
-    right = {"full": LENGTH, "segments": LENGTH, "window": 512, "alibi": 512}.get(mode, 0)
+    sides = {"full": LENGTH, "segments": LENGTH, "window": 512, "alibi": 512, "narrow": 128}
+    left, right = sides.get(mode, LENGTH), sides.get(mode, 0)
     marks = None if padding_mask is None else padding_mask.view(torch.uint8)
     costs = torch.empty(q.shape[2], device="meta") if mode == "alibi" else None
     masks, settings = (marks, marks, costs), (mode == "segments", left, right, 0, 0.125)

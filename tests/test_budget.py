@@ -18,9 +18,9 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 BUDGET = {
     "genome": 3_660,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
     "data": 2_295,  # tokenizers as tokenizer.json; interleaved layout, mixed lengths; folds of groups; strands, frames
-    "attention": 3_240,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass, angles kept
-    "attention/ops": 2_300,  # a state for each segment, chunked forms of the new layers
-    "attention/kernels": 2_240,  # norm and rotation of heads, forward and backward
+    "attention": 3_245,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass, angles kept
+    "attention/ops": 2_380,  # a state for each segment; chunked forms, states of many chunks at once; sizes by device
+    "attention/kernels": 2_400,  # norm, rotation and features of heads, forward and backward
     "attention/conformance": 610,  # learning far away, capacity, float32, second derivatives
     "models": 2_105,  # windows of blocks; models that come along; scores of variants; steps; exported folders
     "training": 1_265,

@@ -11,7 +11,7 @@ from genoattn.attention.kernels.ahead_of_time.shipped import Configuration, labe
 BASELINE = Path(__file__).with_name("baseline.json")
 
 
-WITHOUT_PRODUCTS = ("delta", "scan", "heads")
+WITHOUT_PRODUCTS = ("delta", "scan", "heads", "features")
 
 
 Known = dict[str, dict[str, Statistics]]

@@ -89,11 +89,11 @@ class LinearAttention(Attention):
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
-        q, k, v = self._project(x, layout)
-        whole = self._options(x, layout)
+        (q, k, v), whole = self._project(x, layout), self._options(x, layout)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)
+            apart = None if view.queries == view.keys else whole.positions
             return (by_triton.linear_attention if fused else linear_attention)(
                 q,
                 k,
@@ -103,7 +103,7 @@ class LinearAttention(Attention):
                 padding_mask=view.padding_mask,
                 key_mask=view.key_mask,
                 positions=None if whole.positions is None else whole.positions[:, view.queries],
-                key_positions=None if whole.positions is None else whole.positions[:, view.keys],
+                key_positions=None if apart is None else apart[:, view.keys],
                 decay=None if whole.decay is None else view.stride * whole.decay[view.heads],
                 lead=view.lead / 2 if view.stride == 2 else 0.0,
                 rope=self.heads.rope,

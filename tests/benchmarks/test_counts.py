@@ -19,9 +19,11 @@ from genoattn.training.loss import loss
 LAUNCHES = {
     "window": 20,
     "flash": 20,
-    "linear, elu": 52,
+    "linear, elu": 30,
+    "linear": 140,
     "linear, taylor": 100,
-    "ssd": 116,
+    "delta": 270,
+    "ssd": 150,
     "hierarchical": 629,
     "sparse": 189,
     "hyena": 48,

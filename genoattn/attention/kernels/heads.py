@@ -43,37 +43,45 @@ def turned_heads(
     Raises:
         UserError: Shapes, dtypes or a device that the kernel does not support.
     """
+    heads = x.shape[2]
+    check(x, turned)
+    if log_scale is not None and (not norm or log_scale.shape != (heads,)):
+        raise UserError(f"log_scale must be [{heads}], with norm=True, got {list(log_scale.shape)} and norm={norm}")
+    cos, sin = (None, None) if turned is None else turned
+    return heads_forward(x, log_scale, cos, sin, norm, factor)[0]
+
+
+def check(x: Tensor, turned: tuple[Tensor, Tensor] | None) -> None:
+    """Raise a UserError unless the kernels know such heads and angles."""
     launch.check_dtypes({"x": x})
     launch.check_device(x)
-    batch, length, heads, width = x.shape
+    batch, length, _, width = x.shape
     if not 1 <= width <= WIDEST or not 1 <= length <= launch.LONGEST:
         raise UserError(
             f"x must have from 1 to {WIDEST} channels and from 1 to {launch.LONGEST} tokens, got {list(x.shape)}"
         )
-    if log_scale is not None and (not norm or log_scale.shape != (heads,)):
-        raise UserError(f"log_scale must be [{heads}], with norm=True, got {list(log_scale.shape)} and norm={norm}")
-    cos, sin = (None, None) if turned is None else turned
-    for angles in (cos, sin):
-        if angles is None:
-            continue
+    for angles in turned or ():
         fits = angles.shape[1:] == (length, 1, width // 2) and len(angles) in (1, batch) and width % 2 == 0
         if not fits or angles.dtype != torch.float32:
             raise UserError(
                 f"the angles of x {list(x.shape)} must be float32 [1 or {batch}, {length}, 1, {width // 2}], got "
                 f"{list(angles.shape)} in {angles.dtype}"
             )
-    return heads_forward(x, log_scale, cos, sin, norm, factor)[0]
+
+
+def tile(width: int) -> tuple[int, int, int, int]:
+    """Tokens of a block, channels, and those of the first half, also as a power of two."""
+    half = -(-width // 2)
+    dim = max(16, 1 << (half - 1).bit_length())
+    return max(1, TILE // dim), width, half, dim
 
 
 def _constants(x: Tensor, log_scale: Tensor | None, cos: Tensor | None, norm: bool) -> dict[str, Any]:
-    width = x.shape[-1]
-    half = -(-width // 2)
-    dim = max(16, 1 << (half - 1).bit_length())
-    fixed = HeadsConstants(max(1, TILE // dim), width, half, dim, norm, log_scale is not None, cos is not None)
+    fixed = HeadsConstants(*tile(x.shape[-1]), norm, log_scale is not None, cos is not None)
     return {"C": fixed, "num_warps": WARPS, "num_stages": 1}
 
 
-def _programs(x: Tensor, rows: int) -> tuple[int, int, int]:
+def programs_of(x: Tensor, rows: int) -> tuple[int, int, int]:
     """Programs of a launch, the heads of each, and blocks of tokens of all sequences."""
     batch, length, heads, _ = x.shape
     blocks = -(-length // rows) * batch
@@ -81,7 +89,7 @@ def _programs(x: Tensor, rows: int) -> tuple[int, int, int]:
     return blocks * -(-heads // group), group, blocks
 
 
-def _angles(cos: Tensor | None, sin: Tensor | None, stand_in: Tensor) -> tuple[Tensor, Tensor, int]:
+def angles(cos: Tensor | None, sin: Tensor | None, stand_in: Tensor) -> tuple[Tensor, Tensor, int]:
     """Cosine and sine, contiguous, and the stride of their sequences; without them `stand_in`, which is not read."""
     if cos is None or sin is None:
         return stand_in, stand_in, 0
@@ -96,8 +104,8 @@ def forward(
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     gain = torch.empty(x.shape[:3] if norm else (0,), dtype=torch.float32, device=x.device)
     constants = _constants(x, log_scale, cos, norm)
-    programs, group, _ = _programs(x, constants["C"].ROWS)
-    cosine, sine, angle_stride = _angles(cos, sin, x)
+    programs, group, _ = programs_of(x, constants["C"].ROWS)
+    cosine, sine, angle_stride = angles(cos, sin, x)
     strides = launch.strides_of(x), launch.strides_of(y), angle_stride
     scale = x if log_scale is None else launch.readable(log_scale)
     arguments = [x, scale, cosine, sine, y, gain, strides, (x.shape[1], x.shape[2], group), factor]
@@ -128,9 +136,9 @@ def backward(
     y = dy if y is None else launch.readable(y)
     dx = torch.empty(dy.shape, dtype=dy.dtype, device=dy.device)
     constants = _constants(dy, log_scale, cos, gain.numel() > 0)
-    programs, group, blocks = _programs(dy, constants["C"].ROWS)
+    programs, group, blocks = programs_of(dy, constants["C"].ROWS)
     along = torch.empty(blocks if log_scale is not None else 0, dy.shape[2], dtype=torch.float32, device=dy.device)
-    cosine, sine, angle_stride = _angles(cos, sin, dy)
+    cosine, sine, angle_stride = angles(cos, sin, dy)
     strides = launch.strides_of(dy), launch.strides_of(dx), angle_stride
     scale = dy if log_scale is None else launch.readable(log_scale)
     arguments = [dy, y, gain, scale, cosine, sine, dx, along, strides, (dy.shape[1], dy.shape[2], group), factor]

@@ -11,6 +11,10 @@ from genoattn.attention.modules.rotary import head_groups, turn_into
 
 def rms_normed(x: Float[Tensor, "*shape channels"]) -> Float[Tensor, "*shape channels"]:
     """`x` with a mean square of 1 over its channels; vectors of 0 stay 0."""
+    if x.dim() == 4 and fused.fuses(x):
+        from genoattn.attention.kernels.heads import turned_heads  # late: it imports triton
+
+        return turned_heads(x)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return (wide * (wide.square().mean(-1, keepdim=True) + 1e-6).rsqrt()).to(x.dtype)
 

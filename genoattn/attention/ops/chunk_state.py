@@ -14,6 +14,8 @@ from torch import Tensor
 
 from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.modules.rotary import head_groups, heads_first
+from genoattn.attention.ops.sizes import sizes
+from genoattn.attention.ops.states_at_once import faded_states
 
 CHUNK = 64
 
@@ -242,6 +244,8 @@ def _running(
     The channels of `written` are those of all ways, side by side. The first way runs from the left and the second from
     the right, with `flip` the other way round. It is so the backward pass of itself.
     """
+    if sizes(written.device).at_once:
+        return _running_at_once(written, borders, kept, flip)
     states, last, chunks = torch.empty_like(written), [], written.shape[2]
     width = written.shape[-1] // borders.shape[2]
     for way, (adds, met) in enumerate(zip(written.split(width, -1), states.split(width, -1), strict=True)):
@@ -259,6 +263,21 @@ def _running(
             else:
                 add(*terms, out=out)
         last.append(out)
+    return states, torch.stack(last, dim=2)
+
+
+def _running_at_once(written: Tensor, borders: Tensor, kept: Tensor | None, flip: bool) -> tuple[Tensor, Tensor]:
+    """`_running` by few products; factors below 1e-30 count as that."""
+    states, last, log_kept = torch.empty_like(written), [], written.new_zeros(written.shape[:3])
+    if kept is not None:
+        log_kept = kept[..., 0, 0].clamp_min(1e-30).log().expand_as(log_kept)
+    width = written.shape[-1] // borders.shape[2]
+    for way, (adds, met) in enumerate(zip(written.split(width, -1), states.split(width, -1), strict=True)):
+        turned = (way == 1) != flip
+        adds, logs = (adds.flip(2), log_kept.flip(2)) if turned else (adds, log_kept)
+        before, after = faded_states(borders[:, :, way], adds, logs)
+        met.copy_(before.flip(2) if turned else before)
+        last.append(after)
     return states, torch.stack(last, dim=2)
 
 

@@ -12,6 +12,7 @@ from genoattn.attention.base import State
 from genoattn.attention.modules.autograd import first_order_only
 from genoattn.attention.ops.chunked_scan import Inputs, chunk_length, scan
 from genoattn.attention.ops.sizes import sizes
+from genoattn.attention.ops.states_at_once import changed_states
 
 DeltaInputs: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Queries, keys, values, write strength of each token, and logarithm of its decay."""
@@ -168,6 +169,11 @@ class Recurrence(torch.autograd.Function):
         ctx: Any, kept: Tensor, keys: Tensor, old_keys: Tensor, new: Tensor, first: Tensor
     ) -> tuple[Tensor, Tensor]:
         count, chunks = new.shape[:2]
+        if sizes(new.device).at_once:
+            states = changed_states(first, _changes(kept, keys, old_keys), keys.mT @ new)
+            values = new - old_keys @ states[:, :-1]
+            ctx.save_for_backward(kept, keys, old_keys, states, values)
+            return states, values
         states, values = new.new_empty(count, chunks + 1, *first.shape[1:]), torch.empty_like(new)
         states[:, 0] = state = first
         for at in range(chunks):
@@ -181,12 +187,24 @@ class Recurrence(torch.autograd.Function):
     @first_order_only
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, ...]:
         kept, keys, old_keys, states, values = ctx.saved_tensors
-        by_states, by_values = torch.empty_like(states), torch.empty_like(values)
-        by_states[:, -1] = slope = upstream[0][:, -1]
-        for at in reversed(range(values.shape[1])):
-            by_values[:, at] = value = torch.baddbmm(upstream[1][:, at], keys[:, at], slope)
-            slope = torch.baddbmm(upstream[0][:, at], old_keys[:, at].mT, value, alpha=-1).addcmul_(slope, kept[:, at])
-            by_states[:, at] = slope
+        if sizes(values.device).at_once:
+            added = upstream[0][:, :-1] - old_keys.mT @ upstream[1]
+            changes = _changes(kept, keys, old_keys).mT
+            by_states = changed_states(upstream[0][:, -1], changes.flip(1), added.flip(1)).flip(1)
+            by_values, slope = upstream[1] + keys @ by_states[:, 1:], by_states[:, 0]
+        else:
+            by_states, by_values = torch.empty_like(states), torch.empty_like(values)
+            by_states[:, -1] = slope = upstream[0][:, -1]
+            for at in reversed(range(values.shape[1])):
+                by_values[:, at] = value = torch.baddbmm(upstream[1][:, at], keys[:, at], slope)
+                slope = torch.baddbmm(upstream[0][:, at], old_keys[:, at].mT, value, alpha=-1)
+                by_states[:, at] = slope.addcmul_(by_states[:, at + 1], kept[:, at])
         later, before = by_states[:, 1:], states[:, :-1]
         by_kept = (later * before).sum((-1, -2), keepdim=True)
         return by_kept, values @ later.mT, -(by_values @ before.mT), by_values, slope
+
+
+def _changes(kept: Tensor, keys: Tensor, old_keys: Tensor) -> Tensor:
+    """What becomes of a state in each chunk, as matrices [count, chunks, n, n]."""
+    same = torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)
+    return kept * same - keys.mT @ old_keys

@@ -28,6 +28,8 @@ class Sizes(NamedTuple):
     """Queries of top-k attention; their scores of all keys are in memory together."""
     masked_rows: int
     """Queries of full attention that have a mask each."""
+    at_once: bool
+    """States of chunks by products of many chunks, and not one after another."""
 
 
 CPU = Sizes(
@@ -39,6 +41,7 @@ CPU = Sizes(
     window_queries=2**11,
     topk_rows=128,
     masked_rows=1024,
+    at_once=False,
 )
 
 
@@ -51,6 +54,7 @@ GPU = Sizes(
     window_queries=2**17,
     topk_rows=512,
     masked_rows=4096,
+    at_once=True,
 )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from genoattn.attention.base import State
 from genoattn.attention.ops.chunked_scan import Inputs, chunk_bounds, chunk_length, scan
 from genoattn.attention.ops.sizes import CPU, Sizes, sizes
+from genoattn.attention.ops.states_at_once import faded_states
 
 CHUNK = 64
 
@@ -72,7 +73,7 @@ def _segment_length(heads: int, by: Sizes = CPU) -> int:
 def _segment(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
     """Outputs of a segment from the state before it, and the state after it."""
     (memory,), (c, b, v, log_a) = state, (t.to(state[0].dtype) for t in pieces)
-    length, (batch, heads, states, channels) = v.shape[1], memory.shape
+    length, (heads, channels) = v.shape[1], v.shape[2:]
     size = min(CHUNK, length)
     tail = -length % size
     if tail:
@@ -87,14 +88,22 @@ def _segment(state: State, pieces: Inputs, _: Inputs) -> tuple[Tensor, State]:
     near = (weights @ v.transpose(2, 3)).transpose(2, 3)
     added = b.mT @ (v * (last - log_decay).exp()[..., None]).flatten(3)
     added = added.unflatten(-1, (heads, channels)).permute(0, 3, 1, 2, 4)
-    sources = torch.cat([memory[:, :, None], added], dim=2)
-    log_total = F.pad(last[:, :, 0].cumsum(1), (0, 0, 1, 0)).transpose(1, 2)  # from the start of the segment
-    factor = (log_total[..., :, None] - log_total[..., None, :]).clamp_max(0).exp_().tril()
-    memories = (factor @ sources.flatten(3)).view(batch, heads, -1, states, channels)
-    before = memories[:, :, :-1].permute(0, 2, 3, 1, 4).flatten(3)
+    before, after = _memories(memory, added, last[:, :, 0].transpose(1, 2))
+    before = before.permute(0, 2, 3, 1, 4).flatten(3)
     far = (c @ before).unflatten(-1, (heads, channels)) * log_decay.exp()[..., None]
     # A copy, so that a saved state does not keep all of them in memory.
-    return (near + far).flatten(1, 2)[:, :length], (memories[:, :, -1].clone(),)
+    return (near + far).flatten(1, 2)[:, :length], (after.clone(),)
+
+
+def _memories(memory: Tensor, added: Tensor, log_kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Memories before each chunk [batch, heads, chunks, …] and after the last."""
+    if sizes(added.device).at_once:
+        return faded_states(memory, added, log_kept)
+    sources = torch.cat([memory[:, :, None], added], dim=2)
+    log_total = F.pad(log_kept.cumsum(2), (1, 0))  # from the start of the segment
+    factor = (log_total[..., :, None] - log_total[..., None, :]).clamp_max(0).exp_().tril()
+    memories = (factor @ sources.flatten(3)).view(sources.shape)
+    return memories[:, :, :-1], memories[:, :, -1]
 
 
 def state_space_flops(length: int, heads: int, states: int, channels: int) -> int:

@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
-from genoattn.attention.modules.feature_maps import feature_map
-from genoattn.attention.modules.rotary import Rope, rotate
+from genoattn.attention.modules.rotary import Rope, rotate, turns
 from genoattn.attention.ops.beside import Beside, merge, merge_outputs
 from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
 from genoattn.attention.ops.hierarchical_cells import cell_sums, cells_of
@@ -116,23 +115,31 @@ def linear_attention(
     rope: Rope = Rope(),
 ) -> Float[Tensor, "batch length heads dim_value"]:
     """`linear_attention` without a decay, so without need of `lead`; rotated features need a second pass."""
+    from genoattn.attention.kernels.features import features as features_of
     from genoattn.attention.kernels.linear import linear_sums
 
     assert decay is None, "the kernel gives a decay no gradient"
-    phi_q, phi_k, v = _as_computed(feature_map(q, features), feature_map(k, features), v)
-    if key_mask is not None:  # features of 0 in place of a second mask
-        phi_k = zero_padding(phi_k, key_mask)
-    mask, read = (padding_mask, padding_mask) if key_mask is None else (None, key_mask)
-    numerators, denominators = linear_sums(phi_q, phi_k, v, causal=causal, padding_mask=mask)
+    q, k, v = _as_computed(q, k, v)
+    of_queries = of_keys = None
     if positions is not None:
-        keys_at = positions if key_positions is None else key_positions
-        rotated_q, rotated_k = rotate(phi_q, positions, rope), rotate(phi_k, keys_at, rope)
+        of_queries = turns(positions, q.shape[-1], rope, torch.float32)
+        of_keys = of_queries if key_positions is None else turns(key_positions, q.shape[-1], rope, torch.float32)
+    (phi_q, rotated_q), (phi_k, rotated_k) = features_of(q, features, of_queries), features_of(k, features, of_keys)
+    if key_mask is not None:  # features of 0 in place of a second mask
+        phi_k, rotated_k = zero_padding(phi_k, key_mask), zero_padding(rotated_k, key_mask)
+    mask, read = (padding_mask, padding_mask) if key_mask is None else (None, key_mask)
+    # Where the numerators are those of rotated features, one channel of values is enough here.
+    some = v if positions is None else v.detach()[..., :1]
+    numerators, denominators = linear_sums(phi_q, phi_k, some, causal=causal, padding_mask=mask)
+    if positions is not None:
         numerators, _ = linear_sums(rotated_q, rotated_k, v, causal=causal, padding_mask=mask)
-    real = torch.ones(q.shape[:2], device=q.device) if read is None else read.float()
-    count = (real.cumsum(1) if causal else real.sum(1, keepdim=True)).clamp_min(1)[..., None]
-    return zero_padding(
-        (numerators / torch.maximum(denominators, EPSILON * count)[..., None]).to(v.dtype), padding_mask
-    )
+    if read is None and not causal:
+        denominators = denominators.clamp_min(EPSILON * q.shape[1])
+    else:
+        real = torch.ones(q.shape[:2], device=q.device) if read is None else read.float()
+        count = (real.cumsum(1) if causal else real.sum(1, keepdim=True)).clamp_min(1)[..., None]
+        denominators = torch.maximum(denominators, EPSILON * count)
+    return zero_padding((numerators / denominators[..., None]).to(v.dtype), padding_mask)
 
 
 def sparse_attention(

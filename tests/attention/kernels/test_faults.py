@@ -169,6 +169,18 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
         "one * by[:, None] + 0 * y_one * less",
         lambda f: test_heads.check(Heads(9), f),
     ),
+    "features that are not turned back": (
+        "features_kernels",
+        "other += by_other * cos - by_one * sin",
+        "other += by_other * cos + by_one * sin",
+        lambda f: test_heads.check_features("elu", Heads(9), f),
+    ),
+    "the slope of another feature": (
+        "features_kernels",
+        "by = tl.minimum(phi, 1.0)",
+        "by = phi",
+        lambda f: test_heads.check_features("elu", Heads(9), f),
+    ),
     "the angles of the first sequence for all": (
         "heads",
         "0 if len(cos) == 1 else",
@@ -210,7 +222,7 @@ def planted(folder: Path, file: str, right: str, wrong: str) -> ModuleType:
 
 def family(file: str) -> str:
     """The module with the function that a file's kernels are for."""
-    families = {"linear": "linear", "block": "blocks", "heads": "heads"}
+    families = {"linear": "linear", "block": "blocks", "heads": "heads", "features": "features"}
     return next((module for start, module in families.items() if file.startswith(start)), "flash")
 
 
@@ -221,7 +233,7 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     module = planted(tmp_path, file, right, wrong)
     functions = {"linear": "linear_sums", "blocks": "block_attention", "flash": "flash_attention"}
-    functions["heads"] = "turned_heads"
+    functions |= {"heads": "turned_heads", "features": "features"}
     function = getattr(module, functions[family(file)])
     # The interpreter stops where a fault computes with the NaN of padding.
     with pytest.raises((AssertionError, InterpreterError), match=r"off|numerators|assert|invalid value"):

@@ -1,4 +1,4 @@
-"""Norm and rotation by head, and their gradients, against float64, run by the interpreter or on a GPU."""
+"""Norm, rotation and features by head, and their gradients, against float64, run by the interpreter or on a GPU."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.full import FullAttention
-from genoattn.attention.kernels import heads
+from genoattn.attention.kernels import features, heads
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.modules import fused
+from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.head_options import HeadOptions
 from genoattn.attention.window import WindowAttention
 from genoattn.errors import UserError
@@ -104,6 +105,38 @@ def test_heads(case: Case) -> None:
     check(case)
 
 
+def plain_features(name: str, case: Case, z: Tensor) -> list[Tensor]:
+    """The reference."""
+    phi = feature_map(z, name)
+    return [phi, plainly(case._replace(norm=False), phi)]
+
+
+def check_features(name: str, case: Case, function: Callable[..., Any] = features.features) -> None:
+    """Fails unless both outputs and the gradient are those of the reference."""
+    z, _, up = case.inputs()
+    z, both = z / 2, [up, up.flip(1)]
+    actual = outputs_and_gradients(lambda z: function(z, name, case.angles()), [z], both)
+    right = outputs_and_gradients(partial(plain_features, name, case), [z.double()], [t.double() for t in both])
+    for what, some, exact in zip(("phi", "turned", "dz"), actual, right, strict=True):
+        assert relative_error(some, exact) <= CLOSE, f"{what} is off by {relative_error(some, exact):.1e}"
+
+
+@pytest.mark.parametrize("name", features.NAMES)
+@pytest.mark.parametrize("case", [Case(70, 18, batch=2, sequences=2), Case(9, 7, turned=False)], ids=str)
+def test_features(name: str, case: Case) -> None:
+    check_features(name, case)
+
+
+def test_one_of_both_outputs_has_a_gradient() -> None:
+    case = Case(40)
+    z = case.inputs()[0].requires_grad_()
+    some, other = (torch.autograd.grad(features.features(z, "elu", case.angles())[at].sum(), z)[0] for at in (0, 1))
+    phi, turned = features.features(z, "elu", case.angles())
+    assert torch.allclose(some + other, torch.autograd.grad((phi + turned).sum(), z)[0], atol=1e-5)
+    with pytest.raises(UserError, match="features must be one of elu, relu, exp, got taylor"):
+        features.features(z, "taylor")
+
+
 def test_many_blocks_have_one_program_for_all_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     for programs in (1, 10**6):
         monkeypatch.setattr(heads, "PROGRAMS", programs)
@@ -153,6 +186,7 @@ def test_a_layer_is_the_same_by_the_kernel(factory: Callable[..., Any], monkeypa
         leaf = x.clone().requires_grad_()
         y = layer(leaf, TokenLayout(mask))
         found.append([y.detach(), *torch.autograd.grad(y, [leaf, *layer.parameters()], torch.ones_like(y))])
-        assert bool(calls) == by_kernel
+        signed = isinstance(layer, LinearAttention) and layer.features == "signed"  # outputs have a norm too
+        assert len(calls) == by_kernel * (2 + signed + 2 * layer.heads.rotate_values)
     for plain, quick in zip(*found, strict=True):
         assert (plain - quick).abs().max() <= 1e-5 * max(1.0, float(plain.abs().max()))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import blocks, flash, heads, launch, linear
+from genoattn.attention.kernels import blocks, features, flash, heads, launch, linear
 from tests.attention.kernels.references import DEVICE, relative_error
 from tests.attention.kernels.test_blocks import Lists
 from tests.attention.kernels.test_flash import Softmax
@@ -52,6 +52,13 @@ def heads_call(case: Heads) -> list[Tensor]:
     return [y, gain, *heads.backward(up, y, gain, scale, cos, sin, case.factor)]
 
 
+def features_call(case: Heads) -> list[Tensor]:
+    z, _, up = case.inputs()
+    cos, sin = case.angles() or (None, None)
+    phi, turned = features.forward(z, cos, sin, "relu")
+    return [phi, turned, features.backward(up, up.flip(1), phi, cos, sin, "relu")]
+
+
 CALLS: dict[str, Callable[[], list[Tensor]]] = {
     "flash": lambda: flash_call(Softmax(40, 24, True, heads=2, kv_heads=1, batch=2)),
     "flash with padding": lambda: flash_call(Softmax(40, 16, window=(9, 5), padded=True, batch=2, alibi=True)),
@@ -59,6 +66,7 @@ CALLS: dict[str, Callable[[], list[Tensor]]] = {
     "linear": lambda: linear_call(Case(70, 20, 24, heads=2, batch=2)),
     "blocks": lambda: block_call(Lists(33, 40, key_block=8, slots=3, dim=20, heads=2, batch=2, padded=True)),
     "blocks with bias": lambda: block_call(Lists(40, 40, 32, 32, slots=2, bias=True, causal=True, apart=True)),
+    "features": lambda: features_call(Heads(70, 18, heads=3, batch=2, sequences=2)),
     "heads": lambda: heads_call(Heads(70, 18, heads=3, batch=2, sequences=2)),
     "causal linear": lambda: linear_call(Case(130, 16, 16, True, True, padded=True)),
 }

@@ -11,7 +11,7 @@ from genoattn.attention.kernels.ahead_of_time.shipped import Configuration, labe
 BASELINE = Path(__file__).with_name("baseline.json")
 
 
-WITHOUT_PRODUCTS = ("delta", "scan", "span", "heads", "block_sum")
+WITHOUT_PRODUCTS = ("delta", "scan", "span", "heads", "features", "block_sum")
 
 
 Known = dict[str, dict[str, Statistics]]

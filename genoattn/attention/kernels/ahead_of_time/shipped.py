@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import blocks, flash, heads, launch, linear
+from genoattn.attention.kernels import blocks, features, flash, heads, launch, linear
 from genoattn.attention.kernels.ahead_of_time.compile import Statistics, compile_launch, statistics
 from genoattn.attention.kernels.launch import Launch
 
@@ -20,7 +20,7 @@ MODES = {
     "flash": ("full", "causal", "window", "narrow", "padded", "alibi", "segments"),
     "linear": ("full", "causal", "decay"),
     "blocks": ("sparse", "hierarchical"),
-    "heads": ("normed", "turned", "both"),
+    "heads": ("normed", "turned", "both", "features"),
 }
 
 
@@ -137,6 +137,11 @@ def _blocks(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: 
 
 
 def _heads(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
+    if mode == "features":
+        cos = torch.empty(1, LENGTH, 1, q.shape[3] // 2, device="meta")
+        phi, _ = features.forward(q, cos, cos, "elu")
+        features.backward(k, k, phi, cos, cos, "elu")
+        return
     scale = None if mode == "turned" else torch.empty(q.shape[2], device="meta")
     cos = None if mode == "normed" else torch.empty(1, LENGTH, 1, q.shape[3] // 2, device="meta")
     y, gain = heads.forward(q, scale, cos, cos, mode != "turned", 1.0)

@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 BUDGET = {
     "genome": 3_660,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
     "data": 2_295,  # tokenizers as tokenizer.json; interleaved layout, mixed lengths; folds of groups; strands, frames
-    "attention": 3_230,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
-    "attention/ops": 2_360,  # a state for each segment, chunked forms of the new layers
+    "attention": 3_245,  # options of heads in every layer; hyena, ssd, nsa; norm and rotation in one pass; registers
+    "attention/ops": 2_435,  # a state for each segment, chunked forms of the new layers; cells at once, flex
     "attention/kernels": 2_360,  # windows of every kind, segments, spans of padding; readers split; tiles timed
     "attention/conformance": 610,  # learning far away, capacity, float32, second derivatives
     "models": 2_105,  # windows of blocks; models that come along; scores of variants; steps; exported folders

@@ -19,7 +19,7 @@ export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: setup train compare docs lint test test-lowest fuzz kill clean
+.PHONY: setup train compare docs lint test test-lowest kernels-3.6 fuzz kill clean
 
 setup: $(READY)
 
@@ -59,6 +59,10 @@ test-lowest: setup  # readers, configs, saved models and a resumed training unde
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --editable .
 	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --override-ini filterwarnings=default $(LOWEST)
 
+kernels-3.6: setup  # the kernels under the oldest triton that is kept a baseline of, in a folder of its own
+	test -d .triton-3.6 || $(BIN)/python -m pip install --quiet --no-deps --target .triton-3.6 triton==3.6.0
+	PYTHONPATH=$(CURDIR)/.triton-3.6 $(BIN)/python -m genoattn kernels
+
 fuzz: setup  # what is neither read right nor refused in a sentence lies in fuzz-faults/ afterwards
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
 
@@ -66,5 +70,5 @@ kill: setup  # of a store build, a save, a training, a comparison, scores and ca
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kill --kills $(KILLS) --seed $(SEED)
 
 clean:
-	rm -rf .venv .venv-lowest build fuzz-faults dist site runs wandb .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .triton-3.6 build fuzz-faults dist site runs wandb .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,6 +20,7 @@ from genoattn.attention.modules.reference import visibility_mask
 from genoattn.attention.modules.registers import Registers
 from genoattn.attention.modules.rotary import position_ids_of, slopes
 from genoattn.attention.modules.streaming import with_positions
+from genoattn.attention.ops import flex as by_flex
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.sliding_window import window_attention
 from genoattn.attention.ops.sliding_window_blocks import Window, scored_pairs
@@ -73,7 +74,7 @@ class WindowAttention(Attention):
         if not global_tokens:
             self.receptive_field = (self.left * dilation, self.right * dilation)
         self.alibi = heads.positions == "alibi"
-        self.engine = Backend(backend, "flash")
+        self.engine = Backend(backend, "flash", flex=True)
         self.asymmetry = self.heads.asymmetry
         if self.asymmetry is None and (left != right or global_tokens):
             self.asymmetry = "left and right are not as wide" if left != right else "global tokens are the first ones"
@@ -124,12 +125,13 @@ class WindowAttention(Attention):
 
         beside = self.registers(q, positions, self.heads)
 
-        fused = self.engine.uses_triton(q)
+        fused, flex = self.engine.uses_triton(q), self.engine.uses_flex(q)
+        by = by_triton.window_attention if fused else by_flex.window_attention if flex else window_attention
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
             first, (left, right) = before if view.stride == 1 else view.first, view.sides(self.left, self.right)
             more: dict[str, Any] = {} if view.segments is None else {"segments": view.segments}
-            return (by_triton.window_attention if fused and k.shape[1] else window_attention)(
+            return (by if k.shape[1] else window_attention)(
                 q,
                 k,
                 v,
@@ -157,7 +159,7 @@ class WindowAttention(Attention):
             fits=self._fits,
             before=before,
             alone=None if beside is None else beside.value,
-            knows_segments=fused,
+            knows_segments=fused or flex,
         )
 
     def _fits(self, view: View) -> bool:

@@ -134,7 +134,7 @@ def block_forward_kernel(
         scores, visible = listed_scores(q_tile, k_tile, queries, length, real, key_bias, last, scale, C)
         scores = tl.where(visible, scores, float("-inf"))
         v_tile = load_rows(keys[1], index.to(tl.int64) * v_strides[1], real, C.DIM, C.WIDTH)
-        mixed, total, peak = softmax_step(scores, v_tile, mixed, total, peak, 1.0, True, C.PRECISION)
+        mixed, total, peak = softmax_step(scores, v_tile, mixed, total, peak, 1.0, True, C)
     if C.PADDED:
         real_queries = load_padding_mask(padding_mask, first, length, C.BLOCK_Q)
         total = tl.where(real_queries, total, 0.0)

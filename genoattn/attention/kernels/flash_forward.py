@@ -116,7 +116,7 @@ def forward_range(mixed, total, peak, query, keys, window, start, stop, MASKED: 
             visible = visible_pairs(places, positions, window, q_mark, k_mark, C)
             scores = tl.where(visible, scores, float("-inf"))
         v_tile = load_keys(v, v_at, at, count, k_marks, MASKED, C)
-        mixed, total, peak = softmax_step(scores, v_tile, mixed, total, peak, scale, MASKED, C.PRECISION)
+        mixed, total, peak = softmax_step(scores, v_tile, mixed, total, peak, scale, MASKED, C)
     return mixed, total, peak
 
 

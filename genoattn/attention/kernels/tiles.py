@@ -4,6 +4,9 @@ Legend: rows are tokens and columns channels; DIM is the width of a tile, a powe
 that are real. Offsets of rows are int64 before they meet a stride: a tensor may hold more than 2^31 numbers.
 """
 
+# pyright does not know that a tl.constexpr has the attributes of its value.
+# pyright: reportAttributeAccessIssue=false
+
 import triton
 import triton.language as tl
 
@@ -137,18 +140,19 @@ def span_kernel(marks, spans, length, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def softmax_step(scores, values, mixed, total, peak, scale, MASKED: tl.constexpr, PRECISION: tl.constexpr):
+def softmax_step(scores, values, mixed, total, peak, scale, MASKED: tl.constexpr, C: tl.constexpr):
     """Add one tile of keys to a running softmax: weighted sum [rows, DIM], sum of the weights, largest score.
 
     `scale` holds log2(e), so that exp2(score * scale - peak) is one fused multiply-add and one instruction. Before a
-    row has a visible key its peak is -inf, which is replaced by 0 so that -inf - -inf never happens.
+    row has a visible key its peak is -inf, which is replaced by 0 so that -inf - -inf never happens. `C` has the
+    PRECISION of products; triton 3.6.0 passes no text as a constant of its own.
     """
     new_peak = tl.maximum(peak, tl.max(scores, 1) * scale)
     safe = tl.where(new_peak == float("-inf"), 0.0, new_peak) if MASKED else new_peak
     weights = tl.exp2(scores * scale - safe[:, None])
     shrink = tl.exp2(peak - safe)
     total = total * shrink + tl.sum(weights, 1)
-    mixed = tl.dot(weights.to(values.dtype), values, mixed * shrink[:, None], input_precision=PRECISION)
+    mixed = tl.dot(weights.to(values.dtype), values, mixed * shrink[:, None], input_precision=C.PRECISION)
     return mixed, total, new_peak
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from genoattn.attention import kernels
 from genoattn.errors import UserError
 
-BACKENDS = ("auto", "torch", "triton")
+BACKENDS = ("auto", "torch", "triton", "flex")
 
 
 KERNEL_BLOCKS = (16, 32, 64)
@@ -22,18 +22,28 @@ class Backend:
     """The value of `attention.backend` and its meaning for the tensors of a device.
 
     Args:
-        requested: "auto" (Triton where its kernels run, else torch), "torch" or "triton".
+        requested: "auto" (Triton where its kernels run, else torch), "torch", "triton" or "flex" (FlexAttention).
         kernel: Family of kernels that would compute the layer.
         unsupported: Reason why no kernel can compute the layer as it is set; None if one can.
+        flex: True if FlexAttention can compute the layer.
 
     Raises:
-        UserError: The value is unknown, or it is "triton" and the kernels cannot run.
+        UserError: The value is unknown, or it is "triton" or "flex" and these kernels cannot run.
     """
 
-    def __init__(self, requested: str, kernel: Literal["flash", "linear", "blocks"], unsupported: str | None = None):
+    def __init__(
+        self,
+        requested: str,
+        kernel: Literal["flash", "linear", "blocks"],
+        unsupported: str | None = None,
+        flex: bool = False,
+    ):
         if requested not in BACKENDS:
             raise UserError(f"attention.backend must be one of {', '.join(BACKENDS)}, got {requested}")
-        self.requested, self.kernel, self.unsupported = requested, kernel, unsupported
+        self.requested, self.kernel, self.unsupported, self.flex = requested, kernel, unsupported, flex
+        if requested == "flex" and not (flex and torch.cuda.is_available()):
+            reason = "FlexAttention needs a GPU to train and there is none" if flex else "attention=window has it alone"
+            raise UserError(f"attention.backend=flex: {reason}; auto takes another")
         if requested == "triton":
             there, why = kernels.available(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
             reason = unsupported or (None if there else why)
@@ -46,18 +56,25 @@ class Backend:
         dtype = torch.get_autocast_dtype("cuda") if autocast else q.dtype
         return q.numel() > 0 and self._refusal(q.device, dtype, q.shape[-1]) is None
 
+    def uses_flex(self, q: Tensor) -> bool:
+        """True if FlexAttention computes these queries; the memory estimate of a run takes its steps on the CPU."""
+        return self.requested == "flex" and q.device.type == "cuda" and q.numel() > 0
+
     def description(self, device: torch.device, dtype: torch.dtype, width: int) -> str:
         """The backend and its reason, for heads of this width: `uses_triton` in words."""
         if self.requested == "torch":
             return "torch"
+        if self.requested == "flex" and device.type == "cuda":
+            return "flex, as requested"
         if refusal := self._refusal(device, dtype, width):
-            return f"torch, which computes the same: {refusal}"
+            slow = "; it is slow on a GPU, and attention.backend=flex may be faster"
+            return f"torch, which computes the same: {refusal}" + (slow if self.flex and device.type == "cuda" else "")
         return "triton, as requested" if self.requested == "triton" else f"triton: {kernels.available(device)[1]}"
 
     def _refusal(self, device: torch.device, dtype: torch.dtype, width: int) -> str | None:
         """The reason why torch computes heads of this width; None if the kernels do."""
-        if self.requested == "torch":
-            return "attention.backend=torch"
+        if self.requested in ("torch", "flex"):
+            return f"attention.backend={self.requested}"
         if self.unsupported:
             return self.unsupported
         if self.requested == "triton":

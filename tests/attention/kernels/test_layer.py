@@ -113,7 +113,7 @@ def test_the_loss_curve_is_that_of_torch() -> None:
     [
         (LinearAttention, {"decay": True}, "attention.backend=triton: the kernel knows no learned decay"),
         (SparseAttention, {"block_size": 24}, "attention.backend=triton: the kernel knows blocks of 16, 32, 64 tokens"),
-        (FullAttention, {}, "attention.backend must be one of auto, torch, triton, got cuda"),
+        (FullAttention, {}, "attention.backend must be one of auto, torch, triton, flex, got cuda"),
     ],
 )
 def test_what_a_kernel_cannot_do_is_refused(factory: Callable[..., Any], settings: dict, words: str) -> None:

@@ -64,7 +64,7 @@ def costs(dataset: ExampleDataset, tokenizer: Tokenizer, workers: int) -> Iterat
         return Cost(batch.bases, time.process_time() - start)
 
     options = loader_options(workers, torch.device("cpu"))
-    return iter(DataLoader(BatchStream(make, 0, 1), batch_size=None, **options))  # type: ignore[arg-type]
+    return iter(DataLoader(BatchStream(make, 0), batch_size=None, **options))  # type: ignore[arg-type]
 
 
 def measure(name: str, words: list[str], length: int, workers: int, seconds: float) -> Measurement:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 from benchmarks.gpu.record import DRY
 
@@ -36,16 +35,9 @@ class Candidate(NamedTuple):
     @contextmanager
     def used(self) -> Iterator[None]:
         """Within it the kernel takes these tiles, and the other kernels take theirs."""
-        from genoattn.attention.kernels import flash
-        from genoattn.attention.kernels.configurations import Tiles
+        from genoattn.attention.kernels.configurations import Tiles, forced_tiles
 
-        known, mine = flash.flash_tiles, Tiles(*self.tiles)
-
-        def chosen(kernel: str, *rest: Any, **named: Any) -> Tiles:
-            return mine if kernel == self.kernel else known(kernel, *rest, **named)
-
-        interpreted = mine if DRY else flash.INTERPRETED
-        with patch.object(flash, "flash_tiles", chosen), patch.object(flash, "INTERPRETED", interpreted):
+        with forced_tiles(self.kernel, Tiles(*self.tiles)):
             yield
 
 

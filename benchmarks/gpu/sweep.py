@@ -70,13 +70,14 @@ def kernel_time(kernel: str, dim: int, mode: Mode, candidate: Candidate | None) 
     """Milliseconds and TFLOP/s of one launch of a kernel."""
     import torch
 
-    from genoattn.attention.kernels import flash, launch
+    from genoattn.attention.kernels import flash_launch, launch
 
     dtype = torch.float32 if DRY else torch.bfloat16
     q, k, v, dout = (drawn(seed, 1, mode.length, candidates.HEADS, dim, dtype=dtype) for seed in range(4))
     left, right = (mode.length if side is None else min(side, mode.length) for side in (mode.left, mode.right))
     scale = dim**-0.5
-    out, lse = flash.forward(q, k, v, None, left, right, scale)
+    unmasked, window = (q, k, v, None, None, None), (False, left, right, 0, scale)
+    out, lse = flash_launch.forward(*unmasked, *window)
     started: list[launch.Launch] = []
     real = launch.launch
 
@@ -89,9 +90,9 @@ def kernel_time(kernel: str, dim: int, mode: Mode, candidate: Candidate | None) 
     try:
         with nullcontext() if candidate is None else candidate.used():
             if kernel == "forward":
-                flash.forward(q, k, v, None, left, right, scale)
+                flash_launch.forward(*unmasked, *window)
             else:
-                flash.backward(dout, torch.zeros_like(lse), q, k, v, None, out, lse, left, right, scale)
+                flash_launch.backward(dout, torch.zeros_like(lse), *unmasked, out, lse, *window)
     finally:
         launch.launch = real
     one = started[-1]

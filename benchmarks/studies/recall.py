@@ -76,16 +76,17 @@ def layer(name: str, home: Path, steps: int) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each layer: exact match at each length, and at the longest by distance."""
+    lengths = [length for length in WINDOWS if any(str(length) in row.get("lengths", {}) for row in rows)]
     names = next((list(distances) for row in rows if (distances := _far(row))), [])
     lines = []
     for row in rows:
         if "error" in row:
-            lines.append([f"`{row['layer']}`", row["error"], *[""] * (len(WINDOWS) + len(names) + 1)])
+            lines.append([f"`{row['layer']}`", row["error"], *[""] * (len(lengths) + len(names) + 1)])
             continue
-        cells = [_exact(row["lengths"].get(str(length), {})) for length in WINDOWS]
+        cells = [_exact(row["lengths"].get(str(length), {})) for length in lengths]
         cells += [_short(_far(row).get(name)) for name in names]
         lines.append([f"`{row['layer']}`", f"{row['parameters']:,}", f"{row['steps']:,}", *cells])
-    columns = ["attention", "parameters", "steps", *(f"{length:,} bases" for length in WINDOWS)]
+    columns = ["attention", "parameters", "steps", *(f"{length:,} bases" for length in lengths)]
     columns += [f"{name.replace('-', '–')} away" for name in names]
     title = f"exact match of 8 bases, needle against near-duplicate; by distance in windows of {BY_DISTANCE:,}"
     return Table(title, columns, lines)

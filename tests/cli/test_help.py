@@ -74,7 +74,7 @@ def test_a_printed_config_keeps_comments_and_resolves(capsys: pytest.CaptureFixt
     text = capsys.readouterr().out
     assert "x: ${seed}" in text
     assert re.search(r"^  left: 128$", text, re.MULTILINE)
-    assert re.search(r"^  batch: 8 # windows per batch$", text, re.MULTILINE)
+    assert re.search(r"^  batch: 8 # windows per batch, over all devices$", text, re.MULTILINE)
     assert main(["train", "+x='${seed}'", "--cfg", "job", "--resolve"]) == 0
     assert "\nx: 0\n" in capsys.readouterr().out
     assert main(["train", "--cfg", "all"]) == 0

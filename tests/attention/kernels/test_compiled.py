@@ -28,7 +28,7 @@ def test_there_is_a_baseline_for_this_triton() -> None:
 
 
 def test_few_enough_are_compiled_here() -> None:
-    assert sum(len(shipped.launches(configuration)) for configuration in shipped.tested()) <= 52
+    assert sum(len(shipped.launches(configuration)) for configuration in shipped.tested()) <= 55
 
 
 @pytest.mark.parametrize("configuration", list(shipped.tested()), ids=str)
@@ -90,8 +90,8 @@ FAULTS = {
     ),
     "strides without a hint of what divides them": (
         "flash_forward",
-        '["left", "right"]',
-        '["left", "right", "strides"]',
+        '["left", "right", "before"]',
+        '["left", "right", "before", "strides"]',
         "copies",
     ),
     "too many queries in a tile": (

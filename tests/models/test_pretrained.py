@@ -102,10 +102,11 @@ def test_a_model_is_put_on_the_gpu_if_there_is_one(run: Path, monkeypatch: pytes
     assert genoattn.load(run).predictor.device.type == default_device().type
     devices = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(SequenceModel, "to", lambda self, device: devices.append(str(device)))
-    genoattn.load(run)
-    genoattn.load(run, "cpu")
-    assert devices == ["cuda", "cpu"]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(SequenceModel, "to", lambda self, device: devices.append(str(device)) or self)
+    narrow = genoattn.load(run).predictor.model.autocast_dtype
+    wide = genoattn.load(run, "cpu").predictor.model.autocast_dtype
+    assert devices == ["cuda", "cpu"] and (narrow, wide) == (torch.bfloat16, None)
 
 
 @pytest.mark.parametrize("words", [("task.objective=bert",), ("task.objective=causal", "model.causal=true")])

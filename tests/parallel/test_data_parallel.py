@@ -136,7 +136,7 @@ def test_tasks_of_slurm_share_a_new_run_folder(two: Ranks, fasta: Path, tmp_path
 
 def test_plan_tells_of_each_process(fasta: Path, tmp_path: Path) -> None:
     words = [word for word in WORDS if word != "trainer.memory_check=false"]
-    words += [f"data.fasta={fasta}", "data.length=512", "capacity=[]", "available_memory=2GiB"]
+    words += [f"data.fasta={fasta}", "data.length=512", "capacity=[]", "available_memory=16GiB"]
     found = []
     for more in (["trainer.devices=1"], ["trainer.devices=2"]):
         run = tmp_path / f"{len(found)}"
@@ -144,7 +144,7 @@ def test_plan_tells_of_each_process(fasta: Path, tmp_path: Path) -> None:
         assert status == 0 and ("each of 2 processes of the training takes" in said) == bool(found)
         found.append(json.loads((run / "plan.json").read_text())["predicted"])
     one, two = found
-    assert one["available_bytes"] == 2 * two["available_bytes"] == 2**31
+    assert one["available_bytes"] == 2 * two["available_bytes"] == 2**34
     assert two["longest_length"] > one["longest_length"] / 2
 
 

@@ -26,9 +26,9 @@ def test_a_run_that_diverges(
     folder = tmp_path / "run"
     step = SequenceModule.training_step
 
-    def training_step(self: SequenceModule, batch: Any, index: int) -> torch.Tensor:
+    def training_step(self: SequenceModule, batch: Any, index: int) -> dict[str, torch.Tensor]:
         lost = step(self, batch, index)
-        return lost * math.inf if self.trainer.global_step == 3 else lost
+        return {name: loss * math.inf for name, loss in lost.items()} if self.trainer.global_step == 3 else lost
 
     monkeypatch.setattr(SequenceModule, "training_step", training_step)
     words = ("trainer.max_steps=6", "trainer.gradient_clip=2", "schedule.warmup=0", "schedule.final=1.0")
@@ -64,7 +64,8 @@ class Training:
         self.module.named_parameters = lambda: self.layer.named_parameters(prefix="layer")
 
     def batch(self, loss: float, index: int = 0) -> None:
-        self.callback.on_train_batch_end(self.trainer, self.module, {"loss": torch.tensor(loss)}, None, index)
+        outputs = {"loss": torch.tensor(1.0), "of_all": torch.tensor(loss)}  # one process of several, and all of them
+        self.callback.on_train_batch_end(self.trainer, self.module, outputs, None, index)
 
     def validate(self) -> None:
         self.callback.on_validation_end(self.trainer, self.module)

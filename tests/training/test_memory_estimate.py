@@ -109,7 +109,7 @@ def test_a_run_that_cannot_fit_is_refused(
     words += ["trainer.threads=1", "model.dim=64"]
     used = GIB // 4  # the memory of this process depends on the tests before
     monkeypatch.setattr(memory_estimate.cost, "current_bytes", lambda _: used)
-    monkeypatch.setattr(memory_estimate, "available_bytes", lambda _: used + 0.3 * GIB)
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda *_: used + 0.3 * GIB)
     assert main([*words, f"hydra.run.dir={tmp_path / 'out'}"]) == 2
     errors = capsys.readouterr().err
     assert "data.length=512 with data.batch=512 is estimated to need" in errors and "would fit" in errors
@@ -139,7 +139,7 @@ def test_activation_checkpointing_is_estimated_to_need_less(tmp_path: Path, monk
             block.activation_checkpointing = mode
         needs[mode] = estimate_memory(module, data).training.at(512)
     assert needs["block"] < 0.9 * needs["mlp"] < 0.9 * needs["none"]
-    monkeypatch.setattr(memory_estimate, "available_bytes", lambda _: GIB // 2)
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda *_: GIB // 2)
     with pytest.raises(UserError, match=r"model\.activation_checkpointing=mlp or block needs less"):
         check_memory(module, data, "cpu")
 

@@ -172,8 +172,10 @@ def test_a_killed_run_goes_on_from_its_last_validation(whole: Path, tmp_path: Pa
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_slurm_signals_the_workers_too(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = multiprocessing.active_children()  # of other tests
+
     def terminate() -> None:
-        workers = multiprocessing.active_children()
+        workers = [child for child in multiprocessing.active_children() if child not in others]
         assert workers
         for worker in workers:
             worker.terminate()

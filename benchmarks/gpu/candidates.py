@@ -1,7 +1,8 @@
-"""Tiles of the softmax kernels on sm_90 that may be faster than those that ship; each is checked, then timed."""
+"""The candidates of `genoattn kernels tune=true`, to be checked each by itself and then timed, kernel by kernel."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 
 from benchmarks.gpu.record import DRY
@@ -9,15 +10,8 @@ from benchmarks.gpu.record import DRY
 HEADS = 1 if DRY else 16
 """Heads of a case; as many when checked as when timed, so that the same code is compiled."""
 
-TABLE: dict[tuple[str, int], tuple[tuple[int, int, int, int], ...]] = {
-    ("forward", 64): ((128, 64, 4, 3), (64, 128, 4, 3), (64, 64, 4, 3), (128, 64, 4, 4), (128, 128, 8, 2)),
-    ("forward", 128): ((64, 64, 4, 3), (128, 64, 8, 3), (64, 128, 4, 2), (128, 128, 8, 3), (64, 64, 4, 2)),
-    ("dq", 64): ((64, 64, 4, 3), (64, 64, 4, 2), (64, 128, 4, 2), (128, 64, 8, 3)),
-    ("dq", 128): ((64, 64, 4, 2), (64, 128, 8, 2), (64, 32, 4, 3), (128, 32, 8, 3)),
-    ("dkv", 64): ((64, 64, 4, 3), (64, 64, 4, 2), (64, 128, 8, 3), (32, 64, 4, 3), (128, 64, 4, 2)),
-    ("dkv", 128): ((32, 128, 8, 2), (64, 64, 8, 2), (64, 128, 8, 2), (64, 64, 4, 2), (32, 64, 4, 2)),
-}
-"""Queries, keys, warps and stages by kernel and width of a head."""
+WIDTHS = (64, 128)
+"""Channels of the heads that are tried."""
 
 
 class Candidate(NamedTuple):
@@ -46,6 +40,8 @@ def every() -> Iterator[Candidate]:
     if DRY:
         yield Candidate("forward", 16, (16, 32, 4, 1))
         return
-    for (kernel, dim), listed in TABLE.items():
-        for tiles in listed:
+    from genoattn.attention.kernels.ahead_of_time.tune import CANDIDATES
+
+    for kernel, listed in CANDIDATES.items():
+        for dim, tiles in product(WIDTHS, listed):
             yield from (Candidate(kernel, dim, tiles, edge) for edge in (True, False))

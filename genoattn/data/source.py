@@ -214,7 +214,7 @@ def describe_source(source: DataSource) -> str:
 
 
 def _describe_files(source: DataSource) -> list[str]:
-    """Which files or groups each split holds, and the share of the training windows of each file that has a weight."""
+    """Lines on the files or groups of each split, and on the share of the training windows of each weighted file."""
     lines, records = [], source.genome.records
     if source.units and source.splits.train:
         by_file = source.units == tuple(record.file for record in records)

@@ -110,7 +110,7 @@ def _at_levels(
 
 
 class ShardAnswers(NamedTuple):
-    """What one process answers of a batch whose sequences several processes hold."""
+    """The answers of one process for a batch whose sequences several processes hold."""
 
     logits: dict[str, Float[Tensor, "batch _ _"]]
     targets: dict[str, Shaped[Tensor, "batch _"]]

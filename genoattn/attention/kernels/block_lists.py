@@ -26,7 +26,7 @@ class BlockLists(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What the programs of dK and dV do; a place is a key block of one key head of one table, or -1 for nothing."""
+    """The work of the programs of dK and dV; a place is a key block of one key head of one table, or -1 for none."""
 
     readers: Int[Tensor, "entries"]
     """Query blocks that read each place, place by place, plus n · query blocks for the n-th query head of a group."""

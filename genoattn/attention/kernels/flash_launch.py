@@ -17,7 +17,7 @@ LOG2E = 1.4426950408889634
 
 
 class _Masks(NamedTuple):
-    """What of the keys is hidden beside the window: bytes of queries and of keys (None: none), costs of distance."""
+    """Masks beside the window: a byte for each query and each key (None: all are seen), and costs of distance."""
 
     q_marks: Tensor | None
     k_marks: Tensor | None

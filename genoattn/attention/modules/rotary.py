@@ -31,7 +31,7 @@ class Rope(NamedTuple):
     base: float = 10000.0
     scaling: Literal["none", "linear", "ntk", "yarn"] = "none"
     factor: float = 1.0
-    """How many times longer than in training sequences may be."""
+    """The length of the longest sequences, in multiples of that in training."""
     trained_length: int = 0
     """Positions of the training; "yarn" keeps the channels that turned often within them."""
 

@@ -10,7 +10,7 @@ from genoattn.attention.modules.segment_copies import HeadPart
 from genoattn.attention.ops.state_space import state_space_scan
 
 LEFT, RIGHT = 0, 1
-"""Where a direction begins; its index among the parameters of both."""
+"""Indices of the two directions among their parameters: the side from which each begins."""
 
 
 def turned_to(x: Tensor, at: int) -> Tensor:

@@ -205,6 +205,6 @@ class Recurrence(torch.autograd.Function):
 
 
 def _changes(kept: Tensor, keys: Tensor, old_keys: Tensor) -> Tensor:
-    """What becomes of a state in each chunk, as matrices [count, chunks, n, n]."""
+    """The change of a state in each chunk, as matrices [count, chunks, n, n]."""
     same = torch.eye(keys.shape[-1], dtype=keys.dtype, device=keys.device)
     return kept * same - keys.mT @ old_keys

@@ -1,4 +1,4 @@
-"""How much is computed at a time, by type of device.
+"""Numbers that are computed at a time, by type of device.
 
 On a CPU few numbers, which stay in its cache. On other devices many: each call there costs some microseconds, in which
 a GPU computes millions of numbers. Results do not depend on sizes but for rounding.

@@ -80,7 +80,7 @@ def _empty(k: Tensor, v: Tensor, options: LinearOptions) -> tuple[Tensor, Tensor
 
 
 def _fading(options: LinearOptions, span: Span) -> Callable[[int, Tensor], Tensor]:
-    """What the tokens of a shard leave of a memory."""
+    """The function that fades a memory over the tokens of a shard."""
     assert options.decay is not None
     kept = torch.exp(-options.decay * span.length)[:, None, None]
     return lambda _, state: state * kept

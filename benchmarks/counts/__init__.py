@@ -1,1 +1,1 @@
-"""What layers would ask of a GPU, counted without one."""
+"""The demands of layers on a GPU, counted without one."""

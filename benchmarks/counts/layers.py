@@ -66,7 +66,7 @@ CASES: Mapping[str, Case] = {
 
 
 def count(case: Case, length: int, causal: bool = False, padded: bool = False) -> tuple[Counts, Counts]:
-    """What the forward and the backward pass of a layer ask of a GPU, for one sequence of this length."""
+    """The demands of the forward and the backward pass of a layer on a GPU, for one sequence of this length."""
     x = torch.empty(1, length, DIM, dtype=torch.bfloat16, device=META, requires_grad=True)
     layout = TokenLayout(torch.empty(1, length, dtype=torch.bool, device=META) if padded else None)
     with on_meta():

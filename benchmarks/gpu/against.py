@@ -93,7 +93,7 @@ def measured(name: str, mode: Mode, dim: int, heads: int) -> dict[str, Any]:
 
 
 def _right(attend: Attend, mode: Mode, leaves: list[Tensor], dout: Tensor) -> dict[str, Any]:
-    """How far answers and gradients of the queries in the middle are from float64; dk and dv where these are alone."""
+    """Distances from float64 of answers and gradients of the queries in the middle; dk and dv where these are alone."""
     middle = mode.length // 2
     count = min(CHECKED, mode.length - middle)
     at = slice(middle, middle + count)

@@ -11,7 +11,7 @@ from benchmarks.gpu.record import DRY, Part
 
 FOLDER = Path(__file__).parents[2] / "tests" / "attention" / "kernels"
 LEFT_OUT = ("test_compiled.py", "test_faults.py", "test_device.py")
-"""What needs no device, what needs the interpreter, and what the part `correct` does."""
+"""Tests that need no device, that need the interpreter, and that the part `correct` does itself."""
 
 
 def run(part: Part) -> None:
@@ -20,7 +20,7 @@ def run(part: Part) -> None:
 
 
 def passed(part: Part) -> dict[str, Any]:
-    """How many tests passed, failed and were skipped, and the names of those that failed."""
+    """The numbers of tests that passed, failed and were skipped, and the names of those that failed."""
     report = part.out.with_name("tests.xml")
     files = ["test_flash.py"] if DRY else [file.name for file in sorted(FOLDER.glob("test_*.py"))]
     words = [str(FOLDER / name) for name in files if name not in LEFT_OUT]

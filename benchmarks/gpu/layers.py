@@ -14,7 +14,7 @@ TRAINED = ("none", "conv", *NAMES, "pyramid", "gated", "hybrid", "striped")
 
 
 def factory(name: str, heads: int) -> Any:
-    """What builds the layer of a config, with as many heads; a list, if the blocks take turns at several."""
+    """The builder of the layer of a config, with as many heads; a list, if the blocks take turns at several."""
     from hydra.utils import instantiate
 
     from genoattn.config.compose import compose

@@ -14,7 +14,7 @@ PRODUCTS = {"forward": 2, "dq": 3, "dkv": 4}
 
 
 class Mode(NamedTuple):
-    """What is timed: tokens, and the bounds of the window."""
+    """A case that is timed: tokens, and the bounds of the window."""
 
     name: str
     length: int
@@ -37,7 +37,7 @@ MODES = (
 
 
 def run(part: Part) -> None:
-    """What ships, and every candidate that was right with and without a window, mode by mode."""
+    """The tiles that ship, and every candidate that was right with and without a window, mode by mode."""
     tested = {_key(row): row.get("good", False) for row in read_rows(part.out) if row["part"] == "correct"}
     asked = list(candidates.every())
     wrong = {_of(one) for one in asked if not tested.get((*_of(one), one.edge))}

@@ -1,4 +1,4 @@
-"""What a layer sends by its formula, and the time of that beside its computation on GPUs, on paper."""
+"""The bytes that a layer sends by its formula, and their time beside its computation on GPUs, on paper."""
 
 import math
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ PUBLISHED = {
 
 
 class Setting(NamedTuple):
-    """What a model is, but for its fold and its seed."""
+    """The kind of a model: all of it but its fold and its seed."""
 
     set: str
     layer: str
@@ -289,7 +289,7 @@ def result(measured: Measured) -> str:
 
 
 def values(rows: Rows) -> dict[str, Any]:
-    """What the template of the page may call, by name."""
+    """The functions that the template of the page may call, by name."""
     measured = Measured(rows)
     return {
         "runs": len(rows),

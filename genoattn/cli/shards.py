@@ -27,7 +27,7 @@ from genoattn.models.card import ModelCard
 from genoattn.models.variant_scoring import VariantScorer
 
 RECORD, ROWS = "shard.json", "rows.tsv"
-"""What a shard that is done leaves in its folder: what it was made from, and its rows."""
+"""The file of a shard that is done, in its folder: the inputs it was made from, and its rows."""
 
 OWN = ("shards", "shard", "parts", "devices")
 """Settings that say how the work is cut and who does it; no result depends on them."""

@@ -75,7 +75,7 @@ class Example(NamedTuple):
 
 
 class ContextFormat(NamedTuple):
-    """How `collate` puts the examples of a task into tokens.
+    """The way in which `collate` puts the examples of a task into tokens.
 
     Attributes:
         restart_positions: True if the positions of the sample begin at 0 again after the reference.

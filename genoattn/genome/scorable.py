@@ -12,7 +12,7 @@ from genoattn.genome.vcf import Variant, to_mutation
 from genoattn.genome.vcf_rows import Row
 
 RefPolicy: TypeAlias = Literal["error", "skip", "flip"]
-"""What becomes of a row whose REF the genome does not hold: an error, no score, or REF and ALT swapped."""
+"""Treatments of a row whose REF the genome does not hold: an error, no score, or REF and ALT swapped."""
 
 FLIPPED = "flipped"
 """The reason of an ALT that is scored although REF is wrong: the genome holds the ALT in its place."""
@@ -33,7 +33,7 @@ REASONS = {
     "other_tokens": "the tokenizer cuts both alleles into other tokens",
     FLIPPED: "scored, but the FASTA holds ALT in the place of REF",
 }
-"""Why an ALT has no score, or an unusual one."""
+"""Reasons for which an ALT has no score, or an unusual score."""
 
 
 class Allele(NamedTuple):

@@ -28,7 +28,7 @@ class StorePlace(NamedTuple):
     folder: Path
     files: list[DigestedFile]
     digests: dict[str, dict]
-    """What the cache remembers of files."""
+    """The record of the cache: the files that it was made from."""
 
 
 def find_store(paths: Sequence[Path], cache: Path | None = None) -> StorePlace:

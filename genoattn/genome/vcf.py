@@ -178,7 +178,7 @@ def _kept_records(path: Path, vcf_filter: str | None) -> list[bool] | None:
 
 
 def _read_records(path: Path, read: Callable[[pysam.VariantRecord], T]) -> Iterator[T]:
-    """What `read` takes from each record of a VCF."""
+    """The fields that `read` takes from each record of a VCF."""
     if not path.is_file():
         raise UserError(f"{path} is a folder; expected a VCF" if path.is_dir() else f"{path} does not exist")
     check_header(path)

@@ -10,7 +10,7 @@ from genoattn.genome.input_files import LONGEST_HEADER_LINE, bounded_lines, open
 from genoattn.genome.vcf_writer import CONTIG_NAME, one_line
 
 ENCODING, ERRORS = "utf-8", "surrogateescape"
-"""How rows are read and written, so that every byte of them is kept."""
+"""The encoding with which rows are read and written, so that every byte of them is kept."""
 
 LAST = (1 << 31) - 1
 """The last position that an index holds."""

@@ -200,7 +200,7 @@ class SequenceModel(nn.Module):
     def step(
         self, ids: Integer[Tensor, "batch length"], state: ModelState
     ) -> tuple[Float[Tensor, "batch length dim"], ModelState]:
-        """What `features` returns of the next tokens of a causal model, without padding.
+        """The vectors that `features` returns, of the next tokens of a causal model, without padding.
 
         Args:
             ids: The ids of the next tokens.

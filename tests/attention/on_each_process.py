@@ -1,4 +1,4 @@
-"""What the tests of several processes call in each of them; every function returns what the caller compares."""
+"""Functions that the tests of several processes call in each of them; each returns the values that are compared."""
 
 import torch
 import torch.distributed

@@ -1,4 +1,4 @@
-"""What heads see beside tokens: a sink and registers, by hand and against what they must equal."""
+"""A sink and registers, which heads see beside tokens: by hand, and against the layers they must equal."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What only a GPU can tell: half-precision tiles at thousands of tokens, more than 2³¹ numbers; float64 is right."""
+"""Facts that only a GPU can tell: half-precision tiles at thousands of tokens, over 2³¹ numbers; float64 is right."""
 
 import pytest
 

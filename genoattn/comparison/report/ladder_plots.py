@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from genoattn.comparison.ladder import Crossing, Ladder, LadderRow, median, solved_length
@@ -60,13 +61,16 @@ def accuracy(comparison: Comparison) -> Plot | None:
         "Line: mean of the seeds; shade: from the lowest seed to the highest. Dotted: letters that an ideal reader"
     )
     caption += " tells from one untrained layer that stores as many random keys. Grey: none."
+    lines = [Line2D([], [], color="#999999", lw=1, label="none")]
+    if any(row.capacity for row in rows):
+        lines.append(Line2D([], [], ls=":", color="black", lw=1.4, label="before training"))
     about = (
         "ladder",
         f"Accuracy ({ladder.metric}) against length",
         caption,
         f"{basis(comparison)}; no interval, a range",
     )
-    return small_multiples(comparison, about, [panels], ladder.metric)
+    return small_multiples(comparison, about, [panels], ladder.metric, lines)
 
 
 def solved(comparison: Comparison) -> Plot | None:

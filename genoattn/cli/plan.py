@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import psutil
 import torch
 from lightning import seed_everything
 from omegaconf import DictConfig
 
 from genoattn.attention.conformance.learning import letters_told
+from genoattn.cli.environment import processor
 from genoattn.cli.run_folder import begin_run
 from genoattn.cli.values import choice, model_of, open_source, recipe_of, value_of
 from genoattn.data.share import DataShare
@@ -62,6 +64,7 @@ def main(config: DictConfig) -> None:
         "longest_length": longer_estimate(recipe, predictor, gpu, estimate).training.longest(limit) * shards,
         "model_flops": cost.model_flops(predictor.model, tokens),
     }
+    device = planned_device(gpu)
     told = capacity(predictor.model, config.capacity, recipe.seed)
     memory = on_devices(predictor.model, recipe, estimate, config.devices)
     measured = None
@@ -70,8 +73,11 @@ def main(config: DictConfig) -> None:
         trainer = build_trainer(recipe.trainer, folder, [], [])
         measured = time_steps(module, datamodule, trainer)._asdict()
     of_devices = [one._asdict() | {"total": one.total} for one in memory]
-    content = {"predicted": predicted, "measured": measured, "letters_told": told, "devices": of_devices}
+    content = {"device": device, "predicted": predicted, "measured": measured}
+    content |= {"letters_told": told, "devices": of_devices}
     write_json(folder / "plan.json", content, indent=2)
+    given = f"; of its memory available_memory={config.available_memory} counts" if config.available_memory else ""
+    print(f"planned for {device}{given}")
     table(choice("attention"), predicted, measured or {}).print()
     if memory:
         columns = ["", "devices", "weights and their state", "gathered", "activations", "all"]
@@ -79,6 +85,13 @@ def main(config: DictConfig) -> None:
     for keys, share in told.items():
         print(f"untrained, one layer tells {share:.2f} of the letters under {keys:,} random keys")
     print(describe(predicted["training_peak_bytes"], limit, predicted["longest_length"], recipe.data.batch, processes))
+
+
+def planned_device(gpu: bool) -> str:
+    """The device of this machine that a run trains on, and all the memory that it has."""
+    if gpu:
+        return f"the GPU {torch.cuda.get_device_name()} with {torch.cuda.mem_get_info()[1] / 2**30:.1f} GiB"
+    return f"the CPU {processor()} with {psutil.virtual_memory().total / 2**30:.1f} GiB"
 
 
 def on_devices(

@@ -24,7 +24,7 @@ LAUNCHES = {
     "linear, taylor": 100,
     "delta": 270,
     "ssd": 150,
-    "hierarchical": 67,
+    "hierarchical": 44,
     "sparse": 189,
     "hyena": 48,
 }

@@ -1,6 +1,7 @@
 """The estimated memory of a run, beside tensors that are counted in another way; and runs that cannot fit."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genoattn.cli.main import main
+from genoattn.cli.plan import planned_device
 from genoattn.cli.values import model_of, recipe_of, value_of
 from genoattn.config.compose import compose
 from genoattn.data.datamodule import GenomeDataModule
@@ -188,7 +190,10 @@ def test_a_plan_says_what_it_predicts_and_measures(tmp_path: Path, capsys: pytes
     ]
     assert main([*words, "measure=true", "devices=[2,3]", f"hydra.run.dir={tmp_path / 'out'}"]) == 0
     found = json.loads((tmp_path / "out" / "plan.json").read_text())
-    assert "fits into 2.00 GiB" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fits into 2.00 GiB" in said
+    assert f"planned for {found['device']}; of its memory available_memory=2GiB counts" in said
+    assert re.fullmatch(r"the CPU .+ with \d+\.\d GiB", found["device"])
     assert found["predicted"]["longest_length"] > 64 and found["predicted"]["available_bytes"] == 2 * GIB
     rows = {(row["way"], row["devices"]): row for row in found["devices"]}
     shared = ("ddp with sequence_parallel", "fsdp with sequence_parallel")
@@ -206,6 +211,14 @@ def test_a_plan_says_what_it_predicts_and_measures(tmp_path: Path, capsys: pytes
     assert (
         found["measured"]["training_peak_bytes"] >= 0.99 * found["measured"]["process_bytes"]
     )  # pages are counted in lots
+
+
+def test_a_plan_names_the_gpu_that_a_run_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (100 * GIB, 139.8 * GIB))
+    assert planned_device(memory_estimate.uses_gpu("auto")) == "the GPU NVIDIA H200 with 139.8 GiB"
+    assert planned_device(memory_estimate.uses_gpu("cpu")).startswith("the CPU ")
 
 
 def test_windows_that_grow_leave_little_behind() -> None:

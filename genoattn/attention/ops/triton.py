@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
-from genoattn.attention.modules.rotary import Rope, rotate, turns
+from genoattn.attention.modules.rotary import Rope, rotated, turns
 from genoattn.attention.ops.beside import Beside, merge, merge_outputs
 from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
-from genoattn.attention.ops.hierarchical_cells import cell_sums, cells_of
+from genoattn.attention.ops.hierarchical_cells import Filling, cell_means, cells_of
 from genoattn.attention.ops.linear import EPSILON
 
 Segments: TypeAlias = tuple[Int[Tensor, "batch queries"], Int[Tensor, "batch keys"]]
@@ -193,12 +193,15 @@ def hierarchical_attention(
     batch, length = q.shape[:2]
     cells = cells_of(length, block, causal, q.device)
     visible = padding_mask if key_mask is None else key_mask
-    tokens = (cells.stops - cells.starts)[None] if visible is None else cells.sums(visible.long())
-    mean_k, mean_v = (cell_sums(k, v, visible, cells.levels) / tokens.clamp_min(1)[:, :, None, None]).unbind(0)
+    filling = cells.whole if visible is None else Filling.of(cells.sums(visible.long()))
+    mean_k, mean_v = cell_means(k, v, visible, filling.weight, cells.levels)
     if positions is not None:
-        placed = positions if visible is None else positions * visible
-        mean_k = rotate(mean_k, cells.sums(placed) // tokens.clamp_min(1), rope)
-        q = rotate(q, positions, rope)
+        placed = cells.sums(positions if visible is None else positions * visible) // filling.tokens
+        if visible is not None:
+            placed[:, :length] = positions  # the first cells are the tokens, and those of them that are hidden ask too
+        turned = turns(placed, q.shape[-1], rope, torch.float32)
+        mean_k = rotated(mean_k, turned)
+        q = rotated(q, (turned[0][:, :length], turned[1][:, :length]))
     q, all_k, all_v = _as_computed(q, mean_k.to(q.dtype), mean_v.to(q.dtype))
     y = block_attention(
         q,
@@ -207,7 +210,7 @@ def hierarchical_attention(
         cells.lists,
         query_block=block,
         key_block=block // 2,
-        bias=tokens.float().log().expand(batch, -1),  # -inf for a cell without tokens
+        bias=filling.bias.expand(batch, -1),
         ends=cells.ends if causal else None,
         padding_mask=padding_mask,
     )

@@ -16,6 +16,7 @@ from genoattn.attention.hierarchical import HierarchicalAttention
 from genoattn.attention.linear import LinearAttention
 from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.ops import triton as by_triton
+from genoattn.attention.ops.hierarchical_cells import cells_of
 from genoattn.attention.sparse import SparseAttention
 from genoattn.attention.window import WindowAttention
 from genoattn.cli.main import main
@@ -77,6 +78,25 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
         y = layer(some, layout)
         found.append([y, *torch.autograd.grad(y, [some, *layer.parameters()], up)])
         assert bool(calls) == (backend == "triton")
+    for slow, fast in zip(*([t.detach() for t in some] for some in found), strict=True):
+        assert (slow - fast).abs().max() <= 2e-5 * max(1.0, float(slow.abs().max()))
+
+
+def test_hierarchical_without_padding_after_a_validation() -> None:
+    """The tables of a length are made once, here where no gradient is wanted, and serve a training step."""
+    cells_of.cache_clear()
+    torch.manual_seed(0)
+    x, found = torch.randn(2, 40, 32, device=DEVICE), []
+    up = torch.randn_like(x)
+    for backend in ("torch", "triton"):
+        torch.manual_seed(1)
+        layer = HierarchicalAttention(32, False, TWO, backend=backend).to(DEVICE)
+        with torch.inference_mode():
+            layer(x)
+        some = x.clone().requires_grad_()
+        y = layer(some)
+        found.append([y, *torch.autograd.grad(y, [some, *layer.parameters()], up)])
+    assert cells_of.cache_info().misses == 1
     for slow, fast in zip(*([t.detach() for t in some] for some in found), strict=True):
         assert (slow - fast).abs().max() <= 2e-5 * max(1.0, float(slow.abs().max()))
 

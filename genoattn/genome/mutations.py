@@ -219,16 +219,18 @@ def slice_sample(sample: Sample, start: int, stop: int) -> Sample:
     stop = min(stop, len(sample.bases))
     arrays = (array[start:stop] for array in sample[:-1])
     begin, end = (bisect_left(sample.events, base, key=lambda event: event.start) for base in (start, stop))
-    events = [
-        Event(
-            kind,
-            size,
-            first - start,
-            min(last, stop) - start,
-            max(earliest, start) - start,
-            min(latest, stop) - start,
-            reference,
-        )  # no `_replace`, which takes three times as long
-        for kind, size, first, last, earliest, latest, reference in sample.events[begin:end]
-    ]
-    return Sample(*arrays, events=tuple(events))
+    events = sample.events[begin:end]
+    if start or any(event.stop > stop or event.latest > stop for event in events):
+        events = tuple(
+            Event(
+                kind,
+                size,
+                first - start,
+                min(last, stop) - start,
+                max(earliest, start) - start,
+                min(latest, stop) - start,
+                reference,
+            )  # no `_replace`, which takes three times as long
+            for kind, size, first, last, earliest, latest, reference in events
+        )
+    return Sample(*arrays, events=events)

@@ -13,6 +13,7 @@ from genoattn.genome.mutations import Mutation
 
 _SNV, _MNV, _INSERTION, _DELETION = range(4)
 _SINGLE = [bytes([base]) for base in range(4)]
+_FLIPS = np.array([2, 1, 3], np.uint8)
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,13 @@ def simulate(reference: UInt8[np.ndarray, "reference"], rates: Rates, rng: np.ra
     Each base begins an event with probability `rates.rate`. Events that touch the event before them or a letter other
     than A, C, G, T are left out, so there are slightly fewer than rate x length. Indels keep off both ends.
     """
-    starts = np.flatnonzero(rng.random(len(reference)) < rates.rate)
-    kinds = np.searchsorted(rates.boundaries(), rng.random(len(starts)), side="right")
+    starts = (rng.random(len(reference)) < rates.rate).nonzero()[0]
+    kinds = np.array(rates.boundaries()).searchsorted(rng.random(len(starts)), side="right")
     sizes = _sizes(1, rates.longest, len(starts), rates.sizes, rng)
     sizes[kinds == _SNV] = 1
-    multiple = np.flatnonzero(kinds == _MNV)
+    multiple = (kinds == _MNV).nonzero()[0]
     sizes[multiple] = _sizes(2, max(2, rates.longest), len(multiple), rates.sizes, rng)
-    ends = np.cumsum(sizes)
+    ends = sizes.cumsum()
     # One number per base serves for the inserted letter and for the substitution: an event needs only one of the two.
     chance = rng.random(int(sizes.sum()))
     random_bases = (chance * 4).astype(np.uint8).tobytes()
@@ -145,4 +146,4 @@ def _sizes(least: int, most: int, count: int, sizes: str, rng: np.random.Generat
 def _flips(chance: np.ndarray, transitions: float) -> np.ndarray:
     """Numbers to XOR codes with for another base: 2 is the transition (A-G, C-T), 1 and 3 are transversions."""
     transition = transitions / (1 + transitions)
-    return np.where(chance < transition, 2, np.where(chance < (1 + transition) / 2, 1, 3)).astype(np.uint8)
+    return _FLIPS[np.array((transition, (1 + transition) / 2)).searchsorted(chance, side="right")]

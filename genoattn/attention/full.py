@@ -18,6 +18,7 @@ from genoattn.attention.modules.reference import visibility_mask
 from genoattn.attention.modules.registers import Registers
 from genoattn.attention.modules.rotary import position_ids_of
 from genoattn.attention.ops import triton as by_triton
+from genoattn.attention.ops import varlen as by_varlen
 from genoattn.attention.ops.softmax import full_attention
 from genoattn.attention.parallel import Span, gather_tokens, tied
 from genoattn.errors import UserError
@@ -53,7 +54,7 @@ class FullAttention(Attention):
         self.registers = Registers(self.heads, registers, sink)
         self.causal = causal
         self.weights_sum_to_one = self.heads.averages and not self.registers.any
-        self.engine = Backend(backend, "flash")
+        self.engine = Backend(backend, "flash", varlen=not self.registers.any)
         self.asymmetry = self.heads.asymmetry
 
     def forward(
@@ -80,9 +81,12 @@ class FullAttention(Attention):
         The layout is that of the keys.
         """
         beside = self.registers(q, positions, self.heads)
-        fused = q.shape[1] == k.shape[1] and self.engine.uses_triton(q)  # as many: not a shard of the queries
+        whole = q.shape[1] == k.shape[1]  # not a shard of the queries
+        fused, packed = whole and self.engine.uses_triton(q), whole and self.engine.uses_varlen(q)
 
         def attend(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+            if packed and view.key_mask is None and view.queries == view.keys:  # not those that see other segments
+                return by_varlen.full_attention(q, k, v, causal=view.causal, padding_mask=view.padding_mask)
             first = before if view.stride == 1 else view.first
             more: dict[str, Any] = {} if fused else {"before": first}
             if view.segments is not None:

@@ -21,7 +21,7 @@ from genoattn.attention.window import WindowAttention
 
 ACROSS = HeadOptions(count=2, cross_segment=0.5)
 
-SMALL = sizes.Sizes(1, 1, 1, 1, 5, 5, 7, 7, True)
+SMALL = sizes.Sizes(1, 1, 1, 1, 1, 5, 5, 7, 7, True)
 
 LAYERS: dict[str, Callable[..., Attention]] = {
     "full": FullAttention,

@@ -25,7 +25,9 @@ LAUNCHES = {
     "delta": 270,
     "ssd": 150,
     "hierarchical": 44,
-    "sparse": 189,
+    "sparse": 74,
+    "nsa": 494,
+    "topk": 1945,
     "hyena": 48,
 }
 """Most launches of a forward pass at 65,536 tokens."""

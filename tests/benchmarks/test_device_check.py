@@ -38,11 +38,11 @@ def test_dry_run(tmp_path: Path) -> None:
     for part in ("tests", "correct", "bench", "train", "whole"):
         assert any(row.get("good") for row in rows if row["part"] == part), part
     kinds = {row["case"]["kind"] for row in rows if row["part"] == "correct"}
-    assert kinds == {"softmax", "linear", "blocks", "tiles", "layer", "huge"}
+    assert kinds == {"softmax", "linear", "blocks", "tiles", "layer", "packed", "huge"}
     tried = [row["case"]["tiles"] for row in rows if row["part"] == "tune"]
     assert tried[0] == "ships" and len(tried) > 1, "a candidate that was found right is timed"
     assert all("tokens_per_second" in row for row in rows if row["part"] == "speed")
-    assert "correct: 6 right" in ended.stdout
+    assert "correct: 6 right, 1 refused" in ended.stdout
 
 
 def test_time() -> None:

@@ -19,9 +19,9 @@ FUSED = frozenset({"cpu"})
 """Device types with torch's flash kernel for CPUs; on others matrix products and a softmax replace it."""
 
 
-def chunks_that_fit(total: int, each: int, device: torch.device) -> Iterator[slice]:
-    """Slices of `total` items of `each` elements, with at most `sizes(device).gathered` elements in a slice."""
-    step = max(1, sizes(device).gathered // each)
+def chunks_that_fit(total: int, each: int, most: int) -> Iterator[slice]:
+    """Slices of `total` items of `each` elements, with at most `most` elements in a slice, or one item."""
+    step = max(1, most // each)
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))
 
@@ -42,7 +42,8 @@ class GatheredAttention(torch.autograd.Function):
     ) -> Tensor:
         k, v = k.contiguous(), v.contiguous()
         y, lse = torch.empty_like(q), torch.empty(q.shape[:3], dtype=at_least_float32(q), device=q.device)
-        for rows in chunks_that_fit(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
+        each = chosen[0].numel() * q.shape[2] * max(q.shape[2:])
+        for rows in chunks_that_fit(len(q), each, sizes(q.device).gathered):
             index, mask = _index_and_mask(chosen, real, rows, own, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
             part, part_lse = _attend(q[rows].flatten(0, 1), few_k, few_v, mask, scale)
@@ -60,7 +61,8 @@ class GatheredAttention(torch.autograd.Function):
         q, k, v, chosen, real, own, y, lse = ctx.saved_tensors
         dq = torch.empty_like(q)
         dk, dv = (torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (k, v))
-        for rows in chunks_that_fit(len(q), chosen[0].numel() * q.shape[2] * max(q.shape[2:]), q.device):
+        each = chosen[0].numel() * q.shape[2] * max(q.shape[2:])
+        for rows in chunks_that_fit(len(q), each, sizes(q.device).gathered):
             index, mask = _index_and_mask(chosen, real, rows, own, lse.dtype)
             few_k, few_v = _gather(k, index), _gather(v, index)
             queries, dy, output, total = (t[rows].flatten(0, 1) for t in (q, upstream[0], y, lse))

@@ -14,6 +14,7 @@ from genoattn.attention.ops.block_gather import (
     chunks_that_fit,
     selected_attention,
 )
+from genoattn.attention.ops.sizes import sizes
 
 
 def select_blocks(
@@ -73,26 +74,39 @@ def choose_by_pools(
     asking: Pools, keys: Pools, *, causal: bool, blocks: int, first: int = 0
 ) -> Int[Tensor, "batch count heads chosen"]:
     """`select_blocks` from the pools of the queries that select; `first` is the key block of the first query block."""
-    batch, count, parts, heads, _ = keys.means.shape
-    asks, queries = asking.means.shape[2], asking.means.shape[1]
-    by_channel = keys.means.flatten(1, 2).permute(0, 2, 3, 1)  # [batch, heads, channels, count * parts]
-    hidden = ~keys.real.flatten(1)[:, None, None]
-    index = torch.arange(count, device=by_channel.device)
+    batch, count, _, heads, _ = keys.means.shape
+    queries, device = asking.means.shape[1], keys.means.device
+    index = torch.arange(count, device=device)
     without_query = ~asking.real.any(-1)[:, None, :, None]  # blocks without a query to score with
     empty = ~keys.real.any(-1)[:, None, None, :]
     chosen = []
-    for rows in chunks_that_fit(queries, batch * heads * count * parts * asks, by_channel.device):
-        scores = asking.means[:, rows].flatten(1, 2).transpose(1, 2) @ by_channel
-        scores = scores.masked_fill(hidden | ~asking.real[:, rows].flatten(1)[:, None, :, None], float("-inf"))
-        scores = scores.unflatten(2, (-1, asks)).unflatten(-1, (count, parts)).amax((3, 5))
+    for rows in chunks_that_fit(queries, 4 * batch * heads * count, sizes(device).selecting):  # four such below
+        scores = _pool_scores(Pools(*(t[:, rows] for t in asking)), keys)
         ahead = index[None, :] - index[first : first + queries][rows, None]
-        scores = torch.where(without_query[:, :, rows], -ahead.abs().to(scores.dtype), scores)
-        scores = scores.masked_fill(ahead.abs() <= 1, float("inf")).masked_fill(empty, float("-inf"))
+        far = ahead.abs()
+        scores = torch.where(without_query[:, :, rows], -far.to(scores.dtype), scores)
+        scores.masked_fill_(far <= 1, float("inf")).masked_fill_(empty, float("-inf"))
         if causal:
-            scores = scores.masked_fill(ahead > 0, float("-inf"))
+            scores.masked_fill_(ahead > 0, float("-inf"))
         best = scores.topk(min(blocks, count), dim=-1, sorted=False)
         chosen.append(best.indices.masked_fill(best.values == float("-inf"), -1).sort(-1).values.transpose(1, 2))
     return torch.cat(chosen, dim=1)
+
+
+def _pool_scores(asking: Pools, keys: Pools) -> Float[Tensor, "batch heads queries count"]:
+    """The largest product of a pool of each query block with one of each key block, -inf if none is real."""
+    batch, queries, asks, heads, _ = asking.means.shape
+    count, parts = keys.means.shape[1:3]
+    by_channel = keys.means.flatten(1, 2).permute(0, 2, 3, 1)  # [batch, heads, channels, count * parts]
+    hidden, silent = ~keys.real.flatten(1)[:, None, None], ~asking.real
+    largest = by_channel.new_empty(batch, heads, queries, count)
+    most = sizes(by_channel.device).selecting
+    for rows in chunks_that_fit(queries, batch * heads * count * parts * asks, most):
+        scores = asking.means[:, rows].flatten(1, 2).transpose(1, 2) @ by_channel
+        scores.masked_fill_(hidden | silent[:, rows].flatten(1)[:, None, :, None], float("-inf"))
+        scores = scores.unflatten(2, (-1, asks)).unflatten(-1, (count, parts))
+        torch.amax(scores, (3, 5), out=largest[:, :, rows])
+    return largest
 
 
 def in_blocks(x: Tensor, block: int) -> Float[Tensor, "batch count block heads dim_head"]:

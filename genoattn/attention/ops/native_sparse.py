@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from genoattn.attention.base import zero_padding
 from genoattn.attention.ops.block_gather import chunks_that_fit
 from genoattn.attention.ops.chunked_scan import Inputs, State, scan
 from genoattn.attention.ops.sizes import sizes
@@ -25,29 +26,34 @@ def compressed_attention(
     With `last`, the last token of each cell, a token sees the cells that end at itself or before; there are `before`
     tokens before the first query. Only inputs are saved for the backward pass.
     """
-    index = torch.arange(before, before + q.shape[1], device=q.device)[None]
+    index = torch.arange(before, before + q.shape[1], device=q.device)
     segment = max(1, sizes(q.device).segment // (q.shape[2] * k.shape[1]))
     ends = None if last is None else last[None]
-    return scan(_compressed, (), (q, index), (k, v, real, ends), segment=segment)[0]
+    y, _ = scan(_compressed, (), (q * q.shape[-1] ** -0.5, index[None]), (k, v, ~real, ends), segment=segment)
+    return zero_padding(y, _sees(index, real, last))
 
 
 def _compressed(state: State, pieces: Inputs, shared: Inputs) -> tuple[Tensor, State]:
-    (q, index), (k, v, real, last) = pieces, shared
-    weights = _weights(q, k, _visible(index[0], real, last))
-    return (weights @ v.transpose(1, 2)).transpose(1, 2), state
+    (q, index), (k, v, unreal, last) = pieces, shared
+    scores = _scores(q, k, unreal, index[0], last)
+    return (scores.softmax(-1) @ v.transpose(1, 2)).transpose(1, 2), state
 
 
-def _visible(index: Tensor, real: Tensor, last: Tensor | None) -> Bool[Tensor, "batch queries cells"]:
-    """The real cells, and with `last` those alone that end at a query's index or before."""
-    visible = real[:, None].expand(-1, len(index), -1)
-    return visible if last is None else visible & (last.flatten() <= index[:, None])
+def _scores(
+    q: Tensor, k: Tensor, unreal: Tensor, index: Tensor, last: Tensor | None
+) -> Float[Tensor, "batch heads queries cells"]:
+    """Products with the cells, and -1e30 for unreal ones and with `last` for those that end after a query's index."""
+    hidden = unreal[:, None, None]
+    if last is not None:
+        hidden = hidden | (last.flatten() > index[:, None])
+    return (q.transpose(1, 2) @ k.permute(0, 2, 3, 1)).masked_fill_(hidden, -1e30)
 
 
-def _weights(q: Tensor, k: Tensor, visible: Tensor) -> Float[Tensor, "batch heads queries cells"]:
-    """Softmax over the visible cells; 0 for a query that sees none."""
-    scores = (q * q.shape[-1] ** -0.5).transpose(1, 2) @ k.permute(0, 2, 3, 1)
-    visible = visible[:, None]
-    return scores.masked_fill(~visible, -1e30).softmax(-1).masked_fill(~visible, 0)
+def _sees(index: Tensor, real: Tensor, last: Tensor | None) -> Bool[Tensor, "batch queries"]:
+    """True for the queries that see a cell: from the end of the first real one on, or all if there is one."""
+    if last is None:
+        return real.any(-1, keepdim=True).expand(-1, len(index))
+    return index >= torch.where(real, last, torch.iinfo(last.dtype).max).amin(-1, keepdim=True)
 
 
 @torch.no_grad()
@@ -84,12 +90,14 @@ def choose_blocks(
     (batch, queries, size, heads, _), count = q.shape, real_k.shape[1]
     cells, mine = k.shape[1] // count, slice(first, first + queries)
     last = torch.arange(1, k.shape[1] + 1, device=q.device) * (size // cells) - 1 if causal else None
-    sums, firsts = [], []
-    for rows in chunks_that_fit(queries, batch * heads * size * k.shape[1], q.device):
-        index = torch.arange(count * size, device=q.device).view(count, size)[mine][rows].flatten()
-        weights = _weights(q[:, rows].flatten(1, 2), k, _visible(index, real_cells, last))
-        asked = real_q[:, mine][:, rows].flatten(1)[:, None, :, None]
-        weights = (weights.unflatten(-1, (count, cells)).sum(-1) * asked).unflatten(2, (-1, size))
+    index = torch.arange(first * size, (first + queries) * size, device=q.device)
+    asked = real_q[:, mine] & _sees(index, real_cells, last).unflatten(1, (-1, size))
+    q, index, unreal, sums, firsts = q * q.shape[-1] ** -0.5, index.view(-1, size), ~real_cells, [], []
+    for rows in chunks_that_fit(queries, batch * heads * size * k.shape[1], sizes(q.device).selecting):
+        weights = _scores(q[:, rows].flatten(1, 2), k, unreal, index[rows].flatten(), last)
+        torch.softmax(weights, dim=-1, out=weights)
+        weights = weights.unflatten(-1, (count, cells)).sum(-1) * asked[:, rows].flatten(1)[:, None, :, None]
+        weights = weights.unflatten(2, (-1, size))
         sums.append(weights.sum(3))
         firsts.append(weights[:, :, :, 0])
     weight, asking = torch.cat(sums, dim=2), real_q.any(-1)

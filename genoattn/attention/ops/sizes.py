@@ -15,7 +15,9 @@ class Sizes(NamedTuple):
     segment: int
     """Elements of the largest tensor of a segment of a scan."""
     gathered: int
-    """Elements of gathered keys, or of scores of blocks."""
+    """Elements of gathered keys."""
+    selecting: int
+    """Elements of the scores by which blocks are selected; two such tensors are in memory at most."""
     convolved: int
     """Elements of a piece of a short convolution."""
     hierarchical_rows: int
@@ -35,6 +37,7 @@ class Sizes(NamedTuple):
 CPU = Sizes(
     segment=2**19,
     gathered=2**20,
+    selecting=2**20,
     convolved=2**18,
     hierarchical_rows=2**13,
     window_block=32,
@@ -48,6 +51,7 @@ CPU = Sizes(
 GPU = Sizes(
     segment=2**26,
     gathered=2**26,
+    selecting=2**27,
     convolved=2**40,
     hierarchical_rows=2**19,
     window_block=64,

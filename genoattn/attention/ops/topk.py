@@ -46,31 +46,29 @@ def topk_attention(
         real = padding_mask if key_mask is None else key_mask
         real = torch.ones(k.shape[:2], dtype=torch.bool, device=q.device) if real is None else real
         settings = before if causal else None, q.shape[-1] ** -0.5
-        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, most, real, *settings)
+        y = _TopK.apply(*(t.to(wide).transpose(1, 2) for t in (q, k, v)), allowed, most, ~real, *settings)
     assert isinstance(y, Tensor)
     return zero_padding(y.transpose(1, 2), padding_mask).to(v.dtype)
 
 
-def _weights(
-    q: Tensor, k: Tensor, allowed: Tensor, most: int, key_mask: Tensor, own: int | None, scale: float
-) -> Tensor:
+def _weights(q: Tensor, k: Tensor, allowed: Tensor, most: int, unread: Tensor, own: int | None, scale: float) -> Tensor:
     """Weights of a block of queries over the keys: [batch, heads, rows, keys].
 
     `own` is the key of the first query of a causal layer.
     """
     if q.device.type == "cpu":  # on a GPU the question would cost more than what it saves
         most = int(allowed.max())
-    scores = q @ k.transpose(-1, -2) * scale
-    hidden = ~key_mask[:, None, None, : k.shape[2]]
+    scores = (q @ k.transpose(-1, -2)).mul_(scale)
+    hidden = unread[:, None, None, : k.shape[2]]
     if own is not None:
         index = torch.arange(k.shape[2], device=q.device)
         hidden = hidden | (index > index[own : own + q.shape[2], None])
-    best = scores.masked_fill(hidden, float("-inf")).topk(min(most, k.shape[2]), dim=-1)
+    best = scores.masked_fill_(hidden, float("-inf")).topk(min(most, k.shape[2]), dim=-1)
     rank = torch.arange(best.values.shape[-1], device=q.device)
-    chosen = (rank < allowed[:, None, :, None]) & best.values.isfinite()
+    left_out = (rank >= allowed[:, None, :, None]) | (best.values == float("-inf"))
     # A row without a visible key becomes a softmax of equal scores, whose weights are then set to 0.
-    weights = best.values.masked_fill(~chosen, -1e30).softmax(-1).masked_fill(~chosen, 0)
-    return torch.zeros_like(scores).scatter(-1, best.indices, weights)
+    weights = best.values.masked_fill_(left_out, -1e30).softmax(-1).masked_fill_(left_out, 0)
+    return scores.zero_().scatter_(-1, best.indices, weights)  # the only square in memory
 
 
 def _blocks(q: Tensor, keys: int, before: int | None) -> Iterator[tuple[slice, int, int | None]]:
@@ -92,29 +90,29 @@ class _TopK(torch.autograd.Function):
         v: Tensor,
         allowed: Tensor,
         most: int,
-        key_mask: Tensor,
+        unread: Tensor,
         before: int | None,
         scale: float,
     ) -> Tensor:
         y = torch.empty_like(q, memory_format=torch.contiguous_format)
         for rows, end, own in _blocks(q, k.shape[2], before):
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], most, key_mask, own, scale)
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], most, unread, own, scale)
             y[:, :, rows] = weights @ v[:, :, :end]
-        ctx.save_for_backward(q, k, v, allowed, key_mask, y)
+        ctx.save_for_backward(q, k, v, allowed, unread, y)
         ctx.most, ctx.before, ctx.scale = most, before, scale
         return y
 
     @staticmethod
     @first_order_only
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, allowed, key_mask, y = ctx.saved_tensors
+        q, k, v, allowed, unread, y = ctx.saved_tensors
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         shared = (upstream[0] * y).sum(-1, keepdim=True)
         for rows, end, own in _blocks(q, k.shape[2], ctx.before):
-            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], ctx.most, key_mask, own, ctx.scale)
+            weights = _weights(q[:, :, rows], k[:, :, :end], allowed[:, rows], ctx.most, unread, own, ctx.scale)
             dy = upstream[0][:, :, rows]
             dv[:, :, :end] += weights.transpose(-1, -2) @ dy
-            dscores = weights * (dy @ v[:, :, :end].transpose(-1, -2) - shared[:, :, rows]) * ctx.scale
+            dscores = (dy @ v[:, :, :end].transpose(-1, -2)).sub_(shared[:, :, rows]).mul_(weights).mul_(ctx.scale)
             dq[:, :, rows] = dscores @ k[:, :, :end]
             dk[:, :, :end] += dscores.transpose(-1, -2) @ q[:, :, rows]
         return dq, dk, dv, None, None, None, None, None

@@ -147,3 +147,20 @@ def test_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     assert "spills 8 bytes" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(UserError, match="family must be one of"):
         table.show(False, "sm_12", False)
+
+
+def test_a_baseline_that_is_broken_off_keeps_what_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genoattn.attention.kernels.ahead_of_time import report as table
+
+    recorded, first = baseline.read(), next(shipped.tested())
+
+    def measured(configuration: Configuration) -> dict[str, Statistics]:
+        if configuration != first:
+            raise KeyboardInterrupt
+        return recorded[str(configuration)]
+
+    monkeypatch.setattr(baseline, "BASELINE", tmp_path / "baseline.json")
+    monkeypatch.setattr(baseline, "measured", measured)
+    with pytest.raises(KeyboardInterrupt):
+        table.show(False, None, True)
+    assert baseline.read() == {str(first): recorded[str(first)]}

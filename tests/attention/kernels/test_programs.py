@@ -205,6 +205,18 @@ def operators() -> dict[str, tuple[Callable, tuple]]:
     }
 
 
+@pytest.mark.parametrize("turned", [True, False])
+def test_operators_of_heads_are_what_torch_asks_of_one(turned: bool) -> None:
+    case = Heads(5, turned=turned)
+    x, scale, up = case.inputs()
+    cos, sin = case.angles() or (None, None)
+    y, gain = heads.forward(x, scale, cos, sin, True, 1.0)
+    torch.library.opcheck(heads.heads_forward, (x.requires_grad_(), scale.requires_grad_(), cos, sin, True, 1.0))
+    torch.library.opcheck(heads.heads_backward, (up, y, gain, scale.detach(), cos, sin, 1.0))
+    torch.library.opcheck(features.features_forward, (x, cos, sin, "elu"))
+    torch.library.opcheck(features.features_backward, (up, up if turned else None, y, cos, sin, "elu"))
+
+
 @pytest.mark.parametrize(
     "name", [f"{name}_{way}" for name in ("flash", "linear", "block") for way in ("forward", "backward")]
 )

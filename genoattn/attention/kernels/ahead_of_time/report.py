@@ -30,7 +30,10 @@ def show_ablations(family: str | None) -> None:
 
 
 def show(all: bool, family: str | None, update: bool) -> int:
-    """Compile the kernels, print their table and return the number of regressions; `update` replaces the baseline."""
+    """Compile the kernels, print their table and return the number of regressions.
+
+    `update` makes the statistics the baseline, each configuration as it is compiled.
+    """
     if launch.INTERPRETED:
         raise UserError("kernels are interpreted where TRITON_INTERPRET=1, and cannot be compiled: unset it")
     candidates = shipped.configurations() if all else shipped.tested()
@@ -46,6 +49,8 @@ def show(all: bool, family: str | None, update: bool) -> int:
                 status.update(f"compiling {configuration} ({number} of {len(chosen)})")
                 try:
                     current[str(configuration)] = baseline.measured(configuration)
+                    if update:  # at once: a run of all takes long and may be broken off
+                        baseline.write({str(configuration): current[str(configuration)]})
                 except UserError as error:
                     refused[str(configuration)] = str(error)
     for configuration in chosen:
@@ -58,7 +63,6 @@ def show(all: bool, family: str | None, update: bool) -> int:
     if not known:
         console.print(f"there is no baseline for triton {triton.__version__}: update=true makes one")
     if update:
-        baseline.write(current)
         console.print(f"these statistics are now the baseline of triton {triton.__version__}: {baseline.BASELINE}")
     console.print("\n".join(faults) or "no regressions")
     return len(faults)

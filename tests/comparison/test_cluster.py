@@ -191,13 +191,15 @@ def test_the_same_comparison_by_another_launcher(
     chosen: str, module: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Ray starts a local cluster of two workers. Probes of models that are equal to the last bit are not repeated."""
-    pytest.importorskip(module)
+    installed = pytest.importorskip(module)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_worker_niceness", "0")
     for measured in ("costs", "context"):
         shutil.copytree(home / "out" / measured, tmp_path / "out" / measured)
     words = small(home, tmp_path / "out", *SHORT, f"hydra/launcher={chosen}", *LAUNCHERS[chosen])
     assert main(words) == 0
+    if chosen == "ray":
+        installed.shutdown()
     assert "context: all 2 runs are complete already" in capsys.readouterr().out
     assert without_times(tmp_path / "out") == without_times(home / "out")
     assert len(without_times(tmp_path / "out").runs) == 2

@@ -12,7 +12,7 @@ pass, parameters apart, each storage once; memory is the highest resident memory
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -25,14 +25,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.common.measure import Memory
 from benchmarks.models.models import DIM, VOCABULARY, layer, model
-from benchmarks.models.sequence_parallel_paper import FLOAT, formula, paper
+from benchmarks.models.sequence_parallel_paper import FLOAT, formula, paper, sent_to_choose
 from genoattn.attention.base import TokenLayout
 from genoattn.attention.full import FullAttention
+from genoattn.attention.nsa import NativeSparseAttention
 from genoattn.attention.parallel import shard
 from genoattn.attention.parallel.processes import Processes, processes
+from genoattn.attention.pyramid import PyramidAttention
+from genoattn.attention.sparse import SparseAttention
+from genoattn.attention.topk import TopKAttention
 from genoattn.evaluation.report import Table
 
 DEPTH, PATIENCE = 4, timedelta(hours=3)
+
+MOVING = ("window", "full", "linear", "ssd", "delta", "topk", "sparse", "nsa", "hierarchical", "pyramid", "hyena")
+"""Layers whose bytes are counted."""
+
+OTHERS = {
+    "full": FullAttention,
+    "topk": TopKAttention,
+    "sparse": SparseAttention,
+    "nsa": NativeSparseAttention,
+    "pyramid": PyramidAttention,
+}
+"""Those that no other benchmark of models builds."""
 
 
 class Moved(TorchDispatchMode):
@@ -101,10 +117,10 @@ def step(length: int, recompute: Any) -> dict[str, float]:
     return {"saved": saved.bytes / 2**20, "memory": memory.above, "moved": sum(moved.bytes.values()) / 2**20}
 
 
-def moved_by(name: str, causal: bool, length: int) -> tuple[int, int]:
+def moved_by(name: str, causal: bool, length: int, settings: Mapping[str, int] = {}) -> tuple[int, int]:
     """Bytes that a layer of one of the processes sends, forwards and backwards."""
     torch.manual_seed(0)
-    built = built_layer(name, causal)
+    built = built_layer(name, causal, settings)
     x, layout = shard(torch.randn(1, length, DIM), TokenLayout(), torch.distributed.group.WORLD)
     with Moved() as forwards:
         y = built(x.requires_grad_(), layout)
@@ -113,9 +129,9 @@ def moved_by(name: str, causal: bool, length: int) -> tuple[int, int]:
     return sum(forwards.bytes.values()), sum(backwards.bytes.values())
 
 
-def built_layer(name: str, causal: bool) -> Any:
-    """A layer with the defaults of its config."""
-    return FullAttention(DIM, causal) if name == "full" else layer(name)(dim=DIM, causal=causal)
+def built_layer(name: str, causal: bool, settings: Mapping[str, int] = {}) -> Any:
+    """A layer with the defaults of its config, but for these settings."""
+    return (OTHERS.get(name) or layer(name))(dim=DIM, causal=causal, **settings)
 
 
 def steps_table(length: int, worlds: Sequence[int], recompute: str) -> Table:
@@ -134,17 +150,19 @@ def steps_table(length: int, worlds: Sequence[int], recompute: str) -> Table:
 
 
 def moved_table(length: int, world: int) -> Table:
-    """Bytes that a layer sends, of the process that sends most: computed, and counted forwards and backwards."""
+    """Bytes that a layer sends, of the process that sends most: computed and counted, forwards and backwards."""
     lines = []
-    for name in ("window", "full", "linear", "ssd", "delta"):
+    for name in MOVING:
         for causal in (False, True):
             found = processes(world).run(moved_by, name, causal, length)
-            computed = FLOAT * formula(built_layer(name, causal), length, world)
+            built = built_layer(name, causal)
+            back = FLOAT * formula(built, length, world)
+            computed = back + sent_to_choose(built, length, world), back
             counted = [max(direction) for direction in zip(*found, strict=True)]
-            way = "causal" if causal else "both ways"
-            lines.append([f"{name}, {way}", *(f"{number:,.0f}" for number in (computed, *counted))])
+            pairs = [f"{number:,.0f}" for pair in zip(computed, counted, strict=True) for number in pair]
+            lines.append([f"{name}, {'causal' if causal else 'both ways'}", *pairs])
     title = f"bytes that a process sends for a layer of dim {DIM}: {length:,} tokens, {world} processes"
-    return Table(title, ["layer", "computed", "forwards", "backwards"], lines)
+    return Table(title, ["layer", "computed forwards", "counted", "computed backwards", "counted"], lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

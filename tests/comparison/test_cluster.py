@@ -18,7 +18,7 @@ from genoattn.comparison import launcher
 from genoattn.comparison.cluster_jobs import CANCELLED, Starter, cancel_slurm_jobs, open_slurm_jobs
 from genoattn.comparison.record import Comparison, Environment, TrainingRun
 from genoattn.config.overrides import quote
-from tests.toy_genomes import write_genome
+from tests.comparison.conftest import SHORT, small
 
 pytestmark = [pytest.mark.usefixtures("alone"), pytest.mark.filterwarnings("ignore")]
 
@@ -161,30 +161,10 @@ def test_a_job_ends_with_its_starter(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert started[0].wait(60) == -signal.SIGKILL
 
 
-WORDS = (
-    *("experiment=smoke", "data.length=32", "layers=[conv]", "learning_rates=[0.01]", "seeds=[0]", "extrapolate=[]"),
-    *("budget.seconds=null", "budget.steps=2", "sweep.seconds=null", "sweep.steps=1", "test.resamples=4"),
-    *("trainer.threads=1", "cost_lengths=[]"),
-)
 LAUNCHERS = {
-    "joblib": ["hydra.launcher.n_jobs=2"],
     "submitit_local": ["hydra.launcher.timeout_min=10"],
     "ray": ["+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.remote.num_cpus=1"],
 }
-
-
-@pytest.fixture(scope="module")
-def by_joblib(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a genome, and its comparison by processes of this machine."""
-    folder = tmp_path_factory.mktemp("clusters")
-    write_genome(folder, "small", 0, lengths=(8_000,))
-    assert compare(folder, "joblib") == 0
-    return folder
-
-
-def compare(folder: Path, chosen: str) -> int:
-    words = [f"data.fasta={quote(folder / 'small.fa')}", f"hydra/launcher={chosen}", *LAUNCHERS[chosen], *WORDS]
-    return main(["compare", f"hydra.run.dir={quote(folder / chosen)}", *words])
 
 
 def without_times(folder: Path) -> Comparison:
@@ -198,20 +178,28 @@ def without_times(folder: Path) -> Comparison:
     results = tuple(replace(result, pareto_front=(), recommendation=None) for result in found.results)
     runs = tuple(map(timeless, found.runs))
     nowhere = Environment("", "", "", "", 1, found.environment.versions)
-    return replace(found, environment=nowhere, results=results, costs=(), crossovers=(), runs=runs)
+    assert found.ladder is not None
+    rows = tuple(replace(row, seconds=0.0, seconds_to_learn=()) for row in found.ladder.rows)
+    ladder = replace(found.ladder, rows=rows)
+    return replace(found, environment=nowhere, results=results, costs=(), crossovers=(), runs=runs, ladder=ladder)
 
 
 @pytest.mark.parametrize(
     ("chosen", "module"), [("submitit_local", "hydra_plugins.hydra_submitit_launcher"), ("ray", "ray")]
 )
 def test_the_same_comparison_by_another_launcher(
-    chosen: str, module: str, by_joblib: Path, monkeypatch: pytest.MonkeyPatch
+    chosen: str, module: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Ray is not among the packages of `make test`: its wheel of 79 MB takes longer to start than all else here."""
-    pytest.importorskip(module)
+    """Ray starts a local cluster of two workers. Probes of models that are equal to the last bit are not repeated."""
+    installed = pytest.importorskip(module)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    shutil.copytree(by_joblib / "joblib" / "costs", by_joblib / chosen / "costs")  # no launcher measures them
-    assert compare(by_joblib, chosen) == 0
-    assert without_times(by_joblib / chosen) == without_times(by_joblib / "joblib")
-    assert len(without_times(by_joblib / chosen).runs) == 2
+    for measured in ("costs", "context"):
+        shutil.copytree(home / "out" / measured, tmp_path / "out" / measured)
+    words = small(home, tmp_path / "out", *SHORT, f"hydra/launcher={chosen}", *LAUNCHERS[chosen])
+    assert main(words) == 0
+    if chosen == "ray":
+        installed.shutdown()
+    assert "context: all 2 runs are complete already" in capsys.readouterr().out
+    assert without_times(tmp_path / "out") == without_times(home / "out")
+    assert len(without_times(tmp_path / "out").runs) == 2

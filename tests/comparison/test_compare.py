@@ -24,8 +24,7 @@ from genoattn.cli.main import main
 from genoattn.comparison import launcher, report, runner
 from genoattn.comparison.record import Comparison
 from genoattn.comparison.run_folders import Again, locked
-from genoattn.config.overrides import quote
-from tests.toy_genomes import write_genome
+from tests.comparison.conftest import JOBLIB, SHORT, small
 
 pytestmark = pytest.mark.usefixtures("alone")
 BUDGET = ("budget.seconds=null", "sweep.seconds=null")
@@ -290,29 +289,6 @@ def test_weights_and_biases_has_it_in_one_group(lab: Lab, tmp_path: Path, monkey
     assert list(tmp_path.glob("wandb/offline-run-*"))
 
 
-SMALL = (
-    *("experiment=smoke", "ladder=[16,32]", "layers=[none]", "seeds=[0]", "budget.seconds=null", "trainer.threads=1"),
-    *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-)
-"""A ladder of two layers, none and conv, each in a process of its own, two at a time."""
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose name has quotes, blanks and other signs, with a genome and a finished comparison of it."""
-    folder = tmp_path_factory.mktemp("home") / "bob's data, x=1"
-    folder.mkdir()
-    write_genome(folder, "small", 0)
-    assert main(small(folder, folder / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[]")) == 0
-    return folder
-
-
-def small(home: Path, folder: Path, *words: str) -> list[str]:
-    """The command of a comparison of a folder's genome."""
-    fasta = quote(home / "small.fa")
-    return ["compare", f"hydra.run.dir={quote(folder)}", f"data.fasta={fasta}", "test.resamples=4", *SMALL, *words]
-
-
 def test_a_stopped_comparison_goes_on(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Complete runs are not made again; one that was stopped goes on from its checkpoint, in its folder."""
     runs = sorted((home / "out" / "runs").rglob("metrics.json"))
@@ -320,7 +296,7 @@ def test_a_stopped_comparison_goes_on(home: Path, capsys: pytest.CaptureFixture[
     made = [file.stat().st_mtime_ns for file in runs]
     runs[0].unlink()
     capsys.readouterr()
-    assert main(small(home, home / "out", "budget.steps=2", "learning_rates=[0.01]", "extrapolate=[]")) == 0
+    assert main(small(home, home / "out", *JOBLIB, *SHORT)) == 0
     lines = capsys.readouterr().out
     assert "plan: all 2 runs are complete already" in lines and "train: 1 of 2 runs are complete already" in lines
     assert "context: all 2 runs are complete already" in lines  # the model that is made again is the same
@@ -343,7 +319,8 @@ def test_a_comparison_that_is_stopped_ends_soon_and_leaves_no_process(
 ) -> None:
     """Neither its runs, nor the workers of the launcher, which would go on with the jobs in their queues."""
     shutil.copytree(home / "out" / "costs", tmp_path / "out" / "costs")  # measured already
-    words = small(home, tmp_path / "out", "budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000")
+    long = ("budget.steps=100000", "sweep.seconds=null", "sweep.steps=100000")
+    words = small(home, tmp_path / "out", *JOBLIB, *long)
     command = [sys.executable, "-m", "genoattn", *words]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=in_foreground

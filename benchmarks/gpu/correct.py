@@ -194,7 +194,7 @@ def packed() -> dict[str, Any]:
     real = torch.rand(3, length, generator=torch.Generator(DEVICE).manual_seed(5), device=DEVICE) < 0.8
     real[1] = False
     seen = band(length, None, 0)[None, None] & real[:, None, None, :] & real[:, None, :, None]
-    right = answered(lambda *t: softmax(*t, seen)[0], [t.double() for t in tensors], [given.double()])
+    right = answered(lambda q, k, v: softmax(q, k, v, seen)[0], [t.double() for t in tensors], [given.double()])
     try:
         found = answered(lambda *t: full_attention(*t, causal=True, padding_mask=real), tensors, [given])
     except Exception as error:  # what torch cannot do is no fault

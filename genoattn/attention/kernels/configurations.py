@@ -43,7 +43,7 @@ FLASH = {
     ("sm_80", 2): {
         "forward": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 128, 8, 3), 128: Tiles(128, 64, 8, 3)},
         "dq": {32: Tiles(64, 64, 4, 3), 64: Tiles(128, 64, 8, 2), 128: Tiles(64, 64, 8, 2)},
-        "dkv": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 128, 8, 2), 128: Tiles(64, 64, 8, 2)},
+        "dkv": {32: Tiles(64, 64, 4, 2), 64: Tiles(64, 128, 8, 2), 128: Tiles(32, 64, 8, 2)},
     },
     ("sm_86", 2): {
         "forward": {32: Tiles(128, 64, 4, 3), 64: Tiles(128, 128, 8, 3), 128: Tiles(128, 64, 8, 2)},
@@ -95,7 +95,12 @@ NARROW = 512
 
 
 OF_MODE = {
-    (family, 2, "dkv", "marked"): {32: Tiles(32, 64, 4, 2), 64: Tiles(32, 128, 8, 2)} for family in ("sm_80", "sm_86")
+    (family, 2, kernel, "marked"): tiles
+    for family in ("sm_80", "sm_86")
+    for kernel, tiles in {
+        "forward": {128: Tiles(128, 32, 8, 3)},
+        "dkv": {32: Tiles(32, 64, 4, 2), 64: Tiles(32, 128, 8, 2), 128: Tiles(32, 64, 8, 2)},
+    }.items()
 }
 """Other tiles than those of FLASH by mode: `marked` with padding or segments, which need more loops and masks; `narrow`
 for narrow windows, of which large tiles would hold little."""

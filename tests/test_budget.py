@@ -20,7 +20,7 @@ BUDGET = {
     "data": 2_510,  # lists of FASTA files, splits by file and group; tokenizers; interleaved; folds; strands, frames
     "attention": 3_630,  # options of heads in every layer; hyena, ssd, nsa; registers; shards of a sequence
     "attention/ops": 2_725,  # a state for each segment, chunked forms of the new layers
-    "attention/kernels": 2_730,  # windows of every kind, other segments, padding by spans
+    "attention/kernels": 2_735,  # windows of every kind, other segments, padding by spans
     "attention/conformance": 700,  # learning far away, capacity, float32, second derivatives; several processes
     "attention/parallel": 645,  # one sequence over several processes: exchanges, states, processes for the checks
     "models": 2_415,  # windows of blocks; models that come along; scores of variants; steps; exported folders

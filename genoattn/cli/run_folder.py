@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from genoattn.cli.evaluate import on_devices
 from genoattn.cli.values import output_folder, plain
 from genoattn.config.folder import is_own_checkpoint
 from genoattn.data.source import DataSource
@@ -103,7 +104,7 @@ def finish_run(
     fitted: FitResult,
     loggers: Sequence[Logger],
 ) -> float | None:
-    """Save the models, evaluate all candidates, and write the report.
+    """Save the models, evaluate all candidates on the devices of this node, and write the report.
 
     Args:
         folder: The run folder.
@@ -116,7 +117,8 @@ def finish_run(
     Returns:
         The primary metric of the model of the run; None if its task has none.
     """
-    from genoattn.training.loggers import log_report, plot_training  # late, as in `train`
+    from genoattn.training.devices import devices_of_node  # late, as in `train`
+    from genoattn.training.loggers import log_report, plot_training
 
     model, saved = candidates[0].predictor, {}
     for candidate in candidates:
@@ -124,7 +126,10 @@ def finish_run(
         if candidate.key in cards:  # before the evaluation, which may take long
             home = _home(folder, candidate.key)
             saved[candidate.key] = save_model(home, candidate.predictor.model, cards[candidate.key])
-    result = evaluator.evaluate(candidates)
+    devices = devices_of_node(model.device)
+    torch.set_num_threads(torch.get_num_threads() * len(devices))  # with those of the processes that have ended
+    with on_devices(candidates, devices) as spread:
+        result = evaluator.evaluate(spread)
     untrained = result.calibration.get("untrained", {})
     for key, card in saved.items():
         if key != "pretrained":  # which keeps the calibration of its own run

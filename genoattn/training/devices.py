@@ -1,5 +1,6 @@
 """The devices of a run: the strategy of Lightning that trains on them, and the share of every batch of this process."""
 
+import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
@@ -7,6 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from genoattn.data.share import DataShare
 from genoattn.errors import UserError
+from genoattn.models.devices import local_devices
 from genoattn.training.processes import WAIT, place
 from genoattn.training.settings import TrainerSettings
 from genoattn.training.sharding import ShardedStrategy
@@ -64,3 +66,12 @@ def strategy_of(settings: TrainerSettings) -> Strategy | str:
 def environment_of() -> ClusterEnvironment:
     """Lightning's view of the processes. With Slurm's own it would take Slurm's signals and queue the job again."""
     return TorchElasticEnvironment() if place().world > 1 else LightningEnvironment()
+
+
+def devices_of_node(device: torch.device) -> list[str]:
+    """The devices of this node that a run trained on, of the kind of `device`, by their names in torch.
+
+    The first process has them for itself once the others have ended; a GPU that it does not see is left out.
+    """
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    return local_devices(min(place().local_world, gpus or place().local_world), gpus)

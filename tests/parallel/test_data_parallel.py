@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -159,16 +157,3 @@ def test_what_several_processes_refuse(two: Ranks, fasta: Path, tmp_path: Path) 
     (tmp_path / "run" / "model").mkdir()
     (status, _, said), other = two.run(call_main, [*words, "trainer.devices=2"])
     assert status == 2 and "holds a run already (model)" in said and other == (2, "", "")
-
-
-def test_the_console_command_starts_a_process_for_each_device(fasta: Path, tmp_path: Path) -> None:
-    words = [*WORDS, f"data.fasta={fasta}", "test.windows=4", "test.threshold_windows=4", "test.resamples=2"]
-    words += ["trainer.devices=2", f"hydra.run.dir={tmp_path / 'run'}"]
-    done = subprocess.run([sys.executable, "-m", "genoattn", "train", *words], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
-    assert sum(line.startswith("step ") for line in lines) == 2
-    assert done.stdout.count(f"run folder: {tmp_path / 'run'}\n") == 1
-    assert {"metrics.json", "run.html", "report.md", "model/weights.safetensors"} <= files(tmp_path / "run")
-    assert not [name for name in files(tmp_path / "run") if name.endswith(".part")]
-    assert [int(row["step"]) for row in rows(tmp_path / "run") if row["loss"]] == [0, 1, 2, 3]

@@ -18,9 +18,9 @@ PACKAGE = Path(__file__).parents[1] / "genoattn"
 BUDGET = {
     "genome": 3_695,  # two assemblies: k-mers, placement, copies, alignment, calls; rows of a VCF; .fai, GFF3, names
     "data": 2_510,  # lists of FASTA files, splits by file and group; tokenizers; interleaved; folds; strands, frames
-    "attention": 3_630,  # options of heads in every layer; hyena, ssd, nsa; registers; shards of a sequence
-    "attention/ops": 2_725,  # a state for each segment, chunked forms of the new layers
-    "attention/kernels": 2_730,  # windows of every kind, other segments, padding by spans
+    "attention": 3_655,  # options of heads in every layer; hyena, ssd, nsa; registers; shards of a sequence
+    "attention/ops": 2_760,  # a state for each segment, chunked forms of the new layers
+    "attention/kernels": 3_255,  # windows of every kind, other segments, padding by spans; decays; delta
     "attention/conformance": 700,  # learning far away, capacity, float32, second derivatives; several processes
     "attention/parallel": 645,  # one sequence over several processes: exchanges, states, processes for the checks
     "models": 2_415,  # windows of blocks; models that come along; scores of variants; steps; exported folders

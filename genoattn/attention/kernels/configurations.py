@@ -26,13 +26,14 @@ class Tiles(NamedTuple):
 class Chunks(NamedTuple):
     """Tokens of a chunk of linear attention, most channels that a program computes at a time, its warps.
 
-    `spread` are the warps of kernels that hold more tiles than the others, of half as many channels.
+    `spread` and `narrow` are the warps and the most channels of kernels that hold more tiles than the others.
     """
 
     tokens: int
     block: int
     warps: int
     spread: int = 8
+    narrow: int = 32
 
 
 INTERPRETED, INTERPRETED_CHUNKS = Tiles(32, 32, 4, 1), Chunks(64, 64, 4)
@@ -211,11 +212,11 @@ def block_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
 
 
 CHUNKS = {
-    ("sm_80", 2): {32: Chunks(64, 32, 4), 64: Chunks(32, 64, 4)},
-    ("sm_90", 2): {32: Chunks(64, 32, 4), 64: Chunks(64, 64, 4)},
-    ("sm_100", 2): {32: Chunks(64, 32, 8), 64: Chunks(64, 64, 8)},
-    ("gfx942", 2): {32: Chunks(64, 32, 4), 64: Chunks(64, 64, 4)},
-    ("sm_80", 4): {32: Chunks(32, 32, 4, 16), 64: Chunks(32, 32, 4)},
+    ("sm_80", 2): {32: Chunks(64, 32, 4, 8, 16), 64: Chunks(32, 64, 4)},
+    ("sm_90", 2): {32: Chunks(64, 32, 4, 8, 16), 64: Chunks(64, 64, 4)},
+    ("sm_100", 2): {32: Chunks(64, 32, 8, 8, 16), 64: Chunks(64, 64, 8)},
+    ("gfx942", 2): {32: Chunks(64, 32, 4, 8, 16), 64: Chunks(64, 64, 4)},
+    ("sm_80", 4): {32: Chunks(32, 32, 4, 16, 16), 64: Chunks(32, 32, 4)},
 }
 
 

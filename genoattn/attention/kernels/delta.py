@@ -73,7 +73,7 @@ class _Solved(NamedTuple):
 
 def _setting(q: Tensor, v: Tensor, log_kept: Tensor, own: bool) -> tuple[Setting, float]:
     """What all kernels share, and the lead of queries, which do not read their own decay if not their own update."""
-    setting = setting_of(q, v, None, log_kept, True, False)
+    setting = setting_of(q, v, None, log_kept, True, False, least=64)
     exact = "ieee" if launch.family(q.device).startswith("gfx") else "tf32x3"
     return setting._replace(constants=setting.constants._replace(STRICT=not own, EXACT=exact)), 0.0 if own else -1.0
 

@@ -119,7 +119,8 @@ class Setting(NamedTuple):
     def spread(self) -> dict[str, Any]:
         """Options of kernels that hold more tiles than the others: smaller ones, on more threads."""
         fixed = self.constants
-        smaller = fixed._replace(BLOCK_M=max(fixed.BLOCK_M // 2, 16), BLOCK_D=max(fixed.BLOCK_D // 2, 16))
+        most = self.chunks.narrow
+        smaller = fixed._replace(BLOCK_M=min(fixed.BLOCK_M, most), BLOCK_D=min(fixed.BLOCK_D, most))
         return {"C": smaller, "num_warps": self.chunks.spread, "num_stages": 1}
 
     @property
@@ -134,11 +135,18 @@ class Setting(NamedTuple):
 
 
 def setting_of(
-    q: Tensor, v: Tensor, padding_mask: Tensor | None, log_decay: Tensor | None, causal: bool, sums: bool
+    q: Tensor,
+    v: Tensor,
+    padding_mask: Tensor | None,
+    log_decay: Tensor | None,
+    causal: bool,
+    sums: bool,
+    least: int = 0,
 ) -> Setting:
+    """The settings of a call; its chunks are those of heads of `least` channels or more."""
     family = launch.family(q.device)
     batch, length, heads, features = q.shape
-    widest = max(features, v.shape[-1])
+    widest = max(features, v.shape[-1], least)
     chunks = INTERPRETED_CHUNKS if launch.INTERPRETED else linear_chunks(family, widest, q.element_size())
     blocks = [min(power_of_two(t.shape[-1]), chunks.block) for t in (q, v)]
     byte_flags, mask_stride = launch.flags(padding_mask, q)
@@ -250,16 +258,7 @@ linear_backward = torch.library.custom_op("genoattn::linear_backward", backward,
 
 
 @linear_forward.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    padding_mask: Tensor | None,
-    log_decay: Tensor | None,
-    causal: bool,
-    lead: float,
-    sums: bool,
-):
+def _(q: Tensor, k: Tensor, v: Tensor, padding_mask: Any, log_decay: Any, causal: bool, lead: float, sums: bool):
     denominators = q.new_empty(q.shape[:3] if sums else (0,), dtype=torch.float32)
     return torch.empty_like(v, dtype=torch.float32, memory_format=torch.contiguous_format), denominators
 

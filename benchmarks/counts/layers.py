@@ -32,7 +32,7 @@ class Case(NamedTuple):
     pairs: Callable[[int], int] = lambda length: 0
     """Keys whose scores a query of a softmax kernel needs, of 64 channels each."""
     sums: int = 0
-    """Multiply-adds of a token with the sums of linear attention and inside its chunk."""
+    """Multiply-adds of a token with the sums of linear attention and inside its chunk of 64, and in its system."""
     longest: int = 2**20
 
 
@@ -53,10 +53,12 @@ CASES: Mapping[str, Case] = {
     "linear, elu": Case(
         partial(LinearAttention, heads=EIGHT, features="elu", key_dim=None, decay=False), sums=4 * 64 * 64
     ),
-    "linear": Case(partial(LinearAttention, heads=EIGHT)),
-    "linear, taylor": Case(partial(LinearAttention, heads=EIGHT, features="taylor", key_dim=16, decay=False)),
-    "delta": Case(partial(DeltaAttention, heads=EIGHT)),
-    "ssd": Case(partial(StateSpaceAttention, heads=EIGHT)),
+    "linear": Case(partial(LinearAttention, heads=EIGHT), sums=6 * 64 * 64),
+    "linear, taylor": Case(
+        partial(LinearAttention, heads=EIGHT, features="taylor", key_dim=16, decay=False), sums=2 * 153 * 64
+    ),
+    "delta": Case(partial(DeltaAttention, heads=EIGHT), sums=24 * 64 * 64),
+    "ssd": Case(partial(StateSpaceAttention, heads=EIGHT), sums=14 * 64 * 64),
     "hierarchical": Case(partial(HierarchicalAttention, heads=EIGHT), _cells),
     "sparse": Case(partial(SparseAttention, heads=EIGHT), lambda length: min(1024, length), longest=2**18),
     "nsa": Case(partial(NativeSparseAttention, heads=EIGHT), longest=2**16),

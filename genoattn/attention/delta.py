@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genoattn.attention import kernels
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
 from genoattn.attention.modules.cross_segment import slices
 from genoattn.attention.modules.delta_parts import DeltaPart
+from genoattn.attention.modules.dispatch import Backend
 from genoattn.attention.modules.gate import Gate
 from genoattn.attention.modules.head_options import WITHOUT_POSITIONS, HeadOptions
 from genoattn.attention.modules.norms import rms_normed
@@ -20,6 +22,7 @@ from genoattn.attention.modules.projections import QKVProjection
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
 from genoattn.attention.modules.short_convolution import Past, no_past
 from genoattn.attention.modules.streaming import with_positions
+from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.chunked_scan import chunk_bounds
 from genoattn.attention.ops.delta_rule import DeltaInputs, chunk_size, delta_rule, inverse_flops
 from genoattn.attention.parallel import Span
@@ -78,6 +81,7 @@ class DeltaAttention(Attention):
         heads: HeadOptions = HeadOptions(),
         short_conv: int = 4,
         output_gate: bool = True,
+        backend: str = "auto",
     ):
         super().__init__()
         heads = replace(heads, qk_norm=False, logit_scale=1.0, **WITHOUT_POSITIONS)
@@ -89,6 +93,10 @@ class DeltaAttention(Attention):
         nn.init.constant_(self.kept.bias, math.log(math.e - 1))  # softplus gives 1
         shortest, longest = map(math.log, MEMORIES)
         self.log_rates = nn.Parameter(-torch.linspace(shortest, longest, heads.count))
+        widest, most = self.heads.dim_head, kernels.WIDEST["delta"]
+        self.engine = Backend(
+            backend, "delta", f"the kernel knows no heads of {widest} channels" if widest > most else None
+        )
         self.causal = causal
         self.weights_sum_to_one = False
         self.asymmetry = "a token's own writing is read in the pass from the left alone"
@@ -122,13 +130,12 @@ class DeltaAttention(Attention):
         views = slices(layout, x.shape[1], self.causal, shift=False)
         if not views or any(view.stride != 2 or view.counts[0] != view.counts[1] for view in views):
             return self._read(self._parts(layout.segments)[-1], inputs, x, layout)
-        memory = self._memory(len(x), q.shape[2])
         for view in views:  # a query reads what is written before it in one pass, and after it in the other
             at, by = view.keys, view.queries
             pieces = q[:, by], k[:, at], v[:, at], write[:, at], log_kept[:, at]
-            some, _ = delta_rule(*pieces, memory, own=view.lead > 0)
+            some = self._whole(pieces, own=view.lead > 0)
             if not self.causal:
-                some = some + delta_rule(*pieces, memory, ahead=True, own=view.lead < 0)[0]
+                some = some + self._whole(pieces, ahead=True, own=view.lead < 0)
             y[:, by] = some.to(y.dtype)
         return y
 
@@ -155,11 +162,17 @@ class DeltaAttention(Attention):
     def _read(self, part: DeltaPart, inputs: DeltaInputs, x: Tensor, layout: TokenLayout) -> Tensor:
         """Outputs of the heads of a part for a whole sequence."""
         pieces = part.inputs(inputs, x, layout)
-        memory = self._memory(len(pieces[0]), pieces[0].shape[2])
-        y, _ = delta_rule(*pieces, memory)
+        y = self._whole(pieces)
         if not self.causal:
-            y = y + delta_rule(*pieces, memory, ahead=True)[0]
+            y = y + self._whole(pieces, ahead=True)
         return part.outputs(y, x, layout)
+
+    def _whole(self, pieces: DeltaInputs, ahead: bool = False, own: bool | None = None) -> Tensor:
+        """Outputs of the rule from an empty memory."""
+        q = pieces[0]
+        if self.engine.uses_triton(q):
+            return by_triton.delta_rule(*pieces, ahead, own)
+        return delta_rule(*pieces, self._memory(len(q), q.shape[2]), ahead, own)[0]
 
     def _combine(self, outputs: list[Tensor], x: Tensor, layout: TokenLayout) -> Tensor:
         y = torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
@@ -238,6 +251,9 @@ class DeltaAttention(Attention):
         write = zero_padding(self.write(x).sigmoid(), layout.padding_mask)
         log_kept = zero_padding(-self.log_rates.exp() * F.softplus(self.kept(x)), layout.padding_mask)
         return F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6), v, write, log_kept
+
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, self.heads.dim_head)
 
     def flops(self, length: int) -> int:
         """FLOPs of the projections and of the products of every chunk.

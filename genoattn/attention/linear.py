@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout
 from genoattn.attention.modules.cross_segment import View, cross_segment_attention, other_segment
-from genoattn.attention.modules.dispatch import Backend
+from genoattn.attention.modules.dispatch import linear_engine
 from genoattn.attention.modules.feature_maps import feature_dim
 from genoattn.attention.modules.linear_parts import LinearPart, check_features, log_memories, scan_flops
 from genoattn.attention.modules.linear_reference import naive_linear_attention
@@ -38,9 +38,6 @@ from genoattn.attention.parallel.linear import linear_over_shards
 
 ROTATED_BEFORE = frozenset({"taylor", "signed"})
 """Features that are made of rotated queries and keys; the others are rotated themselves."""
-
-
-KERNEL_FEATURES = frozenset({"elu", "relu", "exp"})
 
 
 @final
@@ -81,10 +78,7 @@ class LinearAttention(Attention):
         if decay:
             self.log_rates = nn.Parameter(-log_memories(self.heads.own_heads, self.heads.cross_heads))
         self.decay = decay
-        plain = not decay and features in KERNEL_FEATURES
-        self.engine = Backend(
-            backend, "linear", None if plain else "the kernel knows no learned decay, no taylor and no signed features"
-        )
+        self.engine = linear_engine(backend, feature_dim(self.heads.key_dim, features), self.heads.dim_head)
 
     def forward(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genoattn.attention.base import Attention, ChunkReader, State, TokenLayout, zero_padding
+from genoattn.attention.modules.dispatch import linear_engine
 from genoattn.attention.modules.head_options import HeadOptions
 from genoattn.attention.modules.rotary import VALUE_ROPE, position_ids_of, rotate
 from genoattn.attention.modules.segment_copies import SegmentCopies, segments_of
 from genoattn.attention.modules.short_convolution import Past, ShortConvolution, no_past
-from genoattn.attention.modules.state_space_parts import LEFT, RIGHT, ScanInputs, StateSpacePart, scan_turns, turned_to
+from genoattn.attention.modules.state_space_parts import LEFT, RIGHT, ScanInputs, StateSpacePart, turned_to
 from genoattn.attention.modules.state_space_settings import check_widths, step_biases
 from genoattn.attention.modules.streaming import with_positions
 from genoattn.attention.ops.chunked_scan import chunk_bounds
@@ -47,6 +48,7 @@ class StateSpaceAttention(Attention):
         state: Rows of a head's memory.
         expand: Channels of all heads together, as a multiple of `dim`.
         short: Tokens of the short convolution, which ends at the token itself.
+        backend: What scans whole sequences: "auto", "torch" or "triton".
 
     Raises:
         UserError: A setting is out of its range, the heads do not divide the channels, or rotated values are no pairs.
@@ -62,12 +64,14 @@ class StateSpaceAttention(Attention):
         state: int = 64,
         expand: int = 2,
         short: int = 4,
+        backend: str = "auto",
     ):
         super().__init__()
         self.count, self.state, inner = heads.count, state, expand * dim
         check_widths(heads, inner, state=state, expand=expand, short=short)
         self.cross_heads, self.rotate_values = heads.cross_segment_count, heads.rotate_values
         self.own_heads = self.count - self.cross_heads
+        self.engine = linear_engine(backend, self.state, inner // self.count)
         self.causal = causal
         self.weights_sum_to_one = False
         self.asymmetry = "each direction has a convolution and decays of its own"
@@ -96,7 +100,7 @@ class StateSpaceAttention(Attention):
         for at in self.directions:
             turned = layout.turned if at == RIGHT else layout
             v, whole = self._inputs(self._convolution(at)(turned_to(mixed, at), turned), step_size, layout, at)
-            outputs = [self._scan(self._parts(())[0], whole, turned)[0]] if self.own_heads else []
+            outputs = [self._parts(())[0].read(whole, turned, self.engine)] if self.own_heads else []
             if self.cross_heads:
                 outputs.append(self._across(whole, turned))
             sides.append(turned_to(self._joined(outputs, v, at), at))
@@ -123,28 +127,21 @@ class StateSpaceAttention(Attention):
 
     def _across(self, whole: ScanInputs, layout: TokenLayout) -> Tensor:
         """Outputs of the heads that see another segment, for a whole sequence."""
-        heads = slice(self.own_heads, self.count)
         if len(layout.segments) < 2:
-            return torch.zeros_like(whole.written[:, :, heads])
-        if layout.alternating:
-            return scan_turns(whole, heads, self._memory(len(whole.c), self.cross_heads))
-        return self._scan(self._parts(layout.segments)[-1], whole, layout)[0]
+            return torch.zeros_like(whole.written[:, :, self.own_heads :])
+        part = self._parts(layout.segments)[-1]
+        return part.read_turns(whole, self.engine) if layout.alternating else part.read(whole, layout, self.engine)
 
     def naive(
         self, x: Float[Tensor, "batch length dim"], layout: TokenLayout = TokenLayout()
     ) -> Float[Tensor, "batch length dim"]:
         mixed, step_size = self._projected(x, layout)
-        ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         sides = []
         for at in self.directions:
             turned, outputs = layout.turned if at == RIGHT else layout, []
             v, whole = self._inputs(self._convolution(at).naive(turned_to(mixed, at), turned), step_size, layout, at)
             for part in self._parts(segments_of(layout)):
-                c, b, written, log_kept = (t.to(v.dtype) for t in part.inputs(whole, turned))
-                faded = log_kept.cumsum(1).transpose(1, 2)
-                kept = (faded[..., :, None] - faded[..., None, :]).masked_fill(ahead, float("-inf")).exp()
-                weights = torch.einsum("btn,bsn->bts", c, b)[:, None] * kept
-                outputs.append(part.outputs(torch.einsum("bhts,bshp->bthp", weights, written), whole.c, turned))
+                outputs.append(part.read_naively(whole, turned))
             sides.append(turned_to(self._joined(outputs, v, at), at))
         return self._gated(sides, x, layout)
 
@@ -182,10 +179,9 @@ class StateSpaceAttention(Attention):
         return v, ScanInputs(c, b, v * dt[..., None], -dt * self.log_rate[at].exp())
 
     def _scan(
-        self, part: StateSpacePart, whole: ScanInputs, layout: TokenLayout, memory: Tensor | None = None
+        self, part: StateSpacePart, whole: ScanInputs, layout: TokenLayout, memory: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Outputs of the heads of a part from the memory before the first token (None: empty), and the memory after."""
-        memory = self._memory(*part.memories(len(whole.c))) if memory is None else memory
+        """Outputs of the heads of a part from the memory before the first token, and the memory after."""
         y, memory = state_space_scan(*part.inputs(whole, layout), memory)
         return part.outputs(y, whole.c, layout), memory
 
@@ -274,6 +270,9 @@ class StateSpaceAttention(Attention):
             x, layout = read_chunk(start, stop)
             y, states = self._scanned(x, layout, states | (borders.pop() if borders else {}), known)
             yield start, stop, self._gated(y, x, layout)
+
+    def describe_backend(self, device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+        return self.engine.description(device, dtype, self.state)
 
     def flops(self, length: int) -> int:
         """Projections, and the recurrence of each direction.

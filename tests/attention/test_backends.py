@@ -41,7 +41,8 @@ def test_announced_is_what_runs(gpu: None, heads: HeadOptions, dim_head: int, dt
 
 
 def test_layers_that_no_kernel_computes(gpu: None) -> None:
-    assert "no learned decay" in LinearAttention(32, False, decay=True).describe_backend(CUDA)
+    assert LinearAttention(32, False).describe_backend(CUDA) == "triton: on a GPU"
+    assert "no heads of 561" in LinearAttention(32, False, features="taylor", key_dim=32).describe_backend(CUDA)
     assert PyramidAttention(32, False).describe_backend(CUDA) == "triton: on a GPU; torch at the coarsest level"
     assert FullAttention(32, False).describe_backend(CUDA) == "torch"
 

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent / "kernels"
 INTERPRETED = (
     "test_flash.py",
     "test_linear.py",
+    "test_delta.py",
     "test_blocks.py",
     "test_heads.py",
     "test_programs.py",

@@ -7,7 +7,7 @@ import torch
 
 from genoattn.errors import UserError
 
-WIDEST = {"flash": 128, "linear": 128, "blocks": 128, "heads": 256}
+WIDEST = {"flash": 128, "linear": 256, "delta": 128, "blocks": 128, "heads": 256}
 """Most channels of a head by kernel."""
 
 
@@ -33,7 +33,7 @@ def available(device: torch.device) -> tuple[bool, str]:
 
 
 def refusal(kernel: str, device: torch.device, dtype: torch.dtype, dim_head: int) -> str | None:
-    """Reason why the `flash`, `linear`, `blocks` or `heads` kernels do not run on such heads; None if they do."""
+    """Reason why the kernels of a family of WIDEST do not run on such heads; None if they do."""
     runs, reason = available(device)
     if not runs:
         return reason
@@ -48,7 +48,7 @@ def refusal(kernel: str, device: torch.device, dtype: torch.dtype, dim_head: int
         return None
     family, width, size = launch.family(device), configurations.power_of_two(dim_head), dtype.itemsize
     try:
-        if kernel == "linear":
+        if kernel in ("linear", "delta"):
             configurations.linear_chunks(family, width, size)
         else:
             tiles = configurations.flash_tiles if kernel == "flash" else configurations.block_tiles

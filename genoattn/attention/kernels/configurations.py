@@ -24,13 +24,19 @@ class Tiles(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """Tokens of a chunk of linear attention, warps of a program."""
+    """Tokens of a chunk of linear attention, most channels that a program computes at a time, its warps.
+
+    `spread` and `narrow` are the warps and the most channels of kernels that hold more tiles than the others.
+    """
 
     tokens: int
+    block: int
     warps: int
+    spread: int = 8
+    narrow: int = 32
 
 
-INTERPRETED, INTERPRETED_CHUNKS = Tiles(32, 32, 4, 1), Chunks(64, 4)
+INTERPRETED, INTERPRETED_CHUNKS = Tiles(32, 32, 4, 1), Chunks(64, 64, 4)
 """Small tiles, so that a test of a hundred tokens has full tiles, edge tiles and invisible tiles."""
 
 
@@ -211,11 +217,11 @@ def block_tiles(kernel: str, family: str, dim: int, itemsize: int) -> Tiles:
 
 
 CHUNKS = {
-    ("sm_80", 2): {32: Chunks(64, 4), 64: Chunks(32, 4), 128: Chunks(16, 8)},
-    ("sm_90", 2): {32: Chunks(64, 4), 64: Chunks(64, 4), 128: Chunks(16, 8)},
-    ("sm_100", 2): {32: Chunks(64, 8), 64: Chunks(64, 8), 128: Chunks(16, 8)},
-    ("gfx942", 2): {32: Chunks(64, 4), 64: Chunks(64, 4)},  # heads of 128 exceed its 64 KiB of shared memory
-    ("sm_80", 4): {32: Chunks(32, 4), 64: Chunks(32, 8)},
+    ("sm_80", 2): {32: Chunks(64, 32, 4, 8, 16), 64: Chunks(32, 64, 4)},
+    ("sm_90", 2): {32: Chunks(64, 32, 4, 8, 16), 64: Chunks(64, 64, 4)},
+    ("sm_100", 2): {32: Chunks(64, 32, 8, 8, 16), 64: Chunks(64, 64, 8)},
+    ("gfx942", 2): {32: Chunks(64, 32, 4, 8, 16), 64: Chunks(64, 64, 4)},
+    ("sm_80", 4): {32: Chunks(32, 32, 4, 16, 16), 64: Chunks(32, 32, 4)},
 }
 
 
@@ -226,8 +232,5 @@ CHUNKS |= {(family, 4): CHUNKS["sm_80", 4] for family in ("sm_86", "sm_90", "sm_
 
 
 def linear_chunks(family: str, dim: int, itemsize: int) -> Chunks:
-    """Chunks of the kernels of linear attention, as in `flash_tiles`; `dim` is the larger of keys and values."""
-    chunks = CHUNKS[family, itemsize].get(max(dim, 32))
-    if chunks is None:
-        raise _no_tiles("linear", family, dim, itemsize)
-    return chunks
+    """Chunks of the kernels of linear attention, as in `flash_tiles`; `dim` is the wider of keys and values."""
+    return CHUNKS[family, itemsize][32 if dim <= 32 else 64]

@@ -1,4 +1,4 @@
-"""Linear attention by sums over chunks, causal or both ways, with optional decay, as a torch operator."""
+"""Linear attention by sums over chunks, causal or both ways, with an optional decay by token, as a torch operator."""
 
 from typing import Any, NamedTuple
 
@@ -6,23 +6,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from genoattn.attention.kernels import launch
+from genoattn.attention.kernels import WIDEST, launch
 from genoattn.attention.kernels.configurations import INTERPRETED_CHUNKS, Chunks, linear_chunks, power_of_two
-from genoattn.attention.kernels.linear_kernels import (
-    LinearConstants,
-    answers_kernel,
-    dk_chunk_kernel,
-    dq_chunk_kernel,
-    dv_chunk_kernel,
-    scan_kernel,
-    states_kernel,
-)
+from genoattn.attention.kernels.linear_gradients import dk_kernel, dlog_kernel, dq_kernel, dv_kernel
+from genoattn.attention.kernels.linear_kernels import LinearConstants, answers_kernel, scan_kernel, states_kernel
 from genoattn.errors import UserError
 
 SCAN_BLOCK = 256
-
-
-WIDEST = 128
 
 
 def linear_attention(
@@ -32,10 +22,10 @@ def linear_attention(
     *,
     causal: bool,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
-    log_decay: Float[Tensor, "heads"] | None = None,
+    log_decay: Float[Tensor, "batch length heads"] | None = None,
     epsilon: float = 1e-6,
 ) -> Float[Tensor, "batch length heads dim_value"]:
-    """Linear attention sum_j w_ij (q_i·k_j) v_j / sum_j w_ij q_i·k_j, with w_ij = exp(log_decay |i - j|) or 1.
+    """Linear attention: the numerators of `linear_sums` over their denominators.
 
     Args:
         q: Queries after the feature map, all positive.
@@ -43,7 +33,7 @@ def linear_attention(
         v: Values.
         causal: Sum over j ≤ i only, not over all j.
         padding_mask: True for real tokens; padding is not read and gives 0.
-        log_decay: Logarithm of the decay per token of each head, 0 or less; it gets no gradient.
+        log_decay: As in `linear_sums`.
         epsilon: Least denominator for each visible token.
     """
     numerators, denominators = linear_sums(q, k, v, causal=causal, padding_mask=padding_mask, log_decay=log_decay)
@@ -62,39 +52,62 @@ def linear_sums(
     *,
     causal: bool,
     padding_mask: Bool[Tensor, "batch length"] | None = None,
-    log_decay: Float[Tensor, "heads"] | None = None,
-) -> tuple[Float[Tensor, "batch length heads dim_value"], Float[Tensor, "batch length heads"]]:
-    """Numerators and denominators of `linear_attention` in float32, not yet divided; both have gradients.
+    log_decay: Float[Tensor, "batch length heads"] | None = None,
+    lead: float = 0.0,
+    denominators: bool = True,
+) -> tuple[Float[Tensor, "batch length heads dim_value"], Float[Tensor, "batch length heads"] | Float[Tensor, "0"]]:
+    """Sums N_i = sum_j w_ij (q_i·k_j) v_j and d_i = sum_j w_ij q_i·k_j in float32; all arguments have gradients.
 
-    Padding, False in `padding_mask`, is not read and gives 0 for both.
+    With G_i the sum of log_decay over the tokens up to i, w_ij = exp(-|G_i - G_j|); without a decay it is 1. Heads may
+    share tensors, as `expand` makes them: they are not repeated in memory.
+
+    Args:
+        q: Queries after the feature map.
+        k: Keys after the feature map.
+        v: Values.
+        causal: Sum over j ≤ i only, not over all j.
+        padding_mask: True for real tokens; padding is not read, and gives 0 for both.
+        log_decay: Logarithm of what each token keeps, finite and 0 or less, in float32. That of padding counts.
+        lead: Tokens that query i stands after key i, between -1 and 1, at a decay that is the same for all tokens; a
+            causal layer needs 0 or more.
+        denominators: False: no d, whose place an empty tensor takes.
+
+    Raises:
+        UserError: Shapes, dtypes or a device that the kernel does not support.
     """
     launch.check_dtypes({"q": q, "k": k, "v": v})
     launch.check_device(q)
-    if q.shape != k.shape or v.shape[:3] != q.shape[:3] or max(q.shape[3], v.shape[3]) > WIDEST:
+    widest = WIDEST["linear"]
+    if q.shape != k.shape or v.shape[:3] != q.shape[:3] or max(q.shape[3], v.shape[3]) > widest:
         raise UserError(
-            f"q and k must have one shape and v their batch, length and heads, none wider than {WIDEST} channels, got "
+            f"q and k must have one shape and v their batch, length and heads, none wider than {widest} channels, got "
             f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
         )
     if not 1 <= q.shape[1] <= launch.LONGEST:
         raise UserError(f"length must be from 1 to {launch.LONGEST}, got {q.shape[1]}")
     if padding_mask is not None and padding_mask.shape != q.shape[:2]:
         raise UserError(f"padding_mask must be {list(q.shape[:2])} as q is, got {list(padding_mask.shape)}")
-    if log_decay is not None and (log_decay.shape != q.shape[2:3] or log_decay.requires_grad):
+    if log_decay is not None and (log_decay.shape != q.shape[:3] or log_decay.dtype != torch.float32):
         raise UserError(
-            f"log_decay must be a number for each of {q.shape[2]} heads and ask for no gradient, got "
-            f"{list(log_decay.shape)}, requires_grad={log_decay.requires_grad}"
+            f"log_decay must be float32 {list(q.shape[:3])}, a number for each token and head, got "
+            f"{list(log_decay.shape)} in {log_decay.dtype}"
         )
-    return linear_forward(q, k, v, padding_mask, log_decay, causal)
+    if not (0 if causal else -1) <= lead <= 1:
+        raise UserError(f"lead must be from {'0' if causal else '-1'} to 1, got {lead}")
+    return linear_forward(q, k, v, padding_mask, log_decay, causal, lead, denominators)
 
 
-class _Setting(NamedTuple):
+class Setting(NamedTuple):
     """Values that all kernels of one call share."""
 
     chunks: Chunks
-    count: int
+    sizes: tuple[int, int, int, int]
+    programs: int
+    """One for each chunk of each head."""
     byte_flags: Tensor
     mask_stride: int
     log_decay: Tensor
+    decay_strides: tuple[int, ...]
     constants: LinearConstants
 
     @property
@@ -103,76 +116,105 @@ class _Setting(NamedTuple):
         return {"C": self.constants, "num_warps": self.chunks.warps, "num_stages": 1}
 
     @property
-    def total(self) -> bool:
-        """True if all tokens read the same sum."""
-        return self.constants.TOTAL
+    def spread(self) -> dict[str, Any]:
+        """Options of kernels that hold more tiles than the others: smaller ones, on more threads."""
+        fixed = self.constants
+        most = self.chunks.narrow
+        smaller = fixed._replace(BLOCK_M=min(fixed.BLOCK_M, most), BLOCK_D=min(fixed.BLOCK_D, most))
+        return {"C": smaller, "num_warps": self.chunks.spread, "num_stages": 1}
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Parts of the channels of keys and of values that programs of their own compute."""
+        fixed = self.constants
+        return -(-fixed.M // fixed.BLOCK_M), -(-fixed.D // fixed.BLOCK_D)
+
+    def strides(self, *tensors: Tensor) -> tuple[Any, ...]:
+        """Strides of these tensors, of the decay and of the mask."""
+        return *map(launch.strides_of, tensors), self.decay_strides, self.mask_stride
 
 
-def _setting(q: Tensor, v: Tensor, padding_mask: Tensor | None, log_decay: Tensor | None, causal: bool) -> _Setting:
+def setting_of(
+    q: Tensor,
+    v: Tensor,
+    padding_mask: Tensor | None,
+    log_decay: Tensor | None,
+    causal: bool,
+    sums: bool,
+    least: int = 0,
+) -> Setting:
+    """The settings of a call; its chunks are those of heads of `least` channels or more."""
     family = launch.family(q.device)
-    widths = power_of_two(q.shape[-1]), power_of_two(v.shape[-1])
-    chunks = INTERPRETED_CHUNKS if launch.INTERPRETED else linear_chunks(family, max(widths), q.element_size())
+    batch, length, heads, features = q.shape
+    widest = max(features, v.shape[-1], least)
+    chunks = INTERPRETED_CHUNKS if launch.INTERPRETED else linear_chunks(family, widest, q.element_size())
+    blocks = [min(power_of_two(t.shape[-1]), chunks.block) for t in (q, v)]
     byte_flags, mask_stride = launch.flags(padding_mask, q)
+    total, count = not causal and log_decay is None, -(-length // chunks.tokens)
     constants = LinearConstants(
         CHUNK=chunks.tokens,
-        M=q.shape[-1],
+        M=features,
         D=v.shape[-1],
-        DIM_M=widths[0],
-        DIM_D=widths[1],
+        BLOCK_M=blocks[0],
+        BLOCK_D=blocks[1],
+        SIZE=features * (v.shape[-1] + sums),
         CAUSAL=causal,
-        TOTAL=not causal and log_decay is None,
+        TOTAL=total,
         DECAY=log_decay is not None,
+        SUMS=sums,
         PADDED=padding_mask is not None,
         PRECISION=launch.precision(q.dtype, family, halves="tf32"),
     )
-    decay = q if log_decay is None else log_decay.float().contiguous()
-    return _Setting(chunks, -(-q.shape[1] // chunks.tokens), byte_flags, mask_stride, decay, constants)
+    decay, decay_strides = (q, (0, 0, 0)) if log_decay is None else (log_decay, log_decay.stride())
+    sizes = length, heads, count, batch * heads * (1 if total else count)
+    return Setting(chunks, sizes, batch * heads * count, byte_flags, mask_stride, decay, decay_strides, constants)
 
 
-def _states(setting: _Setting, k: Tensor, v: Tensor, weights: Tensor | None, backward: bool) -> tuple[Tensor, Tensor]:
-    """Sums of k vᵀ and of k (weighted) over all chunks before each, or with `backward` after each, or in total."""
-    batch, length, heads, features = k.shape
-    shape = (batch, heads, setting.count, features)
-    matrices = torch.empty(*shape, v.shape[-1], dtype=torch.float32, device=k.device)
-    vectors = torch.empty(shape, dtype=torch.float32, device=k.device)
+def _states(setting: Setting, k: Tensor, v: Tensor, weights: Tensor | None, lead: float = 0.0) -> Tensor:
+    """Sums of k vᵀ and of k (weighted) over all chunks on each side of each, or in total; with weights for dk and dv.
+
+    Those are of queries, so that the one way of a causal layer is that from the right.
+    """
+    batch, _, heads, _ = k.shape
+    fixed, upstream = setting.constants, weights is not None
+    _, _, count, _ = setting.sizes
+    past, future = fixed.TOTAL or not (fixed.CAUSAL and upstream), not fixed.TOTAL and (upstream or not fixed.CAUSAL)
+    states = torch.empty(past + future, batch, heads, count, fixed.SIZE, dtype=torch.float32, device=k.device)
+    totals = torch.empty(batch, heads, count if fixed.DECAY else 0, dtype=torch.float32, device=k.device)
     # The sums do not depend on these two, so that one compiled kernel serves all their values.
-    constants = setting.constants._replace(CAUSAL=False, TOTAL=False)
-    options = {**setting.options, "C": constants, "WEIGHTS": weights is not None, "BACKWARD": backward}
-    tensors = [k, v, vectors if weights is None else weights, setting.byte_flags, setting.log_decay, matrices, vectors]
-    strides = launch.strides_of(k), launch.strides_of(v), setting.mask_stride
-    arguments = [*tensors, strides, (length, heads, setting.count)]
-    launch.launch(states_kernel, setting.count * heads * batch, arguments, options)
-    if setting.total:
-        return matrices.sum(2), vectors.sum(2)
-    for sums, size in ((matrices, features * v.shape[-1]), (vectors, features)):
-        arguments = [sums, setting.log_decay, (heads, setting.count, size)]
-        options = {"CHUNK": constants.CHUNK, "BLOCK": SCAN_BLOCK, "BACKWARD": backward, "DECAY": constants.DECAY}
-        launch.launch(scan_kernel, -(-size // SCAN_BLOCK) * heads * batch, arguments, options)
-    return matrices, vectors
-
-
-def _both(
-    setting: _Setting, k: Tensor, v: Tensor, weights: Tensor | None, backward: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """States of the earlier chunks (with `backward` of the later), then those of the other side if they are read."""
-    near = _states(setting, k, v, weights, backward)
-    one_sided = setting.constants.CAUSAL or setting.total
-    return *near, *(near if one_sided else _states(setting, k, v, weights, not backward))
+    constants = fixed._replace(CAUSAL=False, TOTAL=False)
+    options = {**setting.options, "C": constants, "WEIGHTS": upstream, "PAST": past, "FUTURE": future}
+    tensors = [k, v, states if weights is None else weights, setting.byte_flags, setting.log_decay, states, totals]
+    sizes = (*setting.sizes[:3], batch * heads * count)
+    m_blocks, d_blocks = setting.blocks
+    programs = setting.programs * m_blocks * d_blocks
+    launch.launch(states_kernel, programs, [*tensors, setting.strides(k, v), sizes, lead], options)
+    if fixed.TOTAL:
+        return states.sum(3)
+    options = {"BLOCK": SCAN_BLOCK, "SIZE": fixed.SIZE, "PAST": past, "DECAY": fixed.DECAY}
+    lines = (past + future) * batch * heads
+    launch.launch(scan_kernel, -(-fixed.SIZE // SCAN_BLOCK) * lines, [states, totals, (batch * heads, count)], options)
+    return states
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, log_decay: Tensor | None, causal: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    padding_mask: Tensor | None,
+    log_decay: Tensor | None,
+    causal: bool,
+    lead: float,
+    sums: bool,
 ) -> tuple[Tensor, Tensor]:
     """Numerators [batch, length, heads, dim_value] and denominators [batch, length, heads] in float32."""
-    batch, length, heads, _ = q.shape
     q, k, v = (launch.readable(tensor) for tensor in (q, k, v))
-    setting = _setting(q, v, padding_mask, log_decay, causal)
-    numerators = torch.empty(*q.shape[:3], v.shape[-1], dtype=torch.float32, device=q.device)
-    denominators = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
-    strides = (*map(launch.strides_of, (q, k, v, numerators)), setting.mask_stride)
-    arguments = [q, k, v, setting.byte_flags, setting.log_decay, _both(setting, k, v, None, False)]
-    arguments += [numerators, denominators, strides, (length, heads, setting.count)]
-    launch.launch(answers_kernel, setting.count * heads * batch, arguments, setting.options)
+    setting = setting_of(q, v, padding_mask, log_decay, causal, sums)
+    numerators = torch.empty(v.shape, dtype=torch.float32, device=q.device)
+    denominators = torch.empty(q.shape[:3] if sums else (0,), dtype=torch.float32, device=q.device)
+    arguments = [q, k, v, setting.byte_flags, setting.log_decay, _states(setting, k, v, None)]
+    arguments += [numerators, denominators, setting.strides(q, k, v, numerators), setting.sizes, lead]
+    launch.launch(answers_kernel, setting.programs * setting.blocks[1], arguments, setting.options)
     return numerators, denominators
 
 
@@ -185,26 +227,28 @@ def backward(
     padding_mask: Tensor | None,
     log_decay: Tensor | None,
     causal: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v from those of the numerators and the denominators; the sums are computed again."""
-    batch, length, heads, _ = q.shape
+    lead: float,
+    sums: bool,
+    learns: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and log_decay (empty unless it learns); the sums are computed again."""
     dtype, (q, k, v) = q.dtype, (launch.readable(tensor) for tensor in (q, k, v))
     g, h = launch.readable(g), h.contiguous()
-    setting = _setting(q, v, padding_mask, log_decay, causal)
+    setting = setting_of(q, v, padding_mask, log_decay, causal, sums)
     dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
-    programs, sizes = setting.count * heads * batch, (length, heads, setting.count)
-    masks = [setting.byte_flags, setting.log_decay]
-    strides = (*map(launch.strides_of, (k, v, g, dq)), setting.mask_stride)
-    arguments = [q, k, v, g, h, *masks, _both(setting, k, v, None, False), dq, strides, sizes]
-    launch.launch(dq_chunk_kernel, programs, arguments, setting.options)
-    states = _both(setting, q, g, h, True)
-    strides = (*map(launch.strides_of, (q, v, g, dk)), setting.mask_stride)
-    arguments = [q, v, g, h, *masks, states, dk, strides, sizes]
-    launch.launch(dk_chunk_kernel, programs, arguments, setting.options)
-    strides = (*map(launch.strides_of, (q, k, g, dv)), setting.mask_stride)
-    arguments = [q, k, g, *masks, states, dv, strides, sizes]
-    launch.launch(dv_chunk_kernel, programs, arguments, setting.options)
-    return dq.to(dtype), dk.to(dtype), dv.to(dtype)
+    dlog = torch.empty(q.shape[:3] if learns else (0,), dtype=torch.float32, device=q.device)
+    (m_blocks, d_blocks), ends, masks = setting.blocks, (setting.sizes, lead), (setting.byte_flags, setting.log_decay)
+    states, upstream = _states(setting, k, v, None), _states(setting, q, g, h, lead)
+    arguments = [q, k, v, g, h, *masks, states, dq, setting.strides(k, v, g, dq), *ends]
+    launch.launch(dq_kernel, setting.programs * m_blocks, arguments, setting.options)
+    arguments = [q, v, g, h, *masks, upstream, dk, setting.strides(q, v, g, dk), *ends]
+    launch.launch(dk_kernel, setting.programs * m_blocks, arguments, setting.options)
+    arguments = [q, k, g, *masks, upstream, dv, setting.strides(q, k, g, dv), *ends]
+    launch.launch(dv_kernel, setting.programs * d_blocks, arguments, {**setting.options, "FAR": True})
+    if learns:
+        arguments = [q, k, v, g, h, *masks, states, upstream, dlog, setting.strides(q, k, v, g), *ends]
+        launch.launch(dlog_kernel, setting.programs, arguments, setting.spread)
+    return dq.to(dtype), dk.to(dtype), dv.to(dtype), dlog
 
 
 linear_forward = torch.library.custom_op("genoattn::linear_forward", forward, mutates_args=())
@@ -214,9 +258,9 @@ linear_backward = torch.library.custom_op("genoattn::linear_backward", backward,
 
 
 @linear_forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, log_decay: Tensor | None, causal: bool):
-    shape = (q.shape[0], q.shape[1], q.shape[2])
-    return q.new_empty(*shape, v.shape[-1], dtype=torch.float32), q.new_empty(shape, dtype=torch.float32)
+def _(q: Tensor, k: Tensor, v: Tensor, padding_mask: Any, log_decay: Any, causal: bool, lead: float, sums: bool):
+    denominators = q.new_empty(q.shape[:3] if sums else (0,), dtype=torch.float32)
+    return torch.empty_like(v, dtype=torch.float32, memory_format=torch.contiguous_format), denominators
 
 
 @linear_backward.register_fake
@@ -229,17 +273,23 @@ def _(
     padding_mask: Tensor | None,
     log_decay: Tensor | None,
     causal: bool,
+    lead: float,
+    sums: bool,
+    learns: bool,
 ):
-    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    like = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    return *like, q.new_empty(q.shape[:3] if learns else (0,), dtype=torch.float32)
 
 
 def _save_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.causal = inputs
+    *tensors, ctx.causal, ctx.lead, ctx.sums = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _gradients(ctx: Any, g: Tensor, h: Tensor):
-    return *linear_backward(g, h, *ctx.saved_tensors, ctx.causal), None, None, None
+    learns = ctx.needs_input_grad[4]
+    found = linear_backward(g, h, *ctx.saved_tensors, ctx.causal, ctx.lead, ctx.sums, learns)
+    return *found[:3], None, found[3] if learns else None, None, None, None
 
 
 linear_forward.register_autograd(_gradients, setup_context=_save_for_backward)

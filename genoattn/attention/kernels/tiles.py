@@ -179,21 +179,6 @@ def score_gradient(scores, value_products, lse, delta, visible, scale, MASKED: t
 
 
 @triton.jit
-def load_matrix(matrices, at, M: tl.constexpr, D: tl.constexpr, DIM_M: tl.constexpr, DIM_D: tl.constexpr):
-    """Matrix number `at` (int64) [DIM_M, DIM_D]; 0 outside M and D."""
-    rows, columns = tl.arange(0, DIM_M).to(tl.int64), tl.arange(0, DIM_D).to(tl.int64)
-    inside = (rows < M)[:, None] & (columns < D)[None, :]
-    return tl.load(matrices + at * M * D + rows[:, None] * D + columns[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
-def load_vector(vectors, at, M: tl.constexpr, DIM_M: tl.constexpr):
-    """Vector number `at` (int64) [DIM_M]; 0 outside M."""
-    rows = tl.arange(0, DIM_M).to(tl.int64)
-    return tl.load(vectors + at * M + rows, mask=rows < M, other=0.0)
-
-
-@triton.jit
 def load_numbers(numbers, batch, head, first, heads, length, ROWS: tl.constexpr):
     """One number for each row from [batch, length, heads], contiguous; 0 past the end."""
     rows = first + tl.arange(0, ROWS)

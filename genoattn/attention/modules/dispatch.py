@@ -38,7 +38,7 @@ class Backend:
     def __init__(
         self,
         requested: str,
-        kernel: Literal["flash", "linear", "blocks"],
+        kernel: Literal["flash", "linear", "delta", "blocks"],
         unsupported: str | None = None,
         flex: bool = False,
         varlen: bool = False,
@@ -125,3 +125,9 @@ class Backend:
             "varlen_attn knows float16 and bfloat16, and heads of a multiple of 8 channels up to 256, not "
             f"{width} in {str(dtype).removeprefix('torch.')}"
         )
+
+
+def linear_engine(requested: str, *widths: int) -> Backend:
+    """The choice for a layer whose kernels are those of linear attention, with heads of these widths."""
+    fits = max(widths) <= kernels.WIDEST["linear"]
+    return Backend(requested, "linear", None if fits else f"the kernel knows no heads of {max(widths)} features")

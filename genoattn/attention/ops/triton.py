@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from genoattn.attention.base import zero_padding
+from genoattn.attention.modules.feature_maps import feature_map
 from genoattn.attention.modules.rotary import Rope, rotated, turns
 from genoattn.attention.ops.beside import Beside, merge, merge_outputs
 from genoattn.attention.ops.block_sparse import masks_by_block, select_blocks
@@ -114,32 +115,73 @@ def linear_attention(
     lead: float = 0.0,
     rope: Rope = Rope(),
 ) -> Float[Tensor, "batch length heads dim_value"]:
-    """`linear_attention` without a decay, so without need of `lead`; rotated features need a second pass."""
+    """`linear_attention` of a whole sequence; rotated features need a second pass."""
+    from genoattn.attention.kernels.features import NAMES
     from genoattn.attention.kernels.features import features as features_of
     from genoattn.attention.kernels.linear import linear_sums
 
-    assert decay is None, "the kernel gives a decay no gradient"
     q, k, v = _as_computed(q, k, v)
+    mask, read = (padding_mask, padding_mask) if key_mask is None else (None, key_mask)
+    log_decay = None if decay is None else (-decay).float().expand(*q.shape[:3])
+    settings = {"causal": causal, "padding_mask": mask, "log_decay": log_decay, "lead": lead}
     of_queries = of_keys = None
     if positions is not None:
         of_queries = turns(positions, q.shape[-1], rope, torch.float32)
         of_keys = of_queries if key_positions is None else turns(key_positions, q.shape[-1], rope, torch.float32)
-    (phi_q, rotated_q), (phi_k, rotated_k) = features_of(q, features, of_queries), features_of(k, features, of_keys)
+    if features in NAMES:
+        (phi_q, rotated_q), (phi_k, rotated_k) = features_of(q, features, of_queries), features_of(k, features, of_keys)
+    else:  # of tokens that were rotated themselves
+        phi_q, phi_k = (t if features == "signed" else feature_map(t.float(), features).to(v.dtype) for t in (q, k))
+        rotated_q, rotated_k = phi_q, phi_k
     if key_mask is not None:  # features of 0 in place of a second mask
         phi_k, rotated_k = zero_padding(phi_k, key_mask), zero_padding(rotated_k, key_mask)
-    mask, read = (padding_mask, padding_mask) if key_mask is None else (None, key_mask)
+    if features == "signed":
+        numerators, _ = linear_sums(phi_q, phi_k, v, denominators=False, **settings)
+        return zero_padding(numerators.to(v.dtype), padding_mask)
     # Where the numerators are those of rotated features, one channel of values is enough here.
     some = v if positions is None else v.detach()[..., :1]
-    numerators, denominators = linear_sums(phi_q, phi_k, some, causal=causal, padding_mask=mask)
+    numerators, denominators = linear_sums(phi_q, phi_k, some, **settings)
     if positions is not None:
-        numerators, _ = linear_sums(rotated_q, rotated_k, v, causal=causal, padding_mask=mask)
-    if read is None and not causal:
-        denominators = denominators.clamp_min(EPSILON * q.shape[1])
+        numerators, _ = linear_sums(rotated_q, rotated_k, v, denominators=False, **settings)
+    if decay is not None or (read is None and not causal):
+        denominators = denominators.clamp_min(EPSILON * (1 if decay is not None else q.shape[1]))
     else:
         real = torch.ones(q.shape[:2], device=q.device) if read is None else read.float()
         count = (real.cumsum(1) if causal else real.sum(1, keepdim=True)).clamp_min(1)[..., None]
         denominators = torch.maximum(denominators, EPSILON * count)
     return zero_padding((numerators / denominators[..., None]).to(v.dtype), padding_mask)
+
+
+def state_space_scan(
+    c: Float[Tensor, "batch length state"],
+    b: Float[Tensor, "batch length state"],
+    v: Float[Tensor, "batch length heads channels"],
+    log_kept: Float[Tensor, "batch length heads"],
+) -> Float[Tensor, "batch length heads channels"]:
+    """`state_space_scan` from an empty state, in the dtype of `c` or of autocast; the last state is not given."""
+    from genoattn.attention.kernels.linear import linear_sums
+
+    c, b, v = _as_computed(c, b, v)
+    q, k = (t.to(c.dtype)[:, :, None].expand(-1, -1, v.shape[2], -1) for t in (c, b))
+    y, _ = linear_sums(q, k, v.to(c.dtype), causal=True, log_decay=log_kept.float(), denominators=False)
+    return y
+
+
+def delta_rule(
+    q: Float[Tensor, "batch length heads dim_head"],
+    k: Float[Tensor, "batch length heads dim_head"],
+    v: Float[Tensor, "batch length heads dim_head"],
+    write: Float[Tensor, "batch length heads"],
+    log_kept: Float[Tensor, "batch length heads"],
+    ahead: bool = False,
+    own: bool | None = None,
+) -> Float[Tensor, "batch length heads dim_head"]:
+    """`delta_rule` from an empty state; the last state is not given. From right to left the tokens are turned."""
+    from genoattn.attention.kernels.delta import delta_rule as rule
+
+    pieces = [*_as_computed(q, k, v), write.float(), log_kept.float()]
+    own = not ahead if own is None else own
+    return rule(*(t.flip(1) for t in pieces), own=own).flip(1) if ahead else rule(*pieces, own=own)
 
 
 def sparse_attention(

@@ -18,7 +18,7 @@ from triton.runtime import interpreter
 from tests.shapes import check_shapes
 
 # Modules without a kernel: the hook would wrap kernels too, which triton then could not read.
-check_shapes(*(f"genoattn.attention.kernels.{name}" for name in ("flash", "linear", "blocks")))
+check_shapes(*(f"genoattn.attention.kernels.{name}" for name in ("flash", "linear", "blocks", "delta")))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 AHEAD, ON_DEVICE = "test_compiled.py", "test_device.py"
 

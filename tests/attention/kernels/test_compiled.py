@@ -28,7 +28,7 @@ def test_there_is_a_baseline_for_this_triton() -> None:
 
 
 def test_few_enough_are_compiled_here() -> None:
-    assert sum(len(shipped.launches(configuration)) for configuration in shipped.tested()) <= 55
+    assert sum(len(shipped.launches(configuration)) for configuration in shipped.tested()) <= 61
 
 
 @pytest.mark.parametrize("configuration", list(shipped.tested()), ids=str)

@@ -12,8 +12,9 @@ import torch
 from triton.runtime.errors import InterpreterError
 
 import genoattn.attention.kernels
-from tests.attention.kernels import test_blocks, test_flash, test_heads, test_linear, test_programs
+from tests.attention.kernels import test_blocks, test_delta, test_flash, test_heads, test_linear, test_programs
 from tests.attention.kernels.test_blocks import Lists
+from tests.attention.kernels.test_delta import Case as Delta
 from tests.attention.kernels.test_flash import Softmax
 from tests.attention.kernels.test_heads import Case as Heads
 from tests.attention.kernels.test_linear import Case
@@ -135,15 +136,81 @@ FAULTS: dict[str, tuple[str, str, str, Callable[[Callable], None]]] = {
     ),
     "the token itself unseen": (
         "linear_kernels",
-        "ahead >= 0",
-        "ahead > 0",
+        "least = 1 if C.STRICT else 0",
+        "least = 1",
         lambda f: test_linear.check(Case(65, causal=True), f),
     ),
     "decay one step late": (
         "linear_kernels",
-        "CHUNK - index",
-        "CHUNK - 1 - index",
-        lambda f: test_linear.check(Case(130, decay=True), f),
+        "left, since = to_end(total, log_sum)",
+        "left, since = to_end(total, log_sum - each)",
+        lambda f: test_linear.check(Case(130, decay=-0.3), f),
+    ),
+    "chunks that keep all": (
+        "linear_kernels",
+        "tl.exp2(tl.load(totals + chunk))",
+        "tl.exp2(0 * tl.load(totals + chunk))",
+        lambda f: test_linear.check(Case(193, causal=True, decay=-0.01), f),
+    ),
+    "later chunks read as earlier ones": (
+        "linear_kernels",
+        "after = before + apart",
+        "after = before",
+        lambda f: test_linear.check(Case(130, decay=-0.3), f),
+    ),
+    "a part of the features alone": (
+        "linear_kernels",
+        "for row in range(0, C.M, C.BLOCK_M)",
+        "for row in range(0, C.BLOCK_M, C.BLOCK_M)",
+        lambda f: test_linear.check(Case(9, 72, 16, True), f),
+    ),
+    "pairs across a chunk without a gradient of the decay": (
+        "linear_gradients",
+        "gradient += across *",
+        "gradient += 0 * across *",
+        lambda f: test_linear.check(Case(193, causal=True, decay=-0.01), f),
+    ),
+    "a decay that does not count for its own token": (
+        "linear_gradients",
+        "rows[:, None] >= rows[None, :], onward",
+        "rows[:, None] > rows[None, :], onward",
+        lambda f: test_linear.check(Case(33, causal=True, decay=-0.1), f),
+    ),
+    "no gradient by the lead": (
+        "linear_gradients",
+        "lead * shifted",
+        "0 * lead * shifted",
+        lambda f: test_linear.check(Case(33, decay=-0.1, lead=-0.5), f),
+    ),
+    "blocks of a system that are not merged": (
+        "delta_kernels",
+        "(rows // 2 == columns // 2) & (rows > columns)",
+        "(rows // 2 == columns // 2) & (rows > columns + 1)",
+        lambda f: test_delta.check(Delta(40), f),
+    ),
+    "a state that is not replaced": (
+        "delta_kernels",
+        "value -= tl.dot(tile, state,",
+        "value -= 0 * tl.dot(tile, state,",
+        lambda f: test_delta.check(Delta(70), f),
+    ),
+    "no gradient through what a chunk reads of the state": (
+        "delta_kernels",
+        "slope = tl.dot(-tile, value,",
+        "slope = tl.dot(0 * tile, value,",
+        lambda f: test_delta.check(Delta(130), f),
+    ),
+    "half of the gradient of a system": (
+        "delta_kernels",
+        "both = onward * by[:, None] + back * by[None, :]",
+        "both = onward * by[:, None]",
+        lambda f: test_delta.check(Delta(33), f),
+    ),
+    "the own update read": (
+        "delta",
+        "STRICT=not own",
+        "STRICT=False",
+        lambda f: test_delta.check(Delta(33, own=False), f),
     ),
     "keys after a query's seen": (
         "block_kernels",
@@ -222,7 +289,7 @@ def planted(folder: Path, file: str, right: str, wrong: str) -> ModuleType:
 
 def family(file: str) -> str:
     """The module with the function that a file's kernels are for."""
-    families = {"linear": "linear", "block": "blocks", "heads": "heads", "features": "features"}
+    families = {"linear": "linear", "delta": "delta", "block": "blocks", "heads": "heads", "features": "features"}
     return next((module for start, module in families.items() if file.startswith(start)), "flash")
 
 
@@ -232,7 +299,12 @@ def test_a_planted_fault_is_caught(fault: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     module = planted(tmp_path, file, right, wrong)
-    functions = {"linear": "linear_sums", "blocks": "block_attention", "flash": "flash_attention"}
+    functions = {
+        "linear": "linear_sums",
+        "delta": "delta_rule",
+        "blocks": "block_attention",
+        "flash": "flash_attention",
+    }
     functions |= {"heads": "turned_heads", "features": "features"}
     function = getattr(module, functions[family(file)])
     # The interpreter stops where a fault computes with the NaN of padding.

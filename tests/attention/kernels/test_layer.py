@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from genoattn.attention.base import Attention, TokenLayout
+from genoattn.attention.delta import DeltaAttention
 from genoattn.attention.full import FullAttention
 from genoattn.attention.hierarchical import HierarchicalAttention
 from genoattn.attention.linear import LinearAttention
@@ -18,6 +19,7 @@ from genoattn.attention.modules.projections import HeadOptions
 from genoattn.attention.ops import triton as by_triton
 from genoattn.attention.ops.hierarchical_cells import cells_of
 from genoattn.attention.sparse import SparseAttention
+from genoattn.attention.ssd import StateSpaceAttention
 from genoattn.attention.window import WindowAttention
 from genoattn.cli.main import main
 from genoattn.errors import UserError
@@ -45,6 +47,11 @@ LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
     ),
     "linear": ("linear_attention", partial(ELU, heads=CROSS)),
     "linear, not turned": ("linear_attention", partial(ELU, heads=PLAIN, features="relu")),
+    "linear, signed": ("linear_attention", partial(LinearAttention, heads=CROSS, key_dim=24)),
+    "linear, fading": ("linear_attention", partial(ELU, heads=CROSS, decay=True)),
+    "linear, taylor": ("linear_attention", partial(LinearAttention, heads=CROSS, features="taylor", key_dim=8)),
+    "ssd": ("state_space_scan", partial(StateSpaceAttention, heads=CROSS, state=24)),
+    "delta": ("delta_rule", partial(DeltaAttention, heads=CROSS)),
     "sparse": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=3, heads=TWO)),
     "sparse, across": ("sparse_attention", partial(SparseAttention, block_size=16, blocks_per_query=4, heads=CROSS)),
     "hierarchical": ("hierarchical_attention", partial(HierarchicalAttention, heads=TWO)),
@@ -55,9 +62,19 @@ LAYERS: dict[str, tuple[str, Callable[..., Attention]]] = {
 }
 
 
+TURNS = ("window", "linear", "linear, signed", "linear, fading", "ssd", "delta")
+
+
 @pytest.mark.parametrize(
     ("name", "causal"),
-    [*((name, at % 2 == 0) for at, name in enumerate(LAYERS)), ("full", False), ("linear", False)],
+    [
+        *((name, at % 2 == 0) for at, name in enumerate(LAYERS)),
+        ("full", False),
+        ("linear", False),
+        ("linear, signed", False),
+        ("ssd", False),
+        ("delta", True),
+    ],
 )
 def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     function, factory = LAYERS[name]
@@ -68,7 +85,7 @@ def test_a_layer_is_the_same_by_the_kernel(name: str, causal: bool, monkeypatch:
     batch, length = {"sparse": (1, 70), "hierarchical": (1, 44)}.get(name.split(",")[0], (2, 44))
     x, padding_mask = torch.randn(batch, length, 32, device=DEVICE), torch.rand(batch, length, device=DEVICE) > 0.2
     index = torch.arange(length, device=DEVICE).expand(batch, -1)
-    turns = name in ("window", "linear") or (name, causal) == ("full", False)  # segments in turn, or one after another
+    turns = name in TURNS or (name, causal) == ("full", False)  # segments in turn, or one after another
     layout = TokenLayout(padding_mask, segment_ids=index % 2 if turns else index // 20)
     up, found = torch.randn_like(x), []
     for backend in ("torch", "triton"):
@@ -131,7 +148,11 @@ def test_the_loss_curve_is_that_of_torch() -> None:
 @pytest.mark.parametrize(
     ("factory", "settings", "words"),
     [
-        (LinearAttention, {"decay": True}, "attention.backend=triton: the kernel knows no learned decay"),
+        (
+            LinearAttention,
+            {"features": "taylor", "key_dim": 32},
+            "attention.backend=triton: the kernel knows no heads of 561 features",
+        ),
         (SparseAttention, {"block_size": 24}, "attention.backend=triton: the kernel knows blocks of 16, 32, 64 tokens"),
         (FullAttention, {}, "attention.backend must be one of auto, torch, triton, flex, got cuda"),
     ],

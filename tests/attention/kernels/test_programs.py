@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import blocks, features, flash, heads, launch, linear
+from genoattn.attention.kernels import blocks, delta, features, flash, heads, launch, linear
 from tests.attention.kernels.references import DEVICE, relative_error
 from tests.attention.kernels.test_blocks import Lists
+from tests.attention.kernels.test_delta import Case as Delta
 from tests.attention.kernels.test_flash import Softmax
 from tests.attention.kernels.test_heads import Case as Heads
 from tests.attention.kernels.test_linear import Case
@@ -31,8 +32,8 @@ def flash_call(case: Softmax) -> list[Tensor]:
 
 def linear_call(case: Case) -> list[Tensor]:
     q, k, v, g, h = case.inputs()
-    shared = (case.padding_mask(), case.log_decay(), case.causal)
-    return [*linear.forward(q, k, v, *shared), *linear.backward(g, h, q, k, v, *shared)]
+    shared = (case.padding_mask(), case.log_decay(), case.causal, case.lead, case.sums)
+    return [*linear.forward(q, k, v, *shared), *linear.backward(g, h, q, k, v, *shared, case.decay < 0)]
 
 
 def block_call(case: Lists) -> list[Tensor]:
@@ -59,16 +60,22 @@ def features_call(case: Heads) -> list[Tensor]:
     return [phi, turned, features.backward(up, up.flip(1), phi, cos, sin, "relu")]
 
 
+def delta_call(case: Delta) -> list[Tensor]:
+    *tensors, g = case.inputs()
+    return [delta.forward(*tensors, case.own), *delta.backward(g, *tensors, case.own)]
+
+
 CALLS: dict[str, Callable[[], list[Tensor]]] = {
     "flash": lambda: flash_call(Softmax(40, 24, True, heads=2, kv_heads=1, batch=2)),
     "flash with padding": lambda: flash_call(Softmax(40, 16, window=(9, 5), padded=True, batch=2, alibi=True)),
     "flash of segments": lambda: flash_call(Softmax(40, 16, segments=2, keys=50, before=7)),
-    "linear": lambda: linear_call(Case(70, 20, 24, heads=2, batch=2)),
+    "linear": lambda: linear_call(Case(70, 20, 72, heads=2, batch=2)),
+    "delta": lambda: delta_call(Delta(70, 20, 24, False, heads=2)),
     "blocks": lambda: block_call(Lists(33, 40, key_block=8, slots=3, dim=20, heads=2, batch=2, padded=True)),
     "blocks with bias": lambda: block_call(Lists(40, 40, 32, 32, slots=2, bias=True, causal=True, apart=True)),
     "features": lambda: features_call(Heads(70, 18, heads=3, batch=2, sequences=2)),
     "heads": lambda: heads_call(Heads(70, 18, heads=3, batch=2, sequences=2)),
-    "causal linear": lambda: linear_call(Case(130, 16, 16, True, True, padded=True)),
+    "causal linear": lambda: linear_call(Case(130, 16, 16, True, -0.1, padded=True)),
 }
 
 
@@ -187,10 +194,13 @@ def operators() -> dict[str, tuple[Callable, tuple]]:
     masks, settings = (marks, marks.clone(), torch.ones(2, device=DEVICE)), (False, 4, 9, 0, 0.25)
     out, lse = flash.forward(q, k, v, *masks, *settings)
     p, f, w, g, h = Case(9, 16, 24, heads=2).inputs()
-    rate = torch.tensor([-0.1, -0.2], device=DEVICE)
+    rate = torch.full((1, 9, 2), -0.1, device=DEVICE)
+    learned = rate.clone().requires_grad_()
     table, bias = torch.zeros(1, 1, 1, 1, dtype=torch.int32, device=DEVICE), torch.zeros(1, 9, device=DEVICE)
     lists = (table, None, None, None, None, bias, torch.arange(9, dtype=torch.int32, device=DEVICE), padding_mask)
     block_out, block_lse = blocks.forward(q, k, v, *lists, 16, 16, 0.25)
+    *pieces, up = Delta(9).inputs()
+    updates = [tensor.clone().requires_grad_() for tensor in pieces]
     leaves = [tensor.requires_grad_() for tensor in (q, k, v, p, f, w)]
     return {
         "flash_forward": (flash.flash_forward, (*leaves[:3], *masks, *settings)),
@@ -200,8 +210,13 @@ def operators() -> dict[str, tuple[Callable, tuple]]:
             blocks.block_backward,
             (dout, dlse, *leaves[:3], *lists, block_out, block_lse, 16, 16, 0.25),
         ),
-        "linear_forward": (linear.linear_forward, (*leaves[3:], padding_mask, rate, True)),
-        "linear_backward": (linear.linear_backward, (g, h, *leaves[3:], padding_mask, rate, True)),
+        "delta_forward": (delta.delta_forward, (*updates, False)),
+        "delta_backward": (delta.delta_backward, (up, *pieces, False)),
+        "linear_forward": (
+            linear.linear_forward,
+            (*leaves[3:], padding_mask, learned, True, 0.0, True),
+        ),
+        "linear_backward": (linear.linear_backward, (g, h, *leaves[3:], padding_mask, rate, True, 0.0, True, True)),
     }
 
 
@@ -218,7 +233,7 @@ def test_operators_of_heads_are_what_torch_asks_of_one(turned: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [f"{name}_{way}" for name in ("flash", "linear", "block") for way in ("forward", "backward")]
+    "name", [f"{name}_{way}" for name in ("flash", "linear", "delta", "block") for way in ("forward", "backward")]
 )
 def test_operators_are_what_torch_asks_of_one(name: str, operators: dict[str, tuple[Callable, tuple]]) -> None:
     operator, arguments = operators[name]

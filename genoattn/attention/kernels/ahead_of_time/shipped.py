@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genoattn.attention.kernels import blocks, features, flash, heads, launch, linear
+from genoattn.attention.kernels import blocks, delta, features, flash, heads, launch, linear
 from genoattn.attention.kernels.ahead_of_time.compile import Statistics, compile_launch, statistics
 from genoattn.attention.kernels.launch import Launch
 
@@ -18,7 +18,8 @@ LENGTH = 4096
 
 MODES = {
     "flash": ("full", "causal", "window", "narrow", "padded", "alibi", "segments"),
-    "linear": ("full", "causal", "decay"),
+    "linear": ("full", "causal", "decay", "ssd"),
+    "delta": ("own", "past"),
     "blocks": ("sparse", "hierarchical"),
     "heads": ("normed", "turned", "both", "features"),
 }
@@ -28,9 +29,10 @@ class Configuration(NamedTuple):
     """Device family, operator, dtype, width and mask of a compilation.
 
     `narrow` is a window of 128 tokens on either side, `padded` causal with padding, `alibi` a window with padding and
-    costs of distance, `segments` full attention to other segments, `decay` both ways with padding, `sparse` a table by
-    head of blocks of 64 and `hierarchical` one table for all heads of blocks of 8 keys for blocks of 16 queries, both
-    causal with padding. The modes of `heads` are what is done to them.
+    costs of distance, `segments` full attention to other segments, `decay` both ways with padding, `ssd` causal with
+    decay, shared keys and twice as many channels, `own` and `past` the state that a token of the delta rule reads,
+    `sparse` a table by head of blocks of 64 and `hierarchical` one table for all heads of blocks of 8 keys for blocks
+    of 16 queries, both causal with padding. The modes of `heads` are what is done to them.
     """
 
     family: str
@@ -57,6 +59,9 @@ def configurations() -> Iterator[Configuration]:
             for width in (32, 64, 128):
                 for mode in MODES[operator]:
                     yield Configuration(family, operator, "bfloat16", width, mode)
+        for width, mode in ((32, "own"), (64, "own"), (64, "past"), (128, "past")):
+            yield Configuration(family, "delta", "bfloat16", width, mode)
+        yield Configuration(family, "delta", "float32", 64, "own")
         for width in (32, 64):
             yield Configuration(family, "linear", "float32", width, "decay")
             for mode in MODES["blocks"]:
@@ -73,6 +78,7 @@ def tested() -> Iterator[Configuration]:
     yield Configuration("sm_90", "flash", "bfloat16", 128, "window")
     yield Configuration("sm_90", "flash", "bfloat16", 64, "narrow")
     yield Configuration("sm_90", "linear", "bfloat16", 64, "decay")
+    yield Configuration("sm_90", "delta", "bfloat16", 64, "own")
     yield Configuration("sm_90", "blocks", "bfloat16", 64, "sparse")
     yield Configuration("sm_100", "flash", "bfloat16", 64, "causal")
     yield Configuration("sm_100", "blocks", "bfloat16", 64, "hierarchical")
@@ -85,10 +91,10 @@ def launches(configuration: Configuration, descriptors: bool = True) -> list[Lau
     """Launches of the forward and the backward pass, each kernel once; `descriptors` as in `record_launches`."""
     family, operator, dtype, width, mode = configuration
     q, k, v = (torch.empty(2, LENGTH, 8, width, dtype=getattr(torch, dtype), device="meta") for _ in range(3))
-    bare = mode in ("full", "causal", "window", "narrow")
+    bare = mode in ("full", "causal", "window", "narrow", "ssd")
     padding_mask = None if bare else torch.ones(2, LENGTH, dtype=torch.bool, device="meta")
     with launch.record_launches(family, descriptors) as recordings:
-        by = {"flash": _flash, "linear": _linear, "blocks": _blocks, "heads": _heads}[operator]
+        by = {"flash": _flash, "linear": _linear, "delta": _delta, "blocks": _blocks, "heads": _heads}[operator]
         by(q, k, v, padding_mask, mode)
     distinct = {}
     for recorded in recordings:
@@ -98,7 +104,7 @@ def launches(configuration: Configuration, descriptors: bool = True) -> list[Lau
 
 def _label(recorded: Launch) -> str:
     """Name of the kernel, and its constants if one pass launches it in several ways."""
-    options = [name.lower() for name in ("WEIGHTS", "BACKWARD") if recorded.constants.get(name)]
+    options = [name.lower() for name in ("WEIGHTS",) if recorded.constants.get(name)]
     return " ".join([recorded.kernel.__name__.removesuffix("_kernel"), *options])
 
 
@@ -118,9 +124,18 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: s
 
 
 def _linear(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
-    rate = torch.empty(q.shape[2], device="meta") if mode == "decay" else None
-    out, total = linear.forward(q, k, v, padding_mask, rate, mode == "causal")
-    linear.backward(out, total, q, k, v, padding_mask, rate, mode == "causal")
+    log_decay = torch.empty(q.shape[:3], device="meta") if mode in ("decay", "ssd") else None
+    if mode == "ssd":
+        q, k, v = q[:, :, :1].expand_as(q), k[:, :, :1].expand_as(k), torch.cat([v, v], -1)
+    settings = (padding_mask, log_decay, mode in ("causal", "ssd"), 0.0, mode != "ssd")
+    out, total = linear.forward(q, k, v, *settings)
+    linear.backward(out, total, q, k, v, *settings, log_decay is not None)
+
+
+def _delta(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:
+    numbers = torch.empty(q.shape[:3], device="meta")
+    y = delta.forward(q, k, v, numbers, numbers, mode == "own")
+    delta.backward(y, q, k, v, numbers, numbers, mode == "own")
 
 
 def _blocks(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None, mode: str) -> None:

@@ -154,7 +154,7 @@ def test_the_loss_curve_is_that_of_torch() -> None:
             "attention.backend=triton: the kernel knows no heads of 561 features",
         ),
         (SparseAttention, {"block_size": 24}, "attention.backend=triton: the kernel knows blocks of 16, 32, 64 tokens"),
-        (FullAttention, {}, "attention.backend must be one of auto, torch, triton, flex, got cuda"),
+        (FullAttention, {}, "attention.backend must be one of auto, torch, triton, flex, varlen, got cuda"),
     ],
 )
 def test_what_a_kernel_cannot_do_is_refused(factory: Callable[..., Any], settings: dict, words: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.studies import capacity, render
 from genoattn.comparison.record import Comparison
 
-LIMIT = 2.2e6
+LIMIT = 2.8e6
 """Most bytes of results/ in all."""
 COMPARISONS = sorted(file.parent.name for file in render.RESULTS.glob("*/comparison.json.gz"))
 

@@ -167,7 +167,8 @@ def _setting_errors(target: Callable[..., Any], settings: dict[str, Any], key: s
         name for name, _ in _defaults(target)
     ]
     for name in required:
-        if name not in settings and name not in _supplied(target):
+        if name not in settings and name not in _supplied(target) and name != "backend":
+            # Backends compute the same: a model that was saved before its layer had a choice of them takes the default.
             yield f"Key '{key}.{name}' is missing: {owner} needs it"
 
 

@@ -207,6 +207,15 @@ def test_a_node_holds_only_settings(node: str, change: dict[str, Any], sentence:
         genoattn.load(folder)
 
 
+def test_a_model_of_a_time_without_backends_is_read(folder: Path) -> None:
+    values = json.loads((folder / DESCRIPTION).read_text())["attention"]
+    rewrite(folder, attention={name: value for name, value in values.items() if name != "backend"})
+    assert genoattn.load(folder)
+    rewrite(folder, attention={name: value for name, value in values.items() if name != "left"})
+    with pytest.raises(UserError, match=r"Key 'attention\.left' is missing"):
+        genoattn.load(folder)
+
+
 class Plain(Task):
     """Takes whatever it is given, as a class of a trusted package may; no node may stand in it."""
 
@@ -271,7 +280,8 @@ def test_an_edited_card_is_a_sentence_or_a_model(kind: str, models: Mapping[str,
         with suppress(UserError):
             load_predictor(tmp_path, "cpu")
             opened.append(edit)
-    free = re.compile(r"genome|calibration|classes|merges|kinds|layers|pool_sizes")  # lists and mappings of any length
+    # Lists and mappings of any length, and a setting that changes no result.
+    free = re.compile(r"genome|calibration|classes|merges|kinds|layers|pool_sizes|backend: drop")
     assert not [edit for edit in opened if edit.endswith((": drop", ": rename", ": add")) and not free.search(edit)]
     assert len(opened) < len(list(edits(values))) / 4
 

@@ -59,7 +59,7 @@ LAYERS = {
     "none": (),
 }
 """Layers and their settings; a token sees 32 others on each side in `window` and 16 in `conv`."""
-FOLDS, SEEDS, SHORT, LONG = 3, (0, 1), 128, 512
+FOLDS, SEEDS, SHORT, LONG = 3, (0, 1, 2), 128, 512
 LONG_LAYERS = {"brca1": ("full", "none"), "sars2": ("none",)}
 """By set, layers that are trained with the longer context too, from one seed: a run of `full` takes minutes there."""
 STEPS, MORE_STEPS, BATCH, TUNED_STEPS = 300, 1200, 16, 60

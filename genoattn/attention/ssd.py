@@ -48,7 +48,7 @@ class StateSpaceAttention(Attention):
         state: Rows of a head's memory.
         expand: Channels of all heads together, as a multiple of `dim`.
         short: Tokens of the short convolution, which ends at the token itself.
-        backend: What scans whole sequences: "auto", "torch" or "triton".
+        backend: The operators that scan whole sequences: "auto", "torch" or "triton".
 
     Raises:
         UserError: A setting is out of its range, the heads do not divide the channels, or rotated values are no pairs.

@@ -36,6 +36,9 @@ SUPPLIED: Mapping[type, frozenset[str]] = {
 }
 """Arguments that `build_model` gives to a class, so that no card holds them."""
 
+WITHOUT_EFFECT = frozenset({"backend"})
+"""Settings that change no result: a model that was saved before its layer had them is read with their defaults."""
+
 DEEPEST = 20
 """Levels of lists and mappings in a card."""
 
@@ -167,8 +170,7 @@ def _setting_errors(target: Callable[..., Any], settings: dict[str, Any], key: s
         name for name, _ in _defaults(target)
     ]
     for name in required:
-        if name not in settings and name not in _supplied(target) and name != "backend":
-            # Backends compute the same: a model that was saved before its layer had a choice of them takes the default.
+        if name not in settings and name not in _supplied(target) and name not in WITHOUT_EFFECT:
             yield f"Key '{key}.{name}' is missing: {owner} needs it"
 
 

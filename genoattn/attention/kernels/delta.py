@@ -45,16 +45,7 @@ def delta_rule(
     Raises:
         UserError: Shapes, dtypes or a device that the kernel does not support.
     """
-    launch.check_dtypes({"q": q, "k": k, "v": v})
-    launch.check_device(q)
-    widest = WIDEST["delta"]
-    if q.shape != k.shape or v.shape[:3] != q.shape[:3] or max(q.shape[3], v.shape[3]) > widest:
-        raise UserError(
-            f"q and k must have one shape and v their batch, length and heads, none wider than {widest} channels, got "
-            f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
-        )
-    if not 1 <= q.shape[1] <= launch.LONGEST:
-        raise UserError(f"length must be from 1 to {launch.LONGEST}, got {q.shape[1]}")
+    launch.check_tokens(q, k, v, WIDEST["delta"])
     for name, tensor in {"write": write, "log_kept": log_kept}.items():
         if tensor.shape != q.shape[:3] or tensor.dtype != torch.float32:
             raise UserError(f"{name} must be float32 {list(q.shape[:3])}, got {list(tensor.shape)} in {tensor.dtype}")
@@ -72,7 +63,7 @@ class _Solved(NamedTuple):
 
 
 def _setting(q: Tensor, v: Tensor, log_kept: Tensor, own: bool) -> tuple[Setting, float]:
-    """What all kernels share, and the lead of queries, which do not read their own decay if not their own update."""
+    """The values that all kernels share, and the lead of queries, which read their own decay only with their update."""
     setting = setting_of(q, v, None, log_kept, True, False, least=64)
     exact = "ieee" if launch.family(q.device).startswith("gfx") else "tf32x3"
     return setting._replace(constants=setting.constants._replace(STRICT=not own, EXACT=exact)), 0.0 if own else -1.0

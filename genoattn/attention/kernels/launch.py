@@ -98,6 +98,26 @@ def check_dtypes(tensors: dict[str, Tensor]) -> None:
         raise UserError(f"{', '.join(tensors)} must all be float32, float16 or bfloat16, got {got}")
 
 
+def check_tokens(q: Tensor, k: Tensor, v: Tensor, widest: int) -> None:
+    """Raises UserError unless these are queries, keys and values of the same tokens that a kernel can read.
+
+    Args:
+        q: Queries [batch, length, heads, channels].
+        k: Keys, as many and as wide.
+        v: Values of the same tokens and heads, of any width.
+        widest: Most channels of a head.
+    """
+    check_dtypes({"q": q, "k": k, "v": v})
+    check_device(q)
+    if q.shape != k.shape or v.shape[:3] != q.shape[:3] or max(q.shape[3], v.shape[3]) > widest:
+        raise UserError(
+            f"q and k must have one shape and v their batch, length and heads, none wider than {widest} channels, got "
+            f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+        )
+    if not 1 <= q.shape[1] <= LONGEST:
+        raise UserError(f"length must be from 1 to {LONGEST}, got {q.shape[1]}")
+
+
 def family(device: torch.device) -> str:
     """Family of a device, which selects its tiles: sm_80, sm_90, sm_100, gfx942 for AMD, sm_86 for all others."""
     if _recorder:

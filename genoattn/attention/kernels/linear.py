@@ -75,16 +75,7 @@ def linear_sums(
     Raises:
         UserError: Shapes, dtypes or a device that the kernel does not support.
     """
-    launch.check_dtypes({"q": q, "k": k, "v": v})
-    launch.check_device(q)
-    widest = WIDEST["linear"]
-    if q.shape != k.shape or v.shape[:3] != q.shape[:3] or max(q.shape[3], v.shape[3]) > widest:
-        raise UserError(
-            f"q and k must have one shape and v their batch, length and heads, none wider than {widest} channels, got "
-            f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
-        )
-    if not 1 <= q.shape[1] <= launch.LONGEST:
-        raise UserError(f"length must be from 1 to {launch.LONGEST}, got {q.shape[1]}")
+    launch.check_tokens(q, k, v, WIDEST["linear"])
     if padding_mask is not None and padding_mask.shape != q.shape[:2]:
         raise UserError(f"padding_mask must be {list(q.shape[:2])} as q is, got {list(padding_mask.shape)}")
     if log_decay is not None and (log_decay.shape != q.shape[:3] or log_decay.dtype != torch.float32):

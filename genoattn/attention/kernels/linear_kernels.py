@@ -110,7 +110,7 @@ def load_decay(log_decay, batch, first, head, strides, length, C: tl.constexpr):
 
 @triton.jit
 def to_end(total, log_sum):
-    """What is left of each token at the end of its chunk; with a lead it may be above 1, but must stay finite."""
+    """The share of each token left at the end of its chunk; with a lead it may be above 1, but must stay finite."""
     return tl.exp2(tl.minimum(total - log_sum, 100.0))
 
 
